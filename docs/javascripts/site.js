@@ -1,0 +1,45 @@
+// What the theme leaves to us, done again after every (instant) page change: mathematics and names
+// for screen readers. Everything is served from this site; nothing is fetched from elsewhere.
+
+function renderMathematics() {
+  // Pages: arithmatex marks each formula. The notebook page: formulas stand between dollars.
+  const own = [
+    { left: "\\[", right: "\\]", display: true },
+    { left: "\\(", right: "\\)", display: false },
+  ];
+  const notebook = [
+    { left: "$$", right: "$$", display: true },
+    { left: "$", right: "$", display: false },
+    ...own,
+  ];
+  for (const element of document.querySelectorAll(".arithmatex")) {
+    renderMathInElement(element, { delimiters: own, throwOnError: false });
+  }
+  for (const element of document.querySelectorAll(".jp-RenderedMarkdown")) {
+    renderMathInElement(element, { delimiters: notebook, throwOnError: false });
+  }
+}
+
+function nameForScreenReaders() {
+  const name = (selector, label) => {
+    for (const element of document.querySelectorAll(selector)) {
+      if (!element.hasAttribute("aria-label")) element.setAttribute("aria-label", label);
+    }
+  };
+  name(".md-search[role=dialog]", "Search");
+  name(".md-progress", "Loading page");
+  name(".md-annotation__index", "Note on this line");
+  // What scrolls sideways must be reachable with the keyboard.
+  for (const element of document.querySelectorAll(
+    ".md-typeset__scrollwrap, .md-typeset pre > code, .katex-display, .jp-OutputArea-output pre, .md-typeset .figure-scroll",
+  )) {
+    if (element.scrollWidth > element.clientWidth) element.setAttribute("tabindex", "0");
+  }
+}
+
+document$.subscribe(() => {
+  renderMathematics();
+  nameForScreenReaders();
+  // The theme attaches annotations and tables after this moment.
+  window.setTimeout(nameForScreenReaders, 300);
+});
