@@ -1,0 +1,131 @@
+"""A checkpoint has one name.
+
+A *checkpoint* is an interim tensor: a place in a model where the official value and the rebuilt value
+can be held against each other. Its name is the same string everywhere: in the weight file's key path
+(`encoder.layer.0.attention.self.query.weight` belongs to `encoder.layer.0.attention.self.query`), in
+the official module path, in the rebuild's `tap(...)`, in a capture file, in a report, on a page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One interim tensor of one architecture.
+
+    name     Where it lives. `{layer}` stands for the number of the block.
+    shape    Its axes in words, `[batch, head, query, key]`.
+    meaning  What it holds, in a few words.
+    source   Where the official model computes it. Either `output` (what the official module of this
+             name returns) or `MODULE: OPERATION` with the operation seen inside that module, for
+             what no official module returns. `verify/official.py` reads it.
+    only     The conditions under which the official model computes it at all. Empty: always.
+    """
+
+    name: str
+    shape: str
+    meaning: str
+    source: str = "output"
+    only: frozenset[str] = frozenset()
+
+    def numbered(self, layer: int) -> Checkpoint:
+        """The same checkpoint in one block."""
+        return replace(
+            self,
+            name=self.name.replace("{layer}", str(layer)),
+            source=self.source.replace("{layer}", str(layer)),
+        )
+
+
+def expand(
+    checkpoints: Iterable[Checkpoint], depth: Mapping[str, int], conditions: Collection[str]
+) -> list[Checkpoint]:
+    """Every checkpoint of a run, in the order in which the model computes them.
+
+    depth       How many blocks stand under a path: `{"encoder.layer": 6}`.
+    conditions  What holds in this run: `{"eager"}`, `{"sdpa", "padding"}`, …
+
+    Neighbours in the list that live in the same stack of blocks are repeated together: first all
+    of block 0, then all of block 1.
+    """
+    happening = [c for c in checkpoints if c.only <= set(conditions)]
+    run: list[Checkpoint] = []
+    for stack, members in groupby(happening, key=_stack):
+        if stack is None:
+            run.extend(members)
+        else:
+            block = list(members)
+            run.extend(c.numbered(layer) for layer in range(depth[stack]) for c in block)
+    return run
+
+
+def _stack(checkpoint: Checkpoint) -> str | None:
+    """`encoder.layer.{layer}.output` stands in the stack `encoder.layer`."""
+    before, found, _ = checkpoint.name.partition(".{layer}")
+    return before if found else None
+
+
+class Tap:
+    """Shows interim tensors to an observer. It returns nothing and changes nothing.
+
+    `tap.at("encoder.layer.0")` narrows to a part of the model just as `weights.at(...)` does, so a
+    function that gets both never spells a full name.
+    """
+
+    def __init__(self, observe: Callable[[str, Tensor], None], path: str = "") -> None:
+        self._observe = observe
+        self._path = path
+
+    def at(self, part: str) -> Tap:
+        """A tap for one part of the model."""
+        return Tap(self._observe, join(self._path, part))
+
+    def __call__(self, name: str, tensor: Tensor) -> None:
+        """Show `tensor` under `name`. An empty name is the part itself: its output."""
+        self._observe(join(self._path, name), tensor)
+
+
+class NoTap(Tap):
+    """The tap of a run that nobody watches. No tap, no cost."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda name, tensor: None)
+
+    def at(self, part: str) -> Tap:
+        return self
+
+    def __call__(self, name: str, tensor: Tensor) -> None:
+        return None
+
+
+NO_TAP = NoTap()
+
+
+class Recorder:
+    """Keeps a copy of every tensor that is tapped, in the order in which they come.
+
+    Copies, because later steps may write into a tensor in place, and what was true at the checkpoint
+    has to stay true in the record.
+    """
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+
+    def tap(self) -> Tap:
+        return Tap(self._keep)
+
+    def _keep(self, name: str, tensor: Tensor) -> None:
+        if name in self.tensors:
+            raise ValueError(f"checkpoint {name!r} was tapped twice in one run")
+        self.tensors[name] = tensor.detach().clone()
+
+
+def join(path: str, name: str) -> str:
+    """`join("encoder.layer.0", "output")` is `encoder.layer.0.output`; either may be empty."""
+    return f"{path}.{name}" if path and name else path or name

@@ -1,0 +1,124 @@
+"""Reading config.json without guessing.
+
+Every field that the official config class knows is one of three things for a rebuild: *used*, then it is
+a field of the model's `Config`; *irrelevant* to the forward pass in evaluation, with the reason; or
+*fixed*, then any other value is refused by the field's name. There is no fourth thing, so a config
+cannot ask for something and silently not get it. A test walks the official classes to keep it so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from llm_rebuild.errors import InputError
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How one architecture reads its config.json.
+
+    defaults    What the official class assumes for used fields that the file leaves out.
+    fixed       Fields that must have this value (or be absent).
+    irrelevant  Fields that do not change an evaluation forward pass, each with the reason.
+    """
+
+    model_type: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    irrelevant: Mapping[str, str] = field(default_factory=dict)
+
+
+# Fields that every official config class has and no forward pass in float32 evaluation depends on.
+IRRELEVANT_EVERYWHERE = {
+    "_name_or_path": "says where the file came from",
+    "architectures": "names official classes, not operations",
+    "attn_implementation": "chosen by the caller, by name",
+    "chunk_size_feed_forward": "splits a computation to save memory",
+    "dtype": "the weight file says its own dtype",
+    "gradient_checkpointing": "training only",
+    "id2label": "names of classes, for a classifier head",
+    "label2id": "names of classes, for a classifier head",
+    "output_attentions": "asks for more outputs, changes none",
+    "output_hidden_states": "asks for more outputs, changes none",
+    "problem_type": "loss functions only",
+    "return_dict": "the form of the answer",
+    "torch_dtype": "the older name of dtype",
+    "transformers_version": "says who wrote the file",
+}
+
+
+def read_config(config: Mapping[str, Any], cls: type[C], reading: Reading) -> C:
+    """Fill the dataclass `cls` from config.json's fields.
+
+    Raises InputError, naming the field, for a value that the rebuild does not support.
+    """
+    model_type = config.get("model_type")
+    if model_type != reading.model_type:
+        raise InputError(f"config.json: model_type is {model_type!r}, expected {reading.model_type!r}")
+    for name, value in reading.fixed.items():
+        if config.get(name, value) != value:
+            raise InputError(f"config.json: {name} is {config[name]!r}; this rebuild supports only {value!r}")
+    kinds = typing.get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for used in dataclasses.fields(cls):  # type: ignore[arg-type]
+        value = config.get(used.name, reading.defaults.get(used.name))
+        values[used.name] = _checked(used.name, value, kinds[used.name])
+    return cls(**values)
+
+
+def _checked(name: str, value: Any, kind: Any) -> Any:
+    """The value as `kind`, or a refusal. JSON's true is no number, and a size is at least 1."""
+    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if value is None and type(None) in kinds:
+        return None
+    if float in kinds and type(value) in (int, float):
+        return float(value)
+    if int in kinds and type(value) is int and value < 1:
+        raise InputError(f"config.json: {name} is {value!r}, expected a whole number from 1")
+    if type(value) in kinds:
+        return value
+    wanted = " or ".join(k.__name__ for k in kinds if k is not type(None))
+    raise InputError(f"config.json: {name} is {value!r}, expected {wanted}")
+
+
+def one_of(name: str, value: str, supported: Mapping[str, Callable[..., Any]]) -> None:
+    """Refuse a name that is not in the table, and say what is."""
+    if value not in supported:
+        choice = ", ".join(supported)
+        raise InputError(f"config.json: {name} is {value!r}; this rebuild supports {choice}")
+
+
+def divides(width_name: str, width: int, heads_name: str, heads: int) -> None:
+    """Refuse heads that do not share the width evenly."""
+    if width % heads:
+        raise InputError(f"config.json: {heads_name} is {heads}, which does not divide {width_name} {width}")
+
+
+def shapes(table: Mapping[str, str], config: Any, depth: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """The weight file's keys and shapes, from a table in words.
+
+    `{"encoder.layer.{layer}.output.dense.bias": "[hidden_size]"}` gives one entry for each block. A
+    number of the shape is a config field, or a product such as `3 * n_embd`.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for key, words in table.items():
+        shape = tuple(_size(word, config) for word in words.strip("[]").split(","))
+        stack, repeated, _ = key.partition(".{layer}")
+        for layer in range(depth[stack]) if repeated else range(1):
+            found[key.replace("{layer}", str(layer))] = shape
+    return found
+
+
+def _size(words: str, config: Any) -> int:
+    size = 1
+    for word in words.split("*"):
+        factor = word.strip()
+        size *= int(factor) if factor.isdigit() else getattr(config, factor)
+    return size

@@ -1,0 +1,235 @@
+"""MiniLM from token ids to a sentence embedding, rebuilt from its weight file.
+
+Axes     batch   sentences that run together        head        one of 12 attention heads
+         token   a position in the padded sentence  head width  32 = width / heads
+         width   384 numbers that describe a token  wide        1536, inside the feed-forward
+         query   a token that looks                 key         a token that is looked at
+Sources  Wang et al. (2020), MiniLM; Devlin et al. (2019), BERT; Reimers and Gurevych (2019),
+         Sentence-BERT. Weights: sentence-transformers/all-MiniLM-L6-v2. Order of operations as in
+         transformers 5.23 models/bert/modeling_bert.py, because float addition does not associate.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from llm_rebuild.checkpoints import NO_TAP, Checkpoint, Tap
+from llm_rebuild.models.minilm_layout import ACTIVATIONS, Config
+from llm_rebuild.models.ops import layer_norm, linear, merge_heads, split_heads
+from llm_rebuild.weights import Weights
+
+BLOCK, SELF = "encoder.layer.{layer}", "encoder.layer.{layer}.attention.self"
+VECTORS, WIDE, SENTENCE = "[batch, token, width]", "[batch, token, wide]", "[batch, width]"
+SCORES, HEADS = "[batch, head, query, key]", "[batch, head, query, head width]"
+EAGER, SDPA = frozenset({"eager"}), frozenset({"sdpa"})  # the fused kernel never shows its scores
+PADDED = EAGER | {"padding"}  # without padding there is no mask
+
+# Every interim tensor, in the order in which it comes to be.
+CHECKPOINTS = (
+    Checkpoint("embeddings.word_embeddings", VECTORS, "which token it is"),
+    Checkpoint("embeddings.token_type_embeddings", VECTORS, "first or second sentence"),
+    Checkpoint("embeddings.word_and_type", VECTORS, "the two added", "add[0]"),
+    Checkpoint("embeddings.position_embeddings", "[1, token, width]", "where it stands"),
+    Checkpoint("embeddings.sum", VECTORS, "all three added", "add[1]"),
+    Checkpoint("embeddings.LayerNorm", VECTORS, "normalised: the input of block 0"),
+    Checkpoint("mask", "[batch, 1, query, key]", "0, or the lowest float", "where[0]", PADDED),
+    Checkpoint(f"{SELF}.query", VECTORS, "what each token looks for"),
+    Checkpoint(f"{SELF}.key", VECTORS, "what each token has to offer"),
+    Checkpoint(f"{SELF}.value", VECTORS, "what each token passes on"),
+    Checkpoint(f"{SELF}.product", SCORES, "query times key", "matmul[0]", EAGER),
+    Checkpoint(f"{SELF}.scaled", SCORES, "times 1/√32", "mul[0]", EAGER),
+    Checkpoint(f"{SELF}.scores", SCORES, "masked: what enters the softmax", "into softmax[0]", EAGER),
+    Checkpoint(f"{SELF}.probs", SCORES, "how much each token looks where", "softmax[0]", EAGER),
+    Checkpoint(f"{SELF}.head_context", HEADS, "values by these shares", "matmul[1]", EAGER),
+    Checkpoint(f"{SELF}.head_context", HEADS, "values by attention", "sdpa[0]", SDPA),
+    Checkpoint(f"{SELF}.context", VECTORS, "heads merged", "returned"),
+    Checkpoint(f"{BLOCK}.attention.output.dense", VECTORS, "heads mixed"),
+    Checkpoint(f"{BLOCK}.attention.output.residual", VECTORS, "plus the block's input", "add[0]"),
+    Checkpoint(f"{BLOCK}.attention.output.LayerNorm", VECTORS, "normalised"),
+    Checkpoint(f"{BLOCK}.intermediate.dense", WIDE, "widened"),
+    Checkpoint(f"{BLOCK}.intermediate.intermediate_act_fn", WIDE, "bent by GELU"),
+    Checkpoint(f"{BLOCK}.output.dense", VECTORS, "narrowed"),
+    Checkpoint(f"{BLOCK}.output.residual", VECTORS, "plus what was widened", "add[0]"),
+    Checkpoint(f"{BLOCK}.output.LayerNorm", VECTORS, "normalised: the block's output"),
+    Checkpoint("pooler.dense", SENTENCE, "from the first token"),
+    Checkpoint("pooler.activation", SENTENCE, "bent by tanh"),
+    Checkpoint("sentence.masked", VECTORS, "padding set to zero", "mul[0]"),
+    Checkpoint("sentence.sum", SENTENCE, "over the tokens", "sum[0]"),
+    Checkpoint("sentence.count", SENTENCE, "how many tokens", "clamp[0]"),
+    Checkpoint("sentence.mean", SENTENCE, "the average token", "div[0]"),
+    Checkpoint("sentence.embedding", SENTENCE, "at length 1: the answer", "returned"),
+)
+
+# ---------------------------------------------------------------- from ids to the embedding
+
+
+class Output(NamedTuple):
+    last_hidden_state: Tensor  # [batch, token, width]
+    pooler_output: Tensor  # [batch, width]
+    sentence_embedding: Tensor  # [batch, width], of length 1
+
+
+def forward(
+    token_ids: Tensor,
+    mask: Tensor,
+    weights: Weights,
+    config: Config,
+    *,
+    attention: str = "eager",
+    tap: Tap = NO_TAP,
+) -> Output:
+    """token_ids and mask [batch, token], mask 1 for a token and 0 for padding."""
+    x = embed(token_ids, weights.at("embeddings"), config, tap.at("embeddings"))
+    attention_mask = make_mask(mask, x, attention, tap)
+    for i in range(config.num_hidden_layers):
+        path = f"encoder.layer.{i}"
+        x = block(x, attention_mask, weights.at(path), config, attention, tap.at(path))
+    pooled = pooler(x, weights.at("pooler"), tap.at("pooler"))
+    return Output(x, pooled, sentence(x, mask, tap.at("sentence")))
+
+
+def embed(token_ids: Tensor, weights: Weights, config: Config, tap: Tap) -> Tensor:
+    """[batch, token] -> [batch, token, width]: three looked-up rows for each token, added."""
+    word = F.embedding(token_ids, weights["word_embeddings.weight"])  # [batch, token, width]
+    tap("word_embeddings", word)
+    # One sentence at a time, so every token is of type 0; BERT's second type is for sentence pairs.
+    types = torch.zeros_like(token_ids)  # [batch, token]
+    token_type = F.embedding(types, weights["token_type_embeddings.weight"])  # [batch, token, width]
+    tap("token_type_embeddings", token_type)
+    x = word + token_type  # the type before the position: in another order a third of the bits differ
+    tap("word_and_type", x)
+    positions = torch.arange(token_ids.shape[1]).unsqueeze(0)  # [1, token]
+    position = F.embedding(positions, weights["position_embeddings.weight"])  # [1, token, width]
+    tap("position_embeddings", position)
+    x = x + position  # [batch, token, width]
+    tap("sum", x)
+    x = layer_norm(x, weights.at("LayerNorm"), config.layer_norm_eps)
+    tap("LayerNorm", x)
+    return x
+
+
+def make_mask(mask: Tensor, x: Tensor, attention: str, tap: Tap) -> Tensor | None:
+    """[batch, token] -> [batch, 1, query, key]: who may look at whom, or None when all may.
+
+    Eager attention adds it to the scores: 0, or the lowest float, after which the softmax has nothing
+    left. The fused kernel wants True and False.
+    """
+    if bool(mask.all()):
+        return None
+    batch, token = mask.shape
+    may_look = mask.bool()[:, None, None, :].expand(batch, 1, token, token)
+    if attention == "sdpa":
+        return may_look
+    added = torch.where(may_look, torch.zeros((), dtype=x.dtype), torch.finfo(x.dtype).min)
+    tap("mask", added)
+    return added
+
+
+# ------------------------------------------------------------------------------- one block
+
+
+def block(
+    x: Tensor, mask: Tensor | None, weights: Weights, config: Config, attention: str, tap: Tap
+) -> Tensor:
+    """[batch, token, width] -> the same. BERT normalises *after* adding the input back (post-LN)."""
+    attended = self_attention(
+        x, mask, weights.at("attention.self"), config, attention, tap.at("attention.self")
+    )
+    x = add_and_norm(attended, x, weights.at("attention.output"), config, tap.at("attention.output"))
+    wide = intermediate(x, weights.at("intermediate"), config, tap.at("intermediate"))
+    return add_and_norm(wide, x, weights.at("output"), config, tap.at("output"))
+
+
+def self_attention(
+    x: Tensor, mask: Tensor | None, weights: Weights, config: Config, attention: str, tap: Tap
+) -> Tensor:
+    """Every token looks at every token. [batch, token, width] -> [batch, token, width]."""
+    query = linear(x, weights.at("query"))  # [batch, token, width]
+    tap("query", query)
+    key = linear(x, weights.at("key"))  # [batch, token, width]
+    tap("key", key)
+    value = linear(x, weights.at("value"))  # [batch, token, width]
+    tap("value", value)
+
+    heads = config.num_attention_heads
+    query, key, value = (split_heads(t, heads) for t in (query, key, value))
+    mix = {"eager": eager_attention, "sdpa": fused_attention}[attention]
+    head_context = mix(query, key, value, mask, tap)  # [batch, head, query, head width]
+    tap("head_context", head_context)
+    context = merge_heads(head_context)  # [batch, token, width]
+    tap("context", context)
+    return context
+
+
+def eager_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, tap: Tap) -> Tensor:
+    """query, key, value [batch, head, token, head width] -> [batch, head, query, head width]."""
+    product = query @ key.transpose(-1, -2)  # [batch, head, query, key]
+    tap("product", product)
+    # Multiplied, not divided: 32 ** -0.5 is not exact, and ÷ √32 gives other bits almost every second time.
+    scaled = product * query.shape[-1] ** -0.5  # [batch, head, query, key]
+    tap("scaled", scaled)
+    scores = scaled if mask is None else scaled + mask  # [batch, head, query, key]
+    tap("scores", scores)
+    probs = F.softmax(scores, dim=-1)  # [batch, head, query, key]
+    tap("probs", probs)
+    return probs @ value
+
+
+def fused_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, tap: Tap) -> Tensor:
+    """The same in one kernel, which never shows its scores; its sums run in another order."""
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=query.shape[-1] ** -0.5)
+
+
+def intermediate(x: Tensor, weights: Weights, config: Config, tap: Tap) -> Tensor:
+    """Widen to four times the width and bend. [batch, token, width] -> [batch, token, wide]."""
+    wide = linear(x, weights.at("dense"))  # [batch, token, wide]
+    tap("dense", wide)
+    bent = ACTIVATIONS[config.hidden_act](wide)  # [batch, token, wide]
+    tap("intermediate_act_fn", bent)
+    return bent
+
+
+def add_and_norm(x: Tensor, residual: Tensor, weights: Weights, config: Config, tap: Tap) -> Tensor:
+    """A linear layer, plus what the half-block was given, normalised. -> [batch, token, width]."""
+    x = linear(x, weights.at("dense"))  # [batch, token, width]
+    tap("dense", x)
+    x = x + residual  # [batch, token, width]
+    tap("residual", x)
+    x = layer_norm(x, weights.at("LayerNorm"), config.layer_norm_eps)
+    tap("LayerNorm", x)
+    return x
+
+
+# ------------------------------------------------------- from token vectors to one sentence
+
+
+def pooler(x: Tensor, weights: Weights, tap: Tap) -> Tensor:
+    """[batch, token, width] -> [batch, width], from the first token. BERT's training head for pairs
+    of sentences; it is in the file and the official model computes it, the sentence embedding does
+    not use it."""
+    dense = linear(x[:, 0], weights.at("dense"))  # [batch, width]
+    tap("dense", dense)
+    pooled = torch.tanh(dense)  # [batch, width]
+    tap("activation", pooled)
+    return pooled
+
+
+def sentence(x: Tensor, mask: Tensor, tap: Tap) -> Tensor:
+    """[batch, token, width] -> [batch, width]: the mean over real tokens, at length 1."""
+    real = mask.unsqueeze(-1).expand(x.shape).to(x.dtype)  # [batch, token, width], 1 or 0
+    masked = x * real  # [batch, token, width]; without this, padding would be averaged in
+    tap("masked", masked)
+    total = masked.sum(dim=1)  # [batch, width]
+    tap("sum", total)
+    count = real.sum(dim=1).clamp(min=1e-9)  # [batch, width]
+    tap("count", count)
+    mean = total / count  # [batch, width]
+    tap("mean", mean)
+    length = torch.linalg.vector_norm(mean, dim=1, keepdim=True)  # [batch, 1]
+    embedding = mean / length.clamp_min(1e-12)  # [batch, width]
+    tap("embedding", embedding)
+    return embedding

@@ -1,0 +1,112 @@
+"""What MiniLM's files hold: the fields of config.json and the keys of the weight file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from llm_rebuild.models.config import IRRELEVANT_EVERYWHERE, Reading, divides, one_of, read_config
+
+# The config says "gelu" and means the exact one, x · Φ(x) by erf; GPT-2's tanh formula is another.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What config.json says, in its own spelling."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    max_position_embeddings: int
+    type_vocab_size: int
+    layer_norm_eps: float
+    hidden_act: str
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> Config:
+        """From config.json. Raises InputError, by the field's name, for what is not supported."""
+        read = read_config(config, cls, READING)
+        one_of("hidden_act", read.hidden_act, ACTIVATIONS)
+        divides("hidden_size", read.hidden_size, "num_attention_heads", read.num_attention_heads)
+        return read
+
+    @property
+    def depth(self) -> dict[str, int]:
+        """How many blocks stand under which path."""
+        return {"encoder.layer": self.num_hidden_layers}
+
+    @property
+    def positions(self) -> int:
+        """The longest input, in tokens."""
+        return self.max_position_embeddings
+
+
+READING = Reading(
+    model_type="bert",
+    defaults={  # transformers' BertConfig
+        "vocab_size": 30522,
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "max_position_embeddings": 512,
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12,
+        "hidden_act": "gelu",
+    },
+    fixed={
+        "is_decoder": False,
+        "add_cross_attention": False,
+        "position_embedding_type": "absolute",
+        "is_encoder_decoder": False,
+    },
+    irrelevant={
+        **IRRELEVANT_EVERYWHERE,
+        "attention_probs_dropout_prob": "no dropout in evaluation",
+        "hidden_dropout_prob": "no dropout in evaluation",
+        "classifier_dropout": "no classifier here, and no dropout in evaluation",
+        "initializer_range": "the weights come from the file",
+        "pad_token_id": "padding is known from the mask; the row for padding is in the file",
+        "bos_token_id": "the tokenizer adds special tokens",
+        "eos_token_id": "the tokenizer adds special tokens",
+        "use_cache": "an encoder keeps no keys and values",
+        "tie_word_embeddings": "no output head here",
+    },
+)
+
+_BLOCK = "encoder.layer.{layer}"
+WEIGHTS = {
+    "embeddings.word_embeddings.weight": "[vocab_size, hidden_size]",
+    "embeddings.position_embeddings.weight": "[max_position_embeddings, hidden_size]",
+    "embeddings.token_type_embeddings.weight": "[type_vocab_size, hidden_size]",
+    "embeddings.LayerNorm.weight": "[hidden_size]",
+    "embeddings.LayerNorm.bias": "[hidden_size]",
+    f"{_BLOCK}.attention.self.query.weight": "[hidden_size, hidden_size]",
+    f"{_BLOCK}.attention.self.query.bias": "[hidden_size]",
+    f"{_BLOCK}.attention.self.key.weight": "[hidden_size, hidden_size]",
+    f"{_BLOCK}.attention.self.key.bias": "[hidden_size]",
+    f"{_BLOCK}.attention.self.value.weight": "[hidden_size, hidden_size]",
+    f"{_BLOCK}.attention.self.value.bias": "[hidden_size]",
+    f"{_BLOCK}.attention.output.dense.weight": "[hidden_size, hidden_size]",
+    f"{_BLOCK}.attention.output.dense.bias": "[hidden_size]",
+    f"{_BLOCK}.attention.output.LayerNorm.weight": "[hidden_size]",
+    f"{_BLOCK}.attention.output.LayerNorm.bias": "[hidden_size]",
+    f"{_BLOCK}.intermediate.dense.weight": "[intermediate_size, hidden_size]",
+    f"{_BLOCK}.intermediate.dense.bias": "[intermediate_size]",
+    f"{_BLOCK}.output.dense.weight": "[hidden_size, intermediate_size]",
+    f"{_BLOCK}.output.dense.bias": "[hidden_size]",
+    f"{_BLOCK}.output.LayerNorm.weight": "[hidden_size]",
+    f"{_BLOCK}.output.LayerNorm.bias": "[hidden_size]",
+    "pooler.dense.weight": "[hidden_size, hidden_size]",
+    "pooler.dense.bias": "[hidden_size]",
+}
+
+# Keys that a file may hold and the rebuild does not read, each with the reason.
+UNUSED = {"embeddings.position_ids": "the numbers 0 to 511 in order, which arange makes as well"}

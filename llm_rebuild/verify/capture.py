@@ -1,0 +1,188 @@
+"""The official interim tensors of one run, by checkpoint name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from llm_rebuild import local_copy
+from llm_rebuild.errors import InputError
+from llm_rebuild.inputs import Inputs
+from llm_rebuild.local_copy import LocalCopy
+from llm_rebuild.models import rebuild_for
+from llm_rebuild.verify.environment import environment
+from llm_rebuild.verify.official import Official
+
+
+@dataclass(frozen=True)
+class Interim:
+    """One official interim tensor and its name. `compare` takes it; `.tensor` is a copy of its own."""
+
+    name: str
+    _tensor: Tensor = field(repr=False)
+
+    @property
+    def tensor(self) -> Tensor:
+        return self._tensor.clone()
+
+    @property
+    def shape(self) -> list[int]:
+        return list(self._tensor.shape)
+
+
+@dataclass(frozen=True)
+class Capture(Mapping[str, Interim]):
+    """What the official model computed for these inputs: `capture["embeddings.sum"]`.
+
+    Iterating gives the names in the order in which the model computed them.
+    """
+
+    model: Mapping[str, Any]
+    attention: str
+    inputs: Inputs
+    environment: Mapping[str, Any]
+    tensors: Mapping[str, Tensor] = field(repr=False)
+
+    def __getitem__(self, name: str) -> Interim:
+        try:
+            return Interim(name, self.tensors[name])
+        except KeyError:
+            raise InputError(
+                f"the capture has no checkpoint {name!r}{_nearest(name, self.tensors)}"
+            ) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def save(self, file: str | Path) -> None:
+        """Write a safetensors file, whole or not at all."""
+        file = Path(file)
+        beside = file.with_name(f".{file.name}.{os.getpid()}.part")
+        about = {
+            "format": "llm_rebuild capture 1",
+            "model": dict(self.model),
+            "attention": self.attention,
+            "environment": dict(self.environment),
+            "texts": self.inputs.texts,
+            "tokens": self.inputs.tokens,
+            "truncated": self.inputs.truncated,
+            "order": list(self.tensors),
+        }
+        tensors = {f"checkpoint/{name}": tensor.contiguous() for name, tensor in self.tensors.items()}
+        tensors |= {"inputs/token_ids": self.inputs.token_ids, "inputs/mask": self.inputs.mask}
+        try:
+            save_file(tensors, beside, metadata={"llm_rebuild": json.dumps(about)})
+            beside.replace(file)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"cannot write {file}: {' '.join(str(error).split())}") from None
+        finally:
+            beside.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, file: str | Path) -> Capture:
+        """Read a file that `save` wrote."""
+        try:
+            with safe_open(file, framework="pt") as opened:
+                about = json.loads((opened.metadata() or {})["llm_rebuild"])
+                stored = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+            inputs = Inputs(
+                stored["inputs/token_ids"],
+                stored["inputs/mask"],
+                tuple(about["texts"]),
+                tuple(tuple(row) for row in about["tokens"]),
+                tuple(about["truncated"]),
+            )
+            tensors = {name: stored[f"checkpoint/{name}"] for name in about["order"]}
+            return cls(about["model"], about["attention"], inputs, about["environment"], tensors)
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+            raise InputError(f"{file} is not a capture file; `llm-rebuild capture` makes one") from None
+
+
+def capture(
+    model: str | Path | LocalCopy,
+    texts: str | Sequence[str] | None = None,
+    *,
+    token_ids: Sequence[Sequence[int]] | None = None,
+    attention: str = "eager",
+) -> Capture:
+    """Run the official model once and keep a copy of every checkpoint.
+
+    model      A name, a folder, or an opened local copy.
+    texts      One text or several; several make one padded batch.
+    token_ids  Ids instead of texts, for a folder without a tokenizer.
+    attention  `eager` or `sdpa`. With `sdpa` scores and probabilities do not exist.
+    """
+    copy = open_copy(model)
+    return capture_inputs(copy, read_inputs(copy, texts, token_ids), attention)
+
+
+def open_copy(model: str | Path | LocalCopy) -> LocalCopy:
+    """The local copy that a name or a folder means."""
+    return model if isinstance(model, LocalCopy) else local_copy.get(model)
+
+
+def read_inputs(
+    copy: LocalCopy,
+    texts: str | Sequence[str] | None = None,
+    token_ids: Sequence[Sequence[int]] | None = None,
+) -> Inputs:
+    """Texts or ids as one padded batch that fits the model."""
+    config = rebuild_for(copy.config).config
+    if token_ids is not None:
+        return Inputs.from_token_ids(token_ids, config.vocab_size, config.positions)
+    texts = [texts] if isinstance(texts, str) else list(texts or ())
+    return Inputs.from_texts(copy.tokenizer(), texts, config.positions)
+
+
+def capture_inputs(copy: LocalCopy, inputs: Inputs, attention: str = "eager") -> Capture:
+    """The same, from inputs that are ready."""
+    rebuild = rebuild_for(copy.config)
+    rebuild.check(copy.weights())
+    official = Official(copy.folder, attention)
+    tensors: dict[str, Tensor] = {}
+    wanted = rebuild.checkpoints(conditions(attention, inputs))
+    official.watch(wanted, inputs, tensors.__setitem__)
+    missing = [c.name for c in wanted if c.name not in tensors]
+    if missing:  # the official code has changed under us: never a skip
+        raise RuntimeError(f"the official model never computed {', '.join(missing)}")
+    ordered = {c.name: tensors[c.name] for c in wanted}
+    return Capture(describe(copy), attention, inputs, environment(), ordered)
+
+
+def conditions(attention: str, inputs: Inputs) -> set[str]:
+    """What holds in this run, for the list of checkpoints."""
+    return {attention, "padding"} if inputs.padded else {attention}
+
+
+def describe(copy: LocalCopy) -> dict[str, Any]:
+    """Which files these numbers come from. JSON-ready."""
+    return {
+        "name": copy.name,
+        "source": copy.source,
+        "revision": copy.revision,
+        "sha256": copy.sha256.get(copy.weights_file.name) or _sha256(copy.weights_file),
+    }
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else ""
+
+
+def _nearest(name: str, names: Mapping[str, Tensor]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

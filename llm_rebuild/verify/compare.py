@@ -1,0 +1,220 @@
+"""Is the rebuilt tensor the official one? The answer is one of six verdicts.
+
+Shape first, then dtype, then values: a difference between tensors of different shapes means nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llm_rebuild.errors import InputError
+from llm_rebuild.verify.capture import Interim
+
+# The strategy asks for five decimals: |difference| < 5e-6, element by element.
+FIVE_DECIMALS = 5e-6
+
+BIT_IDENTICAL = "bit-identical"
+WRONG_VALUES = "wrong values"
+WRONG_SHAPE = "wrong shape"
+WRONG_DTYPE = "wrong dtype"
+MISSING = "missing"
+
+# A difference of so few units in the last place is said in these units: it is rounding.
+FEW_ULP = 16
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a rebuilt tensor compares with the official one of the same name.
+
+    verdict       `bit-identical`, `3 ulp`, `6 decimals`, `wrong values`, `wrong shape`, `wrong dtype` or
+                  `missing`.
+    max_abs_diff  The worst difference; NaN where one side is NaN and the other is not.
+    max_ulp       The worst difference in units in the last place.
+    decimals      How many decimals agree everywhere; None for bit-identical (all of them).
+    coordinate    Where the worst difference is, with both values there.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    verdict: str
+    max_abs_diff: float | None = None
+    max_ulp: int | None = None
+    decimals: int | None = None
+    coordinate: tuple[int, ...] | None = None
+    official: float | None = None
+    rebuilt: float | None = None
+    note: str = ""
+
+    @property
+    def identical(self) -> bool:
+        return self.verdict == BIT_IDENTICAL
+
+    @property
+    def passes(self) -> bool:
+        """The strategy's bar: five decimals everywhere."""
+        return self.identical or (
+            self.max_abs_diff is not None and self.max_abs_diff < FIVE_DECIMALS  # never true of NaN
+        )
+
+    def __str__(self) -> str:
+        line = f"{self.name}  {list(self.shape)}  {self.verdict}"
+        if self.note:
+            line += f"  {self.note}"
+        if self.coordinate is not None and self.max_abs_diff is not None:
+            line += (
+                f"  (worst at {list(self.coordinate)}: official {self.official:.9g}, "
+                f"rebuilt {self.rebuilt:.9g}, difference {self.max_abs_diff:.1e})"
+            )
+        return line
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def __bool__(self) -> bool:
+        """`assert compare(mine, truth)` holds only for bit-identical."""
+        return self.identical
+
+    def to_json(self) -> dict[str, Any]:
+        """As design.md's contract has it. JSON has no NaN, so a NaN difference is null."""
+        worst = self.max_abs_diff
+        return {
+            "name": self.name,
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "verdict": self.verdict,
+            "max_abs_diff": worst if worst is not None and math.isfinite(worst) else None,
+            "max_ulp": self.max_ulp,
+            "decimals": self.decimals,
+        }
+
+
+def compare(rebuilt: Any, official: Any, name: str = "") -> Verdict:
+    """Hold a rebuilt tensor against the official one.
+
+    rebuilt   The tensor that you computed.
+    official  `capture[...]`, which knows its name, or a plain tensor.
+
+    NaN equals NaN and an infinity equals an infinity of the same sign; neither hides a mismatch elsewhere.
+    Raises InputError if both are the same tensor, or share their storage: that comparison would prove
+    nothing.
+    """
+    if isinstance(rebuilt, Interim):
+        raise InputError(f"{rebuilt.name}: the first argument is official too; nothing was rebuilt")
+    if isinstance(official, Interim):
+        name, official = name or official.name, official._tensor
+    if not isinstance(rebuilt, Tensor) or not isinstance(official, Tensor):
+        wrong = rebuilt if not isinstance(rebuilt, Tensor) else official
+        raise InputError(f"{name or 'compare'}: expected a tensor, got {type(wrong).__name__}")
+    if share_storage(rebuilt, official):
+        raise InputError(f"{name or 'compare'}: a tensor is compared with itself; that proves nothing")
+    return judge(name, rebuilt.detach(), official.detach())
+
+
+def share_storage(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are windows on the same memory."""
+    if one is other:
+        return True
+    pointer = one.untyped_storage().data_ptr()
+    return pointer != 0 and pointer == other.untyped_storage().data_ptr()
+
+
+def judge(name: str, rebuilt: Tensor, official: Tensor) -> Verdict:
+    """The verdict itself, without the question where the tensors come from."""
+    shape, dtype = tuple(official.shape), str(official.dtype).removeprefix("torch.")
+    if tuple(rebuilt.shape) != shape:
+        note = f"rebuilt {list(rebuilt.shape)}, official {list(shape)}"
+        return Verdict(name, tuple(rebuilt.shape), dtype, WRONG_SHAPE, note=note)
+    if rebuilt.dtype != official.dtype:
+        note = f"rebuilt {str(rebuilt.dtype).removeprefix('torch.')}, official {dtype}"
+        return Verdict(name, shape, dtype, WRONG_DTYPE, note=note)
+    if _same_numbers(rebuilt, official):
+        return Verdict(name, shape, dtype, BIT_IDENTICAL, max_abs_diff=0.0, max_ulp=0)
+    return _measure(name, rebuilt, official, shape, dtype)
+
+
+def _same_numbers(rebuilt: Tensor, official: Tensor) -> bool:
+    """Equal in every element, NaN counting as equal to NaN. Minus zero is not plus zero: bits differ."""
+    if not bool(((rebuilt == official) | ((rebuilt != rebuilt) & (official != official))).all()):
+        return False
+    zero = rebuilt == 0
+    return not bool(zero.any()) or bool((torch.signbit(rebuilt) == torch.signbit(official))[zero].all())
+
+
+def _measure(name: str, rebuilt: Tensor, official: Tensor, shape: tuple[int, ...], dtype: str) -> Verdict:
+    """Where and by how much they differ worst."""
+    both_nan = rebuilt.isnan() & official.isnan()
+    equal = (rebuilt == official) | both_nan
+    difference = (rebuilt.double() - official.double()).abs()
+    difference = torch.where(equal, torch.zeros_like(difference), difference)
+    # NaN against a number is worse than any number: it must be what is shown.
+    rank = torch.where(difference.isnan(), torch.full_like(difference, math.inf), difference)
+    ulp = torch.where(both_nan, 0, ulp_distance(rebuilt, official))
+    worst = int(rank.argmax()) if bool((rank > 0).any()) else int(ulp.argmax())
+    at = tuple(int(i) for i in torch.unravel_index(torch.tensor(worst), shape)) if shape else ()
+    max_abs, max_ulp = float(difference.flatten()[worst]), int(ulp.max())
+    finite = math.isfinite(max_abs)
+    decimals = decimals_of(max_abs) if finite else 0
+    if not finite or max_abs >= FIVE_DECIMALS:
+        verdict = WRONG_VALUES
+    elif max_ulp <= FEW_ULP:
+        verdict = f"{max_ulp} ulp"
+    else:
+        verdict = f"{decimals} decimals"
+    return Verdict(
+        name,
+        shape,
+        dtype,
+        verdict,
+        max_abs_diff=max_abs,
+        max_ulp=max_ulp,
+        decimals=decimals,
+        coordinate=at,
+        official=float(official[at]),
+        rebuilt=float(rebuilt[at]),
+    )
+
+
+def decimals_of(difference: float) -> int:
+    """How many decimals agree: the largest n with difference < 0.5 × 10⁻ⁿ. 5e-6 itself gives 4."""
+    if difference == 0:
+        return 17  # more than any float64 holds; only differing zeros get here
+    n = math.floor(-math.log10(2 * difference))
+    while difference >= 0.5 * 10.0**-n:
+        n -= 1
+    while difference < 0.5 * 10.0 ** -(n + 1):
+        n += 1
+    return max(n, 0)
+
+
+# dtype -> the integer of the same width, and the lowest such integer: the bits of minus zero
+_INTEGERS = {
+    torch.float64: (torch.int64, -(2**63)),
+    torch.float32: (torch.int32, -(2**31)),
+    torch.float16: (torch.int16, -(2**15)),
+    torch.bfloat16: (torch.int16, -(2**15)),
+}
+
+
+def ulp_distance(one: Tensor, other: Tensor) -> Tensor:
+    """How many representable numbers lie between, element by element. int64.
+
+    A float's bits, read as an integer, count the numbers from zero up; negative ones count backwards. So
+    after mirroring the negative half, neighbours on the number line are neighbours as integers. Minus
+    zero is a number of its own here, one step below zero: its bits are others.
+    """
+    if one.dtype not in _INTEGERS:
+        return (one != other).to(torch.int64)
+    integer, lowest = _INTEGERS[one.dtype]
+
+    def ladder(x: Tensor) -> Tensor:
+        bits = x.contiguous().view(integer).to(torch.int64)
+        return torch.where(bits < 0, lowest - 1 - bits, bits)
+
+    return (ladder(one) - ladder(other)).abs()

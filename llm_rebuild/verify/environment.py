@@ -1,0 +1,25 @@
+"""The fingerprint of where numbers were made. Bits depend on it: torch promises equal results only for
+the same release on the same hardware."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+
+import torch
+
+from llm_rebuild import __version__
+
+
+def environment() -> dict[str, str | int]:
+    """Versions, threads and the processor's vector instructions. JSON-ready."""
+    return {
+        "llm_rebuild": __version__,
+        "torch": torch.__version__,
+        "transformers": metadata.version("transformers"),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "dtype": "float32",
+    }

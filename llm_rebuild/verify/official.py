@@ -1,0 +1,190 @@
+"""The official model: loaded here, run here, and nowhere else. What leaves this file are copies.
+
+Two ways to see inside it, both without changing it:
+
+*   A forward hook on a module is called with what the module returned. That gives every checkpoint that
+    is a module's output, which is most of them.
+*   A function mode is told of every torch function while it is on. That gives what happens *between*
+    modules: the product of query and key, the scaling, the softmax, the residual sums.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from llm_rebuild.checkpoints import Checkpoint
+from llm_rebuild.errors import InputError
+from llm_rebuild.inputs import Inputs
+
+ATTENTIONS = ("eager", "sdpa")
+
+
+class Sentence(nn.Module):
+    """The last step of a sentence encoder, as the official model card gives it in plain PyTorch."""
+
+    def forward(self, token_embeddings: Tensor, attention_mask: Tensor) -> Tensor:
+        """[batch, token, width] and [batch, token] -> [batch, width]."""
+        expanded = attention_mask.unsqueeze(-1).expand(token_embeddings.size()).float()
+        mean = torch.sum(token_embeddings * expanded, 1) / torch.clamp(expanded.sum(1), min=1e-9)
+        return nn.functional.normalize(mean, p=2, dim=1)
+
+
+class Official:
+    """An official model from a local folder, ready to be run and watched."""
+
+    def __init__(self, folder: Path, attention: str = "eager") -> None:
+        if attention not in ATTENTIONS:
+            raise InputError(f"attention {attention!r} is not one of {', '.join(ATTENTIONS)}")
+        self.attention = attention
+        self.model = _load(folder, attention)
+        self.sentence = Sentence() if self.model.config.model_type == "bert" else None
+
+    def run(self, inputs: Inputs) -> dict[str, Tensor]:
+        """One forward pass. The answers by name, as copies."""
+        with torch.no_grad():
+            output = self.model(input_ids=inputs.token_ids, attention_mask=inputs.mask)
+            answers = {"last_hidden_state": output.last_hidden_state, "pooler_output": output.pooler_output}
+            if self.sentence is not None:
+                answers["sentence_embedding"] = self.sentence(output.last_hidden_state, inputs.mask)
+        return {name: answer.clone() for name, answer in answers.items()}
+
+    def parts(self) -> Iterator[tuple[str, nn.Module]]:
+        """Every module by its path."""
+        yield from self.model.named_modules()
+        if self.sentence is not None:
+            yield "sentence", self.sentence
+
+    def watch(
+        self, checkpoints: list[Checkpoint], inputs: Inputs, keep: Callable[[str, Tensor], None]
+    ) -> dict[str, Tensor]:
+        """One forward pass that hands a copy of every checkpoint to `keep`, as it comes to be."""
+        wanted: dict[tuple[str, str], list[str]] = {}
+        for checkpoint in checkpoints:
+            wanted.setdefault(_place(checkpoint), []).append(checkpoint.name)
+
+        def found(path: str, event: str, value: Any) -> None:
+            tensor = value[0] if isinstance(value, tuple) else value
+            for name in wanted.get((path, event), ()):
+                keep(name, tensor.detach().clone())
+
+        with Watcher(dict(self.parts()), found, {event for _, event in wanted}):
+            return self.run(inputs)
+
+
+class Watcher(TorchFunctionMode):
+    """Reports `(module path, event, value)` while the official model runs.
+
+    The events are `returned` (the module's output), `matmul[0]` (the first product inside the module, not
+    counting its parts') and `into softmax[0]` (what that operation was given first).
+    """
+
+    def __init__(
+        self, parts: Mapping[str, nn.Module], report: Callable[[str, str, Any], None], events: set[str]
+    ) -> None:
+        super().__init__()
+        self._parts, self._report = parts, report
+        self._operations = {event.removeprefix("into ").partition("[")[0] for event in events}
+        self._inside: list[str] = []  # paths of the modules that are running, outermost first
+        self._seen: Counter[tuple[str, str]] = Counter()
+        self._hooks: list[Any] = []
+
+    def __enter__(self) -> Watcher:
+        for path, part in self._parts.items():
+            self._hooks.append(part.register_forward_pre_hook(self._entering(path)))
+            self._hooks.append(part.register_forward_hook(self._leaving(path)))
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *problem: Any) -> None:
+        super().__exit__(*problem)  # type: ignore[no-untyped-call]
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+
+    def _entering(self, path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, arguments: Any) -> None:
+            self._inside.append(path)
+
+        return hook
+
+    def _leaving(self, path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, arguments: Any, output: Any) -> None:
+            self._inside.pop()
+            self._report(path, "returned", output)
+
+        return hook
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        operation = _OPERATIONS.get(function)
+        if operation not in self._operations:
+            return function(*args, **(kwargs or {}))
+        path = self._inside[-1] if self._inside else ""
+        number = self._seen[path, operation]
+        self._seen[path, operation] += 1
+        self._report(path, f"into {operation}[{number}]", args[0])
+        result = function(*args, **(kwargs or {}))
+        self._report(path, f"{operation}[{number}]", result)
+        return result
+
+
+# torch has several functions for one operation: `a + b`, `a.add(b)` and `torch.add(a, b)` are all "add".
+_SPELLINGS: dict[str, tuple[Any, ...]] = {
+    "add": (torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__),
+    "mul": (torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__),
+    "div": (torch.div, Tensor.div, Tensor.__truediv__),
+    "matmul": (torch.matmul, Tensor.matmul, Tensor.__matmul__),
+    "softmax": (torch.softmax, Tensor.softmax, nn.functional.softmax),
+    "sdpa": (nn.functional.scaled_dot_product_attention,),
+    "sum": (torch.sum, Tensor.sum),
+    "clamp": (torch.clamp, Tensor.clamp),
+    "where": (torch.where, Tensor.where),
+}
+_OPERATIONS = {function: name for name, spellings in _SPELLINGS.items() for function in spellings}
+
+
+def _place(checkpoint: Checkpoint) -> tuple[str, str]:
+    """Where to look for a checkpoint: the module's path and the event."""
+    if checkpoint.source == "output":  # the official module of this very name
+        return checkpoint.name, "returned"
+    parent, _, _ = checkpoint.name.rpartition(".")
+    return parent, checkpoint.source
+
+
+def _load(folder: Path, attention: str) -> Any:
+    """The official model in evaluation mode, from files alone."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    with _quiet():
+        from transformers import AutoModel
+
+        model = AutoModel.from_pretrained(
+            folder, attn_implementation=attention, dtype=torch.float32, local_files_only=True
+        )
+    return model.eval()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar of the library's own while it loads."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -1,0 +1,146 @@
+"""What a verification found: for people as a table, for programs as JSON."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from llm_rebuild.verify.compare import BIT_IDENTICAL, Verdict
+from llm_rebuild.verify.coverage import Coverage
+
+
+@dataclass(frozen=True)
+class Report:
+    """The verdicts of one run in the order in which the model computes, and what they rest on."""
+
+    model: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    attention: str
+    texts: int
+    tokens: int
+    verdicts: tuple[Verdict, ...]
+    coverage: Coverage | None = None
+    coupled: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def bit_identical(self) -> int:
+        return sum(v.identical for v in self.verdicts)
+
+    @property
+    def passed(self) -> bool:
+        """Five decimals at every checkpoint."""
+        return all(v.passes for v in self.verdicts)
+
+    @property
+    def exact(self) -> bool:
+        """Bit-identical at every checkpoint."""
+        return all(v.identical for v in self.verdicts)
+
+    @property
+    def first_divergence(self) -> Verdict | None:
+        """The first checkpoint, in the order of computation, that is not bit-identical."""
+        return next((v for v in self.verdicts if not v.identical), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """The contract of `verify --json`, docs/contributing/design.md."""
+        first = self.first_divergence
+        summary: dict[str, Any] = {
+            "checkpoints": len(self.verdicts),
+            "bit_identical": self.bit_identical,
+            "five_decimals": sum(v.passes for v in self.verdicts),
+            "failed": sum(not v.passes for v in self.verdicts),
+            "coverage": self.coverage.to_json() if self.coverage else None,
+        }
+        return {
+            "model": dict(self.model),
+            "environment": dict(self.environment),
+            "attention": self.attention,
+            "inputs": {"texts": self.texts, "tokens": self.tokens},
+            "checkpoints": [v.to_json() for v in self.verdicts],
+            "summary": summary,
+            "first_divergence": first
+            and {
+                "name": first.name,
+                "coordinate": list(first.coordinate) if first.coordinate is not None else None,
+                "official": finite(first.official),
+                "rebuilt": finite(first.rebuilt),
+            },
+            "diagnosis": [],
+            "coupled": list(self.coupled),
+        }
+
+    def __rich__(self) -> RenderableType:
+        lines: list[RenderableType] = [Text(note, style="yellow") for note in self.notes]
+        lines.append(self._table())
+        lines.extend(self._closing())
+        return Group(*lines)
+
+    def __str__(self) -> str:
+        console = Console(width=80, no_color=True, force_terminal=False, legacy_windows=False)
+        with console.capture() as captured:
+            console.print(self)
+        return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("checkpoint", overflow="fold")
+        table.add_column("shape", no_wrap=True)
+        table.add_column("verdict", no_wrap=True)
+        table.add_column("worst", no_wrap=True, justify="right")
+        for part, verdicts in by_block(self.verdicts):
+            table.add_row(Text(part, style="bold"))
+            for v in verdicts:
+                name = v.name.removeprefix(part + ".") if part else v.name
+                table.add_row(
+                    "  " + (name or v.name),
+                    "×".join(map(str, v.shape)),
+                    Text(v.verdict, style="green" if v.identical else "yellow" if v.passes else "red"),
+                    "–" if v.max_abs_diff is None else "0" if v.identical else f"{v.max_abs_diff:.1e}",
+                )
+        return table
+
+    def _closing(self) -> Iterator[RenderableType]:
+        yield ""
+        if self.coverage is not None:
+            c = self.coverage
+            missing = ", ".join(f"{n} × {op}: {c.reasons()[op]}" for op, n in c.uncovered.items())
+            line = f"{c.covered} of the {c.total} tensors that the official model computes equal a checkpoint"
+            yield Text(f"coverage {c.share:.1%}: {line}" + (f" (not: {missing})" if missing else ""))
+        first = self.first_divergence
+        if first is not None:
+            yield Text(f"first divergence: {first}", style="red")
+        for name in self.coupled:
+            yield Text(f"coupled at {name}: later checkpoints start from an official tensor", style="yellow")
+        style = "bold green" if self.exact else "bold yellow" if self.passed else "bold red"
+        count = f"{self.bit_identical} of {len(self.verdicts)} checkpoints {BIT_IDENTICAL}"
+        yield Text(f"{count} ({self.model['name']}, {self.attention} attention)", style=style)
+
+
+def by_block(verdicts: tuple[Verdict, ...]) -> Iterator[tuple[str, list[Verdict]]]:
+    """Neighbours of the same part: a numbered block, or the first word of the name."""
+    part: str | None = None
+    group: list[Verdict] = []
+    for verdict in verdicts:
+        numbered = re.match(r".*?\.\d+(?=\.)", verdict.name)
+        head = numbered[0] if numbered else verdict.name.partition(".")[0]
+        if head != part:
+            if group:
+                yield part or "", group
+            part, group = head, []
+        group.append(verdict)
+    if group:
+        yield part or "", group
+
+
+def finite(number: float | None) -> float | str | None:
+    """A number as JSON can hold it: NaN and the infinities as words."""
+    if number is None or number - number == 0:
+        return number
+    return str(number)

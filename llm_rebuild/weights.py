@@ -1,0 +1,146 @@
+"""A read-only, memory-mapped view of a safetensors file that remembers what was read.
+
+Nothing is copied: a tensor is a window on the file's pages, which the operating system brings in
+when a number is first used. The mapping is private (copy on write), so even a program that writes
+into a weight by mistake changes its own memory and never the file; `written()` tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from llm_rebuild.checkpoints import join
+from llm_rebuild.errors import InputError
+
+
+class Weights(Mapping[str, Tensor]):
+    """The tensors of a weight file by key, or of the part of it under a path.
+
+    `weights.at("encoder.layer.0")["attention.self.query.weight"]` is
+    `weights["encoder.layer.0.attention.self.query.weight"]`.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], file: Path | None = None) -> None:
+        """From tensors at hand. `Weights.open` is the usual way."""
+        self.file = file
+        self._tensors = dict(tensors)
+        self._path = ""
+        self._read: set[str] = set()
+        self._parts: dict[str, Weights] = {}
+
+    @classmethod
+    def open(cls, file: str | Path) -> Weights:
+        """Map a safetensors file. The library checks the header against the file's real length."""
+        file = Path(file)
+        try:
+            with safe_open(file, framework="pt") as opened:
+                tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+        except FileNotFoundError:
+            raise InputError(f"{file}: no such weight file") from None
+        except (SafetensorError, OSError) as error:
+            raise InputError(
+                f"{file} is not a whole safetensors file ({_one_line(error)}); download it again"
+            ) from None
+        return cls(tensors, file)
+
+    def at(self, part: str) -> Weights:
+        """The view of one part of the model. It shares the record of what was read."""
+        view = self._parts.get(part)
+        if view is None:
+            view = Weights.__new__(Weights)
+            view.file = self.file
+            view._tensors, view._read = self._tensors, self._read
+            view._path, view._parts = join(self._path, part), {}
+            self._parts[part] = view  # built once, not once a forward pass
+        return view
+
+    def __getitem__(self, key: str) -> Tensor:
+        full = join(self._path, key)
+        try:
+            tensor = self._tensors[full]
+        except KeyError:
+            where = self.file.name if self.file else "the weights"
+            raise InputError(f"{where} has no tensor {full!r}") from None
+        self._read.add(full)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        """Keys below this path, in the file's order."""
+        if not self._path:
+            return iter(self._tensors)
+        prefix = self._path + "."
+        return (key[len(prefix) :] for key in self._tensors if key.startswith(prefix))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and join(self._path, key) in self._tensors
+
+    @property
+    def read(self) -> frozenset[str]:
+        """Full keys that were read so far, by this view or any other of the same file."""
+        return frozenset(self._read)
+
+    def unread(self) -> list[str]:
+        """Full keys that nothing has read yet."""
+        return [key for key in self._tensors if key not in self._read]
+
+    def written(self) -> list[str]:
+        """Full keys whose numbers were changed in memory. A rebuild must leave this empty."""
+        return [key for key, tensor in self._tensors.items() if tensor._version > 0]
+
+    def converted(self, convert: Callable[[Tensor], Tensor]) -> Weights:
+        """Weights whose every tensor went through `convert`: another dtype, another device."""
+        return Weights({key: convert(tensor) for key, tensor in self._tensors.items()}, self.file)
+
+    def check(self, shapes: Mapping[str, tuple[int, ...]], unused: Mapping[str, str]) -> None:
+        """Refuse a file that is not what the config promises, before any number is used.
+
+        shapes  The shape that every needed key must have.
+        unused  Patterns of keys (`{layer}` is any number) that a file may hold and the rebuild does
+                not read, each with the reason.
+        Raises InputError for missing or unknown keys, other shapes, a dtype other than float32, and
+        for numbers that are not finite.
+        """
+        name = self.file.name if self.file else "the weights"
+        missing = [key for key in shapes if key not in self._tensors]
+        if missing:
+            raise InputError(f"{name} lacks {_some(missing)}; it does not fit its config.json")
+        extra = [k for k in self._tensors if k not in shapes and not _matches(k, unused)]
+        if extra:
+            raise InputError(f"{name} holds {_some(extra)}, which its config.json does not explain")
+        for key, shape in shapes.items():
+            tensor = self._tensors[key]
+            if tuple(tensor.shape) != shape:
+                raise InputError(
+                    f"{name}: {key} has shape {list(tensor.shape)}, its config.json says {list(shape)}"
+                )
+            if tensor.dtype != torch.float32:
+                dtype = str(tensor.dtype).removeprefix("torch.")
+                raise InputError(f"{name}: {key} is {dtype}; this course works in float32")
+            if not bool(torch.isfinite(tensor.sum())) and not bool(torch.isfinite(tensor).all()):
+                raise InputError(f"{name}: {key} has numbers that are not finite (NaN or infinity)")
+
+
+def _matches(key: str, patterns: Mapping[str, str]) -> bool:
+    return _template(key) in patterns
+
+
+def _template(key: str) -> str:
+    """`encoder.layer.3.output` becomes `encoder.layer.{layer}.output`."""
+    return ".".join("{layer}" if part.isdigit() else part for part in key.split("."))
+
+
+def _some(keys: list[str]) -> str:
+    shown = ", ".join(keys[:3])
+    return shown if len(keys) <= 3 else f"{shown} and {len(keys) - 3} more"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
