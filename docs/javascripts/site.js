@@ -37,8 +37,24 @@ function nameForScreenReaders() {
   }
 }
 
+function breakLongNames() {
+  for (const code of document.querySelectorAll(".md-typeset td code")) {
+    if (code.childElementCount > 0) continue;
+    const text = code.textContent;
+    if (text.length <= 18) {
+      code.classList.add("whole");
+    } else if (text.includes(".")) {
+      code.classList.add("dotted");
+      code.replaceChildren(
+        ...text.split(/(?<=\.)/).flatMap((word) => [word, document.createElement("wbr")]),
+      );
+    }
+  }
+}
+
 document$.subscribe(() => {
   renderMathematics();
+  breakLongNames();
   nameForScreenReaders();
   // The theme attaches annotations and tables after this moment.
   window.setTimeout(nameForScreenReaders, 300);
