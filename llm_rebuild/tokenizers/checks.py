@@ -1,0 +1,109 @@
+"""What comes from outside, checked: texts, ids, limits, and the files that vocabularies come in.
+
+The lessons are next door, in byte_bpe.py and unigram.py; they call these and stay short.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from llm_rebuild.errors import InputError
+from llm_rebuild.tokenizers import Encoding
+
+
+def refuse_lone_surrogates(text: str) -> None:
+    """Half of a UTF-16 pair (from a broken JSON file, say) is no character and has no bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"the text has a lone surrogate (U+{ord(text[error.start]):04X}) at character "
+            f"{error.start}: it is not valid Unicode; remove it or read the text again"
+        ) from None
+
+
+def check_ids(ids: Sequence[int], vocabulary_size: int) -> None:
+    """Refuse ids that stand for no token: Python would take -1 for the last one."""
+    for token_id in ids:
+        if not 0 <= token_id < vocabulary_size:
+            raise InputError(
+                f"token id {token_id} is out of range: the tokens of this vocabulary are 0 to "
+                f"{vocabulary_size - 1}"
+            )
+
+
+def look_up(token: str, vocabulary: Mapping[str, int]) -> int:
+    if token not in vocabulary:
+        raise InputError(f"{token!r} is no token of this vocabulary")
+    return vocabulary[token]
+
+
+def truncate(encoding: Encoding, max_tokens: int | None, closing: int = 0) -> Encoding:
+    """Keep max_tokens tokens, the last `closing` of them the closing ones, and count the others."""
+    ids, tokens, offsets = encoding.ids, encoding.tokens, encoding.offsets
+    if max_tokens is None or len(ids) <= max_tokens:
+        return encoding
+    if max_tokens <= closing:
+        raise InputError(f"max_tokens is {max_tokens}; it must be at least {closing + 1}")
+    cut = slice(max_tokens - closing, len(ids) - closing)
+    for values in (ids, tokens, offsets):
+        del values[cut]
+    return Encoding(ids, tokens, offsets, cut.stop - cut.start)
+
+
+def read_text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 (byte {error.start}): download it again") from None
+
+
+def read_vocabulary(path: Path, needed: Iterable[str]) -> dict[str, int]:
+    """vocab.json: one object {token: id}, whose ids are 0, 1, 2, ... each once."""
+    try:
+        vocabulary = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        reason = str(error).replace("\n", " ")
+        raise InputError(f"{path} is not JSON ({reason}): download it again") from None
+    if not isinstance(vocabulary, dict):
+        raise InputError(f"{path} must hold one object of tokens and ids")
+    token_of: dict[int, str] = {}
+    for token, token_id in vocabulary.items():
+        if type(token_id) is not int:  # JSON's true would pass isinstance
+            raise InputError(f"{path}: the id of {token!r} is {token_id!r}, not an integer")
+        if token_id in token_of:
+            raise InputError(f"{path}: {token_of[token_id]!r} and {token!r} share id {token_id}")
+        if not 0 <= token_id < len(vocabulary):
+            raise InputError(
+                f"{path}: {token!r} has id {token_id}, but {len(vocabulary)} tokens need the ids 0 "
+                f"to {len(vocabulary) - 1}"
+            )
+        token_of[token_id] = token
+    for token in needed:
+        if token not in vocabulary:
+            raise InputError(f"{path} lacks {token!r}, which this tokenizer needs")
+    return vocabulary
+
+
+def read_merges(path: Path, vocabulary: dict[str, int]) -> dict[tuple[str, str], int]:
+    """merges.txt: after a "#version" line, one "left right" a line, the best first."""
+    ranks: dict[tuple[str, str], int] = {}
+    lines = read_text(path).removesuffix("\n").split("\n")
+    for number, line in enumerate((line.removesuffix("\r") for line in lines), start=1):
+        if line.startswith("#version"):
+            continue
+        match line.split(" "):
+            case [left, right] if left and right:
+                for token in (left, right, left + right):
+                    if token not in vocabulary:
+                        raise InputError(f"{path} line {number}: {token!r} is not in vocab.json")
+                ranks[left, right] = number  # a repeated pair counts where it stands last
+            case _:
+                raise InputError(
+                    f"{path} line {number} is broken: {line[:40]!r} is not two tokens and a space"
+                )
+    return ranks

@@ -1,0 +1,77 @@
+"""What the tokenizer tests feed to both sides: real vocabularies, real lines, and lines made to hurt."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import sysconfig
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+VOCABULARIES = Path(os.environ.get("LLM_REBUILD_VOCAB", PROJECT.parent / "shared" / "vocab"))
+
+
+def vocabulary_folder(name: str, files: Iterable[str]) -> Path:
+    """Where the real vocabulary lies; skips the test, saying how to get it, if it is not there."""
+    folder = VOCABULARIES / name
+    missing = [file for file in files if not (folder / file).is_file()]
+    if missing:
+        pytest.skip(
+            f"no {', '.join(missing)} in {folder}: set LLM_REBUILD_VOCAB to a folder that has {name}/"
+        )
+    return folder
+
+
+def model_folder(source: Path, model_type: str, target: Path) -> Path:
+    """A folder as a download makes it: the vocabulary files and a config.json."""
+    for file in source.iterdir():
+        shutil.copyfile(file, target / file.name)
+    (target / "config.json").write_text(json.dumps({"model_type": model_type}))
+    return target
+
+
+def real_lines(limit: int) -> list[str]:
+    """Different lines of Python's own library and of the READMEs and sources of installed packages."""
+    paths = sysconfig.get_paths()
+    readmes = Path(paths["purelib"]).glob("*.dist-info/METADATA")
+    library = Path(paths["stdlib"]).rglob("*.py")
+    packages = Path(paths["purelib"]).glob("*/*.py")
+    lines: dict[str, None] = {}
+    for file in (*sorted(readmes), *sorted(library), *sorted(packages)):
+        lines.update(dict.fromkeys(file.read_text(encoding="utf-8", errors="replace").split("\n")))
+        if len(lines) >= limit:
+            break
+    return list(lines)[:limit]
+
+
+def every_code_point(per_line: int, between: str) -> Iterator[str]:
+    """Lines of shuffled characters that together hold every code point but the lone surrogates.
+
+    Before each stands a random character of `between`, so that classes of characters meet.
+    """
+    draw = random.Random(0)
+    points = [chr(i) for i in range(0x110000) if not 0xD800 <= i < 0xE000]
+    draw.shuffle(points)
+    for start in range(0, len(points), per_line):
+        line = points[start : start + per_line]
+        yield "".join(draw.choice(between) + point for point in line)
+
+
+def fuzz(count: int, pieces: list[str], seed: int) -> Iterator[str]:
+    """Lines of up to 12 random pieces; of each ten, one piece is a random character of Unicode."""
+    draw = random.Random(seed)
+    for _ in range(count):
+        line = [
+            draw.choice(pieces) if draw.random() < 0.9 else chr(draw.choice(PLANES) + draw.randrange(256))
+            for _ in range(draw.randrange(13))
+        ]
+        yield "".join(line)
+
+
+# Where characters live that normalise, join, or are letters: 256 from each.
+PLANES = [*range(0, 0x3200, 256), 0xA600, 0xAC00, 0xF900, 0xFB00, 0xFE00, 0xFF00, 0x1D400, 0x1F300, 0x1F600]
