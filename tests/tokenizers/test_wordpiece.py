@@ -1,0 +1,485 @@
+"""WordPiece against the `tokenizers` library, on the real MiniLM vocabulary.
+
+"Official" is the library reading the model's own tokenizer.json, truncation and padding switched off.
+"""
+
+from __future__ import annotations
+
+import doctest
+import json
+import random
+import shutil
+import time
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from tokenizers import Tokenizer as OfficialTokenizer
+from tokenizers.normalizers import NFD, BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+
+from llm_rebuild import tokenizers
+from llm_rebuild.errors import InputError
+from llm_rebuild.local_copy import LocalCopy
+from llm_rebuild.tokenizers import Encoding, bert_unicode, pad, wordpiece
+from llm_rebuild.tokenizers.wordpiece import Placed, WordPiece
+from tests.tokenizers.tokenizer_corpus import every_code_point, real_lines
+
+Figure = Callable[[str], None]
+
+
+@pytest.fixture(scope="module")
+def rebuilt(minilm: LocalCopy) -> WordPiece:
+    return WordPiece.from_folder(minilm.folder)
+
+
+@pytest.fixture(scope="module")
+def official(minilm: LocalCopy) -> OfficialTokenizer:
+    tokenizer = OfficialTokenizer.from_file(str(minilm.folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+# ------------------------------------------------------------------------------- step by step
+
+
+@pytest.mark.parametrize("module", [tokenizers, wordpiece, bert_unicode])
+def test_the_examples_in_docstrings_hold(module: ModuleType) -> None:
+    outcome = doctest.testmod(module)
+    assert outcome.attempted > 0
+    assert outcome.failed == 0
+
+
+def place(text: str) -> Placed:
+    return list(zip(text, range(len(text)), strict=True))
+
+
+def text_of(characters: Placed) -> str:
+    return "".join(character for character, _ in characters)
+
+
+def test_special_tokens_are_found_literally() -> None:
+    text = "[CLS][cls] [MASK]s[SEP[PAD]][UNK]"
+    parts = list(wordpiece.split_special(text))
+    assert [part for part, _, special in parts if special] == ["[CLS]", "[MASK]", "[PAD]", "[UNK]"]
+    assert all(text[start : start + len(part)] == part for part, start, _ in parts)
+
+
+def test_cleaning_joins_what_stood_around_a_control_character() -> None:
+    assert wordpiece.clean(place("a\x00b\ufffdc\u200bd\ue000e")) == [
+        ("a", 0), ("b", 2), ("c", 4), ("d", 6), ("e", 8),
+    ]  # fmt: skip
+
+
+def test_ideographs_become_words_and_kana_do_not() -> None:
+    assert text_of(wordpiece.space_chinese(place("a中の文"))) == "a 中 の 文 "
+
+
+def test_a_dotted_capital_i_keeps_its_dot_only_when_accents_stay() -> None:
+    assert wordpiece.lower_case(place("İx")) == [("i", 0), ("\u0307", 0), ("x", 1)]
+    assert wordpiece.lower_case(wordpiece.strip_accents(place("İx"))) == [("i", 0), ("x", 1)]
+
+
+def test_a_capital_sigma_at_the_end_is_no_final_sigma() -> None:
+    assert text_of(wordpiece.lower_case(place("ΟΔΟΣ"))) == "οδοσ"  # "ΟΔΟΣ".lower() ends in ς
+
+
+def test_places_stay_in_order_where_marks_are_swapped() -> None:
+    # U+302E (class 224) is no nonspacing mark, so it survives to show whose place it got.
+    assert wordpiece.strip_accents(place("a\u302e\u0323")) == [("a", 0), ("\u302e", 2)]
+
+
+def test_punctuation_is_a_word_each() -> None:
+    assert [text_of(word) for word in wordpiece.split_words(place("it's $5--ok"))] == [
+        "it", "'", "s", "$", "5", "-", "-", "ok",
+    ]  # fmt: skip
+
+
+def test_the_longest_token_wins_even_where_that_leads_nowhere() -> None:
+    vocabulary = {"a": 0, "ab": 1, "##bc": 2, "##d": 3}
+    assert wordpiece.longest_match(place("abd"), vocabulary, 4) == [("ab", 0, 2), ("##d", 2, 3)]
+    # "a" + "##bc" would fit, but "ab" is longer and leaves "c", for which there is no token.
+    assert wordpiece.longest_match(place("abc"), vocabulary, 4) == [("[UNK]", 0, 3)]
+
+
+def test_a_word_of_more_than_100_characters_is_unknown(rebuilt: WordPiece) -> None:
+    assert rebuilt.encode("a" * 101).tokens == ["[CLS]", "[UNK]", "[SEP]"]
+    assert "[UNK]" not in rebuilt.encode("a" * 100).tokens
+
+
+# -------------------------------------------------------- the frozen Unicode tables, in full
+
+ALL_CHARACTERS = [chr(point) for point in range(0x110000) if not 0xD800 <= point < 0xE000]
+
+
+def keep_all(**chosen: bool) -> BertNormalizer:
+    options = ("clean_text", "handle_chinese_chars", "strip_accents", "lowercase")
+    return BertNormalizer(**{option: chosen.get(option, False) for option in options})
+
+
+@pytest.mark.parametrize(
+    ("step", "normalizer"),
+    [
+        (wordpiece.space_chinese, keep_all(handle_chinese_chars=True)),
+        (wordpiece.decompose, NFD()),
+        (wordpiece.strip_accents, keep_all(strip_accents=True)),
+        (wordpiece.lower_case, keep_all(lowercase=True)),
+    ],
+    ids=["chinese", "decompose", "accents", "lower case"],
+)
+def test_a_step_treats_every_character_as_the_library_does(
+    step: Callable[[Placed], Placed], normalizer: BertNormalizer | NFD
+) -> None:
+    # Around each character a letter, and marks of the lowest and a high combining class: a character
+    # with a class of its own changes places with one of them. The capitals show that no context counts.
+    lines = [f"aΣ{c}\u0334{c}\u0301{c}Σ" for c in ALL_CHARACTERS]
+    for start in range(0, len(lines), 4096):
+        text = "\n".join(lines[start : start + 4096])
+        ours, theirs = text_of(step(place(text))), normalizer.normalize_str(text)
+        if ours != theirs:  # cheap first, then say which
+            pairs = zip(ours.split("\n"), theirs.split("\n"), strict=False)
+            differing = [ascii(pair) for pair in pairs if pair[0] != pair[1]]
+            pytest.fail(f"from U+{start:X} on: {differing[:10]}")
+
+
+def test_every_character_is_cleaned_or_splits_as_in_the_library() -> None:
+    clean, split = keep_all(clean_text=True), BertPreTokenizer()
+    for c in ALL_CHARACTERS:
+        ours = text_of(wordpiece.clean(place(c)))
+        if c in bert_unicode.WHITESPACE:
+            ours = " "
+        assert clean.normalize_str(c) == ours, f"U+{ord(c):04X}"
+    kept = [c for c in ALL_CHARACTERS if wordpiece.clean(place(c)) and c not in bert_unicode.WHITESPACE]
+    for start in range(0, len(kept), 4096):
+        text = " ".join(f"a{c}b" for c in kept[start : start + 4096])
+        ours_split = [text_of(word) for word in wordpiece.split_words(place(text))]
+        theirs_split = [word for word, _ in split.pre_tokenize_str(text)]
+        assert ours_split == theirs_split, f"between U+{ord(kept[start]):X} and 4096 further on"
+
+
+# --------------------------------------------------------------- whole lines: ids, tokens, offsets
+
+SPECIMENS = [
+    "hello", "Tokenization", "UNAFFABLE", "##ing", "don't", "3.14", "e-mail", "naïve", "Ångström",
+    "straße", "ΟΔΟΣ", "ΌΣΟΣ,", "İstanbul", "ısı", "ﬁne", "Ǆ", "ẞ", "Ⅷ", "½", "ａｂｃ", "中文", "東京タワー",
+    "の", "한국어", "\u1112\u1161\u11ab", "ไทย", "हिन्दी", "עברית", "שָׁלוֹם", "العَرَبِيَّة", "ქართული", "Ꭰ", "𝔘𝔫𝔦", "豈", "\U0002b820",
+    "👩‍👩‍👧‍👦", "🏳️‍🌈", "👍🏽", "🇺🇳", "1️⃣", "☕", "e\u0301", "a\u0323\u0301", "a\u0301\u0323\u302e", "\u302e\u0323", "q\u0307\u0323",
+    "\u0344", "\u0f73\u0f71", "\U0001d15e\u0323", "\U0001d165\u0301\U0001d16d", "\U0001e944\u0323a", "\u08d4\u302e", "o\u031b\u0300", "ệ", "\u1fef", "≠", "\u037e",
+    "[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]", "[mask]", "[MASK", "]", "[[MASK]]", "[CLS][SEP]",
+    " ", "  ", "\t", "\n", "\r\n", "\u00a0", "\u2003", "\u2028", "\u3000", "\u1680", "\x0b", "\x0c", "\x1c", "\x85",
+    "\x00", "\ufffd", "\u200b", "\u200d", "\u2060", "\ufeff", "\u00ad", "\u180e", "\ue000", "\U0010fffd", "\uffff",
+    "x" * 99, "é" * 100, "x" * 101, "\u0301" * 5, "￦", "$", "^`~", "§", "—", "…", "¿", "«»",
+]  # fmt: skip
+
+
+def mixtures(count: int) -> Iterator[str]:
+    """Specimens side by side, with and without a random character between."""
+    draw = random.Random(1)
+    for _ in range(count):
+        line = draw.choices(SPECIMENS, k=draw.randrange(1, 7))
+        line.insert(
+            draw.randrange(len(line)), draw.choice(ALL_CHARACTERS[: draw.choice([128, 0x3000, 0x20000])])
+        )
+        yield "".join(line)
+
+
+def pages(lines_per_page: int) -> Iterator[str]:
+    """For every page of 256 with an assigned character: its characters among marks and Latin letters."""
+    draw = random.Random(2)
+    marks = [chr(point) for point in (*range(0x300, 0x370), 0x302E, 0x302F, 0x20D0, 0x1DC4)]
+    for start in range(0, len(ALL_CHARACTERS), 256):
+        page = ALL_CHARACTERS[start : start + 256]
+        assigned = [c for c in page if unicodedata.category(c) not in ("Cn", "Co")] + ["\u0378"]
+        if len(assigned) == 1:
+            continue
+        for _ in range(lines_per_page):
+            pools = draw.choices(
+                [assigned, page, marks, "abCD ,.'é"], weights=[6, 1, 2, 4], k=draw.randrange(2, 25)
+            )
+            yield "".join(draw.choice(pool) for pool in pools)
+
+
+def mismatches(
+    rebuilt: WordPiece, official: OfficialTokenizer, lines: Sequence[str]
+) -> tuple[int, str, float]:
+    """How many lines differ in anything, the first of them, and the seconds we took."""
+    wrong, first, seconds = 0, "", 0.0
+    for start in range(0, len(lines), 10_000):
+        batch = lines[start : start + 10_000]
+        began = time.perf_counter()
+        ours = [rebuilt.encode(line) for line in batch]
+        seconds += time.perf_counter() - began
+        for line, mine, theirs in zip(batch, ours, official.encode_batch(batch), strict=True):
+            if (mine.ids, mine.tokens, mine.offsets) != (theirs.ids, theirs.tokens, theirs.offsets):
+                first = (
+                    first
+                    or f"{ascii(line)}: {mine.tokens} {mine.offsets}, official {theirs.tokens} {theirs.offsets}"
+                )
+                wrong += 1
+    return wrong, first, seconds
+
+
+def test_ids_tokens_and_offsets_equal_the_library_on_200_000_lines(
+    rebuilt: WordPiece, official: OfficialTokenizer, figure: Figure
+) -> None:
+    sources = {
+        "every code point in contexts": list(every_code_point(10, "aZ é,中\u0301\u0323")),
+        "mixtures of specimens": list(mixtures(40_000)),
+        "every assigned page": list(pages(60)),
+        "real text": real_lines(80_000),
+    }
+    assert len({line for lines in sources.values() for line in lines}) >= 200_000
+    total, total_wrong, firsts = 0, 0, []
+    for name, lines in sources.items():
+        wrong, first, seconds = mismatches(rebuilt, official, lines)
+        figure(
+            f"WordPiece, {name}: {len(lines):,} lines, {wrong} mismatches; {len(lines) / seconds:,.0f} lines/s"
+        )
+        total, total_wrong, firsts = total + len(lines), total_wrong + wrong, [*firsts, first]
+    figure(f"WordPiece in all: {total:,} lines, {total_wrong} mismatches in ids, tokens or offsets")
+    assert total_wrong == 0, firsts
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+@pytest.mark.parametrize("strip_accents", [True, False, None])
+@pytest.mark.parametrize("handle_chinese_chars", [True, False])
+def test_relatives_with_other_settings_equal_the_library_too(
+    minilm: LocalCopy,
+    tmp_path: Path,
+    lowercase: bool,
+    strip_accents: bool | None,
+    handle_chinese_chars: bool,
+) -> None:
+    whole = json.loads((minilm.folder / "tokenizer.json").read_bytes())
+    whole["normalizer"] |= {
+        "lowercase": lowercase, "strip_accents": strip_accents, "handle_chinese_chars": handle_chinese_chars,
+    }  # fmt: skip
+    whole["truncation"] = whole["padding"] = None
+    shutil.copyfile(minilm.folder / "vocab.txt", tmp_path / "vocab.txt")
+    (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
+    relative = WordPiece.from_folder(tmp_path)
+    official = OfficialTokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    lines = [*mixtures(2000), *SPECIMENS]
+    assert mismatches(relative, official, lines)[:2] == (0, "")
+
+    (tmp_path / "tokenizer.json").unlink()  # the same settings in the older file
+    older = {
+        "do_lower_case": lowercase, "strip_accents": strip_accents, "tokenize_chinese_chars": handle_chinese_chars,
+    }  # fmt: skip
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(older))
+    assert WordPiece.from_folder(tmp_path).settings == relative.settings
+
+
+def test_a_text_of_many_lines_and_one_without_any_space(
+    rebuilt: WordPiece, official: OfficialTokenizer
+) -> None:
+    long = ["\n".join(real_lines(3000)), "中é[MASK]x," * 20_000, "a" * 200_000, "\u0301" * 50_000]
+    assert mismatches(rebuilt, official, long)[:2] == (0, "")
+
+
+# --------------------------------------------------------------- truncation, padding, decoding
+
+
+@pytest.mark.parametrize("max_tokens", [2, 3, 4, 7, 16, 128])
+def test_truncation_equals_the_library(minilm: LocalCopy, rebuilt: WordPiece, max_tokens: int) -> None:
+    official = OfficialTokenizer.from_file(str(minilm.folder / "tokenizer.json"))
+    official.no_padding()
+    official.enable_truncation(max_tokens, strategy="longest_first")
+    lines = [*mixtures(1000), " ".join(real_lines(200)), ""]
+    for line, theirs in zip(lines, official.encode_batch(lines), strict=True):
+        mine = rebuilt.encode(line, max_tokens=max_tokens)
+        assert (mine.ids, mine.tokens, mine.offsets) == (theirs.ids, theirs.tokens, theirs.offsets)
+        assert mine.truncated == len(rebuilt.encode(line).ids) - len(mine.ids)
+    assert mine.truncated == 0
+    assert rebuilt.encode(lines[-2], max_tokens=max_tokens).truncated > 0
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_equals_the_library(minilm: LocalCopy, rebuilt: WordPiece, side: str) -> None:
+    official = OfficialTokenizer.from_file(str(minilm.folder / "tokenizer.json"))
+    official.no_truncation()
+    official.enable_padding(direction=side)
+    lines = [*mixtures(50), ""]
+    theirs = official.encode_batch(lines)
+    ids, mask = pad([rebuilt.encode(line) for line in lines], rebuilt.pad_id, side)
+    assert ids == [row.ids for row in theirs]
+    assert mask == [row.attention_mask for row in theirs]
+
+
+def test_padding_changes_no_encoding_and_refuses_what_it_cannot_do() -> None:
+    short, long = Encoding([1], ["a"], [(0, 1)]), Encoding([1, 2], ["a", "b"], [(0, 1), (1, 2)])
+    ids, _ = pad([long, short], 0)
+    ids[0].append(9)
+    assert long.ids == [1, 2]
+    assert pad([], 0) == ([], [])
+    assert pad([long, long], None) == ([[1, 2], [1, 2]], [[1, 1], [1, 1]])
+    with pytest.raises(InputError, match="no padding token"):
+        pad([long, short], None)
+    with pytest.raises(InputError, match="side"):
+        pad([long], 0, "top")
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_decoding_equals_the_library(rebuilt: WordPiece, official: OfficialTokenizer, skip: bool) -> None:
+    draw = random.Random(3)
+    rows = [rebuilt.encode(line).ids for line in [*mixtures(3000), *real_lines(3000)]]
+    rows += [draw.choices(range(rebuilt.vocabulary_size), k=draw.randrange(12)) for _ in range(3000)]
+    closing = [
+        rebuilt.vocabulary[t]
+        for t in [".", "?", "!", ",", "'", "s", "n", "##t", "do", "not", "##."]
+        if t in rebuilt.vocabulary
+    ]
+    rows += [draw.choices(closing, k=8) for _ in range(1000)]
+    for row, theirs in zip(rows, official.decode_batch(rows, skip_special_tokens=skip), strict=True):
+        assert rebuilt.decode(row, skip_special_tokens=skip) == theirs
+
+
+def test_clean_up_of_tokens_that_this_vocabulary_lacks() -> None:
+    from tokenizers.decoders import WordPiece as OfficialDecoder
+
+    tokens = ["do not", "do", "n't", "'m", "'s", "x 's y", "'ve", "'re", " ' ", "##.", "## .", "a . b", "##"]
+    draw = random.Random(4)
+    for _ in range(2000):
+        row = draw.choices(tokens, k=draw.randrange(5))
+        assert wordpiece.join(row) == OfficialDecoder().decode(row)
+
+
+# ------------------------------------------------------------------------------------ bad input
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##b"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
+    added = [
+        {"id": i, "content": word, "special": True, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        for i, word in enumerate(words[:5])
+    ]  # fmt: skip
+    special = {word: {"id": word, "ids": [i], "tokens": [word]} for i, word in enumerate(words)}
+    single = [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+              {"SpecialToken": {"id": "[SEP]", "type_id": 0}}]  # fmt: skip
+    whole = {
+        "added_tokens": added,
+        "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None, "lowercase": True},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {"type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": special},
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                  "max_input_chars_per_word": 100, "vocab": {word: i for i, word in enumerate(words)}},
+    }  # fmt: skip
+    (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    return tmp_path
+
+
+def refused(action: Callable[[], object]) -> str:
+    with pytest.raises(InputError) as raised:
+        action()
+    message = str(raised.value)
+    assert "\n" not in message
+    return message
+
+
+def test_the_small_folder_is_fine_as_it_is(folder: Path) -> None:
+    assert WordPiece.from_folder(folder).encode("ab").tokens == ["[CLS]", "a", "##b", "[SEP]"]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "vocab.txt"),
+        (b"", "empty"),
+        (b"[PAD]\n\xff\xfe\n", "not UTF-8"),
+        (b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nan\nan\n", "lines 6 and 7 are the same, 'an'"),
+        (b"[PAD]\n[UNK]\n[CLS]\n[SEP]\nan\n", "lacks [MASK]"),
+        (b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nan\n", "different vocabularies"),
+    ],
+)
+def test_a_vocabulary_that_cannot_be_used(folder: Path, content: bytes | None, told: str) -> None:
+    (folder / "vocab.txt").unlink()
+    if content is not None:
+        (folder / "vocab.txt").write_bytes(content)
+    assert told in refused(lambda: WordPiece.from_folder(folder))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("normalizer.type", "Lowercase"),
+        ("normalizer.clean_text", False),
+        ("normalizer.lowercase", "yes"),
+        ("normalizer", None),
+        ("pre_tokenizer.type", "Whitespace"),
+        ("model.type", "BPE"),
+        ("model.unk_token", "<unk>"),
+        ("model.continuing_subword_prefix", "@@"),
+        ("model.max_input_chars_per_word", 200),
+        ("decoder.cleanup", False),
+        ("post_processor.single", []),
+        ("added_tokens", None),
+        ("added_tokens", []),
+        ("added_tokens", [{"id": 9, "content": "<extra>"}]),
+    ],
+)
+def test_a_tokenizer_json_that_asks_for_something_else(folder: Path, field: str, value: object) -> None:
+    path = folder / "tokenizer.json"
+    whole = json.loads(path.read_text())
+    *way, last = field.split(".")
+    inner = whole
+    for key in way:
+        inner = inner[key]
+    inner[last] = value
+    path.write_text(json.dumps(whole))
+    message = refused(lambda: WordPiece.from_folder(folder))
+    assert last in message
+    assert "tokenizer.json" in message
+
+
+@pytest.mark.parametrize("flag", ["single_word", "lstrip", "rstrip", "normalized"])
+def test_a_special_token_with_a_flag(folder: Path, flag: str) -> None:
+    path = folder / "tokenizer.json"
+    whole = json.loads(path.read_text())
+    whole["added_tokens"][4][flag] = True
+    path.write_text(json.dumps(whole))
+    assert f"[MASK] {flag}" in refused(lambda: WordPiece.from_folder(folder))
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ("{", "not JSON"),
+        ("[]", "one JSON object"),
+        ('{"do_lower_case": 1}', "do_lower_case"),
+        ('{"do_lower_case": false}', "correct the wrong one"),
+        ('{"never_split": ["a"]}', "never_split"),
+        ('{"do_basic_tokenize": false}', "do_basic_tokenize"),
+        ('{"unk_token": {"content": "<unk>"}}', "unk_token"),
+    ],
+)
+def test_a_tokenizer_config_that_cannot_be_followed(folder: Path, config: str, told: str) -> None:
+    (folder / "tokenizer_config.json").write_text(config)
+    assert told in refused(lambda: WordPiece.from_folder(folder))
+
+
+def test_texts_limits_and_ids_out_of_range(folder: Path) -> None:
+    tokenizer = WordPiece.from_folder(folder)
+    assert "U+D800) at character 1" in refused(lambda: tokenizer.encode("a\ud800b"))
+    assert "max_tokens is 1" in refused(lambda: tokenizer.encode("a", max_tokens=1))
+    assert "id 7 is out of range" in refused(lambda: tokenizer.decode([5, 7]))
+    assert "id -1 is out of range" in refused(lambda: tokenizer.decode([-1]))
+
+
+def test_load_picks_wordpiece_by_the_model_type_or_by_the_files(folder: Path, tmp_path: Path) -> None:
+    assert isinstance(tokenizers.load(folder), WordPiece)
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    assert isinstance(tokenizers.load(folder), WordPiece)
+    (folder / "config.json").write_text('{"model_type": "mamba"}')
+    assert "'mamba'" in refused(lambda: tokenizers.load(folder))
+    (folder / "config.json").write_text("{")
+    assert "config.json" in refused(lambda: tokenizers.load(folder))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "no tokenizer" in refused(lambda: tokenizers.load(empty))
