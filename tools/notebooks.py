@@ -1,0 +1,282 @@
+"""Make the notebooks that readers download: one for each chapter, from the very fences that the tests run.
+
+    python -m tools.notebooks        writes docs/notebooks/part-3-minilm.ipynb, …
+
+A chapter's prose becomes Markdown cells (admonitions, tabs and figures in plain Markdown), each `python`
+fence one code cell with exactly its source, each `sh` fence a shell cell. Hidden set-up fences become cells
+where they stand, since a notebook has to run from the top as well. Outputs are not stored: the reader makes
+them.
+
+docs/part-3/minilm-rebuilt.py (jupytext's percent format) becomes docs/part-3/minilm-rebuilt.ipynb, which the
+site renders and executes. The same input always gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import posixpath
+import re
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from tools import fences
+from tools.fences import PYTHON, Fence
+
+PROJECT = Path(__file__).resolve().parents[1]
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+ADMONITION = re.compile(r'^(?:!!!|\?\?\?\+?)[ \t]+(?P<kind>[\w-]+)[^"]*(?:"(?P<title>[^"]*)")?\s*$')
+TAB = re.compile(r'^===[!+]*[ \t]+"(?P<title>[^"]*)"\s*$')
+LINK = re.compile(
+    r"(?P<before>!?\[(?:[^\[\]]|\[[^\]]*\])*\]\()"
+    r'(?P<target>[^)\s]+)(?P<after>(?:\s+"[^"]*")?\))'
+)
+ATTRIBUTES = re.compile(r"[ \t]*\{:?[ \t]*(?:[.#][^{}`]*|[\w-]+=[^{}`]*)\}")
+ICON = re.compile(r":(?:material|octicons|fontawesome|simple|rebuild)-[\w-]+:(?:\{[^}]*\})?[ \t]*")
+
+
+def notebook_name(chapter: Path) -> str:
+    """`docs/part-1/local-copy.md` → `part-1-local-copy.ipynb`"""
+    return f"{chapter.parent.name}-{chapter.stem}.ipynb"
+
+
+def chapter_notebook(chapter: Path, docs: Path) -> nbformat.NotebookNode:
+    """The notebook of a chapter."""
+    page = fences.read_page(chapter)
+    relative = chapter.relative_to(docs).as_posix()
+    cells: list[nbformat.NotebookNode] = [new_markdown_cell(_first_cell(page, relative))]
+    prose: list[str] = []
+
+    def close_prose() -> None:
+        text = _plain("\n".join(_dedented(prose)), relative)
+        prose.clear()
+        if text:
+            cells.append(new_markdown_cell(text))
+
+    for part in _parts(page, chapter):
+        if isinstance(part, str):
+            prose.append(part)
+            continue
+        close_prose()
+        if part.language == PYTHON:
+            cells.append(new_code_cell(part.source.rstrip("\n")))
+        else:
+            cells.append(new_code_cell(shell_cell(part)))
+    close_prose()
+    return _finished(cells)
+
+
+def shell_cell(fence: Fence) -> str:
+    """A shell fence as a notebook cell."""
+    code = fence.source.rstrip("\n")
+    if "\n" in code or re.search(r"[{}$]", code):  # IPython would put its own values for these
+        return f"%%{fence.language} -e\n{code}"
+    return f"!{code}"
+
+
+def script_notebook(script: Path) -> nbformat.NotebookNode:
+    """The notebook of a script in jupytext's percent format."""
+    return _finished(jupytext.read(script, fmt="py:percent").cells)
+
+
+def _finished(cells: list[nbformat.NotebookNode]) -> nbformat.NotebookNode:
+    """A valid notebook of these cells, with ids that do not change from one run to the next."""
+    for number, cell in enumerate(cells, start=1):
+        cell["id"] = f"cell-{number:03d}"
+        cell["metadata"] = {key: value for key, value in cell.metadata.items() if key == "tags"}
+        if cell.cell_type == "code":
+            cell["outputs"], cell["execution_count"] = [], None
+    notebook = new_notebook(cells=cells, metadata=METADATA)
+    nbformat.validate(notebook)
+    return notebook
+
+
+def _first_cell(page: fences.Page, relative: str) -> str:
+    title = next((line[2:].strip() for line in page.lines if line.startswith("# ")), relative)
+    title = _plain(title, relative)
+    return (
+        f"*LLM Rebuild* · this notebook is the page **{title}** (`docs/{relative}`). Its code cells are the "
+        "snippets that the course's tests run; run them from the top.\n\n"
+        "Text and figures: [CC BY-NC 4.0](https://creativecommons.org/licenses/by-nc/4.0/). "
+        "Code: [MIT](https://opensource.org/license/mit).\n\n"
+        "The package first, once: `pip install llm-rebuild`"
+    )
+
+
+def _parts(page: fences.Page, chapter: Path) -> Iterator[str | Fence]:
+    """A page's lines of prose, in plain Markdown, and between them the fences that run."""
+    starts = {fence.first: fence for fence in page.fences}
+    outputs = {fence.output.first for fence in page.runnable if fence.output}
+    number = fences.front_matter_end(page.lines)
+    boxes: list[tuple[int, str]] = []  # the containers that a line is in: its indentation, its quote marks
+    in_comment = False
+    while number < len(page.lines):
+        number += 1
+        line = page.lines[number - 1]
+        if fence := starts.get(number):
+            number = fence.last
+            if fence.runs:
+                yield fence
+            elif not fence.hidden and fence.first not in outputs:
+                yield from _boxed(_shown(fence), boxes, fence.indent)
+            continue
+        text, in_comment = _without_comments(line, in_comment)
+        if not text.strip():
+            if not line.strip():
+                yield "".join(marks for _, marks in boxes).rstrip()
+            continue
+        indentation = len(text) - len(text.lstrip())
+        while boxes and indentation < boxes[-1][0]:
+            boxes.pop()
+            yield ""
+        if fences.INCLUDE.match(text):
+            yield from _boxed(_included(text, chapter), boxes, text[:indentation])
+        elif match := ADMONITION.match(text.strip()):
+            yield ""
+            boxes.append((indentation + 4, "> "))
+            title = match["title"] if match["title"] is not None else match["kind"].capitalize()
+            if title:
+                yield from _boxed([f"**{title}**", ""], boxes, "")
+        elif match := TAB.match(text.strip()):
+            yield ""
+            boxes.append((indentation + 4, ""))
+            yield from _boxed([f"**{match['title']}**", ""], boxes, "")
+        else:
+            yield from _boxed([text], boxes, text[:indentation])
+
+
+def _boxed(lines: list[str], boxes: list[tuple[int, str]], indent: str) -> Iterator[str]:
+    """Lines of a container, quoted as deeply as it is, without the indentation that put them there."""
+    marks = "".join(mark for _, mark in boxes)
+    depth = boxes[-1][0] if boxes else 0
+    for line in lines:
+        body = line[len(indent) :] if line.startswith(indent) else line
+        yield f"{marks}{indent[depth:]}{body}".rstrip()
+
+
+def _shown(fence: Fence) -> list[str]:
+    return [f"{fence.ticks}{fence.language}", *fence.code.splitlines(), fence.ticks]
+
+
+def _included(line: str, chapter: Path) -> list[str]:
+    """What an include brings: a figure as an image that the notebook carries, anything else as it is."""
+    text = "\n".join(fences.include(line.strip(), chapter)).strip()
+    if not text.startswith(("<svg", "<?xml")):
+        return text.splitlines()
+    title = re.search(r"<title[^>]*>(.*?)</title>", text, re.S)
+    data = base64.b64encode(text.encode("utf-8")).decode("ascii")
+    alternative = escape(re.sub(r"\s+", " ", title[1]).strip() if title else "figure", quote=True)
+    return [f'<img alt="{alternative}" src="data:image/svg+xml;base64,{data}">']
+
+
+def _without_comments(line: str, in_comment: bool) -> tuple[str, bool]:
+    """A line without its HTML comments, and whether one is open behind it."""
+    kept = ""
+    while line:
+        if in_comment:
+            _, mark, line = line.partition("-->")
+            in_comment = not mark
+            continue
+        code = fences.INLINE_CODE.search(line)
+        start = line.find("<!--")
+        if start < 0 or (code and code.start() < start):
+            end = code.end() if code and (start < 0 or code.start() < start) else len(line)
+            kept, line = kept + line[:end], line[end:]
+            continue
+        kept, line, in_comment = kept + line[:start], line[start + 4 :], True
+    return kept, in_comment
+
+
+def _dedented(lines: list[str]) -> list[str]:
+    """Prose behind a code cell of a list item would be code by indentation: bring it to the margin."""
+    solid = [line for line in lines if line.strip()]
+    margin = min((len(line) - len(line.lstrip(" ")) for line in solid), default=0)
+    return [line[margin:] for line in lines]
+
+
+def _plain(text: str, relative: str) -> str:
+    """Markdown as notebooks read it: nothing that only the site understands, links that lead somewhere."""
+    lines = []
+    code = ""  # the ticks of the fence that a line is in
+    for line in text.splitlines():
+        fence = fences.OPENING.match(line)
+        if code or fence:
+            if fence and not code:
+                code = fence["ticks"]
+            elif line.lstrip("> ").rstrip() == code:
+                code = ""
+            lines.append(line)
+            continue
+        if "notebooks/" in line and ".ipynb" in line:
+            continue  # the link to this very notebook
+        if re.match(r"^\s*</?div\b[^>]*>\s*$", line) or re.match(r"^\*\[[^\]]+\]:", line):
+            continue
+        pieces = []
+        position = 0
+        for span in [*fences.INLINE_CODE.finditer(line), None]:
+            end = span.start() if span else len(line)
+            pieces.append(_plain_prose(line[position:end], relative))
+            if span:
+                pieces.append(span[0])
+                position = span.end()
+        lines.append("".join(pieces).rstrip())
+    text = "\n".join(lines)
+    blank = r"(?:[> ]*>)?[ ]*"
+    text = re.sub(rf"(?m)^({blank})$(?:\n{blank}$)+", r"\1", text)  # one blank line, not several
+    return text.strip("\n")
+
+
+def _plain_prose(text: str, relative: str) -> str:
+    text = ICON.sub("", text)
+    text = ATTRIBUTES.sub("", text)
+    text = re.sub(r"\s+markdown(?:=\"[^\"]*\")?(?=[\s>])", "", text) if "<" in text else text
+    text = re.sub(r"\\[()]", "$", text)
+    text = re.sub(r"\\[\[\]]", "$$", text)
+    return LINK.sub(lambda link: link["before"] + _target(link["target"], relative) + link["after"], text)
+
+
+def _target(target: str, relative: str) -> str:
+    """A link of a page, seen from docs/notebooks/."""
+    if re.match(r"^(?:[a-z][a-z0-9+.-]*:|/)", target, re.I):
+        return target
+    path, mark, anchor = target.partition("#")
+    absolute = posixpath.normpath(posixpath.join(posixpath.dirname(relative), path)) if path else relative
+    return posixpath.relpath(absolute, "notebooks") + mark + anchor
+
+
+def write_notebooks(docs: Path) -> list[Path]:
+    """Write every notebook of a course, remove those of chapters that are gone; return the paths."""
+    folder = docs / "notebooks"
+    wanted: dict[Path, Any] = {
+        folder / notebook_name(chapter): chapter_notebook(chapter, docs) for chapter in fences.chapters(docs)
+    }
+    for script in sorted(docs.glob("part-*/*.py")):
+        wanted[script.with_suffix(".ipynb")] = script_notebook(script)
+    folder.mkdir(exist_ok=True)
+    for stale in set(folder.glob("*.ipynb")) - set(wanted):
+        stale.unlink()
+    for path, notebook in wanted.items():
+        text = nbformat.writes(notebook) + "\n"
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+    return list(wanted)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Make the chapters' notebooks from their Markdown.")
+    parser.add_argument("--docs", type=Path, default=PROJECT / "docs", help="the folder with the chapters")
+    for path in write_notebooks(parser.parse_args().docs.resolve()):
+        print(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+if __name__ == "__main__":
+    main()
