@@ -56,6 +56,9 @@ document$.subscribe(() => {
   renderMathematics();
   breakLongNames();
   nameForScreenReaders();
-  // The theme attaches annotations and tables after this moment.
-  window.setTimeout(nameForScreenReaders, 300);
+  // The theme attaches annotations, copy buttons and tables just after this moment.
+  window.setTimeout(() => {
+    nameForScreenReaders();
+    document.body.dataset.rebuildReady = location.pathname;
+  }, 300);
 });
