@@ -129,3 +129,15 @@ class Recorder:
 def join(path: str, name: str) -> str:
     """`join("encoder.layer.0", "output")` is `encoder.layer.0.output`; either may be empty."""
     return f"{path}.{name}" if path and name else path or name
+
+
+def part_of(name: str) -> str:
+    """The part of the model that a checkpoint lives in: its numbered block, or its first word.
+
+    `encoder.layer.0.output.dense` lives in `encoder.layer.0`, `embeddings.sum` in `embeddings`.
+    """
+    words = name.split(".")
+    for number, word in enumerate(words):
+        if word.isdigit():
+            return ".".join(words[: number + 1])
+    return words[0]

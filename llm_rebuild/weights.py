@@ -129,10 +129,10 @@ class Weights(Mapping[str, Tensor]):
 
 
 def _matches(key: str, patterns: Mapping[str, str]) -> bool:
-    return _template(key) in patterns
+    return template(key) in patterns
 
 
-def _template(key: str) -> str:
+def template(key: str) -> str:
     """`encoder.layer.3.output` becomes `encoder.layer.{layer}.output`."""
     return ".".join("{layer}" if part.isdigit() else part for part in key.split("."))
 

@@ -110,3 +110,21 @@ WEIGHTS = {
 
 # Keys that a file may hold and the rebuild does not read, each with the reason.
 UNUSED = {"embeddings.position_ids": "the numbers 0 to 511 in order, which arange makes as well"}
+
+# The parts of the model in data-flow order, and what each is for.
+PARTS = {
+    "embeddings": "token, type and place, added and normalised",
+    "encoder.layer.{layer}": "self-attention, then a feed-forward",
+    "pooler": "from the first token; the embedding does not use it",
+    "sentence": "the mean over real tokens, at length 1",
+}
+
+# Where this model is not what the textbook figure of a transformer shows.
+DEPARTURES = (
+    ("positions are learned", "a table of {max_position_embeddings} rows instead of sines and cosines"),
+    ("token types", "a second table says whether a token is of the first or the second sentence"),
+    ("post-LN", "normalised after the input is added back, and once right after the embeddings"),
+    ("exact GELU", "x · Φ(x) by the error function, where the textbook has ReLU"),
+    ("biases everywhere", "every linear layer and every norm has one"),
+    ("no decoder, no output head", "the answer is one vector, the mean of the last block's tokens"),
+)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from llm_rebuild.checkpoints import part_of
 from llm_rebuild.verify.compare import BIT_IDENTICAL, Verdict
 from llm_rebuild.verify.coverage import Coverage
 
@@ -94,12 +95,11 @@ class Report:
         table.add_column("shape", no_wrap=True)
         table.add_column("verdict", no_wrap=True)
         table.add_column("worst", no_wrap=True, justify="right")
-        for part, verdicts in by_block(self.verdicts):
+        for part, verdicts in groupby(self.verdicts, key=lambda v: part_of(v.name)):
             table.add_row(Text(part, style="bold"))
             for v in verdicts:
-                name = v.name.removeprefix(part + ".") if part else v.name
                 table.add_row(
-                    "  " + (name or v.name),
+                    "  " + v.name.removeprefix(part + "."),
                     "×".join(map(str, v.shape)),
                     Text(v.verdict, style="green" if v.identical else "yellow" if v.passes else "red"),
                     "–" if v.max_abs_diff is None else "0" if v.identical else f"{v.max_abs_diff:.1e}",
@@ -121,22 +121,6 @@ class Report:
         style = "bold green" if self.exact else "bold yellow" if self.passed else "bold red"
         count = f"{self.bit_identical} of {len(self.verdicts)} checkpoints {BIT_IDENTICAL}"
         yield Text(f"{count} ({self.model['name']}, {self.attention} attention)", style=style)
-
-
-def by_block(verdicts: tuple[Verdict, ...]) -> Iterator[tuple[str, list[Verdict]]]:
-    """Neighbours of the same part: a numbered block, or the first word of the name."""
-    part: str | None = None
-    group: list[Verdict] = []
-    for verdict in verdicts:
-        numbered = re.match(r".*?\.\d+(?=\.)", verdict.name)
-        head = numbered[0] if numbered else verdict.name.partition(".")[0]
-        if head != part:
-            if group:
-                yield part or "", group
-            part, group = head, []
-        group.append(verdict)
-    if group:
-        yield part or "", group
 
 
 def finite(number: float | None) -> float | str | None:

@@ -1,0 +1,172 @@
+"""Part 2: what a model is made of. Its parts, their shapes, where the numbers are, and where it departs
+from the textbook.
+
+Nothing is run here: the anatomy comes from config.json, the weight file's header, and the model file's
+list of checkpoints.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from llm_rebuild import local_copy, matched
+from llm_rebuild.checkpoints import Checkpoint, part_of
+from llm_rebuild.errors import InputError
+from llm_rebuild.local_copy import LocalCopy
+from llm_rebuild.models import Rebuild, rebuild_for
+from llm_rebuild.weights import template
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a model: the embeddings, a block, a head.
+
+    path       Its path in the weight file, `encoder.layer.0`.
+    purpose    What it is for, in a line.
+    shapes     Its tensors: key below the path -> shape.
+    """
+
+    path: str
+    purpose: str
+    shapes: dict[str, tuple[int, ...]]
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers were learned here."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """A model laid open. `parameters` counts what a forward pass can use, each number once."""
+
+    name: str
+    model_type: str
+    config: Any
+    parts: tuple[Part, ...]
+    unused: dict[str, str]
+    checkpoints: tuple[Checkpoint, ...]
+    departures: tuple[tuple[str, str], ...]
+    matched: matched.Matched | None = None
+
+    @property
+    def parameters(self) -> int:
+        return sum(part.parameters for part in self.parts)
+
+    def part(self, path: str) -> Part:
+        """The part of this path. Raises InputError if there is none."""
+        for part in self.parts:
+            if part.path == path:
+                return part
+        raise InputError(f"{self.name} has no part {path!r}; it has {', '.join(p.path for p in self.parts)}")
+
+    def __rich__(self) -> RenderableType:
+        return Group(*_shown(self))
+
+
+def describe(model: str | Path | LocalCopy, *, attention: str = "eager") -> Anatomy:
+    """The anatomy of a local copy. Raises InputError where the files do not fit each other."""
+    copy = model if isinstance(model, LocalCopy) else local_copy.get(model)
+    rebuild = rebuild_for(copy.config)
+    weights = copy.weights()
+    rebuild.check(weights)
+    needed = rebuild.shapes()
+    return Anatomy(
+        name=copy.name,
+        model_type=copy.config["model_type"],
+        config=rebuild.config,
+        parts=tuple(_parts(rebuild, needed)),
+        unused={key: _reason(key, rebuild) for key in weights if key not in needed},
+        checkpoints=tuple(rebuild.checkpoints({attention, "padding"})),
+        departures=tuple((t, why.format(**vars(rebuild.config))) for t, why in rebuild.layout.DEPARTURES),
+        matched=matched.last(copy),
+    )
+
+
+def _parts(rebuild: Rebuild, needed: dict[str, tuple[int, ...]]) -> Iterator[Part]:
+    for template, purpose in rebuild.layout.PARTS.items():
+        stack, repeated, _ = template.partition(".{layer}")
+        for layer in range(rebuild.config.depth[stack]) if repeated else range(1):
+            path = template.replace("{layer}", str(layer))
+            inside = {
+                key.removeprefix(path + "."): shape
+                for key, shape in needed.items()
+                if key.startswith(path + ".")
+            }
+            yield Part(path, purpose, inside)
+
+
+def _reason(key: str, rebuild: Rebuild) -> str:
+    reason: str = rebuild.layout.UNUSED[template(key)]
+    return reason
+
+
+# ---------------------------------------------------------------------------------- for people
+
+
+def _shown(anatomy: Anatomy) -> Iterator[RenderableType]:
+    yield Text(
+        f"{anatomy.name} ({anatomy.model_type}): {anatomy.parameters:,} parameters in "
+        f"{sum(len(p.shapes) for p in anatomy.parts)} tensors",
+        style="bold",
+    )
+    yield ""
+    yield _parts_table(anatomy)
+    yield ""
+    yield Text("Departures from the textbook", style="bold")
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for title, explanation in anatomy.departures:
+        table.add_row("  " + title, explanation)
+    yield table
+    for key, reason in anatomy.unused.items():
+        yield Text(f"  not read: {key} ({reason})")
+    yield ""
+    yield Text("Checkpoints, in the order they are computed (of equal blocks, the first)", style="bold")
+    yield _checkpoint_table(anatomy)
+    yield ""
+    yield Text(anatomy.matched.line() if anatomy.matched else matched.NOTHING.format(name=anatomy.name))
+
+
+def _parts_table(anatomy: Anatomy) -> Table:
+    """The first of several equal blocks in full, the others in a line."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("part", overflow="fold")
+    table.add_column("shape", no_wrap=True)
+    table.add_column("parameters", justify="right", no_wrap=True)
+    before: Part | None = None
+    for part in anatomy.parts:
+        table.add_row(Text(part.path, style="bold"), "", Text(f"{part.parameters:,}", style="bold"))
+        if before is not None and part.shapes and part.shapes == before.shapes:
+            table.add_row(Text(f"  as {before.path}", style="dim"), "", "")
+        else:
+            table.add_row(Text(f"  {part.purpose}", style="dim"), "", "")
+            for key, shape in part.shapes.items():
+                table.add_row(f"  {key}", "×".join(map(str, shape)), f"{math.prod(shape):,}")
+            before = part
+    return table
+
+
+def _checkpoint_table(anatomy: Anatomy) -> Table:
+    """Every checkpoint that is not in a block, and those of each stack's block 0."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("checkpoint", no_wrap=True)
+    table.add_column("shape in words")
+    table.add_column("what it holds")
+    for part, checkpoints in groupby(anatomy.checkpoints, key=lambda c: part_of(c.name)):
+        number = part.rpartition(".")[2]
+        if number.isdigit() and number != "0":
+            continue
+        table.add_row(Text(part, style="bold"))
+        for checkpoint in checkpoints:
+            name = checkpoint.name.removeprefix(part + ".")
+            table.add_row("  " + name, Text(checkpoint.shape), checkpoint.meaning)
+    return table
