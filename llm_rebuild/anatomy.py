@@ -93,10 +93,10 @@ def describe(model: str | Path | LocalCopy, *, attention: str = "eager") -> Anat
 
 
 def _parts(rebuild: Rebuild, needed: dict[str, tuple[int, ...]]) -> Iterator[Part]:
-    for template, purpose in rebuild.layout.PARTS.items():
-        stack, repeated, _ = template.partition(".{layer}")
+    for numbered, purpose in rebuild.layout.PARTS.items():
+        stack, repeated, _ = numbered.partition(".{layer}")
         for layer in range(rebuild.config.depth[stack]) if repeated else range(1):
-            path = template.replace("{layer}", str(layer))
+            path = numbered.replace("{layer}", str(layer))
             inside = {
                 key.removeprefix(path + "."): shape
                 for key, shape in needed.items()

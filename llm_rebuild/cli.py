@@ -92,7 +92,7 @@ def download(
     from llm_rebuild import local_copy
 
     where = source if source in (None, "hub") else Path(source)
-    copy = local_copy.download(name, source=where, store=store)  # type: ignore[arg-type]
+    copy = local_copy.download(name, source=where, store=store)
     typer.echo(copy.folder)
 
 

@@ -66,7 +66,8 @@ def embed(
     order = lengths.argsort(stable=True)
     embeddings = torch.empty(len(texts), rebuild.config.hidden_size)
     with torch.no_grad():
-        for rows in order.split(batch_size):
+        for start in range(0, len(texts), batch_size):
+            rows = order[start : start + batch_size]
             longest = int(lengths[rows].max())
             token_ids, mask = everything.token_ids[rows, :longest], everything.mask[rows, :longest]
             output = rebuild.module.forward(token_ids, mask, weights, rebuild.config, attention=attention)

@@ -95,6 +95,10 @@ class Weights(Mapping[str, Tensor]):
         """Full keys whose numbers were changed in memory. A rebuild must leave this empty."""
         return [key for key, tensor in self._tensors.items() if tensor._version > 0]
 
+    def peek(self) -> Mapping[str, Tensor]:
+        """All tensors of the file by full key, without counting them as read: for those who watch."""
+        return self._tensors
+
     def converted(self, convert: Callable[[Tensor], Tensor]) -> Weights:
         """Weights whose every tensor went through `convert`: another dtype, another device."""
         return Weights({key: convert(tensor) for key, tensor in self._tensors.items()}, self.file)

@@ -229,7 +229,7 @@ def sentence(x: Tensor, mask: Tensor, tap: Tap) -> Tensor:
     tap("count", count)
     mean = total / count  # [batch, width]
     tap("mean", mean)
-    length = torch.linalg.vector_norm(mean, dim=1, keepdim=True)  # [batch, 1]
+    length: Tensor = torch.linalg.vector_norm(mean, dim=1, keepdim=True)  # [batch, 1]
     embedding = mean / length.clamp_min(1e-12)  # [batch, width]
     tap("embedding", embedding)
     return embedding

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from llm_rebuild.checkpoints import Recorder
+from llm_rebuild.errors import InputError
 from llm_rebuild.inputs import Inputs
 from llm_rebuild.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
@@ -18,7 +20,6 @@ from llm_rebuild.verify.capture import (
     Interim,
     capture,
     capture_inputs,
-    describe,
     open_copy,
     read_inputs,
 )
@@ -27,7 +28,7 @@ from llm_rebuild.verify.environment import environment
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.report import Report
 
-__all__ = ["Capture", "Interim", "Report", "Verdict", "capture", "compare", "verify"]
+__all__ = ["Capture", "Interim", "Report", "Verdict", "capture", "compare", "judge", "verify"]
 
 
 def verify(
@@ -50,11 +51,11 @@ def verify(
     progress("official")
     rebuilt = rebuild_run(copy, inputs, attention)
     progress("rebuild")
-    report = judge_run(truth, rebuilt, copy, inputs)
+    report = judge(rebuilt, truth)
     progress("compare")
     if coverage:
         measured = coverage_of.measure(Official(copy.folder, attention), inputs, truth.tensors)
-        report = Report(**{**vars(report), "coverage": measured})
+        report = replace(report, coverage=measured)
     progress("coverage")
     return report
 
@@ -75,25 +76,30 @@ def rebuild_run(copy: LocalCopy, inputs: Inputs, attention: str) -> dict[str, Te
     return recorder.tensors
 
 
-def judge_run(truth: Capture, rebuilt: Mapping[str, Tensor], copy: LocalCopy, inputs: Inputs) -> Report:
-    """A verdict for every checkpoint, in order. What was not tapped is `missing`, never skipped."""
-    verdicts = []
-    for name, interim in truth.items():
-        if name in rebuilt:
-            verdicts.append(compare(rebuilt[name], interim))
-        else:
-            verdicts.append(Verdict(name, tuple(interim.shape), "float32", MISSING))
+def judge(rebuilt: Mapping[str, Tensor], truth: Capture) -> Report:
+    """A verdict for every checkpoint, in order. What was not rebuilt is `missing`, never skipped.
+
+    rebuilt  Your tensors by checkpoint name, for example `Recorder().tensors` after a run.
+    Raises InputError for a name that is no checkpoint, and where a tensor is compared with itself.
+    """
     unknown = [name for name in rebuilt if name not in truth]
     if unknown:
-        raise ValueError(f"the rebuild taps {', '.join(unknown)}, which is no checkpoint of this run")
+        raise InputError(f"the rebuild names {', '.join(unknown[:3])}, which is no checkpoint of this run")
+    verdicts = tuple(
+        compare(rebuilt[name], interim)
+        if name in rebuilt
+        else Verdict(name, tuple(interim.shape), interim.dtype, MISSING)
+        for name, interim in truth.items()
+    )
     return Report(
-        model=describe(copy),
+        model=truth.model,
         environment=environment(),
         attention=truth.attention,
-        texts=inputs.token_ids.shape[0],
-        tokens=inputs.count,
-        verdicts=tuple(verdicts),
-        notes=notes(inputs),
+        texts=truth.inputs.token_ids.shape[0],
+        tokens=truth.inputs.count,
+        verdicts=verdicts,
+        coupled=tuple(truth.coupled),
+        notes=notes(truth.inputs),
     )
 
 

@@ -38,6 +38,10 @@ class Interim:
     def shape(self) -> list[int]:
         return list(self._tensor.shape)
 
+    @property
+    def dtype(self) -> str:
+        return str(self._tensor.dtype).removeprefix("torch.")
+
 
 @dataclass(frozen=True)
 class Capture(Mapping[str, Interim]):
@@ -51,6 +55,15 @@ class Capture(Mapping[str, Interim]):
     inputs: Inputs
     environment: Mapping[str, Any]
     tensors: Mapping[str, Tensor] = field(repr=False)
+    coupled: list[str] = field(default_factory=list)
+
+    def bridge(self, name: str) -> Tensor:
+        """A copy of an official interim tensor, to go on from where you are stuck. Openly: from now on
+        every report on this capture says `coupled at NAME`."""
+        tensor = self[name].tensor
+        if name not in self.coupled:
+            self.coupled.append(name)
+        return tensor
 
     def __getitem__(self, name: str) -> Interim:
         try:
