@@ -29,11 +29,19 @@ function nameForScreenReaders() {
   name(".md-search[role=dialog]", "Search");
   name(".md-progress", "Loading page");
   name(".md-annotation__index", "Note on this line");
-  // What scrolls sideways must be reachable with the keyboard.
-  for (const element of document.querySelectorAll(
-    ".md-typeset__scrollwrap, .md-typeset pre > code, .katex-display, .jp-OutputArea-output pre, .md-typeset .figure-scroll",
-  )) {
-    if (element.scrollWidth > element.clientWidth) element.setAttribute("tabindex", "0");
+  for (const box of document.querySelectorAll(".task-list-item input")) {
+    box.setAttribute("aria-label", box.checked ? "done" : "to do");
+  }
+}
+
+// What scrolls sideways must be reachable with the keyboard.
+function reachWhatScrolls() {
+  const mayScroll =
+    ".md-typeset__scrollwrap, .md-typeset pre > code, .katex-display, .figure-scroll, " +
+    ".jupyter-wrapper .highlight-ipynb, .jupyter-wrapper pre, .jp-OutputArea-output";
+  for (const element of document.querySelectorAll(mayScroll)) {
+    if (element.scrollWidth > element.clientWidth) element.tabIndex = 0;
+    else element.removeAttribute("tabindex");
   }
 }
 
@@ -59,6 +67,9 @@ document$.subscribe(() => {
   // The theme attaches annotations, copy buttons and tables just after this moment.
   window.setTimeout(() => {
     nameForScreenReaders();
+    reachWhatScrolls();
     document.body.dataset.rebuildReady = location.pathname;
   }, 300);
 });
+
+window.addEventListener("resize", reachWhatScrolls);

