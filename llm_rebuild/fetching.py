@@ -279,6 +279,7 @@ def fetch(url: str, target: Path, pin: Pin, report: Callable[[int], object]) -> 
                 hf_raise_for_status(answer)
                 if answer.status_code != 206:  # the whole file comes, whatever was asked for
                     file.truncate(0)
+                    file.seek(0)
                 for chunk in answer.iter_bytes():
                     if file.tell() + len(chunk) > limit_of(pin):
                         file.truncate(0)

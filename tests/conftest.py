@@ -11,7 +11,7 @@ from llm_rebuild.local_copy import LocalCopy
 
 @pytest.fixture(scope="session")
 def minilm() -> LocalCopy:
-    """The real MiniLM: from the store, or fetched into it now. Skips, with the reason, where it cannot be had."""
+    """The real MiniLM, from the store or fetched into it now. Skips with the reason where there is none."""
     try:
         return local_copy.get("minilm", strict=True)
     except InputError as reason:
