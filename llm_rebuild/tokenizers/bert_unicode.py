@@ -35,7 +35,7 @@ def lower_cases(entries: str) -> dict[str, str]:
     >>> lower_cases("41-43/1+32 100-102/2+1")
     {'A': 'a', 'B': 'b', 'C': 'c', 'Ā': 'ā', 'Ă': 'ă'}
     """
-    pairs = {}
+    pairs: dict[str, str] = {}
     for entry in entries.split():
         ends, _, rule = entry.partition("/")
         first, last = (int(end, 16) for end in ends.split("-"))

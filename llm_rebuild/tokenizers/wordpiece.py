@@ -114,12 +114,15 @@ def strip_accents(characters: Placed) -> Placed:
 def decompose(characters: Placed) -> Placed:
     """Unicode's NFD: every character in its parts, marks on the same letter sorted by combining class.
 
-    The first part of each character brings a place; the others share that of whoever stands before them.
-    Places stay in order even where marks were swapped: that is how the library counts, too.
+    The first part of each character brings a place, its other parts take over the place before them. Places
+    stay in order even where marks were swapped: that is how the library counts, too.
 
     >>> decompose([("é", 0), ("\\u0323", 1)])  # acute (class 230), then dot below (class 220)
     [('e', 0), ('̣', 1), ('́', 1)]
     """
+    if bert_unicode.NORMALIZED.isdisjoint(character for character, _ in characters):
+        return characters  # nothing to take apart or to move: most text
+
     parts: list[tuple[str, bool]] = []  # and: does it bring a place?
     for character, _ in characters:
         if character in bert_unicode.NORMALIZED:
@@ -129,7 +132,7 @@ def decompose(characters: Placed) -> Placed:
             parts.append((character, True))
 
     classes = [combining_class(part) for part, _ in parts]
-    letters = accumulate(combining == 0 for combining in classes)  # the how-manieth letter this is on
+    letters = accumulate(combining == 0 for combining in classes)  # number of the letter each is on
     sorting = sorted(zip(letters, classes, range(len(parts)), strict=True))
 
     places = iter([place for _, place in characters])
@@ -186,7 +189,7 @@ def longest_match(word: Placed, vocabulary: Mapping[str, int], longest: int) -> 
     >>> longest_match([("o", 0), ("w", 1), ("l", 2), ("s", 3)], {"owl": 0, "##s": 1, "o": 2}, longest=3)
     [('owl', 0, 3), ('##s', 3, 4)]
     """
-    text = "".join(character for character, _ in word)
+    text = "".join([character for character, _ in word])
     unknown = [("[UNK]", word[0][1], word[-1][1] + 1)]
     if len(text) > LONGEST_WORD:
         return unknown
@@ -279,20 +282,21 @@ class WordPiece:
                 found = self._cached(chunk) if len(chunk) <= CACHED_CHUNK else self.pieces(chunk)
                 pieces += [(token, offset + start, offset + end) for token, start, end in found]
         kept = pieces if max_tokens is None else pieces[: max_tokens - 2]
-        framed = [("[CLS]", 0, 0), *kept, ("[SEP]", 0, 0)]
+        tokens = ["[CLS]", *(token for token, _, _ in kept), "[SEP]"]
         return Encoding(
-            ids=[self.vocabulary[token] for token, _, _ in framed],
-            tokens=[token for token, _, _ in framed],
-            offsets=[(start, end) for _, start, end in framed],
+            ids=[self.vocabulary[token] for token in tokens],
+            tokens=tokens,
+            offsets=[(0, 0), *((start, end) for _, start, end in kept), (0, 0)],
             truncated=len(pieces) - len(kept),
         )
 
     def pieces(self, chunk: str) -> Pieces:
         """The tokens of a stretch without whitespace, places counted from its start."""
         characters = clean([(character, place) for place, character in enumerate(chunk)])
-        if self.settings.space_chinese:
+        beyond_ascii = not chunk.isascii()  # the next two steps have nothing to do in ASCII
+        if self.settings.space_chinese and beyond_ascii:
             characters = space_chinese(characters)
-        if self.settings.strips_accents:
+        if self.settings.strips_accents and beyond_ascii:
             characters = strip_accents(characters)
         if self.settings.lower_case:
             characters = lower_case(characters)
