@@ -69,8 +69,8 @@ class Verdict:
             line += f"  {self.note}"
         if self.coordinate is not None and self.max_abs_diff is not None:
             line += (
-                f"  (worst at {list(self.coordinate)}: official {self.official:.9g}, "
-                f"rebuilt {self.rebuilt:.9g}, difference {self.max_abs_diff:.1e})"
+                f"\n  worst at {list(self.coordinate)}: official {self.official:.9g}, "
+                f"rebuilt {self.rebuilt:.9g}, off by {self.max_abs_diff:.1e}"
             )
         return line
 
