@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from llm_rebuild import local_copy
 from llm_rebuild.errors import InputError
 from llm_rebuild.local_copy import LocalCopy
+
+PROJECT = Path(__file__).resolve().parents[1]
+collect_ignore = ["fixtures"]  # pages with faults in them, on purpose
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +24,24 @@ def minilm() -> LocalCopy:
         return local_copy.get("minilm", strict=True)
     except InputError as reason:
         pytest.skip(f"no real MiniLM: {reason}")
+
+
+@pytest.fixture(scope="session")
+def built_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built once, strictly, with its notebooks made first, as `make site` does."""
+    site = tmp_path_factory.mktemp("site")
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    for command in (["tools.notebooks"], ["mkdocs", "build", "--strict", "--site-dir", str(site)]):
+        result = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=PROJECT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if result.returncode:
+            lines = f"{result.stdout}{result.stderr}".splitlines()
+            told = [line for line in lines if line.startswith(("WARNING", "ERROR", "  - "))] + lines[-3:]
+            pytest.fail(f"{' '.join(command)} failed:\n" + "\n".join(told), pytrace=False)
+    return site

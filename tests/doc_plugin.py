@@ -151,7 +151,7 @@ class FenceItem(engine.TestBlock):
         return pytest.Item.repr_failure(self, excinfo)
 
     def reportinfo(self) -> tuple[Path, int, str]:
-        return self.path, self.obj.first - 1, self.nodeid
+        return self.path, self.obj.first - 1, self.name
 
 
 def engine_problems(path: Path, page: fences.Page) -> list[fences.Problem]:
@@ -239,6 +239,7 @@ class PageRun:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", SyntaxWarning)
+                warnings.simplefilter("error", DeprecationWarning)  # "\\d", until Python 3.12
                 text = "\n" * padding + fence.source
                 code = compile(text, filename, "exec", flags=self.future_flags, dont_inherit=True)
             self.future_flags |= code.co_flags & FUTURE_FLAGS
@@ -410,7 +411,8 @@ def _torch_state() -> Iterator[None]:
         torch.set_default_dtype(dtype)
         torch.set_num_threads(threads)
         torch.set_grad_enabled(grad)
-        torch.use_deterministic_algorithms(deterministic)
+        if torch.are_deterministic_algorithms_enabled() != deterministic:  # the call is slow
+            torch.use_deterministic_algorithms(deterministic)
         torch.set_printoptions(profile="default")
 
 

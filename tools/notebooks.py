@@ -17,6 +17,7 @@ import argparse
 import base64
 import posixpath
 import re
+import sys
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -231,8 +232,9 @@ def _plain(text: str, relative: str) -> str:
         lines.append("".join(pieces).rstrip())
     text = "\n".join(lines)
     blank = r"(?:[> ]*>)?[ ]*"
-    text = re.sub(rf"(?m)^({blank})$(?:\n{blank}$)+", r"\1", text)  # one blank line, not several
-    return text.strip("\n")
+    # One blank line, not several; where a quotation ends, the one that ends it.
+    text = re.sub(rf"(?m)^{blank}$(?:\n{blank}$)+", lambda lines: min(lines[0].split("\n"), key=len), text)
+    return re.sub(r"\A(?:[> ]*\n)+|(?:\n[> ]*)+\Z", "", text)
 
 
 def _plain_prose(text: str, relative: str) -> str:
@@ -274,7 +276,11 @@ def write_notebooks(docs: Path) -> list[Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the chapters' notebooks from their Markdown.")
     parser.add_argument("--docs", type=Path, default=PROJECT / "docs", help="the folder with the chapters")
-    for path in write_notebooks(parser.parse_args().docs.resolve()):
+    try:
+        written = write_notebooks(parser.parse_args().docs.resolve())
+    except ValueError as reason:
+        sys.exit(f"no notebooks: {reason}")
+    for path in written:
         print(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 

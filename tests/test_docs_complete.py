@@ -1,0 +1,210 @@
+"""Every Python block that the built site shows is one that the tests, or the build itself, ran."""
+
+# ruff: noqa: E501 — the pages are strings
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from bs4 import BeautifulSoup, Tag
+
+from tools import fences, notebooks
+from tools.fences import PYTHON
+
+PROJECT = Path(__file__).resolve().parents[1]
+DOCS = PROJECT / "docs"
+PYTHON_NAMES = {*fences.PYTHON_NAMES, "ipython", "ipython3", "pycon", "sage", "pyi"}
+PYTHON_CLASSES = {f"language-{name}" for name in PYTHON_NAMES}
+
+Blocks = Counter[tuple[str, str]]
+"""How often a page (its path in docs/) has a block of Python (its code)."""
+
+
+def page_address(page: str) -> str:
+    """Where the site puts a page: `part-1/local-copy.md` → `part-1/local-copy/index.html`."""
+    path = Path(page)
+    if path.stem in ("index", "README"):
+        return (path.parent / "index.html").as_posix()
+    return (path.with_suffix("") / "index.html").as_posix()
+
+
+def blocks_of_html(html: str) -> tuple[list[str], list[str]]:
+    """The blocks of Python in a page of the site, and those of no language at all."""
+    soup = BeautifulSoup(html, "html.parser")
+    python, unnamed = [], []
+    for block in soup.find_all("pre"):
+        if block.find_parent(class_="linenodiv"):
+            continue
+        for number in block.select(".linenos, .lineno"):
+            number.decompose()
+        code = block.find("code")
+        text = fences.dedent((code if isinstance(code, Tag) else block).get_text())
+        classes = set(block.get("class") or [])
+        for around in [*([code] if isinstance(code, Tag) else []), *[block, *block.parents][:8]]:
+            classes |= {name.lower() for name in around.get("class") or []}
+        if classes & PYTHON_CLASSES:
+            python.append(text)
+        elif not any(name.startswith("language-") or name == "mermaid" for name in classes):
+            unnamed.append(text)
+    return python, unnamed
+
+
+def rendered_blocks(site: Path, docs: Path) -> tuple[Blocks, list[str], int]:
+    """The Python that the site shows, what in it has no language, and how many blocks its notebooks have."""
+    pages = {page_address(path.relative_to(docs).as_posix()): path for path in docs.rglob("*.md")}
+    executed = {page_address(path.relative_to(docs).as_posix()) for path in docs.rglob("*.ipynb")}
+    rendered: Blocks = Counter()
+    unnamed, in_notebooks = [], 0
+    for file in sorted(site.rglob("*.html")):
+        address = file.relative_to(site).as_posix()
+        python, others = blocks_of_html(file.read_text(encoding="utf-8"))
+        if address in executed and address not in pages:
+            in_notebooks += len(python)
+            continue
+        page = pages[address].relative_to(docs).as_posix() if address in pages else address
+        rendered.update((page, code) for code in python)
+        unnamed += [f"{page}: {code.splitlines()[0] if code else ''}" for code in others]
+    return rendered, unnamed, in_notebooks
+
+
+def collected_blocks(docs: Path, root: Path) -> Blocks:
+    """The visible Python fences of the pages that pytest collects, as pytest itself names them."""
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", "--color=no", str(docs)],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode in (0, 5), result.stdout + result.stderr
+    collected: Blocks = Counter()
+    by_page: dict[str, list[int]] = {}
+    for name, line in re.findall(r"^(.+\.md)::line (\d+)$", result.stdout, re.M):
+        by_page.setdefault(name, []).append(int(line))
+    for name, lines in by_page.items():
+        path = root / name
+        for fence in fences.read_page(path).fences:
+            if fence.first in lines and fence.language == PYTHON and not fence.hidden:
+                collected[path.relative_to(docs).as_posix(), fences.dedent(fence.source)] += 1
+    return collected
+
+
+def named(blocks: Blocks) -> list[str]:
+    return [f"{page}: {code.splitlines()[0]} … ({count}×)" for (page, code), count in sorted(blocks.items())]
+
+
+def mkdocs_settings() -> dict[str, object]:
+    """mkdocs.yml, with its own tags read as plain values."""
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_multi_constructor("", lambda loader, suffix, node: None)
+    return dict(yaml.load((PROJECT / "mkdocs.yml").read_text(encoding="utf-8"), Loader))
+
+
+def plugin_settings(name: str) -> dict[str, object]:
+    plugins = mkdocs_settings()["plugins"]
+    assert isinstance(plugins, list)
+    return next(dict(plugin[name]) for plugin in plugins if isinstance(plugin, dict) and name in plugin)
+
+
+def test_every_block_of_the_site_was_run(built_site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rendered, unnamed, in_notebooks = rendered_blocks(built_site, DOCS)
+    collected = collected_blocks(DOCS, PROJECT)
+    escaped, unseen = rendered - collected, collected - rendered
+    with capsys.disabled():
+        print(
+            f"\nPython blocks on the site: {rendered.total()} in pages, {(rendered & collected).total()} "
+            f"run by the tests, {escaped.total()} escaped; {in_notebooks} in notebooks, run by the build"
+        )
+    assert not named(escaped), "on the site, and not run"
+    assert not named(unseen), "run, and not on the site: hide it in a comment, or show it"
+    assert not unnamed, "code without a language on the site"
+
+
+def test_the_build_runs_the_notebooks_it_shows_and_stops_at_an_error() -> None:
+    settings = plugin_settings("mkdocs-jupyter")
+    assert settings["include"] == ["*.ipynb"]
+    assert settings["execute"] is True
+    assert not settings.get("execute_ignore")
+    assert settings["allow_errors"] is False
+    assert settings["cache"] is False
+
+
+@pytest.mark.parametrize("chapter", fences.chapters(DOCS), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_each_chapter_offers_its_own_notebook(chapter: Path, built_site: Path) -> None:
+    name = notebooks.notebook_name(chapter)
+    links = re.findall(r"\]\((\S*notebooks/\S+\.ipynb)\)", chapter.read_text(encoding="utf-8"))
+    assert links == [f"../notebooks/{name}"], f"a chapter links its notebook once: ](../notebooks/{name})"
+    served = json.loads((built_site / "notebooks" / name).read_text(encoding="utf-8"))
+    assert served == json.loads((DOCS / "notebooks" / name).read_text(encoding="utf-8"))
+    html = (built_site / page_address(chapter.relative_to(DOCS).as_posix())).read_text(encoding="utf-8")
+    assert f'href="../../notebooks/{name}"' in html
+
+
+def test_a_rendered_block_that_nothing_runs_is_named(tmp_path: Path) -> None:
+    """The check itself: a small site with the fixture's kinds of fence, of which one is taken from the tests."""
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    settings = mkdocs_settings()
+    extensions = [
+        extension
+        for extension in settings["markdown_extensions"]  # type: ignore[attr-defined]
+        if not (isinstance(extension, dict) and "pymdownx.snippets" in extension)
+    ]
+    (tmp_path / "mkdocs.yml").write_text(
+        yaml.safe_dump(
+            {
+                "site_name": "x",
+                "theme": {"name": "material", "font": False},
+                "plugins": [],
+                "markdown_extensions": [*extensions, {"pymdownx.snippets": {"base_path": ["."]}}],
+            }
+        )
+    )
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["tests.doc_plugin"]\n')
+    (tmp_path / "pytest.ini").write_text(f"[pytest]\naddopts = --codeblocks\npythonpath = {PROJECT}\n")
+    (tmp_path / "part.py").write_text("included = 1\n")
+    kinds = [
+        "```python\nx = 1\n\ny = 2  # (1)!\n```",
+        '```python title="a.py" hl_lines="2" linenums="1"\n@decorated\nx = "<&>"\n```',
+        "``` { .python .annotate }\nx = 3\n```",
+        "```py\nx = 4\n```",
+        "```Python\nx = 5\n```",
+        "!!! note\n\n    ```python\n    if x:\n        x = 6\n\n    ```",
+        '=== "A"\n\n    ```python\n    x = 7\n    ```',
+        "- item\n\n    ```python\n    x = 8\n    ```",
+        '??? note "More"\n\n    ```python3\n    x = 9\n    ```',
+        "<!--\n```python\nhidden = 1\n```\n-->",
+        '```python\n--8<-- "part.py"\n```',
+        "```python\nsame = 1\n```\n\n```python\nsame = 1\n```",
+    ]
+    (docs / "index.md").write_text("# x\n\n" + "\n\n".join(kinds) + "\n", encoding="utf-8")
+    site = tmp_path / "site"
+    build = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(site)]
+    subprocess.run(build, cwd=tmp_path, check=True, capture_output=True)
+    rendered, unnamed, _ = rendered_blocks(site, docs)
+    collected = collected_blocks(docs, tmp_path)
+    assert rendered == collected
+    assert rendered.total() == 12
+    assert not unnamed
+
+    page = (docs / "index.md").read_text(encoding="utf-8")
+    (docs / "index.md").write_text(page.replace("```python\nsame = 1\n```\n", "", 1), encoding="utf-8")
+    assert named(rendered - collected_blocks(docs, tmp_path)) == ["index.md: same = 1 … (1×)"]
+
+    more = (
+        "\n\n    x = 10\n\n~~~python\nx = 11\n~~~\n\n> ```python\n> x = 12\n> ```\n\n```pycon\n>>> 13\n```\n"
+    )
+    (docs / "index.md").write_text(page + more, encoding="utf-8")
+    subprocess.run(build, cwd=tmp_path, check=True, capture_output=True)
+    rendered, unnamed, _ = rendered_blocks(site, docs)
+    assert sorted(code for _, code in (rendered - collected)) == [">>> 13", "x = 11", "x = 12"]
+    assert unnamed == ["index.md: x = 10"]

@@ -1,0 +1,202 @@
+"""The notebooks that readers download have exactly the code that the tests run."""
+
+# ruff: noqa: E501 — the pages are strings
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from tools import fences, notebooks
+from tools.fences import PYTHON
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+CHAPTER = """\
+---
+title: A chapter
+---
+# A *small* chapter { #top }
+
+[:material-download: This chapter as a notebook](../notebooks/part-1-small.ipynb){ .md-button }
+
+<!--
+```python
+hidden = 20
+```
+-->
+
+The product \\(a b\\) and `{ .kept }`, see [the map](../part-2/map.md#x), [above](#top), [next](other.md) and
+[a site](https://example.org/a.md). <!-- not for readers -->
+
+--8<-- "figure.svg"
+
+``` { .python .annotate title="a.py" }
+x = hidden + 1  # (1)!
+print(x)
+```
+
+```text
+21
+```
+
+!!! warning "The trap"
+    It *looks* right.
+
+    ```python
+    if x:
+        y = x * 2
+
+    print(y)
+    ```
+
+    ```text
+    42
+    ```
+
+    And goes on.
+
+=== "One"
+
+    In a tab.
+
+    ```sh
+    echo one
+    ```
+
+    ```text
+    one
+    ```
+
+- item
+
+    ```python
+    z = 3
+    ```
+
+    still the item
+
+```sh
+echo "$x {y}" \\
+  two
+```
+
+```text
+ {y} two
+```
+
+```console
+$ make course
+```
+
+```text title="A tree"
+a
+└── b
+```
+"""
+
+
+@pytest.fixture
+def course(tmp_path: Path) -> Path:
+    docs = tmp_path / "docs"
+    (docs / "part-1").mkdir(parents=True)
+    (docs / "part-1" / "small.md").write_text(CHAPTER, encoding="utf-8")
+    (docs / "part-1" / "index.md").write_text("# No code here\n")
+    (tmp_path / "mkdocs.yml").write_text("site_name: x\n")
+    (tmp_path / "figure.svg").write_text(
+        '<svg xmlns="http://www.w3.org/2000/svg"><title>A "figure"</title></svg>\n'
+    )
+    return docs
+
+
+def code_cells(notebook: nbformat.NotebookNode) -> list[str]:
+    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def expected_cells(chapter: Path) -> list[str]:
+    return [
+        fence.source.rstrip("\n") if fence.language == PYTHON else notebooks.shell_cell(fence)
+        for fence in fences.read_page(chapter).runnable
+    ]
+
+
+@pytest.mark.parametrize("chapter", fences.chapters(DOCS), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_the_cells_of_a_chapter_are_its_tested_fences(chapter: Path) -> None:
+    notebook = notebooks.chapter_notebook(chapter, DOCS)
+    assert code_cells(notebook) == expected_cells(chapter)
+    assert all(not cell.outputs for cell in notebook.cells if cell.cell_type == "code")
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    for leftover in ("--8<--", "<!--", "!!!", "???", "\n===", "{ .md-button", ":material-"):
+        assert leftover not in prose
+
+
+def test_a_chapter_becomes_cells(course: Path) -> None:
+    chapter = course / "part-1" / "small.md"
+    notebook = notebooks.chapter_notebook(chapter, course)
+    assert code_cells(notebook) == expected_cells(chapter)
+    assert code_cells(notebook) == [
+        "hidden = 20",
+        "x = hidden + 1  # (1)!\nprint(x)",
+        "if x:\n    y = x * 2\n\nprint(y)",
+        "!echo one",
+        "z = 3",
+        '%%sh -e\necho "$x {y}" \\\n  two',
+    ]
+    prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    assert "A *small* chapter" in prose[0]
+    for words in ("part-1/small.md", "CC BY-NC 4.0", "MIT", "pip install llm-rebuild"):
+        assert words in prose[0]
+    assert prose[1] == "# A *small* chapter"
+    image = '<img alt="A &quot;figure&quot;" src="data:image/svg+xml;base64,'
+    assert prose[2].startswith(
+        "The product $a b$ and `{ .kept }`, see [the map](../part-2/map.md#x), [above](../part-1/small.md#top), "
+        "[next](../part-1/other.md) and\n[a site](https://example.org/a.md).\n\n" + image
+    )
+    figure = re.search(r"base64,([^\"]+)", prose[2])
+    assert figure
+    assert base64.b64decode(figure[1]).startswith(b"<svg")
+    assert prose[3] == "> **The trap**\n>\n> It *looks* right."
+    assert prose[4] == "> And goes on.\n\n**One**\n\nIn a tab."
+    assert prose[5] == "- item"
+    assert prose[6] == "still the item"
+    assert prose[7] == "```console\n$ make course\n```\n\n```text\na\n└── b\n```"
+    assert len(prose) == 8
+
+
+def test_the_same_chapter_gives_the_same_bytes(course: Path) -> None:
+    stale = course / "notebooks" / "part-1-gone.ipynb"
+    stale.parent.mkdir()
+    stale.write_text("{}")
+    (course / "part-1" / "whole.py").write_text("# %% [markdown]\n# # Whole\n\n# %%\nx = 1\n")
+    written = notebooks.write_notebooks(course)
+    assert written == [course / "notebooks" / "part-1-small.ipynb", course / "part-1" / "whole.ipynb"]
+    assert not stale.exists()
+    first = [path.read_bytes() for path in written]
+    for path in written:
+        path.unlink()
+    assert [path.read_bytes() for path in notebooks.write_notebooks(course)] == first
+    whole = nbformat.read(written[1], as_version=4)
+    assert [(cell.cell_type, cell.source) for cell in whole.cells] == [
+        ("markdown", "# Whole"),
+        ("code", "x = 1"),
+    ]
+
+
+def test_a_notebook_runs(course: Path) -> None:
+    """What the page shows is what the notebook's reader gets."""
+    chapter = course / "part-1" / "small.md"
+    notebook = notebooks.chapter_notebook(chapter, course)
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    printed = [
+        "".join(output.get("text", "") for output in cell.outputs).strip()
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    ]
+    shown = [
+        fence.output.code.strip() if fence.output else "" for fence in fences.read_page(chapter).runnable
+    ]
+    assert printed == shown
