@@ -77,16 +77,16 @@ def describe(model: str | Path | LocalCopy, *, attention: str = "eager") -> Anat
     """The anatomy of a local copy. Raises InputError where the files do not fit each other."""
     copy = model if isinstance(model, LocalCopy) else local_copy.get(model)
     rebuild = rebuild_for(copy.config)
-    weights = copy.weights()
-    rebuild.check(weights)
-    needed = rebuild.shapes()
+    rebuild.check(copy.weights())
+    weights = rebuild.renamed(copy.weights())
+    needed = rebuild.shapes(weights)
     return Anatomy(
         name=copy.name,
         model_type=copy.config["model_type"],
         config=rebuild.config,
         parts=tuple(_parts(rebuild, needed)),
         unused={key: _reason(key, rebuild) for key in weights if key not in needed},
-        checkpoints=tuple(rebuild.checkpoints({attention, "padding"})),
+        checkpoints=tuple(rebuild.checkpoints({attention, "padding"} | rebuild.conditions(weights))),
         departures=tuple((t, why.format(**vars(rebuild.config))) for t, why in rebuild.layout.DEPARTURES),
         matched=matched.last(copy),
     )

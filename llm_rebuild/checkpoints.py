@@ -22,9 +22,11 @@ class Checkpoint:
     name     Where it lives. `{layer}` stands for the number of the block.
     shape    Its axes in words, `[batch, head, query, key]`.
     meaning  What it holds, in a few words.
-    source   Where the official model computes it. Either `output` (what the official module of this
-             name returns) or `MODULE: OPERATION` with the operation seen inside that module, for
-             what no official module returns. `verify/official.py` reads it.
+    source   Where the official model computes it; `verify/official.py` reads it. `output` is what the
+             official module of this name returns. For what no such module returns it is an event:
+             `matmul[0]` (the first product inside the module that the name's other words name),
+             `into softmax[0]` (what that was given), `into c_proj` (what that part was given),
+             `returned`, or the same after another module's path: `h.{layer}: add[0]`.
     only     The conditions under which the official model computes it at all. Empty: always.
     """
 

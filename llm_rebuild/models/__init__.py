@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -14,7 +14,7 @@ from llm_rebuild.models.config import shapes
 from llm_rebuild.weights import Weights
 
 # config.json's model_type -> the file that rebuilds it
-FAMILIES = {"bert": "minilm"}
+FAMILIES = {"bert": "minilm", "gpt2": "gpt2", "t5": "t5"}
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,29 @@ class Rebuild:
     layout: ModuleType
     config: Any
 
-    def checkpoints(self, conditions: set[str]) -> list[Checkpoint]:
+    def checkpoints(self, conditions: Collection[str]) -> list[Checkpoint]:
         """Every checkpoint of a run under these conditions, in order."""
-        return expand(self.module.CHECKPOINTS, self.config.depth, conditions)
+        return expand(self.module.CHECKPOINTS, self.config.depth, {*conditions, *self.config.conditions})
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The keys that the weight file must have, and their shapes."""
-        return shapes(self.layout.WEIGHTS, self.config, self.config.depth)
+    def conditions(self, weights: Weights) -> set[str]:
+        """What the weight file adds to the conditions of a run: the optional parts that it has."""
+        return {key.partition(".")[0] for key in self.layout.OPTIONAL if key in self.renamed(weights)}
+
+    def shapes(self, weights: Weights | None = None) -> dict[str, tuple[int, ...]]:
+        """The keys that the weight file must have, and their shapes; with `weights` also those of the
+        optional parts that it has."""
+        there = self.renamed(weights) if weights is not None else {}
+        optional = {k: w for k, w in self.layout.OPTIONAL.items() if k in there or k in self.config.needed}
+        return shapes(self.layout.WEIGHTS | optional, self.config, self.config.depth)
+
+    def renamed(self, weights: Weights) -> Weights:
+        """The weights under the names that checkpoints have: without the prefix that some files add."""
+        prefix = self.layout.PREFIX + "."
+        return Weights({key.removeprefix(prefix): t for key, t in weights.peek().items()}, weights.file)
 
     def check(self, weights: Weights) -> None:
         """Refuse weights that do not fit the config. Raises InputError."""
-        weights.check(self.shapes(), self.layout.UNUSED)
+        self.renamed(weights).check(self.shapes(weights), self.layout.UNUSED)
 
 
 def rebuild_for(config: Mapping[str, Any]) -> Rebuild:

@@ -12,24 +12,28 @@ from torch import Tensor
 class KeysAndValues:
     """What one attention of one block has seen so far.
 
-    key, value  [batch, head, token, head width], whole in memory: the official cache makes them so, and
-                a product with a transposed view sums in another order.
+    key, value  [batch, head, token, head width], whole in memory and no view of a larger product: so the
+                official cache keeps them, and a product with a view sums in another order.
     """
 
     key: Tensor
     value: Tensor
 
     @classmethod
-    def kept(cls, key: Tensor, value: Tensor) -> KeysAndValues:
-        """The first tokens. Copied, for `key` and `value` are views of a larger product."""
-        whole = torch.contiguous_format
-        return cls(key.clone(memory_format=whole), value.clone(memory_format=whole))
+    def empty(cls) -> KeysAndValues:
+        """Nothing seen yet."""
+        return cls(torch.empty(0), torch.empty(0))
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens it holds."""
+        return self.key.shape[-2] if self.key.dim() > 1 else 0
 
     def then(self, key: Tensor, value: Tensor) -> KeysAndValues:
-        """These tokens and new ones after them."""
+        """These tokens and new ones after them, copied together."""
         return KeysAndValues(torch.cat([self.key, key], dim=-2), torch.cat([self.value, value], dim=-2))
 
-    def reordered(self, rows: Tensor) -> KeysAndValues:
+    def reorder(self, rows: Tensor) -> KeysAndValues:
         """Other rows of the batch, or the same in another order. rows [batch], int64."""
         return KeysAndValues(self.key.index_select(0, rows), self.value.index_select(0, rows))
 
@@ -40,11 +44,16 @@ class Cache:
 
     blocks: tuple[KeysAndValues, ...]
 
+    @classmethod
+    def empty(cls, depth: int) -> Cache:
+        """Nothing seen yet, by `depth` blocks."""
+        return cls((KeysAndValues.empty(),) * depth)
+
     @property
     def tokens(self) -> int:
-        """How many tokens it has seen."""
-        return self.blocks[0].key.shape[-2]
+        """How many tokens it holds."""
+        return self.blocks[0].tokens
 
     def reorder(self, rows: Tensor) -> Cache:
         """The cache of other rows of the batch, as beam search needs it. rows [batch], int64."""
-        return Cache(tuple(block.reordered(rows) for block in self.blocks))
+        return Cache(tuple(block.reorder(rows) for block in self.blocks))

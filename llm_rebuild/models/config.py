@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -27,12 +27,14 @@ class Reading:
     defaults    What the official class assumes for used fields that the file leaves out.
     fixed       Fields that must have this value (or be absent).
     irrelevant  Fields that do not change an evaluation forward pass, each with the reason.
+    aliases     The general name under which the official class takes a used field, too.
     """
 
     model_type: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     irrelevant: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 # Fields that every official config class has and no forward pass in float32 evaluation depends on.
@@ -69,26 +71,32 @@ def read_config(config: Mapping[str, Any], cls: type[C], reading: Reading) -> C:
     values: dict[str, Any] = {}
     for used in dataclasses.fields(cls):  # type: ignore[arg-type]
         value = config.get(used.name, reading.defaults.get(used.name))
+        alias = reading.aliases.get(used.name, "")
+        if alias in config:
+            if used.name in config and value != config[alias]:
+                raise InputError(f"config.json: {used.name} is {value!r} but {alias} is {config[alias]!r}")
+            value = config[alias]
         values[used.name] = _checked(used.name, value, kinds[used.name])
     return cls(**values)
 
 
 def _checked(name: str, value: Any, kind: Any) -> Any:
-    """The value as `kind`, or a refusal. JSON's true is no number, and a size is at least 1."""
+    """The value as `kind`, or a refusal. JSON's true is no number, a size is at least 1, a token id 0."""
     kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     if value is None and type(None) in kinds:
         return None
     if float in kinds and type(value) in (int, float):
         return float(value)
-    if int in kinds and type(value) is int and value < 1:
-        raise InputError(f"config.json: {name} is {value!r}, expected a whole number from 1")
+    lowest = 0 if name.endswith("_token_id") else 1
+    if int in kinds and type(value) is int and value < lowest:
+        raise InputError(f"config.json: {name} is {value!r}, expected a whole number from {lowest}")
     if type(value) in kinds:
         return value
     wanted = " or ".join(k.__name__ for k in kinds if k is not type(None))
     raise InputError(f"config.json: {name} is {value!r}, expected {wanted}")
 
 
-def one_of(name: str, value: str, supported: Mapping[str, Callable[..., Any]]) -> None:
+def one_of(name: str, value: str, supported: Iterable[str]) -> None:
     """Refuse a name that is not in the table, and say what is."""
     if value not in supported:
         choice = ", ".join(supported)

@@ -101,21 +101,21 @@ def forward(
     Raises InputError for an empty prompt, and past the last position that the model has learned.
     """
     body = below("transformer", weights)  # the prefix that some files have and the hub's file has not
+    cache = Cache.empty(config.n_layer) if use_cache and cache is None else cache
     x = embed(token_ids, mask, body, config, positions, tap)
     attention_mask = make_mask(mask, x, attention, tap)
     kept = []
     for i in range(config.n_layer):
-        past = cache.blocks[i] if cache else None
-        path = f"h.{i}"
-        x, seen = block(x, attention_mask, body.at(path), config, i, attention, past, use_cache, tap.at(path))
+        past, path = cache.blocks[i] if cache else None, f"h.{i}"
+        x, seen = block(x, attention_mask, body.at(path), config, i, attention, past, tap.at(path))
         kept.append(seen)
     x = layer_norm(x, body.at("ln_f"), config.layer_norm_epsilon)
     tap("ln_f", x)
     # Tied: the table that turned ids into vectors turns vectors into scores, one dot product a token.
-    head = body["wte.weight"] if config.tie_word_embeddings else weights["lm_head.weight"]
+    head = weights["lm_head.weight"] if "lm_head.weight" in weights else body["wte.weight"]
     logits = F.linear(x[:, -1:] if last_only else x, head)  # [batch, token, vocabulary]
     tap("lm_head", logits)
-    return Output(logits, x, Cache(tuple(seen for seen in kept if seen)) if use_cache or cache else None)
+    return Output(logits, x, Cache(tuple(seen for seen in kept if seen)) if cache else None)
 
 
 def embed(
@@ -161,22 +161,15 @@ def make_mask(mask: Tensor, x: Tensor, attention: str, tap: Tap) -> Tensor | Non
 
 
 def block(
-    x: Tensor,
-    mask: Tensor | None,
-    weights: Weights,
-    config: Config,
-    layer: int,
-    attention: str,
-    past: KeysAndValues | None,
-    use_cache: bool,
-    tap: Tap,
+    x: Tensor, mask: Tensor | None, weights: Weights, config: Config, layer: int, attention: str,
+    past: KeysAndValues | None, tap: Tap,
 ) -> tuple[Tensor, KeysAndValues | None]:
     """[batch, token, width] -> the same. GPT-2 normalises *before* each half and adds the untouched
     input afterwards (pre-LN)."""
     normed = layer_norm(x, weights.at("ln_1"), config.layer_norm_epsilon)  # [batch, token, width]
     tap("ln_1", normed)
     attended, seen = self_attention(
-        normed, mask, weights.at("attn"), config, layer, attention, past, use_cache, tap.at("attn")
+        normed, mask, weights.at("attn"), config, layer, attention, past, tap.at("attn")
     )
     x = attended + x  # [batch, token, width]
     tap("attn.residual", x)
@@ -188,25 +181,17 @@ def block(
 
 
 def self_attention(
-    x: Tensor,
-    mask: Tensor | None,
-    weights: Weights,
-    config: Config,
-    layer: int,
-    attention: str,
-    past: KeysAndValues | None,
-    use_cache: bool,
-    tap: Tap,
+    x: Tensor, mask: Tensor | None, weights: Weights, config: Config, layer: int, attention: str,
+    past: KeysAndValues | None, tap: Tap,
 ) -> tuple[Tensor, KeysAndValues | None]:
     """Every token looks at itself and at those before. [batch, token, width] -> [batch, token, width]."""
     qkv = conv1d(x, weights.at("c_attn"))  # [batch, token, 3 × width]: one product makes all three
     tap("c_attn", qkv)
-    query, key, value = (split_heads(part, config.n_head) for part in qkv.split(x.shape[-1], dim=-1))
+    query, key, value = (split_heads(part, config.n_head) for part in qkv.chunk(3, dim=-1))
 
-    seen = None
-    if past or use_cache:
-        seen = past.then(key, value) if past else KeysAndValues.kept(key, value)
-        key, value = seen.key, seen.value  # [batch, head, key, head width]
+    seen = past.then(key, value) if past else None
+    if seen:
+        key, value = seen.key, seen.value  # [batch, head, key, head width], those in the cache first
         tap("key", key)
         tap("value", value)
 

@@ -18,8 +18,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llm_rebuild.checkpoints import NO_TAP, Checkpoint, Tap
-from llm_rebuild.models.minilm_layout import ACTIVATIONS, Config
-from llm_rebuild.models.ops import layer_norm, linear, merge_heads, split_heads
+from llm_rebuild.models.minilm_layout import Config
+from llm_rebuild.models.ops import (
+    ACTIVATIONS,
+    below,
+    gelu_new_checkpoints,
+    layer_norm,
+    linear,
+    merge_heads,
+    split_heads,
+)
 from llm_rebuild.weights import Weights
 
 BLOCK, SELF = "encoder.layer.{layer}", "encoder.layer.{layer}.attention.self"
@@ -27,6 +35,7 @@ VECTORS, WIDE, SENTENCE = "[batch, token, width]", "[batch, token, wide]", "[bat
 SCORES, HEADS = "[batch, head, query, key]", "[batch, head, query, head width]"
 EAGER, SDPA = frozenset({"eager"}), frozenset({"sdpa"})  # the fused kernel never shows its scores
 PADDED = EAGER | {"padding"}  # without padding there is no mask
+POOLER = frozenset({"pooler"})  # some files have none
 
 # Every interim tensor, in the order in which it comes to be.
 CHECKPOINTS = (
@@ -51,12 +60,13 @@ CHECKPOINTS = (
     Checkpoint(f"{BLOCK}.attention.output.residual", VECTORS, "plus the block's input", "add[0]"),
     Checkpoint(f"{BLOCK}.attention.output.LayerNorm", VECTORS, "normalised"),
     Checkpoint(f"{BLOCK}.intermediate.dense", WIDE, "widened"),
+    *gelu_new_checkpoints(f"{BLOCK}.intermediate.intermediate_act_fn", WIDE),  # where config.json asks for it
     Checkpoint(f"{BLOCK}.intermediate.intermediate_act_fn", WIDE, "bent by GELU"),
     Checkpoint(f"{BLOCK}.output.dense", VECTORS, "narrowed"),
     Checkpoint(f"{BLOCK}.output.residual", VECTORS, "plus what was widened", "add[0]"),
     Checkpoint(f"{BLOCK}.output.LayerNorm", VECTORS, "normalised: the block's output"),
-    Checkpoint("pooler.dense", SENTENCE, "from the first token"),
-    Checkpoint("pooler.activation", SENTENCE, "bent by tanh"),
+    Checkpoint("pooler.dense", SENTENCE, "from the first token", only=POOLER),
+    Checkpoint("pooler.activation", SENTENCE, "bent by tanh", only=POOLER),
     Checkpoint("sentence.masked", VECTORS, "padding set to zero", "mul[0]"),
     Checkpoint("sentence.sum", SENTENCE, "over the tokens", "sum[0]"),
     Checkpoint("sentence.count", SENTENCE, "how many tokens", "clamp[0]"),
@@ -69,7 +79,7 @@ CHECKPOINTS = (
 
 class Output(NamedTuple):
     last_hidden_state: Tensor  # [batch, token, width]
-    pooler_output: Tensor  # [batch, width]
+    pooler_output: Tensor | None  # [batch, width]; None where the file has no pooler
     sentence_embedding: Tensor  # [batch, width], of length 1
 
 
@@ -83,12 +93,14 @@ def forward(
     tap: Tap = NO_TAP,
 ) -> Output:
     """token_ids and mask [batch, token], mask 1 for a token and 0 for padding."""
+    weights = below("bert", weights)  # the prefix that files saved with a head have
     x = embed(token_ids, weights.at("embeddings"), config, tap.at("embeddings"))
     attention_mask = make_mask(mask, x, attention, tap)
     for i in range(config.num_hidden_layers):
         path = f"encoder.layer.{i}"
         x = block(x, attention_mask, weights.at(path), config, attention, tap.at(path))
-    pooled = pooler(x, weights.at("pooler"), tap.at("pooler"))
+    has_pooler = "pooler.dense.weight" in weights
+    pooled = pooler(x, weights.at("pooler"), tap.at("pooler")) if has_pooler else None
     return Output(x, pooled, sentence(x, mask, tap.at("sentence")))
 
 
@@ -188,7 +200,7 @@ def intermediate(x: Tensor, weights: Weights, config: Config, tap: Tap) -> Tenso
     """Widen to four times the width and bend. [batch, token, width] -> [batch, token, wide]."""
     wide = linear(x, weights.at("dense"))  # [batch, token, wide]
     tap("dense", wide)
-    bent = ACTIVATIONS[config.hidden_act](wide)  # [batch, token, wide]
+    bent = ACTIVATIONS[config.hidden_act](wide, tap.at("intermediate_act_fn"))  # [batch, token, wide]
     tap("intermediate_act_fn", bent)
     return bent
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-from torch.nn import functional as F
-
 from llm_rebuild.models.config import IRRELEVANT_EVERYWHERE, Reading, divides, one_of, read_config
-
-# The config says "gelu" and means the exact one, x · Φ(x) by erf; GPT-2's tanh formula is another.
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
+from llm_rebuild.models.ops import ACTIVATIONS
 
 
 @dataclass(frozen=True)
@@ -46,6 +41,21 @@ class Config:
     def positions(self) -> int:
         """The longest input, in tokens."""
         return self.max_position_embeddings
+
+    @property
+    def conditions(self) -> frozenset[str]:
+        """What this config adds to the conditions of a run: its activation."""
+        return frozenset({self.hidden_act})
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """The optional keys that this config cannot do without."""
+        return frozenset()
+
+    @property
+    def cuts_texts(self) -> bool:
+        """Whether a text that is too long is cut, as sentence encoders do, or refused."""
+        return True
 
 
 READING = Reading(
@@ -104,9 +114,16 @@ WEIGHTS = {
     f"{_BLOCK}.output.dense.bias": "[hidden_size]",
     f"{_BLOCK}.output.LayerNorm.weight": "[hidden_size]",
     f"{_BLOCK}.output.LayerNorm.bias": "[hidden_size]",
+}
+
+# Keys that are read where the file has them: a model saved without its pooler has no pooler checkpoints.
+OPTIONAL = {
     "pooler.dense.weight": "[hidden_size, hidden_size]",
     "pooler.dense.bias": "[hidden_size]",
 }
+
+# Files saved together with a head have this prefix.
+PREFIX = "bert"
 
 # Keys that a file may hold and the rebuild does not read, each with the reason.
 UNUSED = {"embeddings.position_ids": "the numbers 0 to 511 in order, which arange makes as well"}

@@ -6,9 +6,14 @@ activation, how weights lie in the file) is spelled out in each model's own file
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from llm_rebuild.checkpoints import Checkpoint, Tap
 from llm_rebuild.weights import Weights
 
 
@@ -34,3 +39,63 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 def merge_heads(x: Tensor) -> Tensor:
     """[batch, head, token, head width] -> [batch, token, width]."""
     return x.transpose(1, 2).flatten(start_dim=2)
+
+
+def below(prefix: str, weights: Weights) -> Weights:
+    """The weights under `prefix` where the file's keys have it, and otherwise as they are.
+
+    A model saved together with a head has a prefix (`transformer.h.0.…`) that the same model saved alone
+    has not (`h.0.…`). Checkpoints are named without it.
+    """
+    return weights.at(prefix) if any(key.startswith(f"{prefix}.") for key in weights) else weights
+
+
+# ---------------------------------------------------------------------- activations, by config.json's name
+
+
+def gelu_new(x: Tensor, tap: Tap) -> Tensor:
+    """x · Φ(x), with Φ approximated by tanh: GPT-2's formula, step by step as it was first written down.
+
+    x [...] -> [...]. torch has it in one kernel (`gelu_pytorch_tanh`), which rounds differently.
+    """
+    half = 0.5 * x
+    tap("half", half)
+    cube = torch.pow(x, 3.0)
+    tap("cube", cube)
+    small_cube = 0.044715 * cube
+    tap("small_cube", small_cube)
+    steeper = x + small_cube
+    tap("steeper", steeper)
+    scaled = math.sqrt(2.0 / math.pi) * steeper
+    tap("scaled", scaled)
+    tanh = torch.tanh(scaled)
+    tap("tanh", tanh)
+    gate = 1.0 + tanh  # 0 where x is far below zero, 2 where it is far above
+    tap("gate", gate)
+    return half * gate
+
+
+def gelu_new_checkpoints(path: str, shape: str) -> tuple[Checkpoint, ...]:
+    """The steps inside `gelu_new`, for a model whose activation lives at `path`."""
+    steps = (
+        ("half", "0.5 x", "mul[0]"),
+        ("cube", "x³", "pow[0]"),
+        ("small_cube", "0.044715 x³", "mul[1]"),
+        ("steeper", "x + 0.044715 x³", "add[0]"),
+        ("scaled", "times √(2/π)", "mul[2]"),
+        ("tanh", "between -1 and 1", "tanh[0]"),
+        ("gate", "between 0 and 2", "add[1]"),
+    )
+    only = frozenset({"gelu_new"})
+    return tuple(Checkpoint(f"{path}.{name}", shape, meaning, op, only) for name, meaning, op in steps)
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor, Tap], Tensor]] = {
+    "gelu": lambda x, tap: F.gelu(x),  # exact, by the error function
+    "gelu_new": gelu_new,
+    "gelu_pytorch_tanh": lambda x, tap: F.gelu(x, approximate="tanh"),
+    "relu": lambda x, tap: F.relu(x),
+    "silu": lambda x, tap: F.silu(x),
+    "swish": lambda x, tap: F.silu(x),  # silu's other name
+    "tanh": lambda x, tap: torch.tanh(x),
+}

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from llm_rebuild.checkpoints import Recorder
+from llm_rebuild.checkpoints import NO_TAP, Recorder, Tap
 from llm_rebuild.errors import InputError
 from llm_rebuild.inputs import Inputs
 from llm_rebuild.local_copy import LocalCopy
@@ -37,6 +38,8 @@ def verify(
     *,
     token_ids: Sequence[Sequence[int]] | None = None,
     attention: str = "eager",
+    decoder_ids: Sequence[Sequence[int]] | None = None,
+    use_cache: bool = False,
     coverage: bool = True,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Report:
@@ -46,34 +49,46 @@ def verify(
     Raises InputError for input that cannot be used.
     """
     copy = open_copy(model)
-    inputs = read_inputs(copy, texts, token_ids)
-    truth = capture_inputs(copy, inputs, attention)
+    inputs = read_inputs(copy, texts, token_ids, decoder_ids)
+    truth = capture_inputs(copy, inputs, attention, use_cache)
     progress("official")
-    rebuilt = rebuild_run(copy, inputs, attention)
+    rebuilt = rebuild_run(copy, inputs, attention, use_cache)
     progress("rebuild")
     report = judge(rebuilt, truth)
     progress("compare")
     if coverage:
-        measured = coverage_of.measure(Official(copy.folder, attention), inputs, truth.tensors)
+        measured = coverage_of.measure(Official(copy.folder, attention), inputs, truth.tensors, use_cache)
         report = replace(report, coverage=measured)
     progress("coverage")
     return report
 
 
-def rebuild_run(copy: LocalCopy, inputs: Inputs, attention: str) -> dict[str, Tensor]:
-    """One forward pass of the rebuild. It gets ids, mask, config and the weight file, nothing else."""
-    rebuild = rebuild_for(copy.config)
+def rebuild_run(
+    copy: LocalCopy, inputs: Inputs, attention: str, use_cache: bool = False
+) -> dict[str, Tensor]:
+    """One forward pass of the rebuild. It gets ids, masks, config and the weight file, nothing else."""
     recorder = Recorder()
+    run_rebuild(copy, inputs, attention, recorder.tap(), use_cache=use_cache)
+    return recorder.tensors
+
+
+def run_rebuild(copy: LocalCopy, inputs: Inputs, attention: str, tap: Tap = NO_TAP, **decoding: Any) -> Any:
+    """The rebuild's answer. `decoding` is `use_cache` and `cache`, for models that know them."""
+    rebuild = rebuild_for(copy.config)
+    if inputs.decoder_ids is not None:
+        decoding |= {"decoder_ids": inputs.decoder_ids, "decoder_mask": inputs.decoder_mask}
+    elif rebuild.module.__name__.endswith("minilm"):
+        decoding = {}
     with torch.no_grad():
-        rebuild.module.forward(
+        return rebuild.module.forward(
             inputs.token_ids,
             inputs.mask,
             copy.weights(),
             rebuild.config,
             attention=attention,
-            tap=recorder.tap(),
+            tap=tap,
+            **decoding,
         )
-    return recorder.tensors
 
 
 def judge(rebuilt: Mapping[str, Tensor], truth: Capture) -> Report:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,9 @@ class Capture(Mapping[str, Interim]):
         }
         tensors = {f"checkpoint/{name}": tensor.contiguous() for name, tensor in self.tensors.items()}
         tensors |= {"inputs/token_ids": self.inputs.token_ids, "inputs/mask": self.inputs.mask}
+        if self.inputs.decoder_ids is not None and self.inputs.decoder_mask is not None:
+            tensors["inputs/decoder_ids"] = self.inputs.decoder_ids
+            tensors["inputs/decoder_mask"] = self.inputs.decoder_mask
         try:
             save_file(tensors, beside, metadata={"llm_rebuild": json.dumps(about)})
             beside.replace(file)
@@ -116,6 +119,8 @@ class Capture(Mapping[str, Interim]):
                 tuple(about["texts"]),
                 tuple(tuple(row) for row in about["tokens"]),
                 tuple(about["truncated"]),
+                stored.get("inputs/decoder_ids"),
+                stored.get("inputs/decoder_mask"),
             )
             tensors = {name: stored[f"checkpoint/{name}"] for name in about["order"]}
             return cls(about["model"], about["attention"], inputs, about["environment"], tensors)
@@ -129,6 +134,8 @@ def capture(
     *,
     token_ids: Sequence[Sequence[int]] | None = None,
     attention: str = "eager",
+    decoder_ids: Sequence[Sequence[int]] | None = None,
+    use_cache: bool = False,
 ) -> Capture:
     """Run the official model once and keep a copy of every checkpoint.
 
@@ -136,9 +143,11 @@ def capture(
     texts      One text or several; several make one padded batch.
     token_ids  Ids instead of texts, for a folder without a tokenizer.
     attention  `eager` or `sdpa`. With `sdpa` scores and probabilities do not exist.
+    decoder_ids  What the decoder reads, for T5. If None, the start token and then the text itself.
+    use_cache  Keep keys and values for a next step, as generation does. It changes their bits.
     """
     copy = open_copy(model)
-    return capture_inputs(copy, read_inputs(copy, texts, token_ids), attention)
+    return capture_inputs(copy, read_inputs(copy, texts, token_ids, decoder_ids), attention, use_cache)
 
 
 def open_copy(model: str | Path | LocalCopy) -> LocalCopy:
@@ -150,23 +159,51 @@ def read_inputs(
     copy: LocalCopy,
     texts: str | Sequence[str] | None = None,
     token_ids: Sequence[Sequence[int]] | None = None,
+    decoder_ids: Sequence[Sequence[int]] | None = None,
+    side: str = "right",
 ) -> Inputs:
-    """Texts or ids as one padded batch that fits the model."""
+    """Texts or ids as one padded batch that fits the model. `side` is where the padding goes."""
     config = rebuild_for(copy.config).config
     if token_ids is not None:
-        return Inputs.from_token_ids(token_ids, config.vocab_size, config.positions)
-    texts = [texts] if isinstance(texts, str) else list(texts or ())
-    return Inputs.from_texts(copy.tokenizer(), texts, config.positions)
+        inputs = Inputs.from_token_ids(token_ids, config.vocab_size, config.positions, side)
+    else:
+        texts = [texts] if isinstance(texts, str) else list(texts or ())
+        inputs = Inputs.from_texts(copy.tokenizer(), texts, config.positions, side, cut=config.cuts_texts)
+    start = getattr(config, "decoder_start_token_id", None)
+    if start is not None:
+        return inputs.with_decoder(decoder_ids, start, config.vocab_size)
+    if decoder_ids is not None:
+        raise InputError(f"{copy.name} has no decoder beside its encoder; leave the decoder ids out")
+    return inputs
 
 
-def capture_inputs(copy: LocalCopy, inputs: Inputs, attention: str = "eager") -> Capture:
+def capture_inputs(
+    copy: LocalCopy, inputs: Inputs, attention: str = "eager", use_cache: bool = False
+) -> Capture:
     """The same, from inputs that are ready."""
-    rebuild = rebuild_for(copy.config)
-    rebuild.check(copy.weights())
     official = Official(copy.folder, attention)
+    holding = {"start", "cache"} if use_cache else {"start"}
+    return watch(official, copy, inputs, lambda i: official.run(i, use_cache), holding)
+
+
+def watch(
+    official: Official,
+    copy: LocalCopy,
+    inputs: Inputs,
+    run: Callable[[Inputs], Any],
+    holding: set[str],
+) -> Capture:
+    """Run an official model that is loaded already, and keep every checkpoint.
+
+    run      How to run it: `official.run` or `official.step`.
+    holding  Conditions of this run that the inputs do not tell: `cache` where keys and values are
+             kept, `start` where none were kept before.
+    """
+    rebuild, attention = rebuild_for(copy.config), official.attention
+    rebuild.check(copy.weights())
     tensors: dict[str, Tensor] = {}
-    wanted = rebuild.checkpoints(conditions(attention, inputs))
-    official.watch(wanted, inputs, tensors.__setitem__)
+    wanted = rebuild.checkpoints(conditions(attention, inputs) | rebuild.conditions(copy.weights()) | holding)
+    official.watch(wanted, inputs, tensors.__setitem__, run)
     missing = [c.name for c in wanted if c.name not in tensors]
     if missing:  # the official code has changed under us: never a skip
         raise RuntimeError(f"the official model never computed {', '.join(missing)}")
@@ -175,8 +212,16 @@ def capture_inputs(copy: LocalCopy, inputs: Inputs, attention: str = "eager") ->
 
 
 def conditions(attention: str, inputs: Inputs) -> set[str]:
-    """What holds in this run, for the list of checkpoints."""
-    return {attention, "padding"} if inputs.padded else {attention}
+    """What holds in this run, for the list of checkpoints: `eager` or `sdpa`; `padding` and
+    `decoder padding` where a row is shorter than the longest; `many` where the decoder reads several
+    tokens at once."""
+    holding = {attention, "padding"} if inputs.padded else {attention}
+    if inputs.decoder_ids is not None and inputs.decoder_mask is not None:
+        if not bool(inputs.decoder_mask.all()):
+            holding.add("decoder padding")
+        if inputs.decoder_ids.shape[1] > 1:
+            holding.add("many")
+    return holding
 
 
 def describe(copy: LocalCopy) -> dict[str, Any]:

@@ -72,12 +72,14 @@ class Coverage:
         }
 
 
-def measure(official: Official, inputs: Inputs, checkpoints: Mapping[str, Tensor]) -> Coverage:
+def measure(
+    official: Official, inputs: Inputs, checkpoints: Mapping[str, Tensor], use_cache: bool = False
+) -> Coverage:
     """Run the official model once more under the dispatcher's eyes."""
     known = {digest(tensor) for tensor in checkpoints.values()}
     trace = _Trace(known)
     with trace:
-        official.run(inputs)
+        official.run(inputs, use_cache)
     return trace.coverage
 
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from llm_rebuild.checkpoints import Checkpoint
+from llm_rebuild.checkpoints import Checkpoint, join
 from llm_rebuild.errors import InputError
 from llm_rebuild.inputs import Inputs
 
@@ -39,6 +39,15 @@ class Sentence(nn.Module):
         return nn.functional.normalize(mean, p=2, dim=1)
 
 
+# model_type -> the official class with its answer on top, and the path at which it holds the model proper.
+# Checkpoints are named without that path, as the weight files on the hub are.
+_CLASSES = {
+    "bert": ("AutoModel", ""),
+    "gpt2": ("AutoModelForCausalLM", "transformer"),
+    "t5": ("AutoModelForSeq2SeqLM", ""),
+}
+
+
 class Official:
     """An official model from a local folder, ready to be run and watched."""
 
@@ -47,27 +56,80 @@ class Official:
             raise InputError(f"attention {attention!r} is not one of {', '.join(ATTENTIONS)}")
         self.attention = attention
         self.model = _load(folder, attention)
-        self.sentence = Sentence() if self.model.config.model_type == "bert" else None
+        self.family: str = self.model.config.model_type
+        self.sentence = Sentence() if self.family == "bert" else None
+        self._past: dict[str, Any] = {}
 
-    def run(self, inputs: Inputs) -> dict[str, Tensor]:
-        """One forward pass. The answers by name, as copies."""
+    def run(self, inputs: Inputs, use_cache: bool = False) -> dict[str, Tensor]:
+        """One forward pass. The answers by name, as copies.
+
+        With `use_cache` it remembers keys and values for `step`.
+        """
+        self._past = {}
+        arguments: dict[str, Any] = {"input_ids": inputs.token_ids, "attention_mask": inputs.mask}
+        if self.family != "bert":
+            arguments["use_cache"] = use_cache
+        if inputs.decoder_ids is not None:
+            arguments |= {
+                "decoder_input_ids": inputs.decoder_ids,
+                "decoder_attention_mask": inputs.decoder_mask,
+            }
+        return self._call(inputs, arguments)
+
+    def step(self, inputs: Inputs) -> dict[str, Tensor]:
+        """One more pass after `run(…, use_cache=True)` or another `step`.
+
+        The ids in `inputs` are new ones (of the decoder where there is one); the mask counts all tokens so
+        far.
+        """
+        arguments: dict[str, Any] = {"attention_mask": inputs.mask, "use_cache": True, **self._past}
+        if inputs.decoder_ids is not None:
+            arguments |= {
+                "decoder_input_ids": inputs.decoder_ids,
+                "decoder_attention_mask": inputs.decoder_mask,
+            }
+        else:
+            arguments["input_ids"] = inputs.token_ids
+        return self._call(inputs, arguments)
+
+    def _call(self, inputs: Inputs, arguments: dict[str, Any]) -> dict[str, Tensor]:
         with torch.no_grad():
-            output = self.model(input_ids=inputs.token_ids, attention_mask=inputs.mask)
-            answers = {"last_hidden_state": output.last_hidden_state, "pooler_output": output.pooler_output}
+            output = self.model(**arguments)
+            answers = {
+                name: output[name]
+                for name in ("logits", "last_hidden_state", "pooler_output", "encoder_last_hidden_state")
+                if output.get(name) is not None
+            }
             if self.sentence is not None:
                 answers["sentence_embedding"] = self.sentence(output.last_hidden_state, inputs.mask)
+        if arguments.get("use_cache"):
+            self._past = {"past_key_values": output.past_key_values}
+            if "encoder_last_hidden_state" in answers:
+                self._past["encoder_outputs"] = (output.encoder_last_hidden_state,)
         return {name: answer.clone() for name, answer in answers.items()}
 
     def parts(self) -> Iterator[tuple[str, nn.Module]]:
-        """Every module by its path."""
-        yield from self.model.named_modules()
+        """Every module by the path that checkpoints have."""
+        body = _CLASSES[self.family][1]
+        for path, part in self.model.named_modules():
+            if path == body or not body:
+                yield path.removeprefix(body), part
+            elif path:  # of a model with a body inside, the outermost module computes nothing by itself
+                yield path.removeprefix(f"{body}."), part
         if self.sentence is not None:
             yield "sentence", self.sentence
 
     def watch(
-        self, checkpoints: list[Checkpoint], inputs: Inputs, keep: Callable[[str, Tensor], None]
+        self,
+        checkpoints: list[Checkpoint],
+        inputs: Inputs,
+        keep: Callable[[str, Tensor], None],
+        run: Callable[[Inputs], dict[str, Tensor]] | None = None,
     ) -> dict[str, Tensor]:
-        """One forward pass that hands a copy of every checkpoint to `keep`, as it comes to be."""
+        """One forward pass that hands a copy of every checkpoint to `keep`, as it comes to be.
+
+        run  How to run: `self.run` if not given.
+        """
         wanted: dict[tuple[str, str], list[str]] = {}
         for checkpoint in checkpoints:
             wanted.setdefault(_place(checkpoint), []).append(checkpoint.name)
@@ -78,14 +140,14 @@ class Official:
                 keep(name, tensor.detach().clone())
 
         with Watcher(dict(self.parts()), found, {event for _, event in wanted}):
-            return self.run(inputs)
+            return (run or self.run)(inputs)
 
 
 class Watcher(TorchFunctionMode):
     """Reports `(module path, event, value)` while the official model runs.
 
-    The events are `returned` (the module's output), `matmul[0]` (the first product inside the module, not
-    counting its parts') and `into softmax[0]` (what that operation was given first).
+    The events are `given` and `returned` (the module's input and output), `matmul[0]` (the first product
+    inside the module, not counting its parts') and `into softmax[0]` (what that operation was given first).
     """
 
     def __init__(
@@ -114,6 +176,8 @@ class Watcher(TorchFunctionMode):
     def _entering(self, path: str) -> Callable[..., None]:
         def hook(module: nn.Module, arguments: Any) -> None:
             self._inside.append(path)
+            if arguments:
+                self._report(path, "given", arguments[0])
 
         return hook
 
@@ -147,6 +211,11 @@ _SPELLINGS: dict[str, tuple[Any, ...]] = {
     "matmul": (torch.matmul, Tensor.matmul, Tensor.__matmul__),
     "softmax": (torch.softmax, Tensor.softmax, nn.functional.softmax),
     "sdpa": (nn.functional.scaled_dot_product_attention,),
+    "pow": (torch.pow, Tensor.pow, Tensor.__pow__),
+    "tanh": (torch.tanh, Tensor.tanh),
+    "mean": (torch.mean, Tensor.mean),
+    "rsqrt": (torch.rsqrt, Tensor.rsqrt),
+    "cat": (torch.cat,),
     "sum": (torch.sum, Tensor.sum),
     "clamp": (torch.clamp, Tensor.clamp),
     "where": (torch.where, Tensor.where),
@@ -156,20 +225,27 @@ _OPERATIONS = {function: name for name, spellings in _SPELLINGS.items() for func
 
 def _place(checkpoint: Checkpoint) -> tuple[str, str]:
     """Where to look for a checkpoint: the module's path and the event."""
-    if checkpoint.source == "output":  # the official module of this very name
+    source = checkpoint.source
+    if source == "output":  # the official module of this very name
         return checkpoint.name, "returned"
     parent, _, _ = checkpoint.name.rpartition(".")
-    return parent, checkpoint.source
+    path, colon, event = source.partition(": ")
+    if not colon:
+        path, event = parent, source
+    if event.startswith("into ") and "[" not in event:  # what a part was given
+        return join(path, event.removeprefix("into ")), "given"
+    return path, event
 
 
 def _load(folder: Path, attention: str) -> Any:
     """The official model in evaluation mode, from files alone."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     with _quiet():
-        from transformers import AutoModel
+        import transformers
 
-        model = AutoModel.from_pretrained(
-            folder, attn_implementation=attention, dtype=torch.float32, local_files_only=True
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        model = getattr(transformers, _CLASSES[config.model_type][0]).from_pretrained(
+            folder, config=config, attn_implementation=attention, dtype=torch.float32, local_files_only=True
         )
     return model.eval()
 
