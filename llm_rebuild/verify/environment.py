@@ -9,6 +9,7 @@ from importlib import metadata
 import torch
 
 from llm_rebuild import __version__
+from llm_rebuild.local_copy import LocalCopy
 
 
 def environment() -> dict[str, str | int]:
@@ -23,3 +24,16 @@ def environment() -> dict[str, str | int]:
         "threads": torch.get_num_threads(),
         "dtype": "float32",
     }
+
+
+def made_with(copy: LocalCopy) -> str:
+    """What a page's numbers rest on, in three lines: the files and the libraries. No machine's name."""
+    weights = copy.weights_file.name
+    return "\n".join(
+        (
+            f"{copy.name}, revision {copy.revision or 'unknown'}",
+            f"{weights}, sha256 {copy.sha256[weights]}",
+            f"torch {torch.__version__.partition('+')[0]}, transformers {metadata.version('transformers')}, "
+            f"llm_rebuild {__version__}",
+        )
+    )
