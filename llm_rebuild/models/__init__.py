@@ -51,13 +51,16 @@ class Rebuild:
 
     def check(self, weights: Weights) -> None:
         """Refuse weights that do not fit the config. Raises InputError."""
+        for stack, blocks in self.config.depth.items():
+            if blocks > len(weights):  # before a list of that many keys is made
+                raise InputError(f"config.json: {blocks} blocks in {stack}, more than the weight file has keys")
         self.renamed(weights).check(self.shapes(weights), self.layout.UNUSED)
 
 
 def rebuild_for(config: Mapping[str, Any]) -> Rebuild:
     """The rebuild that a config.json asks for. Raises InputError for other architectures."""
     model_type = config.get("model_type")
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         known = ", ".join(FAMILIES)
         raise InputError(f"config.json: model_type is {model_type!r}; there is a rebuild for {known}")
     name = FAMILIES[model_type]

@@ -9,6 +9,7 @@ cannot ask for something and silently not get it. A test walks the official clas
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -86,6 +87,8 @@ def _checked(name: str, value: Any, kind: Any) -> Any:
     if value is None and type(None) in kinds:
         return None
     if float in kinds and type(value) in (int, float):
+        if not 0 <= value <= sys.float_info.max:  # never true of NaN
+            raise InputError(f"config.json: {name} is {value!r}, expected a finite number from 0")
         return float(value)
     lowest = 0 if name.endswith("_token_id") else 1
     if int in kinds and type(value) is int and value < lowest:

@@ -181,6 +181,7 @@ def capture_inputs(
     copy: LocalCopy, inputs: Inputs, attention: str = "eager", use_cache: bool = False
 ) -> Capture:
     """The same, from inputs that are ready."""
+    rebuild_for(copy.config).check(copy.weights())  # before the official model makes room for its sizes
     official = Official(copy.folder, attention)
     holding = {"start", "cache"} if use_cache else {"start"}
     return watch(official, copy, inputs, lambda i: official.run(i, use_cache), holding)
