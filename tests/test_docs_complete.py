@@ -35,9 +35,9 @@ def page_address(page: str) -> str:
 
 
 def blocks_of_html(html: str) -> tuple[list[str], list[str]]:
-    """The blocks of Python in a page of the site, and those of no language at all."""
+    """The blocks of Python in a page of the site, and those of plain text or of no language."""
     soup = BeautifulSoup(html, "html.parser")
-    python, unnamed = [], []
+    python, plain = [], []
     for block in soup.find_all("pre"):
         if block.find_parent(class_="linenodiv"):
             continue
@@ -50,26 +50,31 @@ def blocks_of_html(html: str) -> tuple[list[str], list[str]]:
             classes |= {name.lower() for name in around.get("class") or []}
         if classes & PYTHON_CLASSES:
             python.append(text)
-        elif not any(name.startswith("language-") or name == "mermaid" for name in classes):
-            unnamed.append(text)
-    return python, unnamed
+        elif not any(
+            name.startswith("language-") or name == "mermaid" for name in classes - {"language-text"}
+        ):
+            plain.append(text)
+    return python, plain
 
 
 def rendered_blocks(site: Path, docs: Path) -> tuple[Blocks, list[str], int]:
-    """The Python that the site shows, what in it has no language, and how many blocks its notebooks have."""
+    """The Python that the site shows, what in it is code and no fence, and how many blocks its notebooks have."""
     pages = {page_address(path.relative_to(docs).as_posix()): path for path in docs.rglob("*.md")}
     executed = {page_address(path.relative_to(docs).as_posix()) for path in docs.rglob("*.ipynb")}
     rendered: Blocks = Counter()
     unnamed, in_notebooks = [], 0
     for file in sorted(site.rglob("*.html")):
         address = file.relative_to(site).as_posix()
-        python, others = blocks_of_html(file.read_text(encoding="utf-8"))
+        python, plain = blocks_of_html(file.read_text(encoding="utf-8"))
         if address in executed and address not in pages:
             in_notebooks += len(python)
             continue
-        page = pages[address].relative_to(docs).as_posix() if address in pages else address
+        page, fenced = address, Counter[str]()
+        if address in pages:
+            page = pages[address].relative_to(docs).as_posix()
+            fenced.update(fences.dedent(fence.code) for fence in fences.read_page(pages[address]).fences)
         rendered.update((page, code) for code in python)
-        unnamed += [f"{page}: {code.splitlines()[0] if code else ''}" for code in others]
+        unnamed += [f"{page}: {code.splitlines()[0] if code else ''}" for code in Counter(plain) - fenced]
     return rendered, unnamed, in_notebooks
 
 
@@ -126,7 +131,7 @@ def test_every_block_of_the_site_was_run(built_site: Path, capsys: pytest.Captur
         )
     assert not named(escaped), "on the site, and not run"
     assert not named(unseen), "run, and not on the site: hide it in a comment, or show it"
-    assert not unnamed, "code without a language on the site"
+    assert not unnamed, "code on the site that is no fence"
 
 
 def test_the_build_runs_the_notebooks_it_shows_and_stops_at_an_error() -> None:

@@ -362,7 +362,7 @@ def include(line: str, page: Path) -> list[str]:
     try:
         return list(reader.parse_snippets([line]))
     except SnippetMissingError as reason:
-        raise ValueError(f"{page.name}: {reason}; paths begin at the project's root") from None
+        raise ValueError(f"{reason}; paths begin at the project's root") from None
 
 
 @functools.cache

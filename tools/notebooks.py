@@ -170,7 +170,10 @@ def _shown(fence: Fence) -> list[str]:
 
 def _included(line: str, chapter: Path) -> list[str]:
     """What an include brings: a figure as an image that the notebook carries, anything else as it is."""
-    text = "\n".join(fences.include(line.strip(), chapter)).strip()
+    try:
+        text = "\n".join(fences.include(line.strip(), chapter)).strip()
+    except ValueError as reason:
+        raise ValueError(f"{chapter.name}: {reason}") from None
     if not text.startswith(("<svg", "<?xml")):
         return text.splitlines()
     title = re.search(r"<title[^>]*>(.*?)</title>", text, re.S)
