@@ -266,15 +266,12 @@ def fetch(url: str, target: Path, pin: Pin, report: Callable[[int], object]) -> 
     most, last_byte = 0, time.monotonic()
     while True:
         start = target.stat().st_size if target.exists() else 0
-        if start >= limit_of(pin):  # full, and yet not right, or it would not be fetched
-            target.unlink()
-            start = 0
         try:
             stream = get_session().stream(
                 "GET", url, headers=headers(start), timeout=READ_TIMEOUT, follow_redirects=True
             )
             with target.open("ab") as file, stream as answer:
-                if answer.status_code == 416:  # the hub's file ends before what is there: all anew
+                if answer.status_code == 416:  # as many bytes are here as it has, but not the right ones
                     file.truncate(0)
                 hf_raise_for_status(answer)
                 if answer.status_code != 206:  # the whole file comes, whatever was asked for
