@@ -64,3 +64,15 @@ def test_the_mathematics_fonts_are_all_there(built_site: Path) -> None:
     assert len(fonts) >= 20
     assert all(font.endswith(".woff2") and (katex / font).is_file() for font in fonts)
     assert (katex / "LICENSE.txt").is_file()
+
+
+def test_no_word_vanishes_from_a_drawing(built_site: Path) -> None:
+    """Markdown inside an SVG becomes HTML inside an SVG, which no browser shows."""
+    html = ["abbr", "a", "em", "strong", "code", "p", "br", "sup", "sub"]
+    vanished = [
+        f"{page.relative_to(built_site)}: {element}"
+        for page in sorted(Path(built_site).rglob("*.html"))
+        for drawing in BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser").select("figure svg")
+        for element in drawing.find_all(html)
+    ]
+    assert vanished == [], 'write <div markdown="0"> around the drawing (docs/contributing)'
