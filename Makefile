@@ -5,12 +5,14 @@ SERVE  ?= 1
 PORT   ?= 8000
 BIN    := $(VENV)/bin
 
-.PHONY: help course test setup models verify site serve lint bench clean
+export NO_MKDOCS_2_WARNING = 1
+
+.PHONY: help course test setup models verify site serve lint bench figures clean
 
 help: ## what each target does
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-course: models verify site ## set up, get the models, verify, build the site and serve it (SERVE=0: do not serve)
+course: models verify site ## set up, get the models, verify, build the site, serve it (SERVE=0: do not serve)
 ifneq ($(SERVE),0)
 	$(MAKE) serve
 endif
@@ -22,8 +24,35 @@ setup: $(BIN)/.ready ## make .venv with everything in it
 
 $(BIN)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
+
+models: setup ## bring the models to this disk, or say which miniature stands in
+	$(BIN)/llm-rebuild map minilm > /dev/null
+
+verify: models ## compare every checkpoint of the rebuilds with the official models
+	$(BIN)/llm-rebuild verify minilm --exact
+	$(BIN)/llm-rebuild verify minilm --exact --attention sdpa --text "Open-source LLMs rock." --text "They do." | tail -1
+
+site: setup ## build the site into site/
+	$(BIN)/python -m tools.notebooks
+	$(BIN)/python -m mkdocs build --strict --quiet
+
+serve: ## serve the built site on 127.0.0.1:$(PORT)
+	@echo "The course is at http://127.0.0.1:$(PORT) (stop with Ctrl+C)"
+	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory site
+
+lint: setup ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup ## speed and memory against the official models, as ratios
+	$(BIN)/python -m benchmarks.minilm_speed
+
+figures: setup ## draw the figures and write the reference pages again
+	$(BIN)/python -m tools.figures
+	$(BIN)/python -m tools.reference
 
 clean: ## remove what was built (the models stay in their store)
 	rm -rf $(VENV) site docs/notebooks build dist

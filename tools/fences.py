@@ -54,6 +54,8 @@ SHOWN_COMMANDS = {
     "jupyter": "it waits for a browser",
     "mkdocs": "it serves until it is stopped",
     "python -m mkdocs": "it serves until it is stopped",
+    "python -m http.server": "it serves until it is stopped",
+    "python -m tools.notebooks": "it writes into the project",
     "pytest": "it runs this page",
     "python -m pytest": "it runs this page",
     "llm-rebuild download": "it needs the network, which is closed to the pages under test",

@@ -1,0 +1,85 @@
+"""The reference pages of checkpoints, written from the models' own lists.
+
+python -m tools.reference            # writes docs/reference/checkpoints-*.md
+python -m tools.reference --check    # exit 1 if a page is not what would be written now
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from llm_rebuild.checkpoints import Checkpoint
+
+PAGES = Path(__file__).parent.parent / "docs" / "reference"
+# name of the model -> the module of its rebuild, its title, and how many blocks the official model has
+MODELS = {
+    "minilm": ("minilm", "MiniLM", 6),
+    "gpt2": ("gpt2", "GPT-2", 12),
+    "t5-small": ("t5", "T5-small", 6),
+}
+
+HEAD = """# Checkpoints of {title}
+
+Every interim tensor of the {title} rebuild, in the order in which it is computed. `N` is the number of a block, from 0.
+A name here is the name in the weight file, in `capture[...]`, in a report and in this page's address:
+`#{example}` leads to its row.
+
+| checkpoint | shape | what it holds | where the official model shows it |
+|---|---|---|---|
+"""
+
+
+def page(name: str) -> str:
+    """One model's page, as Markdown."""
+    module, title, depth = MODELS[name]
+    checkpoints: tuple[Checkpoint, ...] = importlib.import_module(f"llm_rebuild.models.{module}").CHECKPOINTS
+    rows, seen = [], set()
+    for c in checkpoints:
+        anchors = ""
+        if c.name not in seen:  # a name with two sources, one an attention, has two rows and one address
+            blocks = range(depth if "{layer}" in c.name else 1)
+            anchors = "".join(f'<span id="{c.name.replace("{layer}", str(i))}"></span>' for i in blocks)
+            seen.add(c.name)
+        rows.append(
+            f"| {anchors}`{c.name.replace('{layer}', 'N')}` | `{c.shape}` | {c.meaning} | {_source(c)} |"
+        )
+    example = checkpoints[-1].name.replace("{layer}", "0")
+    closing = "\n\nThis page is written by `python -m tools.reference`.\n"
+    return HEAD.format(title=title, example=example) + "\n".join(rows) + closing
+
+
+def _source(c: Checkpoint) -> str:
+    if c.source == "output":
+        words = "output of the module"
+    else:
+        words = f"`{c.source}`"
+    only = ", ".join(sorted(c.only))
+    return f"{words} (only: {only})" if only else words
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--check", action="store_true", help="compare with the committed pages, write nothing"
+    )
+    check = parser.parse_args().check
+    stale = []
+    for name in MODELS:
+        file, text = PAGES / f"checkpoints-{name}.md", page(name)
+        if check and (not file.is_file() or file.read_text(encoding="utf-8") != text):
+            stale.append(file.name)
+        elif not check:
+            file.write_text(text, encoding="utf-8")
+    if stale:
+        print(
+            f"not what would be written now: {', '.join(stale)}; run `python -m tools.reference`",
+            file=sys.stderr,
+        )
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
