@@ -20,7 +20,7 @@ from tools.fences import PYTHON
 PROJECT = Path(__file__).resolve().parents[1]
 DOCS = PROJECT / "docs"
 PYTHON_NAMES = {*fences.PYTHON_NAMES, "ipython", "ipython3", "pycon", "sage", "pyi"}
-PYTHON_CLASSES = {f"language-{name}" for name in PYTHON_NAMES}
+PYTHON_CLASSES = {f"{prefix}-{name}" for name in PYTHON_NAMES for prefix in ("language", "hl")}
 
 Blocks = Counter[tuple[str, str]]
 """How often a page (its path in docs/) has a block of Python (its code)."""
@@ -158,19 +158,21 @@ def test_a_rendered_block_that_nothing_runs_is_named(tmp_path: Path) -> None:
     """The check itself: a small site with the fixture's kinds of fence, of which one is taken from the tests."""
     docs = tmp_path / "docs"
     docs.mkdir()
-    settings = mkdocs_settings()
-    extensions = [
-        extension
-        for extension in settings["markdown_extensions"]  # type: ignore[attr-defined]
-        if not (isinstance(extension, dict) and "pymdownx.snippets" in extension)
-    ]
+    extensions = mkdocs_settings()["markdown_extensions"]
+    assert isinstance(extensions, list)
+    highlight = next(
+        entry for entry in extensions if isinstance(entry, dict) and "pymdownx.highlight" in entry
+    )
+    boxes = ["admonition", "attr_list", "md_in_html", "pymdownx.details", "pymdownx.superfences"]
+    includes = {"pymdownx.snippets": {"base_path": ["."]}}
+    tabs = {"pymdownx.tabbed": {"alternate_style": True}}
     (tmp_path / "mkdocs.yml").write_text(
         yaml.safe_dump(
             {
                 "site_name": "x",
                 "theme": {"name": "material", "font": False},
                 "plugins": [],
-                "markdown_extensions": [*extensions, {"pymdownx.snippets": {"base_path": ["."]}}],
+                "markdown_extensions": [*boxes, highlight, includes, tabs],
             }
         )
     )
