@@ -1,0 +1,1 @@
+"""Programs that make and measure what the package ships; not part of the package."""
