@@ -298,6 +298,18 @@ def test_a_hub_that_never_replies_is_given_up_in_time_and_not_asked_again(
         assert time.monotonic() - begun < 1
 
 
+def test_a_hub_that_falls_silent_in_the_middle_of_a_file_is_given_up(
+    hub: HubStandIn, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "READ_TIMEOUT", 0.5)
+    monkeypatch.setattr(fetching, "STALL", 0.0)
+    hub.hold.clear()
+    begun = time.monotonic()
+    refused(lambda: local_copy.download("gpt2"), "the hub stopped at config.json", "kept for a later try")
+    assert time.monotonic() - begun < 10
+    assert (store / ".staging" / "gpt2" / "config.json").stat().st_size > 0
+
+
 def test_a_host_whose_name_is_looked_up_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching, "FIRST_ANSWER", 0.3)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(2))
