@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.exceptions import TyperException
 
 from llm_rebuild import __version__
 from llm_rebuild.errors import InputError
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="llm-rebuild",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -66,11 +67,13 @@ Strict = Annotated[bool, typer.Option("--strict", help="Never fall back to a min
 
 @app.callback(invoke_without_command=True)
 def root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> None:
     if version:
         typer.echo(f"llm-rebuild {__version__}")
-        raise typer.Exit
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command()
@@ -117,6 +120,7 @@ def capture(
     """Part 3: run the official model once and keep every checkpoint in a safetensors file."""
     _attention(attention)
     inputs = _inputs(text, texts, token_ids)
+    _writable("--out", out)
     from llm_rebuild import local_copy, verify
 
     with steps("the official model runs", 1) as done:
@@ -146,7 +150,7 @@ def verify(
     """
     _attention(attention)
     inputs = _inputs(text, texts, token_ids)
-    _writable(json_file)
+    _writable("--json", json_file)
     from llm_rebuild import local_copy, matched
     from llm_rebuild import verify as verification
 
@@ -172,7 +176,7 @@ def run(
 ) -> None:
     """Use a model by its rebuild alone: embed the texts. The official model is not loaded."""
     _attention(attention)
-    _writable(json_file)
+    _writable("--json", json_file)
     from llm_rebuild import embedding, local_copy
 
     result = embedding.embed(local_copy.get(name, strict=strict), texts, attention=attention)
@@ -213,35 +217,48 @@ def _ids(row: str) -> list[int]:
 
 def _lines(file: Path) -> list[str]:
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        content = file.read_text(encoding="utf-8-sig")  # with or without a byte order mark
     except UnicodeDecodeError as error:
         raise InputError(f"{file} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
     except OSError as error:
         raise InputError(f"{file}: {(error.strerror or 'cannot be read').lower()}") from None
-    if not lines:
+    if not content:
         raise InputError(f"{file} has no lines")
-    return lines
+    return content.removesuffix("\n").split("\n")  # at no other character: a text may hold U+2028
 
 
-def _writable(json_file: str | None) -> None:
+def _writable(option: str, place: str | Path | None) -> None:
     """Find out before the long work, not after it, that the result has no place to go."""
-    if json_file in (None, "-"):
+    if place is None or place == "-":
         return
-    file = Path(str(json_file))
-    if file.is_dir() or not file.absolute().parent.is_dir():
-        raise InputError(f"--json {file}: no such folder, or the name of a folder")
+    file = Path(place)
+    if file.is_dir():
+        raise InputError(f"{option} {file}: that is a folder; give the name of a file")
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        raise InputError(f"{option} {file}: there is no folder {folder}; make it first")
+    if not os.access(file if file.exists() else folder, os.W_OK):
+        raise InputError(f"{option} {file}: cannot be written; choose another place")
 
 
 def _write_json(result: dict[str, Any], json_file: str | None) -> None:
+    """To stdout, or to a file: whole, or not at all and the file is what it was."""
     if json_file is None:
         return
     text = json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     if json_file == "-":
         sys.stdout.write(text)
         return
+    file = Path(json_file)
+    device = file.exists() and not file.is_file()  # /dev/stdout and the like cannot be replaced
+    beside = file if device else file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
-        Path(json_file).write_text(text, encoding="utf-8")
+        beside.write_text(text, encoding="utf-8")
+        if not device:
+            beside.replace(file)
     except OSError as error:
+        if not device:
+            beside.unlink(missing_ok=True)
         raise InputError(f"--json {json_file}: {(error.strerror or 'cannot be written').lower()}") from None
 
 
@@ -268,13 +285,17 @@ def steps(title: str, count: int) -> Iterator[Any]:
 def main() -> None:
     """Run a command. Bad input ends in one line on stderr and exit code 2."""
     try:
-        app()
-    except InputError as error:
-        typer.echo(f"llm-rebuild: {error}", err=True)
+        status = app(standalone_mode=False) or 0
+        sys.stdout.flush()
+    except (InputError, TyperException) as error:  # the second: an option that does not exist, and so on
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        typer.echo(f"llm-rebuild: {' '.join(message.splitlines())}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (BrokenPipeError, SystemExit):  # rich and typer leave by SystemExit where a pipe is closed
+        # `llm-rebuild map minilm | head`: the reader has seen enough. No word, and what other tools return.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    if status == 130:
         typer.echo("llm-rebuild: stopped", err=True)
-        sys.exit(130)
-    except BrokenPipeError:  # `llm-rebuild map minilm | head`: the reader has seen enough
-        sys.stderr.close()
-        sys.exit(0)
+    sys.exit(status)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,28 @@ from llm_rebuild.local_copy import LocalCopy
 
 PROJECT = Path(__file__).resolve().parents[1]
 collect_ignore = ["fixtures"]  # pages with faults in them, on purpose
+
+
+FIGURES = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Print a line now (captured) and again in the terminal summary: what a test measured."""
+
+    def say(line: str) -> None:
+        print(line)
+        request.config.stash.setdefault(FIGURES, []).append(line)
+
+    return say
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    lines = config.stash.get(FIGURES, [])
+    if lines:
+        terminalreporter.section("figures")
+    for line in lines:
+        terminalreporter.line(line)
 
 
 @pytest.fixture(scope="session")

@@ -53,7 +53,7 @@ class Rebuild:
         """Refuse weights that do not fit the config. Raises InputError."""
         for stack, blocks in self.config.depth.items():
             if blocks > len(weights):  # before a list of that many keys is made
-                raise InputError(f"config.json: {blocks} blocks in {stack}, more than the weight file has keys")
+                raise InputError(f"config.json: {blocks} blocks in {stack}; the weight file has fewer keys")
         self.renamed(weights).check(self.shapes(weights), self.layout.UNUSED)
 
 

@@ -6,12 +6,14 @@ Neither shows in the results. Both show in where the tensors come from.
 
 So the rebuild runs under the dispatcher's eyes, through which every operation passes. A tensor that goes
 into an operation is the rebuild's own if an operation of the rebuild made it, or if it is a window on the
-weight file or on the input. Every other one came from outside, and is held against the official tensors.
+weight file or on the input. Every other one came from outside, and is held against the official tensors:
+whole or a part of one, in whatever order the numbers lie. Fewer than 8 different numbers, as a mask of 0 and
+1 has, are taken for a constant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +27,9 @@ from llm_rebuild.verify.capture import Capture
 from llm_rebuild.weights import Weights
 
 Forward = Callable[[Tensor, Tensor, Weights, Tap], Any]
+
+# So many different numbers do not agree by chance.
+FEWEST = 8
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,8 @@ def run_watched(forward: Forward, weights: Weights, truth: Capture) -> Isolated:
     watch = _Origins(weights, inputs, truth)
     with torch.no_grad(), watch:
         forward(*inputs, weights, recorder.tap())
-    return Isolated(recorder.tensors, tuple(watch.leaks.values()))
+    leaks = tuple(leak for leak in watch.leaks.values() if leak.name not in truth.coupled)
+    return Isolated(recorder.tensors, leaks)
 
 
 class _Origins(TorchDispatchMode):
@@ -94,16 +100,16 @@ class _Origins(TorchDispatchMode):
 
     def _inspect(self, tensor: Tensor, operation: str) -> None:
         """A tensor from outside: is it an official one?"""
-        if not tensor.is_floating_point() or tensor.numel() < 2:
+        if not tensor.is_floating_point() or tensor.numel() < FEWEST:
             return
-        name = next((n for n, t in self._truth.tensors.items() if _comes_from(tensor, t)), None)
-        if name is not None:
-            if name not in self._truth.coupled:
-                self.leaks.setdefault(name, Leak("interim tensor", name, operation))
+        names = _origins(tensor, self._truth.tensors)
+        if names:
+            if not any(name in self._truth.coupled for name in names):
+                self.leaks.setdefault(names[0], Leak("interim tensor", names[0], operation))
             return
-        key = next((k for k, t in self._weights.peek().items() if _comes_from(tensor, t)), None)
-        if key is not None:
-            self.leaks.setdefault(key, Leak("live weight", key, operation))
+        keys = _origins(tensor, self._weights.peek())
+        if keys:
+            self.leaks.setdefault(keys[0], Leak("live weight", keys[0], operation))
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
@@ -114,24 +120,27 @@ def _address(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _comes_from(tensor: Tensor, official: Tensor) -> bool:
-    """The same numbers in the same order, whatever the shape; or transposed; or some of its rows."""
-    if tensor.dtype != official.dtype:
-        return False
-    if tensor.numel() == official.numel():
-        if torch.equal(tensor.reshape(-1), official.reshape(-1)):
-            return True
-        if tensor.dim() == official.dim() >= 2 and torch.equal(tensor.mT.reshape(-1), official.reshape(-1)):
-            return True
-    return _has_rows_of(tensor, official)
+def _origins(tensor: Tensor, among: Mapping[str, Tensor]) -> list[str]:
+    """The names of the tensors that this one may have been taken from: those that it equals, number by
+    number; else those of its size that hold all its values; else the larger ones that do."""
+    numbers = tensor.detach().flatten()
+    if not _varied(numbers):
+        return []
+    equal = [n for n, t in among.items() if t.dtype == numbers.dtype and torch.equal(t.flatten(), numbers)]
+    if equal:
+        return equal
+    larger = {n: t for n, t in among.items() if t.dtype == numbers.dtype and t.numel() >= numbers.numel()}
+    holding = [n for n, t in larger.items() if _within(numbers, t)]
+    return [n for n in holding if among[n].numel() == numbers.numel()] or holding
 
 
-def _has_rows_of(tensor: Tensor, official: Tensor) -> bool:
-    """Whether every row of the one is a row of the other. Short and uniform rows say nothing."""
-    width = tensor.shape[-1]
-    if width < 8 or official.dim() < 1 or official.shape[-1] != width:
-        return False
-    rows, known = tensor.reshape(-1, width), official.reshape(-1, width)
-    if bool((rows == rows[:, :1]).all()):
-        return False
-    return all(bool((known == row).all(dim=-1).any()) for row in rows)
+def _varied(numbers: Tensor) -> bool:
+    """Whether there are enough different numbers to tell a tensor by. The first thousand nearly always do."""
+    return len(numbers[:1000].unique()) >= FEWEST or len(numbers.unique()) >= FEWEST
+
+
+def _within(numbers: Tensor, tensor: Tensor) -> bool:
+    """Whether each of these numbers occurs in the tensor. A few are tried first: usually one does not."""
+    few = numbers[:: max(1, len(numbers) // FEWEST)]
+    everything = tensor.detach().flatten()
+    return bool(torch.isin(few, everything).all()) and bool(torch.isin(numbers, everything).all())

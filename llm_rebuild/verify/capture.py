@@ -73,6 +73,9 @@ class Capture(Mapping[str, Interim]):
                 f"the capture has no checkpoint {name!r}{_nearest(name, self.tensors)}"
             ) from None
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.tensors
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.tensors)
 
@@ -213,15 +216,13 @@ def watch(
 
 
 def conditions(attention: str, inputs: Inputs) -> set[str]:
-    """What holds in this run, for the list of checkpoints: `eager` or `sdpa`; `padding` and
-    `decoder padding` where a row is shorter than the longest; `many` where the decoder reads several
-    tokens at once."""
+    """What holds in this run, for the list of checkpoints: `eager` or `sdpa`; `padding` where a row is shorter
+    than the longest; `decoder mask` where a decoder beside an encoder reads several tokens, or padding."""
     holding = {attention, "padding"} if inputs.padded else {attention}
     if inputs.decoder_ids is not None and inputs.decoder_mask is not None:
-        if not bool(inputs.decoder_mask.all()):
-            holding.add("decoder padding")
-        if inputs.decoder_ids.shape[1] > 1:
-            holding.add("many")
+        several = inputs.decoder_ids.shape[1] > 1
+        if several or not bool(inputs.decoder_mask.all()):
+            holding.add("decoder mask")
     return holding
 
 

@@ -185,6 +185,8 @@ def decimals_of(difference: float) -> int:
     """How many decimals agree: the largest n with difference < 0.5 × 10⁻ⁿ. 5e-6 itself gives 4."""
     if difference == 0:
         return 17  # more than any float64 holds; only differing zeros get here
+    if difference >= 0.5:
+        return 0
     n = math.floor(-math.log10(2 * difference))
     while difference >= 0.5 * 10.0**-n:
         n -= 1
@@ -193,12 +195,12 @@ def decimals_of(difference: float) -> int:
     return max(n, 0)
 
 
-# dtype -> the integer of the same width, and the lowest such integer: the bits of minus zero
+# dtype -> the integer of the same width, and the highest such integer: every bit but the sign
 _INTEGERS = {
-    torch.float64: (torch.int64, -(2**63)),
-    torch.float32: (torch.int32, -(2**31)),
-    torch.float16: (torch.int16, -(2**15)),
-    torch.bfloat16: (torch.int16, -(2**15)),
+    torch.float64: (torch.int64, 2**63 - 1),
+    torch.float32: (torch.int32, 2**31 - 1),
+    torch.float16: (torch.int16, 2**15 - 1),
+    torch.bfloat16: (torch.int16, 2**15 - 1),
 }
 
 
@@ -207,14 +209,17 @@ def ulp_distance(one: Tensor, other: Tensor) -> Tensor:
 
     A float's bits, read as an integer, count the numbers from zero up; negative ones count backwards. So
     after mirroring the negative half, neighbours on the number line are neighbours as integers. Minus
-    zero is a number of its own here, one step below zero: its bits are others.
+    zero is a number of its own here, one step below zero: its bits are others. Of float64s, more than
+    2⁶³ - 1 steps apart are counted as so many: int64 holds no more.
     """
     if one.dtype not in _INTEGERS:
         return (one != other).to(torch.int64)
-    integer, lowest = _INTEGERS[one.dtype]
+    integer, magnitude = _INTEGERS[one.dtype]
 
     def ladder(x: Tensor) -> Tensor:
         bits = x.contiguous().view(integer).to(torch.int64)
-        return torch.where(bits < 0, lowest - 1 - bits, bits)
+        return torch.where(bits < 0, ~(bits & magnitude), bits)
 
-    return (ladder(one) - ladder(other)).abs()
+    here, there = ladder(one), ladder(other)
+    distance = torch.maximum(here, there) - torch.minimum(here, there)
+    return torch.where(distance < 0, torch.iinfo(torch.int64).max, distance)  # it did not fit

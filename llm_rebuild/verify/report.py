@@ -57,7 +57,7 @@ class Report:
             "bit_identical": self.bit_identical,
             "five_decimals": sum(v.passes for v in self.verdicts),
             "failed": sum(not v.passes for v in self.verdicts),
-            "coverage": self.coverage.to_json() if self.coverage else None,
+            "coverage": self.coverage.share if self.coverage else None,
         }
         return {
             "model": dict(self.model),
@@ -74,6 +74,7 @@ class Report:
                 "rebuilt": finite(first.rebuilt),
             },
             "diagnosis": [],
+            "coverage": self.coverage.to_json() if self.coverage else None,
             "coupled": list(self.coupled),
         }
 
