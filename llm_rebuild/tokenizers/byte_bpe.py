@@ -28,9 +28,7 @@ from llm_rebuild.tokenizers import Encoding, checks
 
 END_OF_TEXT = "<|endoftext|>"  # the only special token: it separated the documents of the training text
 
-# A word that was met before is not merged again. Both limits only bound the memory.
-CACHED_WORDS = 2**16
-CACHED_WORD_LENGTH = 256
+CACHED_LENGTH = 256  # characters; a longer word is merged again whenever it comes
 
 # 1. Words. --------------------------------------------------------------------------------------
 #
@@ -221,10 +219,8 @@ class ByteBPE:
             tokens = merge(to_symbols(word), self.ranks)
             spans = character_spans(word, tokens)
         encoded = Encoding([self.vocabulary[token] for token in tokens], tokens, spans)
-        if len(word) <= CACHED_WORD_LENGTH:
-            if len(self._cache) >= CACHED_WORDS:
-                self._cache.clear()
-            self._cache[word] = encoded
+        if len(word) <= CACHED_LENGTH:
+            checks.remember(self._cache, word, encoded)
         return encoded
 
     def merge_steps(self, word: str) -> Iterator[list[str]]:

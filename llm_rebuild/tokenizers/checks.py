@@ -8,9 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from llm_rebuild.errors import InputError
 from llm_rebuild.tokenizers import Encoding
+
+CACHE_SIZE = 2**16  # entries of each cache
+Value = TypeVar("Value")
 
 
 def refuse_lone_surrogates(text: str) -> None:
@@ -38,6 +42,13 @@ def look_up(token: str, vocabulary: Mapping[str, int]) -> int:
     if token not in vocabulary:
         raise InputError(f"{token!r} is no token of this vocabulary")
     return vocabulary[token]
+
+
+def remember(cache: dict[str, Value], key: str, value: Value) -> None:
+    """Keep a result for next time; a cache that is full starts again, so memory stays bounded."""
+    if len(cache) >= CACHE_SIZE:
+        cache.clear()
+    cache[key] = value
 
 
 def truncate(encoding: Encoding, max_tokens: int | None, closing: int = 0) -> Encoding:

@@ -19,7 +19,7 @@ import tokenizer_corpus as corpus
 
 from llm_rebuild import tokenizers
 from llm_rebuild.errors import InputError
-from llm_rebuild.tokenizers import byte_bpe
+from llm_rebuild.tokenizers import byte_bpe, checks
 from llm_rebuild.tokenizers.byte_bpe import ByteBPE
 
 LINES = 500_000
@@ -134,17 +134,17 @@ def test_a_word_of_100_kilobytes_takes_seconds_at_most(rebuilt: ByteBPE, officia
     ids = rebuilt.encode(word).ids
     assert time.perf_counter() - start < 5
     assert ids == official(word)["input_ids"]
-    assert len(rebuilt._cache) <= byte_bpe.CACHED_WORDS
+    assert len(rebuilt._cache) <= checks.CACHE_SIZE
 
 
 def test_the_cache_stays_bounded(rebuilt: ByteBPE, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(byte_bpe, "CACHED_WORDS", 100)
+    monkeypatch.setattr(checks, "CACHE_SIZE", 100)
     fresh = ByteBPE(rebuilt.vocabulary, rebuilt.ranks)
     for number in range(1000):
         fresh.encode(f"{number}")
     fresh.encode("x" * 1000)
     assert 0 < len(fresh._cache) <= 100
-    assert max(map(len, fresh._cache)) <= byte_bpe.CACHED_WORD_LENGTH
+    assert max(map(len, fresh._cache)) <= byte_bpe.CACHED_LENGTH
 
 
 # Bad input. -------------------------------------------------------------------------------------
