@@ -274,7 +274,7 @@ def minilm_attention(copy: LocalCopy) -> str:
     truth = capture(copy, SENTENCE)
     tokens = truth.inputs.tokens[0]
     probs = truth["encoder.layer.0.attention.self.probs"].tensor
-    side, top, lefts = 28.0, 96.0, (110.0, 468.0)
+    side, top, lefts = 26.0, 92.0, (96.0, 440.0)
     n = len(tokens)
     d = Drawing(720, int(top + n * side + 44), "Where each token looks, in head 2 and head 3 of block 0.")
     for left, head in zip(lefts, (2, 3), strict=True):
