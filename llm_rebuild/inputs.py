@@ -90,9 +90,7 @@ class Inputs:
                 raise InputError(f"{len(row)} token ids are more than the model's {positions} positions")
         return cls(*_padded(rows, side))
 
-    def with_decoder(
-        self, rows: Sequence[Sequence[int]] | None, start_id: int, vocab_size: int
-    ) -> Inputs:
+    def with_decoder(self, rows: Sequence[Sequence[int]] | None, start_id: int, vocab_size: int) -> Inputs:
         """The same, with what the decoder reads.
 
         rows  Ids, the start token first, one row for each text. If None: the start token and then the
@@ -105,7 +103,9 @@ class Inputs:
             raise InputError(f"{len(rows)} rows of decoder ids do not fit {len(self.token_ids)} texts")
         for row in rows:
             if not row or row[0] != start_id:
-                raise InputError(f"decoder ids must begin with the start token {start_id}, not {list(row)[:1]}")
+                raise InputError(
+                    f"decoder ids must begin with the start token {start_id}, not {list(row)[:1]}"
+                )
             _in_vocabulary(row, vocab_size)
         ids, mask = _padded(rows, "right")
         return replace(self, decoder_ids=ids, decoder_mask=mask)

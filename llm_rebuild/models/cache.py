@@ -57,3 +57,25 @@ class Cache:
     def reorder(self, rows: Tensor) -> Cache:
         """The cache of other rows of the batch, as beam search needs it. rows [batch], int64."""
         return Cache(tuple(block.reorder(rows) for block in self.blocks))
+
+
+@dataclass(frozen=True)
+class EncoderDecoderCache:
+    """What a decoder beside an encoder has seen so far: for each block the answer's own tokens, which grow,
+    and the encoder's, which stay what they are."""
+
+    blocks: tuple[tuple[KeysAndValues, KeysAndValues], ...]
+
+    @classmethod
+    def empty(cls, depth: int) -> EncoderDecoderCache:
+        """Nothing seen yet, by `depth` blocks."""
+        return cls(((KeysAndValues.empty(), KeysAndValues.empty()),) * depth)
+
+    @property
+    def tokens(self) -> int:
+        """How many of the answer's tokens it holds."""
+        return self.blocks[0][0].tokens
+
+    def reorder(self, rows: Tensor) -> EncoderDecoderCache:
+        """The cache of other rows of the batch, as beam search needs it. rows [batch], int64."""
+        return EncoderDecoderCache(tuple((own.reorder(rows), far.reorder(rows)) for own, far in self.blocks))

@@ -37,6 +37,8 @@ SCORES, HEADS = "[batch, head, query, key]", "[batch, head, query, head width]"
 KEYS = "[batch, head, key, head width]"
 EAGER, SDPA = frozenset({"eager"}), frozenset({"sdpa"})  # the fused kernel never shows its scores
 CACHE = frozenset({"cache"})  # keys and values are kept for the next step
+Mask = Tensor | None  # [batch, 1, query, key]; None: the kernel knows by itself
+Past = KeysAndValues | None  # what a block has seen before; None: nothing is kept
 
 # Every interim tensor, in the order in which it comes to be.
 CHECKPOINTS = (
@@ -138,7 +140,7 @@ def embed(
     return x
 
 
-def make_mask(mask: Tensor, x: Tensor, attention: str, tap: Tap) -> Tensor | None:
+def make_mask(mask: Tensor, x: Tensor, attention: str, tap: Tap) -> Mask:
     """[batch, key] -> [batch, 1, query, key]: no token may look at a later one, nor at padding.
 
     Eager attention adds it to the scores: 0, or the lowest float, after which the softmax has nothing
@@ -161,9 +163,8 @@ def make_mask(mask: Tensor, x: Tensor, attention: str, tap: Tap) -> Tensor | Non
 
 
 def block(
-    x: Tensor, mask: Tensor | None, weights: Weights, config: Config, layer: int, attention: str,
-    past: KeysAndValues | None, tap: Tap,
-) -> tuple[Tensor, KeysAndValues | None]:
+    x: Tensor, mask: Mask, weights: Weights, config: Config, layer: int, attention: str, past: Past, tap: Tap
+) -> tuple[Tensor, Past]:
     """[batch, token, width] -> the same. GPT-2 normalises *before* each half and adds the untouched
     input afterwards (pre-LN)."""
     normed = layer_norm(x, weights.at("ln_1"), config.layer_norm_epsilon)  # [batch, token, width]
@@ -181,9 +182,8 @@ def block(
 
 
 def self_attention(
-    x: Tensor, mask: Tensor | None, weights: Weights, config: Config, layer: int, attention: str,
-    past: KeysAndValues | None, tap: Tap,
-) -> tuple[Tensor, KeysAndValues | None]:
+    x: Tensor, mask: Mask, weights: Weights, config: Config, layer: int, attention: str, past: Past, tap: Tap
+) -> tuple[Tensor, Past]:
     """Every token looks at itself and at those before. [batch, token, width] -> [batch, token, width]."""
     qkv = conv1d(x, weights.at("c_attn"))  # [batch, token, 3 × width]: one product makes all three
     tap("c_attn", qkv)
@@ -208,9 +208,7 @@ def self_attention(
     return output, seen
 
 
-def eager_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, tap: Tap
-) -> Tensor:
+def eager_attention(query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float, tap: Tap) -> Tensor:
     """query, key, value [batch, head, token, head width] -> [batch, head, query, head width]."""
     product = query @ key.transpose(-1, -2)  # [batch, head, query, key]
     tap("product", product)
@@ -223,9 +221,7 @@ def eager_attention(
     return probs @ value
 
 
-def fused_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, tap: Tap
-) -> Tensor:
+def fused_attention(query: Tensor, key: Tensor, value: Tensor, mask: Mask, scale: float, tap: Tap) -> Tensor:
     """The same in one kernel, which never shows its scores; its sums run in another order."""
     causal = mask is None and query.shape[-2] > 1  # a single new token may look at all there is
     return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal, scale=scale)

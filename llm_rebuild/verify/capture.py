@@ -216,8 +216,9 @@ def watch(
 
 
 def conditions(attention: str, inputs: Inputs) -> set[str]:
-    """What holds in this run, for the list of checkpoints: `eager` or `sdpa`; `padding` where a row is shorter
-    than the longest; `decoder mask` where a decoder beside an encoder reads several tokens, or padding."""
+    """What holds in this run, for the list of checkpoints: `eager` or `sdpa`; `padding` where a row is
+    shorter than the longest; `decoder mask` where a decoder beside an encoder reads several tokens, or
+    padding."""
     holding = {attention, "padding"} if inputs.padded else {attention}
     if inputs.decoder_ids is not None and inputs.decoder_mask is not None:
         several = inputs.decoder_ids.shape[1] > 1

@@ -148,6 +148,7 @@ class Watcher(TorchFunctionMode):
 
     The events are `given` and `returned` (the module's input and output), `matmul[0]` (the first product
     inside the module, not counting its parts') and `into softmax[0]` (what that operation was given first).
+    Operations on whole numbers do not count.
     """
 
     def __init__(
@@ -194,11 +195,13 @@ class Watcher(TorchFunctionMode):
         operation = _OPERATIONS.get(function)
         if operation not in self._operations:
             return function(*args, **(kwargs or {}))
+        result = function(*args, **(kwargs or {}))
+        if not isinstance(result, Tensor) or not result.is_floating_point():
+            return result  # arithmetic with positions, not with the numbers of the model
         path = self._inside[-1] if self._inside else ""
         number = self._seen[path, operation]
         self._seen[path, operation] += 1
         self._report(path, f"into {operation}[{number}]", args[0])
-        result = function(*args, **(kwargs or {}))
         self._report(path, f"{operation}[{number}]", result)
         return result
 

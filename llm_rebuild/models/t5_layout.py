@@ -1,0 +1,217 @@
+"""What T5's files hold: the fields of config.json and the keys of the weight file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llm_rebuild.errors import InputError
+from llm_rebuild.models.config import IRRELEVANT_EVERYWHERE, Reading, one_of, read_config
+from llm_rebuild.models.ops import ACTIVATIONS
+
+
+@dataclass(frozen=True)
+class Config:
+    """What config.json says, in its own spelling."""
+
+    vocab_size: int
+    d_model: int
+    d_kv: int
+    d_ff: int
+    num_layers: int
+    num_decoder_layers: int | None
+    num_heads: int
+    relative_attention_num_buckets: int
+    relative_attention_max_distance: int
+    layer_norm_epsilon: float
+    feed_forward_proj: str
+    scale_decoder_outputs: bool
+    pad_token_id: int | None
+    decoder_start_token_id: int | None
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> Config:
+        """From config.json. Raises InputError, by the field's name, for what is not supported."""
+        # T5 1.1 says that its head is not tied, and means that its decoder's output is not scaled either.
+        scaled = config.get("tie_word_embeddings") is not False
+        start = config.get("decoder_start_token_id", config.get("pad_token_id", 0))
+        derived = {"scale_decoder_outputs": scaled, "decoder_start_token_id": start}
+        read = read_config({**derived, **config}, cls, READING)
+        one_of("feed_forward_proj", read.feed_forward_proj, FEED_FORWARDS)
+        buckets, farthest = read.relative_attention_num_buckets, read.relative_attention_max_distance
+        if buckets < 4:
+            raise InputError(f"config.json: relative_attention_num_buckets is {buckets}, expected 4 or more")
+        if farthest <= buckets // 2:
+            raise InputError(
+                f"config.json: relative_attention_max_distance is {farthest}, expected more than half of "
+                f"relative_attention_num_buckets, {buckets}"
+            )
+        for name, value in (("dense_act_fn", read.activation), ("is_gated_act", read.gated)):
+            if config.get(name, value) != value:
+                raise InputError(
+                    f"config.json: {name} is {config[name]!r}, but feed_forward_proj "
+                    f"{read.feed_forward_proj!r} means {value!r}"
+                )
+        return read
+
+    @property
+    def gated(self) -> bool:
+        """Whether the feed-forward has a second branch that lets the first through or not."""
+        return self.feed_forward_proj.startswith("gated-")
+
+    @property
+    def activation(self) -> str:
+        """The activation's name. What config.json calls "gated-gelu" is the tanh formula."""
+        name = self.feed_forward_proj.removeprefix("gated-")
+        return "gelu_new" if self.gated and name == "gelu" else name
+
+    @property
+    def decoder_layers(self) -> int:
+        """As many as the encoder has, where config.json says nothing else."""
+        return self.num_decoder_layers or self.num_layers
+
+    @property
+    def depth(self) -> dict[str, int]:
+        """How many blocks stand under which path."""
+        return {"encoder.block": self.num_layers, "decoder.block": self.decoder_layers}
+
+    @property
+    def positions(self) -> None:
+        """The longest input: none, for positions are relative."""
+        return None
+
+    @property
+    def conditions(self) -> frozenset[str]:
+        """What this config adds to the conditions of a run."""
+        branches = "gated" if self.gated else "plain"
+        return frozenset(
+            {self.activation, branches, *(["scaled head"] if self.scale_decoder_outputs else [])}
+        )
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """The optional keys that this config cannot do without."""
+        return frozenset(key for key in OPTIONAL if ("wi_" if self.gated else "wi.") in key)
+
+    @property
+    def cuts_texts(self) -> bool:
+        """Whether a text that is too long is cut. None is too long."""
+        return False
+
+
+FEED_FORWARDS = [*ACTIVATIONS, *(f"gated-{name}" for name in ACTIVATIONS)]
+
+READING = Reading(
+    model_type="t5",
+    defaults={  # transformers' T5Config
+        "vocab_size": 32128,
+        "d_model": 512,
+        "d_kv": 64,
+        "d_ff": 2048,
+        "num_layers": 6,
+        "num_decoder_layers": None,
+        "num_heads": 8,
+        "relative_attention_num_buckets": 32,
+        "relative_attention_max_distance": 128,
+        "layer_norm_epsilon": 1e-6,
+        "feed_forward_proj": "relu",
+        "pad_token_id": 0,
+    },
+    fixed={"is_decoder": False, "is_encoder_decoder": True},
+    irrelevant={
+        **IRRELEVANT_EVERYWHERE,
+        "classifier_dropout": "no classifier here, and no dropout in evaluation",
+        "dropout_rate": "no dropout in evaluation",
+        "initializer_factor": "the weights come from the file",
+        "eos_token_id": "for generation, which gets it from its caller",
+        "use_cache": "chosen by the caller",
+        "dense_act_fn": "follows from feed_forward_proj, and is refused where it does not",
+        "is_gated_act": "follows from feed_forward_proj, and is refused where it does not",
+        "tie_word_embeddings": "read as scale_decoder_outputs; the head is the one that the file has",
+    },
+    aliases={
+        "d_model": "hidden_size",
+        "num_heads": "num_attention_heads",
+        "num_layers": "num_hidden_layers",
+        "d_kv": "head_dim",
+    },
+)
+
+# No file has its keys under a prefix.
+PREFIX = "transformer"
+
+
+def _attention(path: str) -> dict[str, str]:
+    inward = {f"{path}.{name}.weight": "[num_heads * d_kv, d_model]" for name in "qkv"}
+    return {**inward, f"{path}.o.weight": "[d_model, num_heads * d_kv]"}
+
+
+_ENCODER, _DECODER = "encoder.block.{layer}.layer", "decoder.block.{layer}.layer"
+_BUCKETS = "[relative_attention_num_buckets, num_heads]"
+WEIGHTS = {
+    "shared.weight": "[vocab_size, d_model]",
+    "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight": _BUCKETS,
+    **_attention(f"{_ENCODER}.0.SelfAttention"),
+    f"{_ENCODER}.0.layer_norm.weight": "[d_model]",
+    f"{_ENCODER}.1.DenseReluDense.wo.weight": "[d_model, d_ff]",
+    f"{_ENCODER}.1.layer_norm.weight": "[d_model]",
+    "encoder.final_layer_norm.weight": "[d_model]",
+    "decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight": _BUCKETS,
+    **_attention(f"{_DECODER}.0.SelfAttention"),
+    f"{_DECODER}.0.layer_norm.weight": "[d_model]",
+    **_attention(f"{_DECODER}.1.EncDecAttention"),
+    f"{_DECODER}.1.layer_norm.weight": "[d_model]",
+    f"{_DECODER}.2.DenseReluDense.wo.weight": "[d_model, d_ff]",
+    f"{_DECODER}.2.layer_norm.weight": "[d_model]",
+    "decoder.final_layer_norm.weight": "[d_model]",
+}
+
+# Keys that are read where the file has them, or where config.json asks for them.
+OPTIONAL = {
+    **{
+        f"{ff}.DenseReluDense.{name}.weight": "[d_ff, d_model]"
+        for ff in (f"{_ENCODER}.1", f"{_DECODER}.2")
+        for name in ("wi", "wi_0", "wi_1")
+    },
+    "encoder.embed_tokens.weight": "[vocab_size, d_model]",
+    "decoder.embed_tokens.weight": "[vocab_size, d_model]",
+    "lm_head.weight": "[vocab_size, d_model]",
+}
+
+# Keys that a file may hold and the rebuild does not read, each with the reason.
+UNUSED = {
+    "decoder.block.{layer}.layer.{layer}.EncDecAttention.relative_attention_bias.weight": (
+        "left over from training: cross-attention knows no positions"
+    )
+}
+
+# The parts of the model in data-flow order, and what each is for.
+PARTS = {
+    "shared": "which token it is, on both sides, and at the end the head's table, too",
+    "encoder.block.{layer}": "self-attention, then a feed-forward",
+    "encoder.final_layer_norm": "normalised a last time: what the decoder looks at",
+    "decoder.block.{layer}": "self-attention, cross-attention, then a feed-forward",
+    "decoder.final_layer_norm": "normalised a last time",
+    "lm_head": "a score for every possible next token",
+}
+
+# Where this model is not what the textbook figure of a transformer shows.
+DEPARTURES = (
+    (
+        "relative positions",
+        "scores get a learned number for each of {relative_attention_num_buckets} distances",
+    ),
+    (
+        "shared position bias",
+        "only block 0 of each side has the table; the other blocks take over its numbers",
+    ),
+    ("RMSNorm", "scaled to length, never shifted: no mean is subtracted and there is no bias"),
+    ("pre-LN", "normalised before each part of a block, and once more after the last block"),
+    ("no biases", "no linear layer has one"),
+    ("unscaled scores", "query times key is not divided by √{d_kv}; the initialisation made up for it"),
+    (
+        "tied, scaled head",
+        "the token table at both ends, the output times {d_model} ** -0.5 (but T5 1.1: neither)",
+    ),
+)
