@@ -212,7 +212,8 @@ def _ids(row: str) -> list[int]:
     try:
         return [int(word) for word in row.split(",")]
     except ValueError:
-        raise InputError(f"--token-ids {row}: expected whole numbers with commas between them") from None
+        shown = row if len(row) < 40 else f"{row[:40]}…"
+        raise InputError(f"--token-ids {shown}: expected whole numbers with commas between them") from None
 
 
 def _lines(file: Path) -> list[str]:

@@ -6,6 +6,7 @@ weight file's sha256, so it cannot speak for other weights. It is a convenience:
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -61,7 +62,8 @@ def remember(copy: LocalCopy, report: Report) -> None:
         beside.write_text(json.dumps(asdict(note)), encoding="utf-8")
         beside.replace(file)
     except OSError:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def last(copy: LocalCopy) -> Matched | None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests import tiny_bert
 
 from llm_rebuild import verify
 from llm_rebuild.checkpoints import Checkpoint
@@ -19,6 +18,7 @@ from llm_rebuild.local_copy import LocalCopy
 from llm_rebuild.models import minilm as minilm_model
 from llm_rebuild.models import rebuild_for
 from llm_rebuild.verify.capture import Capture, conditions
+from tests import tiny_bert
 
 PACKAGE = Path(verify.__file__).parents[1]
 PADDED, PLAIN = ["a b c d", "e"], ["a b c d"]
@@ -71,7 +71,9 @@ def with_checkpoints(monkeypatch: pytest.MonkeyPatch, change) -> None:
     monkeypatch.setattr(minilm_model, "CHECKPOINTS", tuple(change(list(minilm_model.CHECKPOINTS))))
 
 
-@pytest.mark.parametrize("name", ["embeddings.sum", "encoder.layer.{layer}.attention.self.probs", "sentence.mean"])
+@pytest.mark.parametrize(
+    "name", ["embeddings.sum", "encoder.layer.{layer}.attention.self.probs", "sentence.mean"]
+)
 def test_a_name_missing_from_the_list_fails(
     tiny: LocalCopy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ):

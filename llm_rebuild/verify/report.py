@@ -66,8 +66,9 @@ class Report:
             "inputs": {"texts": self.texts, "tokens": self.tokens},
             "checkpoints": [v.to_json() for v in self.verdicts],
             "summary": summary,
-            "first_divergence": first
-            and {
+            "first_divergence": None
+            if first is None  # a verdict that is not bit-identical counts as false
+            else {
                 "name": first.name,
                 "coordinate": list(first.coordinate) if first.coordinate is not None else None,
                 "official": finite(first.official),

@@ -58,7 +58,12 @@ def test_wrong_values_say_the_worst_coordinate_and_both_values():
     rebuilt[0, 1, 1], rebuilt[1, 2, 3] = 0.25, -0.5
     found = compare(rebuilt, official, "embeddings.sum")
     assert found.verdict == "wrong values"
-    assert (found.coordinate, found.official, found.rebuilt, found.max_abs_diff) == ((1, 2, 3), 0.0, -0.5, 0.5)
+    assert (found.coordinate, found.official, found.rebuilt, found.max_abs_diff) == (
+        (1, 2, 3),
+        0.0,
+        -0.5,
+        0.5,
+    )
     assert not found.passes
     assert "embeddings.sum" in str(found)
     assert "worst at [1, 2, 3]: official 0, rebuilt -0.5" in str(found)
@@ -134,7 +139,17 @@ def test_few_ulp_are_no_excuse_for_large_differences():
 
 @pytest.mark.parametrize(
     ("difference", "decimals"),
-    [(0.5, 0), (0.49, 0), (0.05, 0), (0.049, 1), (5e-6, 4), (4.99e-6, 5), (5e-7, 5), (1e300, 0), (1.7e308, 0)],
+    [
+        (0.5, 0),
+        (0.49, 0),
+        (0.05, 0),
+        (0.049, 1),
+        (5e-6, 4),
+        (4.99e-6, 5),
+        (5e-7, 5),
+        (1e300, 0),
+        (1.7e308, 0),
+    ],
 )
 def test_decimals_of(difference: float, decimals: int):
     assert decimals_of(difference) == decimals
@@ -262,7 +277,9 @@ def random_bits(shape: tuple[int, ...], seed: int) -> Tensor:
     """float32 of every kind: denormal, NaN, infinite, both zeros."""
     random = np.random.default_rng(seed)
     bits = random.integers(0, 2**32, shape, dtype=np.uint32)
-    special = random.choice(np.array([0, 1 << 31, 0x7F800000, 0xFF800000, 0x7FC00000], dtype=np.uint32), shape)
+    special = random.choice(
+        np.array([0, 1 << 31, 0x7F800000, 0xFF800000, 0x7FC00000], dtype=np.uint32), shape
+    )
     chosen = np.where(random.random(shape) < 0.2, special, bits)
     return torch.from_numpy(chosen.astype(np.uint32).view(np.float32).copy())
 

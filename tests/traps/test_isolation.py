@@ -1,0 +1,191 @@
+"""What is official and reaches a rebuild is named; what is bridged is said; what is neither is left alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from llm_rebuild import verify
+from llm_rebuild.local_copy import LocalCopy
+from llm_rebuild.models import Rebuild, rebuild_for
+from llm_rebuild.models import minilm as model
+from llm_rebuild.traps.isolation import Isolated, Leak, run_watched
+from llm_rebuild.verify.official import Official
+from tests import tiny_bert
+
+NAME = "encoder.layer.0.output.LayerNorm"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> LocalCopy:
+    return tiny_bert.copy(tiny_bert.write(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+@pytest.fixture
+def truth(tiny: LocalCopy) -> verify.Capture:
+    return verify.capture(tiny, ["a b c d e", "f g"])
+
+
+@pytest.fixture
+def rebuild(tiny: LocalCopy) -> Rebuild:
+    return rebuild_for(tiny.config)
+
+
+def whole(rebuild: Rebuild):
+    """The rebuild as it stands."""
+
+    def forward(token_ids, mask, weights, tap):
+        return model.forward(token_ids, mask, weights, rebuild.config, tap=tap)
+
+    return forward
+
+
+def second_block_from(rebuild: Rebuild, x: Tensor | Callable[[], Tensor]):
+    """A rebuild that is stuck in block 0 and goes on with `x`."""
+
+    def forward(token_ids, mask, weights, tap):
+        start = x if isinstance(x, Tensor) else x()
+        start = start.reshape(2, -1, 16)
+        added = model.make_mask(mask, start, "eager", tap) if start.shape[1] == mask.shape[1] else None
+        path = "encoder.layer.1"
+        model.block(start, added, weights.at(path), rebuild.config, "eager", tap.at(path))
+
+    return forward
+
+
+def kinds(run: Isolated) -> list[tuple[str, str]]:
+    return [(leak.kind, leak.name) for leak in run.leaks]
+
+
+@pytest.mark.parametrize("texts", [["a b c d e"], ["a b c d e", "f g"]], ids=["plain", "padded"])
+def test_a_clean_rebuild_has_no_leaks(tiny: LocalCopy, rebuild: Rebuild, texts: list[str]):
+    truth = verify.capture(tiny, texts)
+    run = run_watched(whole(rebuild), tiny.weights(), truth)
+    assert run.leaks == ()
+    assert verify.judge(run.tensors, truth).exact
+
+
+def test_the_real_rebuild_has_no_leaks(minilm: LocalCopy):
+    truth = verify.capture(minilm, ["A first text.", "Another."])
+    run = run_watched(whole(rebuild_for(minilm.config)), minilm.weights(), truth)
+    assert run.leaks == ()
+    assert verify.judge(run.tensors, truth).exact
+
+
+@pytest.mark.parametrize(
+    "disguise",
+    [
+        lambda x: x,
+        lambda x: x.clone(),
+        lambda x: x.reshape(-1),
+        lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
+        lambda x: x.permute(2, 0, 1),
+        lambda x: x.permute(2, 0, 1).contiguous().permute(1, 2, 0),
+        lambda x: x.flip(0).flip(0),
+        lambda x: x[:, :3],
+        lambda x: x[:, :3].clone(),
+        lambda x: torch.from_numpy(x.numpy().copy()),
+        lambda x: torch.tensor(x.tolist()),
+    ],
+    ids=[
+        "itself",
+        "clone",
+        "reshaped",
+        "transposed and back",
+        "permuted",
+        "permuted and back",
+        "flipped and back",
+        "slice",
+        "cloned slice",
+        "through numpy",
+        "through a list",
+    ],
+)
+def test_an_official_tensor_is_named_in_any_disguise(tiny: LocalCopy, truth, rebuild: Rebuild, disguise):
+    run = run_watched(second_block_from(rebuild, disguise(truth[NAME].tensor)), tiny.weights(), truth)
+    assert kinds(run) == [("interim tensor", NAME)]
+    assert f"the official {NAME} went into the rebuild" in str(run.leaks[0])
+
+
+def test_one_that_is_fetched_during_the_run_is_named(tiny: LocalCopy, truth, rebuild: Rebuild):
+    run = run_watched(second_block_from(rebuild, lambda: truth[NAME].tensor), tiny.weights(), truth)
+    assert kinds(run) == [("interim tensor", NAME)]
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_a_bridged_one_is_no_leak_and_the_report_says_coupled(
+    tiny: LocalCopy, truth, rebuild: Rebuild, when: str
+):
+    x = truth.bridge(NAME) if when == "before" else lambda: truth.bridge(NAME)
+    run = run_watched(second_block_from(rebuild, x), tiny.weights(), truth)
+    assert run.leaks == ()
+    report = verify.judge(run.tensors, truth)
+    assert report.coupled == (NAME,)
+    assert f"coupled at {NAME}" in str(report)
+    assert report.to_json()["coupled"] == [NAME]
+
+
+def test_a_bridged_one_under_its_other_name_is_no_leak(tiny: LocalCopy, rebuild: Rebuild):
+    """Without padding `scores` holds the numbers of `scaled`. Who bridged the one has not taken the other."""
+    truth = verify.capture(tiny, ["a b c d e"])
+    scores = truth.bridge("encoder.layer.0.attention.self.scores")
+
+    def forward(token_ids, mask, weights, tap):
+        tap("encoder.layer.0.attention.self.probs", torch.softmax(scores, dim=-1))
+
+    assert run_watched(forward, tiny.weights(), truth).leaks == ()
+
+
+def test_bridging_one_does_not_excuse_another(tiny: LocalCopy, truth, rebuild: Rebuild):
+    truth.bridge("embeddings.sum")
+    run = run_watched(second_block_from(rebuild, truth[NAME].tensor), tiny.weights(), truth)
+    assert kinds(run) == [("interim tensor", NAME)]
+
+
+def test_live_weights_are_named(tiny: LocalCopy, truth, rebuild: Rebuild):
+    live = dict(Official(tiny.folder).model.named_parameters())
+
+    def forward(token_ids, mask, weights, tap):
+        x = live["embeddings.word_embeddings.weight"][token_ids]
+        tap("embeddings.word_embeddings", x)
+        query = x @ live["encoder.layer.0.attention.self.query.weight"].T
+        return query + live["encoder.layer.0.attention.self.query.bias"]
+
+    run = run_watched(forward, tiny.weights(), truth)
+    assert kinds(run) == [
+        ("live weight", "embeddings.word_embeddings.weight"),
+        ("live weight", "encoder.layer.0.attention.self.query.weight"),
+        ("live weight", "encoder.layer.0.attention.self.query.bias"),
+    ]
+    assert "did not come from the weight file" in str(run.leaks[0])
+
+
+def test_no_false_alarm_for_constants_and_for_numbers_of_its_own(tiny: LocalCopy, truth, rebuild: Rebuild):
+    own = torch.randn(2, 7, 16, generator=torch.Generator().manual_seed(5))
+    constants = [
+        torch.zeros(2, 7, 16),
+        torch.ones(16),
+        torch.tensor(0.25),
+        torch.arange(12.0),
+        truth["mask"].tensor,  # 0 and the lowest float: anybody's mask has these numbers
+        torch.tensor([[0.0, torch.finfo(torch.float32).min]]).expand(8, 2),
+    ]
+
+    def forward(token_ids, mask, weights, tap):
+        whole(rebuild)(token_ids, mask, weights, tap)
+        for constant in (*constants, own):
+            constant + 1
+
+    assert run_watched(forward, tiny.weights(), truth).leaks == ()
+
+
+def test_a_leak_is_told_once(tiny: LocalCopy, truth):
+    x = truth[NAME].tensor
+
+    def forward(token_ids, mask, weights, tap):
+        x + 1, x * 2, x - 3
+
+    assert run_watched(forward, tiny.weights(), truth).leaks == (Leak("interim tensor", NAME, "add"),)

@@ -1,0 +1,153 @@
+"""Captures are copies, and their files are whole or absent."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from llm_rebuild import verify
+from llm_rebuild.errors import InputError
+from llm_rebuild.local_copy import LocalCopy
+from llm_rebuild.verify.capture import Capture, capture_inputs, read_inputs
+from llm_rebuild.verify.official import Official
+from tests import tiny_bert
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> LocalCopy:
+    return tiny_bert.copy(tiny_bert.write(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+@pytest.fixture(scope="module")
+def truth(tiny: LocalCopy) -> Capture:
+    return verify.capture(tiny, ["a b c d", "e"])
+
+
+def test_a_file_gives_back_what_was_captured(truth: Capture, tmp_path: Path):
+    truth.save(tmp_path / "capture.safetensors")
+    loaded = Capture.load(tmp_path / "capture.safetensors")
+    assert list(loaded) == list(truth)
+    assert all(torch.equal(loaded[n].tensor, truth[n].tensor) for n in truth)
+    assert loaded.inputs.texts == truth.inputs.texts
+    assert loaded.inputs.tokens == truth.inputs.tokens
+    assert torch.equal(loaded.inputs.token_ids, truth.inputs.token_ids)
+    assert torch.equal(loaded.inputs.mask, truth.inputs.mask)
+    assert (loaded.model, loaded.attention) == (truth.model, truth.attention)
+    assert loaded.environment == truth.environment
+
+
+def test_the_file_carries_the_fingerprint(truth: Capture, tmp_path: Path):
+    truth.save(tmp_path / "capture.safetensors")
+    with safe_open(tmp_path / "capture.safetensors", framework="pt") as opened:
+        about = json.loads(opened.metadata()["llm_rebuild"])
+    assert about["environment"]["torch"] == torch.__version__
+    assert {"transformers", "threads", "cpu_capability", "dtype"} <= set(about["environment"])
+    assert (about["attention"], len(about["model"]["sha256"])) == ("eager", 64)
+
+
+def test_what_leaves_is_a_copy(truth: Capture):
+    before = truth["embeddings.sum"].tensor
+    truth["embeddings.sum"].tensor.zero_()
+    truth["embeddings.sum"].tensor[:] = 7
+    assert torch.equal(truth["embeddings.sum"].tensor, before)
+
+
+def test_checkpoints_share_no_memory_with_each_other_or_the_weights(tiny: LocalCopy, truth: Capture):
+    addresses = [tensor.untyped_storage().data_ptr() for tensor in truth.tensors.values()]
+    assert len(set(addresses)) == len(addresses)
+    assert not set(addresses) & {t.untyped_storage().data_ptr() for t in tiny.weights().peek().values()}
+
+
+def test_watching_changes_nothing(tiny: LocalCopy):
+    inputs = read_inputs(tiny, ["a b c d", "e"])
+    official = Official(tiny.folder)
+    before = official.run(inputs)
+    assert torch.equal(
+        capture_inputs(tiny, inputs)["sentence.embedding"].tensor, before["sentence_embedding"]
+    )
+    seen: dict[str, torch.Tensor] = {}
+    official.watch(
+        verify.rebuild_for(tiny.config).checkpoints({"eager", "padding"}), inputs, seen.__setitem__
+    )
+    after = official.run(inputs)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not any(part._forward_hooks or part._forward_pre_hooks for _, part in official.parts())
+
+
+def test_unknown_names(truth: Capture):
+    with pytest.raises(InputError, match=r"did you mean 'embeddings.sum'\?"):
+        truth["embeddings.sums"]
+    assert "embeddings.sums" not in truth
+    assert "embeddings.sum" in truth
+
+
+def test_judging_names_what_is_no_checkpoint(truth: Capture):
+    with pytest.raises(InputError, match="names embeddings.mine, which is no checkpoint of this run"):
+        verify.judge({"embeddings.mine": torch.zeros(1)}, truth)
+
+
+def test_judging_a_capture_against_itself_is_an_error(truth: Capture):
+    with pytest.raises(InputError, match="itself"):
+        verify.judge(truth.tensors, truth)
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 9, b"\xff" * 64, b"PK\x03\x04"], ids=range(4))
+def test_other_files_are_refused(tmp_path: Path, content: bytes):
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(InputError, match="is not a capture file"):
+        Capture.load(tmp_path / "file")
+
+
+@pytest.mark.parametrize("about", [None, "", "[]", "{}", '{"order": ["x"]}'], ids=range(5))
+def test_safetensors_that_are_no_capture_are_refused(tmp_path: Path, about: str | None):
+    save_file(
+        {"x": torch.zeros(1)}, tmp_path / "f", metadata=None if about is None else {"llm_rebuild": about}
+    )
+    with pytest.raises(InputError, match="is not a capture file"):
+        Capture.load(tmp_path / "f")
+    with pytest.raises(InputError, match="is not a capture file"):
+        Capture.load(tmp_path / "absent")
+
+
+def test_where_it_cannot_be_written_nothing_is_left(truth: Capture, tmp_path: Path):
+    with pytest.raises(InputError, match="cannot write"):
+        truth.save(tmp_path / "absent" / "capture.safetensors")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="cannot write"):
+        truth.save(tmp_path / "folder")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder"]
+
+
+FULL_DISK = """
+import resource, signal, sys
+from llm_rebuild.errors import InputError
+from llm_rebuild.verify.capture import Capture
+truth = Capture.load(sys.argv[1])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    truth.save(sys.argv[2])
+except InputError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="no limit to put on files here")
+def test_a_disk_that_fills_up_leaves_the_old_file_as_it_was(truth: Capture, tmp_path: Path):
+    truth.save(tmp_path / "whole")
+    (tmp_path / "old").write_text("what was there", encoding="utf-8")
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / "whole"), str(tmp_path / "old")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("cannot write")
+    assert result.stdout.count("\n") == 1
+    assert (tmp_path / "old").read_text(encoding="utf-8") == "what was there"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["old", "whole"]

@@ -1,0 +1,134 @@
+"""The report's JSON is the contract, strict; its table fits 80 columns and says what counts."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+
+from llm_rebuild.verify.compare import MISSING, Verdict, compare
+from llm_rebuild.verify.coverage import Coverage
+from llm_rebuild.verify.report import Report, finite
+
+COVERAGE = Coverage(
+    covered=99, uncovered=Counter({"linalg_vector_norm": 1}), aside=Counter({"plain copies": 4})
+)
+NAME = "encoder.layer.0.attention.self.query"
+
+
+def report(*verdicts: Verdict, coverage: Coverage | None = COVERAGE) -> Report:
+    return Report(
+        model={"name": "minilm", "source": "folder", "revision": None, "sha256": "00"},
+        environment={"torch": "2.13.0"},
+        attention="eager",
+        texts=2,
+        tokens=7,
+        verdicts=verdicts,
+        coverage=coverage,
+    )
+
+
+def verdict(difference: float, name: str = NAME) -> Verdict:
+    official = torch.zeros(2, 3, dtype=torch.float64)
+    rebuilt = official.clone()
+    rebuilt[1, 2] = difference
+    return compare(rebuilt, official, name)
+
+
+GOOD, NEAR, WRONG, NAN = verdict(0.0), verdict(1e-6), verdict(1.0), verdict(float("nan"))
+LOST = Verdict(NAME, (2, 3), "float32", MISSING)
+
+
+def test_json_has_the_contract_keys():
+    """docs/contributing/design.md, contract 4; other programs rest on these."""
+    found = report(GOOD, WRONG).to_json()
+    assert list(found)[:8] == [
+        "model",
+        "environment",
+        "attention",
+        "inputs",
+        "checkpoints",
+        "summary",
+        "first_divergence",
+        "diagnosis",
+    ]
+    assert set(found["model"]) == {"name", "source", "revision", "sha256"}
+    assert set(found["inputs"]) == {"texts", "tokens"}
+    assert set(found["summary"]) == {"checkpoints", "bit_identical", "five_decimals", "failed", "coverage"}
+    assert set(found["first_divergence"]) == {"name", "coordinate", "official", "rebuilt"}
+    keys = {"name", "shape", "dtype", "verdict", "max_abs_diff", "max_ulp", "decimals"}
+    assert all(set(checkpoint) == keys for checkpoint in found["checkpoints"])
+    assert found["diagnosis"] == []
+
+
+def test_coverage_is_a_number_in_the_summary_with_details_beside_it():
+    found = report(GOOD).to_json()
+    assert found["summary"]["coverage"] == 0.99
+    assert found["coverage"]["uncovered"]["linalg_vector_norm"]["count"] == 1
+    assert "norm statistic" in found["coverage"]["uncovered"]["linalg_vector_norm"]["reason"]
+    assert found["coverage"]["set_aside"] == {"plain copies": 4}
+    assert report(GOOD, coverage=None).to_json()["summary"]["coverage"] is None
+
+
+def test_the_summary_counts():
+    summary = report(GOOD, NEAR, WRONG, LOST).to_json()["summary"]
+    assert summary == {
+        "checkpoints": 4,
+        "bit_identical": 1,
+        "five_decimals": 2,
+        "failed": 2,
+        "coverage": 0.99,
+    }
+
+
+def test_passed_and_exact():
+    assert (report(GOOD).passed, report(GOOD).exact) == (True, True)
+    assert (report(GOOD, NEAR).passed, report(GOOD, NEAR).exact) == (True, False)
+    assert (report(GOOD, WRONG).passed, report(GOOD, WRONG).exact) == (False, False)
+    assert not report(GOOD, LOST).passed
+    assert not report(GOOD, NAN).passed
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_json_is_strict(value: float):
+    text = json.dumps(report(verdict(value)).to_json(), allow_nan=False)
+    first = json.loads(text)["first_divergence"]
+    assert first == {"name": NAME, "coordinate": [1, 2], "official": 0.0, "rebuilt": str(value)}
+
+
+def test_first_divergence_is_the_first_that_is_not_identical():
+    assert report(GOOD).to_json()["first_divergence"] is None
+    found = report(GOOD, replace(NEAR, name="second"), WRONG).to_json()["first_divergence"]
+    assert found == {"name": "second", "coordinate": [1, 2], "official": 0.0, "rebuilt": 1e-6}
+    missing = report(LOST).to_json()["first_divergence"]
+    assert missing == {"name": NAME, "coordinate": None, "official": None, "rebuilt": None}
+
+
+def test_the_table_fits_80_columns_and_ends_in_the_count():
+    long = "encoder.layer.11.intermediate.intermediate_act_fn.small_cube"
+    wide = compare(torch.zeros(16, 12, 512, 512), torch.zeros(16, 12, 512, 512), long)
+    lines = str(report(wide, GOOD, NEAR, WRONG, LOST, NAN)).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[-1].startswith("2 of 6 checkpoints bit-identical")
+    assert "16×12×512×512" in str(report(wide))
+
+
+def test_the_table_shows_what_is_not_covered_and_why():
+    text = " ".join(str(report(GOOD)).split())
+    assert "coverage 99.0%: 99 of the 100" in text
+    assert "not: 1 × linalg_vector_norm: norm statistic inside F.normalize" in text
+
+
+def test_the_table_says_coupling_and_notes():
+    found = replace(report(GOOD), coupled=(NAME,), notes=("text 1 was cut",))
+    assert f"coupled at {NAME}" in str(found)
+    assert str(found).startswith("text 1 was cut")
+
+
+def test_finite():
+    assert finite(None) is None
+    assert finite(1.5) == 1.5
+    assert [finite(float(x)) for x in ("nan", "inf", "-inf")] == ["nan", "inf", "-inf"]
