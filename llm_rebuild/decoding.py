@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,17 +28,11 @@ NEVER = -1e9  # added to a score, it makes a beam lose against every other
 # ------------------------------------------------------------------------------- what is asked for
 
 
-class State(Protocol):
-    """What a step remembers of the tokens so far. A value: a step returns a new one."""
-
-    def reorder(self: S, rows: Tensor) -> S:
-        """The state of other rows of the batch, or of the same in another order. rows [row], int64."""
-
-
-S = TypeVar("S", bound=State)
 # One forward pass: new tokens [row, new token] and the state after the earlier ones (None before the
-# first) -> scores of the next token [row, vocab] and the state after these.
-Step = Callable[[Tensor, S | None], tuple[Tensor, S]]
+# first) -> scores of the next token [row, vocab] and the state after these. What a state is, is the step's
+# own matter. It is a value, so the step returns a new one; and `state.reorder(rows)`, rows [row] int64, is
+# the state of other rows of the batch, or of the same in another order, for beam search.
+Step = Callable[[Tensor, Any], tuple[Tensor, Any]]
 
 
 @dataclass(frozen=True)
@@ -187,7 +181,7 @@ def keep_top_p(scores: Tensor, p: float, at_least: int) -> Tensor:
 
 @torch.no_grad()
 def decode(
-    step: Step[S],
+    step: Step,
     prompt: Tensor,
     settings: Settings,
     special: SpecialIds,
@@ -214,7 +208,7 @@ def decode(
 
 
 def one_by_one(
-    step: Step[S],
+    step: Step,
     prompt: Tensor,
     settings: Settings,
     special: SpecialIds,
@@ -226,7 +220,7 @@ def one_by_one(
     ends = torch.tensor(special.ends, dtype=torch.int64)
     running = torch.ones(len(prompt), dtype=torch.bool)
     token_ids, new = prompt, prompt
-    state: S | None = None
+    state = None
     for _ in range(settings.max_new_tokens):
         logits, state = step(new, state)  # [batch, vocab]
         scores = adjusted(logits, token_ids, settings, padding, len(ends))
@@ -247,7 +241,7 @@ def one_by_one(
 
 
 def beam_search(
-    step: Step[S],
+    step: Step,
     prompt: Tensor,
     settings: Settings,
     special: SpecialIds,
@@ -281,7 +275,7 @@ def beam_search(
 
     padding = padding.repeat_interleave(beams, dim=0)
     new = running.flatten(0, 1)  # [row, token]
-    state: S | None = None
+    state = None
     for length in range(1, settings.max_new_tokens + 1):
         # 1. Every token after every beginning, and the best of all these.
         logits, state = step(new, state)
