@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from functools import cache
 from html import escape
 from pathlib import Path
 
@@ -338,16 +339,25 @@ DRAWINGS: dict[str, Callable[[LocalCopy], str]] = {
 }
 
 
+@cache
+def _copy(figure: str) -> LocalCopy:
+    """The model that a figure is drawn from, by the figure's name. GPT-2's and T5's always from the
+    miniatures, so that they are the same on every machine."""
+    model = {"gpt2": "gpt2", "t5": "t5-small"}.get(figure.partition("-")[0])
+    if model is None:
+        return local_copy.get("minilm", strict=True)
+    return LocalCopy(model, local_copy.MINIATURES / model, "miniature")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
         "--check", action="store_true", help="compare with the committed figures, write nothing"
     )
     check = parser.parse_args().check
-    copy = local_copy.get("minilm", strict=True)
     stale = []
     for name, draw in DRAWINGS.items():
-        file, svg = FIGURES / name, draw(copy)
+        file, svg = FIGURES / name, draw(_copy(name))
         if check and (not file.is_file() or file.read_text(encoding="utf-8") != svg):
             stale.append(name)
         elif not check:
