@@ -29,6 +29,11 @@ class Rebuild:
     layout: ModuleType
     config: Any
 
+    @property
+    def decodes(self) -> bool:
+        """Whether the model writes a text token by token, and takes a cache of keys and values for it."""
+        return hasattr(self.module, "Cache")
+
     def checkpoints(self, conditions: Collection[str]) -> list[Checkpoint]:
         """Every checkpoint of a run under these conditions, in order."""
         return expand(self.module.CHECKPOINTS, self.config.depth, {*conditions, *self.config.conditions})

@@ -185,6 +185,7 @@ def capture_inputs(
 ) -> Capture:
     """The same, from inputs that are ready."""
     rebuild_for(copy.config).check(copy.weights())  # before the official model makes room for its sizes
+    rebuild_for(copy.config).check(copy.weights())
     official = Official(copy.folder, attention)
     holding = {"start", "cache"} if use_cache else {"start"}
     return watch(official, copy, inputs, lambda i: official.run(i, use_cache), holding)
@@ -204,7 +205,6 @@ def watch(
              kept, `start` where none were kept before.
     """
     rebuild, attention = rebuild_for(copy.config), official.attention
-    rebuild.check(copy.weights())
     tensors: dict[str, Tensor] = {}
     wanted = rebuild.checkpoints(conditions(attention, inputs) | rebuild.conditions(copy.weights()) | holding)
     official.watch(wanted, inputs, tensors.__setitem__, run)
