@@ -21,6 +21,11 @@ from llm_rebuild.local_copy import LocalCopy
 
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 SENTENCE = "Open-source LLMs rock."
+GPT2_PROMPT = "The baker of Oru lives by the"
+GPT2_START = "The baker of Oru"
+GPT2_WORD = " baker"
+GPT2_HEADS = ((0, 3), (1, 0))  # block and head: one finds the trade, one the village
+T5_SENTENCE = "translate English to German: four hundred twenty-seven"
 
 
 class Drawing:
@@ -69,11 +74,20 @@ class Drawing:
             f'<path d="{path}" fill="none" stroke="var(--fig-{kind})" stroke-width="1.5"{dash}{end}/>'
         )
 
-    def cell(self, x: float, y: float, side: float, share: float) -> None:
+    def cell(
+        self,
+        x: float,
+        y: float,
+        side: float,
+        share: float,
+        kind: str = "accent",
+        *,
+        height: float | None = None,
+    ) -> None:
         """One square of a heat map: `share` from 0 to 1, in steps of a twentieth, as ink on paper."""
         self.tags.append(
-            f'<rect x="{x:g}" y="{y:g}" width="{side:g}" height="{side:g}" '
-            f'fill="var(--fig-accent)" fill-opacity="{round(share * 20) / 20:g}"/>'
+            f'<rect x="{x:g}" y="{y:g}" width="{side:g}" height="{height or side:g}" '
+            f'fill="var(--fig-{kind})" fill-opacity="{round(share * 20) / 20:g}"/>'
         )
 
     def _key(self) -> str:
@@ -292,6 +306,610 @@ def minilm_attention(copy: LocalCopy) -> str:
     return d.svg()
 
 
+def _t5_answer(copy: LocalCopy) -> tuple[list[int], list[str]]:
+    """What the model makes of the sentence, the start token first: ids and tokens."""
+    from llm_rebuild.generate import generate
+
+    (row,) = generate(copy, T5_SENTENCE, max_new_tokens=20).rows
+    return list(row), [copy.tokenizer().tokens[i] for i in row]
+
+
+def t5_architecture(copy: LocalCopy) -> str:
+    """Part 2: both towers, and the one place where they meet."""
+    c = anatomy.describe(copy).config
+    read = len(copy.tokenizer().encode(T5_SENTENCE).ids)
+    ids, tokens = _t5_answer(copy)
+    written = len(ids) - 1
+    d = Drawing(
+        720,
+        632,
+        f"T5's two towers. The encoder reads {read} tokens; the decoder has {written} tokens of the answer "
+        "and looks at the encoder's result in every block.",
+    )
+    left, right, w = 172, 540, 230
+
+    def box(x: float, y: float, words: str, kind: str = "accent", h: float = 38) -> None:
+        d.box(x - w / 2, y, w, h, kind)
+        d.text(x, y + h / 2 + 5, words, bold=True)
+
+    def after(x: float, y: float, words: str, length: float = 30) -> None:
+        d.line(f"M{x} {y}V{y + length}")
+        d.text(x + 10, y + length / 2 + 5, words, at="start", size=13, mono=True, kind="muted")
+
+    def stack(x: float, y: float, title: str, halves: list[str]) -> float:
+        height = 34 + 44 * len(halves)
+        for shift in (10, 5, 0):
+            d.box(x - w / 2 + shift, y + 10 - shift, w, height, "warm")
+        d.text(x, y + 33, title, bold=True)
+        for i, half in enumerate(halves):
+            d.box(x - 105, y + 44 + 44 * i, 210, 32)
+            d.text(x, y + 65 + 44 * i, half, size=13)
+            if i:
+                d.line(f"M{x} {y + 32 + 44 * i}v10")
+        return y + 10 + height
+
+    vectors = shape(1, read, c.d_model)
+    first, second = T5_SENTENCE.split(": ")
+    d.text(left, 22, "encoder", bold=True, size=16)
+    d.text(left, 48, f"{first}:", size=13)
+    d.text(left, 66, second, size=13)
+    d.line(f"M{left} 72V88")
+    box(left, 90, "Unigram", "surface")
+    after(left, 128, f"{shape(1, read)} token ids")
+    box(left, 160, "shared: the token table")
+    after(left, 198, vectors)
+    bottom = stack(
+        left,
+        230,
+        f"block 0 … {c.num_layers - 1}",
+        ["self-attention, both directions", f"feed-forward, {c.d_model} → {c.d_ff} → {c.d_model}"],
+    )
+    after(left, bottom, vectors)
+    box(left, bottom + 32, "RMSNorm")
+    d.text(left, bottom + 92, "what the decoder looks at", size=13)
+    d.text(left, bottom + 110, vectors, size=13, mono=True, kind="muted")
+
+    d.text(right, 22, "decoder", bold=True, size=16)
+    d.text(right, 48, "the answer so far:", size=13)
+    d.text(right, 66, " ".join(tokens[:-1]), size=13, mono=True)
+    d.line(f"M{right} 72V158")
+    d.text(right + 10, 120, f"{shape(1, written)} token ids", at="start", size=13, mono=True, kind="muted")
+    box(right, 160, "shared: the token table")
+    after(right, 198, shape(1, written, c.d_model))
+    end = stack(
+        right,
+        230,
+        f"block 0 … {c.decoder_layers - 1}",
+        [
+            "self-attention, only back",
+            "cross-attention",
+            f"feed-forward, {c.d_model} → {c.d_ff} → {c.d_model}",
+        ],
+    )
+    after(right, end, shape(1, written, c.d_model))
+    box(right, end + 32, "RMSNorm")
+    after(right, end + 70, f"× 1/√{c.d_model}")
+    box(right, end + 102, "shared: the token table, again")
+    after(right, end + 140, f"{shape(1, written, c.vocab_size)} scores")
+    d.text(right, end + 190, "the best next token at each place:", size=13)
+    d.text(right, end + 210, " ".join(tokens[1:]), size=13, mono=True, bold=True)
+
+    cross = 230 + 44 * 2 + 16
+    d.line(f"M{left + w / 2} {bottom + 51}H356V{cross}H{right - 107}", "good")
+    d.text(364, cross + 60, "keys and", at="start", size=13, kind="good")
+    d.text(364, cross + 77, "values", at="start", size=13, kind="good")
+    d.line(f"M{left + w / 2} 179H{right - w / 2}", "accent", arrow=False, dashed=True)
+    d.text(356, 172, "one table", size=13, kind="accent")
+    d.line(f"M{right + w / 2} 179H694V{end + 121}H{right + w / 2 + 2}", "accent", arrow=False, dashed=True)
+    return d.svg()
+
+
+def t5_buckets(copy: LocalCopy) -> str:
+    """Part 2: distances and the buckets that they fall into."""
+    import torch
+
+    from llm_rebuild.models.t5_looks import bucket_of
+
+    c = anatomy.describe(copy).config
+    farthest, n, side = c.relative_attention_max_distance, 11, 27.0
+    d = Drawing(
+        720,
+        610,
+        f"Buckets of distances: a table for {n} tokens in the encoder and in the decoder, and how wide each "
+        f"bucket is up to a distance of {farthest}.",
+    )
+    where = torch.arange(n)
+    distance = where - where[:, None]  # [query, key]
+    for left, both, title in ((58.0, True, "encoder"), (408.0, False, "decoder")):
+        buckets = bucket_of(distance, both, c)
+        half = c.relative_attention_num_buckets // (2 if both else 1)
+        d.text(left + n * side / 2, 22, title, bold=True)
+        d.text(left + n * side / 2, 44, "key: looked at →", size=13, kind="muted")
+        d.text(left - 10, 66, "query", at="end", size=13, kind="muted")
+        d.text(left - 10, 84, "↓", at="end", size=13, kind="muted")
+        for i in range(n):
+            for j in range(n):
+                x, y, bucket = left + j * side, 52 + i * side, int(buckets[i, j])
+                later = j > i
+                if later and not both:
+                    d.text(x + side / 2 - 1, y + 18, "·", size=13, kind="muted")
+                    continue
+                near = 1 - (bucket % half) / half
+                d.cell(x, y, side - 2, 0.06 + 0.42 * near, "warm" if later else "accent")
+                d.text(x + side / 2 - 1, y + 18, str(bucket), size=12)
+    d.text(
+        58, 52 + n * side + 22, "blue: looking back, orange: looking ahead", at="start", size=13, kind="muted"
+    )
+    d.text(408, 52 + n * side + 22, "what comes later is masked", at="start", size=13, kind="muted")
+
+    left, width, longest = 20.0, 680.0, farthest + 8
+    for y, both, sign, words in (
+        (446.0, True, 1, "encoder, looking ahead"),
+        (536.0, False, -1, "decoder, looking back"),
+    ):
+        d.text(left, y - 12, f"{words}: bucket by distance", at="start", size=13)
+        buckets = bucket_of(sign * torch.arange(longest)[None], both, c)[0].tolist()
+        half = c.relative_attention_num_buckets // (2 if both else 1)
+        for bucket in sorted(set(buckets)):
+            begin, count = buckets.index(bucket), buckets.count(bucket)
+            x, w = left + width * begin / longest, width * count / longest
+            near = 1 - (bucket % half) / half
+            d.cell(x, y, w - 1, 0.06 + 0.42 * near, "warm" if both else "accent", height=28)
+            if w > 19:
+                d.text(x + w / 2, y + 19, str(bucket), size=12)
+        for tick in (0, 16, 32, 64, farthest):
+            d.text(left + width * (tick + 0.5) / longest, y + 46, str(tick), size=12, kind="muted")
+    return d.svg()
+
+
+def t5_block(copy: LocalCopy) -> str:
+    """Part 3: one decoder block in its three halves, every checkpoint with its shape."""
+    model = anatomy.describe(copy)
+    c = model.config
+    read = len(copy.tokenizer().encode(T5_SENTENCE).ids)
+    written = len(_t5_answer(copy)[0]) - 1
+    sizes = {
+        "batch": 1,
+        "token": written,
+        "query": written,
+        "width": c.d_model,
+        "wide": c.d_ff,
+        "head": c.num_heads,
+        "head width": c.d_kv,
+    }
+    inner = c.num_heads * c.d_kv
+    d = Drawing(
+        720,
+        800,
+        f"One decoder block of T5: self-attention, cross-attention to {read} tokens of the encoder, and "
+        "feed-forward, every checkpoint with its shape.",
+    )
+
+    def of(name: str, key: int) -> str:
+        found = next(p for p in model.checkpoints if p.name == f"decoder.block.0.layer.{name}")
+        return shape(*({**sizes, "key": key}[word] for word in found.shape.strip("[]").split(", ")))
+
+    def step(x: float, row: int, words: str, below: str, kind: str = "surface") -> None:
+        y = 92 + 60 * row
+        d.box(x - 98, y, 196, 46, kind)
+        d.text(x, y + 19, words, bold=True)
+        d.text(x, y + 37, below, size=13, mono=True, kind="muted")
+        if row < 9 and not (row == 0 and x < 600):
+            d.line(f"M{x} {y + 46}v12")
+
+    columns = (120, 360, 600)
+    for x, title, number in zip(
+        columns, ("self-attention", "cross-attention", "feed-forward"), "012", strict=True
+    ):
+        d.text(x, 22, f"layer.{number}: {title}", bold=True)
+        d.line(f"M{x} 64V90")
+        d.text(x + 8, 60, shape(1, written, c.d_model), size=13, mono=True, kind="muted", at="start")
+        step(x, 0, "layer_norm", of(f"{number}.layer_norm", 0), "accent")
+    for x, part, key in ((120, "0.SelfAttention", written), (360, "1.EncDecAttention", read)):
+        crossing = key == read
+        for i, name in enumerate("qkv"):
+            d.box(x - 98 + 68 * i, 152, 60, 26, "accent")
+            d.text(x - 68 + 68 * i, 170, name, bold=True)
+            if name == "q" or not crossing:
+                d.line(f"M{x - 68 + 68 * i} 138v12")
+        kv = f"k, v {shape(1, key, inner)}"
+        d.text(
+            x,
+            196,
+            f"q {shape(1, written, inner)} {kv}" if crossing else f"each {shape(1, key, inner)}",
+            size=12,
+            mono=True,
+            kind="muted",
+        )
+        d.line(f"M{x} 200v10")
+        step(x, 2, "product: q · k", of(f"{part}.product", key))
+        step(
+            x,
+            3,
+            "biased: + 0, no distances" if crossing else "biased: + position bias",
+            of(f"{part}.biased", key),
+        )
+        step(x, 4, "scores" if crossing else "scores: + mask", of(f"{part}.scores", key))
+        step(x, 5, "probs: softmax", of(f"{part}.probs", key), "warm")
+        step(x, 6, "head_context: probs · v", of(f"{part}.head_context", key))
+        step(x, 7, "context: heads merged", shape(1, written, inner))
+        step(x, 8, "o", of(f"{part}.o", key), "accent")
+        step(x, 9, "residual: + the input", of(f"{part[0]}.residual", key))
+    dense = "2.DenseReluDense"
+    step(600, 1, "wi", of(f"{dense}.wi", 0), "accent")
+    step(600, 2, "act: ReLU", of(f"{dense}.act", 0))
+    step(600, 3, "wo", of(f"{dense}.wo", 0), "accent")
+    d.line("M600 318V630")
+    step(600, 9, "residual: + the input", of("2.residual", 0))
+    for x in columns:  # the input, added back
+        d.line(f"M{x} 72H{x - 110}V655H{x - 100}", "good", dashed=True)
+    for x in columns[:2]:  # on to the next half
+        d.line(f"M{x} 678V700H{x + 117}V46H{x + 240}V62", arrow=True)
+    d.line("M600 678V722")
+    d.text(600, 742, "to the next block", size=14)
+    d.line("M394 744V716H468V145H428V150", "good")
+    d.line("M428 145H360V150", "good")
+    d.text(394, 760, f"the encoder's result {shape(1, read, c.d_model)}", size=13, kind="good")
+    d.text(394, 780, "for k and v of every block", size=13, kind="good")
+    return d.svg()
+
+
+def t5_cross_attention(copy: LocalCopy) -> str:
+    """Part 3: where each token that is being written looks in the sentence that was read."""
+    from llm_rebuild.verify import capture
+
+    ids, tokens = _t5_answer(copy)
+    truth = capture(copy, T5_SENTENCE, decoder_ids=[ids[:-1]])
+    probs = truth["decoder.block.1.layer.1.EncDecAttention.probs"].tensor[0, 3]  # [query, key]
+    side, top, left = 42.0, 104.0, 170.0
+    d = Drawing(
+        720,
+        int(top + len(probs) * side + 20),
+        "Cross-attention of one head: each word that is written looks at the word that it translates.",
+    )
+    d.text(left - 12, top - 14, "writes", at="end", size=13, kind="muted")
+    for j, token in enumerate(truth.inputs.tokens[0]):
+        x, y = left + j * side + 22, top - 8
+        d.tags.append(
+            f'<text x="{x:g}" y="{y:g}" font-size="13" font-family="var(--md-code-font-family)" '
+            f'transform="rotate(-55 {x:g} {y:g})" fill="var(--fig-ink)">{escape(token)}</text>'
+        )
+    height = len(probs) * side
+    d.box(left - 3, top - 3, probs.shape[1] * side + 4, height + 4)
+    for i, row in enumerate(probs):
+        d.text(left - 12, top + i * side + 26, tokens[i + 1], at="end", size=13, mono=True)
+        for j, share in enumerate(row.tolist()):
+            d.cell(left + j * side, top + i * side, side - 2, share)
+    return d.svg()
+
+
+def compared(copy: LocalCopy) -> str:
+    """The comparison page: where the norms stand in the three models' blocks, and what goes in and out."""
+    d = Drawing(
+        720,
+        624,
+        "MiniLM, GPT-2 and T5 side by side. MiniLM normalises after each half of a block, the others before.",
+    )
+
+    def tower(x: float, w: float, y: float, title: str, layers: list[tuple[str, str]], height: float) -> None:
+        """Layers from top to bottom, each with its kind; from an `(` the block begins, at a `)` it ends."""
+        d.text(x, y, title, bold=True, size=16)
+        y += 14
+        begin = y
+        for i, (words, kind) in enumerate(layers):
+            if words == "(":
+                begin = y
+                y += 8
+            elif words == ")":
+                d.tags.insert(
+                    0,
+                    f'<rect x="{x - w / 2 - 8:g}" y="{begin:g}" width="{w + 16:g}" '
+                    f'height="{y - begin:g}" rx="6" fill="none" stroke="var(--fig-muted)" '
+                    'stroke-dasharray="5 4"/>',
+                )
+                y += 8
+            else:
+                d.box(x - w / 2, y, w, height, kind)
+                d.text(x, y + height / 2 + 5, words, size=13)
+                y += height + 8
+                if i + 1 < len(layers):
+                    d.line(f"M{x} {y - 8}v7", arrow=False)
+
+    norm, weigh, plain, meet = "good", "accent", "surface", "warm"
+    height = 30.0
+    tower(
+        96, 164, 24, "MiniLM",
+        [
+            ("WordPiece", plain), ("word + type + position", weigh), ("LayerNorm", norm),
+            ("(", ""), ("self-attention", meet), ("+ input", plain), ("LayerNorm", norm),
+            ("feed-forward, GELU", weigh), ("+ input", plain), ("LayerNorm", norm), (")", ""),
+            ("mean of the tokens", plain), ("one vector", plain),
+        ],
+        height,
+    )  # fmt: skip
+    tower(
+        290, 164, 24, "GPT-2",
+        [
+            ("byte-level BPE", plain), ("token + position", weigh),
+            ("(", ""), ("LayerNorm", norm), ("self-attention, back", meet), ("+ input", plain),
+            ("LayerNorm", norm), ("feed-forward, tanh GELU", weigh), ("+ input", plain), (")", ""),
+            ("LayerNorm", norm), ("token table as head", weigh), ("next token", plain),
+        ],
+        height,
+    )  # fmt: skip
+    tower(
+        478, 140, 24, "T5, encoder",
+        [
+            ("Unigram", plain), ("token", weigh),
+            ("(", ""), ("RMSNorm", norm), ("self-attention", meet), ("+ input", plain),
+            ("RMSNorm", norm), ("feed-forward, ReLU", weigh), ("+ input", plain), (")", ""),
+            ("RMSNorm", norm),
+        ],
+        height,
+    )  # fmt: skip
+    tower(
+        642, 140, 24, "T5, decoder",
+        [
+            ("the answer so far", plain), ("token", weigh),
+            ("(", ""), ("RMSNorm", norm), ("self-attention, back", meet), ("+ input", plain),
+            ("RMSNorm", norm), ("cross-attention", meet), ("+ input", plain),
+            ("RMSNorm", norm), ("feed-forward, ReLU", weigh), ("+ input", plain), (")", ""),
+            ("RMSNorm", norm), ("× 1/√width", plain), ("token table as head", weigh), ("next token", plain),
+        ],
+        height,
+    )  # fmt: skip
+    d.line("M478 388V408H562V290H570", "warm")
+    return d.svg()
+
+
+def gpt2_architecture(copy: LocalCopy) -> str:
+    """Part 2: the whole model, top to bottom, with the shapes of a prompt."""
+    c = anatomy.describe(copy).config
+    n = len(copy.tokenizer().encode(GPT2_PROMPT).ids)
+    d = Drawing(
+        720,
+        636,
+        f"GPT-2 from the text to a score for every possible next token, with the shapes for {n} tokens.",
+    )
+    middle, w = 290, 300
+
+    def stage(y: float, words: str, after: str, kind: str = "accent") -> None:
+        d.box(middle - w / 2, y, w, 40, kind)
+        d.text(middle, y + 25, words, bold=True)
+        d.line(f"M{middle} {y + 40}V{y + 70}")
+        d.text(middle + 12, y + 60, after, at="start", size=13, mono=True, kind="muted")
+
+    vectors = shape(1, n, c.n_embd)
+    d.text(middle, 20, f"“{GPT2_PROMPT}”")
+    d.line(f"M{middle} 28V48")
+    stage(50, "byte-level BPE", f"{shape(1, n)} token ids", "surface")
+    stage(122, "wte + wpe", vectors)
+    d.text(middle + w / 2 + 24, 138, "which token it is,", at="start", size=13)
+    d.text(middle + w / 2 + 24, 156, "and where it stands", at="start", size=13)
+    for shift in (10, 5, 0):
+        d.box(middle - w / 2 + shift, 204 - shift, w, 190, "warm")
+    d.text(middle, 226, f"block 0 … {c.n_layer - 1}", bold=True)
+    for y, words in (
+        (236, "LayerNorm"),
+        (274, f"causal self-attention, {c.n_head} heads of {c.n_embd // c.n_head}"),
+        (318, "LayerNorm"),
+        (356, f"feed-forward, {c.n_embd} → {c.wide} → {c.n_embd}"),
+    ):
+        d.box(middle - 125, y, 250, 30)
+        d.text(middle, y + 20, words, size=13)
+    for y in (266, 348):
+        d.line(f"M{middle} {y}V{y + 7}")
+    for y, attached in ((236, 289), (318, 371)):
+        d.line(f"M{middle + 125} {attached}H{middle + 178}V{y + 6}H{middle + 128}", "good", dashed=True)
+        d.text(middle + w / 2 + 36, y + 32, "+ its input, untouched", at="start", size=13, kind="good")
+    d.line(f"M{middle} 394V424")
+    d.text(middle + 12, 414, vectors, at="start", size=13, mono=True, kind="muted")
+    stage(426, "ln_f: LayerNorm, a last time", vectors)
+    stage(498, "lm_head: times wte, turned over", f"{shape(1, n, c.vocab_size)} scores")
+    d.text(middle, 588, "for each token: how well each token", bold=True)
+    d.text(middle, 607, "of the vocabulary would come next", bold=True)
+    d.line(f"M{middle - w / 2} 142H84V518H{middle - w / 2 - 2}", "accent", dashed=True)
+    d.text(76, 325, "the same", size=13, kind="accent", at="end")
+    d.text(76, 343, "table", size=13, kind="accent", at="end")
+    return d.svg()
+
+
+def gpt2_block(copy: LocalCopy) -> str:
+    """Part 3: one block, its checkpoints with their shapes, along the residual stream."""
+    model = anatomy.describe(copy)
+    c = model.config
+    n = len(copy.tokenizer().encode(GPT2_PROMPT).ids)
+    sizes = {
+        "batch": 1,
+        "token": n,
+        "query": n,
+        "key": n,
+        "width": c.n_embd,
+        "3 × width": 3 * c.n_embd,
+        "wide": c.wide,
+        "head": c.n_head,
+        "head width": c.n_embd // c.n_head,
+    }
+
+    def of(name: str) -> str:
+        found = next(p for p in model.checkpoints if p.name == f"h.0.{name}")
+        return shape(*(sizes[word] for word in found.shape.strip("[]").split(", ")))
+
+    d = Drawing(720, 966, f"One block of GPT-2, its checkpoints with their shapes for {n} tokens.")
+    stream = 56
+
+    def box(x: float, y: float, words: str, below: str, kind: str = "surface", w: float = 176) -> None:
+        d.box(x - w / 2, y, w, 50, kind)
+        d.text(x, y + 21, words, bold=True)
+        d.text(x, y + 40, below, size=13, mono=True, kind="muted")
+
+    def step(x: float, y: float, name: str, words: str, kind: str = "surface", w: float = 176) -> None:
+        box(x, y, words, of(name), kind, w)
+
+    def plus(y: float, name: str) -> None:
+        d.box(stream - 14, y - 14, 28, 28, "good")
+        d.text(stream, y + 6, "+", size=18, bold=True, kind="good")
+        d.text(stream + 24, y - 10, name, at="start", size=13, mono=True, kind="good")
+
+    d.text(20, 20, f"input of the block  {shape(1, n, c.n_embd)}", at="start", bold=True)
+    d.line(f"M{stream} 30V626", "good")
+    d.line(f"M{stream} 656V880", "good")
+    d.line(f"M{stream} 910V944", "good")
+    d.line(f"M{stream} 61H190", "good")
+    step(280, 36, "ln_1", "ln_1")
+    d.line("M368 61H402")
+    step(510, 36, "attn.c_attn", "c_attn", "accent", w=212)
+    d.text(510, 108, "cut in three, then into heads", size=13)
+    heads = shape(1, c.n_head, n, c.n_embd // c.n_head)
+    d.line("M470 116V122H210V134")
+    d.line("M510 116V122H420V134")
+    d.line("M550 116V122H630V134")
+    for x, part in ((210, "query"), (420, "key"), (630, "value")):
+        box(x, 136, part, heads, w=168)
+    d.line("M210 186V202H306V214")
+    d.line("M420 186V202H324V214")
+    step(315, 216, "attn.product", "product: query · key", w=250)
+    d.line("M315 266V282")
+    step(315, 284, "attn.scaled", f"scaled: × 1/√{sizes['head width']}", w=250)
+    d.line("M315 334V350")
+    step(315, 352, "attn.scores", "scores: + causal mask", w=250)
+    d.line("M315 402V418")
+    step(315, 420, "attn.probs", "probs: softmax", "warm", w=250)
+    d.line("M315 470V486H440V498")
+    d.line("M630 186V486H460V498")
+    step(450, 500, "attn.head_context", "head_context: probs · value", w=262)
+    d.line("M450 550V566")
+    step(450, 568, "attn.context", "context: heads merged", w=262)
+    d.line("M319 593H300V616")
+    step(246, 618, "attn.c_proj", "c_proj", "accent")
+    d.line("M158 643H72")
+    plus(641, "")
+    d.text(stream + 20, 680, "attn.residual", at="start", size=13, mono=True, kind="good")
+    d.line(f"M{stream} 725H108", "good")
+    step(192, 700, "ln_2", "ln_2", w=164)
+    d.line("M274 725H306")
+    step(396, 700, "mlp.c_fc", "c_fc", "accent")
+    d.line("M484 725H516")
+    step(606, 700, "mlp.act", "GELU, by tanh")
+    d.line("M606 750V790H486")
+    step(396, 780, "mlp.c_proj", "c_proj", "accent")
+    d.line("M396 830V895H72")
+    plus(895, "")
+    d.text(stream + 20, 934, "mlp.residual", at="start", size=13, mono=True, kind="good")
+    d.text(stream, 960, "to the next block", at="start", size=13)
+    return d.svg()
+
+
+def gpt2_attention(copy: LocalCopy) -> str:
+    """Part 3: where each token looks, and where it cannot."""
+    from llm_rebuild.verify import capture
+
+    truth = capture(copy, GPT2_PROMPT)
+    tokens = truth.inputs.tokens[0]
+    side, top, lefts = 30.0, 84.0, (96.0, 444.0)
+    n = len(tokens)
+    d = Drawing(
+        720,
+        int(top + n * side + 44),
+        "Where each token looks, in a head of block 0 and one of block 1. No token looks at a later one.",
+    )
+    for left, (block, head) in zip(lefts, GPT2_HEADS, strict=True):
+        probs = truth[f"h.{block}.attn.probs"].tensor
+        for i, token in enumerate(tokens):
+            d.text(left - 8, top + i * side + 20, token, at="end", size=13, mono=True)
+            x, y = left + i * side + 19, top - 8
+            d.tags.append(
+                f'<text x="{x:g}" y="{y:g}" font-size="13" font-family="var(--md-code-font-family)" '
+                f'transform="rotate(-55 {x:g} {y:g})" fill="var(--fig-ink)">{escape(token)}</text>'
+            )
+            for j in range(n):
+                x, y = left + j * side, top + i * side
+                if j <= i:
+                    d.cell(x, y, side - 2, float(probs[0, head, i, j]))
+                    d.tags.append(
+                        f'<rect x="{x:g}" y="{y:g}" width="{side - 2:g}" height="{side - 2:g}" '
+                        'fill="none" stroke="var(--fig-line)"/>'
+                    )
+                else:
+                    x, y = x + side / 2 - 1, y + side / 2 - 1
+                    d.tags.append(f'<circle cx="{x:g}" cy="{y:g}" r="1.5" fill="var(--fig-line)"/>')
+        d.text(left + n * side / 2, top + n * side + 28, f"block {block}, head {head}", bold=True)
+    return d.svg()
+
+
+def gpt2_merges(copy: LocalCopy) -> str:
+    """Part 2: byte pair encoding of one word, merge by merge."""
+    from llm_rebuild.tokenizers.byte_bpe import ByteBPE
+
+    tokenizer = ByteBPE.from_folder(copy.folder)
+    steps = list(tokenizer.merge_steps(GPT2_WORD))
+    unit, left, pitch = 62.0, 20.0, 54.0
+    d = Drawing(
+        720,
+        int(len(steps) * pitch + 10),
+        f"The merges of {GPT2_WORD.strip()} with the space before it, from {len(steps[0])} symbols to one.",
+    )
+    before: list[str] = []
+    for row, symbols in enumerate(steps):
+        y, at = 10 + row * pitch, 0
+        for i, symbol in enumerate(symbols):
+            new = row > 0 and i < len(symbols) and symbols[:i] == before[:i] and symbol != before[i]
+            x = left + at * unit
+            d.box(x, y, unit * len(symbol) - 8, 36, "warm" if new else "surface")
+            d.text(x + (unit * len(symbol) - 8) / 2, y + 24, symbol, size=16, mono=True, bold=new)
+            if new:
+                pair = before[i], before[i + 1]
+                words = f"{pair[0]} + {pair[1]}"
+                d.text(420, y + 24, words, at="start", mono=True)
+                d.text(690, y + 24, f"rank {tokenizer.ranks[pair]}", at="end", mono=True)
+            at += len(symbol)
+        if row == 0:
+            d.text(420, y + 24, "the symbols of the bytes", at="start", size=13, kind="muted")
+        before = symbols
+    return d.svg()
+
+
+def gpt2_cache(copy: LocalCopy) -> str:
+    """Generation: what is computed in each step, without a cache and with one."""
+    from llm_rebuild.generate import generate
+
+    tokenizer, steps = copy.tokenizer(), 4
+    ids = generate(copy, GPT2_START, max_new_tokens=steps).rows[0]
+    tokens = [tokenizer.decode([i]) for i in ids]
+    prompt, side, top, lefts = len(ids) - steps, 30.0, 96.0, (20.0, 384.0)
+    d = Drawing(
+        720,
+        int(top + steps * side + 78),
+        f"Each step's tokens: without a cache all of them are computed again, with one only the new one. "
+        f"The prompt has {prompt} tokens.",
+    )
+    for left, title, cached in zip(lefts, ("everything again", "with a cache"), (False, True), strict=True):
+        for i, token in enumerate(tokens[:-1]):
+            x, y = left + i * side + 19, top - 8
+            d.tags.append(
+                f'<text x="{x:g}" y="{y:g}" font-size="13" font-family="var(--md-code-font-family)" '
+                f'transform="rotate(-55 {x:g} {y:g})" fill="var(--fig-ink)">{escape(token.strip())}</text>'
+            )
+        computed = 0
+        for step in range(steps):
+            y = top + step * side
+            for i in range(prompt + step):
+                new = not cached or step == 0 or i == prompt + step - 1
+                computed += new
+                d.box(left + i * side, y, side - 3, side - 3, "warm" if new else "surface")
+            x = left + (prompt + steps - 1) * side + 8
+            d.text(x, y + 19, f"→ {tokens[prompt + step].strip()}", at="start", size=13, mono=True)
+        y = top + steps * side + 26
+        d.text(left, y, title, bold=True, at="start")
+        d.text(left, y + 20, f"{computed} tokens through the model", size=13, at="start")
+    y = top + steps * side + 64
+    d.box(20, y - 11, 14, 14, "warm")
+    d.text(42, y + 1, "computed", at="start", size=13)
+    d.box(384, y - 11, 14, 14)
+    d.text(406, y + 1, "keys and values at hand", at="start", size=13)
+    return d.svg()
+
+
 def leaks(copy: LocalCopy) -> str:
     """Part 4: what may go into a rebuild, and what may not."""
     d = Drawing(
@@ -336,14 +954,24 @@ DRAWINGS: dict[str, Callable[[LocalCopy], str]] = {
     "minilm-block.svg": minilm_block,
     "minilm-attention.svg": minilm_attention,
     "leaks.svg": leaks,
+    "gpt2-architecture.svg": gpt2_architecture,
+    "gpt2-merges.svg": gpt2_merges,
+    "gpt2-block.svg": gpt2_block,
+    "gpt2-attention.svg": gpt2_attention,
+    "gpt2-cache.svg": gpt2_cache,
+    "t5-architecture.svg": t5_architecture,
+    "t5-buckets.svg": t5_buckets,
+    "t5-block.svg": t5_block,
+    "t5-cross-attention.svg": t5_cross_attention,
+    "compared.svg": compared,
 }
 
 
 @cache
-def _copy(figure: str) -> LocalCopy:
-    """The model that a figure is drawn from, by the figure's name. GPT-2's and T5's always from the
-    miniatures, so that they are the same on every machine."""
-    model = {"gpt2": "gpt2", "t5": "t5-small"}.get(figure.partition("-")[0])
+def _copy(prefix: str) -> LocalCopy:
+    """The model that a figure is drawn from, by what the figure's name begins with. GPT-2's and T5's always
+    from the miniatures, so that they are the same on every machine."""
+    model = {"gpt2": "gpt2", "t5": "t5-small"}.get(prefix)
     if model is None:
         return local_copy.get("minilm", strict=True)
     return LocalCopy(model, local_copy.MINIATURES / model, "miniature")
@@ -357,7 +985,7 @@ def main() -> int:
     check = parser.parse_args().check
     stale = []
     for name, draw in DRAWINGS.items():
-        file, svg = FIGURES / name, draw(_copy(name))
+        file, svg = FIGURES / name, draw(_copy(name.partition("-")[0]))
         if check and (not file.is_file() or file.read_text(encoding="utf-8") != svg):
             stale.append(name)
         elif not check:
