@@ -25,6 +25,7 @@ import re
 from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
+from llm_rebuild.errors import InputError
 from llm_rebuild.tokenizers import Encoding, checks
 from llm_rebuild.tokenizers.character_map import CharacterMap, owners
 from llm_rebuild.tokenizers.spiece_file import CONTROL, Piece, read_spiece_model
@@ -36,8 +37,8 @@ CACHED_LENGTH = 256  # characters; a longer word is computed again whenever it c
 
 # 1. Words. --------------------------------------------------------------------------------------
 
-# Library: words end at any white space of Unicode; SentencePiece knows only the space (to which the
-# character map turns most of the others). A ▁ in the text begins a word, too.
+# Library: words end at any white space of Unicode; SentencePiece knows only the space. (T5's character
+# map makes spaces of all the others but U+0085, and of ▁, too.) A ▁ that is left begins a word.
 SPACES = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 WORD = re.compile(f"▁[^▁{SPACES}]*|[^▁{SPACES}]+")
 
@@ -63,10 +64,11 @@ def best_pieces(
         so_far = reached[start]
         for end in range(start + 1, len(word) + 1):
             piece = word[start:end]
-            if piece not in prefixes:
-                break
             score = scores.get(piece)
-            if score is not None and so_far + score > reached[end]:  # the first of equals stays
+            if score is None:
+                if piece not in prefixes:
+                    break
+            elif so_far + score > reached[end]:  # the first of equals stays
                 reached[end], step[end] = so_far + score, (start, True)
         if character not in scores and so_far + unknown > reached[start + 1]:
             reached[start + 1], step[start + 1] = so_far + unknown, (start, False)
@@ -110,6 +112,8 @@ class Unigram:
         self.embedding_rows = -(-self.vocabulary_size // 128) * 128
         self.pad_id, self.end_id = self.token_id(PAD), self.token_id(END)
         self.unknown_id = self.token_id(UNKNOWN)
+        if self.unknown_id != 2:  # Library: the unknown token is the third, whatever the file says
+            raise InputError(f"spiece.model: {UNKNOWN!r} has id {self.unknown_id}; T5's has 2")
         self.special = {PAD, END, UNKNOWN, *sentinels}
         self.special |= {piece.text for piece in pieces if piece.kind == CONTROL}
         self._special_in_text = re.compile(f"({'|'.join(map(re.escape, self.special))})")
