@@ -25,6 +25,10 @@ from llm_rebuild.local_copy import LocalCopy
 from llm_rebuild.models import Rebuild, rebuild_for
 from llm_rebuild.weights import template
 
+# The conditions of a run that leaves nothing out: a padded batch, from the very start, the encoder's side
+# included, with several tokens for the decoder at once.
+WHOLE = ("padding", "start", "decoder mask")
+
 
 @dataclass(frozen=True)
 class Part:
@@ -86,7 +90,7 @@ def describe(model: str | Path | LocalCopy, *, attention: str = "eager") -> Anat
         config=rebuild.config,
         parts=tuple(_parts(rebuild, needed)),
         unused={key: _reason(key, rebuild) for key in weights if key not in needed},
-        checkpoints=tuple(rebuild.checkpoints({attention, "padding"} | rebuild.conditions(weights))),
+        checkpoints=tuple(rebuild.checkpoints({attention, *WHOLE} | rebuild.conditions(weights))),
         departures=tuple((t, why.format(**vars(rebuild.config))) for t, why in rebuild.layout.DEPARTURES),
         matched=matched.last(copy),
     )
