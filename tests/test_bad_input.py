@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests import tiny_bert
 
 from llm_rebuild import cli
+from tests import tiny_bert
 
 Refused = Callable[..., str]
 

@@ -14,6 +14,7 @@ import torch
 
 from llm_rebuild import verify
 from llm_rebuild.checkpoints import Checkpoint
+from llm_rebuild.errors import InputError
 from llm_rebuild.local_copy import LocalCopy
 from llm_rebuild.models import minilm as minilm_model
 from llm_rebuild.models import rebuild_for
@@ -80,7 +81,7 @@ def test_a_name_missing_from_the_list_fails(
     with_checkpoints(monkeypatch, lambda listed: [c for c in listed if c.name != name])
     with pytest.raises(AssertionError):
         assert_contract_1(tiny, "eager", PLAIN, tmp_path)
-    with pytest.raises(verify.InputError, match="no checkpoint of this run"):
+    with pytest.raises(InputError, match="no checkpoint of this run"):
         verify.verify(tiny, PLAIN, coverage=False)
 
 

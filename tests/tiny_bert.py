@@ -25,35 +25,7 @@ CONFIG: dict[str, Any] = {
     "layer_norm_eps": 1e-12,
     "hidden_act": "gelu",
 }
-WORDS = [
-    "a",
-    "b",
-    "c",
-    "d",
-    "e",
-    "f",
-    "g",
-    "h",
-    "i",
-    "j",
-    "k",
-    "l",
-    "m",
-    "n",
-    "o",
-    "p",
-    "q",
-    "r",
-    "s",
-    "t",
-    "u",
-    "v",
-    "w",
-    "x",
-    "y",
-    ".",
-    ",",
-]
+WORDS = list("abcdefghijklmnopqrstuvwxy.,")
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
 assert len(VOCABULARY) == CONFIG["vocab_size"]
 

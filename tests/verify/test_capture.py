@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from llm_rebuild import verify
 from llm_rebuild.errors import InputError
 from llm_rebuild.local_copy import LocalCopy
+from llm_rebuild.models import rebuild_for
 from llm_rebuild.verify.capture import Capture, capture_inputs, read_inputs
 from llm_rebuild.verify.official import Official
 from tests import tiny_bert
@@ -70,13 +71,12 @@ def test_watching_changes_nothing(tiny: LocalCopy):
     inputs = read_inputs(tiny, ["a b c d", "e"])
     official = Official(tiny.folder)
     before = official.run(inputs)
-    assert torch.equal(
-        capture_inputs(tiny, inputs)["sentence.embedding"].tensor, before["sentence_embedding"]
-    )
+    watched = capture_inputs(tiny, inputs)
+    assert torch.equal(watched["sentence.embedding"].tensor, before["sentence_embedding"])
     seen: dict[str, torch.Tensor] = {}
-    official.watch(
-        verify.rebuild_for(tiny.config).checkpoints({"eager", "padding"}), inputs, seen.__setitem__
-    )
+    listed = rebuild_for(tiny.config).checkpoints({"eager", "padding", "pooler"})
+    official.watch(listed, inputs, seen.__setitem__)
+    assert set(seen) == set(watched)
     after = official.run(inputs)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not any(part._forward_hooks or part._forward_pre_hooks for _, part in official.parts())
@@ -90,7 +90,7 @@ def test_unknown_names(truth: Capture):
 
 
 def test_judging_names_what_is_no_checkpoint(truth: Capture):
-    with pytest.raises(InputError, match="names embeddings.mine, which is no checkpoint of this run"):
+    with pytest.raises(InputError, match=r"names embeddings\.mine, which is no checkpoint of this run"):
         verify.judge({"embeddings.mine": torch.zeros(1)}, truth)
 
 
@@ -129,6 +129,7 @@ def test_where_it_cannot_be_written_nothing_is_left(truth: Capture, tmp_path: Pa
 FULL_DISK = """
 import resource, signal, sys
 from llm_rebuild.errors import InputError
+from llm_rebuild.models import rebuild_for
 from llm_rebuild.verify.capture import Capture
 truth = Capture.load(sys.argv[1])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -29,7 +29,7 @@ def real_sentences(count: int, seed: int) -> list[str]:
         for documentation in re.findall(r'"""(.+?)"""', text, re.DOTALL):
             for sentence in re.split(r"(?<=[.!?])\s+", documentation):
                 words = " ".join(sentence.split())
-                if 20 <= len(words) <= 400:
+                if 20 <= len(words) <= 250:
                     found.add(words)
     return random.Random(seed).sample(sorted(found), count)
 
@@ -75,15 +75,16 @@ def test_every_checkpoint_is_bit_identical(minilm: LocalCopy, officials, figure,
     around = 6 + 2 + 5 + (attention == "eager" and inputs.padded)  # embeddings, pooler, sentence, mask
     assert len(report.verdicts) == blocks + around
 
+    line = f"{run}, {attention}, {'×'.join(map(str, inputs.token_ids.shape))}"
+    line += f": {report.bit_identical} of {len(report.verdicts)} bit-identical"
+    if inputs.token_ids.shape[1] > 100:  # the trace hashes every tensor: the short runs show what there is
+        figure(line)
+        return
     covered = coverage_of.measure(officials[attention], inputs, truth.tensors)
     assert covered.share >= 0.95
     assert all(reason != "no checkpoint" for reason in covered.reasons().values()), covered.reasons()
     reasons = "; ".join(f"not: {n} × {o}, {covered.reasons()[o]}" for o, n in covered.uncovered.items())
-    shape = "×".join(map(str, inputs.token_ids.shape))
-    figure(
-        f"{run}, {attention}, {shape}: {report.bit_identical} of {len(report.verdicts)} bit-identical, "
-        f"coverage {covered.share:.1%} ({reasons})"
-    )
+    figure(f"{line}, coverage {covered.share:.1%} ({reasons})")
 
 
 def test_inputs_are_what_they_are_called(minilm: LocalCopy):
