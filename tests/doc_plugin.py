@@ -9,6 +9,11 @@ is put back behind the page. A fence that is asked for by itself runs the fences
 fence that raised, the rest of the page is not run, and says so. A wrong output does not stop the page.
 
 `pytest --update-output docs/x.md` writes what the fences printed into the page.
+
+A page may say `needs: minilm` in its front matter: where the real model is neither in the store nor to be
+had, its fences are skipped, and the reason says how to get it. Nothing else skips a fence. With `numbers:
+gpt2 miniature` the outputs are compared only on that copy; with another one the fences run all the same, and
+the summary names the page.
 """
 
 from __future__ import annotations
@@ -35,6 +40,9 @@ import pytest
 from pytest_codeblocks import plugin as engine
 from pytest_codeblocks.main import extract_from_buffer
 
+from llm_rebuild import local_copy
+from llm_rebuild.errors import InputError
+from llm_rebuild.fetching import NotReachableError
 from tools import fences
 from tools.fences import PYTHON, Fence
 
@@ -45,6 +53,7 @@ PAGE_ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "PIP_NO_INDEX": "1",  # a model that is not in the store is not fetched from the package registry either
     "COLUMNS": "80",
     "LINES": "25",
     "NO_COLOR": "1",
@@ -53,6 +62,8 @@ PAGE_ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
 }
 rewritten_key = pytest.StashKey[list[str]]()
+uncompared_key = pytest.StashKey[list[str]]()
+missing_key = pytest.StashKey[dict[str, str]]()
 
 
 class FenceError(Exception):
@@ -74,6 +85,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if not getattr(config.option, "codeblocks", False):
         raise pytest.UsageError("pytest needs --codeblocks (and pytest-codeblocks): no page would be tested")
     config.stash[rewritten_key] = []
+    config.stash[uncompared_key] = []
+    config.stash[missing_key] = {}
 
 
 @pytest.hookimpl(wrapper=True)
@@ -89,7 +102,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> Generator[
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    for line in config.stash[rewritten_key]:
+    for line in [*config.stash[rewritten_key], *config.stash[uncompared_key]]:
         terminalreporter.write_line(line)
 
 
@@ -97,20 +110,36 @@ class PageFile(engine.MarkdownFile):
     """One Markdown file."""
 
     run: PageRun | None = None
+    compares = True
 
     def collect(self) -> Iterator[FenceItem]:
         page = fences.read_page(self.path)
         problems = page.problems or engine_problems(self.path, page)
         if problems:
             raise self.CollectError("\n".join(f"{self.nodeid}:{p.line}: {p.message}" for p in problems))
-        self.fences = page.runnable
+        self.fences, self.needs, self.numbers = page.runnable, page.needs, page.numbers
         for fence in self.fences:
             item = FenceItem.from_parent(self, name=f"line {fence.first}")
             item.obj = fence
             yield item
 
     def setup(self) -> None:
+        for model in self.needs:
+            reason = why_missing(model, self.config, self.nodeid)
+            if reason:
+                pytest.skip(f"{self.nodeid} needs the real {model}: {reason}")
         self.run = PageRun(self.path, self.nodeid, self.fences)
+        for model, source in self.numbers:  # what the page itself will get, offline as it is
+            copy = local_copy.get(model, say=lambda line: None)
+            if (copy.source == "miniature") != (source == "miniature"):
+                self.compares = False
+                got = (
+                    "the miniature" if copy.source == "miniature" else f"the real one from the {copy.source}"
+                )
+                self.config.stash[uncompared_key].append(
+                    f"{self.nodeid}: its outputs were made on {model} {source}, and {model} is {got} here: "
+                    "every fence ran, and no output was compared"
+                )
 
     def teardown(self) -> None:
         if self.run is None:
@@ -137,6 +166,8 @@ class FenceItem(engine.TestBlock):
         sys.stderr.write(result.errors)
         if result.failure is not None:
             raise FenceError(result.failure)
+        if not self.parent.compares:
+            return
         difference = output_difference(self.obj, result.output, self.parent.nodeid)
         if difference is None:
             return
@@ -152,6 +183,20 @@ class FenceItem(engine.TestBlock):
 
     def reportinfo(self) -> tuple[Path, int, str]:
         return self.path, self.obj.first - 1, self.name
+
+
+def why_missing(model: str, config: pytest.Config, name: str) -> str:
+    """Why the real model is neither in the store nor to be fetched; nothing if it is there. Asked once."""
+    known = config.stash[missing_key]
+    if model not in known:
+        try:
+            local_copy.get(model, strict=True, say=lambda line: None)
+            known[model] = ""
+        except NotReachableError as reason:
+            known[model] = str(reason)
+        except InputError as reason:  # there, and not right
+            raise FenceError(f"{name} needs the real {model}: {reason}") from None
+    return known[model]
 
 
 def engine_problems(path: Path, page: fences.Page) -> list[fences.Problem]:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch  # imported here, once: pytester forgets what a run inside it imports
 
+from llm_rebuild import fetching, local_copy
+from llm_rebuild.local_copy import LocalCopy
 from tests import doc_plugin
 from tools import fences
 
@@ -381,3 +383,156 @@ def test_a_page_of_many_fences_costs_little(pages: pytest.Pytester) -> None:
     seconds = time.perf_counter() - start
     print(f"200 fences: {seconds:.2f} s")
     assert seconds < 2 * 10
+
+
+# ------------------------------------------------------------------------------------------------ the models
+
+USES_GPT2 = """\
+```python
+from llm_rebuild import local_copy
+
+print(local_copy.get("gpt2").source)
+```
+
+```text
+miniature
+```
+"""
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty store, and neither the hub nor the package registry."""
+    monkeypatch.setenv("LLM_REBUILD_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+
+
+def a_real_copy(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """From now on every model is a real one from the hub."""
+
+    def get(name: str, **options: object) -> LocalCopy:
+        return LocalCopy(name, folder, "hub", "607a30d")
+
+    monkeypatch.setattr(local_copy, "get", get)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_page_that_needs_a_model_is_skipped_by_name_where_it_is_not_to_be_had(
+    pages: pytest.Pytester,
+) -> None:
+    page(pages, "---\nneeds: minilm\n---\n\n```python\n1 / 0\n```\n\n```sh\nexit 1\n```\n")
+    page(pages, "<!-- needs: gpt2 -->\n# x\n\n```python\n1 / 0\n```\n", "README.md")
+    page(pages, "```python\nx = 1\n```\n", "zz.md")
+    result = run(pages, "-rs")
+    result.assert_outcomes(skipped=3, passed=1)
+    result.stdout.fnmatch_lines_random(
+        [
+            "SKIPPED*page.md needs the real minilm: minilm is not in the store*`llm-rebuild download minilm`*",
+            "SKIPPED*README.md needs the real gpt2: gpt2 is not in the store*`llm-rebuild download gpt2`*",
+        ]
+    )
+
+
+def test_a_page_that_needs_a_model_runs_where_it_is(
+    pages: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_real_copy(monkeypatch, pages.path)
+    page(pages, "---\nneeds: [minilm, gpt2]\n---\n\n```python\n1 / 0\n```\n")
+    run(pages).assert_outcomes(failed=1)
+
+
+def test_a_copy_that_is_there_and_broken_is_a_failure_and_no_skip(
+    pages: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "store" / "minilm").mkdir(parents=True)
+    monkeypatch.setenv("LLM_REBUILD_STORE", str(tmp_path / "store"))
+    page(pages, "---\nneeds: minilm\n---\n\n```python\nx = 1\n```\n")
+    result = run(pages)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*page.md needs the real minilm: *provenance.json*"])
+
+
+@pytest.mark.usefixtures("no_network")
+def test_numbers_are_compared_on_the_copy_that_made_them(pages: pytest.Pytester) -> None:
+    page(pages, f"---\nnumbers: gpt2 miniature\n---\n\n{USES_GPT2}")
+    result = run(pages)
+    result.assert_outcomes(passed=1)
+    assert "were made on" not in result.stdout.str()
+    page(pages, f"---\nnumbers: gpt2 miniature\n---\n\n{USES_GPT2}".replace("\nminiature", "\nhub"))
+    run(pages).assert_outcomes(failed=1)
+
+
+def test_numbers_are_not_compared_on_another_copy_and_the_summary_says_so(
+    pages: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_real_copy(monkeypatch, pages.path)
+    path = page(pages, f"---\nnumbers: t5-small real, gpt2 miniature\n---\n\n{USES_GPT2}")
+    text = path.read_text()
+    for options in ([], ["--update-output"]):
+        result = run(pages, *options)
+        result.assert_outcomes(passed=1)
+        result.stdout.fnmatch_lines(
+            ["page.md: its outputs were made on gpt2 miniature, and gpt2 is the real one from the hub here*"]
+        )
+    assert path.read_text() == text
+    page(pages, "---\nnumbers: gpt2 miniature\n---\n\n```python\nprint(1)\n1 / 0\n```\n")
+    run(pages).assert_outcomes(failed=1)  # it runs all the same
+
+
+@pytest.mark.usefixtures("no_network")
+def test_numbers_of_the_real_model_are_not_compared_on_the_miniature(pages: pytest.Pytester) -> None:
+    page(pages, f"---\nnumbers: gpt2 real\n---\n\n{USES_GPT2}".replace("\nminiature", "\nhub"))
+    result = run(pages)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["page.md: its outputs were made on gpt2 real, and gpt2 is the miniature*"])
+
+
+def test_a_page_goes_to_no_hub_and_no_registry(
+    pages: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whatever the environment around the tests says, a page's `get` goes straight to the miniature."""
+    monkeypatch.setenv("LLM_REBUILD_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.delenv("PIP_NO_INDEX", raising=False)
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+
+    def knock(*args: object) -> None:
+        raise AssertionError("a page asked the hub")
+
+    monkeypatch.setattr(fetching, "knock", knock)
+    page(pages, f"{USES_GPT2}\n```python\nimport os\n\nassert os.environ['PIP_NO_INDEX'] == '1'\n```\n")
+    run(pages).assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "---\nneeds: minillm\n---\n",
+        "---\nneeds:\n---\n",
+        "---\nneed: minilm\n---\n",
+        "---\nNeeds: minilm\n---\n",
+        "---\nneeds: {minilm: 1}\n---\n",
+        "---\nnumbers: gpt2\n---\n",
+        "---\nnumbers: miniature\n---\n",
+        "---\nnumbers: gpt2 miniatur\n---\n",
+        "---\nnumbers: gpt miniature\n---\n",
+        "---\nnumbers: [gpt2 miniature, t5]\n---\n",
+        "---\n- needs\n---\n",
+        "---\nneeds: [minilm\n---\n",
+        "# x\n<!-- needs: minilm -->\n",
+        "<!-- needs: mini -->\n",
+        "---\ntitle: x\n---\n<!-- numbers: gpt2 miniature -->\n",
+    ],
+)
+def test_front_matter_that_would_be_ignored_is_refused(pages: pytest.Pytester, head: str) -> None:
+    page(pages, f"{head}\n```python\nx = 1\n```\n")
+    result = run(pages)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["page.md:[1-9]: *"])
+
+
+def test_front_matter_that_only_the_site_reads(pages: pytest.Pytester) -> None:
+    page(pages, "---\ntitle: x\nhide:\n  - toc\n---\n\n```python\nx = 1\n```\n")
+    run(pages).assert_outcomes(passed=1)

@@ -3,6 +3,13 @@
 The tests run what `read_page` lists, the notebooks are made from it, and what it cannot read with certainty
 it names as a problem: line, and what to write instead. So a block of code that a reader sees either runs, or
 is reported; none passes in silence.
+
+A page says in its front matter which models it is about, where that matters:
+
+    needs: minilm             the real model: without it the page is skipped, by name
+    numbers: gpt2 miniature   what it prints was made on this copy, and is compared on no other
+
+On a page without front matter (README.md) the first line may be `<!-- needs: minilm -->` instead.
 """
 
 from __future__ import annotations
@@ -14,6 +21,11 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llm_rebuild.local_copy import PINS
 
 PYTHON = "python"
 SHELLS = ("sh", "bash")
@@ -66,6 +78,21 @@ LISTED_OPENING = re.compile(r"^[ \t>]*(?:[-*+]|\d+[.)])[ \t]+(?:`{3,}|~{3,})[^`]
 INCLUDE = re.compile(r"^[ \t]*-+8<-+(?P<target>[ \t]+.*)?$")
 INLINE_CODE = re.compile(r"(`+)(?!`).*?(?<!`)\1(?!`)")
 TEST_COMMENT = re.compile(r"<!--.*?(pytest|code-?blocks?:|expected-?output|importorskip|skip-?file)", re.I)
+MODELS_COMMENT = re.compile(r"<!--(?P<text>\s*(?:needs|numbers)\s*:.*?)-->")
+# What a page's front matter may say to the site. Other keys are misspelt, and would be ignored in silence.
+SITE_KEYS = {
+    "date",
+    "description",
+    "hide",
+    "icon",
+    "search",
+    "status",
+    "subtitle",
+    "tags",
+    "template",
+    "title",
+}
+SOURCES = ("miniature", "real")
 CONTAINER = re.compile(r"^(!!!|\?\?\?|===|///|[-*+][ \t]|\d+[.)][ \t]|\[\^|:[ \t]|<|\*\[)")
 OPTION = re.compile(r"""[A-Za-z_]\w*(?:=(?:"[^"]*"|'[^']*'))?(?:[ \t]+|$)""")
 
@@ -108,6 +135,10 @@ class Page:
     lines: list[str]
     fences: list[Fence] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    needs: list[str] = field(default_factory=list)
+    """The models that must be the real ones."""
+    numbers: list[tuple[str, str]] = field(default_factory=list)
+    """Model and source ("miniature" or "real") that the page's outputs were made on."""
 
     @property
     def runnable(self) -> list[Fence]:
@@ -120,6 +151,7 @@ class Page:
 def read_page(path: Path) -> Page:
     """Read a page's fences, which of them run, and everything about it that would escape the tests."""
     page = Page(path.read_text(encoding="utf-8").splitlines())
+    _read_models(page)
     _scan(page)
     for fence in page.fences:
         _check_language(page, fence)
@@ -149,6 +181,44 @@ def front_matter_end(lines: list[str]) -> int:
             if line.rstrip() in ("---", "..."):
                 return number
     return 0
+
+
+def _read_models(page: Page) -> None:
+    """Which models a page needs and where its numbers are from: its front matter, or the comment instead."""
+    end = front_matter_end(page.lines)
+    comment = None if end or not page.lines else MODELS_COMMENT.fullmatch(page.lines[0].strip())
+    text = comment["text"].strip() if comment else "\n".join(page.lines[1 : max(end - 1, 1)])
+    try:
+        settings = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        page.problem(1, f"the front matter is not YAML: {' '.join(str(error).split())}")
+        return
+    if not isinstance(settings, dict):
+        page.problem(1, "the front matter is no table of keys and values")
+        return
+    for key, value in settings.items():
+        words = _listed(value)
+        if key == "needs" and words and all(model in PINS for model in words):
+            page.needs = words
+        elif key == "needs":
+            page.problem(1, f"needs: {value}: write one or more of {', '.join(PINS)}, with commas between")
+        elif key == "numbers":
+            pairs = [(model, source) for word in words for model, _, source in [word.partition(" ")]]
+            if not pairs or not all(model in PINS and source in SOURCES for model, source in pairs):
+                page.problem(
+                    1, f"numbers: {value}: write a model and its source, `gpt2 miniature` or `… real`"
+                )
+            else:
+                page.numbers = pairs
+        elif key not in SITE_KEYS:
+            known = ", ".join(sorted({"needs", "numbers", *SITE_KEYS}))
+            page.problem(1, f"the front matter's key {key!r} is not known to the tests; there are {known}")
+
+
+def _listed(value: Any) -> list[str]:
+    """The items of a YAML list, or of a line with commas."""
+    items = value if isinstance(value, list) else str(value).split(",")
+    return [" ".join(str(item).split()) for item in items]
 
 
 def _scan(page: Page) -> None:
@@ -253,6 +323,8 @@ def _check_line(page: Page, number: int, line: str) -> None:
             "test comments do nothing here: every fence of a page runs, in one namespace, and the ```text "
             "fence behind it is its expected output",
         )
+    if number > 1 and MODELS_COMMENT.search(prose):
+        page.problem(number, "a comment with needs or numbers counts on the first line only: move it there")
     if re.search(r"<(pre|code|script)\b", prose, re.I):
         page.problem(number, "code in HTML is not tested: write a fence")
     if re.match(r"^\s*(:::|#!)\s*\w", line):
