@@ -23,10 +23,11 @@ from llm_rebuild.models import rebuild_for
 from llm_rebuild.verify.capture import conditions, read_inputs
 from llm_rebuild.verify.official import Official
 
+Run = Callable[[], object]
 SENTENCE = "The quick brown fox jumps over the lazy dog, and nobody in the village has ever asked it why."
 
 
-def milliseconds(run: Callable[[], object]) -> float:
+def milliseconds(run: Run) -> float:
     start = time.perf_counter()
     run()
     return (time.perf_counter() - start) * 1000
@@ -104,16 +105,10 @@ def main() -> None:
         official = Official(copy.folder, attention)
         for title, given in texts.items():
             inputs = read_inputs(copy, given)
-            ratio, ours, theirs = forward(copy, official, inputs, arguments.rounds)
-            print(
-                f"forward  {attention:5}  {title:12}  {ratio:.2f}  ({ours:.1f} ms ÷ {theirs:.1f} ms)",
-                flush=True,
-            )
-            ratio, ours, theirs = capturing(copy, official, inputs, arguments.rounds)
-            print(
-                f"capture  {attention:5}  {title:12}  {ratio:.2f}  ({ours:.1f} ms ÷ {theirs:.1f} ms)",
-                flush=True,
-            )
+            for what, measure in (("forward", forward), ("capture", capturing)):
+                ratio, ours, theirs = measure(copy, official, inputs, arguments.rounds)
+                line = f"{what}  {attention:5}  {title:12}  {ratio:.2f}  ({ours:.1f} ms ÷ {theirs:.1f} ms)"
+                print(line, flush=True)
     print(f"verify   peak memory {peak_memory():.0f} MB")
 
 

@@ -73,7 +73,7 @@ def test_looking_is_not_reading(file: Path):
 def test_an_unknown_key_names_the_file_and_the_key(file: Path):
     with pytest.raises(InputError, match=r"model\.safetensors has no tensor 'pooler\.dense\.gain'"):
         Weights.open(file).at("pooler")["dense.gain"]
-    with pytest.raises(InputError, match="the weights has no tensor|the weights have no tensor"):
+    with pytest.raises(InputError, match="the weights has no tensor"):
         Weights({})["x"]
 
 
