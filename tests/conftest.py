@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import filelock
 import pytest
 
 from llm_rebuild import local_copy
@@ -18,22 +19,21 @@ PROJECT = Path(__file__).resolve().parents[1]
 collect_ignore = ["fixtures"]  # pages with faults in them, on purpose
 
 
-FIGURES = pytest.StashKey[list[str]]()
-
-
 @pytest.fixture
 def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Print a line now (captured) and again in the terminal summary: what a test measured."""
 
     def say(line: str) -> None:
         print(line)
-        request.config.stash.setdefault(FIGURES, []).append(line)
+        request.node.user_properties.append(("figure", line))  # a worker process sends these home
 
     return say
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    lines = config.stash.get(FIGURES, [])
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [report for group in terminalreporter.stats.values() for report in group]
+    calls = [report for report in reports if getattr(report, "when", None) == "call"]
+    lines = [line for report in calls for kind, line in report.user_properties if kind == "figure"]
     if lines:
         terminalreporter.section("figures")
     for line in lines:
@@ -51,8 +51,22 @@ def minilm() -> LocalCopy:
 
 @pytest.fixture(scope="session")
 def built_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built once, strictly, with its notebooks made first, as `make site` does."""
-    site = tmp_path_factory.mktemp("site")
+    """The site, built once, strictly, with its notebooks made first, as `make site` does.
+
+    Where several processes run the tests, the first that asks builds it for all.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    site, whole = shared / "site", shared / "site-is-whole"
+    with filelock.FileLock(shared / "site.lock"):
+        if not whole.exists():
+            _build(site)
+            whole.touch()
+    return site
+
+
+def _build(site: Path) -> None:
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     for command in (["tools.notebooks"], ["mkdocs", "build", "--strict", "--site-dir", str(site)]):
         result = subprocess.run(
@@ -67,4 +81,3 @@ def built_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
             lines = f"{result.stdout}{result.stderr}".splitlines()
             told = [line for line in lines if line.startswith(("WARNING", "ERROR", "  - "))] + lines[-3:]
             pytest.fail(f"{' '.join(command)} failed:\n" + "\n".join(told), pytrace=False)
-    return site
