@@ -1,0 +1,66 @@
+"""What programs wrote into docs/ is what they would write now: tables, reference pages, figures."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llm_rebuild.local_copy import LocalCopy
+from tools import compared
+from tools.compared import Line, NotOnceError
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def check(tool: str) -> None:
+    """Run `python -m tools.TOOL --check`; what it says is the failure's message."""
+    command = [sys.executable, "-m", f"tools.{tool}", "--check"]
+    result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_comparison_has_the_lines_of_the_source() -> None:
+    check("compared")
+
+
+def test_the_reference_has_the_checkpoints_of_the_models() -> None:
+    check("reference")
+
+
+def test_the_figures_are_what_would_be_drawn(minilm: LocalCopy) -> None:  # skips where there is no MiniLM
+    check("figures")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (Line("models/t5.py", "", "no such line"), "there 0 times"),
+        (Line("models/t5.py", "eager_attention", "tap("), "times, not once"),
+        (Line("models/t5.py", "no_such_function", "tap("), "no_such_function is defined 0 times"),
+    ],
+)
+def test_a_line_that_is_not_there_once_is_an_error(line: Line, told: str) -> None:
+    with pytest.raises(NotOnceError, match=told):
+        compared.find(line)
+
+
+def test_a_line_is_found_in_its_function_only() -> None:
+    """The same words stand in `encode` and in `decode`; the function says which is meant."""
+    words = "weights.at(BIAS)"
+    with pytest.raises(NotOnceError):
+        compared.find(Line("models/t5.py", "", "at(BIAS)"))
+    found = compared.find(Line("models/t5.py", "encode", words))
+    source = (compared.PACKAGE / "models/t5.py").read_text(encoding="utf-8").splitlines()
+    assert found.file == "t5.py"
+    assert source[found.number - 1].strip() == found.code
+    assert words in found.code
+
+
+def test_a_page_with_an_old_line_is_not_what_would_be_written() -> None:
+    page = compared.PAGE.read_text(encoding="utf-8")
+    old = page.replace("`scaled = product * scale`", "`scaled = product / scale`")
+    assert old != page
+    assert compared.written(old) == page
