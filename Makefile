@@ -7,12 +7,15 @@ BIN    := $(VENV)/bin
 
 export NO_MKDOCS_2_WARNING = 1
 
+# Behind `models` nothing asks the network again: what is not in the store by then is a miniature.
+OFFLINE := HF_HUB_OFFLINE=1 PIP_NO_INDEX=1
+
 .PHONY: help course test setup models verify site serve lint bench figures clean
 
 help: ## what each target does
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-course: models verify site ## set up, get the models, verify, build the site, serve it (SERVE=0: do not serve)
+course: verify site ## set up, get the models, verify, build the site, serve it (SERVE=0: do not serve)
 ifneq ($(SERVE),0)
 	$(MAKE) serve
 endif
@@ -28,15 +31,15 @@ $(BIN)/.ready: pyproject.toml constraints.txt
 	touch $@
 
 models: setup ## bring the models to this disk, or say which miniature stands in
-	$(BIN)/llm-rebuild map minilm > /dev/null
+	$(BIN)/python -m tools.models
 
 verify: models ## compare every checkpoint of the rebuilds with the official models
-	$(BIN)/llm-rebuild verify minilm --exact
-	$(BIN)/llm-rebuild verify minilm --exact --attention sdpa --text "Open-source LLMs rock." --text "They do." | tail -1
+	$(OFFLINE) $(BIN)/llm-rebuild verify minilm --exact
+	$(OFFLINE) $(BIN)/python -m tools.models --verify
 
 site: setup ## build the site into site/
 	$(BIN)/python -m tools.notebooks
-	$(BIN)/python -m mkdocs build --strict --quiet
+	$(OFFLINE) $(BIN)/python -m mkdocs build --strict --quiet
 
 serve: ## serve the built site on 127.0.0.1:$(PORT)
 	@echo "The course is at http://127.0.0.1:$(PORT) (stop with Ctrl+C)"
