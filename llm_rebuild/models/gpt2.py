@@ -115,7 +115,9 @@ def forward(
     tap("ln_f", x)
     # Tied: the table that turned ids into vectors turns vectors into scores, one dot product a token.
     head = weights["lm_head.weight"] if "lm_head.weight" in weights else body["wte.weight"]
-    logits = F.linear(x[:, -1:] if last_only else x, head)  # [batch, token, vocabulary]
+    # Whole in memory: with a view of every row's last token, torch takes another product than officially.
+    kept_tokens = x[:, -1:].contiguous() if last_only else x
+    logits = F.linear(kept_tokens, head)  # [batch, token, vocabulary]
     tap("lm_head", logits)
     return Output(logits, x, Cache(tuple(seen for seen in kept if seen)) if cache else None)
 

@@ -82,7 +82,9 @@ READING = Reading(
     },
     fixed={
         "add_cross_attention": False,
+        "is_causal": True,
         "is_encoder_decoder": False,
+        "quantization_config": None,
         "reorder_and_upcast_attn": False,  # another operation for the product of query and key
     },
     irrelevant={

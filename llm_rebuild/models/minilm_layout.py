@@ -73,6 +73,7 @@ READING = Reading(
     },
     fixed={
         "is_decoder": False,
+        "quantization_config": None,
         "add_cross_attention": False,
         "position_embedding_type": "absolute",
         "is_encoder_decoder": False,

@@ -118,7 +118,12 @@ READING = Reading(
         "feed_forward_proj": "relu",
         "pad_token_id": 0,
     },
-    fixed={"is_decoder": False, "is_encoder_decoder": True},
+    fixed={
+        "is_causal": True,
+        "is_decoder": False,
+        "is_encoder_decoder": True,
+        "quantization_config": None,
+    },
     irrelevant={
         **IRRELEVANT_EVERYWHERE,
         "classifier_dropout": "no classifier here, and no dropout in evaluation",

@@ -171,7 +171,13 @@ def read_inputs(
         inputs = Inputs.from_token_ids(token_ids, config.vocab_size, config.positions, side)
     else:
         texts = [texts] if isinstance(texts, str) else list(texts or ())
-        inputs = Inputs.from_texts(copy.tokenizer(), texts, config.positions, side, cut=config.cuts_texts)
+        tokenizer = copy.tokenizer()
+        if tokenizer.vocabulary_size > config.vocab_size:
+            raise InputError(
+                f"the tokenizer of {copy.name} has {tokenizer.vocabulary_size} ids, config.json's vocab_size is "
+                f"{config.vocab_size}; they belong to different models"
+            )
+        inputs = Inputs.from_texts(tokenizer, texts, config.positions, side, cut=config.cuts_texts)
     start = getattr(config, "decoder_start_token_id", None)
     if start is not None:
         return inputs.with_decoder(decoder_ids, start, config.vocab_size)

@@ -28,10 +28,16 @@ _STATISTICS = {
 }
 # These only bring numbers into another place or type.
 _COPIES = {"clone", "_to_copy", "copy_", "contiguous"}
+# These fill a tensor with one number, whatever the model is given.
+_CONSTANTS = {"zeros", "new_zeros", "ones", "full"}
+_BUCKETS = "arithmetic with distances: whole numbers come out, and what they look up is a checkpoint"
+# model_type -> operation -> why it has no checkpoint
 _WHY_NOT = {
-    "linalg_vector_norm": "norm statistic inside F.normalize",
-    "where": "the fused kernel turns the mask into 0 and -inf for itself",
+    "bert": {"linalg_vector_norm": "norm statistic inside F.normalize"},
+    "gpt2": {},
+    "t5": {"div": _BUCKETS, "log": _BUCKETS, "mul": _BUCKETS},
 }
+_FUSED_MASK = "the fused kernel turns the mask into 0 and -inf for itself"
 
 
 @dataclass
@@ -46,6 +52,7 @@ class Coverage:
     covered: int = 0
     uncovered: Counter[str] = field(default_factory=Counter)
     aside: Counter[str] = field(default_factory=Counter)
+    why: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -57,7 +64,7 @@ class Coverage:
 
     def reasons(self) -> dict[str, str]:
         """Why each uncovered operation has no checkpoint."""
-        return {operation: _WHY_NOT.get(operation, "no checkpoint") for operation in self.uncovered}
+        return {operation: self.why.get(operation, "no checkpoint") for operation in self.uncovered}
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -77,16 +84,16 @@ def measure(
 ) -> Coverage:
     """Run the official model once more under the dispatcher's eyes."""
     known = {digest(tensor) for tensor in checkpoints.values()}
-    trace = _Trace(known)
+    trace = _Trace(known, {"where": _FUSED_MASK, **_WHY_NOT.get(official.family, {})})
     with trace:
         official.run(inputs, use_cache)
     return trace.coverage
 
 
 class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self, known: set[bytes]) -> None:
+    def __init__(self, known: set[bytes], why: Mapping[str, str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.coverage = Coverage()
+        self.coverage = Coverage(why=why)
         self._known = known
         self._seen: set[bytes] = set()
 
@@ -108,6 +115,8 @@ class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
             aside[_STATISTICS[operation]] += 1
         elif operation in _COPIES:
             aside["plain copies"] += 1
+        elif operation in _CONSTANTS:
+            aside["filled with one number"] += 1
         elif output.dim() == 0:
             aside["single constants"] += 1
         elif found in self._known:

@@ -1,0 +1,123 @@
+"""No field of an official config class can be asked for and silently not be had."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from transformers import BertConfig, GPT2Config, PreTrainedConfig, T5Config
+
+from llm_rebuild.errors import InputError
+from llm_rebuild.models import gpt2_layout, minilm_layout, rebuild_for, t5_layout
+from tests.models import small
+
+FAMILIES = [(BertConfig, minilm_layout), (GPT2Config, gpt2_layout), (T5Config, t5_layout)]
+IDS = ["bert", "gpt2", "t5"]
+
+
+def official_fields(official: type) -> set[str]:
+    """Every field of the class, its parents', and what it adds to a saved config.json by itself."""
+    fields = {field.name for kind in (official, PreTrainedConfig) for field in dataclasses.fields(kind)}
+    return (fields | set(official().to_dict())) - {"model_type"}
+
+
+def known_fields(layout: Any) -> set[str]:
+    used = {field.name for field in dataclasses.fields(layout.Config)}
+    return used | set(layout.READING.fixed) | set(layout.READING.irrelevant)
+
+
+def unknown_fields(official: type, layout: Any) -> set[str]:
+    return official_fields(official) - known_fields(layout)
+
+
+@pytest.mark.parametrize(("official", "layout"), FAMILIES, ids=IDS)
+def test_every_official_field_is_used_fixed_or_irrelevant(official: type, layout: Any):
+    assert not unknown_fields(official, layout)
+
+
+def test_a_field_that_a_new_release_adds_is_noticed():
+    @dataclasses.dataclass
+    class Newer(GPT2Config):
+        attention_sinks: int = 0
+
+    assert unknown_fields(Newer, gpt2_layout) == {"attention_sinks"}
+
+
+@pytest.mark.parametrize(("official", "layout"), FAMILIES, ids=IDS)
+def test_no_field_is_in_two_groups(official: type, layout: Any):
+    used = {field.name for field in dataclasses.fields(layout.Config)}
+    fixed, irrelevant = set(layout.READING.fixed), set(layout.READING.irrelevant)
+    assert not used & fixed
+    assert not used & irrelevant
+    assert not fixed & irrelevant
+    assert all(layout.READING.irrelevant.values())
+
+
+@pytest.mark.parametrize(("official", "layout"), FAMILIES, ids=IDS)
+def test_defaults_are_the_official_ones(official: type, layout: Any):
+    fields = {field.name: field.default for field in dataclasses.fields(official)}
+    for name, value in layout.READING.defaults.items():
+        assert fields[name] == value, name
+    for name, value in layout.READING.fixed.items():
+        if name in fields:
+            assert fields[name] == value, name
+    # What an empty config.json means is what the official class makes of nothing at all.
+    read = layout.Config.read({"model_type": layout.READING.model_type})
+    saved = official().to_dict()
+    for name in fields:
+        if hasattr(read, name) and name != "num_decoder_layers":
+            assert getattr(read, name) == saved[name], name
+
+
+@pytest.mark.parametrize(("official", "layout"), FAMILIES, ids=IDS)
+def test_aliases_are_the_official_ones(official: type, layout: Any):
+    assert {general: own for own, general in layout.READING.aliases.items()} == official.attribute_map
+
+
+def test_an_alias_is_read_and_a_contradiction_refused():
+    config = {key: value for key, value in small.GPT2.items() if key != "n_embd"}
+    assert gpt2_layout.Config.read({**config, "hidden_size": 48}).n_embd == 48
+    with pytest.raises(InputError, match="n_embd is 24 but hidden_size is 48"):
+        gpt2_layout.Config.read({**small.GPT2, "hidden_size": 48})
+
+
+@pytest.mark.parametrize(
+    ("config", "field", "value"),
+    [
+        (small.GPT2, "add_cross_attention", True),
+        (small.GPT2, "reorder_and_upcast_attn", True),
+        (small.GPT2, "is_causal", False),
+        (small.GPT2, "quantization_config", {"bits": 4}),
+        (small.GPT2, "activation_function", "gelu_fast"),
+        (small.GPT2, "n_head", 5),
+        (small.GPT2, "n_embd", "24"),
+        (small.GPT2, "n_embd", True),
+        (small.GPT2, "n_layer", 0),
+        (small.GPT2, "scale_attn_weights", 1),
+        (small.T5, "is_decoder", True),
+        (small.T5, "is_encoder_decoder", False),
+        (small.T5, "is_causal", False),
+        (small.T5, "feed_forward_proj", "gated-xielu"),
+        (small.T5, "feed_forward_proj", "gated"),
+        (small.T5, "dense_act_fn", "silu"),
+        (small.T5, "is_gated_act", True),
+        (small.T5, "relative_attention_num_buckets", 2),
+        (small.T5, "relative_attention_max_distance", 4),
+        (small.T5, "decoder_start_token_id", -1),
+        (small.BERT, "is_decoder", True),
+        (small.BERT, "add_cross_attention", True),
+        (small.BERT, "position_embedding_type", "relative_key"),
+        (small.BERT, "hidden_act", "laplace"),
+        (small.BERT, "quantization_config", {"bits": 8}),
+    ],
+)
+def test_what_is_not_supported_is_refused_by_name(config: dict[str, Any], field: str, value: Any):
+    with pytest.raises(InputError, match=rf"config\.json: .*\b{field}\b") as refusal:
+        rebuild_for({**config, field: value})
+    assert "\n" not in str(refusal.value)
+
+
+def test_an_unknown_architecture_is_refused():
+    with pytest.raises(InputError, match="model_type is 'llama'; there is a rebuild for bert, gpt2, t5"):
+        rebuild_for({"model_type": "llama"})

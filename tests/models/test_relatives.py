@@ -1,0 +1,218 @@
+"""Close relatives of the three models: what config.json asks for, the rebuild does, bit for bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoConfig
+
+from llm_rebuild import local_copy
+from llm_rebuild.errors import InputError
+from llm_rebuild.local_copy import LocalCopy
+from llm_rebuild.verify import Report, verify, verify_steps
+from tests.models import small
+
+LM_HEAD = ("lm_head.weight",)
+EMBED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+
+# id -> base config, what is changed, optional keys that the file has
+VARIATIONS: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
+    "gpt2": (small.GPT2, {}, ()),
+    "gpt2 gelu": (small.GPT2, {"activation_function": "gelu"}, ()),
+    "gpt2 relu": (small.GPT2, {"activation_function": "relu"}, ()),
+    "gpt2 silu": (small.GPT2, {"activation_function": "silu"}, ()),
+    "gpt2 gelu_pytorch_tanh": (small.GPT2, {"activation_function": "gelu_pytorch_tanh"}, ()),
+    "gpt2 tanh": (small.GPT2, {"activation_function": "tanh"}, ()),
+    "gpt2 n_inner": (small.GPT2, {"n_inner": 40}, ()),
+    "gpt2 one block": (small.GPT2, {"n_layer": 1}, ()),
+    "gpt2 one head": (small.GPT2, {"n_head": 1}, ()),
+    "gpt2 odd head width": (small.GPT2, {"n_embd": 28}, ()),
+    "gpt2 eps": (small.GPT2, {"layer_norm_epsilon": 0.1}, ()),
+    "gpt2 inverse layer": (small.GPT2, {"scale_attn_by_inverse_layer_idx": True}, ()),
+    "gpt2 unscaled": (small.GPT2, {"scale_attn_weights": False}, ()),
+    "gpt2 untied": (small.GPT2, {"tie_word_embeddings": False}, LM_HEAD),
+    "gpt2 said to be tied, is not": (small.GPT2, {}, LM_HEAD),
+    "t5": (small.T5, {}, ()),
+    "t5 1.1": (small.T5, {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}, LM_HEAD),
+    "t5 1.1 without a head": (
+        small.T5,
+        {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+        (),
+    ),
+    "t5 as saved": (small.T5, {"scale_decoder_outputs": False, "tie_word_embeddings": True}, ()),
+    "t5 gelu": (small.T5, {"feed_forward_proj": "gelu"}, ()),
+    "t5 gated-silu": (small.T5, {"feed_forward_proj": "gated-silu"}, ()),
+    "t5 gelu_new": (small.T5, {"feed_forward_proj": "gelu_new"}, ()),
+    "t5 deep encoder": (small.T5, {"num_layers": 3, "num_decoder_layers": 1}, ()),
+    "t5 deep decoder": (small.T5, {"num_layers": 1, "num_decoder_layers": 3}, ()),
+    "t5 buckets": (
+        small.T5,
+        {"relative_attention_num_buckets": 5, "relative_attention_max_distance": 7},
+        (),
+    ),
+    "t5 eps": (small.T5, {"layer_norm_epsilon": 0.1}, ()),
+    "t5 start": (small.T5, {"decoder_start_token_id": 7, "pad_token_id": 9}, ()),
+    "t5 two tables": (small.T5, {}, EMBED),
+    "t5 head width": (small.T5, {"d_kv": 8}, ()),
+    "bert": (small.BERT, {}, small.POOLER),
+    "bert no pooler": (small.BERT, {}, ()),
+    "bert relu": (small.BERT, {"hidden_act": "relu"}, ()),
+    "bert gelu_new": (small.BERT, {"hidden_act": "gelu_new"}, small.POOLER),
+    "bert silu": (small.BERT, {"hidden_act": "silu"}, ()),
+    "bert eps": (small.BERT, {"layer_norm_eps": 0.1}, small.POOLER),
+    "bert types": (small.BERT, {"type_vocab_size": 1}, ()),
+}
+
+
+def assert_exact(report: Report) -> None:
+    assert report.verdicts
+    assert report.exact, report.first_divergence
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("variation", VARIATIONS)
+def test_bit_identical(variation: str, attention: str, tmp_path: Path):
+    config, changes, optional = VARIATIONS[variation]
+    copy = small.model(tmp_path / "model", config, optional, **changes)
+    for rows in (small.ROWS[:1], small.ROWS):
+        for use_cache in (False, True) if config is not small.BERT else (False,):
+            assert_exact(
+                verify(copy, token_ids=rows, attention=attention, use_cache=use_cache, coverage=False)
+            )
+    if config is not small.BERT:
+        for report in verify_steps(copy, token_ids=small.ROWS, attention=attention, steps=2):
+            assert_exact(report)
+
+
+def test_a_variation_that_is_ignored_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The test above can fail: a rebuild without scale_attn_by_inverse_layer_idx diverges in block 1."""
+    copy = small.model(tmp_path / "model", small.GPT2, scale_attn_by_inverse_layer_idx=True)
+    monkeypatch.setattr(
+        "llm_rebuild.verify.run.rebuild_for",
+        lambda config: local_rebuild({**config, "scale_attn_by_inverse_layer_idx": False}),
+    )
+    report = verify(copy, token_ids=small.ROWS, coverage=False)
+    assert report.first_divergence is not None
+    assert report.first_divergence.name == "h.1.attn.scaled"
+
+
+def local_rebuild(config: dict[str, Any]) -> Any:
+    from llm_rebuild.models import rebuild_for
+
+    return rebuild_for(config)
+
+
+# --------------------------------------------------------------------------- layouts of the weight file
+
+
+def rewritten(copy: LocalCopy, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> LocalCopy:
+    file = copy.folder / "model.safetensors"
+    tensors = change(load_file(file))
+    file.unlink()
+    save_file(tensors, file, metadata={"format": "pt"})
+    return LocalCopy(copy.name, copy.folder, "folder")
+
+
+@pytest.mark.parametrize(
+    ("config", "optional", "prefix"),
+    [
+        (small.GPT2, (), "transformer."),
+        ({**small.GPT2, "tie_word_embeddings": False}, LM_HEAD, "transformer."),
+        (small.BERT, small.POOLER, "bert."),
+    ],
+    ids=["gpt2", "gpt2 untied", "bert"],
+)
+def test_files_with_the_prefix_of_a_model_saved_with_its_head(
+    config: dict[str, Any], optional: tuple[str, ...], prefix: str, tmp_path: Path
+):
+    plain = small.model(tmp_path / "model", config, optional)
+    before = verify(plain, token_ids=small.ROWS, coverage=False)
+    prefixed = rewritten(
+        plain, lambda tensors: {k if k in LM_HEAD else prefix + k: t for k, t in tensors.items()}
+    )
+    after = verify(prefixed, token_ids=small.ROWS, coverage=False)
+    assert_exact(after)
+    assert [v.name for v in after.verdicts] == [v.name for v in before.verdicts]
+
+
+def test_t5_file_with_the_left_over_bias_of_cross_attention(tmp_path: Path):
+    left_over = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+    copy = rewritten(small.model(tmp_path / "model", small.T5), lambda t: {**t, left_over: torch.ones(8, 3)})
+    assert_exact(verify(copy, token_ids=small.ROWS, coverage=False))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "t5 1.1", "t5", "bert"])
+def test_a_folder_as_the_library_saves_it(name: str, tmp_path: Path):
+    """Saved by the official class, config.json and weights: with its prefix, and fields that it adds."""
+    import transformers
+
+    config, changes, optional = VARIATIONS[name]
+    first = small.model(tmp_path / "first", config, optional, **changes)
+    kind = {"gpt2": "AutoModelForCausalLM", "t5": "AutoModelForSeq2SeqLM", "bert": "AutoModel"}
+    official = getattr(transformers, kind[config["model_type"]]).from_pretrained(first.folder)
+    official.save_pretrained(tmp_path / "saved")
+    saved = local_copy.get(tmp_path / "saved", say=lambda line: None)
+    assert_exact(verify(saved, token_ids=small.ROWS, coverage=False))
+
+
+def test_sharded_weights(tmp_path: Path):
+    copy = small.model(tmp_path / "model", small.GPT2)
+    shards = shard(copy.folder)
+    store = tmp_path / "store"
+    whole = local_copy.get(copy.folder, store=store, say=lambda line: None)
+    assert_exact(verify(whole, token_ids=small.ROWS, coverage=False))
+    (copy.folder / shards[1]).unlink()
+    with pytest.raises(InputError, match=shards[1]) as refusal:
+        local_copy.get(copy.folder, store=store, say=lambda line: None)
+    assert "\n" not in str(refusal.value)
+
+
+def shard(folder: Path) -> list[str]:
+    """Split model.safetensors in two, with an index, as large models are."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    keys = sorted(tensors)
+    halves = [keys[: len(keys) // 2], keys[len(keys) // 2 :]]
+    for name, half in zip(names, halves, strict=True):
+        save_file({key: tensors[key] for key in half}, folder / name, metadata={"format": "pt"})
+    where = {key: name for name, half in zip(names, halves, strict=True) for key in half}
+    index = {"metadata": {}, "weight_map": where}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    return names
+
+
+def test_what_config_json_does_not_explain_is_refused(tmp_path: Path):
+    copy = rewritten(
+        small.model(tmp_path / "model", small.GPT2), lambda t: {**t, "h.0.attn.extra.weight": torch.ones(3)}
+    )
+    with pytest.raises(InputError, match=r"holds h\.0\.attn\.extra\.weight"):
+        verify(copy, token_ids=small.ROWS)
+
+
+def test_an_untied_head_that_is_missing_is_refused(tmp_path: Path):
+    copy = small.model(tmp_path / "model", small.GPT2, tie_word_embeddings=False)
+    without = rewritten(copy, lambda t: {k: v for k, v in t.items() if k != "lm_head.weight"})
+    with pytest.raises(InputError, match=r"lacks lm_head\.weight"):
+        verify(without, token_ids=small.ROWS)
+
+
+def test_official_configs_are_what_the_tool_writes(tmp_path: Path):
+    """tools/full_size.py writes the architecture that the official classes have by default."""
+    from tools.full_size import CONFIGS
+
+    for config in CONFIGS.values():
+        (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        read = AutoConfig.from_pretrained(tmp_path).to_dict()
+        default = AutoConfig.for_model(config["model_type"]).to_dict()
+        added = {"architectures", "n_ctx", "decoder_start_token_id", "_name_or_path"}
+        assert {k: v for k, v in read.items() if k not in added} == {
+            k: v for k, v in default.items() if k not in added
+        }
