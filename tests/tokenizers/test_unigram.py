@@ -43,6 +43,7 @@ import tokenizer_corpus as corpus
 from llm_rebuild import tokenizers
 from llm_rebuild.errors import InputError
 from llm_rebuild.tokenizers import checks, unigram
+from llm_rebuild.tokenizers.character_map import CharacterMap
 from llm_rebuild.tokenizers.spiece_file import Piece
 from llm_rebuild.tokenizers.unigram import Unigram, best_pieces
 
@@ -123,6 +124,17 @@ def test_graphemes_end_where_the_librarys_do(rebuilt: Unigram, official: Any, co
     theirs = official.backend_tokenizer.normalizer.normalize_str
     wrong = [i for i in points if rebuilt.normalise(line := context.format(chr(i)))[0] != theirs(line)]
     assert not wrong, [f"U+{i:04X}" for i in wrong[:20]]
+
+
+def test_a_trie_written_by_hand_is_read_far_jumps_included() -> None:
+    """T5's map has no offset of more than 22 bits; the format has, and miniatures may."""
+    units = [0] * 1024
+    units[0] = 1 << 10  # the root: the unit for byte b lies at 1 ^ b
+    units[1 ^ ord("a")] = 3 << 10 | 0x200 | 0x100 | ord("a")  # an entry; its value is 3 << 8 away
+    units[1 ^ ord("a") ^ 3 << 8] = 0x80000000 | 2  # the value: the replacement starts at byte 2
+    data = struct.pack("<1025I", 4096, *units) + b"x\0yz\0"
+    character_map = CharacterMap(data)
+    assert [character_map.find(text) for text in ("a", "b", "ab", "")] == ["yz", None, "yz", None]
 
 
 # SentencePiece. -----------------------------------------------------------------------------------
@@ -251,6 +263,19 @@ def test_neighbouring_unknowns_are_one_token(rebuilt: Unigram) -> None:
     encoding = rebuilt.encode("a 日本語b")
     assert encoding.tokens == ["▁", "a", "▁", "日本語", "b", "</s>"]
     assert encoding.ids[3] == rebuilt.unknown_id
+
+
+def test_the_unknown_penalty_is_the_official_one() -> None:
+    """It tells only where scores are positive, which T5's are not: a smaller vocabulary, both sides."""
+    from tokenizers.models import Unigram as OfficialUnigram
+
+    for score in (0.5, 4.0, 9.5, 9.99, 10.01, 10.5, 16.0):  # 10: where <unk> b begins to beat ab
+        special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+        vocabulary = [*special, ("▁", -1.0), ("ab", -5.0), ("b", score)]
+        theirs = OfficialUnigram(vocabulary, unk_id=2, byte_fallback=False).tokenize("▁ab")
+        tokenizer = Unigram([Piece(text, score, 1) for text, score in vocabulary])
+        assert tokenizer.encode("ab").tokens[:-1] == [token.value for token in theirs], score
+        assert (tokenizer.encode("ab").ids[1] == 2) == (score > 10)
 
 
 def test_load_picks_it_by_the_config(folder: Path) -> None:
