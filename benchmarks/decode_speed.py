@@ -5,7 +5,8 @@
 Greedy, one prompt, fused attention (sdpa), key/value cache, full size. The two take turns in one process, so
 that what else the machine does meets both alike; the figure is the median of each round's ratio. Both
 write the same tokens, which is checked. On a machine that is busy with other things the ratio of the
-processor's time, with --threads 1, is the steadier figure. Without --model the weights are seeded ones at the official config.
+processor's time, with --threads 1, is the steadier figure. Without --model the weights are seeded ones at
+the official config.
 """
 
 from __future__ import annotations

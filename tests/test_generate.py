@@ -54,6 +54,7 @@ MODES: list[dict[str, Any]] = [
     {"beams": 3, "length_penalty": -1.0, "no_repeat_ngram": 2, "repetition_penalty": 1.1},
     {"beams": 3, "length_penalty": 0.0, "early_stopping": "never"},
     {"beams": 3, "temperature": 1.3, "top_k": 20, "top_p": 0.9},
+    {"beams": 2, "temperature": 1.0, "top_k": 1},
 ]
 
 
@@ -212,6 +213,32 @@ def test_a_beam_finds_what_greed_misses() -> None:
     assert beam.tolist() == [[0, 2, 6, 7]]
 
 
+def test_when_a_beam_search_gives_up() -> None:
+    # From 0 a text most likely ends at once (3); a row of 2s is worse at first, and better when it is long.
+    table = {0: {0: 1, 1: 1, 2: 1, 3: 5}, 1: {0: 2, 1: 5, 2: 5, 3: 2}, 2: {0: 1, 1: 2, 2: 9, 3: 9}, 3: {0: 1}}
+    model = chain({last: dict(row) for last, row in table.items()}, 4)
+    steps: list[int] = []
+
+    def found(early_stopping: Any) -> list[int]:
+        def step(token_ids: Tensor, state: Any) -> tuple[Tensor, Any]:
+            steps[-1] += 1
+            return model(token_ids, state)
+
+        steps.append(0)
+        settings = Settings(8, beams=2, length_penalty=2.0, early_stopping=early_stopping)
+        row: list[int] = decoding.decode(step, torch.tensor([[0]]), settings, SpecialIds((3,), 3))[0].tolist()
+        return row
+
+    assert found(False) == [0, 3]
+    assert found("never") == [0, 2, 2, 2, 2, 2, 2, 2, 3]
+    assert found(True) == [0, 3]
+    assert steps[2] <= steps[0] < steps[1] == 8
+    # Two texts are finished after two steps, and nothing more is asked for; without, hope goes on.
+    model = chain({0: {3: 5, 2: 4}, 2: {3: 5, 2: 4}, 1: {1: 1}, 3: {3: 1}}, 4)
+    found(True), found(False)
+    assert steps[-2] == 2 < steps[-1]
+
+
 def test_rows_end_one_by_one_and_are_filled_up() -> None:
     step = chain({0: {1: 1}, 1: {2: 1}, 2: {3: 1}, 3: {3: 1}, 4: {3: 1}}, 5)
     special = SpecialIds(ends=(3,), padding=4)
@@ -236,7 +263,7 @@ def test_each_change_of_the_scores_by_hand() -> None:
     assert decoding.keep_top_p(probabilities.log(), 0.7, 1).exp().tolist() == [[0.5, 0.0, 0.25, 0.0]]
     assert (decoding.keep_top_p(probabilities.log(), 0.01, 1) > out).tolist() == [[True, False, False, False]]
     assert (decoding.keep_top_p(probabilities.log(), 0.01, 2) > out).tolist() == [[True, False, True, False]]
-    padded = torch.tensor([[4, 1, 1, 0]])
+    padded = torch.tensor([[2, 1, 1, 0]])
     repeated = decoding.penalise_repetition(scores, padded, 2.0, torch.tensor([1]))
     assert repeated.tolist() == [[1.0, -2.0, 0.5, 0.5, 0.0]]  # below zero further down; padding is spared
     runs = torch.tensor([[1, 2, 3, 1, 2]])
