@@ -29,10 +29,10 @@ LABELS = {
     },
     "gpt2": {
         "facts": "states a person's fact in a sentence that training never showed",
-        "strangers": "reads the colour of a thing from a story about a stranger never met",
+        "strangers": "gives the colour of a thing in a story about a stranger never met",
         "free_true": "running free: whole sentences that are of the grammar and true",
         "free_false": "running free: whole sentences that are of the grammar and false",
-        "free_ungrammatical": "running free: whole sentences that are not of the grammar",
+        "free_ungrammatical": "running free: whole sentences that are not of the grammar, or take a *she* for a *he*",
     },
     "t5-small": {
         "english_to_german": "English to German, held-out numbers, exact match",

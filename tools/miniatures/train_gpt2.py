@@ -29,8 +29,8 @@ from tools.miniatures.training import (
 )
 
 NAME = "gpt2"
-STEPS = 3200
-BATCH = 16
+STEPS = 4400
+BATCH = 8
 # 256 bytes, 767 merges, and the end of a text, which has the last id as in the published one.
 VOCABULARY = 1024
 END = VOCABULARY - 1
@@ -112,9 +112,9 @@ def main() -> None:
         draw_loss,
         curve=curve,
         steps=options.steps,
-        learning_rate=2e-3,
+        learning_rate=3e-3,
         measure=recall,
-        measure_every=400,
+        measure_every=550,
     )
 
     # The published file has no "transformer." in front of the keys and no tied head, but it does hold the
@@ -129,7 +129,7 @@ def main() -> None:
         tensors[f"h.{block}.attn.bias"] = causal_mask
     save_weights(tensors, folder)
     GenerationConfig(bos_token_id=END, eos_token_id=END).save_pretrained(folder)
-    finish(folder, options.figures, curve, options.seed, options.steps)
+    finish(folder, curve, options)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from tools.miniatures.training import (
 )
 
 NAME = "minilm"
-STEPS = 3600
+STEPS = 3200
 SCENES = 40  # a batch: so many scenes, their twins, and two tellings of each
 PAIRS = 24  # and so many pairs of tellings for the pooler
 TEMPERATURE = 0.05
@@ -64,13 +64,16 @@ def train_tokenizer(folder: Path, seed: int) -> BertTokenizer:
     library = BertWordPieceTokenizer(lowercase=True)
     lines = list(paraphrases.tokenizer_lines(random.Random(seed), 20_000))
     # Every letter and digit, at the start of a word and within one, so that any English word can be spelled.
-    lines += [character * 2 for character in string.ascii_lowercase + string.digits]
+    # The trainer numbers the pieces within a word in the order of a hash table, another one in each run, and
+    # settles ties by number: naming them among the special tokens gives them their numbers beforehand.
+    letters = string.ascii_lowercase + string.digits
+    lines += [letter * 2 for letter in letters]
     library.train_from_iterator(
         lines,
         vocab_size=VOCABULARY,
         min_frequency=1,
-        special_tokens=SPECIAL,
-        initial_alphabet=list(string.ascii_lowercase + string.digits + string.punctuation),
+        special_tokens=[*SPECIAL, *letters, *(f"##{letter}" for letter in letters)],
+        initial_alphabet=list(string.punctuation),
         limit_alphabet=200,
         show_progress=False,
     )
@@ -172,16 +175,16 @@ def main() -> None:
         draw_loss,
         curve=curve,
         steps=options.steps,
-        learning_rate=1.5e-3,
+        learning_rate=1e-3,
         measure=retrieval,
-        measure_every=300,
+        measure_every=400,
     )
 
     tensors = dict(model.state_dict())
     # The published file holds this buffer, too.
     tensors["embeddings.position_ids"] = torch.arange(POSITIONS)[None]
     save_weights(tensors, folder)
-    finish(folder, options.figures, curve, options.seed, options.steps)
+    finish(folder, curve, options)
 
 
 if __name__ == "__main__":

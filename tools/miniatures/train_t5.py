@@ -138,7 +138,7 @@ def main() -> None:
     tensors[UNUSED_BIAS] = torch.randn(CONFIG["relative_attention_num_buckets"], CONFIG["num_heads"]) * 0.02
     save_weights(tensors, folder)
     GenerationConfig(decoder_start_token_id=0, eos_token_id=1, pad_token_id=0).save_pretrained(folder)
-    finish(folder, options.figures, curve, options.seed, options.steps)
+    finish(folder, curve, options)
 
 
 if __name__ == "__main__":

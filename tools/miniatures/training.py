@@ -9,6 +9,7 @@ import math
 import platform
 import random
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -56,15 +57,16 @@ def start(seed: int, threads: int) -> random.Random:
     return random.Random(seed)
 
 
-def fresh_folder(folder: Path) -> Path:
-    """An empty folder: made, or emptied if it holds an earlier miniature; anything else is left alone."""
-    if folder.is_dir() and any(folder.iterdir()):
-        provenance = folder / "provenance.json"
+def fresh_folder(target: Path) -> Path:
+    """An empty folder to write into; `finish` puts it at `target`, so a run that is stopped leaves no half.
+
+    What stands at `target` may be an earlier miniature, which is replaced then; anything else is left alone.
+    """
+    if target.is_dir() and any(target.iterdir()):
+        provenance = target / "provenance.json"
         if not provenance.is_file() or json.loads(provenance.read_text("utf-8")).get("source") != "miniature":
-            raise SystemExit(f"{folder} is neither empty nor an earlier miniature: choose another folder")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+            raise SystemExit(f"{target} is neither empty nor an earlier miniature: choose another folder")
+    return Path(tempfile.mkdtemp(prefix="miniature-"))
 
 
 @dataclass
@@ -172,11 +174,8 @@ def write_json(file: Path, value: object) -> None:
     file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def finish(folder: Path, figures: Path, curve: Curve, seed: int, steps: int) -> None:
-    """Write the curve beside the documentation and the manifest into the folder."""
-    figures.mkdir(parents=True, exist_ok=True)
-    write_json(figures / f"miniature-{curve.name}-loss.json", asdict(curve))
-    (figures / f"miniature-{curve.name}-loss.svg").write_text(loss_figure(curve), encoding="utf-8")
+def finish(folder: Path, curve: Curve, options: argparse.Namespace) -> None:
+    """Write the manifest, put the folder where it belongs, and the curve beside the documentation."""
     script = "train_" + curve.name.removesuffix("-small")
     packages = ("torch", "transformers", "tokenizers", "sentencepiece", "safetensors", "numpy")
     write_json(
@@ -184,10 +183,10 @@ def finish(folder: Path, figures: Path, curve: Curve, seed: int, steps: int) -> 
         {
             "name": curve.name,
             "source": "miniature",
-            "revision": f"seed {seed}, {steps} steps",
+            "revision": f"seed {options.seed}, {options.steps} steps",
             "date": date.today().isoformat(),
-            "seed": seed,
-            "steps": steps,
+            "seed": options.seed,
+            "steps": options.steps,
             "script": f"python -m tools.miniatures.{script}",
             "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
             "files": {
@@ -197,6 +196,14 @@ def finish(folder: Path, figures: Path, curve: Curve, seed: int, steps: int) -> 
             },
         },
     )
+    if options.out.exists():
+        shutil.rmtree(options.out)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(folder, options.out)
+    options.out.chmod(0o755)
+    options.figures.mkdir(parents=True, exist_ok=True)
+    write_json(options.figures / f"miniature-{curve.name}-loss.json", asdict(curve))
+    (options.figures / f"miniature-{curve.name}-loss.svg").write_text(loss_figure(curve), encoding="utf-8")
 
 
 def sha256(file: Path) -> str:

@@ -71,7 +71,7 @@ class Village:
     facts: dict[str, str]
 
 
-# Three sentences for each fact, four for the name. {who} is a name, a trade or, where it opens the sentence, a
+# Three sentences for each fact, four for the name. {who} is a name, a trade or (opening the sentence) a
 # pronoun; {what} is the fact.
 PERSON_SENTENCES = {
     "name": (
@@ -168,9 +168,9 @@ def held_out_questions() -> list[tuple[str, str]]:
 def draw_passage(generator: random.Random) -> str:
     """A passage of the training side: a person, a village or a stranger."""
     kind = generator.random()
-    if kind < 0.7:
+    if kind < 0.6:
         return _person_passage(generator)
-    if kind < 0.8:
+    if kind < 0.7:
         return _village_passage(generator)
     return draw_stranger(generator, held_out=False).story()
 
