@@ -638,7 +638,7 @@ def compared(copy: LocalCopy) -> str:
         height,
     )  # fmt: skip
     tower(
-        478, 140, 24, "T5, encoder",
+        474, 140, 24, "T5, encoder",
         [
             ("Unigram", plain), ("token", weigh),
             ("(", ""), ("RMSNorm", norm), ("self-attention", meet), ("+ input", plain),
@@ -648,7 +648,7 @@ def compared(copy: LocalCopy) -> str:
         height,
     )  # fmt: skip
     tower(
-        642, 140, 24, "T5, decoder",
+        638, 140, 24, "T5, decoder",
         [
             ("the answer so far", plain), ("token", weigh),
             ("(", ""), ("RMSNorm", norm), ("self-attention, back", meet), ("+ input", plain),
@@ -658,7 +658,7 @@ def compared(copy: LocalCopy) -> str:
         ],
         height,
     )  # fmt: skip
-    d.line("M478 388V408H562V290H570", "warm")
+    d.line("M474 388V408H559V290H566", "warm")
     return d.svg()
 
 
@@ -668,7 +668,7 @@ def gpt2_architecture(copy: LocalCopy) -> str:
     n = len(copy.tokenizer().encode(GPT2_PROMPT).ids)
     d = Drawing(
         720,
-        636,
+        660,
         f"GPT-2 from the text to a score for every possible next token, with the shapes for {n} tokens.",
     )
     middle, w = 290, 300
@@ -687,30 +687,31 @@ def gpt2_architecture(copy: LocalCopy) -> str:
     d.text(middle + w / 2 + 24, 138, "which token it is,", at="start", size=13)
     d.text(middle + w / 2 + 24, 156, "and where it stands", at="start", size=13)
     for shift in (10, 5, 0):
-        d.box(middle - w / 2 + shift, 204 - shift, w, 190, "warm")
+        d.box(middle - w / 2 + shift, 204 - shift, w, 214, "warm")
     d.text(middle, 226, f"block 0 … {c.n_layer - 1}", bold=True)
     for y, words in (
-        (236, "LayerNorm"),
-        (274, f"causal self-attention, {c.n_head} heads of {c.n_embd // c.n_head}"),
-        (318, "LayerNorm"),
-        (356, f"feed-forward, {c.n_embd} → {c.wide} → {c.n_embd}"),
+        (244, "LayerNorm"),
+        (284, f"causal self-attention, {c.n_head} heads of {c.n_embd // c.n_head}"),
+        (336, "LayerNorm"),
+        (376, f"feed-forward, {c.n_embd} → {c.wide} → {c.n_embd}"),
     ):
         d.box(middle - 125, y, 250, 30)
         d.text(middle, y + 20, words, size=13)
-    for y in (266, 348):
-        d.line(f"M{middle} {y}V{y + 7}")
-    for y, attached in ((236, 289), (318, 371)):
-        d.line(f"M{middle + 125} {attached}H{middle + 178}V{y + 6}H{middle + 128}", "good", dashed=True)
-        d.text(middle + w / 2 + 36, y + 32, "+ its input, untouched", at="start", size=13, kind="good")
-    d.line(f"M{middle} 394V424")
-    d.text(middle + 12, 414, vectors, at="start", size=13, mono=True, kind="muted")
-    stage(426, "ln_f: LayerNorm, a last time", vectors)
-    stage(498, "lm_head: times wte, turned over", f"{shape(1, n, c.vocab_size)} scores")
-    d.text(middle, 588, "for each token: how well each token", bold=True)
-    d.text(middle, 607, "of the vocabulary would come next", bold=True)
-    d.line(f"M{middle - w / 2} 142H84V518H{middle - w / 2 - 2}", "accent", dashed=True)
-    d.text(76, 325, "the same", size=13, kind="accent", at="end")
-    d.text(76, 343, "table", size=13, kind="accent", at="end")
+    for y in (234, 274, 314, 366):
+        d.line(f"M{middle} {y}V{y + (20 if y == 314 else 8)}")
+    for before, after in ((237, 323), (328, 411)):
+        d.line(f"M{middle} {before}H{middle + 178}V{after}H{middle + 4}", "good", dashed=True)
+        y = (before + after) / 2 + 5
+        d.text(middle + w / 2 + 36, y, "+ its input, untouched", at="start", size=13, kind="good")
+    d.line(f"M{middle} 406V448")
+    d.text(middle + 12, 438, vectors, at="start", size=13, mono=True, kind="muted")
+    stage(450, "ln_f: LayerNorm, a last time", vectors)
+    stage(522, "lm_head: times wte, turned over", f"{shape(1, n, c.vocab_size)} scores")
+    d.text(middle, 612, "for each token: how well each token", bold=True)
+    d.text(middle, 631, "of the vocabulary would come next", bold=True)
+    d.line(f"M{middle - w / 2} 142H84V542H{middle - w / 2 - 2}", "accent", dashed=True)
+    d.text(76, 337, "the same", size=13, kind="accent", at="end")
+    d.text(76, 355, "table", size=13, kind="accent", at="end")
     return d.svg()
 
 
@@ -780,9 +781,9 @@ def gpt2_block(copy: LocalCopy) -> str:
     step(450, 500, "attn.head_context", "head_context: probs · value", w=262)
     d.line("M450 550V566")
     step(450, 568, "attn.context", "context: heads merged", w=262)
-    d.line("M319 593H300V616")
-    step(246, 618, "attn.c_proj", "c_proj", "accent")
-    d.line("M158 643H72")
+    d.line("M319 593H270V616")
+    step(220, 618, "attn.c_proj", "c_proj", "accent", w=160)
+    d.line("M140 643H72")
     plus(641, "")
     d.text(stream + 20, 680, "attn.residual", at="start", size=13, mono=True, kind="good")
     d.line(f"M{stream} 725H108", "good")
