@@ -1,0 +1,300 @@
+"""Without any network and with an empty store, everything works on the miniatures, and says that it does.
+
+Each test runs in a process of its own, where the system allows it in a network namespace with nothing in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from llm_rebuild import cli, generate
+from llm_rebuild.errors import InputError
+from llm_rebuild.local_copy import MINIATURES, PINS, LocalCopy
+
+PROJECT = Path(__file__).resolve().parents[1]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+each_model = pytest.mark.parametrize("name", PINS)
+
+
+def _no_network() -> list[str]:
+    """A command in front of another that takes the network away; empty where that is not allowed."""
+    command = ["unshare", "--net", "--map-root-user"]
+    if shutil.which("unshare") is None:
+        return []
+    return command if subprocess.run([*command, "true"], capture_output=True).returncode == 0 else []
+
+
+@pytest.fixture(scope="module")
+def cut_off() -> list[str]:
+    return _no_network()
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """An empty store and no network, as a machine has it that was set up and then unplugged."""
+    left_out = ("HF_", "PIP_", "LLM_REBUILD_")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
+    return kept | {
+        "LLM_REBUILD_STORE": str(tmp_path / "store"),
+        "HF_HOME": str(tmp_path / "hub-cache"),
+        "HF_HUB_OFFLINE": "1",
+        "PIP_NO_INDEX": "1",
+        "COLUMNS": "80",
+    }
+
+
+@pytest.fixture
+def run(environment: dict[str, str], cut_off: list[str]) -> Run:
+    def command(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*cut_off, sys.executable, *arguments],
+            cwd=PROJECT, env=environment | more, capture_output=True, text=True, check=False, timeout=300,
+        )  # fmt: skip
+
+    return command
+
+
+# ------------------------------------------------------------------------------------- which copy
+
+
+@each_model
+def test_the_miniature_stands_in_and_one_line_says_so(run: Run, name: str) -> None:
+    code = f"from llm_rebuild import local_copy; print(local_copy.get({name!r}).source)"
+    result = run("-c", code)
+    assert result.stdout == "miniature\n", result.stderr
+    about = [line for line in result.stderr.splitlines() if line.startswith(f"{name}: ")]
+    assert len(about) == 1
+    assert about[0].startswith(f"{name}: the miniature that ships with llm_rebuild, not the real model")
+    assert f"`llm-rebuild download {name}`" in about[0]
+
+
+@each_model
+def test_strict_refuses(run: Run, name: str) -> None:
+    result = run("-m", "llm_rebuild", "verify", name, "--strict")
+    assert result.returncode == 2
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert lines[-1].startswith(f"llm-rebuild: {name} is not in the store")
+    assert f"`llm-rebuild download {name}`" in lines[-1]
+    assert len(lines) == (2 if PINS[name].wheel else 1)  # minilm's first says that the registry is asked
+
+
+# ---------------------------------------------------------------------------------- what they do
+
+
+def test_every_miniature_is_rebuilt_bit_for_bit(run: Run, figure: Callable[[str], None]) -> None:
+    result = run("-m", "tools.models", "--verify")
+    assert result.returncode == 0, result.stdout + result.stderr
+    verdicts = [line for line in result.stdout.splitlines() if "checkpoints bit-identical" in line]
+    assert len(verdicts) == 2 * len(PINS)
+    for line in verdicts:
+        _, equal, _, all_of_them, *_ = line.split()
+        assert equal == all_of_them
+        assert int(equal) > 40
+        assert "miniature" in line
+        figure(f"offline:{line}")
+
+
+@pytest.mark.parametrize("name", ["gpt2", "t5-small"])
+def test_every_step_of_decoding_is_bit_identical(run: Run, name: str) -> None:
+    result = run("-m", "llm_rebuild", "verify", name, "--steps", "4", "--exact", "--json", "-")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert len(report["steps"]) == 5
+    assert report["summary"]["steps"] == 4
+    assert report["summary"]["bit_identical"] == report["summary"]["checkpoints"] > 200
+    assert report["summary"]["failed"] == 0
+    assert report["steps"][4]["model"]["source"] == "miniature"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "result_key", "answer"),
+    [
+        (["minilm"], "embeddings", None),
+        (["gpt2", "The baker of Oru lives by the", "--max-new-tokens", "2"], "generated", None),
+        (["t5-small"], "generated", ["vierhundertsiebenundzwanzig"]),
+    ],
+)
+def test_the_rebuild_alone_does_what_its_model_is_for(
+    run: Run, arguments: list[str], result_key: str, answer: list[str] | None
+) -> None:
+    result = run("-m", "llm_rebuild", "run", *arguments, "--json", "-")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert list(found) == ["model", "texts", "token_ids", result_key]
+    assert found["model"] == arguments[0]
+    assert len(found["texts"]) == len(found["token_ids"]) == len(found[result_key]) == 1
+    if answer is not None:
+        assert found[result_key] == answer
+    if arguments[0] == "gpt2":
+        assert found["generated"][0].startswith("The baker of Oru lives by the ")
+
+
+# ------------------------------------------------------- the command line, on the miniatures' folders
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in this process: exit code, stdout, stderr."""
+    monkeypatch.setenv("LLM_REBUILD_STORE", str(tmp_path / "store"))
+
+    def run(name: str, model: str, *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["llm-rebuild", name, str(MINIATURES / model), *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return (int(stop.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+def test_the_same_seed_writes_the_same_text(command: Command) -> None:
+    options = ["The baker of Oru", "--temperature", "1.5", "--max-new-tokens", "12"]
+    first, again, other = (command("run", "gpt2", *options, "--seed", seed)[1] for seed in ("1", "1", "2"))
+    assert first == again != other
+    assert first.startswith("The baker of Oru\n  The baker of Oru")
+
+
+def test_every_way_to_write_reaches_the_settings(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, object] = {}
+
+    def refuse(copy: object, prompts: object, **settings: object) -> None:
+        asked.update(settings)
+        raise InputError("seen")
+
+    monkeypatch.setattr(generate, "generate", refuse)
+    flags = {
+        "max_new_tokens": 7, "temperature": 0.5, "top_k": 3, "top_p": 0.9, "seed": 4, "beams": 2,
+        "length_penalty": 2.0, "repetition_penalty": 1.5, "no_repeat_ngram": 3,
+    }  # fmt: skip
+    words = [word for flag, value in flags.items() for word in (f"--{flag.replace('_', '-')}", str(value))]
+    command("run", "t5-small", "x", *words, "--early-stopping", "--attention", "eager")
+    assert asked == {**flags, "early_stopping": True, "attention": "eager", "stream": None}
+    asked.clear()
+    command("run", "t5-small", "x")
+    assert asked == {"max_new_tokens": 40, "attention": "sdpa", "stream": None}
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "written"),
+    [
+        ("gpt2", "The baker of Oru is", "The baker of Oru is Melnis. "),
+        ("t5-small", "translate English to German: seven", "translate English to German: seven\n  sieben\n"),
+    ],
+)
+def test_one_text_appears_on_a_terminal_as_it_is_written(
+    command: Command, monkeypatch: pytest.MonkeyPatch, model: str, text: str, written: str
+) -> None:
+    pieces: list[str] = []
+
+    class Terminal(Console):
+        def print(self, *things: object, **options: Any) -> None:
+            pieces.append("".join(map(str, things)) + options.get("end", "\n"))
+
+    monkeypatch.setattr(cli, "console", lambda: Terminal(force_terminal=True))
+    assert command("run", model, text, "--max-new-tokens", "8")[0] == 0
+    assert "".join(pieces).startswith(written)
+    assert len(pieces) >= 4
+    pieces.clear()
+    assert command("run", model, text, text, "--max-new-tokens", "8")[0] == 0
+    assert len(pieces) == 1  # a batch is shown when it is done
+
+
+def test_without_a_text_each_model_gets_one_that_it_understands() -> None:
+    for model, source in itertools.product(PINS, ("miniature", "hub")):
+        copy = LocalCopy(model, MINIATURES / model, source)
+        (text,) = cli._or_default(copy, {"texts": None})["texts"]
+        assert copy.tokenizer().encode(text).ids
+        assert text.startswith("translate English to German: ") == (model == "t5-small")
+        if source == "miniature":  # it knows every word: nothing is spelt letter by letter, nothing unknown
+            assert len(copy.tokenizer().encode(text).ids) <= 2 * len(text.split()) + 6
+    assert cli._or_default(copy, {"texts": ["mine"]}) == {"texts": ["mine"]}
+    assert cli._or_default(copy, {"token_ids": [[1]]}) == {"token_ids": [[1]]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "minilm", "--beams", "2", "--top-k", "3"], "leave --top-k, --beams out"),
+        (["run", "gpt2", "--seed", "1"], "a seed changes nothing without sampling"),
+        (["run", "gpt2", "--temperature", "0"], "temperature is 0.0"),
+        (["run", "gpt2", "--max-new-tokens", "5000"], "do not fit the model's"),
+        (["run", "gpt2", ""], "prompt 1 is empty"),
+        (["verify", "minilm", "--cache"], "leave --cache out"),
+        (["verify", "minilm", "--steps", "2"], "is an encoder"),
+        (["verify", "gpt2", "--steps", "0"], "--steps"),
+        (["verify", "gpt2", "--decoder-ids", "0"], "no decoder beside its encoder"),
+        (["verify", "t5-small", "--decoder-ids", "5"], "must begin with the start token"),
+        (["verify", "t5-small", "--decoder-ids", "a"], "--decoder-ids a: expected whole numbers"),
+        (["verify", "t5-small", "--decoder-ids", "0", "--steps", "2"], "leave --decoder-ids out"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_one_line(
+    command: Command, arguments: list[str], said: str
+) -> None:
+    code, out, err = command(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("llm-rebuild: ")
+    assert said in err
+    assert len(err.splitlines()) == 1
+
+
+# --------------------------------------------------------------------- a network that says nothing
+
+
+@pytest.fixture
+def silent_hub() -> Iterator[str]:
+    """A hub that takes every connection and never answers: the worst that a network can do."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    connections: list[socket.socket] = []
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):  # the listener was closed: the test is over
+            while True:
+                connections.append(listener.accept()[0])
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    listener.close()
+    for connection in connections:
+        connection.close()
+
+
+def test_a_silent_hub_is_waited_for_once(
+    environment: dict[str, str], silent_hub: str, figure: Callable[[str], None]
+) -> None:
+    """Three models, one process: what `make models` costs where the hub cannot be reached."""
+
+    def seconds(**more: str) -> float:
+        start = time.perf_counter()
+        result = subprocess.run(
+            [sys.executable, "-m", "tools.models"],
+            cwd=PROJECT, env=environment | more, capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.count("the miniature that ships with llm_rebuild") == 3
+        return time.perf_counter() - start
+
+    switched_off = seconds()
+    silent = seconds(HF_HUB_OFFLINE="0", HF_ENDPOINT=silent_hub)
+    figure(f"a hub that never answers costs {silent - switched_off:.1f} s for three models")
+    assert silent - switched_off < 15
