@@ -311,12 +311,12 @@ def lines() -> str:
     """Each difference with the lines of code that make it."""
     sections = []
     for d in DIFFERENCES:
-        rows = ["| | | the line | where |", "|---|---|---|---|"]
+        rows = ["| | how, and the line | where |", "|---|---|---|"]
         for model, words, wanted in zip(MODELS, d.words, d.lines, strict=True):
             found = [find(line) for line in wanted]
-            code = "<br>".join(f"`{f.code}`" for f in found) or "–"
+            how = "<br>".join([words, *(f"`{f.code}`" for f in found)])
             where = "<br>".join(f"`{f.file}:{f.number}`" for f in found) or "–"
-            rows.append(f"| **{model}** | {words} | {code} | {where} |")
+            rows.append(f"| **{model}** | {how} | {where} |")
         sections.append(f"### {d.title}\n\n{d.why}\n\n" + "\n".join(rows))
     return "\n\n".join(sections)
 
