@@ -24,7 +24,7 @@ SENTENCE = "Open-source LLMs rock."
 GPT2_PROMPT = "The baker of Oru lives by the"
 GPT2_START = "The baker of Oru"
 GPT2_WORD = " baker"
-GPT2_HEADS = ((0, 3), (1, 0))  # block and head: one finds the trade, one the village
+GPT2_HEADS = ((0, 2), (0, 3))  # block and head: one finds the trade, one the village
 T5_SENTENCE = "translate English to German: four hundred twenty-seven"
 
 
@@ -99,13 +99,13 @@ class Drawing:
             f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(self.title)}">',
             "<defs>",
         ]
-        for kind in sorted(
-            {k for k in ("muted", "accent", "warm", "good", "bad") if f"arrow-{k}-" in str(self.tags)}
-        ):
-            head.append(
-                f'<marker id="arrow-{kind}-{self._key()}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
-                f'markerHeight="7" orient="auto"><path d="M0 0 8 4 0 8z" fill="var(--fig-{kind})"/></marker>'
-            )
+        drawn = str(self.tags)
+        head += [
+            f'<marker id="arrow-{kind}-{self._key()}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
+            f'markerHeight="7" orient="auto"><path d="M0 0 8 4 0 8z" fill="var(--fig-{kind})"/></marker>'
+            for kind in ("accent", "bad", "good", "muted", "warm")
+            if f"arrow-{kind}-" in drawn
+        ]
         return "\n".join([*head, "</defs>", *self.tags, "</svg>"]) + "\n"
 
 
@@ -812,7 +812,7 @@ def gpt2_attention(copy: LocalCopy) -> str:
     d = Drawing(
         720,
         int(top + n * side + 44),
-        "Where each token looks, in a head of block 0 and one of block 1. No token looks at a later one.",
+        "Where each token looks, in two heads of block 0. No token looks at a later one.",
     )
     for left, (block, head) in zip(lefts, GPT2_HEADS, strict=True):
         probs = truth[f"h.{block}.attn.probs"].tensor

@@ -23,7 +23,8 @@ MODELS = {
 
 HEAD = """# Checkpoints of {title}
 
-Every interim tensor of the {title} rebuild, in the order in which it is computed. `N` is the number of a block, from 0.
+Every interim tensor of the {title} rebuild, in the order in which it is computed. `N` is the number of a
+block, from 0.
 A name here is the name in the weight file, in `capture[...]`, in a report and in this page's address:
 `#{example}` leads to its row.
 
@@ -52,10 +53,7 @@ def page(name: str) -> str:
 
 
 def _source(c: Checkpoint) -> str:
-    if c.source == "output":
-        words = "output of the module"
-    else:
-        words = f"`{c.source}`"
+    words = "output of the module" if c.source == "output" else f"`{c.source}`"
     only = ", ".join(sorted(c.only))
     return f"{words} (only: {only})" if only else words
 

@@ -1,9 +1,10 @@
 # %% [markdown]
 # # MiniLM, rebuilt
 #
-# The whole path in one notebook, without the explanations: from a sentence to its embedding, from the weight file alone,
-# every step compared with the official model. It is executed each time this site is built, and the build fails if one
-# number differs. The explanations are in [MiniLM, block by block](minilm.md).
+# The whole path in one notebook, without the explanations: from a sentence to its embedding, from the
+# weight file alone, every step compared with the official model. It is executed each time this site is
+# built, and the build fails if one number differs. The explanations are in
+# [MiniLM, block by block](minilm.md).
 
 # %%
 import torch
@@ -52,8 +53,9 @@ rows = {
 }
 for table, ids in rows.items():
     mine[f"embeddings.{table}"] = F.embedding(ids, weights[f"embeddings.{table}.weight"])
-mine["embeddings.word_and_type"] = mine["embeddings.word_embeddings"] + mine["embeddings.token_type_embeddings"]
-mine["embeddings.sum"] = mine["embeddings.word_and_type"] + mine["embeddings.position_embeddings"]
+word, token_type, position = (mine[f"embeddings.{table}"] for table in rows)
+mine["embeddings.word_and_type"] = word + token_type
+mine["embeddings.sum"] = mine["embeddings.word_and_type"] + position
 x = layer_norm("embeddings.LayerNorm", mine["embeddings.sum"])
 
 batch, tokens = token_ids.shape

@@ -136,7 +136,7 @@ def _origins(tensor: Tensor, among: Mapping[str, Tensor]) -> list[str]:
 
 def _varied(numbers: Tensor) -> bool:
     """Whether there are enough different numbers to tell a tensor by. The first thousand nearly always do."""
-    return len(numbers[:1000].unique()) >= FEWEST or len(numbers.unique()) >= FEWEST
+    return any(len(torch.unique(part)) >= FEWEST for part in (numbers[:1000], numbers))
 
 
 def _within(numbers: Tensor, tensor: Tensor) -> bool:
