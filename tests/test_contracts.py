@@ -19,6 +19,7 @@ from llm_rebuild.local_copy import LocalCopy
 from llm_rebuild.models import minilm as minilm_model
 from llm_rebuild.models import rebuild_for
 from llm_rebuild.verify.capture import Capture, conditions
+from llm_rebuild.verify.run import rebuild_run
 from tests import tiny_bert
 
 PACKAGE = Path(verify.__file__).parents[1]
@@ -44,7 +45,7 @@ def assert_contract_1(copy: LocalCopy, attention: str, texts: list[str], folder:
     truth = verify.capture(copy, texts, attention=attention)
     listed = names(copy, truth)
     assert len(set(listed)) == len(listed)
-    assert list(verify.rebuild_run(copy, truth.inputs, attention)) == listed
+    assert list(rebuild_run(copy, truth.inputs, attention)) == listed
     assert list(truth) == listed
     truth.save(folder / "capture.safetensors")
     assert list(Capture.load(folder / "capture.safetensors")) == listed

@@ -19,6 +19,7 @@ from llm_rebuild.models import rebuild_for
 from llm_rebuild.verify import coverage as coverage_of
 from llm_rebuild.verify.capture import read_inputs, watch
 from llm_rebuild.verify.official import Official
+from llm_rebuild.verify.run import rebuild_run, run_rebuild
 
 
 def real_sentences(count: int, seed: int) -> list[str]:
@@ -29,7 +30,7 @@ def real_sentences(count: int, seed: int) -> list[str]:
         for documentation in re.findall(r'"""(.+?)"""', text, re.DOTALL):
             for sentence in re.split(r"(?<=[.!?])\s+", documentation):
                 words = " ".join(sentence.split())
-                if 20 <= len(words) <= 250:
+                if 20 <= len(words) <= 120:
                     found.add(words)
     return random.Random(seed).sample(sorted(found), count)
 
@@ -42,7 +43,7 @@ RUNS = {
     "emoji": {"texts": ["🦙🦙 naïve café 東京 \u200d👩🏽‍🚀 ﬁ"]},
     "token ids": {"token_ids": [[101, 2330, 102], [101, 102], [0, 30521]]},
     "256 tokens": {"token_ids": [[101, *(random.Random(3).choices(range(999, 30522), k=254)), 102]]},
-    "512 tokens": {"texts": [WORDS * 2]},
+    "512 tokens": {"texts": [WORDS * 3]},
 }
 
 
@@ -68,7 +69,7 @@ def capture_with(official: Official, copy: LocalCopy, inputs: Inputs) -> verify.
 def test_every_checkpoint_is_bit_identical(minilm: LocalCopy, officials, figure, run: str, attention: str):
     inputs = read_inputs(minilm, **RUNS[run])
     truth = capture_with(officials[attention], minilm, inputs)
-    report = verify.judge(verify.rebuild_run(minilm, inputs, attention), truth)
+    report = verify.judge(rebuild_run(minilm, inputs, attention), truth)
     assert report.exact, report.first_divergence
     assert all(v.max_abs_diff == 0 for v in report.verdicts)
     blocks = 6 * (17 if attention == "eager" else 13)
@@ -115,7 +116,7 @@ def test_a_fault_in_the_rebuild_is_seen(minilm: LocalCopy, officials, monkeypatc
     inputs = read_inputs(minilm, **RUNS["one sentence"])
     truth = capture_with(officials["eager"], minilm, inputs)
     monkeypatch.setattr(model, "eager_attention", divided)
-    report = verify.judge(verify.rebuild_run(minilm, inputs, "eager"), truth)
+    report = verify.judge(rebuild_run(minilm, inputs, "eager"), truth)
     assert not report.exact
     assert report.first_divergence is not None
     assert report.first_divergence.name == "encoder.layer.0.attention.self.scaled"
@@ -134,7 +135,7 @@ def test_coverage_falls_when_a_checkpoint_is_left_out(minilm: LocalCopy, officia
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_a_tap_changes_nothing(minilm: LocalCopy, attention: str):
     inputs = read_inputs(minilm, **RUNS["padded batch of 16"])
-    run = functools.partial(verify.run_rebuild, minilm, inputs, attention)
+    run = functools.partial(run_rebuild, minilm, inputs, attention)
     untapped, tapped = run(tap=NO_TAP), run(tap=Recorder().tap())
     for one, other in zip(untapped, tapped, strict=True):
         assert torch.equal(one, other)
@@ -147,7 +148,7 @@ def test_the_number_of_threads_does_not_matter(minilm: LocalCopy, officials, thr
     torch.set_num_threads(threads)
     inputs = read_inputs(minilm, **RUNS["padded batch of 16"])
     truth = capture_with(officials["eager"], minilm, inputs)
-    report = verify.judge(verify.rebuild_run(minilm, inputs, "eager"), truth)
+    report = verify.judge(rebuild_run(minilm, inputs, "eager"), truth)
     assert report.exact, report.first_divergence
     assert report.environment["threads"] == threads
 
