@@ -12,6 +12,7 @@ from llm_rebuild.checkpoints import Checkpoint
 from llm_rebuild.models.ops import gelu_new_checkpoints
 
 VECTORS, WIDE, NUMBER = "[batch, token, width]", "[batch, token, wide]", "[batch, token, 1]"
+INNER = "[batch, token, heads × head width]"  # in t5-small as many as the width, in others not
 SCORES, HEADS = "[batch, head, query, key]", "[batch, head, query, head width]"
 LOOKS, KEYS = "[batch, 1, query, key]", "[batch, head, key, head width]"
 EAGER, SDPA = frozenset({"eager"}), frozenset({"sdpa"})  # the fused kernel never shows its scores
@@ -35,9 +36,9 @@ def _norm(path: str) -> tuple[Checkpoint, ...]:
 
 def _attention(path: str, new: frozenset[str]) -> tuple[Checkpoint, ...]:
     return (
-        Checkpoint(f"{path}.q", VECTORS, "what each token looks for"),
-        Checkpoint(f"{path}.k", VECTORS, "what each token has to offer", only=new),
-        Checkpoint(f"{path}.v", VECTORS, "what each token passes on", only=new),
+        Checkpoint(f"{path}.q", INNER, "what each token looks for"),
+        Checkpoint(f"{path}.k", INNER, "what each token has to offer", only=new),
+        Checkpoint(f"{path}.v", INNER, "what each token passes on", only=new),
         *(
             Checkpoint(f"{path}.{name}", KEYS, f"{name}s, kept", f"cat[{number}]", CACHE | new)
             for number, name in enumerate(("key", "value"))
@@ -49,7 +50,7 @@ def _attention(path: str, new: frozenset[str]) -> tuple[Checkpoint, ...]:
         Checkpoint(f"{path}.probs", SCORES, "how much each token looks where", "softmax[0]", EAGER),
         Checkpoint(f"{path}.head_context", HEADS, "values by these shares", "matmul[1]", EAGER),
         Checkpoint(f"{path}.head_context", HEADS, "values by attention", "sdpa[0]", SDPA),
-        Checkpoint(f"{path}.context", VECTORS, "heads merged", "into o"),
+        Checkpoint(f"{path}.context", INNER, "heads merged", "into o"),
         Checkpoint(f"{path}.o", VECTORS, "heads mixed"),
         Checkpoint(f"{path.rpartition('.')[0]}.residual", VECTORS, "added back", "returned"),
     )
