@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from llm_rebuild.local_copy import LocalCopy
+from llm_rebuild.models import rebuild_for
 from llm_rebuild.verify import coverage as coverage_of
 from llm_rebuild.verify.capture import (
     Capture,
@@ -43,14 +44,16 @@ def verify(
     """
     copy = open_copy(model)
     inputs = read_inputs(copy, texts, token_ids, decoder_ids)
-    truth = capture_inputs(copy, inputs, attention, use_cache)
+    rebuild_for(copy.config).check(copy.weights())  # before the official model fills gaps with random numbers
+    official = Official(copy.folder, attention)
+    truth = capture_inputs(copy, inputs, attention, use_cache, official)
     progress("official")
     rebuilt = rebuild_run(copy, inputs, attention, use_cache)
     progress("rebuild")
     report = judge(rebuilt, truth)
     progress("compare")
     if coverage:
-        measured = coverage_of.measure(Official(copy.folder, attention), inputs, truth.tensors, use_cache)
+        measured = coverage_of.measure(official, inputs, truth.tensors, use_cache)
         report = replace(report, coverage=measured)
     progress("coverage")
     return report

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -174,8 +175,8 @@ def read_inputs(
         tokenizer = copy.tokenizer()
         if tokenizer.vocabulary_size > config.vocab_size:
             raise InputError(
-                f"the tokenizer of {copy.name} has {tokenizer.vocabulary_size} ids, config.json's vocab_size is "
-                f"{config.vocab_size}; they belong to different models"
+                f"the tokenizer of {copy.name} has {tokenizer.vocabulary_size} ids, config.json's vocab_size "
+                f"is {config.vocab_size}; they belong to different models"
             )
         inputs = Inputs.from_texts(tokenizer, texts, config.positions, side, cut=config.cuts_texts)
     start = getattr(config, "decoder_start_token_id", None)
@@ -187,14 +188,18 @@ def read_inputs(
 
 
 def capture_inputs(
-    copy: LocalCopy, inputs: Inputs, attention: str = "eager", use_cache: bool = False
+    copy: LocalCopy,
+    inputs: Inputs,
+    attention: str = "eager",
+    use_cache: bool = False,
+    official: Official | None = None,
 ) -> Capture:
-    """The same, from inputs that are ready."""
-    rebuild_for(copy.config).check(copy.weights())  # before the official model makes room for its sizes
-    rebuild_for(copy.config).check(copy.weights())
-    official = Official(copy.folder, attention)
+    """The same, from inputs that are ready. `official` is the model, where it is loaded already."""
+    if official is None:
+        rebuild_for(copy.config).check(copy.weights())
+        official = Official(copy.folder, attention)
     holding = {"start", "cache"} if use_cache else {"start"}
-    return watch(official, copy, inputs, lambda i: official.run(i, use_cache), holding)
+    return watch(official, copy, inputs, partial(official.run, use_cache=use_cache), holding)
 
 
 def watch(
