@@ -29,9 +29,13 @@ def environment() -> dict[str, str | int]:
 def made_with(copy: LocalCopy) -> str:
     """What a page's numbers rest on, in three lines: the files and the libraries. No machine's name."""
     weights = copy.weights_file.name
+    if copy.source == "miniature":
+        which = f"{copy.name}, the miniature that ships with llm_rebuild"
+    else:
+        which = f"{copy.name}, revision {copy.revision or 'unknown'}"
     return "\n".join(
         (
-            f"{copy.name}, revision {copy.revision or 'unknown'}",
+            which,
             f"{weights}, sha256 {copy.sha256[weights]}",
             f"torch {torch.__version__.partition('+')[0]}, transformers {metadata.version('transformers')}, "
             f"llm_rebuild {__version__}",
