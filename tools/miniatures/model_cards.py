@@ -32,7 +32,7 @@ LABELS = {
         "strangers": "gives the colour of a thing in a story about a stranger never met",
         "free_true": "running free: whole sentences that are of the grammar and true",
         "free_false": "running free: whole sentences that are of the grammar and false",
-        "free_ungrammatical": "running free: whole sentences that are not of the grammar, or take a *she* for a *he*",
+        "free_ungrammatical": "running free: sentences not of the grammar, or with *she* for *he*",
     },
     "t5-small": {
         "english_to_german": "English to German, held-out numbers, exact match",
