@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 SERVE  ?= 1
 PORT   ?= 8000
+JOBS   ?= 2
 BIN    := $(VENV)/bin
 
 export NO_MKDOCS_2_WARNING = 1
@@ -21,7 +22,7 @@ ifneq ($(SERVE),0)
 endif
 
 test: setup ## set up and run every test, the chapters' snippets among them
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --durations 12
 
 setup: $(BIN)/.ready ## make .venv with everything in it
 

@@ -131,7 +131,7 @@ def _shown(anatomy: Anatomy) -> Iterator[RenderableType]:
     for title, explanation in anatomy.departures:
         table.add_row("  " + title, explanation)
     yield table
-    for key, reason in anatomy.unused.items():
+    for key, reason in {template(key): reason for key, reason in anatomy.unused.items()}.items():
         yield Text(f"  not read: {key} ({reason})")
     yield ""
     yield Text("Checkpoints, in the order they are computed (of equal blocks, the first)", style="bold")

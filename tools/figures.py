@@ -17,6 +17,7 @@ from html import escape
 from pathlib import Path
 
 from llm_rebuild import anatomy, local_copy
+from llm_rebuild.errors import InputError
 from llm_rebuild.local_copy import LocalCopy
 
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
@@ -986,7 +987,11 @@ def main() -> int:
     check = parser.parse_args().check
     stale = []
     for name, draw in DRAWINGS.items():
-        file, svg = FIGURES / name, draw(_copy(name.partition("-")[0]))
+        try:
+            file, svg = FIGURES / name, draw(_copy(name.partition("-")[0]))
+        except InputError as reason:
+            print(f"{name}: {reason}", file=sys.stderr)
+            return 2
         if check and (not file.is_file() or file.read_text(encoding="utf-8") != svg):
             stale.append(name)
         elif not check:

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from llm_rebuild import local_copy
 from llm_rebuild.verify import capture, judge
 
-minilm = local_copy.get("minilm")
+minilm = local_copy.get("minilm", say=lambda line: None)
+print("the miniature" if minilm.source == "miniature" else f"revision {minilm.revision}")
 config = minilm.config
 weights = minilm.weights()
 truth = capture(minilm, ["Open-source LLMs rock.", "They do."])  # the only time the official model runs

@@ -112,7 +112,10 @@ class Report:
         yield ""
         if self.coverage is not None:
             c = self.coverage
-            missing = ", ".join(f"{n} × {op}: {c.reasons()[op]}" for op, n in c.uncovered.items())
+            why: dict[str, list[str]] = {}
+            for operation, reason in c.reasons().items():
+                why.setdefault(reason, []).append(f"{c.uncovered[operation]} × {operation}")
+            missing = "; ".join(f"{', '.join(them)}: {reason}" for reason, them in why.items())
             line = f"{c.covered} of the {c.total} tensors that the official model computes equal a checkpoint"
             yield Text(f"coverage {c.share:.1%}: {line}" + (f" (not: {missing})" if missing else ""))
         first = self.first_divergence
@@ -122,7 +125,10 @@ class Report:
             yield Text(f"coupled at {name}: later checkpoints start from an official tensor", style="yellow")
         style = "bold green" if self.exact else "bold yellow" if self.passed else "bold red"
         count = f"{self.bit_identical} of {len(self.verdicts)} checkpoints {BIT_IDENTICAL}"
-        yield Text(f"{count} ({self.model['name']}, {self.attention} attention)", style=style)
+        which = f"{self.model['name']}, {self.attention} attention"
+        if self.model["source"] == "miniature":
+            which = f"the miniature of {which}"
+        yield Text(f"{count} ({which})", style=style)
 
 
 def finite(number: float | None) -> float | str | None:

@@ -106,8 +106,12 @@ def render(page: str, results: dict[str, Any]) -> str:
     if sorted(wanted) != sorted(blocks):
         raise ValueError(f"the page has the gaps {wanted}, not {list(blocks)}")
     for name, block in blocks.items():
-        gap = re.compile(rf"(<!-- figures: {re.escape(name)} -->\n).*?(\n<!-- end -->)", re.DOTALL)
-        page = gap.sub(lambda found, block=block: f"{found[1]}\n{block}\n{found[2]}", page)
+        gap = re.compile(
+            rf"(<!-- figures: {re.escape(name)} -->)((?!<!-- figures).)*?(<!-- end -->)", re.DOTALL
+        )
+        page, filled = gap.subn(lambda found, block=block: f"{found[1]}\n\n{block}\n\n{found[3]}", page)
+        if filled != 1:
+            raise ValueError(f"the gap {name} has no end")
     return page
 
 
