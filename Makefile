@@ -19,6 +19,8 @@ help: ## what each target does
 course: verify site ## set up, get the models, verify, build the site, serve it (SERVE=0: do not serve)
 ifneq ($(SERVE),0)
 	$(MAKE) serve
+else
+	@echo "The site is in site/; \`make serve\` shows it"
 endif
 
 test: setup ## set up and run every test, the chapters' snippets among them
@@ -27,6 +29,7 @@ test: setup ## set up and run every test, the chapters' snippets among them
 setup: $(BIN)/.ready ## make .venv with everything in it
 
 $(BIN)/.ready: pyproject.toml constraints.txt
+	@echo "Installing into $(VENV): a minute or more, most of it PyTorch"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@

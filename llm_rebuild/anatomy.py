@@ -129,7 +129,7 @@ def _shown(anatomy: Anatomy) -> Iterator[RenderableType]:
     yield Text("Departures from the textbook", style="bold")
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for title, explanation in anatomy.departures:
-        table.add_row("  " + title, explanation)
+        table.add_row(Text("  " + title), Text(explanation))
     yield table
     for key, reason in {template(key): reason for key, reason in anatomy.unused.items()}.items():
         yield Text(f"  not read: {key} ({reason})")

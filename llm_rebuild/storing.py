@@ -26,7 +26,7 @@ def staging(target: Path, say: Say) -> Iterator[Path]:
     from filelock import FileLock, Timeout
 
     store, staging = target.parent, target.parent / ".staging" / target.name
-    advice = "choose another folder with --store or LLM_REBUILD_STORE"
+    advice = "set LLM_REBUILD_STORE to another folder"
     try:
         staging.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(staging.with_name(f"{target.name}.lock"))

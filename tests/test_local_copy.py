@@ -502,7 +502,11 @@ def test_a_pickled_file_under_the_weights_name_is_refused(tmp_path: Path, store:
 
 def test_store_not_writable(tmp_path: Path, hub: HubStandIn) -> None:
     (tmp_path / "file").write_bytes(b"a file, where the store's folder should be")
-    refused(lambda: local_copy.get("gpt2", store=tmp_path / "file" / "store"), "cannot be stored", "--store")
+    refused(
+        lambda: local_copy.get("gpt2", store=tmp_path / "file" / "store"),
+        "cannot be stored",
+        "LLM_REBUILD_STORE",
+    )
 
 
 def test_a_store_that_cannot_be_written_serves_what_it_has(

@@ -178,7 +178,7 @@ DIFFERENCES = (
         "Scaling of the scores",
         "By the root of the head width, as a product and not as a division. T5 has no such line: its "
         "initialisation made up for it, and the fused kernel has to be told.",
-        ("× 1/√32", "× 1/√64", "none"),
+        ("× 1/√(head width)", "× 1/√(head width)", "none"),
         (
             (Line(MINILM, "eager_attention", "scaled = product *"),),
             (Line(GPT2, "eager_attention", "scaled = product * scale"),),

@@ -109,7 +109,7 @@ def _first_cell(page: fences.Page, relative: str) -> str:
         "snippets that the course's tests run; run them from the top.\n\n"
         "Text and figures: [CC BY-NC 4.0](https://creativecommons.org/licenses/by-nc/4.0/). "
         "Code: [MIT](https://opensource.org/license/mit).\n\n"
-        "The package first, once: `pip install llm-rebuild`"
+        "The package first, once, from a clone of the project: `pip install -c constraints.txt -e .`"
     )
 
 

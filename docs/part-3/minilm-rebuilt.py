@@ -4,7 +4,7 @@
 # The whole path in one notebook, without the explanations: from a sentence to its embedding, from the
 # weight file alone, every step compared with the official model. It is executed each time this site is
 # built, and the build fails if one number differs. The explanations are in
-# [MiniLM, block by block](minilm.md).
+# [MiniLM, block by block](../minilm/).
 
 # %%
 import torch
