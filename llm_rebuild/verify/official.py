@@ -14,7 +14,7 @@ import contextlib
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,7 @@ class Official:
             for name in wanted.get((path, event), ()):
                 keep(name, tensor.detach().clone())
 
-        with Watcher(dict(self.parts()), found, {event for _, event in wanted}):
+        with Watcher(dict(self.parts()), found, wanted.keys()):
             return (run or self.run)(inputs)
 
 
@@ -148,23 +148,32 @@ class Watcher(TorchFunctionMode):
 
     The events are `given` and `returned` (the module's input and output), `matmul[0]` (the first product
     inside the module, not counting its parts') and `into softmax[0]` (what that operation was given first).
-    Operations on whole numbers do not count.
+    Operations on whole numbers do not count. Only the `places` asked for are watched: watching costs time.
     """
 
     def __init__(
-        self, parts: Mapping[str, nn.Module], report: Callable[[str, str, Any], None], events: set[str]
+        self,
+        parts: Mapping[str, nn.Module],
+        report: Callable[[str, str, Any], None],
+        places: Collection[tuple[str, str]],
     ) -> None:
         super().__init__()
-        self._parts, self._report = parts, report
-        self._operations = {event.removeprefix("into ").partition("[")[0] for event in events}
+        self._parts, self._report, self._places = parts, report, places
+        self._operations = {(path, event.removeprefix("into ").partition("[")[0]) for path, event in places}
+        self._names = {operation for _, operation in self._operations}
         self._inside: list[str] = []  # paths of the modules that are running, outermost first
         self._seen: Counter[tuple[str, str]] = Counter()
         self._hooks: list[Any] = []
 
     def __enter__(self) -> Watcher:
         for path, part in self._parts.items():
-            self._hooks.append(part.register_forward_pre_hook(self._entering(path)))
-            self._hooks.append(part.register_forward_hook(self._leaving(path)))
+            # torch's own modules (Linear, LayerNorm, …) have nothing inside that is looked for: it is
+            # enough to be told what they return.
+            if not type(part).__module__.startswith("torch.nn.") or (path, "given") in self._places:
+                self._hooks.append(part.register_forward_pre_hook(self._entering(path)))
+                self._hooks.append(part.register_forward_hook(self._leaving(path)))
+            elif (path, "returned") in self._places:
+                self._hooks.append(part.register_forward_hook(self._returning(path)))
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -177,7 +186,7 @@ class Watcher(TorchFunctionMode):
     def _entering(self, path: str) -> Callable[..., None]:
         def hook(module: nn.Module, arguments: Any) -> None:
             self._inside.append(path)
-            if arguments:
+            if (path, "given") in self._places:
                 self._report(path, "given", arguments[0])
 
         return hook
@@ -185,6 +194,13 @@ class Watcher(TorchFunctionMode):
     def _leaving(self, path: str) -> Callable[..., None]:
         def hook(module: nn.Module, arguments: Any, output: Any) -> None:
             self._inside.pop()
+            if (path, "returned") in self._places:
+                self._report(path, "returned", output)
+
+        return hook
+
+    def _returning(self, path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, arguments: Any, output: Any) -> None:
             self._report(path, "returned", output)
 
         return hook
@@ -192,17 +208,21 @@ class Watcher(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        operation = _OPERATIONS.get(function)
-        if operation not in self._operations:
-            return function(*args, **(kwargs or {}))
         result = function(*args, **(kwargs or {}))
+        operation = _OPERATIONS.get(function)
+        if operation not in self._names:
+            return result
+        path = self._inside[-1] if self._inside else ""
+        if (path, operation) not in self._operations:
+            return result
         if not isinstance(result, Tensor) or not result.is_floating_point():
             return result  # arithmetic with positions, not with the numbers of the model
-        path = self._inside[-1] if self._inside else ""
-        number = self._seen[path, operation]
+        event = f"{operation}[{self._seen[path, operation]}]"
         self._seen[path, operation] += 1
-        self._report(path, f"into {operation}[{number}]", args[0])
-        self._report(path, f"{operation}[{number}]", result)
+        if (path, f"into {event}") in self._places:
+            self._report(path, f"into {event}", args[0])
+        if (path, event) in self._places:
+            self._report(path, event, result)
         return result
 
 
