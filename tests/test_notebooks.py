@@ -148,7 +148,7 @@ def test_a_chapter_becomes_cells(course: Path) -> None:
     ]
     prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
     assert "A *small* chapter" in prose[0]
-    for words in ("part-1/small.md", "CC BY-NC 4.0", "MIT", "pip install llm-rebuild"):
+    for words in ("part-1/small.md", "CC BY-NC 4.0", "MIT", "pip install -c constraints.txt -e ."):
         assert words in prose[0]
     assert prose[1] == "# A *small* chapter"
     image = '<img alt="A &quot;figure&quot;" src="data:image/svg+xml;base64,'
