@@ -137,7 +137,7 @@ class Official:
         def found(path: str, event: str, value: Any) -> None:
             tensor = value[0] if isinstance(value, tuple) else value
             for name in wanted.get((path, event), ()):
-                keep(name, tensor.detach().clone())
+                keep(name, tensor.clone())  # without gradients, as the whole run
 
         with Watcher(dict(self.parts()), found, wanted.keys()):
             return (run or self.run)(inputs)
