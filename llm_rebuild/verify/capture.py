@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -244,13 +243,8 @@ def describe(copy: LocalCopy) -> dict[str, Any]:
         "name": copy.name,
         "source": copy.source,
         "revision": copy.revision,
-        "sha256": copy.sha256.get(copy.weights_file.name) or _sha256(copy.weights_file),
+        "sha256": copy.sha256[copy.weights_file.name],
     }
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else ""
 
 
 def _nearest(name: str, names: Mapping[str, Tensor]) -> str:

@@ -37,7 +37,7 @@ def test_every_link_leads_somewhere(built_site: Path) -> None:
     assert not broken
     assert checked.returncode == 0, checked.stderr
     assert found["total"] > 100  # it did look
-    followed = json.loads(checked.stdout)["successful"]
+    followed = found["successful"]
     assert followed > 100, f"hardly any link was followed: {checked.stdout}"
 
 
