@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from torch import Tensor
+
+from llm_rebuild.inputs import Inputs
 from llm_rebuild.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
 from llm_rebuild.verify import coverage as coverage_of
@@ -23,7 +26,31 @@ from llm_rebuild.verify.report import Report
 from llm_rebuild.verify.run import judge, rebuild_run
 from llm_rebuild.verify.steps import verify_steps
 
-__all__ = ["Capture", "Interim", "Report", "Verdict", "capture", "compare", "judge", "verify", "verify_steps"]
+__all__ = [
+    "Capture",
+    "Interim",
+    "Proof",
+    "Report",
+    "Verdict",
+    "capture",
+    "compare",
+    "judge",
+    "prove",
+    "verify",
+    "verify_steps",
+]
+
+# How a rebuild is run: local copy, inputs, attention, use_cache -> its tensors by checkpoint name.
+Run = Callable[[LocalCopy, Inputs, str, bool], Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A verification with everything that it compared: the verdicts, and both sides' tensors."""
+
+    report: Report
+    truth: Capture = field(repr=False)
+    rebuilt: Mapping[str, Tensor] = field(repr=False)
 
 
 def verify(
@@ -42,13 +69,38 @@ def verify(
     Arguments as in `capture`. With `coverage`, the official model runs once more under a trace.
     Raises InputError for input that cannot be used.
     """
+    return prove(
+        model,
+        texts,
+        token_ids=token_ids,
+        attention=attention,
+        decoder_ids=decoder_ids,
+        use_cache=use_cache,
+        coverage=coverage,
+        progress=progress,
+    ).report
+
+
+def prove(
+    model: str | Path | LocalCopy,
+    texts: str | Sequence[str] | None = None,
+    *,
+    token_ids: Sequence[Sequence[int]] | None = None,
+    attention: str = "eager",
+    decoder_ids: Sequence[Sequence[int]] | None = None,
+    use_cache: bool = False,
+    coverage: bool = True,
+    progress: Callable[[str], None] = lambda step: None,
+    run: Run = rebuild_run,
+) -> Proof:
+    """As `verify`, and keep the tensors of both sides. `run` says how the rebuild is run."""
     copy = open_copy(model)
     inputs = read_inputs(copy, texts, token_ids, decoder_ids)
     rebuild_for(copy.config).check(copy.weights())  # before the official model fills gaps with random numbers
     official = Official(copy.folder, attention)
     truth = capture_inputs(copy, inputs, attention, use_cache, official)
     progress("official")
-    rebuilt = rebuild_run(copy, inputs, attention, use_cache)
+    rebuilt = run(copy, inputs, attention, use_cache)
     progress("rebuild")
     report = judge(rebuilt, truth)
     progress("compare")
@@ -56,4 +108,4 @@ def verify(
         measured = coverage_of.measure(official, inputs, truth.tensors, use_cache)
         report = replace(report, coverage=measured)
     progress("coverage")
-    return report
+    return Proof(report, truth, rebuilt)

@@ -38,6 +38,8 @@ class Verdict:
     max_ulp       The worst difference in units in the last place.
     decimals      How many decimals agree everywhere; None for bit-identical (all of them).
     coordinate    Where the worst difference is, with both values there.
+    coupled       Whether an official tensor was taken over openly, by `bridge`, at this checkpoint or
+                  before it.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Verdict:
     official: float | None = None
     rebuilt: float | None = None
     note: str = ""
+    coupled: bool = False
 
     @property
     def identical(self) -> bool:
@@ -92,6 +95,7 @@ class Verdict:
             "max_abs_diff": worst if worst is not None and math.isfinite(worst) else None,
             "max_ulp": self.max_ulp,
             "decimals": self.decimals,
+            "coupled": self.coupled,
         }
 
 
@@ -118,11 +122,18 @@ def compare(rebuilt: Any, official: Any, name: str = "") -> Verdict:
 
 
 def share_storage(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are windows on the same memory."""
+    """Whether two tensors are windows on the same memory, be it through one storage or through numpy."""
     if one is other:
         return True
-    pointer = one.untyped_storage().data_ptr()
-    return pointer != 0 and pointer == other.untyped_storage().data_ptr()
+    (start, end), (other_start, other_end) = memory_of(one), memory_of(other)
+    return max(start, other_start) < min(end, other_end)
+
+
+def memory_of(tensor: Tensor) -> tuple[int, int]:
+    """From where to where in memory the storage lies that a tensor is a window on."""
+    storage = tensor.untyped_storage()
+    start = storage.data_ptr()
+    return start, start + storage.nbytes() if start else start
 
 
 def judge(name: str, rebuilt: Tensor, official: Tensor) -> Verdict:

@@ -18,7 +18,11 @@ from llm_rebuild.verify.coverage import Coverage
 
 @dataclass(frozen=True)
 class Report:
-    """The verdicts of one run in the order in which the model computes, and what they rest on."""
+    """The verdicts of one run in the order in which the model computes, and what they rest on.
+
+    isolated  Whether the rebuild ran in a process of its own, from files alone.
+    leaks     What official tensors were seen to go into the rebuild; None where nobody looked.
+    """
 
     model: Mapping[str, Any]
     environment: Mapping[str, Any]
@@ -29,6 +33,8 @@ class Report:
     coverage: Coverage | None = None
     coupled: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    isolated: bool = False
+    leaks: tuple[str, ...] | None = None
 
     @property
     def bit_identical(self) -> int:
@@ -36,13 +42,13 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Five decimals at every checkpoint."""
-        return all(v.passes for v in self.verdicts)
+        """Five decimals at every checkpoint, and no leak."""
+        return all(v.passes for v in self.verdicts) and not self.leaks
 
     @property
     def exact(self) -> bool:
-        """Bit-identical at every checkpoint."""
-        return all(v.identical for v in self.verdicts)
+        """Bit-identical at every checkpoint, and no leak."""
+        return all(v.identical for v in self.verdicts) and not self.leaks
 
     @property
     def first_divergence(self) -> Verdict | None:
@@ -77,6 +83,8 @@ class Report:
             "diagnosis": [],
             "coverage": self.coverage.to_json() if self.coverage else None,
             "coupled": list(self.coupled),
+            "isolated": self.isolated,
+            "leaks": None if self.leaks is None else list(self.leaks),
         }
 
     def __rich__(self) -> RenderableType:
@@ -103,7 +111,7 @@ class Report:
                 table.add_row(
                     "  " + v.name.removeprefix(part + "."),
                     "×".join(map(str, v.shape)),
-                    Text(v.verdict, style="green" if v.identical else "yellow" if v.passes else "red"),
+                    _shown(v),
                     "–" if v.max_abs_diff is None else "0" if v.identical else f"{v.max_abs_diff:.1e}",
                 )
         return table
@@ -123,12 +131,29 @@ class Report:
             yield Text(f"first divergence: {first}", style="red")
         for name in self.coupled:
             yield Text(f"coupled at {name}: later checkpoints start from an official tensor", style="yellow")
-        style = "bold green" if self.exact else "bold yellow" if self.passed else "bold red"
+        for leak in self.leaks or ():
+            yield Text(leak, style="red")
+        if self.isolated:
+            yield Text(
+                "isolated: the rebuild ran in a process of its own, from files alone, where transformers "
+                f"cannot be imported; {len(self.leaks or ())} leaks"
+            )
+        clean = self.exact and not self.coupled
+        style = "bold green" if clean else "bold yellow" if self.passed else "bold red"
         count = f"{self.bit_identical} of {len(self.verdicts)} checkpoints {BIT_IDENTICAL}"
+        if self.coupled:
+            count += f", {sum(v.coupled for v in self.verdicts)} coupled"
         which = f"{self.model['name']}, {self.attention} attention"
         if self.model["source"] == "miniature":
             which = f"the miniature of {which}"
         yield Text(f"{count} ({which})", style=style)
+
+
+def _shown(verdict: Verdict) -> Text:
+    """The verdict in its colour, and whether it rests on an official tensor."""
+    good = verdict.identical and not verdict.coupled
+    style = "green" if good else "yellow" if verdict.passes else "red"
+    return Text(f"{verdict.verdict}, coupled" if verdict.coupled else verdict.verdict, style=style)
 
 
 def finite(number: float | None) -> float | str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from llm_rebuild.inputs import Inputs
 from llm_rebuild.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
 from llm_rebuild.verify.capture import Capture
-from llm_rebuild.verify.compare import MISSING, Verdict, compare
+from llm_rebuild.verify.compare import MISSING, Verdict, compare, memory_of
 from llm_rebuild.verify.environment import environment
 from llm_rebuild.verify.report import Report
 
@@ -51,11 +52,13 @@ def judge(rebuilt: Mapping[str, Tensor], truth: Capture) -> Report:
     """A verdict for every checkpoint, in order. What was not rebuilt is `missing`, never skipped.
 
     rebuilt  Your tensors by checkpoint name, for example `Recorder().tensors` after a run.
-    Raises InputError for a name that is no checkpoint, and where a tensor is compared with itself.
+    Raises InputError for a name that is no checkpoint, and where a rebuilt tensor lies in the memory of
+    an official one, whichever: what is compared then was not computed twice.
     """
     unknown = [name for name in rebuilt if name not in truth]
     if unknown:
         raise InputError(f"the rebuild names {', '.join(unknown[:3])}, which is no checkpoint of this run")
+    _disjoint(rebuilt, truth.tensors)
     verdicts = tuple(
         compare(rebuilt[name], interim)
         if name in rebuilt
@@ -68,9 +71,37 @@ def judge(rebuilt: Mapping[str, Tensor], truth: Capture) -> Report:
         attention=truth.attention,
         texts=truth.inputs.token_ids.shape[0],
         tokens=truth.inputs.count,
-        verdicts=verdicts,
+        verdicts=_coupled(verdicts, truth.coupled),
         coupled=tuple(truth.coupled),
         notes=notes(truth.inputs),
+    )
+
+
+def _disjoint(rebuilt: Mapping[str, Tensor], official: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that lie in each other's memory. Two rebuilt ones may: one checkpoint may be a view of
+    another. Sorted by where they begin, only neighbours can overlap."""
+    places = [(*memory_of(tensor), "", name) for name, tensor in official.items()]
+    places += [(*memory_of(t), name, "") for name, t in rebuilt.items() if isinstance(t, Tensor)]
+    reach = {True: (0, ""), False: (0, "")}  # rebuilt or official -> the furthest end so far, and whose
+    for start, end, mine, theirs in sorted(place for place in places if place[0] < place[1]):
+        is_mine = bool(mine)
+        other_end, other = reach[not is_mine]
+        if start < other_end:
+            mine, theirs = (mine, other) if is_mine else (other, theirs)
+            raise InputError(
+                f"the rebuilt {mine} lies in the memory of the official {theirs}: a tensor is compared with "
+                "itself, which proves nothing; compute it, or take it openly by bridge()"
+            )
+        reach[is_mine] = max(reach[is_mine], (end, mine or theirs))
+
+
+def _coupled(verdicts: tuple[Verdict, ...], bridged: list[str]) -> tuple[Verdict, ...]:
+    """Mark what was rebuilt at or after the first bridge, in the order of computation."""
+    names = [verdict.name for verdict in verdicts]
+    first = min((names.index(name) for name in bridged), default=len(names))
+    return tuple(
+        replace(v, coupled=True) if number >= first and v.verdict != MISSING else v
+        for number, v in enumerate(verdicts)
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from llm_rebuild import verify
+from llm_rebuild.errors import InputError
 from llm_rebuild.local_copy import LocalCopy
 from llm_rebuild.models import Rebuild, rebuild_for
 from llm_rebuild.models import minilm as model
@@ -189,3 +190,47 @@ def test_a_leak_is_told_once(tiny: LocalCopy, truth):
         x + 1, x * 2, x - 3
 
     assert run_watched(forward, tiny.weights(), truth).leaks == (Leak("interim tensor", NAME, "add"),)
+
+
+# ----------------------------------------------------------------------------- one memory, two names
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        lambda x: x,
+        lambda x: x.transpose(1, 2),
+        lambda x: x[:, 2:],
+        lambda x: torch.from_numpy(x.numpy()[:, 3:]),  # another storage, as torch sees it
+    ],
+    ids=["itself", "transposed", "slice", "slice through numpy"],
+)
+def test_a_rebuilt_tensor_in_an_official_ones_memory_is_refused_by_both_names(truth, window):
+    rebuilt = {"embeddings.sum": window(truth.tensors[NAME])}
+    with pytest.raises(InputError, match=f"rebuilt embeddings.sum lies in .* the official {NAME}: "):
+        verify.judge(rebuilt, truth)
+
+
+def test_two_rebuilt_tensors_may_be_views_of_one(tiny: LocalCopy, truth, rebuild: Rebuild):
+    tensors = dict(run_watched(whole(rebuild), tiny.weights(), truth).tensors)
+    path = "encoder.layer.0.attention.self"
+    assert verify.compare(tensors[f"{path}.context"], truth[f"{path}.context"])
+    whole_of = torch.cat([tensors["embeddings.sum"].flatten(), tensors["embeddings.LayerNorm"].flatten()])
+    one, other = whole_of.reshape(2, *tensors["embeddings.sum"].shape)
+    tensors |= {"embeddings.sum": one, "embeddings.LayerNorm": other}
+    assert verify.judge(tensors, truth).exact
+
+
+def test_everything_from_the_bridge_on_is_marked(tiny: LocalCopy, truth, rebuild: Rebuild):
+    run = run_watched(whole(rebuild), tiny.weights(), truth)
+    assert not any(v.coupled for v in verify.judge(run.tensors, truth).verdicts)
+    truth.bridge(NAME)
+    report = verify.judge(run.tensors, truth)
+    before = list(truth).index(NAME)
+    assert [v.coupled for v in report.verdicts] == [n >= before for n in range(len(truth))]
+    assert [c["coupled"] for c in report.to_json()["checkpoints"]] == [v.coupled for v in report.verdicts]
+    shown = str(report).splitlines()
+    assert sum("bit-identical, coupled" in line for line in shown) == len(truth) - before
+    assert shown[-1].endswith(f"bit-identical, {len(truth) - before} coupled (tiny, eager attention)")
+    missing = verify.judge({}, truth)
+    assert not any(v.coupled for v in missing.verdicts)

@@ -316,6 +316,6 @@ def test_one_flipped_bit_anywhere_is_seen(seed: int, bit: int):
 
 
 def test_json_of_a_verdict_has_the_contract_keys():
-    keys = ["name", "shape", "dtype", "verdict", "max_abs_diff", "max_ulp", "decimals"]
+    keys = ["name", "shape", "dtype", "verdict", "max_abs_diff", "max_ulp", "decimals", "coupled"]
     for found in (verdict([1.0], [1.0]), verdict([1.0], [NAN]), verdict([1.0], [1.0, 2.0])):
         assert list(json.loads(json.dumps(found.to_json(), allow_nan=False))) == keys

@@ -59,7 +59,7 @@ def test_json_has_the_contract_keys():
     assert set(found["inputs"]) == {"texts", "tokens"}
     assert set(found["summary"]) == {"checkpoints", "bit_identical", "five_decimals", "failed", "coverage"}
     assert set(found["first_divergence"]) == {"name", "coordinate", "official", "rebuilt"}
-    keys = {"name", "shape", "dtype", "verdict", "max_abs_diff", "max_ulp", "decimals"}
+    keys = {"name", "shape", "dtype", "verdict", "max_abs_diff", "max_ulp", "decimals", "coupled"}
     assert all(set(checkpoint) == keys for checkpoint in found["checkpoints"])
     assert found["diagnosis"] == []
 
