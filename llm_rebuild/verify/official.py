@@ -49,13 +49,16 @@ _CLASSES = {
 
 
 class Official:
-    """An official model from a local folder, ready to be run and watched."""
+    """An official model from a local folder, ready to be run and watched.
 
-    def __init__(self, folder: Path, attention: str = "eager") -> None:
+    dtype  float32 as everywhere in this course; float64 where rounding is to be told from mistakes.
+    """
+
+    def __init__(self, folder: Path, attention: str = "eager", dtype: torch.dtype = torch.float32) -> None:
         if attention not in ATTENTIONS:
             raise InputError(f"attention {attention!r} is not one of {', '.join(ATTENTIONS)}")
         self.attention = attention
-        self.model = _load(folder, attention)
+        self.model = _load(folder, attention, dtype)
         self.family: str = self.model.config.model_type
         self.sentence = Sentence() if self.family == "bert" else None
         self._past: dict[str, Any] = {}
@@ -260,7 +263,7 @@ def _place(checkpoint: Checkpoint) -> tuple[str, str]:
     return path, event
 
 
-def _load(folder: Path, attention: str) -> Any:
+def _load(folder: Path, attention: str, dtype: torch.dtype) -> Any:
     """The official model in evaluation mode, from files alone."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     with _quiet():
@@ -268,7 +271,7 @@ def _load(folder: Path, attention: str) -> Any:
 
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
         model = getattr(transformers, _CLASSES[config.model_type][0]).from_pretrained(
-            folder, config=config, attn_implementation=attention, dtype=torch.float32, local_files_only=True
+            folder, config=config, attn_implementation=attention, dtype=dtype, local_files_only=True
         )
     return model.eval()
 

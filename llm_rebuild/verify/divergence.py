@@ -1,0 +1,270 @@
+"""Where two runs part, said in words: which block, which head, which tokens, and which step is to blame.
+
+The words come from the checkpoint's own shape, `[batch, head, query, key]`, and from the tokens of the input.
+The blame comes from what a checkpoint is computed from: where all of that is still bit-identical, the
+difference arises in this very step and nowhere before it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from torch import Tensor
+
+from llm_rebuild.checkpoints import Checkpoint, part_of
+from llm_rebuild.inputs import Inputs
+from llm_rebuild.models import FAMILIES
+from llm_rebuild.verify.capture import Capture
+from llm_rebuild.verify.compare import Verdict
+from llm_rebuild.verify.official import ATTENTIONS
+from llm_rebuild.verify.rounding import MISTAKE, ROUNDING, Rounding
+
+InputsOf = Callable[[str], Sequence[str]]
+
+LONGEST_TOKEN = 24
+MOST_NAMES = 4
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """The first checkpoint that is not bit-identical.
+
+    name      The checkpoint.
+    words     Where the worst difference is: `block 3, head 7, query token 4 "rock", key token 1 "open"`.
+              Empty where there is no coordinate, as for another shape.
+    inputs    The checkpoints that it is computed from; None where that is not known. Then those before it
+              stand for them.
+    differing Those of them that are not bit-identical themselves.
+    before    How many checkpoints come before it.
+    others    Further checkpoints that differ although everything they are computed from is bit-identical:
+              each of these is a difference of its own.
+    """
+
+    name: str
+    words: str
+    inputs: tuple[str, ...] | None
+    differing: tuple[str, ...]
+    before: int
+    others: tuple[str, ...] = ()
+
+    @property
+    def inputs_identical(self) -> bool:
+        return not self.differing
+
+    def blame(self, rounding: Rounding | None = None) -> str:
+        """In a sentence: whether what went in was still identical, and whether it is rounding."""
+        if self.differing:
+            return f"what goes into this step differs already: {_names(self.differing)}"
+        if self.before == 0:
+            given = "nothing is computed before it"
+        elif self.inputs is None:
+            one = self.before == 1
+            given = f"{'the' if one else f'all {self.before}'} checkpoint{'' if one else 's'} before it "
+            given += f"{'is' if one else 'are'} bit-identical"
+        elif not self.inputs:
+            given = "no other checkpoint goes into it"
+        else:
+            are = "is" if len(self.inputs) == 1 else "are"
+            given = f"what goes into it ({_names(self.inputs)}) {are} bit-identical"
+        kind = rounding.kind(self.name) if rounding else None
+        if kind == ROUNDING and rounding:
+            left = rounding.differences[self.name]
+            vanishes = f"vanishes but for {left:.0e}" if left else "vanishes"
+            return f"{given}, and in float64 the difference {vanishes}: rounding, no mistake"
+        if kind == MISTAKE:
+            return f"{given}, and in float64 the difference stays: the mistake is in this step"
+        if rounding and rounding.problem:
+            return f"{given}: the difference arises in this step; rounding or not is open: {rounding.problem}"
+        return f"{given}: the difference arises in this step"
+
+
+def describe(
+    verdicts: Sequence[Verdict], truth: Capture, inputs_of: InputsOf | None = None
+) -> Divergence | None:
+    """Where the runs part; None where they never do.
+
+    verdicts   In the order of computation.
+    inputs_of  Which checkpoints a checkpoint is computed from. Names that this run has not are left out.
+    """
+    identical = {verdict.name: verdict.identical for verdict in verdicts}
+    first = next((verdict for verdict in verdicts if not verdict.identical), None)
+    if first is None:
+        return None
+    before = list(identical).index(first.name)
+
+    def given(name: str) -> tuple[str, ...] | None:
+        return None if inputs_of is None else tuple(n for n in inputs_of(name) if n in identical)
+
+    inputs = given(first.name)
+    others = []
+    for verdict in verdicts[before + 1 :]:
+        its = given(verdict.name)
+        if not verdict.identical and its and all(identical[name] for name in its):
+            others.append(verdict.name)
+    return Divergence(
+        name=first.name,
+        words=in_words(first, truth),
+        inputs=inputs,
+        differing=tuple(name for name in inputs or () if not identical[name]),
+        before=before,
+        others=tuple(others),
+    )
+
+
+def first_mistake(verdicts: Sequence[Verdict], rounding: Rounding | None) -> Verdict | None:
+    """The first checkpoint whose difference stays in float64."""
+    if rounding is None:
+        return None
+    return next((v for v in verdicts if not v.identical and rounding.kind(v.name) == MISTAKE), None)
+
+
+# ------------------------------------------------------------------------------ coordinates in words
+
+
+def in_words(verdict: Verdict, truth: Capture) -> str:
+    """Where a verdict's worst difference is: `block 3, head 7, query token 4 "rock", key token 1 "open"`."""
+    if verdict.coordinate is None:
+        return ""
+    return ", ".join([*place(verdict.name), *axes_in_words(verdict.name, verdict.coordinate, truth)])
+
+
+def place(name: str) -> list[str]:
+    """The part of the model in words: `block 3`, and for T5 also which side and which attention."""
+    words = part_of(name).split(".")
+    if not words[-1].isdigit():
+        return []
+    side = f"{words[0]} " if "block" in words else ""  # T5 has two stacks of blocks
+    found = [f"{side}block {words[-1]}"]
+    return [*found, "cross-attention"] if ".EncDecAttention" in name else found
+
+
+def axes_in_words(name: str, coordinate: Sequence[int], truth: Capture) -> list[str]:
+    """Each axis of a coordinate in words; an axis of one element says nothing and is left out."""
+    shape = truth.tensors[name].shape
+    axes = axes_of(name, truth)
+    if axes is None or len(axes) != len(shape):
+        return [f"at {list(coordinate)}"]
+    row = coordinate[axes.index("batch")] if "batch" in axes else None
+    if row is None and len(truth.inputs.token_ids) == 1:
+        row = 0
+    said = []
+    for axis, index, size in zip(axes, coordinate, shape, strict=True):
+        if axis in ("token", "query", "key"):
+            labels = token_labels(name, axis, truth.inputs, row, size)
+            what = "token" if axis == "token" else f"{axis} token"
+            said.append(" ".join([what, str(index), *([labels[index]] if labels[index] else [])]))
+        elif axis == "batch":
+            said += [f"text {index + 1} of {size}"] if size > 1 else []
+        elif axis == "head":
+            said.append(f"head {index}")
+        elif axis == "vocabulary":
+            said.append(f"score of id {index}")
+        elif axis == "3 × width":
+            width = size // 3
+            said.append(f"{('query', 'key', 'value')[index // width]}, number {index % width} of {width}")
+        elif size > 1:
+            said.append(f"number {index} of {size}")
+    return said
+
+
+def axes_of(name: str, truth: Capture) -> list[str] | None:
+    """The axes of a checkpoint: `["batch", "head", "query", "key"]`. None for a name of no known model."""
+    found = checkpoint_of(name, truth)
+    return found.shape.strip("[]").split(", ") if found else None
+
+
+def checkpoint_of(name: str, truth: Capture) -> Checkpoint | None:
+    """What the model's own list says of a checkpoint: shape in words, meaning. None for an unknown model."""
+    listed = _list_of(tuple(truth.tensors), truth.attention)
+    return listed.get(name) or listed.get(_numberless(name))
+
+
+@lru_cache(maxsize=64)
+def _list_of(names: tuple[str, ...], attention: str) -> Mapping[str, Checkpoint]:
+    """The list of the model that these checkpoints are of; a capture does not tell its architecture."""
+    for family in FAMILIES.values():
+        module = importlib.import_module(f"llm_rebuild.models.{family}")
+        other = set(ATTENTIONS) - {attention}
+        listed = {c.name: c for c in module.CHECKPOINTS if not c.only & other}
+        if all(name in listed or _numberless(name) in listed for name in names):
+            return listed
+    return {}
+
+
+def _numberless(name: str) -> str:
+    """`decoder.block.3.layer.0.residual` as the lists have it: `decoder.block.{layer}.layer.0.residual`."""
+    words = name.split(".")
+    first = next((at for at, word in enumerate(words) if word.isdigit()), None)
+    return name if first is None else ".".join([*words[:first], "{layer}", *words[first + 1 :]])
+
+
+def token_labels(name: str, axis: str, inputs: Inputs, row: int | None, size: int) -> list[str]:
+    """A label for every place along an axis of tokens: the token in quotes, `(padding)`, or `id 17`.
+
+    Empty labels where a place holds another token in each row. In a decoding step the keys are all tokens so
+    far, the queries the last of them.
+    """
+    if row is None:
+        return [""] * size
+    decoding = inputs.decoder_ids is not None and inputs.decoder_mask is not None
+    if decoding and _of_decoder(name, axis):
+        assert inputs.decoder_ids is not None
+        assert inputs.decoder_mask is not None
+        labels = _labels(inputs.decoder_ids[row], inputs.decoder_mask[row], (), _known_ids(inputs))
+        if len(labels) == inputs.decoder_ids.shape[1]:
+            labels[0] += " (start)"
+    else:
+        tokens = inputs.tokens[row] if row < len(inputs.tokens) else ()
+        labels = _labels(inputs.token_ids[row], inputs.mask[row], tokens, {})
+    return labels[len(labels) - size :] if size <= len(labels) else [""] * size
+
+
+def _of_decoder(name: str, axis: str) -> bool:
+    """Whether an axis of tokens counts the decoder's. Cross-attention looks from there at the encoder's."""
+    if name.startswith("encoder."):
+        return False
+    crossing = ".EncDecAttention" in name or name.startswith("decoder.cross_")
+    if crossing and axis == "token":
+        return not name.endswith((".k", ".v"))
+    return not (crossing and axis == "key")
+
+
+def _labels(ids: Tensor, mask: Tensor, tokens: Sequence[str], known: Mapping[int, str]) -> list[str]:
+    """One for each place of the mask, of which the last ones are those of `ids`."""
+    labels, seen = [], 0
+    first_new = len(mask) - len(ids)
+    for at, real in enumerate(mask.tolist()):
+        new_id = int(ids[at - first_new]) if at >= first_new else None
+        if not real:
+            labels.append("(padding)")
+            continue
+        if seen < len(tokens):
+            labels.append(quoted(tokens[seen]))
+        elif new_id is not None:
+            labels.append(quoted(known[new_id]) if new_id in known else f"id {new_id}")
+        else:
+            labels.append("")
+        seen += 1
+    return labels
+
+
+def _known_ids(inputs: Inputs) -> dict[int, str]:
+    """What the ids of the texts stand for: the decoder often reads the same ones."""
+    known: dict[int, str] = {}
+    for ids, mask, tokens in zip(inputs.token_ids, inputs.mask, inputs.tokens, strict=False):
+        known.update(zip(ids[mask.bool()].tolist(), tokens, strict=False))
+    return known
+
+
+def quoted(token: str) -> str:
+    """A token in quotes, on one line and not too long."""
+    visible = "".join(c if c.isprintable() else repr(c)[1:-1] for c in token)
+    return f'"{visible}"' if len(visible) <= LONGEST_TOKEN else f'"{visible[: LONGEST_TOKEN - 1]}…"'
+
+
+def _names(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:MOST_NAMES])
+    return shown if len(names) <= MOST_NAMES else f"{shown} and {len(names) - MOST_NAMES} more"
