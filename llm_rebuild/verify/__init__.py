@@ -23,6 +23,7 @@ from llm_rebuild.verify.capture import (
 from llm_rebuild.verify.compare import Verdict, compare
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.report import Report
+from llm_rebuild.verify.rounding import separate
 from llm_rebuild.verify.run import judge, rebuild_run
 from llm_rebuild.verify.steps import verify_steps
 
@@ -108,4 +109,7 @@ def prove(
         measured = coverage_of.measure(official, inputs, truth.tensors, use_cache)
         report = replace(report, coverage=measured)
     progress("coverage")
+    del official  # its memory is wanted now
+    if report.first_divergence is not None:
+        report = replace(report, rounding=separate(copy, inputs, attention, use_cache=use_cache))
     return Proof(report, truth, rebuilt)

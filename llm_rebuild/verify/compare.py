@@ -67,12 +67,16 @@ class Verdict:
         )
 
     def __str__(self) -> str:
+        return self.in_words()
+
+    def in_words(self, where: str = "") -> str:
+        """What `str` gives. `where` says the coordinate in other words."""
         line = f"{self.name}  {list(self.shape)}  {self.verdict}"
         if self.note:
             line += f"  {self.note}"
         if self.coordinate is not None and self.max_abs_diff is not None:
             line += (
-                f"\n  worst at {list(self.coordinate)}: official {self.official:.9g}, "
+                f"\n  worst at {where or list(self.coordinate)}: official {self.official:.9g}, "
                 f"rebuilt {self.rebuilt:.9g}, off by {self.max_abs_diff:.1e}"
             )
         return line

@@ -5,23 +5,47 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from llm_rebuild.checkpoints import part_of
 from llm_rebuild.verify.compare import BIT_IDENTICAL, Verdict
 from llm_rebuild.verify.coverage import Coverage
+from llm_rebuild.verify.divergence import Divergence, first_mistake
+from llm_rebuild.verify.rounding import ROUNDING, Rounding
+
+
+class Diagnosis(Protocol):
+    """What a report needs to know of a diagnosis; `traps/diagnose.py` makes them."""
+
+    @property
+    def cause(self) -> str: ...
+    @property
+    def explanation(self) -> str: ...
+    @property
+    def confidence(self) -> float: ...
+    @property
+    def evidence(self) -> str: ...
+    @property
+    def chapter(self) -> str: ...
+    @property
+    def checkpoint(self) -> str: ...
+    def to_json(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
 class Report:
     """The verdicts of one run in the order in which the model computes, and what they rest on.
 
-    isolated  Whether the rebuild ran in a process of its own, from files alone.
-    leaks     What official tensors were seen to go into the rebuild; None where nobody looked.
+    isolated    Whether the rebuild ran in a process of its own, from files alone.
+    leaks       What official tensors were seen to go into the rebuild; None where nobody looked.
+    divergence  The first divergence in words, and what went into that step.
+    rounding    What is left of the differences in float64; None where nobody looked.
+    diagnosis   Which mistake it may be, the best guess first.
     """
 
     model: Mapping[str, Any]
@@ -35,6 +59,9 @@ class Report:
     notes: tuple[str, ...] = field(default=())
     isolated: bool = False
     leaks: tuple[str, ...] | None = None
+    divergence: Divergence | None = None
+    rounding: Rounding | None = None
+    diagnosis: tuple[Diagnosis, ...] = ()
 
     @property
     def bit_identical(self) -> int:
@@ -79,8 +106,11 @@ class Report:
                 "coordinate": list(first.coordinate) if first.coordinate is not None else None,
                 "official": finite(first.official),
                 "rebuilt": finite(first.rebuilt),
+                "words": self.divergence.words if self.divergence else None,
+                "inputs_identical": self.divergence.inputs_identical if self.divergence else None,
+                "rounding": self.rounding.to_json(first.name) if self.rounding else None,
             },
-            "diagnosis": [],
+            "diagnosis": [diagnosis.to_json() for diagnosis in self.diagnosis],
             "coverage": self.coverage.to_json() if self.coverage else None,
             "coupled": list(self.coupled),
             "isolated": self.isolated,
@@ -128,7 +158,7 @@ class Report:
             yield Text(f"coverage {c.share:.1%}: {line}" + (f" (not: {missing})" if missing else ""))
         first = self.first_divergence
         if first is not None:
-            yield Text(f"first divergence: {first}", style="red")
+            yield from self._first(first)
         for name in self.coupled:
             yield Text(f"coupled at {name}: later checkpoints start from an official tensor", style="yellow")
         for leak in self.leaks or ():
@@ -147,6 +177,29 @@ class Report:
         if self.model["source"] == "miniature":
             which = f"the miniature of {which}"
         yield Text(f"{count} ({which})", style=style)
+
+    def _first(self, first: Verdict) -> Iterator[RenderableType]:
+        """Where the two runs part, which step is to blame, and which mistake it may be."""
+        seen, *worst = first.in_words(self.divergence.words if self.divergence else "").splitlines()
+        yield Text(f"first divergence: {seen}", style="red")
+        yield from (_indented(line.strip(), "red") for line in worst)
+        if self.divergence is not None:
+            yield _indented(self.divergence.blame(self.rounding), "red")
+        if self.rounding is not None and self.rounding.kind(first.name) == ROUNDING:
+            mistake = first_mistake(self.verdicts, self.rounding)
+            if mistake is not None:
+                yield _indented(f"the first difference that stays in float64: {mistake.name}", "red")
+        for best in self.diagnosis[:1]:
+            sure = f"{best.confidence:.0%} sure"
+            yield Text(f"diagnosis: {best.cause} at {best.checkpoint} ({sure})", style="bold")
+            yield _indented(best.explanation)
+            yield _indented(f"evidence: {best.evidence}")
+            yield _indented(f"read: {best.chapter}")
+
+
+def _indented(line: str, style: str = "") -> Padding:
+    """A line below another; where it is broken, its parts stay below."""
+    return Padding(Text(line, style=style), (0, 0, 0, 2))
 
 
 def _shown(verdict: Verdict) -> Text:

@@ -16,6 +16,7 @@ from llm_rebuild.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.compare import MISSING, Verdict, compare, memory_of
+from llm_rebuild.verify.divergence import describe
 from llm_rebuild.verify.environment import environment
 from llm_rebuild.verify.report import Report
 
@@ -74,6 +75,7 @@ def judge(rebuilt: Mapping[str, Tensor], truth: Capture) -> Report:
         verdicts=_coupled(verdicts, truth.coupled),
         coupled=tuple(truth.coupled),
         notes=notes(truth.inputs),
+        divergence=describe(verdicts, truth),
     )
 
 

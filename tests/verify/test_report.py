@@ -39,6 +39,7 @@ def verdict(difference: float, name: str = NAME) -> Verdict:
 
 
 GOOD, NEAR, WRONG, NAN = verdict(0.0), verdict(1e-6), verdict(1.0), verdict(float("nan"))
+NOT_ASKED = {"words": None, "inputs_identical": None, "rounding": None}  # nobody ran a capture or float64
 LOST = Verdict(NAME, (2, 3), "float32", MISSING)
 
 
@@ -58,7 +59,15 @@ def test_json_has_the_contract_keys():
     assert set(found["model"]) == {"name", "source", "revision", "sha256"}
     assert set(found["inputs"]) == {"texts", "tokens"}
     assert set(found["summary"]) == {"checkpoints", "bit_identical", "five_decimals", "failed", "coverage"}
-    assert set(found["first_divergence"]) == {"name", "coordinate", "official", "rebuilt"}
+    assert set(found["first_divergence"]) == {
+        "name",
+        "coordinate",
+        "official",
+        "rebuilt",
+        "words",
+        "inputs_identical",
+        "rounding",
+    }
     keys = {"name", "shape", "dtype", "verdict", "max_abs_diff", "max_ulp", "decimals", "coupled"}
     assert all(set(checkpoint) == keys for checkpoint in found["checkpoints"])
     assert found["diagnosis"] == []
@@ -96,15 +105,15 @@ def test_passed_and_exact():
 def test_json_is_strict(value: float):
     text = json.dumps(report(verdict(value)).to_json(), allow_nan=False)
     first = json.loads(text)["first_divergence"]
-    assert first == {"name": NAME, "coordinate": [1, 2], "official": 0.0, "rebuilt": str(value)}
+    assert first == {"name": NAME, "coordinate": [1, 2], "official": 0.0, "rebuilt": str(value), **NOT_ASKED}
 
 
 def test_first_divergence_is_the_first_that_is_not_identical():
     assert report(GOOD).to_json()["first_divergence"] is None
     found = report(GOOD, replace(NEAR, name="second"), WRONG).to_json()["first_divergence"]
-    assert found == {"name": "second", "coordinate": [1, 2], "official": 0.0, "rebuilt": 1e-6}
+    assert found == {"name": "second", "coordinate": [1, 2], "official": 0.0, "rebuilt": 1e-6, **NOT_ASKED}
     missing = report(LOST).to_json()["first_divergence"]
-    assert missing == {"name": NAME, "coordinate": None, "official": None, "rebuilt": None}
+    assert missing == {"name": NAME, "coordinate": None, "official": None, "rebuilt": None, **NOT_ASKED}
 
 
 def test_the_table_fits_80_columns_and_ends_in_the_count():
