@@ -35,6 +35,17 @@ SOURCES = {
     "t5-small": ("cache", "ops", "t5_looks", "t5"),
 }
 
+# What the mutants of the miniatures are run on: texts of different lengths, so that there is padding, and of
+# more than 16 tokens for T5, so that far distances share buckets on both sides.
+TEXTS = {
+    "minilm": ["The cook gave the sailor a lamp.", "The cook."],
+    "gpt2": ["The baker of Oru lives by the river and sells bread.", "The cook"],
+    "t5-small": [
+        "translate English to German: four hundred twenty-seven thousand three hundred and twelve",
+        "translate English to German: nine",
+    ],
+}
+
 
 @dataclass(frozen=True)
 class Mutant:
