@@ -194,6 +194,13 @@ def verify(
     exact: Annotated[
         bool, typer.Option("--exact", help="Ask for identical bits, not five decimals.")
     ] = False,
+    isolated: Annotated[
+        bool,
+        typer.Option(
+            "--isolated",
+            help="Run the rebuild in a process of its own, where nothing official can be imported.",
+        ),
+    ] = False,
     json_file: JsonOption = None,
     strict: Strict = False,
 ) -> None:
@@ -212,18 +219,21 @@ def verify(
     inputs = _inputs(text, texts, token_ids) | _decoder_inputs(decoder_ids)
     if steps and decoder_ids:
         raise InputError("--steps lets the decoder begin with its start token; leave --decoder-ids out")
+    if steps and isolated:
+        raise InputError("--isolated serves a single pass; leave --steps out")
     _writable("--json", json_file)
     from llm_rebuild import local_copy, matched
     from llm_rebuild import verify as verification
+    from llm_rebuild.traps import isolation
 
     copy = local_copy.get(name, strict=strict)
     inputs = _or_default(copy, inputs)
     if steps:
         raise typer.Exit(_verify_steps(copy, inputs, steps, attention, exact, json_file))
     with progress("official model, rebuild, comparison, coverage", 4) as done:
-        report = verification.verify(
-            copy, attention=attention, use_cache=_keeping(copy, cache), progress=done, **inputs
-        )
+        prove = isolation.prove_isolated if isolated else verification.prove
+        proof = prove(copy, attention=attention, use_cache=_keeping(copy, cache), progress=done, **inputs)
+    report = proof.report
     matched.remember(copy, report)
     if json_file != "-":
         console().print(report)

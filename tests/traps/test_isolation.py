@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from llm_rebuild import verify
+from llm_rebuild import cli, verify
 from llm_rebuild.errors import InputError
-from llm_rebuild.local_copy import LocalCopy
+from llm_rebuild.local_copy import MINIATURES, LocalCopy
 from llm_rebuild.models import Rebuild, rebuild_for
 from llm_rebuild.models import minilm as model
+from llm_rebuild.traps import isolation
 from llm_rebuild.traps.isolation import Isolated, Leak, run_watched
 from llm_rebuild.verify.official import Official
 from tests import tiny_bert
@@ -113,6 +117,23 @@ def test_an_official_tensor_is_named_in_any_disguise(tiny: LocalCopy, truth, reb
 
 def test_one_that_is_fetched_during_the_run_is_named(tiny: LocalCopy, truth, rebuild: Rebuild):
     run = run_watched(second_block_from(rebuild, lambda: truth[NAME].tensor), tiny.weights(), truth)
+    assert kinds(run) == [("interim tensor", NAME)]
+
+
+@pytest.mark.parametrize("how", ["safetensors", "torch", "bytes"])
+def test_one_that_is_read_from_a_file_during_the_run_is_named(
+    tiny: LocalCopy, truth, rebuild: Rebuild, tmp_path: Path, how: str
+):
+    x = truth[NAME].tensor
+    torch.save(x, tmp_path / "x.pt")
+    save_file({"x": x}, tmp_path / "x.safetensors")
+    raw = torch.frombuffer(bytearray(x.numpy().tobytes()), dtype=torch.uint8)
+    read = {
+        "safetensors": lambda: load_file(tmp_path / "x.safetensors")["x"],
+        "torch": lambda: torch.load(tmp_path / "x.pt", weights_only=True),
+        "bytes": lambda: raw.view(torch.float32).view(x.shape),
+    }
+    run = run_watched(second_block_from(rebuild, read[how]), tiny.weights(), truth)
     assert kinds(run) == [("interim tensor", NAME)]
 
 
@@ -234,3 +255,104 @@ def test_everything_from_the_bridge_on_is_marked(tiny: LocalCopy, truth, rebuild
     assert shown[-1].endswith(f"bit-identical, {len(truth) - before} coupled (tiny, eager attention)")
     missing = verify.judge({}, truth)
     assert not any(v.coupled for v in missing.verdicts)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: 0.5 * x,
+        lambda x: 1 - x,
+        lambda x: x.tanh(),
+        lambda x: x.half().float(),
+        lambda x: x.clamp(min=0),
+        lambda x: x * x,
+        torch.nn.functional.gelu,
+    ],
+    ids=["scaled", "mirrored", "tanh", "rounded", "relu", "squared", "gelu"],
+)
+def test_a_function_of_an_official_tensor_is_named(tiny: LocalCopy, truth, rebuild: Rebuild, function):
+    run = run_watched(second_block_from(rebuild, function(truth[NAME].tensor)), tiny.weights(), truth)
+    assert run.leaks == (Leak("interim tensor", NAME, run.leaks[0].operation, derived=True),)
+    assert f"a function of the official {NAME} went into the rebuild" in str(run.leaks[0])
+
+
+def test_a_function_of_a_bridged_tensor_is_no_leak(tiny: LocalCopy, truth, rebuild: Rebuild):
+    scaled = 0.5 * truth.bridge(NAME)
+    assert run_watched(second_block_from(rebuild, scaled), tiny.weights(), truth).leaks == ()
+
+
+# ------------------------------------------------------------------------------ a process of its own
+
+
+@pytest.fixture
+def changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Have the process of the rebuild import a copy of the package in which minilm.py is changed."""
+    package = Path(model.__file__).parents[1]
+
+    def change(before: str, after: str) -> None:
+        shutil.copytree(package, tmp_path / "llm_rebuild", ignore=shutil.ignore_patterns("miniatures"))
+        file = tmp_path / "llm_rebuild" / "models" / "minilm.py"
+        source = file.read_text(encoding="utf-8")
+        assert before in source
+        file.write_text(source.replace(before, after), encoding="utf-8")
+        monkeypatch.setattr(isolation, "PACKAGE_ROOT", tmp_path)
+
+    return change
+
+
+@pytest.mark.parametrize(("name", "attention"), [("gpt2", "sdpa"), ("t5-small", "eager")])
+def test_isolated_gives_the_same_bits_and_the_report_says_so(name: str, attention: str):
+    copy = LocalCopy(name, MINIATURES / name, "miniature")
+    options = {"texts": ["the cook has a lamp", "the baker"], "attention": attention, "coverage": False}
+    here = verify.prove(copy, **options)
+    apart = isolation.prove_isolated(copy, **options)
+    assert list(apart.rebuilt) == list(here.rebuilt)
+    assert all(torch.equal(tensor, apart.rebuilt[key]) for key, tensor in here.rebuilt.items())
+    assert (apart.report.isolated, apart.report.leaks, apart.report.exact) == (True, (), True)
+    assert "0 leaks" in " ".join(str(apart.report).split())
+    assert (here.report.to_json()["isolated"], here.report.to_json()["leaks"]) == (False, None)
+    assert (apart.report.to_json()["isolated"], apart.report.to_json()["leaks"]) == (True, [])
+
+
+@pytest.mark.parametrize("module", ["transformers", "llm_rebuild.verify.official"])
+def test_a_rebuild_that_imports_something_official_is_refused(tiny: LocalCopy, changed, module: str):
+    changed("    x = word + token_type", f"    import {module}\n    x = word + token_type")
+    with pytest.raises(InputError, match=r"^the rebuild imports [\w.]+, which a rebuild has to do without$"):
+        isolation.prove_isolated(tiny, ["a b c"], coverage=False)
+
+
+def test_an_official_tensor_from_a_file_is_named(tiny: LocalCopy, truth, changed, tmp_path: Path):
+    truth.save(tmp_path / "truth.safetensors")
+    load = f"safe_open({str(tmp_path / 'truth.safetensors')!r}, 'pt').get_tensor('checkpoint/{NAME}')"
+    changed("    x = word + token_type", f"    from safetensors import safe_open\n    x = {load} + 0")
+    report = isolation.prove_isolated(tiny, ["a b c d e", "f g"], coverage=False).report
+    assert report.leaks == (f"leak: the official {NAME} went into the rebuild (first used in detach)",)
+    assert not report.passed
+    assert report.leaks[0] in " ".join(str(report).split())
+
+
+def test_a_process_that_dies_ends_in_one_line(tiny: LocalCopy, changed):
+    changed("    x = word + token_type", "    import os\n    os.kill(os.getpid(), 9)")
+    with pytest.raises(InputError, match="ended by signal 9, as happens when memory runs out"):
+        isolation.run_apart(tiny, verify.capture(tiny, ["a"]).inputs, "eager")
+
+
+def test_a_rebuild_that_fails_there_is_no_input_error(tiny: LocalCopy, changed):
+    changed("    x = word + token_type", "    x = word @ token_type")
+    with pytest.raises(RuntimeError, match="failed in its process"):
+        isolation.run_apart(tiny, verify.capture(tiny, ["a"]).inputs, "eager")
+
+
+def test_the_command_line(tiny: LocalCopy, monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path):
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setenv("LLM_REBUILD_STORE", str(tmp_path))
+        monkeypatch.setattr("sys.argv", ["llm-rebuild", "verify", str(tiny.folder), *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return (int(stop.value.code or 0), *capsys.readouterr())
+
+    code, out, _ = run("--text", "a b", "--isolated", "--exact")
+    assert code == 0
+    assert "isolated: the rebuild ran in a process of its own" in out
+    code, _, err = run("--steps", "2", "--isolated")
+    assert (code, err) == (2, "llm-rebuild: --isolated serves a single pass; leave --steps out\n")
