@@ -67,7 +67,10 @@ def rebuild_for(config: Mapping[str, Any]) -> Rebuild:
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         known = ", ".join(FAMILIES)
-        raise InputError(f"config.json: model_type is {model_type!r}; there is a rebuild for {known}")
+        raise InputError(
+            f"config.json: model_type is {model_type!r}; there is a rebuild for {known} only, while `map`, "
+            "`capture` and `check` work on any text model"
+        )
     name = FAMILIES[model_type]
     module = importlib.import_module(f"llm_rebuild.models.{name}")
     layout = importlib.import_module(f"llm_rebuild.models.{name}_layout")

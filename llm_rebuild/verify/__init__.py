@@ -96,8 +96,9 @@ def prove(
 ) -> Proof:
     """As `verify`, and keep the tensors of both sides. `run` says how the rebuild is run."""
     copy = open_copy(model)
+    rebuild = rebuild_for(copy.config)
     inputs = read_inputs(copy, texts, token_ids, decoder_ids)
-    rebuild_for(copy.config).check(copy.weights())  # before the official model fills gaps with random numbers
+    rebuild.check(copy.weights())  # before the official model fills gaps with random numbers
     official = Official(copy.folder, attention)
     truth = capture_inputs(copy, inputs, attention, use_cache, official)
     progress("official")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from llm_rebuild import local_copy
 from llm_rebuild.errors import InputError
 from llm_rebuild.inputs import Inputs
 from llm_rebuild.local_copy import LocalCopy
-from llm_rebuild.models import rebuild_for
+from llm_rebuild.models import FAMILIES, rebuild_for
 from llm_rebuild.verify.environment import environment
 from llm_rebuild.verify.official import Official
 
@@ -44,10 +44,29 @@ class Interim:
 
 
 @dataclass(frozen=True)
+class Step:
+    """How a checkpoint of a model without a rebuild came to be.
+
+    kind     The class of the module that returned it, `Linear`, or the operation that made it, `matmul`.
+    path     The module that returned it, or in which it was made.
+    inputs   The checkpoints that went into the operation.
+    given    The checkpoints that the module was given.
+    same_as  The checkpoint whose very numbers it has, where a module hands on what a part of it returned.
+    """
+
+    kind: str
+    path: str
+    inputs: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
+    same_as: str | None = None
+
+
+@dataclass(frozen=True)
 class Capture(Mapping[str, Interim]):
     """What the official model computed for these inputs: `capture["embeddings.sum"]`.
 
-    Iterating gives the names in the order in which the model computed them.
+    Iterating gives the names in the order in which the model computed them. `steps` says how each came to
+    be, for a model without a rebuild; for the course's models, whose list says it, it is empty.
     """
 
     model: Mapping[str, Any]
@@ -56,6 +75,7 @@ class Capture(Mapping[str, Interim]):
     environment: Mapping[str, Any]
     tensors: Mapping[str, Tensor] = field(repr=False)
     coupled: list[str] = field(default_factory=list)
+    steps: Mapping[str, Step] = field(default_factory=dict, repr=False)
 
     def bridge(self, name: str) -> Tensor:
         """A copy of an official interim tensor, to go on from where you are stuck. Openly: from now on
@@ -95,6 +115,7 @@ class Capture(Mapping[str, Interim]):
             "tokens": self.inputs.tokens,
             "truncated": self.inputs.truncated,
             "order": list(self.tensors),
+            "steps": {name: asdict(step) for name, step in self.steps.items()},
         }
         tensors = {f"checkpoint/{name}": tensor.contiguous() for name, tensor in self.tensors.items()}
         tensors |= {"inputs/token_ids": self.inputs.token_ids, "inputs/mask": self.inputs.mask}
@@ -126,7 +147,8 @@ class Capture(Mapping[str, Interim]):
                 stored.get("inputs/decoder_mask"),
             )
             tensors = {name: stored[f"checkpoint/{name}"] for name in about["order"]}
-            return cls(about["model"], about["attention"], inputs, about["environment"], tensors)
+            steps = {name: _step(step) for name, step in about.get("steps", {}).items()}
+            return cls(about["model"], about["attention"], inputs, about["environment"], tensors, steps=steps)
         except (OSError, SafetensorError, KeyError, ValueError, TypeError):
             raise InputError(f"{file} is not a capture file; `llm-rebuild capture` makes one") from None
 
@@ -153,6 +175,12 @@ def capture(
     return capture_inputs(copy, read_inputs(copy, texts, token_ids, decoder_ids), attention, use_cache)
 
 
+def has_rebuild(copy: LocalCopy) -> bool:
+    """Whether the folder is of a family that the course rebuilds. Of others the trace gives a capture."""
+    model_type = copy.config.get("model_type")
+    return not isinstance(model_type, str) or model_type in FAMILIES  # what is no name is refused there
+
+
 def open_copy(model: str | Path | LocalCopy) -> LocalCopy:
     """The local copy that a name or a folder means."""
     return model if isinstance(model, LocalCopy) else local_copy.get(model)
@@ -166,6 +194,10 @@ def read_inputs(
     side: str = "right",
 ) -> Inputs:
     """Texts or ids as one padded batch that fits the model. `side` is where the padding goes."""
+    if not has_rebuild(copy):
+        from llm_rebuild.verify.any_model import read_any_inputs
+
+        return read_any_inputs(copy, texts, token_ids, decoder_ids, side)
     config = rebuild_for(copy.config).config
     if token_ids is not None:
         inputs = Inputs.from_token_ids(token_ids, config.vocab_size, config.positions, side)
@@ -194,6 +226,10 @@ def capture_inputs(
     official: Official | None = None,
 ) -> Capture:
     """The same, from inputs that are ready. `official` is the model, where it is loaded already."""
+    if not has_rebuild(copy):
+        from llm_rebuild.verify.any_model import capture_any
+
+        return capture_any(copy, inputs, attention, use_cache, official)
     if official is None:
         rebuild_for(copy.config).check(copy.weights())
         official = Official(copy.folder, attention)
@@ -245,6 +281,11 @@ def describe(copy: LocalCopy) -> dict[str, Any]:
         "revision": copy.revision,
         "sha256": copy.sha256[copy.weights_file.name],
     }
+
+
+def _step(stored: Mapping[str, Any]) -> Step:
+    inputs, given = tuple(map(str, stored["inputs"])), tuple(map(str, stored["given"]))
+    return Step(str(stored["kind"]), str(stored["path"]), inputs, given, stored["same_as"])
 
 
 def _nearest(name: str, names: Mapping[str, Tensor]) -> str:

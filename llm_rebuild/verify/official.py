@@ -11,10 +11,11 @@ Two ways to see inside it, both without changing it:
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from llm_rebuild import storing
 from llm_rebuild.checkpoints import Checkpoint, join
 from llm_rebuild.errors import InputError
 from llm_rebuild.inputs import Inputs
@@ -60,24 +62,35 @@ class Official:
         self.attention = attention
         self.model = _load(folder, attention, dtype)
         self.family: str = self.model.config.model_type
+        self._takes = frozenset(inspect.signature(self.model.forward).parameters)
         self.sentence = Sentence() if self.family == "bert" else None
         self._past: dict[str, Any] = {}
 
-    def run(self, inputs: Inputs, use_cache: bool = False) -> dict[str, Tensor]:
-        """One forward pass. The answers by name, as copies.
+    def run(self, inputs: Inputs, use_cache: bool = False, copies: bool = True) -> dict[str, Tensor]:
+        """One forward pass. The answers by name, as copies; none without `copies`, which saves memory.
 
         With `use_cache` it remembers keys and values for `step`.
         """
         self._past = {}
-        arguments: dict[str, Any] = {"input_ids": inputs.token_ids, "attention_mask": inputs.mask}
-        if self.family != "bert":
+        arguments: dict[str, Any] = {"input_ids": inputs.token_ids}
+        if "attention_mask" in self._takes:
+            arguments["attention_mask"] = inputs.mask
+        if self.family != "bert" and "use_cache" in self._takes:
             arguments["use_cache"] = use_cache
         if inputs.decoder_ids is not None:
             arguments |= {
                 "decoder_input_ids": inputs.decoder_ids,
                 "decoder_attention_mask": inputs.decoder_mask,
             }
-        return self._call(inputs, arguments)
+        if self.family in _CLASSES:
+            return self._call(inputs, arguments, copies)
+        try:
+            return self._call(inputs, arguments, copies)
+        except (IndexError, RuntimeError, ValueError, TypeError) as error:  # a model that we do not know
+            reason = " ".join(str(error).split())[:160]
+            raise InputError(
+                f"the official {self.family} model cannot read this input ({reason}); give it another"
+            ) from None
 
     def step(self, inputs: Inputs) -> dict[str, Tensor]:
         """One more pass after `run(…, use_cache=True)` or another `step`.
@@ -95,7 +108,7 @@ class Official:
             arguments["input_ids"] = inputs.token_ids
         return self._call(inputs, arguments)
 
-    def _call(self, inputs: Inputs, arguments: dict[str, Any]) -> dict[str, Tensor]:
+    def _call(self, inputs: Inputs, arguments: dict[str, Any], copies: bool = True) -> dict[str, Tensor]:
         with torch.no_grad():
             output = self.model(**arguments)
             answers = {
@@ -109,11 +122,11 @@ class Official:
             self._past = {"past_key_values": output.past_key_values}
             if "encoder_last_hidden_state" in answers:
                 self._past["encoder_outputs"] = (output.encoder_last_hidden_state,)
-        return {name: answer.clone() for name, answer in answers.items()}
+        return {name: answer.clone() for name, answer in answers.items()} if copies else {}
 
     def parts(self) -> Iterator[tuple[str, nn.Module]]:
         """Every module by the path that checkpoints have."""
-        body = _CLASSES[self.family][1]
+        body = _CLASSES[self.family][1] if self.family in _CLASSES else ""
         for path, part in self.model.named_modules():
             if path == body or not body:
                 yield path.removeprefix(body), part
@@ -133,9 +146,7 @@ class Official:
 
         run  How to run: `self.run` if not given.
         """
-        wanted: dict[tuple[str, str], list[str]] = {}
-        for checkpoint in checkpoints:
-            wanted.setdefault(_place(checkpoint), []).append(checkpoint.name)
+        wanted = places(checkpoints)
 
         def found(path: str, event: str, value: Any) -> None:
             tensor = value[0] if isinstance(value, tuple) else value
@@ -249,6 +260,14 @@ _SPELLINGS: dict[str, tuple[Any, ...]] = {
 _OPERATIONS = {function: name for name, spellings in _SPELLINGS.items() for function in spellings}
 
 
+def places(checkpoints: Iterable[Checkpoint]) -> dict[tuple[str, str], list[str]]:
+    """Where to look -- module path and event -- for which checkpoints."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for checkpoint in checkpoints:
+        found.setdefault(_place(checkpoint), []).append(checkpoint.name)
+    return found
+
+
 def _place(checkpoint: Checkpoint) -> tuple[str, str]:
     """Where to look for a checkpoint: the module's path and the event."""
     source = checkpoint.source
@@ -269,11 +288,80 @@ def _load(folder: Path, attention: str, dtype: torch.dtype) -> Any:
     with _quiet():
         import transformers
 
+        if _family(folder) not in _CLASSES:
+            return _load_any(folder, attention, dtype)
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
         model = getattr(transformers, _CLASSES[config.model_type][0]).from_pretrained(
             folder, config=config, attn_implementation=attention, dtype=dtype, local_files_only=True
         )
     return model.eval()
+
+
+def _family(folder: Path) -> Any:
+    return storing.read_json(folder / "config.json", "it has to be the model's own config.json").get(
+        "model_type"
+    )
+
+
+def official_config(folder: Path) -> Any:
+    """A folder's config as transformers' own class. InputError where that knows no such model."""
+    import transformers
+
+    try:
+        with _quiet():
+            return transformers.AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+    except Exception as error:  # each config class refuses in its own way
+        raise InputError(f"config.json: transformers does not take it ({_short(error)})") from None
+
+
+def official_class(config: Any) -> Any:
+    """The class that the config names, else the one with an answer on top that its kind has."""
+    import transformers
+
+    for name in config.architectures or ():
+        named = getattr(transformers, str(name), None)
+        if isinstance(named, type) and issubclass(named, transformers.PreTrainedModel):
+            return named
+    autos = ("AutoModelForSeq2SeqLM",) if config.is_encoder_decoder else ("AutoModel",)
+    for auto in (*autos, "AutoModel"):
+        if type(config) in getattr(transformers, auto)._model_mapping:
+            return getattr(transformers, auto)._model_mapping[type(config)]
+    raise InputError(f"config.json: transformers has no text model for model_type {config.model_type!r}")
+
+
+def _load_any(folder: Path, attention: str, dtype: torch.dtype) -> Any:
+    """A model of any family. Its weights must all be there: transformers would invent what is missing."""
+    config = official_config(folder)
+    official = official_class(config)
+    if "input_ids" not in inspect.signature(official.forward).parameters:
+        raise InputError(f"config.json: {official.__name__} does not read token ids; it is no text model")
+    try:
+        model, loaded = official.from_pretrained(
+            folder,
+            config=config,
+            attn_implementation=attention,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # each model class refuses in its own way
+        raise InputError(f"transformers cannot load {folder} ({_short(error)})") from None
+    if missing := sorted(loaded["missing_keys"]):
+        several = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(
+            f"the weight file lacks {missing[0]}{several}, which {official.__name__} needs; "
+            "it does not fit its config.json"
+        )
+    return model.eval()
+
+
+def _short(error: Exception) -> str:
+    """An error of somebody else's in a line."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= 160 else words[:160] + "…"
 
 
 @contextlib.contextmanager
