@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -201,6 +201,14 @@ def verify(
             help="Run the rebuild in a process of its own, where nothing official can be imported.",
         ),
     ] = False,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(
+            "--certificate",
+            help="Write down what was proved, for `llm-rebuild recheck` to run it again.",
+            metavar="FILE",
+        ),
+    ] = None,
     json_file: JsonOption = None,
     strict: Strict = False,
 ) -> None:
@@ -219,8 +227,12 @@ def verify(
     inputs = _inputs(text, texts, token_ids) | _decoder_inputs(decoder_ids)
     if steps and decoder_ids:
         raise InputError("--steps lets the decoder begin with its start token; leave --decoder-ids out")
-    if steps and isolated:
-        raise InputError("--isolated serves a single pass; leave --steps out")
+    if steps and (isolated or certificate):
+        flag = "--isolated" if isolated else "--certificate"
+        raise InputError(f"{flag} serves a single pass; leave --steps out")
+    if str(certificate) == "-":
+        raise InputError("--certificate -: give the name of a file")
+    _writable("--certificate", certificate)
     _writable("--json", json_file)
     from llm_rebuild import local_copy, matched
     from llm_rebuild import verify as verification
@@ -238,6 +250,10 @@ def verify(
     if json_file != "-":
         console().print(report)
     _write_json(report.to_json(), json_file)
+    if certificate:
+        from llm_rebuild.traps.certificate import certify
+
+        _write_json(certify(copy, proof, use_cache=cache), str(certificate), "--certificate")
     raise typer.Exit(0 if (report.exact if exact else report.passed) else 1)
 
 
@@ -468,7 +484,7 @@ def _writable(option: str, place: str | Path | None) -> None:
         raise InputError(f"{option} {file}: cannot be written; choose another place")
 
 
-def _write_json(result: dict[str, Any], json_file: str | None) -> None:
+def _write_json(result: Mapping[str, Any], json_file: str | None, option: str = "--json") -> None:
     """To stdout, or to a file: whole, or not at all and the file is what it was."""
     if json_file is None:
         return
@@ -486,7 +502,7 @@ def _write_json(result: dict[str, Any], json_file: str | None) -> None:
     except OSError as error:
         if not device:
             beside.unlink(missing_ok=True)
-        raise InputError(f"--json {json_file}: {(error.strerror or 'cannot be written').lower()}") from None
+        raise InputError(f"{option} {json_file}: {(error.strerror or 'cannot be written').lower()}") from None
 
 
 def console() -> Console:
@@ -526,3 +542,8 @@ def main() -> None:
     if status == 130:
         typer.echo("llm-rebuild: stopped", err=True)
     sys.exit(status)
+
+
+# Commands that live in modules of their own add themselves to `app` when they are imported.
+from llm_rebuild import cli_proof  # noqa: E402, F401
+from llm_rebuild import cli_workbench  # noqa: E402, F401
