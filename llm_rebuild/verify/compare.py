@@ -149,13 +149,16 @@ def judge(name: str, rebuilt: Tensor, official: Tensor) -> Verdict:
     if rebuilt.dtype != official.dtype:
         note = f"rebuilt {str(rebuilt.dtype).removeprefix('torch.')}, official {dtype}"
         return Verdict(name, shape, dtype, WRONG_DTYPE, note=note)
-    if _same_numbers(rebuilt, official):
+    if same_numbers(rebuilt, official):
         return Verdict(name, shape, dtype, BIT_IDENTICAL, max_abs_diff=0.0, max_ulp=0)
     return _measure(name, rebuilt, official, shape, dtype)
 
 
-def _same_numbers(rebuilt: Tensor, official: Tensor) -> bool:
-    """Equal in every element, NaN counting as equal to NaN. Minus zero is not plus zero: bits differ."""
+def same_numbers(rebuilt: Tensor, official: Tensor) -> bool:
+    """Equal in every element, NaN counting as equal to NaN. Minus zero is not plus zero: bits differ. Tensors
+    of unequal shape or dtype are not the same."""
+    if rebuilt.shape != official.shape or rebuilt.dtype != official.dtype:
+        return False
     if rebuilt.dtype in _INTEGERS:
         integer, _ = _INTEGERS[rebuilt.dtype]
         if torch.equal(rebuilt.contiguous().view(integer), official.contiguous().view(integer)):

@@ -54,11 +54,7 @@ def hold(copy: LocalCopy, run: str, attention: str, rows: list[list[int]]) -> No
     played = scene(copy, run, attention, token_ids=rows)
     world = world_of(played.truth, copy, played.prompt)
     names = [n for n in world.formulas if n in played.truth]
-    fused = (
-        {n for n in played.truth if n.endswith(("head_context", "biased_mask"))}
-        if attention == "sdpa"
-        else set()
-    )
+    fused = {n for n in played.truth if n.endswith("head_context")} if attention == "sdpa" else set()
     assert set(played.truth) - set(names) <= fused, "a checkpoint without a formula"
     for name in names:
         verdict = judge(name, world.compute(world.formulas[name]), played.truth.tensors[name])

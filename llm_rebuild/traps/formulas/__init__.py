@@ -238,6 +238,11 @@ def _mask(world: World, f: Formula) -> Value:
     return torch.where(allowed, torch.zeros(()), torch.finfo(torch.float32).min)
 
 
+def _biased_mask(world: World, f: Formula) -> Tensor:
+    bias, mask = world[f.inputs[0]], world.value(f.inputs[1])
+    return bias if mask is None else torch.where(mask < -1, torch.finfo(bias.dtype).min, bias)
+
+
 def _buckets(world: World, f: Formula) -> Tensor:
     return bucket_of(distances(world, f), f.facts["both_ways"], world.config)
 
@@ -329,6 +334,7 @@ COMPUTE: dict[str, Callable[[World, Formula], Value]] = {
     "act": _act,
     "elementwise": _elementwise,
     "mask": _mask,
+    "biased mask": _biased_mask,
     "buckets": _buckets,
     "bias by head": _bias_by_head,
     "no bias": _no_bias,
@@ -390,7 +396,7 @@ def world_of(truth: Capture, copy: LocalCopy, prompt: Capture | None = None) -> 
     rebuild = rebuild_for(copy.config)
     weights = rebuild.renamed(copy.weights()).peek()
     module = importlib.import_module(f"llm_rebuild.traps.formulas.{FAMILIES[copy.config['model_type']]}")
-    steps = module.formulas(rebuild.config, weights, prompt is not None)
+    steps = module.formulas(rebuild.config, weights, prompt is not None, truth.attention == "sdpa")
     inputs = truth.inputs
     known: dict[str, Value] = {
         TOKEN_IDS: inputs.token_ids,

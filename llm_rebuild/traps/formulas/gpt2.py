@@ -10,8 +10,9 @@ from llm_rebuild.models.gpt2_layout import Config
 from llm_rebuild.traps.formulas import MASK, PAST, TOKEN_IDS, Formula, activation
 
 
-def formulas(config: Config, weights: Mapping[str, Tensor], cached: bool) -> list[Formula]:
-    """All steps of a run. `cached`: it goes on from keys and values of an earlier one."""
+def formulas(config: Config, weights: Mapping[str, Tensor], cached: bool, fused: bool) -> list[Formula]:
+    """All steps of a run. `cached`: it goes on from keys and values of an earlier one. `fused`: the fused
+    kernel's are the same steps, but for their rounding."""
     eps = config.layer_norm_epsilon
     steps = [
         Formula("wte", "lookup", (TOKEN_IDS,), ("wte.weight",), {"what": "token"}),

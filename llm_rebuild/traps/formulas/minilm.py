@@ -10,8 +10,9 @@ from llm_rebuild.models.minilm_layout import Config
 from llm_rebuild.traps.formulas import MASK, TOKEN_IDS, Formula, activation
 
 
-def formulas(config: Config, weights: Mapping[str, Tensor], cached: bool) -> list[Formula]:
-    """All steps of a run. An encoder keeps no keys and values, so `cached` is never true."""
+def formulas(config: Config, weights: Mapping[str, Tensor], cached: bool, fused: bool) -> list[Formula]:
+    """All steps of a run. An encoder keeps no keys and values, so `cached` is never true; `fused`: the fused
+    kernel's are the same steps, but for their rounding."""
     eps, heads = config.layer_norm_eps, config.num_attention_heads
     scale = (config.hidden_size // heads) ** -0.5
     steps = [

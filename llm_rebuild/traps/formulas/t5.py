@@ -18,11 +18,11 @@ from llm_rebuild.traps.formulas import (
 )
 
 
-def formulas(config: Config, weights: Mapping[str, Tensor], cached: bool) -> list[Formula]:
+def formulas(config: Config, weights: Mapping[str, Tensor], cached: bool, fused: bool) -> list[Formula]:
     """All steps of a run. `cached`: the decoder goes on from keys and values of an earlier one, and the
-    encoder does not run."""
-    steps = [] if cached else _stack("encoder", config, weights, TOKEN_IDS, MASK, cached)
-    steps += _stack("decoder", config, weights, DECODER_IDS, DECODER_MASK, cached)
+    encoder does not run. `fused`: the fused kernel gets bias and mask in one tensor."""
+    steps = [] if cached else _stack("encoder", config, weights, TOKEN_IDS, MASK, cached, fused)
+    steps += _stack("decoder", config, weights, DECODER_IDS, DECODER_MASK, cached, fused)
     x = "decoder.final_layer_norm"
     if config.scale_decoder_outputs:
         facts = {"by": config.d_model**-0.5, "output": True}
@@ -33,7 +33,7 @@ def formulas(config: Config, weights: Mapping[str, Tensor], cached: bool) -> lis
 
 
 def _stack(
-    side: str, config: Config, weights: Mapping[str, Tensor], ids: str, mask: str, cached: bool
+    side: str, config: Config, weights: Mapping[str, Tensor], ids: str, mask: str, cached: bool, fused: bool
 ) -> list[Formula]:
     own, causal = f"{side}.embed_tokens.weight", side == "decoder"
     table = f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias"
@@ -55,24 +55,25 @@ def _stack(
             Formula("decoder.#no_bias", "no bias", (ids, MASK), facts={"heads": config.num_heads}),
             Formula("decoder.cross_mask", "mask", (MASK, ids), facts={"causal": False, "cross": True}),
         ]
+    if fused:
+        steps.append(Formula(f"{side}.biased_mask", "biased mask", (f"{side}.#bias", f"{side}.mask")))
+    if fused and side == "decoder":
+        inputs = ("decoder.#no_bias", "decoder.cross_mask")
+        steps.append(Formula("decoder.cross_biased_mask", "biased mask", inputs))
     x = f"{side}.embed_tokens"
     for i in range(config.num_layers if side == "encoder" else config.decoder_layers):
         layer = f"{side}.block.{i}.layer"
-        bias, hidden = f"{side}.#bias", f"{side}.mask"
-        steps += _attend(f"{layer}.0", "SelfAttention", x, None, bias, hidden, config, cached)
+        looks = (f"{side}.#bias", f"{side}.mask", f"{side}.biased_mask" if fused else "")
+        steps += _attend(f"{layer}.0", "SelfAttention", x, None, looks, config, cached)
         x = f"{layer}.0.residual"
         if side == "decoder":
             source = "encoder.final_layer_norm"
-            steps += _attend(
-                f"{layer}.1",
-                "EncDecAttention",
-                x,
-                source,
+            looks = (
                 "decoder.#no_bias",
                 "decoder.cross_mask",
-                config,
-                cached,
+                "decoder.cross_biased_mask" if fused else "",
             )
+            steps += _attend(f"{layer}.1", "EncDecAttention", x, source, looks, config, cached)
             x = f"{layer}.1.residual"
         steps += _feed_forward(f"{layer}.{1 if side == 'encoder' else 2}", x, config)
         x = steps[-1].name
@@ -80,8 +81,15 @@ def _stack(
 
 
 def _attend(
-    layer: str, name: str, x: str, source: str | None, bias: str, mask: str, config: Config, cached: bool
+    layer: str,
+    name: str,
+    x: str,
+    source: str | None,
+    looks: tuple[str, str, str],
+    config: Config,
+    cached: bool,
 ) -> list[Formula]:
+    bias, mask, both = looks  # for the fused kernel `both` in one
     part, normed, heads = f"{layer}.{name}", f"{layer}.layer_norm", config.num_heads
     steps = [*_norm(normed, x, config), _linear(f"{part}.q", normed, group=f"{part}.")]
     known = cached and source is not None  # the encoder's keys and values are those of the first step
@@ -103,7 +111,9 @@ def _attend(
         *steps,
         Formula(f"{part}.product", "product", (f"{part}.#query", f"{part}.key"), facts={"unscaled": True}),
         Formula(f"{part}.biased", "add bias", (f"{part}.product", bias)),
-        Formula(f"{part}.scores", "add mask", (f"{part}.biased", mask)),
+        Formula(f"{part}.scores", "add", (f"{part}.product", both))
+        if both
+        else Formula(f"{part}.scores", "add mask", (f"{part}.biased", mask)),
         Formula(f"{part}.probs", "softmax", (f"{part}.scores",)),
         Formula(f"{part}.head_context", "mix", (f"{part}.probs", f"{part}.value")),
         Formula(f"{part}.context", "merge", (f"{part}.head_context",)),

@@ -1,0 +1,468 @@
+"""Which mistake is it? Not a table of symptoms: every possible mistake is tried out.
+
+The first checkpoint that differs has inputs that are still right. So its wrong value can be computed again,
+from the official inputs and the weight file, once for each mistake that can be made at this step: if the
+scores had not been scaled, they would be *these*. Where that gives the tensor at hand, bit for bit, the mistake
+is found; where it gives none, the diagnosis says so and where the numbers differ.
+
+In three rounds: the mistakes that are known for this kind of step (`hypotheses.py`); then the same step with
+any other tensor or weight that would fit in; then what can be said about the numbers alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llm_rebuild.checkpoints import part_of
+from llm_rebuild.local_copy import LocalCopy
+from llm_rebuild.models import FAMILIES
+from llm_rebuild.traps import numbers
+from llm_rebuild.traps.causes import CAUSES, REMEDIES, chapter
+from llm_rebuild.traps.formulas import Formula, World, world_of
+from llm_rebuild.traps.hypotheses import Hypothesis, hypotheses
+from llm_rebuild.verify.capture import Capture
+from llm_rebuild.verify.compare import same_numbers
+from llm_rebuild.weights import template
+
+MINE = "#mine."  # followed by a checkpoint: the tensor that the person has there
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One explanation of a first difference.
+
+    cause        Its name in `causes.py`.
+    explanation  What happened, and what to do: two sentences.
+    confidence   Between 0 and 1; above 0.9 the wrong tensor was reproduced.
+    evidence     What was computed, and how well it agrees with the tensor at hand.
+    chapter      The section of the course about it.
+    checkpoint   Where.
+    """
+
+    cause: str
+    explanation: str
+    confidence: float
+    evidence: str
+    chapter: str
+    checkpoint: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.explanation}\n  {self.evidence} (confidence {self.confidence:.0%}; {self.chapter})"
+
+
+def diagnose(
+    rebuilt: Mapping[str, Tensor],
+    truth: Capture,
+    copy: LocalCopy,
+    *,
+    prompt: Capture | None = None,
+    error: BaseException | None = None,
+    limit: int = 3,
+) -> tuple[Diagnosis, ...]:
+    """Explain the first checkpoint that is not bit-identical, the likeliest cause first.
+
+    rebuilt  The person's tensors by checkpoint name, in the order in which they were tapped.
+    truth    The official ones of the same run.
+    copy     The local copy that both were computed from.
+    prompt   For a run that goes on from keys and values: the official tensors of the pass before it.
+    error    What stopped the rebuild, if something did.
+    Empty where everything is bit-identical.
+    """
+    case = _Case.of(rebuilt, truth, copy, prompt)
+    if case is None:
+        return ()
+    if case.target is None:
+        return (_never_shown(case, error),)
+    found = list(_explanations(case))
+    if error is not None and "tapped twice" in str(error):
+        found.insert(0, _Found("block-repeated", str(error), 2, 0.9))
+    found = _ranked(case, found)
+    return tuple(_said(case, f) for f in _confident(found)[:limit])
+
+
+# ------------------------------------------------------------------------------------ the case
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What is known before any hypothesis is tried.
+
+    world   The official run as a graph. For other architectures there is none.
+    first   The first checkpoint that is missing or differs.
+    target  The first that is there and differs: what has to be explained.
+    same    The checkpoints that are bit-identical.
+    """
+
+    world: World | None
+    rebuilt: Mapping[str, Tensor]
+    truth: Mapping[str, Tensor]
+    first: str
+    target: str | None
+    same: frozenset[str]
+
+    @classmethod
+    def of(
+        cls, rebuilt: Mapping[str, Tensor], truth: Capture, copy: LocalCopy, prompt: Capture | None
+    ) -> _Case | None:
+        same = frozenset(n for n, t in truth.tensors.items() if n in rebuilt and same_numbers(rebuilt[n], t))
+        different = [n for n in truth.tensors if n not in same]
+        if not different:
+            return None
+        target = next((n for n in different if n in rebuilt), None)
+        world = None
+        if copy.config.get("model_type") in FAMILIES:
+            world = world_of(truth, copy, prompt)
+            mine = {f"{MINE}{n}": t for n, t in rebuilt.items() if n not in same}
+            known = {**world.known, **mine}
+            world = World(world.formulas, known, world.weights, world.config)
+        return cls(world, rebuilt, truth.tensors, different[0], target, same)
+
+    @property
+    def mine(self) -> Tensor:
+        assert self.target is not None
+        return self.rebuilt[self.target]
+
+    @property
+    def official(self) -> Tensor:
+        assert self.target is not None
+        return self.truth[self.target]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A hypothesis that fits. level 2: to the bit; 1: but for rounding; 0: a description, not a computation."""
+
+    cause: str
+    says: str
+    level: int
+    confidence: float
+    site: str = ""
+    hypothesis: Hypothesis | None = None
+
+
+def _explanations(case: _Case) -> Iterator[_Found]:
+    """All that fits, in the order in which it is tried."""
+    assert case.target is not None
+    yield from _by_type(case)
+    if case.world is not None and case.target in case.world.formulas:
+        known = list(_known_mistakes(case, case.world))
+        yield from known
+        if not any(f.level == 2 for f in known):
+            yield from _elsewhere(case, case.world)
+    formula = case.world.formulas.get(case.target) if case.world is not None else None
+    others = {n: t for n, t in case.truth.items() if n != case.target}
+    for cause, says, level, confidence in numbers.describe(
+        case.mine, case.official, others, formula, case.world
+    ):
+        yield _Found(cause, says, level, confidence)
+
+
+def _by_type(case: _Case) -> Iterator[_Found]:
+    if case.mine.dtype != case.official.dtype:
+        kind = str(case.mine.dtype).removeprefix("torch.")
+        yield _Found("wrong-dtype", f"the tensor is {kind}", 2, 0.95)
+
+
+# ------------------------------------------------------------------- first round: known mistakes
+
+
+def _known_mistakes(case: _Case, world: World) -> Iterator[_Found]:
+    """Try each known mistake at the target and at the steps before it that nobody has checked."""
+    assert case.target is not None
+    together: dict[tuple[str, str, str], list[Hypothesis]] = {}
+    for site in world.reaching(case.target, case.same):
+        for hypothesis in hypotheses(world, world.formulas[site]):
+            key = (template(site), hypothesis.cause, hypothesis.says)
+            together.setdefault(key, []).append(hypothesis)
+    for (_, cause, says), several in together.items():
+        # The same mistake in every block, as one function makes it; and in a single one.
+        merged = replace(several[0], changes={k: v for h in several for k, v in h.changes.items()})
+        for hypothesis in [merged, *(several if len(several) > 1 else [])]:
+            level = _fits(case, world, hypothesis)
+            if level and (cause != "rounding" or level == 2):
+                confidence = 0.99 if level == 2 else 0.9
+                yield _Found(cause, says, level, confidence, next(iter(hypothesis.changes)), hypothesis)
+                break
+
+
+def _fits(case: _Case, world: World, hypothesis: Hypothesis) -> int:
+    """2 if the hypothesis gives the tensor at hand to the bit, 1 if but for rounding, else 0."""
+    assert case.target is not None
+    try:
+        guess = world.changed(hypothesis.changes, case.same).value(case.target)
+    except (RuntimeError, IndexError, LookupError, ValueError):
+        return 0  # these numbers cannot be computed here: other shapes, or no such tensor in this run
+    return 0 if guess is None else numbers.fits(guess, case.mine, case.official)
+
+
+# ---------------------------------------------------- second round: another tensor, another weight
+
+
+def _elsewhere(case: _Case, world: World) -> Iterator[_Found]:
+    """The same step with another tensor put in, or with another weight."""
+    assert case.target is not None
+    formula = world.formulas[case.target]
+    yield from _other_inputs(case, world, formula)
+    yield from _other_weights(case, world, formula)
+
+
+def _other_inputs(case: _Case, world: World, formula: Formula) -> Iterator[_Found]:
+    for slot, right in enumerate(formula.inputs):
+        official = world.value(right)
+        if official is None or not official.is_floating_point():
+            continue
+        for name, tensor in list(world.known.items()):
+            if name == right or tensor is None or tensor.shape[1:] != official.shape[1:]:
+                continue
+            if not tensor.is_floating_point() or name == MINE + formula.name:
+                continue
+            inputs = (*formula.inputs[:slot], name, *formula.inputs[slot + 1 :])
+            changed = replace(formula, inputs=inputs)
+            hypothesis = Hypothesis("wrong-input", "", {formula.name: lambda w, c=changed: w.compute(c)})  # type: ignore[misc]
+            level = _fits(case, world, hypothesis)
+            if level:
+                cause, says = _cause_of_input(case, world, formula, right, name)
+                yield _Found(cause, says, level, 0.97 if level == 2 else 0.88, hypothesis=hypothesis)
+
+
+def _cause_of_input(case: _Case, world: World, f: Formula, right: str, name: str) -> tuple[str, str]:
+    """What it means that `name` went in where `right` belongs."""
+    shown = name.removeprefix(MINE)
+    own = "your own " if name.startswith(MINE) else ""
+    says = f"{own}{shown} went in instead of {right.replace('#', '')}"
+    into, came = _block_output(world, right), _block_output(world, shown)
+    if into is not None and came is not None and f.facts.get("residual") != right:
+        here = into + 1
+        if own:
+            return "block-order", f"{says}: another block ran before"
+        if came == into - 1:
+            return "block-skipped", f"{says}: the block between them was left out"
+        return (
+            ("block-repeated", f"{says}: this block ran before already")
+            if came >= here
+            else (
+                "block-skipped",
+                f"{says}: the blocks between them were left out",
+            )
+        )
+    if f.facts.get("cross") == right:
+        return "cross-attention-source", says
+    if f.facts.get("residual") == right:
+        return "residual-wrong", says
+    if f.kind == "add":
+        return "wrong-operand", says
+    if f.kind == "add bias" and right == f.inputs[1]:
+        return "position-bias-wrong", says
+    if f.kind in ("product", "mix", "multiply"):
+        return "wrong-operand", says
+    before = world.formulas.get(right)
+    if before is not None and before.kind == "scale" and before.facts.get("output"):
+        return "output-scale-missing", says
+    if before is not None and shown == before.facts.get("norm of", before.inputs[0] if before.inputs else ""):
+        if before.kind in ("layer norm", "stretch"):
+            return "norm-missing", f"{says}: what should have been normalised first"
+        if before.kind in ("act", "elementwise") or "x" in before.facts:
+            return "activation-missing", says
+    return "wrong-input", says
+
+
+def _block_output(world: World, name: str) -> int | None:
+    """The number of the block whose output this is; -1 for what goes into the first block."""
+    for words in (".output.LayerNorm", ".mlp.residual", ".layer.1.residual", ".layer.2.residual"):
+        if (
+            name.endswith(words)
+            and name in world.formulas
+            and not name.endswith("attention.output.LayerNorm")
+        ):
+            if name.startswith("decoder") and words == ".layer.1.residual":
+                continue
+            return next((int(word) for word in name.split(".") if word.isdigit()), None)
+    first = ("embeddings", "embeddings.LayerNorm", "encoder.embed_tokens", "decoder.embed_tokens")
+    return -1 if name in first else None
+
+
+def _other_weights(case: _Case, world: World, formula: Formula) -> Iterator[_Found]:
+    """The same step with weights of another part: all of them, or one."""
+    if not formula.weights:
+        return
+    shapes = [world.weights[key].shape for key in formula.weights]
+    tried: list[tuple[str, ...]] = []
+    if len(formula.weights) > 1:
+        last = [key.rpartition(".")[2] for key in formula.weights]
+        for key in world.weights:
+            path, _, word = key.rpartition(".")
+            keys = tuple(f"{path}.{w}" for w in last)
+            if word == last[0] and all(k in world.weights for k in keys):
+                tried.append(keys)
+    for slot, right in enumerate(formula.weights):
+        for key in world.weights:
+            if key != right and len(world.weights[key].shape) == len(shapes[slot]):
+                tried.append((*formula.weights[:slot], key, *formula.weights[slot + 1 :]))
+    for keys in tried:
+        if keys == formula.weights:
+            continue
+        if formula.kind != "lookup" and [world.weights[k].shape for k in keys] != shapes:
+            continue
+        changed = replace(formula, weights=keys)
+        hypothesis = Hypothesis("wrong-weight", "", {formula.name: lambda w, c=changed: w.compute(c)})  # type: ignore[misc]
+        level = _fits(case, world, hypothesis)
+        if level:
+            cause, says = _cause_of_weights(case, world, formula, keys)
+            yield _Found(cause, says, level, 0.97 if level == 2 else 0.88, hypothesis=hypothesis)
+
+
+def _cause_of_weights(case: _Case, world: World, f: Formula, keys: tuple[str, ...]) -> tuple[str, str]:
+    """What it means that these weights were used."""
+    wrong = [(k, right) for k, right in zip(keys, f.weights, strict=True) if k != right]
+    says = "; ".join(f"{k} was used instead of {right}" for k, right in wrong)
+    key, right = wrong[0]
+    if f.facts.get("head"):
+        return "untied-head", says
+    if f.facts.get("what") == "bucket":
+        return "position-bias-wrong", says
+    if template(key) == template(right) and part_of(key) != part_of(right):
+        if _exchanged(case, world, f, key, right):
+            return "block-order", f"{says}, and so in the other blocks: they run in another order"
+        return "wrong-block-weights", says
+    group = f.facts.get("group")
+    if group and len(wrong) == len(keys):
+        other = key.removesuffix(".weight")
+        if other in case.rebuilt and same_numbers(case.rebuilt[other], case.truth[f.name]):
+            return "query-key-swapped" if f.name[-3:] != "alue"[-3:] else "wrong-weight", says
+    if len(wrong) == 1 and right.endswith("bias") and len(f.weights) > 1:
+        return ("norm-affine-wrong" if f.kind == "layer norm" else "bias-wrong"), says
+    return "wrong-weight", says
+
+
+def _exchanged(case: _Case, world: World, f: Formula, key: str, right: str) -> bool:
+    """Whether the block whose weights were used here, uses others itself."""
+    there = f.name.replace(part_of(right), part_of(key), 1)
+    formula = world.formulas.get(there)
+    if formula is None or there not in case.rebuilt or there in case.same:
+        return False
+    inputs = tuple(MINE + i if MINE + i in world.known else i for i in formula.inputs)
+    mine = case.rebuilt[there]
+    with_own = world.compute(replace(formula, inputs=inputs))
+    return with_own is not None and not numbers.fits(with_own, mine, torch.zeros_like(mine))
+
+
+# ------------------------------------------------------------------------------------ the verdict
+
+
+def _ranked(case: _Case, found: list[_Found]) -> list[_Found]:
+    """To the bit before nearly; where several fit alike, first those that also explain what follows."""
+    best = max((f.level for f in found), default=0)
+    rivals = [f for f in found if f.level == best and f.hypothesis is not None]
+    after: dict[int, int] = {}
+    if case.world is not None and len({f.cause for f in rivals}) > 1:
+        names = list(case.truth)
+        assert case.target is not None
+        here = names.index(case.target)
+        part = part_of(case.target)
+        following = [n for n in names[here + 1 :] if n in case.rebuilt and part_of(n) == part][:8]
+        following = following or [n for n in names[here + 1 : here + 9] if n in case.rebuilt]
+        for f in rivals:
+            assert f.hypothesis is not None
+            after[id(f)] = _explained(case, case.world, f.hypothesis, following)
+    order = {id(f): number for number, f in enumerate(found)}
+    return sorted(found, key=lambda f: (-f.level, -after.get(id(f), 0), order[id(f)]))
+
+
+def _explained(case: _Case, world: World, hypothesis: Hypothesis, names: list[str]) -> int:
+    """How many of these checkpoints a hypothesis gives as they are."""
+    changed, count = world.changed(hypothesis.changes, case.same), 0
+    for name in names:
+        try:
+            guess = changed.value(name) if name in world.formulas else None
+        except (RuntimeError, IndexError, LookupError, ValueError):
+            break
+        fit = guess is not None and (
+            same_numbers(guess, case.rebuilt[name])
+            or numbers.fits(guess, case.rebuilt[name], case.truth[name]) > 0
+        )
+        if not fit:
+            break
+        count += 1
+    return count
+
+
+def _confident(found: list[_Found]) -> list[_Found]:
+    """One explanation a cause, each less sure where others fit as well."""
+    kept: list[_Found] = []
+    for f in found:
+        if f.cause not in {k.cause for k in kept}:
+            kept.append(f)
+    alike = sum(f.level == kept[0].level and f.level > 0 for f in kept)
+    return [
+        replace(
+            f,
+            confidence=round(
+                max(
+                    0.05,
+                    f.confidence - 0.1 * (alike - 1) - (0.3 if f.level < kept[0].level else 0) - 0.05 * at,
+                ),
+                2,
+            ),
+        )
+        for at, f in enumerate(kept)
+    ]
+
+
+def _said(case: _Case, f: _Found) -> Diagnosis:
+    assert case.target is not None
+    site = f.site if f.site and "#" not in f.site else case.target
+    what = CAUSES[f.cause]
+    explanation = f"At {site}: {what}" + (f" ({f.says})" if f.says else "") + f". {REMEDIES[f.cause]}"
+    if f.level == 2 and f.hypothesis is not None:
+        evidence = f"Computed in this way from the official inputs, {case.target} is yours to the bit."
+    elif f.hypothesis is not None:
+        evidence = f"Computed in this way from the official inputs, {case.target} is yours but for rounding."
+    elif f.level == 2:
+        evidence = f"Seen in the numbers of {case.target}, to the bit."
+    else:
+        evidence = f"Seen in the numbers of {case.target}; {numbers.where(case.mine, case.official)}."
+    return Diagnosis(f.cause, explanation, f.confidence, evidence, chapter(f.cause), site)
+
+
+def _never_shown(case: _Case, error: BaseException | None) -> Diagnosis:
+    """Nothing that is there differs: the rest is missing."""
+    cause, says, confidence = "missing", "", 0.9
+    if error is not None:
+        says = f"the run stopped here: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        cause, confidence = "unknown", 0.3
+        if "tapped twice" in str(error):
+            cause, confidence = "block-repeated", 0.9
+        elif _turned(case, error):
+            cause, confidence = "weight-transposed", 0.9
+    else:
+        part = part_of(case.first)
+        if not any(part_of(name) == part for name in case.rebuilt) and any(c.isdigit() for c in part):
+            cause, says = "block-skipped", f"nothing of {part} was shown"
+    explanation = (
+        f"At {case.first}: {CAUSES[cause]}" + (f" ({says})" if says else "") + f". {REMEDIES[cause]}"
+    )
+    evidence = f"All {len(case.same)} checkpoints that were shown are bit-identical."
+    return Diagnosis(cause, explanation, confidence, evidence, chapter(cause), case.first)
+
+
+def _turned(case: _Case, error: BaseException) -> bool:
+    """Whether torch complains about just the shapes that the next step's weight has when it is turned."""
+    formula = case.world.formulas.get(case.first) if case.world is not None else None
+    if formula is None or formula.kind not in ("linear", "conv1d") or case.world is None:
+        return False
+    weight = case.world.weights[formula.weights[0]]
+    out, into = weight.shape if formula.kind == "linear" else weight.T.shape
+    return any(f"{a}x{b}" in str(error) for a, b in ((out, into), (into, out))) and "shapes" in str(error)
+
+
+def is_number(value: float) -> bool:
+    return math.isfinite(value)
