@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from llm_rebuild.local_copy import LocalCopy
+    from llm_rebuild.verify import Proof
 
 app = typer.Typer(
     name="llm-rebuild",
@@ -209,6 +210,12 @@ def verify(
             metavar="FILE",
         ),
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html", help="Write the report as one page to look at and send around.", metavar="FILE"
+        ),
+    ] = None,
     json_file: JsonOption = None,
     strict: Strict = False,
 ) -> None:
@@ -227,12 +234,15 @@ def verify(
     inputs = _inputs(text, texts, token_ids) | _decoder_inputs(decoder_ids)
     if steps and decoder_ids:
         raise InputError("--steps lets the decoder begin with its start token; leave --decoder-ids out")
-    if steps and (isolated or certificate):
-        flag = "--isolated" if isolated else "--certificate"
+    if steps and (isolated or certificate or html):
+        flag = "--isolated" if isolated else "--certificate" if certificate else "--html"
         raise InputError(f"{flag} serves a single pass; leave --steps out")
     if str(certificate) == "-":
         raise InputError("--certificate -: give the name of a file")
+    if str(html) == "-":
+        raise InputError("--html -: give the name of a file")
     _writable("--certificate", certificate)
+    _writable("--html", html)
     _writable("--json", json_file)
     from llm_rebuild import local_copy, matched
     from llm_rebuild import verify as verification
@@ -245,16 +255,43 @@ def verify(
     with progress("official model, rebuild, comparison, coverage", 4) as done:
         prove = isolation.prove_isolated if isolated else verification.prove
         proof = prove(copy, attention=attention, use_cache=_keeping(copy, cache), progress=done, **inputs)
+    proof = _explained(copy, proof)
     report = proof.report
     matched.remember(copy, report)
     if json_file != "-":
         console().print(report)
     _write_json(report.to_json(), json_file)
+    if html:
+        from llm_rebuild.traps.formulas import world_of
+        from llm_rebuild.verify.page import render
+
+        inputs_of = world_of(proof.truth, copy).inputs_of
+        page = render(report, proof.truth, proof.rebuilt, files=copy.sha256, inputs_of=inputs_of)
+        _write_text(page, html, "--html")
     if certificate:
         from llm_rebuild.traps.certificate import certify
 
         _write_json(certify(copy, proof, use_cache=cache), str(certificate), "--certificate")
     raise typer.Exit(0 if (report.exact if exact else report.passed) else 1)
+
+
+def _explained(copy: LocalCopy, proof: Proof) -> Proof:
+    """Where the two sides part: which step is to blame, and which mistake it may be."""
+    if proof.report.first_divergence is None:
+        return proof
+    from dataclasses import replace
+
+    from llm_rebuild.traps.diagnose import diagnose
+    from llm_rebuild.traps.formulas import world_of
+    from llm_rebuild.verify.divergence import describe
+
+    inputs_of = world_of(proof.truth, copy).inputs_of
+    report = replace(
+        proof.report,
+        divergence=describe(proof.report.verdicts, proof.truth, inputs_of),
+        diagnosis=diagnose(proof.rebuilt, proof.truth, copy),
+    )
+    return replace(proof, report=report)
 
 
 def _verify_steps(
@@ -485,14 +522,18 @@ def _writable(option: str, place: str | Path | None) -> None:
 
 
 def _write_json(result: Mapping[str, Any], json_file: str | None, option: str = "--json") -> None:
-    """To stdout, or to a file: whole, or not at all and the file is what it was."""
+    """To stdout, or to a file."""
     if json_file is None:
         return
     text = json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     if json_file == "-":
         sys.stdout.write(text)
-        return
-    file = Path(json_file)
+    else:
+        _write_text(text, Path(json_file), option)
+
+
+def _write_text(text: str, file: Path, option: str) -> None:
+    """To a file: whole, or not at all and the file is what it was."""
     device = file.exists() and not file.is_file()  # /dev/stdout and the like cannot be replaced
     beside = file if device else file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
@@ -502,7 +543,7 @@ def _write_json(result: Mapping[str, Any], json_file: str | None, option: str = 
     except OSError as error:
         if not device:
             beside.unlink(missing_ok=True)
-        raise InputError(f"{option} {json_file}: {(error.strerror or 'cannot be written').lower()}") from None
+        raise InputError(f"{option} {file}: {(error.strerror or 'cannot be written').lower()}") from None
 
 
 def console() -> Console:
