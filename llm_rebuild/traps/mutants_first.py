@@ -117,6 +117,14 @@ GPT2 = (
         "h.0.attn.scores",
     ),
     Mutant(
+        "gpt2-mask-in-first-block-only",
+        "gpt2",
+        "block(x, attention_mask, body.at(path)",
+        "block(x, attention_mask if i == 0 else None, body.at(path)",
+        "mask-missing",
+        "h.1.attn.scores",
+    ),
+    Mutant(
         "gpt2-mask-only-padding",
         "gpt2",
         "may_look = not_later & mask.bool()[:, None, None, :]",
@@ -189,7 +197,7 @@ GPT2 = (
         "mask",
     ),
     Mutant(
-        "gpt2-mask-fill-positive",
+        "gpt2-mask-fill-tiny",
         "gpt2",
         "torch.finfo(x.dtype).min)",
         "torch.finfo(x.dtype).tiny)",
@@ -441,6 +449,25 @@ GPT2 = (
         "dropout",
         "h.0.attn.head_context",
     ),
+    Mutant(
+        "gpt2-fused-dropout",
+        "gpt2",
+        "is_causal=causal, scale=scale",
+        "dropout_p=0.1, is_causal=causal, scale=scale",
+        "dropout",
+        "h.0.attn.head_context",
+        attention="sdpa",
+    ),
+    Mutant(
+        "gpt2-fused-scale-missing",
+        "gpt2",
+        "is_causal=causal, scale=scale",
+        "is_causal=causal, scale=1.0",
+        "scale-missing",
+        "h.0.attn.head_context",
+        attention="sdpa",
+        run="single",
+    ),
     # --- linear layers
     Mutant(
         "gpt2-square-weight-transposed",
@@ -500,10 +527,11 @@ GPT2 = (
         "h.0.attn.c_attn",
     ),
     Mutant(
-        "gpt2-product-then-bias",
+        "gpt2-product-in-two-halves",
         "gpt2",
         'output = conv1d(bent, weights.at("c_proj"))',
-        'output = bent @ weights["c_proj.weight"] + weights["c_proj.bias"]',
+        'halves = zip(bent.chunk(2, dim=-1), weights["c_proj.weight"].chunk(2))\n'
+        '    output = sum(x @ weight for x, weight in halves) + weights["c_proj.bias"]',
         "rounding",
         "h.0.mlp.c_proj",
     ),
@@ -599,7 +627,7 @@ GPT2 = (
         "gpt2-norm-eps",
         "gpt2",
         'normed = layer_norm(x, weights.at("ln_1"), config.layer_norm_epsilon)',
-        'normed = layer_norm(x, weights.at("ln_1"), 1e-12)',
+        'normed = layer_norm(x, weights.at("ln_1"), 1e-6)',
         "norm-eps",
         "h.0.ln_1",
     ),
@@ -959,8 +987,30 @@ _T5_HEAD = (
 )
 _T5_EMBEDDING = 'x = F.embedding(token_ids, weights[own if own in weights else "shared.weight"])'
 _T5_FEED_FORWARD = 'x = feed_forward(x, w.at("1"), config, t.at("1"))'
+_T5_FEED_FORWARD_NORM = """    normed = rms_norm(x, weights.at("layer_norm"), config, tap.at("layer_norm"))
+"""
+_T5_FEED_FORWARD_BODY = (
+    _T5_FEED_FORWARD_NORM
+    + """    dense, inside = weights.at("DenseReluDense"), tap.at("DenseReluDense")
+    first = "wi_0" if config.gated else "wi"
+    wide = linear(normed, dense.at(first))  # [batch, token, wide]
+    inside(first, wide)
+    bent = ACTIVATIONS[config.activation](wide, inside.at("act"))  # [batch, token, wide]
+    inside("act", bent)
+    if config.gated:  # T5 1.1: a second branch says how much of the first goes on
+        gate = linear(normed, dense.at("wi_1"))  # [batch, token, wide]
+        inside("wi_1", gate)
+        bent = bent * gate  # [batch, token, wide]
+        inside("gated", bent)
+    output = linear(bent, dense.at("wo"))  # [batch, token, width]
+    inside("wo", output)
+    x = x + output  # [batch, token, width]
+    tap("residual", x)
+    return x"""
+)
 
 MINILM = (
+    # --- embeddings
     Mutant(
         "minilm-ids-shifted",
         "minilm",
@@ -973,7 +1023,7 @@ MINILM = (
         "minilm-embedding-times-root-width",
         "minilm",
         _BERT_WORD,
-        ('word = F.embedding(token_ids, weights["word_embeddings.weight"]) * config.hidden_size**0.5'),
+        'word = F.embedding(token_ids, weights["word_embeddings.weight"]) * config.hidden_size**0.5',
         "embedding-scaled",
         "embeddings.word_embeddings",
     ),
@@ -1072,7 +1122,7 @@ MINILM = (
     Mutant(
         "minilm-first-norm-missing",
         "minilm",
-        ('    tap("sum", x)\n    x = layer_norm(x, weights.at("LayerNorm"), config.layer_norm_eps)\n'),
+        '    tap("sum", x)\n    x = layer_norm(x, weights.at("LayerNorm"), config.layer_norm_eps)\n',
         '    tap("sum", x)\n',
         "norm-missing",
         "embeddings.LayerNorm",
@@ -1080,7 +1130,7 @@ MINILM = (
     Mutant(
         "minilm-first-norm-twice",
         "minilm",
-        ('    tap("sum", x)\n    x = layer_norm(x, weights.at("LayerNorm"), config.layer_norm_eps)\n'),
+        '    tap("sum", x)\n    x = layer_norm(x, weights.at("LayerNorm"), config.layer_norm_eps)\n',
         (
             '    tap("sum", x)\n'
             '    x = layer_norm(x, weights.at("LayerNorm"), config.layer_norm_eps)\n'
@@ -1092,7 +1142,7 @@ MINILM = (
     Mutant(
         "minilm-embedding-dropout",
         "minilm",
-        ('    tap("sum", x)\n    x = layer_norm(x, weights.at("LayerNorm"), config.layer_norm_eps)\n'),
+        '    tap("sum", x)\n    x = layer_norm(x, weights.at("LayerNorm"), config.layer_norm_eps)\n',
         (
             '    tap("sum", x)\n'
             '    x = layer_norm(x, weights.at("LayerNorm"), config.layer_norm_eps)\n'
@@ -1101,6 +1151,7 @@ MINILM = (
         "dropout",
         "embeddings.LayerNorm",
     ),
+    # --- mask
     # To hide padding is all that this model's mask does.
     Mutant(
         "minilm-mask-missing",
@@ -1109,6 +1160,24 @@ MINILM = (
         "scores = scaled",
         ("mask-missing", "mask-padding-missing"),
         "encoder.layer.0.attention.self.scores",
+    ),
+    # To hide padding is all that this model's mask does.
+    Mutant(
+        "minilm-mask-never-made",
+        "minilm",
+        "if bool(mask.all()):",
+        "if bool(mask.any()):",
+        ("mask-padding-missing", "mask-missing"),
+        "mask",
+    ),
+    # To hide padding is all that this model's mask does.
+    Mutant(
+        "minilm-mask-not-in-last-block",
+        "minilm",
+        "x = block(x, attention_mask, weights.at(path)",
+        "x = block(x, attention_mask if i < 2 else None, weights.at(path)",
+        ("mask-padding-missing", "mask-missing"),
+        "encoder.layer.2.attention.self.scores",
     ),
     Mutant(
         "minilm-mask-inverted",
@@ -1173,10 +1242,11 @@ MINILM = (
         "minilm-mask-after-softmax",
         "minilm",
         "probs = F.softmax(scores, dim=-1)",
-        ("probs = F.softmax(scaled, dim=-1) if mask is None else F.softmax(scaled, dim=-1) * (mask == 0)"),
+        "probs = F.softmax(scaled, dim=-1) if mask is None else F.softmax(scaled, dim=-1) * (mask == 0)",
         "mask-after-softmax",
         "encoder.layer.0.attention.self.probs",
     ),
+    # --- query, key, value, heads
     # The first to differ is a product with the other part's weight.
     Mutant(
         "minilm-query-key-swapped",
@@ -1293,6 +1363,7 @@ MINILM = (
         "heads-count",
         "encoder.layer.0.attention.self.product",
     ),
+    # --- scores
     Mutant(
         "minilm-scale-missing",
         "minilm",
@@ -1412,6 +1483,7 @@ MINILM = (
         attention="sdpa",
         run="single",
     ),
+    # --- residuals, norms, feed-forward
     Mutant(
         "minilm-output-from-layer-input",
         "minilm",
@@ -1437,7 +1509,7 @@ MINILM = (
         "encoder.layer.0.attention.output.residual",
     ),
     Mutant(
-        "minilm-residual-from-the-block",
+        "minilm-residual-from-the-attention",
         "minilm",
         "return add_and_norm(wide, x, weights",
         "return add_and_norm(wide, attended, weights",
@@ -1503,7 +1575,7 @@ MINILM = (
         "minilm-norm-by-deviation-of-a-sample",
         "minilm",
         _FUSED_NORM,
-        ('(weights["weight"] * (x - x.mean(-1, True)) / (x.std(-1, keepdim=True) + eps) + weights["bias"])'),
+        '(weights["weight"] * (x - x.mean(-1, True)) / (x.std(-1, keepdim=True) + eps) + weights["bias"])',
         "norm-variance",
         "embeddings.LayerNorm",
         file="ops",
@@ -1576,6 +1648,7 @@ MINILM = (
         "rounding",
         "encoder.layer.0.intermediate.intermediate_act_fn",
     ),
+    # --- blocks
     # Named by their place: the first two blocks run in the place of the next.
     Mutant(
         "minilm-weights-of-the-block-before",
@@ -1613,7 +1686,7 @@ MINILM = (
     Mutant(
         "minilm-block-one-twice",
         "minilm",
-        ("        x = block(x, attention_mask, weights.at(path), config, attention, tap.at(path))\n"),
+        "        x = block(x, attention_mask, weights.at(path), config, attention, tap.at(path))\n",
         (
             "        x = block(x, attention_mask, weights.at(path), config, attention, "
             "tap.at(path))\n"
@@ -1624,6 +1697,7 @@ MINILM = (
         "block-repeated",
         "encoder.layer.2.attention.self.query",
     ),
+    # --- from tokens to the sentence
     Mutant(
         "minilm-pooler-last-token",
         "minilm",
@@ -1747,6 +1821,7 @@ MINILM = (
 )
 
 T5 = (
+    # --- embeddings
     Mutant(
         "t5-ids-reversed",
         "t5-small",
@@ -1767,7 +1842,7 @@ T5 = (
         "t5-embedding-times-root-width",
         "t5-small",
         _T5_EMBEDDING,
-        _T5_EMBEDDING + ("\n    x = x * x.shape[-1] ** 0.5"),
+        _T5_EMBEDDING + "\n    x = x * x.shape[-1] ** 0.5",
         "embedding-scaled",
         "encoder.embed_tokens",
     ),
@@ -1775,10 +1850,11 @@ T5 = (
         "t5-embedding-dropout",
         "t5-small",
         _T5_EMBEDDING,
-        _T5_EMBEDDING + ("\n    x = F.dropout(x, 0.1, training=True)"),
+        _T5_EMBEDDING + "\n    x = F.dropout(x, 0.1, training=True)",
         "dropout",
         "encoder.embed_tokens",
     ),
+    # --- position bias
     Mutant(
         "t5-encoder-buckets-one-way",
         "t5-small",
@@ -1952,6 +2028,7 @@ T5 = (
         "position-bias-extra",
         "decoder.block.0.layer.1.EncDecAttention.biased",
     ),
+    # --- mask
     # To hide padding is all that this mask does.
     Mutant(
         "t5-encoder-mask-missing",
@@ -2053,7 +2130,7 @@ T5 = (
         "t5-cross-mask-padded-queries",
         "t5-small",
         _T5_CROSS_MASK,
-        ("may_look = None if bool(mask.all()) else mask.bool()[:, None, :, None].expand(-1, 1, -1, token)"),
+        "may_look = None if bool(mask.all()) else mask.bool()[:, None, :, None].expand(-1, 1, -1, token)",
         "mask-direction",
         "decoder.cross_mask",
     ),
@@ -2093,6 +2170,7 @@ T5 = (
         "mask-after-softmax",
         "encoder.block.0.layer.0.SelfAttention.probs",
     ),
+    # --- scores
     Mutant(
         "t5-scaled",
         "t5-small",
@@ -2216,6 +2294,7 @@ T5 = (
         "query-key-swapped",
         "encoder.block.0.layer.0.SelfAttention.product",
     ),
+    # --- query, key, value, heads
     Mutant(
         "t5-query-with-keys-weight",
         "t5-small",
@@ -2283,6 +2362,7 @@ T5 = (
         "encoder.block.0.layer.0.SelfAttention.product",
         file="ops",
     ),
+    # --- cross-attention, linear layers
     Mutant(
         "t5-cross-attention-sees-the-answer",
         "t5-small",
@@ -2304,7 +2384,7 @@ T5 = (
         "t5-cross-attention-before-last-norm",
         "t5-small",
         _T5_ENCODED,
-        ('rms_norm(x, weights.at("final_layer_norm"), config, tap.at("final_layer_norm"))\n    return x'),
+        'rms_norm(x, weights.at("final_layer_norm"), config, tap.at("final_layer_norm"))\n    return x',
         ("cross-attention-source", "wrong-input"),
         "decoder.block.0.layer.1.EncDecAttention.k",
     ),
@@ -2333,11 +2413,12 @@ T5 = (
         "wrong-dtype",
         "encoder.block.0.layer.0.SelfAttention.q",
     ),
+    # --- norms
     Mutant(
         "t5-norm-mean-subtracted",
         "t5-small",
         "square = x.pow(2)",
-        ("x = x - x.mean(-1, keepdim=True)\n    square = x.pow(2)"),
+        "x = x - x.mean(-1, keepdim=True)\n    square = x.pow(2)",
         "norm-mean-subtracted",
         "encoder.block.0.layer.0.layer_norm.square",
     ),
@@ -2345,7 +2426,7 @@ T5 = (
         "t5-norm-eps",
         "t5-small",
         "above_zero = mean_square + config.layer_norm_epsilon",
-        "above_zero = mean_square + 1e-12",
+        "above_zero = mean_square + 1e-5",
         "norm-eps",
         "encoder.block.0.layer.0.layer_norm.above_zero",
     ),
@@ -2466,14 +2547,14 @@ T5 = (
         "t5-encoder-last-norm-from-a-block",
         "t5-small",
         _T5_ENCODED,
-        ('return rms_norm(x, weights.at("block.2.layer.1.layer_norm"), config, tap.at("final_layer_norm"))'),
+        'return rms_norm(x, weights.at("block.2.layer.1.layer_norm"), config, tap.at("final_layer_norm"))',
         "wrong-weight",
         "encoder.final_layer_norm",
     ),
     Mutant(
         "t5-decoder-last-norm-missing",
         "t5-small",
-        ('    x = rms_norm(x, body.at("final_layer_norm"), config, tap.at("final_layer_norm"))\n'),
+        '    x = rms_norm(x, body.at("final_layer_norm"), config, tap.at("final_layer_norm"))\n',
         "",
         "norm-missing",
         "decoder.final_layer_norm.square",
@@ -2482,7 +2563,7 @@ T5 = (
         "t5-decoder-last-norm-twice",
         "t5-small",
         _T5_DECODED,
-        ('x = rms_norm(x, body.at("final_layer_norm"), config, NO_TAP)\n    ') + _T5_DECODED,
+        'x = rms_norm(x, body.at("final_layer_norm"), config, NO_TAP)\n    ' + _T5_DECODED,
         "norm-twice",
         "decoder.final_layer_norm.square",
     ),
@@ -2490,7 +2571,7 @@ T5 = (
         "t5-decoder-last-norm-from-encoder",
         "t5-small",
         _T5_DECODED,
-        ('x = rms_norm(x, weights.at("encoder.final_layer_norm"), config, tap.at("final_layer_norm"))'),
+        'x = rms_norm(x, weights.at("encoder.final_layer_norm"), config, tap.at("final_layer_norm"))',
         "wrong-weight",
         "decoder.final_layer_norm",
     ),
@@ -2501,27 +2582,21 @@ T5 = (
             '    normed = rms_norm(x, weights.at("layer_norm"), config, tap.at("layer_norm"))\n'
             "    dense, inside"
         ),
-        ("    normed = x\n    dense, inside"),
+        "    normed = x\n    dense, inside",
         "norm-missing",
         "encoder.block.0.layer.1.layer_norm.square",
     ),
-    # Normalised where the half-blocks meet, as in post-LN: so the residual is what was normalised.
     Mutant(
         "t5-norm-after-residual",
         "t5-small",
-        (
-            '    normed = rms_norm(x, weights.at("layer_norm"), config, tap.at("layer_norm"))\n'
-            "    part, inside = weights.at(name), tap.at(name)\n"
-            '    query = linear(normed, part.at("q"))'
-        ),
-        (
-            '    x = rms_norm(x, weights.at("layer_norm"), config, tap.at("layer_norm"))\n'
-            "    normed, part, inside = x, weights.at(name), tap.at(name)\n"
-            '    query = linear(normed, part.at("q"))'
-        ),
-        ("norm-position", "residual-wrong"),
-        "encoder.block.0.layer.0.residual",
+        _T5_FEED_FORWARD_BODY,
+        _T5_FEED_FORWARD_BODY.removeprefix(_T5_FEED_FORWARD_NORM)
+        .replace("linear(normed", "linear(x")
+        .replace("return x", _T5_FEED_FORWARD_NORM.replace("normed =", "x =").strip() + "\n    return x"),
+        "norm-position",
+        "encoder.block.0.layer.1.layer_norm.square",
     ),
+    # --- feed-forward, residuals
     Mutant(
         "t5-feed-forward-not-normed",
         "t5-small",
@@ -2573,51 +2648,52 @@ T5 = (
     Mutant(
         "t5-residual-missing",
         "t5-small",
-        ('inside("o", output)\n    x = x + output'),
-        ('inside("o", output)\n    x = output'),
+        'inside("o", output)\n    x = x + output',
+        'inside("o", output)\n    x = output',
         "residual-missing",
         "encoder.block.0.layer.0.residual",
     ),
     Mutant(
         "t5-residual-from-the-norm",
         "t5-small",
-        ('inside("o", output)\n    x = x + output'),
-        ('inside("o", output)\n    x = normed + output'),
+        'inside("o", output)\n    x = x + output',
+        'inside("o", output)\n    x = normed + output',
         "residual-wrong",
         "encoder.block.0.layer.0.residual",
     ),
     Mutant(
         "t5-feed-forward-residual-missing",
         "t5-small",
-        ('inside("wo", output)\n    x = x + output'),
-        ('inside("wo", output)\n    x = output'),
+        'inside("wo", output)\n    x = x + output',
+        'inside("wo", output)\n    x = output',
         "residual-missing",
         "encoder.block.0.layer.1.residual",
     ),
     Mutant(
         "t5-feed-forward-residual-twice",
         "t5-small",
-        ('inside("wo", output)\n    x = x + output'),
-        ('inside("wo", output)\n    x = x + x + output'),
+        'inside("wo", output)\n    x = x + output',
+        'inside("wo", output)\n    x = x + x + output',
         "residual-scaled",
         "encoder.block.0.layer.1.residual",
     ),
     Mutant(
         "t5-residual-subtracted",
         "t5-small",
-        ('inside("o", output)\n    x = x + output'),
-        ('inside("o", output)\n    x = x - output'),
+        'inside("o", output)\n    x = x + output',
+        'inside("o", output)\n    x = x - output',
         "residual-scaled",
         "encoder.block.0.layer.0.residual",
     ),
     Mutant(
         "t5-cross-residual-from-encoder",
         "t5-small",
-        ('inside("o", output)\n    x = x + output'),
-        ('inside("o", output)\n    x = (x if encoded is None else encoded) + output'),
+        'inside("o", output)\n    x = x + output',
+        'inside("o", output)\n    x = (x if encoded is None else encoded) + output',
         "residual-wrong",
         "decoder.block.0.layer.1.residual",
     ),
+    # --- blocks
     Mutant(
         "t5-encoder-feed-forward-of-first-block",
         "t5-small",
@@ -2642,12 +2718,13 @@ T5 = (
         "wrong-block-weights",
         "decoder.block.0.layer.2.layer_norm",
     ),
+    # The part belongs to the encoder, and to another block.
     Mutant(
         "t5-decoder-self-attention-of-encoder",
         "t5-small",
         '"SelfAttention", looks, w.at("0"), config, attention, past',
-        ('"SelfAttention", looks, weights.at(f"encoder.block.{i}.layer.0"), config, attention, past'),
-        "wrong-weight",
+        '"SelfAttention", looks, weights.at(f"encoder.block.{i}.layer.0"), config, attention, past',
+        ("wrong-weight", "wrong-block-weights"),
         "decoder.block.0.layer.0.layer_norm",
     ),
     Mutant(
@@ -2687,7 +2764,7 @@ T5 = (
         "t5-feed-forward-without-effect",
         "t5-small",
         _T5_FEED_FORWARD,
-        ('y = feed_forward(x, w.at("1"), config, t.at("1"))\n        x = x if i == 0 else y'),
+        'y = feed_forward(x, w.at("1"), config, t.at("1"))\n        x = x if i == 0 else y',
         "block-skipped",
         "encoder.block.1.layer.0.layer_norm.square",
     ),
@@ -2717,6 +2794,7 @@ T5 = (
         "block-repeated",
         "encoder.block.1.layer.0.layer_norm.square",
     ),
+    # --- head
     Mutant(
         "t5-output-scale-missing",
         "t5-small",
@@ -2786,6 +2864,7 @@ T5 = (
         ("wrong-input", "output-scale-missing"),
         "lm_head",
     ),
+    # --- decoding
     Mutant(
         "t5-cached-bias-from-the-start",
         "t5-small",
@@ -2907,7 +2986,7 @@ HARMLESS = (
         "minilm-dropout-off",
         "minilm",
         "    attention_mask = make_mask(",
-        ("    x = F.dropout(x, 0.1, training=False)\n    attention_mask = make_mask("),
+        "    x = F.dropout(x, 0.1, training=False)\n    attention_mask = make_mask(",
         "",
         "",
         equivalent="dropout changes nothing outside training",
@@ -3215,7 +3294,7 @@ REFACTORINGS: tuple[Mutant, ...] = (
         "t5-value-before-key",
         "t5-small",
         _T5_KEY_VALUE,
-        ('value = linear(source, part.at("v"))\n        key = linear(source, part.at("k"))'),
+        'value = linear(source, part.at("v"))\n        key = linear(source, part.at("k"))',
         "",
         "",
         equivalent="neither needs the other",
