@@ -11,8 +11,7 @@ any other tensor or weight that would fit in; then what can be said about the nu
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -66,6 +65,7 @@ def diagnose(
     *,
     prompt: Capture | None = None,
     error: BaseException | None = None,
+    again: Callable[[], Mapping[str, Tensor]] | None = None,
     limit: int = 3,
 ) -> tuple[Diagnosis, ...]:
     """Explain the first checkpoint that is not bit-identical, the likeliest cause first.
@@ -75,6 +75,8 @@ def diagnose(
     copy     The local copy that both were computed from.
     prompt   For a run that goes on from keys and values: the official tensors of the pass before it.
     error    What stopped the rebuild, if something did.
+    again    Runs the rebuild once more. It is called only where nothing explains the tensor, to see whether
+             two runs agree.
     Empty where everything is bit-identical.
     """
     case = _Case.of(rebuilt, truth, copy, prompt)
@@ -85,6 +87,8 @@ def diagnose(
     found = list(_explanations(case))
     if error is not None and "tapped twice" in str(error):
         found.insert(0, _Found("block-repeated", str(error), 2, 0.9))
+    if again is not None and not any(f.level for f in found):
+        found[:0] = _chance(case, again())
     found = _ranked(case, found)
     return tuple(_said(case, f) for f in _confident(found)[:limit])
 
@@ -154,7 +158,9 @@ def _explanations(case: _Case) -> Iterator[_Found]:
     assert case.target is not None
     yield from _by_type(case)
     if case.world is not None and case.target in case.world.formulas:
-        known = list(_known_mistakes(case, case.world))
+        known = [*_whole_blocks(case, case.world), *_no_mistake(case, case.world)]
+        if not known:
+            known = list(_known_mistakes(case, case.world))
         yield from known
         if not any(f.level == 2 for f in known):
             yield from _elsewhere(case, case.world)
@@ -166,10 +172,66 @@ def _explanations(case: _Case) -> Iterator[_Found]:
         yield _Found(cause, says, level, confidence)
 
 
+def _chance(case: _Case, second: Mapping[str, Tensor]) -> Iterator[_Found]:
+    """Two runs on the same input that do not agree: something is drawn."""
+    assert case.target is not None
+    if case.target in second and not same_numbers(second[case.target], case.mine):
+        formula = case.world.formulas.get(case.target) if case.world is not None else None
+        head = formula is not None and bool(formula.facts.get("head"))
+        says = "two runs on the same input differ: random numbers take part"
+        yield _Found("untied-head" if head else "dropout", says, 2, 0.9)
+
+
 def _by_type(case: _Case) -> Iterator[_Found]:
     if case.mine.dtype != case.official.dtype:
         kind = str(case.mine.dtype).removeprefix("torch.")
         yield _Found("wrong-dtype", f"the tensor is {kind}", 2, 0.95)
+
+
+def _whole_blocks(case: _Case, world: World) -> Iterator[_Found]:
+    """A block of which nothing was shown, and the next step went on without it."""
+    assert case.target is not None
+    formula = world.formulas[case.target]
+    for slot, right in enumerate(formula.inputs):
+        block = _block_output(world, right)
+        part = part_of(right)
+        shown = {part_of(name) for name in case.rebuilt}
+        if block is None or block < 0 or part in shown:
+            continue
+        for name in world.known:
+            came = _block_output(world, name)
+            if (
+                came is None
+                or came >= block
+                or name.startswith(MINE)
+                or name.split(".")[0] != right.split(".")[0]
+            ):
+                if not (came == -1 and right.startswith("h.")):
+                    continue
+            inputs = (*formula.inputs[:slot], name, *formula.inputs[slot + 1 :])
+            change = {formula.name: lambda w, c=replace(formula, inputs=inputs): world.compute(c)}  # type: ignore[misc]
+            hypothesis = Hypothesis("block-skipped", f"nothing of {part} was shown", change)  # type: ignore[arg-type]
+            level = _fits(case, world, hypothesis)
+            if level:
+                yield _Found(
+                    "block-skipped",
+                    f"nothing of {part} was shown, and {name} went on",
+                    level,
+                    0.98,
+                    hypothesis=hypothesis,
+                )
+                return
+
+
+def _no_mistake(case: _Case, world: World) -> Iterator[_Found]:
+    """The same steps one by one, where the official model has them in one kernel."""
+    assert case.target is not None
+    steps = [world.formulas[name] for name in world.reaching(case.target, case.same)]
+    alone = Hypothesis("rounding", "", {s.name: lambda w, s=s: w.compute(s) for s in steps})  # type: ignore[misc]
+    if _fits(case, world, alone) == 2:
+        yield _Found(
+            "rounding", "the steps one by one instead of the fused kernel", 2, 0.97, hypothesis=alone
+        )
 
 
 # ------------------------------------------------------------------- first round: known mistakes
@@ -179,7 +241,7 @@ def _known_mistakes(case: _Case, world: World) -> Iterator[_Found]:
     """Try each known mistake at the target and at the steps before it that nobody has checked."""
     assert case.target is not None
     together: dict[tuple[str, str, str], list[Hypothesis]] = {}
-    for site in world.reaching(case.target, case.same):
+    for site in reversed(world.reaching(case.target, case.same)):  # in the order of computation
         for hypothesis in hypotheses(world, world.formulas[site]):
             key = (template(site), hypothesis.cause, hypothesis.says)
             together.setdefault(key, []).append(hypothesis)
@@ -213,6 +275,7 @@ def _elsewhere(case: _Case, world: World) -> Iterator[_Found]:
     formula = world.formulas[case.target]
     yield from _other_inputs(case, world, formula)
     yield from _other_weights(case, world, formula)
+    yield from _twice(case, world, formula)
 
 
 def _other_inputs(case: _Case, world: World, formula: Formula) -> Iterator[_Found]:
@@ -227,52 +290,64 @@ def _other_inputs(case: _Case, world: World, formula: Formula) -> Iterator[_Foun
                 continue
             inputs = (*formula.inputs[:slot], name, *formula.inputs[slot + 1 :])
             changed = replace(formula, inputs=inputs)
-            hypothesis = Hypothesis("wrong-input", "", {formula.name: lambda w, c=changed: w.compute(c)})  # type: ignore[misc]
-            level = _fits(case, world, hypothesis)
+            only_here = Hypothesis("", "", {formula.name: lambda w, c=changed: world.compute(c)})  # type: ignore[misc]
+            level = _fits(case, world, only_here)
             if level:
-                cause, says = _cause_of_input(case, world, formula, right, name)
-                yield _Found(cause, says, level, 0.97 if level == 2 else 0.88, hypothesis=hypothesis)
+                for cause, says, change in _causes_of_input(case, world, formula, right, name):
+                    hypothesis = Hypothesis(cause, says, change or only_here.changes)
+                    yield _Found(cause, says, level, 0.97 if level == 2 else 0.88, hypothesis=hypothesis)
 
 
-def _cause_of_input(case: _Case, world: World, f: Formula, right: str, name: str) -> tuple[str, str]:
-    """What it means that `name` went in where `right` belongs."""
+def _causes_of_input(
+    case: _Case, world: World, f: Formula, right: str, name: str
+) -> Iterator[tuple[str, str, dict[str, Any] | None]]:
+    """What it can mean that `name` went in where `right` belongs: the cause, in words, and what would then
+    be changed if it is more than this step."""
     shown = name.removeprefix(MINE)
     own = "your own " if name.startswith(MINE) else ""
-    says = f"{own}{shown} went in instead of {right.replace('#', '')}"
+    says = f"{own}{shown.replace('#', '')} went in instead of {right.replace('#', '')}"
+    everywhere = {right: lambda w: world.value(name)}
     into, came = _block_output(world, right), _block_output(world, shown)
-    if into is not None and came is not None and f.facts.get("residual") != right:
-        here = into + 1
-        if own:
-            return "block-order", f"{says}: another block ran before"
-        if came == into - 1:
-            return "block-skipped", f"{says}: the block between them was left out"
-        return (
-            ("block-repeated", f"{says}: this block ran before already")
-            if came >= here
-            else (
-                "block-skipped",
-                f"{says}: the blocks between them were left out",
-            )
-        )
-    if f.facts.get("cross") == right:
-        return "cross-attention-source", says
-    if f.facts.get("residual") == right:
-        return "residual-wrong", says
-    if f.kind == "add":
-        return "wrong-operand", says
-    if f.kind == "add bias" and right == f.inputs[1]:
-        return "position-bias-wrong", says
-    if f.kind in ("product", "mix", "multiply"):
-        return "wrong-operand", says
     before = world.formulas.get(right)
-    if before is not None and before.kind == "scale" and before.facts.get("output"):
-        return "output-scale-missing", says
-    if before is not None and shown == before.facts.get("norm of", before.inputs[0] if before.inputs else ""):
-        if before.kind in ("layer norm", "stretch"):
-            return "norm-missing", f"{says}: what should have been normalised first"
-        if before.kind in ("act", "elementwise") or "x" in before.facts:
-            return "activation-missing", says
-    return "wrong-input", says
+    if into is not None and came is not None and f.facts.get("residual") != right:
+        if own:
+            yield "block-order", f"{says}: another block ran before", None
+        elif came <= into:
+            yield "block-skipped", f"{says}: what lies between was left out", everywhere
+        else:
+            yield "block-repeated", f"{says}: this block ran before already", everywhere
+    elif f.facts.get("norm") == shown:
+        yield "norm-twice", says, None
+    elif f.kind == "layer norm" and own and part_of(shown) == part_of(f.name):
+        yield "norm-position", f"{says}: the norm stands after the half-block", None
+    elif right.startswith("#past."):
+        yield "cache-order", says, None
+    elif f.facts.get("cross") == right:
+        yield "cross-attention-source", says, None
+    elif f.facts.get("residual") == right:
+        yield "residual-wrong", says, None
+    elif f.kind == "add bias" and right == f.inputs[1]:
+        yield "position-bias-wrong", says, None
+    elif f.kind in ("product", "mix", "multiply", "add"):
+        yield "wrong-operand", says, None
+    elif before is not None and before.kind == "scale" and before.facts.get("output"):
+        yield "output-scale-missing", says, None
+    else:
+        computed = right in case.same
+        source = before.facts.get("norm of", before.inputs[0] if before.inputs else "") if before else ""
+        left_out = before is not None and shown == source and before.kind in ("layer norm", "stretch")
+        bent = before is not None and before.kind in ("act", "elementwise") and shown == before.facts.get("x")
+        if left_out and not computed:
+            yield "norm-missing", f"{says}: what should have been normalised first", None
+        elif bent:
+            yield "activation-missing", says, None
+        if right in world.formulas and world.formulas[right].facts.get("residual") and not own:
+            yield "wrong-input", says, None
+            yield "block-skipped", f"{says}: the half-block between them has no effect", everywhere
+        else:
+            yield "wrong-input", says, None
+        if left_out and computed:
+            yield "norm-missing", f"{says}: what should have been normalised first", None
 
 
 def _block_output(world: World, name: str) -> int | None:
@@ -288,6 +363,40 @@ def _block_output(world: World, name: str) -> int | None:
             return next((int(word) for word in name.split(".") if word.isdigit()), None)
     first = ("embeddings", "embeddings.LayerNorm", "encoder.embed_tokens", "decoder.embed_tokens")
     return -1 if name in first else None
+
+
+def _twice(case: _Case, world: World, formula: Formula) -> Iterator[_Found]:
+    """What goes in went through its block, or through a part of it, a second time."""
+    for right in formula.inputs:
+        value = world.value(right)
+        if value is None or right not in world.formulas or value.dim() != 3:
+            continue
+        part = world.reaching(right, ())[1:]
+        upstream = [n for n in part if n in world.known and world.known[n] is not None]
+        for start in upstream[:60]:
+            tensor = world.known[start]
+            if tensor is None or tensor.shape != value.shape or not tensor.is_floating_point():
+                continue
+            again = Hypothesis("block-repeated", "", {start: lambda w, r=right: world.value(r)})  # type: ignore[misc]
+            try:
+                second = world.changed(again.changes, case.same - {right, *part}).value(right)
+            except (RuntimeError, IndexError, LookupError, ValueError):
+                continue
+            change = {right: lambda w, s=second: s}
+            hypothesis = Hypothesis("block-repeated", "", change)  # type: ignore[arg-type]
+            level = _fits_through(case, world, hypothesis)
+            if level:
+                says = f"what lies between {start} and {right} ran twice"
+                yield _Found("block-repeated", says, level, 0.95, hypothesis=hypothesis)
+                return
+
+
+def _fits_through(case: _Case, world: World, hypothesis: Hypothesis) -> int:
+    """As `_fits`, for a change before the target of a checkpoint that the person has right."""
+    assert case.target is not None
+    fixed = case.same - set(hypothesis.changes)
+    guess = world.changed(hypothesis.changes, fixed).value(case.target)
+    return 0 if guess is None else numbers.fits(guess, case.mine, case.official)
 
 
 def _other_weights(case: _Case, world: World, formula: Formula) -> Iterator[_Found]:
@@ -336,8 +445,10 @@ def _cause_of_weights(case: _Case, world: World, f: Formula, keys: tuple[str, ..
     group = f.facts.get("group")
     if group and len(wrong) == len(keys):
         other = key.removesuffix(".weight")
-        if other in case.rebuilt and same_numbers(case.rebuilt[other], case.truth[f.name]):
-            return "query-key-swapped" if f.name[-3:] != "alue"[-3:] else "wrong-weight", says
+        names = {word.rpartition(".")[2] for word in (other, f.name)}
+        both = other in case.rebuilt and same_numbers(case.rebuilt[other], case.truth[f.name])
+        if both and names in ({"query", "key"}, {"q", "k"}):
+            return "query-key-swapped", says
     if len(wrong) == 1 and right.endswith("bias") and len(f.weights) > 1:
         return ("norm-affine-wrong" if f.kind == "layer norm" else "bias-wrong"), says
     return "wrong-weight", says
@@ -379,7 +490,7 @@ def _ranked(case: _Case, found: list[_Found]) -> list[_Found]:
 
 def _explained(case: _Case, world: World, hypothesis: Hypothesis, names: list[str]) -> int:
     """How many of these checkpoints a hypothesis gives as they are."""
-    changed, count = world.changed(hypothesis.changes, case.same), 0
+    changed, count = world.changed(hypothesis.changes, case.same - set(hypothesis.changes)), 0
     for name in names:
         try:
             guess = changed.value(name) if name in world.formulas else None
@@ -462,7 +573,3 @@ def _turned(case: _Case, error: BaseException) -> bool:
     weight = case.world.weights[formula.weights[0]]
     out, into = weight.shape if formula.kind == "linear" else weight.T.shape
     return any(f"{a}x{b}" in str(error) for a, b in ((out, into), (into, out))) and "shapes" in str(error)
-
-
-def is_number(value: float) -> bool:
-    return math.isfinite(value)

@@ -187,10 +187,10 @@ class Mutated:
     error: Exception | None = None
 
 
-def run(mutants: Mutant | Sequence[Mutant], scene: Scene) -> Mutated:
-    """Run a mutant, or several mistakes at once, on a scene."""
+def run(mutants: Mutant | Sequence[Mutant], scene: Scene, seed: int = 0) -> Mutated:
+    """Run a mutant, or several mistakes at once, on a scene. The seed is for a mistake that draws numbers."""
     recorder = Recorder()
-    torch.manual_seed(0)  # for a mistake that draws numbers
+    torch.manual_seed(seed)
     with mutated([mutants] if isinstance(mutants, Mutant) else mutants) as module:
         try:
             scene.play(module.forward, recorder.tap())

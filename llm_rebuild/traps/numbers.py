@@ -170,11 +170,13 @@ def describe(
     if formula is not None and world is not None:
         yield from _hidden(mine, formula, world)
         yield from _rows(mine, formula, world)
-    yield from _rearranged(mine, official, kind)
-    for name, other in others.items():
-        if other.shape == mine.shape and other.dtype == mine.dtype and same_numbers(other, mine):
-            yield "another-checkpoint", f"it is the official {name}", 2, 0.7
-            break
+        yield from _bent(mine, formula, world)
+    if kind != "mask":  # whose few different numbers say little
+        yield from _rearranged(mine, official, formula)
+        for name, other in others.items():
+            if same_numbers(other, mine):
+                yield "another-checkpoint", f"it is the official {name}", 2, 0.7
+                break
     yield from _moved(mine, official, formula)
     if mine.shape != official.shape:
         yield "wrong-shape", f"{list(mine.shape)} instead of {list(official.shape)}", 0, 0.6
@@ -243,9 +245,12 @@ def _narrow(mine: Tensor, official: Tensor) -> Iterator[Description]:
                 yield "wrong-dtype", f"every number fits into {short}", 2, 0.9
 
 
-def _rearranged(mine: Tensor, official: Tensor, kind: str) -> Iterator[Description]:
+def _rearranged(mine: Tensor, official: Tensor, formula: Formula | None) -> Iterator[Description]:
     """The official numbers at other places."""
+    kind = formula.kind if formula is not None else ""
     cause = {"merge": "heads-merged", "split": "heads-split"}.get(kind, "permuted")
+    if formula is not None and formula.facts.get("cross"):
+        cause = "cross-attention-source"
     if mine.numel() != official.numel() or mine.numel() < 4:
         return
     names = _axes(official)
@@ -327,6 +332,38 @@ def _as_root(factor: float) -> str:
         if 1.5 < number < 1e5 and abs(number - round(number)) < 1e-3 * number**0.5 * 0.1:
             return " = " + ("-" if factor < 0 else "") + words.format(round(number))
     return ""
+
+
+def _bent(mine: Tensor, formula: Formula, world: World) -> Iterator[Description]:
+    """x times a gate between 0 and 1: which gate it is, and with which constants."""
+    if "x" not in formula.facts or formula.facts.get("name") not in ("gelu", "gelu_new", "gelu_pytorch_tanh"):
+        return
+    x, y = world[formula.facts["x"]].double().flatten(), mine.double().flatten()
+    if x.shape != y.shape:
+        return
+    some = (x.abs() > 0.2) & (x.abs() < 2.5)
+    if int(some.sum()) < 8:
+        return
+    x, gate = x[some], y[some] / x[some]
+    far = gate[x > 1.5]
+    whole = 2.0 if len(far) and float(far.median()) > 1.5 else 1.0  # the half that was forgotten
+    gate = (gate / whole).clamp(1e-7, 1 - 1e-7)
+    for cause, words, straight in (
+        ("gelu-constant", "erf", torch.erfinv(2 * gate - 1) / x),
+        ("gelu-sigmoid", "a sigmoid", torch.logit(gate) / x),
+    ):
+        middle = float(straight.median())
+        if float((straight - middle).abs().median()) < 1e-4 * abs(middle):
+            cause = "activation-other" if words == "a sigmoid" and abs(middle - 1) < 1e-3 else cause
+            yield cause, f"a gate by {words} of {middle:.5g} x", 1, 0.85
+            return
+    bend = torch.atanh(2 * gate - 1)
+    powers = torch.stack([x, x**3], dim=1)
+    fitted = torch.linalg.lstsq(powers, bend[:, None]).solution
+    off = float((powers @ fitted - bend[:, None]).abs().median())
+    if off < 1e-4 * float(bend.abs().median()):
+        root, cubic = float(fitted[0]), float(fitted[1]) / float(fitted[0])
+        yield "gelu-constant", f"a gate by tanh of {root:.5g} (x + {cubic:.5g} x³)", 1, 0.85
 
 
 def _hidden(mine: Tensor, formula: Formula, world: World) -> Iterator[Description]:
