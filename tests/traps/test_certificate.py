@@ -14,7 +14,7 @@ import torch
 
 from llm_rebuild import cli, verify
 from llm_rebuild.errors import InputError
-from llm_rebuild.local_copy import LocalCopy
+from llm_rebuild.local_copy import MINIATURES, LocalCopy
 from llm_rebuild.models import minilm as model
 from llm_rebuild.traps import certificate as certificates
 from llm_rebuild.traps import isolation
@@ -227,6 +227,14 @@ def test_the_options_and_the_input_are_those_of_the_certificate(tiny: LocalCopy)
     for key in ("options", "inputs"):
         assert found.certificate[key] == before[key]
     assert before["inputs"]["texts"] == []
+
+
+def test_a_miniature_with_a_decoder_and_a_cache_needs_no_folder():
+    copy = LocalCopy("t5-small", MINIATURES / "t5-small", "miniature")
+    options = {"use_cache": True, "decoder_ids": [[0, 5, 6]], "coverage": False}
+    before = certify(copy, verify.prove(copy, ["translate English to German: four"], **options), True)
+    assert before["inputs"]["decoder_ids"] == [[0, 5, 6]]
+    assert kinds(recheck(before).changes) == []
 
 
 def test_a_certificate_of_an_isolated_run_is_rechecked_in_isolation(
