@@ -195,21 +195,16 @@ def _whole_blocks(case: _Case, world: World) -> Iterator[_Found]:
     for slot, right in enumerate(formula.inputs):
         block = _block_output(world, right)
         part = part_of(right)
-        shown = {part_of(name) for name in case.rebuilt}
-        if block is None or block < 0 or part in shown:
+        lost = [name for name in world.reaching(right, case.same) if "#" not in name]
+        if block is None or block < 0 or any(name in case.rebuilt for name in lost):
             continue
         for name in world.known:
             came = _block_output(world, name)
-            if (
-                came is None
-                or came >= block
-                or name.startswith(MINE)
-                or name.split(".")[0] != right.split(".")[0]
-            ):
-                if not (came == -1 and right.startswith("h.")):
-                    continue
+            if came is None or came >= block or name.startswith(MINE):
+                continue
             inputs = (*formula.inputs[:slot], name, *formula.inputs[slot + 1 :])
-            change = {formula.name: lambda w, c=replace(formula, inputs=inputs): world.compute(c)}  # type: ignore[misc]
+            skipping = replace(formula, inputs=inputs)
+            change = {formula.name: lambda w, c=skipping: world.compute(c)}  # type: ignore[misc]
             hypothesis = Hypothesis("block-skipped", f"nothing of {part} was shown", change)  # type: ignore[arg-type]
             level = _fits(case, world, hypothesis)
             if level:
@@ -263,7 +258,24 @@ def _fits(case: _Case, world: World, hypothesis: Hypothesis) -> int:
         guess = world.changed(hypothesis.changes, case.same).value(case.target)
     except (RuntimeError, IndexError, LookupError, ValueError):
         return 0  # these numbers cannot be computed here: other shapes, or no such tensor in this run
-    return 0 if guess is None else numbers.fits(guess, case.mine, case.official)
+    level = 0 if guess is None else numbers.fits(guess, case.mine, case.official)
+    return level if level and not _contradicted(case, world, hypothesis) else 0
+
+
+def _contradicted(case: _Case, world: World, hypothesis: Hypothesis) -> bool:
+    """Whether several changes together would also have changed a checkpoint that is right."""
+    if len(hypothesis.changes) < 2:
+        return False
+    changed = world.changed(hypothesis.changes, frozenset())
+    for name, formula in world.formulas.items():
+        if name in case.same and any(i in hypothesis.changes for i in formula.inputs):
+            try:
+                value = changed.value(name)
+            except (RuntimeError, IndexError, LookupError, ValueError):
+                return True
+            if value is None or not same_numbers(value, case.truth[name]):
+                return True
+    return False
 
 
 # ---------------------------------------------------- second round: another tensor, another weight
@@ -318,7 +330,7 @@ def _causes_of_input(
             yield "block-repeated", f"{says}: this block ran before already", everywhere
     elif f.facts.get("norm") == shown:
         yield "norm-twice", says, None
-    elif f.kind == "layer norm" and own and part_of(shown) == part_of(f.name):
+    elif own and part_of(shown) == part_of(f.name) and (f.kind == "layer norm" or "norm" in f.facts):
         yield "norm-position", f"{says}: the norm stands after the half-block", None
     elif right.startswith("#past."):
         yield "cache-order", says, None

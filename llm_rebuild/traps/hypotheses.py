@@ -797,7 +797,6 @@ def _product(world: World, f: Formula) -> Tries:
     yield "query-key-swapped", "key times query", lambda w: w[key] @ w[query].transpose(-1, -2)
     for says, by in (
         (f"times 1/√{width}", width**-0.5),
-        (f"times √{width}", width**0.5),
         (f"divided by {width}", 1 / width),
     ):
         cause = "scale-extra" if f.facts.get("unscaled") else "scale-order"
@@ -942,7 +941,7 @@ def _table(side: str) -> str:
 
 
 def _mask(world: World, f: Formula) -> Tries:
-    causal, cross = f.facts["causal"], f.facts.get("cross", False)
+    causal = f.facts["causal"]
     given, ids = f.inputs
 
     def filled(hidden: Callable[[World], Tensor], fill: float = LOWEST) -> Make:
@@ -993,40 +992,31 @@ def _mask(world: World, f: Formula) -> Tries:
             )
 
         yield (
-            "mask-off-by-one",
+            "mask-extra",
             "queries are counted from 0, though others came before",
             filled(lambda w: from_the_start(w) | padding(w)),
         )
         yield "mask-inverted", "padding shown, tokens hidden", filled(lambda w: order(w) | ~padding(w))
+        yield (
+            "mask-direction",
+            "queries of padding are hidden instead of keys",
+            filled(lambda w: order(w) | padding(w).transpose(-1, -2)),
+        )
+        yield (
+            "mask-extra",
+            "queries of padding are hidden as well as keys",
+            filled(lambda w: order(w) | padding(w) | padding(w).transpose(-1, -2)),
+        )
     else:
-        if not cross:
-            yield "mask-extra", "a causal mask on top", filled(lambda w: wrong(w) | order(w))
-            yield (
-                "mask-direction",
-                "queries hidden instead of keys",
-                filled(lambda w: wrong(w).transpose(-1, -2)),
-            )
-            yield (
-                "mask-extra",
-                "queries hidden as well as keys",
-                filled(lambda w: wrong(w) | wrong(w).transpose(-1, -2)),
-            )
-    for fill in (
-        -math.inf,
-        -1e4,
-        -1e9,
-        -1e5,
-        -1e3,
-        -100.0,
-        -10.0,
-        -1.0,
-        1.0,
-        -1e8,
-        -1e10,
-        -1e6,
-        -1e30,
-        -1e38,
-    ):
+
+        def triangle(w: World) -> Tensor:
+            return torch.ones_like(wrong(w)).triu(1)
+
+        yield "mask-extra", "a causal mask on top", filled(lambda w: wrong(w) | triangle(w))
+        yield "mask-extra", "a causal mask alone", filled(triangle)
+        yield "mask-direction", "queries hidden instead of keys", filled(lambda w: wrong(w).mT)
+        yield "mask-extra", "queries hidden as well as keys", filled(lambda w: wrong(w) | wrong(w).mT)
+    for fill in FILLS:
         yield "mask-fill", f"adds {fill:g}", filled(wrong, fill)
     yield "mask-fill", "adds half the lowest number", filled(wrong, LOWEST / 2)
     yield "mask-fill", "adds the lowest number of float16", filled(wrong, torch.finfo(torch.float16).min)
@@ -1156,7 +1146,7 @@ def _softmax(world: World, f: Formula) -> Tries:
     width = next(
         (world[n].shape[-1] for n in (f"{f.name.rpartition('.')[0]}.#query",) if n in world.formulas), 1
     )
-    for by, says in ((0.5, "÷ 2"), (2.0, "× 2"), (width**-0.5, f"÷ √{width}"), (width**0.5, f"× √{width}")):
+    for by, says in ((0.5, "÷ 2"), (2.0, "× 2"), (width**-0.5, f"÷ √{width}")):
         yield (
             "softmax-changed" if by in (0.5, 2.0) else "scale-extra",
             f"of the scores {says}",
