@@ -191,7 +191,7 @@ class Report:
                 yield _indented(f"the first difference that stays in float64: {mistake.name}", "red")
         for best in self.diagnosis[:1]:
             sure = f"{best.confidence:.0%} sure"
-            yield Text(f"diagnosis: {best.cause} at {best.checkpoint} ({sure})", style="bold")
+            yield Text(f"diagnosis: {best.cause} ({sure})", style="bold")
             yield _indented(best.explanation)
             yield _indented(f"evidence: {best.evidence}")
             yield _indented(f"read: {best.chapter}")
@@ -199,7 +199,7 @@ class Report:
 
 def _indented(line: str, style: str = "") -> Padding:
     """A line below another; where it is broken, its parts stay below."""
-    return Padding(Text(line, style=style), (0, 0, 0, 2))
+    return Padding(Text(line, style=style), (0, 0, 0, 2), expand=False)
 
 
 def _shown(verdict: Verdict) -> Text:
