@@ -104,6 +104,7 @@ class _Case:
     first   The first checkpoint that is missing or differs.
     target  The first that is there and differs: what has to be explained.
     same    The checkpoints that are bit-identical.
+    part    The axis and the slices to which the question is narrowed, where others are right.
     """
 
     world: World | None
@@ -112,6 +113,7 @@ class _Case:
     first: str
     target: str | None
     same: frozenset[str]
+    part: tuple[int, Tensor] | None = None
 
     @classmethod
     def of(
@@ -133,12 +135,19 @@ class _Case:
     @property
     def mine(self) -> Tensor:
         assert self.target is not None
-        return self.rebuilt[self.target]
+        return self.narrowed(self.rebuilt[self.target])
 
     @property
     def official(self) -> Tensor:
         assert self.target is not None
-        return self.truth[self.target]
+        return self.narrowed(self.truth[self.target])
+
+    def narrowed(self, tensor: Tensor) -> Tensor:
+        """The part of the target, or of a guess at it, that is in question."""
+        if self.part is None:
+            return tensor
+        axis, places = self.part
+        return tensor.index_select(axis, places)
 
 
 @dataclass(frozen=True)
@@ -161,9 +170,13 @@ def _explanations(case: _Case) -> Iterator[_Found]:
         known = [*_whole_blocks(case, case.world), *_no_mistake(case, case.world)]
         if not known:
             known = list(_known_mistakes(case, case.world))
-        yield from known
+        if any(f.level == 2 for f in known):
+            yield from known
         if not any(f.level == 2 for f in known):
-            yield from _elsewhere(case, case.world)
+            known += _elsewhere(case, case.world)
+            yield from (f for f in known if f.level)
+        if not known:
+            yield from _in_part(case, case.world)
     formula = case.world.formulas.get(case.target) if case.world is not None else None
     others = {n: t for n, t in case.truth.items() if n != case.target}
     for cause, says, level, confidence in numbers.describe(
@@ -251,6 +264,17 @@ def _known_mistakes(case: _Case, world: World) -> Iterator[_Found]:
                 break
 
 
+def _in_part(case: _Case, world: World) -> Iterator[_Found]:
+    """A mistake that was made in some heads, tokens or rows only: the others are right."""
+    for axis, places, says in numbers.parts_that_differ(case.mine, case.official):
+        narrow = replace(case, part=(axis, places))
+        found = [*_known_mistakes(narrow, world), *_elsewhere(narrow, world)]
+        for f in found:
+            yield replace(f, says=f"{f.says}, {says}", confidence=f.confidence - 0.05, hypothesis=None)
+        if found:
+            return
+
+
 def _fits(case: _Case, world: World, hypothesis: Hypothesis) -> int:
     """2 if the hypothesis gives the tensor at hand to the bit, 1 if but for rounding, else 0."""
     assert case.target is not None
@@ -258,7 +282,7 @@ def _fits(case: _Case, world: World, hypothesis: Hypothesis) -> int:
         guess = world.changed(hypothesis.changes, case.same).value(case.target)
     except (RuntimeError, IndexError, LookupError, ValueError):
         return 0  # these numbers cannot be computed here: other shapes, or no such tensor in this run
-    level = 0 if guess is None else numbers.fits(guess, case.mine, case.official)
+    level = 0 if guess is None else numbers.fits(case.narrowed(guess), case.mine, case.official)
     return level if level and not _contradicted(case, world, hypothesis) else 0
 
 
@@ -408,7 +432,7 @@ def _fits_through(case: _Case, world: World, hypothesis: Hypothesis) -> int:
     assert case.target is not None
     fixed = case.same - set(hypothesis.changes)
     guess = world.changed(hypothesis.changes, fixed).value(case.target)
-    return 0 if guess is None else numbers.fits(guess, case.mine, case.official)
+    return 0 if guess is None else numbers.fits(case.narrowed(guess), case.mine, case.official)
 
 
 def _other_weights(case: _Case, world: World, formula: Formula) -> Iterator[_Found]:
