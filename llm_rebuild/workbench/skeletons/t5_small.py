@@ -1,0 +1,438 @@
+"""T5, rebuilt by you.
+
+Fill in one step after another, from the top to the bottom, and after each one ask
+
+    llm-rebuild check FILE --model t5-small
+
+It compares what you `tap` with what the official model computed, name by name. It tries every step alone as
+well, fed with official numbers. And it says what is next. `forward` is written already: it calls the steps in
+the order in which the model computes, and shows each result to the checker. The first step is done, too.
+
+Axes     batch   texts that run together            head        one of num_heads attention heads
+         token   a position in the text             head width  d_kv
+         width   d_model numbers that describe      inner       heads × head width
+                 a token                            wide        d_ff, inside the feed-forward
+         query   a token that looks                 key         a token that is looked at
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from llm_rebuild.workbench import step
+
+Weights = Mapping[str, Tensor]  # the weight file: weights["shared.weight"]
+Tap = Callable[[str, Tensor], None]  # tap(name, tensor) shows a tensor to the checker
+
+
+def forward(
+    token_ids: Tensor,
+    mask: Tensor,
+    weights: Weights,
+    config: Any,
+    tap: Tap,
+    decoder_ids: Tensor,
+    decoder_mask: Tensor,
+) -> Tensor:
+    """token_ids, mask [batch, token], decoder_ids, decoder_mask [batch, decoder token] -> scores of the token
+    that follows each of the answer [batch, decoder token, vocabulary]. Mask: 1 for a token, 0 for padding.
+
+    config is config.json: config.num_layers, config.num_heads, config.layer_norm_epsilon.
+    """
+    encoded = encoder(token_ids, mask, weights, config, tap)
+    return decoder(decoder_ids, decoder_mask, encoded, mask, weights, config, tap)
+
+
+def encoder(token_ids: Tensor, mask: Tensor, weights: Weights, config: Any, tap: Tap) -> Tensor:
+    """The text, each token with all others in view. [batch, token] -> [batch, token, width]"""
+    x = embed(token_ids, weights)
+    tap("encoder.embed_tokens", x)
+    table = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias"
+    bias = encoder_bias(x, table, weights, config)
+    tap(table, bias)
+    may_look = None  # without padding every token may look everywhere
+    if not bool(mask.all()):
+        may_look = padding_mask(mask, x)
+        tap("encoder.mask", may_look)
+    for layer in range(config.num_layers):
+        block = f"encoder.block.{layer}.layer"
+        normed = rms_norm(x, f"{block}.0.layer_norm", weights, config, tap)
+        attended = attention(normed, normed, f"{block}.0.SelfAttention", bias, may_look, weights, config, tap)
+        x = add(x, attended)
+        tap(f"{block}.0.residual", x)
+        x = feed_forward(x, f"{block}.1", weights, config, tap)
+    return rms_norm(x, "encoder.final_layer_norm", weights, config, tap)
+
+
+def decoder(
+    decoder_ids: Tensor,
+    decoder_mask: Tensor,
+    encoded: Tensor,
+    mask: Tensor,
+    weights: Weights,
+    config: Any,
+    tap: Tap,
+) -> Tensor:
+    """The answer so far, each token with those before and the whole text in view, and what comes next."""
+    x = embed(decoder_ids, weights)
+    tap("decoder.embed_tokens", x)
+    table = "decoder.block.0.layer.0.SelfAttention.relative_attention_bias"
+    bias = decoder_bias(x, table, weights, config)
+    tap(table, bias)
+    may_look = causal_mask(decoder_mask)
+    tap("decoder.mask", may_look)
+    may_look_across = None
+    if not bool(mask.all()):
+        may_look_across = padding_mask(mask, x)
+        tap("decoder.cross_mask", may_look_across)
+    for layer in range(config.num_decoder_layers or config.num_layers):
+        block = f"decoder.block.{layer}.layer"
+        normed = rms_norm(x, f"{block}.0.layer_norm", weights, config, tap)
+        attended = attention(normed, normed, f"{block}.0.SelfAttention", bias, may_look, weights, config, tap)
+        x = add(x, attended)
+        tap(f"{block}.0.residual", x)
+        normed = rms_norm(x, f"{block}.1.layer_norm", weights, config, tap)
+        cross = f"{block}.1.EncDecAttention"
+        attended = attention(normed, encoded, cross, None, may_look_across, weights, config, tap)
+        x = add(x, attended)
+        tap(f"{block}.1.residual", x)
+        x = feed_forward(x, f"{block}.2", weights, config, tap)
+    x = rms_norm(x, "decoder.final_layer_norm", weights, config, tap)
+    x = scale(x, config)
+    tap("decoder.scaled", x)
+    logits = head(x, weights)
+    tap("lm_head", logits)
+    return logits
+
+
+def attention(
+    x: Tensor,
+    source: Tensor,
+    name: str,
+    bias: Tensor | None,
+    may_look: Tensor | None,
+    weights: Weights,
+    config: Any,
+    tap: Tap,
+) -> Tensor:
+    """Tokens of x look at tokens of `source`: at each other, or in cross-attention at the encoder's."""
+    query = linear(x, f"{name}.q", weights)
+    tap(f"{name}.q", query)
+    key = linear(source, f"{name}.k", weights)
+    tap(f"{name}.k", key)
+    value = linear(source, f"{name}.v", weights)
+    tap(f"{name}.v", value)
+    product = query_times_key(query, key, config)
+    tap(f"{name}.product", product)
+    biased = add_bias(product, bias)
+    tap(f"{name}.biased", biased)
+    scores = add_mask(biased, may_look)
+    tap(f"{name}.scores", scores)
+    probs = probabilities(scores)
+    tap(f"{name}.probs", probs)
+    head_context = mix_values(probs, value, config)
+    tap(f"{name}.head_context", head_context)
+    context = merge_heads(head_context)
+    tap(f"{name}.context", context)
+    output = linear(context, f"{name}.o", weights)
+    tap(f"{name}.o", output)
+    return output
+
+
+def feed_forward(x: Tensor, name: str, weights: Weights, config: Any, tap: Tap) -> Tensor:
+    """Each token by itself, normalised, widened, bent, narrowed, and added to what it was."""
+    normed = rms_norm(x, f"{name}.layer_norm", weights, config, tap)
+    wide = linear(normed, f"{name}.DenseReluDense.wi", weights)
+    tap(f"{name}.DenseReluDense.wi", wide)
+    bent = relu(wide)
+    tap(f"{name}.DenseReluDense.act", bent)
+    narrow = linear(bent, f"{name}.DenseReluDense.wo", weights)
+    tap(f"{name}.DenseReluDense.wo", narrow)
+    x = add(x, narrow)
+    tap(f"{name}.residual", x)
+    return x
+
+
+# ------------------------------------------------------------------------------------ before the blocks
+
+
+@step("encoder.embed_tokens", "inputs.token_ids")
+@step("decoder.embed_tokens", "inputs.decoder_ids")
+def embed(ids: Tensor, weights: Weights) -> Tensor:  # given
+    """Which token it is. [batch, token] -> [batch, token, width]: its row of the shared table."""
+    return F.embedding(ids, weights["shared.weight"])
+
+
+@step("encoder.block.0.layer.0.SelfAttention.relative_attention_bias", "encoder.embed_tokens")
+def encoder_bias(x: Tensor, name: str, weights: Weights, config: Any) -> Tensor:
+    """A learned number a head for each distance. -> [query, key, head], as many of both as x has tokens.
+
+    The distance is the key's place minus the query's. `bucket_of` gives the row of {name}.weight.
+    """
+    where = torch.arange(x.shape[1])
+    distance = where - where[:, None]  # [query, key]
+    return F.embedding(bucket_of(distance, True, config), weights[f"{name}.weight"])
+
+
+@step("decoder.block.0.layer.0.SelfAttention.relative_attention_bias", "decoder.embed_tokens")
+def decoder_bias(x: Tensor, name: str, weights: Weights, config: Any) -> Tensor:
+    """The same for the answer's tokens, which look back only. -> [query, key, head]"""
+    where = torch.arange(x.shape[1])
+    distance = where - where[:, None]  # [query, key]
+    return F.embedding(bucket_of(distance, False, config), weights[f"{name}.weight"])
+
+
+def bucket_of(distance: Tensor, both_ways: bool, config: Any) -> Tensor:  # yours
+    """Distances [query, key], below 0 for what came before -> the numbers of their buckets.
+
+    There are config.relative_attention_num_buckets. `both_ways` keeps the second half of them for what comes
+    after (distance above 0) and counts both halves by how far it is; otherwise what comes after is as far as
+    0. Of these buckets, the first half have one distance each. The others share the distances up to
+    config.relative_attention_max_distance, by the logarithm, cut off to whole numbers:
+    exact + int(log(distance / exact) / log(max_distance / exact) · (buckets - exact)); what is farther is in
+    the last. No step by itself: two of them use it.
+    """
+    buckets, farthest = config.relative_attention_num_buckets, config.relative_attention_max_distance
+    first = torch.zeros_like(distance)
+    if both_ways:
+        buckets //= 2
+        first, distance = (distance > 0).long() * buckets, distance.abs()
+    else:
+        distance = -torch.clamp(distance, max=0)
+    exact = buckets // 2
+    far = torch.log(distance.float() / exact) / math.log(farthest / exact) * (buckets - exact)
+    far = torch.clamp(exact + far.long(), max=buckets - 1)
+    return first + torch.where(distance < exact, distance, far)
+
+
+@step("encoder.mask", "inputs.mask", "encoder.embed_tokens")
+@step("decoder.cross_mask", "inputs.mask", "decoder.embed_tokens")
+def padding_mask(mask: Tensor, x: Tensor) -> Tensor:
+    """Who may look at whom in the text. [batch, token] of 1 and 0 -> [batch, 1, query, key], to be added.
+
+    0 where the key is a token, the lowest float32 there is (torch.finfo) where it is padding; the same for
+    every query, of which there are as many as x [batch, query, width] has tokens.
+    """
+    batch, token = mask.shape
+    may_look = mask.bool()[:, None, None, :].expand(batch, 1, x.shape[1], token)
+    return torch.where(may_look, torch.zeros(()), torch.finfo(torch.float32).min)
+
+
+@step("decoder.mask", "inputs.decoder_mask")
+def causal_mask(decoder_mask: Tensor) -> Tensor:
+    """The same in the answer, where no token may look at a later one either. -> [batch, 1, query, key]"""
+    order = torch.arange(decoder_mask.shape[1])
+    not_later = order <= order[:, None]  # [query, key]
+    may_look = not_later & decoder_mask.bool()[:, None, None, :]
+    return torch.where(may_look, torch.zeros(()), torch.finfo(torch.float32).min)
+
+
+# --------------------------------------------------------------------------------- parts of every block
+
+
+@step(
+    "encoder.block.{layer}.layer.0.layer_norm",
+    "encoder.block.{layer-1}.layer.1.residual or encoder.embed_tokens",
+)
+@step(
+    "decoder.block.{layer}.layer.0.layer_norm",
+    "decoder.block.{layer-1}.layer.2.residual or decoder.embed_tokens",
+)
+@step(
+    "{side:encoder|decoder}.block.{layer}.layer.{half}.layer_norm",
+    "{side}.block.{layer}.layer.{half-1}.residual",
+)
+@step("encoder.final_layer_norm", "encoder.block.{last}.layer.1.residual")
+@step("decoder.final_layer_norm", "decoder.block.{last}.layer.2.residual")
+def rms_norm(x: Tensor, name: str, weights: Weights, config: Any, tap: Tap) -> Tensor:
+    """Each token's numbers at mean square 1, then stretched by {name}.weight; never shifted.
+
+    [batch, token, width] -> the same. Tap each stage, in this order: {name}.square (x²), .mean_square
+    ([batch, token, 1]), .above_zero (plus config.layer_norm_epsilon), .inverse_root (1/√ of that), .normed
+    (x times that), and at last {name} itself: the weight times that.
+    """
+    square = x.pow(2)
+    tap(f"{name}.square", square)
+    mean_square = square.mean(-1, keepdim=True)
+    tap(f"{name}.mean_square", mean_square)
+    above_zero = mean_square + config.layer_norm_epsilon
+    tap(f"{name}.above_zero", above_zero)
+    inverse_root = torch.rsqrt(above_zero)
+    tap(f"{name}.inverse_root", inverse_root)
+    normed = x * inverse_root
+    tap(f"{name}.normed", normed)
+    stretched = weights[f"{name}.weight"] * normed
+    tap(name, stretched)
+    return stretched
+
+
+@step(
+    "{side:encoder|decoder}.block.{layer}.layer.0.SelfAttention.{which:q|k|v}",
+    "{side}.block.{layer}.layer.0.layer_norm",
+)
+@step("decoder.block.{layer}.layer.1.EncDecAttention.q", "decoder.block.{layer}.layer.1.layer_norm")
+@step("decoder.block.{layer}.layer.1.EncDecAttention.{which:k|v}", "encoder.final_layer_norm")
+@step(
+    "{side:encoder|decoder}.block.{layer}.layer.{half}.{kind:SelfAttention|EncDecAttention}.o",
+    "{side}.block.{layer}.layer.{half}.{kind}.context",
+)
+@step(
+    "{side:encoder|decoder}.block.{layer}.layer.{half}.DenseReluDense.wi",
+    "{side}.block.{layer}.layer.{half}.layer_norm",
+)
+@step(
+    "{side:encoder|decoder}.block.{layer}.layer.{half}.DenseReluDense.wo",
+    "{side}.block.{layer}.layer.{half}.DenseReluDense.act",
+)
+def linear(x: Tensor, name: str, weights: Weights) -> Tensor:
+    """A linear layer without a bias, {name}.weight [out, in]. [batch, token, in] -> [batch, token, out]"""
+    return F.linear(x, weights[f"{name}.weight"])
+
+
+@step(
+    "{side:encoder|decoder}.block.{layer}.layer.{half}.{kind:SelfAttention|EncDecAttention}.product",
+    "{side}.block.{layer}.layer.{half}.{kind}.q",
+    "{side}.block.{layer}.layer.{half}.{kind}.k",
+)
+def query_times_key(query: Tensor, key: Tensor, config: Any) -> Tensor:
+    """Every query times every key, head by head. Twice [batch, token, inner] -> [batch, head, query, key].
+
+    Split each into heads with `split_heads` first. T5 never divides by √(head width).
+    """
+    return split_heads(query, config) @ split_heads(key, config).transpose(-1, -2)
+
+
+def split_heads(x: Tensor, config: Any) -> Tensor:  # yours
+    """[batch, token, inner] -> [batch, head, token, head width].
+
+    Head 0 has the first d_kv numbers, head 1 the next, and so on. It is no step by itself.
+    Two of them use it.
+    """
+    return x.view(*x.shape[:-1], config.num_heads, -1).transpose(1, 2)
+
+
+@step(
+    "{side:encoder|decoder}.block.{layer}.layer.0.SelfAttention.biased",
+    "{side}.block.{layer}.layer.0.SelfAttention.product",
+    "{side}.block.0.layer.0.SelfAttention.relative_attention_bias",
+)
+@step(
+    "decoder.block.{layer}.layer.1.EncDecAttention.biased",
+    "decoder.block.{layer}.layer.1.EncDecAttention.product",
+)
+def add_bias(product: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Plus the bias of block 0, in every block. [batch, head, query, key] and [query, key, head].
+
+    Cross-attention knows no distances: there the bias is None, and nothing changes.
+    """
+    return product if bias is None else product + bias.permute(2, 0, 1)
+
+
+@step(
+    "encoder.block.{layer}.layer.0.SelfAttention.scores",
+    "encoder.block.{layer}.layer.0.SelfAttention.biased",
+    "encoder.mask?",
+)
+@step(
+    "decoder.block.{layer}.layer.0.SelfAttention.scores",
+    "decoder.block.{layer}.layer.0.SelfAttention.biased",
+    "decoder.mask?",
+)
+@step(
+    "decoder.block.{layer}.layer.1.EncDecAttention.scores",
+    "decoder.block.{layer}.layer.1.EncDecAttention.biased",
+    "decoder.cross_mask?",
+)
+def add_mask(biased: Tensor, may_look: Tensor | None) -> Tensor:
+    """What enters the softmax. [batch, head, query, key] -> the same. None: there is no padding."""
+    return biased if may_look is None else biased + may_look
+
+
+@step(
+    "{side:encoder|decoder}.block.{layer}.layer.{half}.{kind:SelfAttention|EncDecAttention}.probs",
+    "{side}.block.{layer}.layer.{half}.{kind}.scores",
+)
+def probabilities(scores: Tensor) -> Tensor:
+    """How much each token looks where. [batch, head, query, key] -> the same; each query's sum is 1."""
+    return F.softmax(scores, dim=-1)
+
+
+@step(
+    "{side:encoder|decoder}.block.{layer}.layer.{half}.{kind:SelfAttention|EncDecAttention}.head_context",
+    "{side}.block.{layer}.layer.{half}.{kind}.probs",
+    "{side}.block.{layer}.layer.{half}.{kind}.v",
+)
+def mix_values(probs: Tensor, value: Tensor, config: Any) -> Tensor:
+    """The values by these shares. -> [batch, head, query, head width]. Split the value into heads first."""
+    return probs @ split_heads(value, config)
+
+
+@step(
+    "{side:encoder|decoder}.block.{layer}.layer.{half}.{kind:SelfAttention|EncDecAttention}.context",
+    "{side}.block.{layer}.layer.{half}.{kind}.head_context",
+)
+def merge_heads(head_context: Tensor) -> Tensor:
+    """The heads side by side again. [batch, head, token, head width] -> [batch, token, inner]"""
+    return head_context.transpose(1, 2).flatten(start_dim=2)
+
+
+@step(
+    "encoder.block.{layer}.layer.0.residual",
+    "encoder.block.{layer-1}.layer.1.residual or encoder.embed_tokens",
+    "encoder.block.{layer}.layer.0.SelfAttention.o",
+)
+@step(
+    "decoder.block.{layer}.layer.0.residual",
+    "decoder.block.{layer-1}.layer.2.residual or decoder.embed_tokens",
+    "decoder.block.{layer}.layer.0.SelfAttention.o",
+)
+@step(
+    "decoder.block.{layer}.layer.1.residual",
+    "decoder.block.{layer}.layer.0.residual",
+    "decoder.block.{layer}.layer.1.EncDecAttention.o",
+)
+@step(
+    "{side:encoder|decoder}.block.{layer}.layer.{half}.residual",
+    "{side}.block.{layer}.layer.{half-1}.residual",
+    "{side}.block.{layer}.layer.{half}.DenseReluDense.wo",
+)
+def add(x: Tensor, made: Tensor) -> Tensor:
+    """What a part of the block was given, plus what it made of it. [batch, token, width]"""
+    return x + made
+
+
+@step(
+    "{side:encoder|decoder}.block.{layer}.layer.{half}.DenseReluDense.act",
+    "{side}.block.{layer}.layer.{half}.DenseReluDense.wi",
+)
+def relu(x: Tensor) -> Tensor:
+    """What is below 0 becomes 0. [batch, token, wide] -> the same"""
+    return F.relu(x)
+
+
+# ------------------------------------------------------------------------------------- after the blocks
+
+
+@step("decoder.scaled", "decoder.final_layer_norm")
+def scale(x: Tensor, config: Any) -> Tensor:
+    """Times 1/√width, because the table of tokens serves as the head, too. [batch, token, width]
+
+    For the last bit, multiply by the power -0.5 of config.d_model.
+    """
+    power: float = config.d_model**-0.5
+    return x * power
+
+
+@step("lm_head", "decoder.scaled")
+def head(x: Tensor, weights: Weights) -> Tensor:
+    """A score for every possible next token. [batch, token, width] -> [batch, token, vocabulary]
+
+    The head is the shared table of tokens once more.
+    """
+    return F.linear(x, weights["shared.weight"])

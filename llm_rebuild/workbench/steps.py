@@ -1,0 +1,217 @@
+"""A step: a function of the learner's that computes one checkpoint from others.
+
+    @step("h.{layer}.attn.scaled", "h.{layer}.attn.product")
+    def scaled(product): ...
+
+The function stays what it is and is called as any other. But now it can also be tried alone: it is given the
+*official* product, and what it returns is held against the official scaled one. So a mistake in an earlier
+step does not count against this one.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import functools
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from llm_rebuild.errors import InputError
+
+F = TypeVar("F", bound=Callable[..., Any])
+PLACEHOLDER = re.compile(
+    r"\{(\w+)(?::([^{}]*))?\}"
+)  # {layer}, or with what it may be: {side:encoder|decoder}
+COUNTED = re.compile(r"\{(\w+)(-1)?\}")  # {layer}, and {layer-1} for the one before
+LAST = "{last}"
+GIVEN = "inputs."  # what the model is given is no checkpoint: `inputs.token_ids`
+
+
+class UnfilledError(NotImplementedError):
+    """A step that has no body yet."""
+
+
+def step(name: str, *inputs: str) -> Callable[[F], F]:
+    """Say which checkpoint the function below computes, and from which.
+
+    name    The checkpoint. `{layer}` stands for any number, `{side:encoder|decoder}` for one of these.
+    inputs  The checkpoints that the function gets as its first arguments, in this order. `{layer-1}` is the
+            block before and `{last}` the highest number there is; `a or b` is the first of the two that
+            exists; with a `?` at its end it is None where the run has none. `inputs.token_ids`,
+            `inputs.mask`, `inputs.decoder_ids` and `inputs.decoder_mask` are what the model is given.
+
+    The function's other parameters are filled in by their names when it is tried alone: `weights`, `config`,
+    `tap`, `name` (of the checkpoint), `attention`, and what the braces stand for, such as `layer`. It may
+    be marked several times, where it computes several checkpoints.
+    """
+
+    def mark(function: F) -> F:
+        marked: Any = function
+        if not hasattr(marked, "places"):
+            marked = _checked(function)
+            marked.places = []
+        marked.places.insert(0, Place(name, inputs))
+        result: F = marked
+        return result
+
+    return mark
+
+
+def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def stepped(*arguments: Any, **named: Any) -> Any:
+        result = function(*arguments, **named)
+        if result is None or result is ...:
+            if is_blank(function):
+                raise UnfilledError(function.__name__)
+            raise TypeError(f"{function.__name__} returned nothing; is a `return` missing?")
+        return result
+
+    return stepped
+
+
+def is_blank(function: Callable[..., Any]) -> bool:
+    """Whether a function's body is nothing but its docstring, `...` or `pass`."""
+    try:
+        source = textwrap.dedent(inspect.getsource(function))
+        body = ast.parse(source).body[0]
+    except (OSError, TypeError, SyntaxError, IndexError):  # made in some other way than by writing it down
+        return False
+    statements = body.body if isinstance(body, ast.FunctionDef) else []
+    return all(
+        isinstance(s, ast.Pass) or (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
+        for s in statements
+    )
+
+
+@dataclass(frozen=True)
+class Place:
+    """A checkpoint that a function computes, or one in every block, and what it computes it from."""
+
+    name: str
+    inputs: tuple[str, ...]
+
+    def values(self, name: str) -> dict[str, Any] | None:
+        """What the braces stand for in `name`; None where it is not of this form."""
+        found = re.fullmatch(_pattern(self.name), name)
+        if found is None:
+            return None
+        return {key: int(value) if value.isdigit() else value for key, value in found.groupdict().items()}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One function tried alone for one checkpoint.
+
+    function  Its number among the file's steps.
+    values    What the braces stand for, `{"layer": 3}`.
+    inputs    The checkpoints that it is given; None for one that this run has not.
+    """
+
+    name: str
+    function: int
+    values: Mapping[str, Any]
+    inputs: tuple[str | None, ...]
+
+
+def trials(steps: Sequence[Sequence[Place]], names: Collection[str]) -> Iterator[Trial]:
+    """Every checkpoint that some function computes, in the order of `names`.
+
+    steps  The places of each function of the file.
+    names  The checkpoints of this run, in order.
+    Raises InputError for a place that asks for a checkpoint that there is not.
+    """
+    reachable = {*names, *(GIVEN + given for given in ("token_ids", "mask", "decoder_ids", "decoder_mask"))}
+    for name in names:
+        problem: InputError | None = None
+        for number, place in ((n, p) for n, places in enumerate(steps) for p in places):
+            values = place.values(name)
+            if values is None:
+                continue
+            try:
+                inputs = tuple(_input(words, values, reachable, name) for words in place.inputs)
+            except InputError as error:
+                problem = problem or error
+                continue
+            yield Trial(name, number, values, inputs)
+            problem = None
+            break
+        if problem is not None:
+            raise problem
+
+
+def arguments(
+    function: Callable[..., Any], inputs: Sequence[Any], named: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a function is called with when it is tried alone: `inputs` first, the others by their names."""
+    parameters = list(inspect.signature(function).parameters.values())
+    if len(parameters) < len(inputs):
+        raise InputError(f"@step names {len(inputs)} inputs, but {function.__name__} takes {len(parameters)}")
+    values = {p.name: value for p, value in zip(parameters, inputs, strict=False)}
+    for parameter in parameters[len(inputs) :]:
+        if parameter.name in named:
+            values[parameter.name] = named[parameter.name]
+        elif parameter.default is parameter.empty and parameter.kind not in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+        ):
+            raise InputError(
+                f"{function.__name__} asks for {parameter.name!r}, which @step does not name as an input and "
+                f"which is none of {', '.join(named)}"
+            )
+    return values
+
+
+def nearest(name: str, names: Collection[str]) -> str:
+    """`; did you mean …?`, or nothing where nothing is near."""
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+@functools.cache
+def _pattern(template: str) -> str:
+    """The regular expression of a name with braces."""
+    pattern, end = "", 0
+    for found in PLACEHOLDER.finditer(template):
+        word, choice = found.groups()
+        among = "|".join(map(re.escape, choice.split("|"))) if choice else r"\d+"
+        again = f"(?P<{word}>" in pattern
+        pattern += re.escape(template[end : found.start()])
+        pattern += f"(?P={word})" if again else f"(?P<{word}>{among})"
+        end = found.end()
+    return pattern + re.escape(template[end:])
+
+
+def _input(words: str, values: Mapping[str, Any], names: Collection[str], wanted: str) -> str | None:
+    """The checkpoint that an input means, for the checkpoint `wanted`."""
+    optional = words.endswith("?")
+    ways = [_filled(way.strip(), values, names) for way in words.removesuffix("?").split(" or ")]
+    for way in ways:
+        if way in names:
+            return way
+    if optional:
+        return None
+    raise InputError(
+        f"@step for {wanted} asks for {ways[0]!r}, no checkpoint of this run{nearest(ways[0], names)}"
+    )
+
+
+def _filled(template: str, values: Mapping[str, Any], names: Collection[str]) -> str:
+    def value(found: re.Match[str]) -> str:
+        word, before = found.groups()
+        if word not in values:
+            return str(found.group())
+        return str(values[word] - 1) if before else str(values[word])
+
+    name = COUNTED.sub(value, template.replace(LAST, "\0")).replace("\0", LAST)
+    if LAST in name:
+        head, _, tail = name.partition(LAST)
+        there = [n[len(head) : len(n) - len(tail)] for n in names if n.startswith(head) and n.endswith(tail)]
+        numbers = [int(n) for n in there if n.isdigit()]
+        if numbers:
+            name = f"{head}{max(numbers)}{tail}"
+    return name
