@@ -153,7 +153,11 @@ def _entry(
 ) -> Entry:
     name = verdict.name
     part, known = part_of(name), checkpoint_of(name, truth)
-    official, mine = truth.tensors[name], rebuilt.get(name)
+    sides = {"official": truth.tensors[name]}
+    mine = rebuilt.get(name)
+    if mine is not None and not verdict.identical:
+        sides["rebuilt"] = mine
+    numbers = {side: _usual(tensor) for side, tensor in sides.items() if tensor.is_floating_point()}
     return Entry(
         name=name,
         part=part,
@@ -165,8 +169,8 @@ def _entry(
         where=in_words(verdict, truth),
         float64=_float64(verdict, report),
         inputs=tuple(n for n in inputs_of(name) if n in truth) if inputs_of else (),
-        facts=tuple(_facts(official, None if verdict.identical else mine)),
-        charts=_charts(verdict, official, mine, truth, tokens),
+        facts=tuple(_facts(sides, numbers)),
+        charts=_charts(verdict, sides, numbers, truth, tokens),
     )
 
 
@@ -197,30 +201,26 @@ def _float64(verdict: Verdict, report: Report) -> str:
     return f"stays ({size}): mistake" if kind == MISTAKE else f"{size}, but parts of it are float32: unclear"
 
 
-def _facts(official: Tensor, rebuilt: Tensor | None) -> Iterator[tuple[str, str]]:
+def _facts(sides: Mapping[str, Tensor], numbers: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
     """Smallest, largest, mean and spread of the numbers that are numbers."""
-    for whose, tensor in (("official", official), ("rebuilt", rebuilt)):
-        if tensor is None or not tensor.is_floating_point():
-            continue
-        numbers = _usual(tensor)
-        odd = tensor.numel() - numbers.numel()
+    for side, usual in numbers.items():
         line = "no finite numbers"
-        if numbers.numel():
-            spread = float(numbers.std(correction=0))
-            line = (
-                f"{numbers.min():.4g} to {numbers.max():.4g}, mean {numbers.mean():.4g}, spread {spread:.4g}"
-            )
-        masked = int((tensor < -NEVER).sum())
-        other = odd - masked
+        if usual.numel():
+            spread = float(usual.std(correction=0))
+            line = f"{usual.min():.4g} to {usual.max():.4g}, mean {usual.mean():.4g}, spread {spread:.4g}"
+        odd = sides[side].numel() - usual.numel()
+        masked = int((sides[side] < -NEVER).sum()) if odd else 0
         line += f"; {masked:,} masked" if masked else ""
-        line += f"; {other:,} not finite" if other else ""
-        yield whose, line
+        line += f"; {odd - masked:,} not finite" if odd > masked else ""
+        yield side, line
 
 
 def _usual(tensor: Tensor) -> Tensor:
-    """The numbers of a tensor, flat, in float64, without NaN, infinities and what a mask put there."""
-    flat = tensor.detach().double().flatten()
-    return flat[flat.abs() <= NEVER]  # never true of NaN
+    """The numbers of a tensor, flat, without NaN, infinities and what a mask put there."""
+    flat = tensor.detach().flatten()
+    flat = flat if flat.dtype in (torch.float32, torch.float64) else flat.float()
+    usual = flat.abs() <= NEVER  # never true of NaN
+    return flat if bool(usual.all()) else flat[usual]
 
 
 # ------------------------------------------------------------------------------------------- the map
@@ -328,29 +328,33 @@ class _Labels:
 
 
 def _charts(
-    verdict: Verdict, official: Tensor, rebuilt: Tensor | None, truth: Capture, tokens: _Labels
+    verdict: Verdict,
+    sides: Mapping[str, Tensor],
+    numbers: Mapping[str, Tensor],
+    truth: Capture,
+    tokens: _Labels,
 ) -> dict[str, Any]:
     """What the script draws of one checkpoint."""
-    if not official.is_floating_point() or not official.numel():
+    official, rebuilt = sides["official"], sides.get("rebuilt")
+    if "official" not in numbers or not official.numel():
         return {}
-    comparable = rebuilt is not None and rebuilt.shape == official.shape and rebuilt.is_floating_point()
-    other = rebuilt if comparable and not verdict.identical else None
-    charts: dict[str, Any] = {"histogram": _histogram(official, other)}
-    heat = _heat(verdict, official, other, truth, tokens)
-    return charts | ({"heat": heat} if heat else {})
+    if rebuilt is not None and (rebuilt.shape != official.shape or "rebuilt" not in numbers):
+        rebuilt = None
+    heat = _heat(verdict, official, rebuilt, truth, tokens)
+    return {"histogram": _histogram(numbers)} | ({"heat": heat} if heat else {})
 
 
-def _histogram(official: Tensor, rebuilt: Tensor | None) -> dict[str, Any] | None:
+def _histogram(sides: Mapping[str, Tensor]) -> dict[str, Any] | None:
     """Bars for both sides over one range. Heights are logarithms of counts: tails are what one looks for."""
-    sides = {"official": _usual(official)} | ({} if rebuilt is None else {"rebuilt": _usual(rebuilt)})
     there = [numbers for numbers in sides.values() if numbers.numel()]
     if not there:
         return None
     low = min(float(numbers.min()) for numbers in there)
     high = max(float(numbers.max()) for numbers in there)
     if low == high:
-        low, high = low - 0.5, high + 0.5
-    counts = {side: torch.histc(n, BARS, low, high) for side, n in sides.items()}
+        beside = 0.5 + abs(low) / 2
+        low, high = low - beside, high + beside
+    counts = {side: torch.histc(numbers, BARS, low, high) for side, numbers in sides.items()}
     most = max(float(count.max()) for count in counts.values())
     bars = {
         side: _bytes((255 * torch.log1p(count) / math.log1p(most)).round()) for side, count in counts.items()
