@@ -11,6 +11,7 @@ any other tensor or weight that would fit in; then what can be said about the nu
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -29,6 +30,8 @@ from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.compare import same_numbers
 from llm_rebuild.weights import template
 
+# Seconds for the search among all tensors and weights, which in a large model with few checkpoints is long.
+PATIENCE = 5.0
 MINE = "#mine."  # followed by a checkpoint: the tensor that the person has there
 
 
@@ -144,7 +147,8 @@ class _Case:
 
     def narrowed(self, tensor: Tensor) -> Tensor:
         """The part of the target, or of a guess at it, that is in question."""
-        if self.part is None:
+        assert self.target is not None
+        if self.part is None or tensor.shape != self.truth[self.target].shape:
             return tensor
         axis, places = self.part
         return tensor.index_select(axis, places)
@@ -306,12 +310,18 @@ def _contradicted(case: _Case, world: World, hypothesis: Hypothesis) -> bool:
 
 
 def _elsewhere(case: _Case, world: World) -> Iterator[_Found]:
-    """The same step with another tensor put in, or with another weight."""
+    """The same steps with another tensor put in, or with another weight."""
     assert case.target is not None
-    formula = world.formulas[case.target]
-    yield from _other_inputs(case, world, formula)
-    yield from _other_weights(case, world, formula)
-    yield from _twice(case, world, formula)
+    until = time.monotonic() + PATIENCE
+    for site in world.reaching(case.target, case.same):
+        formula = world.formulas[site]
+        for search in (_other_inputs, _other_weights, _twice):
+            for found in search(case, world, formula):
+                yield found
+                if found.level == 2 and site != case.target:
+                    return
+            if time.monotonic() > until:
+                return  # a step far from the last one that is right, in a large model
 
 
 def _other_inputs(case: _Case, world: World, formula: Formula) -> Iterator[_Found]:
