@@ -586,5 +586,6 @@ def main() -> None:
 
 
 # Commands that live in modules of their own add themselves to `app` when they are imported.
+from llm_rebuild import cli_find  # noqa: E402, F401
 from llm_rebuild import cli_proof  # noqa: E402, F401
 from llm_rebuild import cli_workbench  # noqa: E402, F401

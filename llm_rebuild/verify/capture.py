@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -21,6 +21,9 @@ from llm_rebuild.local_copy import LocalCopy
 from llm_rebuild.models import FAMILIES, rebuild_for
 from llm_rebuild.verify.environment import environment
 from llm_rebuild.verify.official import Official
+
+if TYPE_CHECKING:
+    from llm_rebuild.verify.find import Found
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,12 @@ class Capture(Mapping[str, Interim]):
         if name not in self.coupled:
             self.coupled.append(name)
         return tensor
+
+    def find(self, tensor: Tensor, limit: int = 5) -> Found:
+        """Which checkpoint is this tensor, or what is it of one? `llm_rebuild.verify.find` says how."""
+        from llm_rebuild.verify.find import find_in_capture
+
+        return find_in_capture(tensor, self, limit)
 
     def __getitem__(self, name: str) -> Interim:
         try:

@@ -1,0 +1,806 @@
+"""Which tensor is this? A tensor that somebody computed, looked for among all official ones.
+
+    >>> truth.find(mine)
+    the official h.3.attn.probs, transposed in its last two axes
+
+In three rounds, each only if the one before has found nothing:
+
+1.  The same numbers. A fingerprint that does not depend on their order picks the candidates; then the order
+    is found: reshaped, transposed, heads split or merged. Or a part of more numbers: a slice.
+2.  A known function of an official tensor: scaled, shifted, biased, masked, an activation, softmax, a norm.
+3.  The nearest by value, with the difference.
+
+Each test looks at a few numbers first and at all of them only where these agree.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from llm_rebuild.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from llm_rebuild.verify.capture import Capture
+    from llm_rebuild.verify.trace import Entry, Trace
+
+# How far a function's result may be from the tensor, in units of the tensor's largest number: rounding.
+ROUNDING = 2e-5
+# How far away a tensor is still the nearest of something, and not just the least different.
+NEAR = 0.05
+_SAMPLES = 512  # numbers that are looked at first
+_MOST_ORDERS = 6000  # ways to lay out the numbers of one candidate that are tried
+_MOST_PLACES = 16  # places where a part may begin that are tried in one candidate
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One answer.
+
+    name        The official tensor's name.
+    kind        `same`, `rearranged`, `part`, `function`, `near` or `nearest` (the least different).
+    words       The answer in words.
+    shape       The official tensor's.
+    difference  The largest, between the tensor and what the words say; 0 for the same numbers.
+    """
+
+    name: str
+    kind: str
+    words: str
+    shape: tuple[int, ...]
+    difference: float = 0.0
+
+    @property
+    def exact(self) -> bool:
+        """Whether every bit is the same."""
+        return self.kind in ("same", "rearranged", "part")
+
+    def __str__(self) -> str:
+        if self.exact:
+            return f"{self.words}: the same bits"
+        return f"{self.words}: largest difference {self.difference:.1e}"
+
+    def to_json(self) -> dict[str, Any]:
+        finite = self.difference if math.isfinite(self.difference) else None
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "words": self.words,
+            "shape": list(self.shape),
+            "max_abs_diff": finite,
+        }
+
+
+@dataclass(frozen=True)
+class Found:
+    """The answers, best first. True where there is one better than `nearest`."""
+
+    shape: tuple[int, ...]
+    among: int
+    hits: tuple[Hit, ...] = ()
+
+    @property
+    def best(self) -> Hit | None:
+        return self.hits[0] if self.hits else None
+
+    def __bool__(self) -> bool:
+        return bool(self.hits) and self.hits[0].kind != "nearest"
+
+    def __str__(self) -> str:
+        if self.hits:
+            return "\n".join(map(str, self.hits))
+        return (
+            f"none of the {self.among} official tensors has as many numbers as {list(self.shape)}, nor more "
+            "with these among them; was it computed from the same input?"
+        )
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def __rich__(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        if not self.hits:
+            return Text(str(self))
+        first, *others = (Text(str(hit)) for hit in self.hits)
+        first.stylize("bold")
+        if not self:
+            return Group(Text("nothing like it; the least different:"), first, *others)
+        return Group(first, *others)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "shape": list(self.shape),
+            "among": self.among,
+            "found": bool(self),
+            "hits": [hit.to_json() for hit in self.hits],
+        }
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An official tensor to be held against.
+
+    name    What to call it.
+    named   Whether that is a checkpoint's or a module's name, and not an operation's.
+    of      What it is a view of, in words, if it is one.
+    whose   The computed tensor whose numbers it shows; candidates that share it are one in the answer.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    read: Callable[[], Tensor] = field(repr=False)
+    whose: Any
+    named: bool = True
+    of: str = ""
+    whole: bool = True
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+    @cached_property
+    def tensor(self) -> Tensor:
+        return self.read()
+
+    @cached_property
+    def fingerprint(self) -> int:
+        return fingerprint(self.tensor)
+
+    @property
+    def words(self) -> str:
+        return f"the official {self.name}{self.of}"
+
+
+def find_in_capture(tensor: Tensor, truth: Capture, limit: int = 5) -> Found:
+    """Look for a tensor among the checkpoints of a capture."""
+    candidates = [
+        Candidate(name, tuple(official.shape), lambda t=official: t, name)  # type: ignore[misc]
+        for name, official in truth.tensors.items()
+    ]
+    return find(tensor, candidates, {}, limit)
+
+
+def find_in_trace(tensor: Tensor, taken: Trace, limit: int = 5) -> Found:
+    """Look for a tensor among everything that the official model computed, and its weights' biases."""
+    return find(tensor, _candidates(taken), taken.weights, limit)
+
+
+def _candidates(taken: Trace) -> list[Candidate]:
+    """What was computed, under the best name that it has, and every different view."""
+    best: dict[int, Entry] = {}
+    for entry in taken:
+        base = entry.number if entry.view_of is None else entry.view_of
+        whole = math.prod(entry.shape) == math.prod(taken.entries[base].shape)
+        named = entry.checkpoint is not None or bool(entry.returned)
+        if base not in best or (whole and named and best[base].title == best[base].name):
+            best[base] = entry
+    found: list[Candidate] = []
+    seen: set[tuple[Any, ...]] = set()
+    for entry in [*best.values(), *taken]:
+        base = entry.number if entry.view_of is None else entry.view_of
+        if (base, entry.window) in seen:
+            continue
+        seen.add((base, entry.window))
+        if entry is not best[base] and entry.shape == best[base].shape and not entry.returned:
+            continue
+        whole = math.prod(entry.shape) == math.prod(taken.entries[base].shape)
+        of = "" if entry is best[base] or entry.view_of is None else _view_in_words(entry, best[base])
+        read: Callable[[], Tensor] = lambda e=entry: taken.tensor(e)  # type: ignore[misc]  # noqa: E731
+        found.append(Candidate(entry.title, entry.shape, read, base, entry.title != entry.name, of, whole))
+    return found
+
+
+def _view_in_words(entry: Entry, base: Entry) -> str:
+    columns = base.shape[-1] if base.shape else 1
+    first = entry.window.offset % columns
+    if math.prod(entry.shape) == math.prod(base.shape):
+        return f" (a view of {base.title})"
+    return f" (a view of {base.title}, from its column {first} on)"
+
+
+def find(
+    tensor: Tensor, candidates: Sequence[Candidate], weights: Mapping[str, Tensor], limit: int = 5
+) -> Found:
+    """Look for a tensor among candidates. Raises InputError for one that cannot be looked for."""
+    tensor = usable(tensor)
+    with _one_thread():  # the work is many small steps, for which threads wait longer than they work
+        return _find(tensor, candidates, weights, limit)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _find(
+    tensor: Tensor, candidates: Sequence[Candidate], weights: Mapping[str, Tensor], limit: int
+) -> Found:
+    among = len({candidate.whose for candidate in candidates})
+    same_count = [c for c in candidates if c.count == tensor.numel() and c.tensor.dtype == tensor.dtype]
+    hits = [*_same_numbers(tensor, same_count)]
+    if not hits:
+        hits = [*_parts(tensor, [c for c in candidates if c.whole and c.count > tensor.numel()])]
+    if not hits:
+        hits = _functions_and_neighbours(tensor, same_count, weights)
+    return Found(tuple(tensor.shape), among, tuple(hits[:limit]))
+
+
+def usable(tensor: Any) -> Tensor:
+    """The tensor as it can be looked for. Raises InputError for one that cannot."""
+    if not isinstance(tensor, Tensor):
+        raise InputError(f"find: expected a tensor, got {type(tensor).__name__}")
+    if not tensor.is_floating_point():
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        raise InputError(f"find: the tensor is {dtype}; only floating-point tensors can be found")
+    if tensor.numel() == 0:
+        raise InputError(f"find: the tensor of shape {list(tensor.shape)} is empty")
+    if tensor.dtype != torch.float32:
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        raise InputError(f"find: the tensor is {dtype}, the official ones are float32; compute it in float32")
+    if bool(tensor.isnan().all()):
+        raise InputError("find: the tensor is all NaN; go back to the step before the first NaN")
+    return tensor.detach().cpu()
+
+
+# --------------------------------------------------------------------------------- the same numbers
+
+
+def fingerprint(tensor: Tensor) -> int:
+    """A number that depends on which bits are there and how often, not on their order or the shape."""
+    bits = tensor.contiguous().view(torch.int32)
+    mixed = bits * -1640531535  # odd, about 2^32 divided by the golden ratio: neighbours part
+    mixed ^= mixed >> 15
+    mixed *= -2048144777
+    mixed ^= bits >> 13
+    return int(mixed.sum(dtype=torch.int64))
+
+
+def _same_numbers(tensor: Tensor, candidates: Iterable[Candidate]) -> list[Hit]:
+    """Those with the same bits in any order, the plainest first."""
+    wanted = fingerprint(tensor)
+    prints: dict[Any, int] = {}  # whole views have the numbers of what they show
+    hits: list[tuple[tuple[int, ...], Any, Hit]] = []
+    for order, candidate in enumerate(candidates):
+        if candidate.whole:
+            if candidate.whose not in prints:
+                prints[candidate.whose] = candidate.fingerprint
+            found = prints[candidate.whose]
+        else:
+            found = candidate.fingerprint
+        if found != wanted:
+            continue
+        arranged = arrangement(tensor, candidate.tensor)
+        if arranged is None:
+            continue
+        how = arranged[0]
+        kind, rank = ("rearranged", 2) if how else ("same", 0)
+        if how.startswith(", reshaped"):
+            rank = 1
+        hit = Hit(candidate.name, kind, candidate.words + how, candidate.shape)
+        hits.append(((rank, not candidate.named, bool(candidate.of), order), candidate.whose, hit))
+    best: dict[Any, Hit] = {}
+    for _, whose, hit in sorted(hits, key=lambda item: item[0]):
+        best.setdefault(whose, hit)
+    return list(best.values())
+
+
+def arrangement(tensor: Tensor, official: Tensor, tolerance: float = 0.0) -> tuple[str, float] | None:
+    """How to get from the official tensor to this one by moving numbers: words that follow a name, and the
+    largest difference that is left.
+
+    The words are empty where nothing has to be moved. None where no way was found. With a tolerance (the
+    largest difference allowed) for numbers that are nearly the same.
+    """
+    if _agree(tensor, official, tolerance):
+        return "", difference(tensor, official.reshape(tensor.shape))
+    picked = [int(i) for i in torch.linspace(0, tensor.numel() - 1, 24)]
+    values = tensor.reshape(-1)[torch.tensor(picked)]
+    flat = official.reshape(-1)
+    for dims, order, split in itertools.islice(_orders(tensor, official), _MOST_ORDERS):
+        places = torch.tensor([_source(i, dims, order) for i in picked])
+        if not _agree(values, flat[places], tolerance):
+            continue
+        moved = official.reshape(dims).permute(order).reshape(tensor.shape)
+        if _agree(tensor, moved, tolerance):
+            return _in_words(tensor, official, dims, order, split), difference(tensor, moved)
+    if tolerance == 0.0 and _agree(tensor.flatten().sort().values, flat.sort().values, 0.0):
+        return ", its numbers in another order", 0.0
+    return None
+
+
+def _orders(
+    tensor: Tensor, official: Tensor
+) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], tuple[int, int] | None]]:
+    """Ways to lay numbers out: axes, their order, and which axis was split in two for it (where, heads)."""
+    dims = tuple(n for n in official.shape if n > 1) or (1,)
+    plain = tuple(range(len(dims)))
+    yield dims, plain, None
+    if len(dims) <= 5:
+        orders = [order for order in itertools.permutations(plain) if order != plain]
+        orders.sort(key=lambda order: sum(place != axis for place, axis in enumerate(order)))
+        yield from ((dims, order, None) for order in orders)
+    if len(dims) > 4:
+        return
+    for axis in reversed(plain):
+        size = dims[axis]
+        factors = [n for n in range(2, size) if size % n == 0]
+        factors.sort(key=lambda n: (n not in tensor.shape, size // n not in tensor.shape))
+        for heads in factors[:24]:
+            split = (*dims[:axis], heads, size // heads, *dims[axis + 1 :])
+            for order in itertools.permutations(range(len(split))):
+                if any(a + 1 == b for a, b in itertools.pairwise(order) if a == axis):
+                    continue  # the two halves stay together: no split
+                yield split, order, (axis, heads)
+
+
+def _source(place: int, dims: Sequence[int], order: Sequence[int]) -> int:
+    """Where in `dims` the number lies that comes to `place` when the axes are put into `order`."""
+    coordinates = [0] * len(dims)
+    for axis in reversed(order):
+        place, coordinates[axis] = divmod(place, dims[axis])
+    found = 0
+    for size, coordinate in zip(dims, coordinates, strict=True):
+        found = found * size + coordinate
+    return found
+
+
+def _in_words(
+    tensor: Tensor,
+    official: Tensor,
+    dims: tuple[int, ...],
+    order: tuple[int, ...],
+    split: tuple[int, int] | None,
+) -> str:
+    shape = [n for n in tensor.shape if n > 1]
+    moved = [dims[axis] for axis in order]
+    then = "" if shape == moved else f", then reshaped to {list(tensor.shape)}"
+    plain = tuple(range(len(dims)))
+    if split is not None:
+        axis, heads = split
+        width = dims[axis + 1]
+        swapped = [*plain]
+        swapped[axis - 1], swapped[axis] = swapped[axis], swapped[axis - 1]
+        if axis > 0 and order == tuple(swapped):
+            return f", split into {heads} heads of {width}{then}"
+        return f", its axis of {heads * width} split into {heads} × {width}, axes in the order {order}{then}"
+    if order == plain:
+        return f", reshaped to {list(tensor.shape)}"
+    if order == (*plain[:-2], plain[-1], plain[-2]):
+        return f", transposed in its last two axes{then}"
+    exchanged = [axis for place, axis in enumerate(order) if place != axis]
+    if len(exchanged) == 2:
+        names = [str(_real_axis(official, axis)) for axis in sorted(exchanged)]
+        if then and len(shape) == len(dims) - 1:
+            return f", heads merged (axes {' and '.join(names)} swapped{then})"
+        return f", with axes {' and '.join(names)} swapped{then}"
+    return f", with its axes in the order {tuple(_real_axis(official, axis) for axis in order)}{then}"
+
+
+def _real_axis(official: Tensor, axis: int) -> int:
+    """The number of an axis, those of size 1 counted."""
+    return [number for number, size in enumerate(official.shape) if size > 1][axis]
+
+
+def _agree(one: Tensor, other: Tensor, tolerance: float) -> bool:
+    """The same shape but for axes of size 1, and the same bits, or numbers as near as the tolerance says."""
+    if one.shape != other.shape:
+        if [n for n in one.shape if n > 1] != [n for n in other.shape if n > 1]:
+            return False
+        other = other.reshape(one.shape)
+    if tolerance == 0.0:
+        return torch.equal(one.contiguous().view(torch.int32), other.contiguous().view(torch.int32))
+    return difference(one, other) <= tolerance
+
+
+def difference(one: Tensor, other: Tensor) -> float:
+    """The largest, equal infinities and two NaN not counting; infinite where only one side is not finite."""
+    apart = (one - other).abs()
+    if not bool(torch.isfinite(apart.sum())):
+        same = (one == other) | (one.isnan() & other.isnan())
+        apart = apart.masked_fill(same, 0.0).nan_to_num(math.inf, math.inf)
+    return float(apart.max())
+
+
+def _parts(tensor: Tensor, candidates: Iterable[Candidate]) -> list[Hit]:
+    """Slices: tensors that hold these very numbers among more."""
+    flat = tensor.reshape(-1)
+    place = _telling(flat)
+    if place is None:
+        return []
+    value = flat.view(torch.int32)[place]
+    hits: list[Hit] = []
+    found: set[Any] = set()
+    for candidate in candidates:
+        if candidate.whose in found:
+            continue
+        official = candidate.tensor
+        numbers = official.contiguous().view(torch.int32).reshape(-1)
+        begins = (numbers == value).nonzero().flatten()[:_MOST_PLACES].tolist()
+        for begin in begins:
+            index = _slice(tensor, place, official, begin)
+            if index is not None:
+                words = f"{candidate.words}, its part {index}"
+                hits.append(Hit(candidate.name, "part", words, candidate.shape))
+                found.add(candidate.whose)
+                break
+    return hits
+
+
+def _telling(flat: Tensor) -> int | None:
+    """The place of a number that is not likely to be met by chance: neither 0 nor 1, and alone among some."""
+    for place in torch.linspace(0, len(flat) - 1, 32).long().tolist():
+        number = float(flat[place])
+        if math.isfinite(number) and number not in (0.0, 1.0, -1.0) and int((flat == number).sum()) == 1:
+            return int(place)
+    return None
+
+
+def _slice(tensor: Tensor, place: int, official: Tensor, begin: int) -> str | None:
+    """`[:, 3, 0:64]`, if the tensor is that part of the official one, whose number `begin` is its `place`."""
+    wanted = [(axis, n) for axis, n in enumerate(tensor.shape) if n > 1]
+    at = _coordinates(place, tensor.shape)
+    where = _coordinates(begin, official.shape)
+    for axes in itertools.permutations(range(official.dim()), len(wanted)):
+        index: list[slice] = [slice(c, c + 1) for c in where]
+        for (mine, size), axis in zip(wanted, axes, strict=True):
+            first = where[axis] - at[mine]
+            index[axis] = slice(first, first + size)
+        if any(s.start < 0 or s.stop > n for s, n in zip(index, official.shape, strict=True)):
+            continue
+        part = official[tuple(index)]
+        others = [axis for axis in range(official.dim()) if axis not in axes]
+        part = part.permute(*others, *axes).reshape(tensor.shape)
+        if _agree(tensor, part, 0.0):
+            spelled = ", ".join(_spelled(s, n) for s, n in zip(index, official.shape, strict=True))
+            moved = "" if list(axes) == sorted(axes) else f", with its axes in the order {axes}"
+            return f"[{spelled}]{moved}"
+    return None
+
+
+def _spelled(index: slice, size: int) -> str:
+    if index.stop - index.start == size:
+        return ":"
+    return str(index.start) if index.stop == index.start + 1 else f"{index.start}:{index.stop}"
+
+
+def _coordinates(place: int, shape: Sequence[int]) -> list[int]:
+    found = []
+    for size in reversed(shape):
+        place, coordinate = divmod(place, size)
+        found.append(coordinate)
+    return found[::-1]
+
+
+# -------------------------------------------------------------------------- functions and neighbours
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The tensor and an official one in the same shape, [rows, width], and some numbers of both."""
+
+    mine: Tensor
+    official: Tensor
+    few: Tensor
+    official_few: Tensor
+    allowed: float  # the difference that counts as rounding
+    weights: Mapping[str, Tensor]
+
+
+def _functions_and_neighbours(
+    tensor: Tensor, candidates: Sequence[Candidate], weights: Mapping[str, Tensor]
+) -> list[Hit]:
+    finite = tensor[torch.isfinite(tensor) & (tensor.abs() < 1e30)]
+    largest = max(float(finite.abs().max()), 1e-12) if len(finite) else 1.0
+    width = tensor.shape[-1] if tensor.dim() else 1
+    mine = tensor.reshape(-1, width)
+    picked = torch.linspace(0, tensor.numel() - 1, min(_SAMPLES, tensor.numel())).long()
+    places = (picked // width, picked % width)
+    vectors = {k: w for k, w in weights.items() if w.dim() == 1 and len(w) == width}
+    traits = _traits(mine)
+    ranked: list[tuple[tuple[float, ...], Any, Hit]] = []
+    for order, candidate in enumerate(candidates):
+        if [n for n in candidate.shape if n > 1] != [n for n in tensor.shape if n > 1]:
+            continue
+        official = candidate.tensor.reshape(mine.shape)
+        pair = _Pair(mine, official, mine[places], official[places], largest * ROUNDING, vectors)
+        kind, words, rank, apart = _judged(pair, traits, largest)
+        hit = Hit(candidate.name, kind, words.format(candidate.words), candidate.shape, apart)
+        whose = candidate.whose if candidate.whole else (candidate.whose, candidate.name)
+        ranked.append(((*rank, bool(candidate.of), order), whose, hit))
+    ranked.sort(key=lambda item: item[0])
+    best: dict[Any, Hit] = {}
+    for _, whose, hit in ranked:
+        best.setdefault(whose, hit)
+    found = [hit for hit in best.values() if hit.kind != "nearest"]
+    found = found or _nearly_rearranged(tensor, candidates, largest)
+    return found or list(best.values())[:3]
+
+
+def _judged(pair: _Pair, traits: _Traits, largest: float) -> tuple[str, str, tuple[float, ...], float]:
+    """What one official tensor is to this one: kind, words, rank (the smaller the better), difference."""
+    apart = difference(pair.few, pair.official_few)
+    if apart <= NEAR * largest:
+        apart = difference(pair.mine, pair.official)
+    if apart <= pair.allowed:
+        return "near", "{}", (0, 0), apart
+    for number, test in enumerate(_TESTS):
+        answer = test(pair, traits)
+        if answer is not None:
+            return "function", answer[0], (1, number, answer[1]), answer[1]
+    if apart <= NEAR * largest:
+        return "near", "{}", (2, apart), apart
+    typical = float((pair.few - pair.official_few).nan_to_num(0.0, 1e30, -1e30).abs().mean())
+    return "nearest", "{}", (3, typical), difference(pair.mine, pair.official)
+
+
+def _nearly_rearranged(tensor: Tensor, candidates: Sequence[Candidate], largest: float) -> list[Hit]:
+    """Other layouts of nearly the same numbers. The sum, the squares and the extremes pick the candidates."""
+    hits: dict[Any, Hit] = {}
+    tolerance = largest * 1e-3
+    wanted = _moments(tensor)
+    for candidate in candidates:
+        if not candidate.whole or difference(_moments(candidate.tensor), wanted) > tolerance:
+            continue
+        arranged = arrangement(tensor, candidate.tensor, tolerance)
+        if arranged is not None and candidate.whose not in hits:
+            how, apart = arranged
+            hit = Hit(candidate.name, "near", candidate.words + how, candidate.shape, apart)
+            hits[candidate.whose] = hit
+    return list(hits.values())
+
+
+def _moments(tensor: Tensor) -> Tensor:
+    return torch.stack([tensor.mean(), tensor.square().mean().sqrt(), tensor.min(), tensor.max()])
+
+
+@dataclass(frozen=True)
+class _Traits:
+    """What can be told from the tensor alone.
+
+    probabilities  Whether each row is non-negative and sums to 1.
+    softmax        The tensor's own softmax over its last axis, should it be what enters one.
+    """
+
+    probabilities: bool
+    logarithms: bool
+    softmax: Tensor
+
+
+def _traits(mine: Tensor) -> _Traits:
+    sums = mine.sum(dim=-1)
+    ones = torch.ones_like(sums)
+    probabilities = bool((mine >= 0).all()) and difference(sums, ones) < 1e-3
+    logarithms = bool((mine <= 0).all()) and difference(mine.exp().sum(dim=-1), ones) < 1e-3
+    return _Traits(probabilities, logarithms, mine[:4].softmax(dim=-1))
+
+
+Answer = tuple[str, float] | None
+
+
+def _checked(words: str, pair: _Pair, result: Tensor, allowed: float | None = None) -> Answer:
+    """The answer, if the function's result is the whole tensor but for rounding."""
+    off = difference(pair.mine, result)
+    return (words, off) if off <= (pair.allowed if allowed is None else allowed) else None
+
+
+def _scaled(pair: _Pair, traits: _Traits) -> Answer:
+    at = int(torch.where(pair.official_few.isfinite(), pair.official_few.abs(), 0.0).argmax())
+    largest = float(pair.official_few[at])
+    if largest == 0.0:
+        return None
+    factor = float(pair.few[at]) / largest
+    if not 1e-6 < abs(factor) < 1e6 or abs(factor - 1.0) < 1e-4:
+        return None
+    if difference(pair.few, pair.official_few * factor) > pair.allowed:
+        return None
+    return _checked(f"{{}}, scaled by {_number(factor)}", pair, pair.official * factor)
+
+
+def _number(factor: float) -> str:
+    """A factor as people write it: 0.125 is 1/8, 5.65685 is √32."""
+    sign, size = "-" if factor < 0 else "", abs(factor)
+    for before, value in (("", size), ("1/", 1.0 / size)):
+        if abs(value - round(value)) < 1e-5 * value and round(value) <= 4096:
+            return f"{sign}{before}{round(value)}"
+    for before, value in (("√", size * size), ("1/√", 1.0 / (size * size))):
+        if abs(value - round(value)) < 2e-5 * value and round(value) <= 65536:
+            return f"{sign}{before}{round(value)}"
+    return f"{factor:.6g}"
+
+
+def _shifted(pair: _Pair, traits: _Traits) -> Answer:
+    by = float((pair.few - pair.official_few).nan_to_num(0.0, 0.0, 0.0).median())
+    if by == 0.0 or difference(pair.few, pair.official_few + by) > pair.allowed:
+        return None
+    return _checked(f"{{}}, shifted by {by:.6g}", pair, pair.official + by)
+
+
+def _biased(pair: _Pair, traits: _Traits) -> Answer:
+    """The same numbers added to every row."""
+    rows = len(pair.mine)
+    if rows < 2:
+        return None
+    some = torch.linspace(0, rows - 1, min(rows, 4)).long()
+    apart = pair.mine[some] - pair.official[some]
+    if difference(apart, apart[:1].expand_as(apart)) > 2 * pair.allowed:
+        return None
+    bias = (pair.mine - pair.official).mean(dim=0)
+    answer = _checked("", pair, pair.official + bias, 2 * pair.allowed)
+    if answer is None:
+        return None
+    for sign, word in ((1.0, "plus"), (-1.0, "without")):
+        for key, weight in pair.weights.items():
+            if difference(bias * sign, weight) <= 2 * pair.allowed:
+                return f"{{}}, {word} {key}", answer[1]
+    return "{}, plus the same numbers in every row (a bias that is no tensor of the weight file)", answer[1]
+
+
+def _masked(pair: _Pair, traits: _Traits) -> Answer:
+    """Equal where it is not filled, and filled with one value: on either side."""
+    same = pair.mine == pair.official
+    share = float(same.float().mean())
+    if not 0.02 < share < 0.9999:
+        return None
+    filled, official_filled = pair.mine[~same], pair.official[~same]
+    for values, words in (
+        (filled, "{{}}, masked: {} of {} numbers are {}{}"),
+        (official_filled, "{{}}, without its mask: there {} of {} numbers are {}{}"),
+    ):
+        value = float(values[0])
+        low = bool((values < -9e3).all())
+        if not bool((values == value).all()) and not low:
+            continue
+        if value == 0.0 or low:
+            fill = f"{value:.4g}" if bool((values == value).all()) else "below -9000"
+            text = words.format(len(values), same.numel(), fill, _pattern(~same))
+            return text, 0.0
+    return None
+
+
+def _pattern(filled: Tensor) -> str:
+    """Where a mask lies, if in every square it is what is above the diagonal, or below. [rows, width]"""
+    width = filled.shape[-1]
+    if width < 2 or len(filled) % width:
+        return ""
+    squares = filled.reshape(-1, width, width)
+    one = torch.ones(width, width, dtype=torch.bool)
+    for mask, words in ((one.triu(1), "above the diagonal"), (one.triu(), "on and above the diagonal")):
+        if bool((squares == mask).all()):
+            return f", {words}"
+    return ", below the diagonal" if bool((squares == one.tril(-1)).all()) else ""
+
+
+def _activated(pair: _Pair, traits: _Traits) -> Answer:
+    for word, function in _ACTIVATIONS.items():
+        if difference(pair.few, function(pair.official_few)) <= pair.allowed:
+            answer = _checked(f"{word} of {{}}", pair, function(pair.official))
+            if answer is not None:
+                return answer
+    return None
+
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "exact GELU": F.gelu,
+    "tanh GELU": lambda x: F.gelu(x, approximate="tanh"),
+    "sigmoid GELU": lambda x: x * torch.sigmoid(1.702 * x),
+    "ReLU": F.relu,
+    "SiLU": F.silu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "exp": torch.exp,
+    "the square": torch.square,
+}
+
+
+def _softmaxed(pair: _Pair, traits: _Traits) -> Answer:
+    some = pair.official[:4]
+    if traits.probabilities and difference(pair.mine[:4], some.softmax(dim=-1)) <= pair.allowed:
+        return _checked("softmax of {} over its last axis", pair, pair.official.softmax(dim=-1))
+    if traits.logarithms and difference(pair.mine[:4], some.log_softmax(dim=-1)) <= pair.allowed:
+        return _checked("log-softmax of {} over its last axis", pair, pair.official.log_softmax(dim=-1))
+    if pair.mine.shape[-1] > 1 and difference(traits.softmax, some) <= ROUNDING:
+        return _checked("what becomes {} by a softmax", pair, pair.mine) and (
+            "what becomes {} by a softmax over its last axis",
+            difference(pair.mine.softmax(dim=-1), pair.official),
+        )
+    return None
+
+
+def _softmaxed_elsewhere(pair: _Pair, traits: _Traits) -> Answer:
+    """Softmax over the last axis but one, where blocks of rows are as long as rows: attention's mistake."""
+    width = pair.mine.shape[-1]
+    if len(pair.mine) % width or width < 2:
+        return None
+    squares = pair.mine.reshape(-1, width, width)
+    if not bool((squares[:1] >= 0).all()) or difference(squares[0].sum(dim=0), torch.ones(width)) > 1e-3:
+        return None
+    result = pair.official.reshape(squares.shape).softmax(dim=-2)
+    return _checked("softmax of {} over its last axis but one", pair, result.reshape(pair.mine.shape))
+
+
+def _normalised(pair: _Pair, traits: _Traits) -> Answer:
+    """Each row brought to mean 0 and variance 1, to mean square 1 or to length 1; then perhaps stretched and
+    moved, by the same numbers in every row."""
+    if pair.mine.shape[-1] < 2 or not bool(torch.isfinite(pair.official).all()):
+        return None
+    for words, function in _NORMS.items():
+        if difference(pair.mine[:2], function(pair.official[:2])) <= 50 * pair.allowed:
+            answer = _checked(f"{words} of {{}}", pair, function(pair.official), 50 * pair.allowed)
+            if answer is not None:
+                return answer
+    if len(pair.mine) < 4:
+        return None
+    for words, function in (("LayerNorm", _layer_norm), ("RMSNorm", _rms_norm)):
+        normed = function(pair.official)
+        some = torch.linspace(0, normed.shape[-1] - 1, min(64, normed.shape[-1])).long()
+        if _stretched(pair.mine[:, some], normed[:, some], 50 * pair.allowed) is None:
+            continue
+        fit = _stretched(pair.mine, normed, 50 * pair.allowed)
+        if fit is None:
+            continue
+        stretch, move, off = fit
+        names = [
+            key
+            for numbers in (stretch, move)
+            for key, weight in pair.weights.items()
+            if difference(numbers, weight) <= 1e-2 * float(weight.abs().max())
+        ]
+        of = " and ".join(dict.fromkeys(names)) or "numbers that are not in the weight file"
+        return f"{words} of {{}}, with {of}", off
+    return None
+
+
+def _stretched(mine: Tensor, normed: Tensor, allowed: float) -> tuple[Tensor, Tensor, float] | None:
+    """The stretch and the move of each column that make `mine` of `normed`, if there are any."""
+    centred, mean = normed - normed.mean(dim=0), mine.mean(dim=0)
+    spread = centred.square().sum(dim=0)
+    if bool((spread < 1e-8).any()):
+        return None
+    stretch = (centred * (mine - mean)).sum(dim=0) / spread
+    move = mean - stretch * normed.mean(dim=0)
+    off = difference(mine, normed * stretch + move)
+    return (stretch, move, off) if off <= allowed else None
+
+
+def _layer_norm(x: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
+
+
+def _rms_norm(x: Tensor) -> Tensor:
+    return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + 1e-6)
+
+
+_NORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "LayerNorm without weight and bias": _layer_norm,
+    "RMSNorm without weight": _rms_norm,
+    "each row brought to length 1": lambda x: F.normalize(x, dim=-1),
+}
+
+_TESTS: tuple[Callable[[_Pair, _Traits], Answer], ...] = (
+    _scaled,
+    _shifted,
+    _biased,
+    _activated,
+    _masked,
+    _softmaxed,
+    _softmaxed_elsewhere,
+    _normalised,
+)
