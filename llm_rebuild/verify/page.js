@@ -36,10 +36,9 @@ function histogram(chart) {
   svg.setAttribute("aria-label", `Histogram, ${said.join(" and ")}, from ${short(chart.low)} to ${short(chart.high)}`);
   const caption = make("figcaption", {}, "how the numbers are spread: ", make("span", { class: "key-official" }, "official"));
   if ("rebuilt" in chart) caption.append(" and ", make("span", { class: "key-rebuilt" }, "rebuilt"));
-  else caption.append(entryIsIdentical(chart) ? " and rebuilt alike" : "");
+  else if (chart.identical) caption.append(" and rebuilt alike");
   return make("figure", {}, caption, svg);
 }
-const entryIsIdentical = (chart) => chart.identical;
 
 // ------------------------------------------------------------------------------ heat maps
 
@@ -73,7 +72,8 @@ function heatMap(heat, map, head, readout, siblings) {
   const side = Math.max(4, Math.min(18, Math.floor(240 / columns)));
   const tall = rowLabels.length ? Math.max(side, 12) : Math.max(4, Math.min(18, Math.floor(300 / rows)));
   const cut = (words) => (words.length > 12 ? words.slice(0, 11) + "…" : words).replace(/^"|"$/g, "");
-  const left = rowLabels.length ? 76 : 14, top = columnLabels.length ? 74 : 14;
+  const longest = Math.max(0, ...columnLabels.map((words) => cut(words).length));
+  const left = rowLabels.length ? 76 : 14, top = columnLabels.length ? 12 + Math.min(56, longest * 6) : 14;
   const width = left + columns * side + (columnLabels.length ? 26 : 2), height = top + rows * tall + 2;
   const canvas = make("canvas", { role: "img" }), ratio = window.devicePixelRatio || 1;
   canvas.width = width * ratio;
@@ -148,6 +148,18 @@ function heatMap(heat, map, head, readout, siblings) {
   return make("figure", {}, make("figcaption", {}, map.name), canvas, scale);
 }
 
+function small(heat, map, head) {
+  const { rows, columns } = heat, cells = decoded(map.cells), shade = shades(map);
+  const side = Math.max(1, Math.round(56 / Math.max(rows, columns))), none = colour("--line");
+  const canvas = make("canvas", { width: columns * side, height: rows * side, "aria-hidden": "true" });
+  const context = canvas.getContext("2d");
+  for (let at = 0; at < rows * columns; at++) {
+    context.fillStyle = `rgb(${shade(cells[head * rows * columns + at]) || none})`;
+    context.fillRect((at % columns) * side, Math.floor(at / columns) * side, side, side);
+  }
+  return canvas;
+}
+
 function draw(details) {
   const box = details.querySelector(".charts"), chart = charts[details.dataset.chart];
   const head = Number(box.dataset.head || 0);
@@ -157,18 +169,17 @@ function draw(details) {
   if (!heat) return;
   const readout = make("p", { class: "readout", "aria-hidden": "true" }, "\u00a0");
   const title = `${heat.axes[0]} down, ${heat.axes[1]} across${heat.at ? `; ${heat.at}` : ""}`;
-  const row = make("div", { class: "heads" }, make("span", {}, title));
-  if (heat.heads > 1) {
-    row.append(make("span", {}, "; head"));
-    for (let number = 0; number < heat.heads; number++) {
-      const button = make("button", { type: "button", "aria-pressed": String(number === head), "aria-label": `head ${number}` }, String(number));
-      button.addEventListener("click", () => {
-        box.dataset.head = number;
-        draw(details);
-        box.querySelectorAll(".heads button")[number].focus();
-      });
-      row.append(button);
-    }
+  const row = make("div", { class: "heads" }, make("span", {}, heat.heads > 1 ? `${title}; every head:` : title));
+  for (let number = 0; heat.heads > 1 && number < heat.heads; number++) {
+    const pressed = String(number === head);
+    const button = make("button", { type: "button", "aria-pressed": pressed, "aria-label": `head ${number}` });
+    button.append(small(heat, heat.maps[0], number), String(number));
+    button.addEventListener("click", () => {
+      box.dataset.head = number;
+      draw(details);
+      box.querySelectorAll(".heads button")[number].focus();
+    });
+    row.append(button);
   }
   box.append(row, ...heat.maps.map((map) => heatMap(heat, map, head, readout, heat.maps)), readout);
 }
