@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from llm_rebuild import __version__
-from llm_rebuild.errors import InputError
+from llm_rebuild.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -357,7 +357,7 @@ def _sharded(index: Path) -> dict[str, Tensor]:
     for shard in shards:
         path = index.parent / str(shard)
         if Path(str(shard)).name != shard or not path.is_file():
-            raise InputError(f"{index.name} names {shard!r}, which is not in {index.parent}")
+            raise InputError(f"{index.name} names {shard!r}, which is not in {index.parent}; put it there")
         try:
             with safe_open(path, framework="pt") as opened:
                 for key in (key for key, name in weight_map.items() if name == shard):
@@ -365,11 +365,6 @@ def _sharded(index: Path) -> dict[str, Tensor]:
         except SafetensorError as error:
             raise InputError(f"{path} is not what {index.name} says ({one_line(error)})") from error
     return tensors
-
-
-def one_line(error: object) -> str:
-    """An error's text on one line, not too long."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def first_sentence(error: object) -> str:

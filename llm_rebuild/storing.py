@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from llm_rebuild import __version__
-from llm_rebuild.errors import InputError
-from llm_rebuild.fetching import Say, one_line, sha256_of, to_disk
+from llm_rebuild.errors import InputError, one_line
+from llm_rebuild.fetching import Say, sha256_of, to_disk
 
 PROVENANCE = "provenance.json"
 

@@ -15,7 +15,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from llm_rebuild.checkpoints import join
-from llm_rebuild.errors import InputError
+from llm_rebuild.errors import InputError, one_line
+
+# What to do where a weight file and a config.json contradict each other.
+SAME = "take both files from the same model"
 
 
 class Weights(Mapping[str, Tensor]):
@@ -44,7 +47,7 @@ class Weights(Mapping[str, Tensor]):
             raise InputError(f"{file}: no such weight file") from None
         except (SafetensorError, OSError) as error:
             raise InputError(
-                f"{file} is not a whole safetensors file ({_one_line(error)}); download it again"
+                f"{file} is not a whole safetensors file ({one_line(error)}); download it again"
             ) from None
         return cls(tensors, file)
 
@@ -115,21 +118,27 @@ class Weights(Mapping[str, Tensor]):
         name = self.file.name if self.file else "the weights"
         missing = [key for key in shapes if key not in self._tensors]
         if missing:
-            raise InputError(f"{name} lacks {_some(missing)}; it does not fit its config.json")
+            raise InputError(f"{name} lacks {_some(missing)}; it does not fit its config.json: {SAME}")
         extra = [k for k in self._tensors if k not in shapes and not _matches(k, unused)]
         if extra:
-            raise InputError(f"{name} holds {_some(extra)}, which its config.json does not explain")
+            raise InputError(f"{name} holds {_some(extra)}, which its config.json does not explain; {SAME}")
         for key, shape in shapes.items():
             tensor = self._tensors[key]
             if tuple(tensor.shape) != shape:
                 raise InputError(
-                    f"{name}: {key} has shape {list(tensor.shape)}, its config.json says {list(shape)}"
+                    f"{name}: {key} has shape {list(tensor.shape)}, its config.json says {list(shape)}; "
+                    f"{SAME}"
                 )
             if tensor.dtype != torch.float32:
                 dtype = str(tensor.dtype).removeprefix("torch.")
-                raise InputError(f"{name}: {key} is {dtype}; this course works in float32")
+                raise InputError(
+                    f"{name}: {key} is {dtype}; this course works in float32: convert it and save it anew"
+                )
             if not bool(torch.isfinite(tensor.sum())) and not bool(torch.isfinite(tensor).all()):
-                raise InputError(f"{name}: {key} has numbers that are not finite (NaN or infinity)")
+                raise InputError(
+                    f"{name}: {key} has numbers that are not finite (NaN or infinity); download it again, or "
+                    "save it before they arise"
+                )
 
 
 def _matches(key: str, patterns: Mapping[str, str]) -> bool:
@@ -144,7 +153,3 @@ def template(key: str) -> str:
 def _some(keys: list[str]) -> str:
     shown = ", ".join(keys[:3])
     return shown if len(keys) <= 3 else f"{shown} and {len(keys) - 3} more"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

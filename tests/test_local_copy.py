@@ -767,7 +767,7 @@ def test_bad_shards(tmp_path: Path) -> None:
         changed = json.loads(good)
         changed["weight_map"]["layer.2"] = name
         index.write_text(json.dumps(changed))
-        refused(lambda: local_copy.get(folder), "which is not in", repr(name)[:4])
+        refused(lambda: local_copy.get(folder), "which is not in", repr(name)[:4], "; put it there")
     index.write_text(good.replace("layer.3", "layer.9"))
     refused(lambda: local_copy.get(folder), "b.safetensors")
     index.write_text(good)

@@ -131,8 +131,10 @@ SHAPES = {"a.0.w": (2, 3), "b": (1,)}
     ids=range(9),
 )
 def test_check_refuses(tensors: dict[str, torch.Tensor], said: str):
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=said) as refused:
         Weights(tensors).check(SHAPES, {})
+    advice = ("take both files from the same model", "convert it and save it anew", "download it again")
+    assert any(what_to_do in str(refused.value) for what_to_do in advice)
 
 
 def test_check_accepts_what_fits_and_what_is_declared_unused():

@@ -81,22 +81,26 @@ def read_vocabulary(path: Path, needed: Iterable[str]) -> dict[str, int]:
         reason = str(error).replace("\n", " ")
         raise InputError(f"{path} is not JSON ({reason}): download it again") from None
     if not isinstance(vocabulary, dict):
-        raise InputError(f"{path} must hold one object of tokens and ids")
+        raise InputError(f"{path} must hold one object of tokens and ids: download it again")
     token_of: dict[int, str] = {}
     for token, token_id in vocabulary.items():
         if type(token_id) is not int:  # JSON's true would pass isinstance
-            raise InputError(f"{path}: the id of {token!r} is {token_id!r}, not an integer")
+            raise InputError(
+                f"{path}: the id of {token!r} is {token_id!r}, not an integer: download it again"
+            )
         if token_id in token_of:
-            raise InputError(f"{path}: {token_of[token_id]!r} and {token!r} share id {token_id}")
+            raise InputError(
+                f"{path}: {token_of[token_id]!r} and {token!r} share id {token_id}: download it again"
+            )
         if not 0 <= token_id < len(vocabulary):
             raise InputError(
                 f"{path}: {token!r} has id {token_id}, but {len(vocabulary)} tokens need the ids 0 "
-                f"to {len(vocabulary) - 1}"
+                f"to {len(vocabulary) - 1}: download it again"
             )
         token_of[token_id] = token
     for token in needed:
         if token not in vocabulary:
-            raise InputError(f"{path} lacks {token!r}, which this tokenizer needs")
+            raise InputError(f"{path} lacks {token!r}, which this tokenizer needs: download it again")
     return vocabulary
 
 
@@ -111,10 +115,14 @@ def read_merges(path: Path, vocabulary: dict[str, int]) -> dict[tuple[str, str],
             case [left, right] if left and right:
                 for token in (left, right, left + right):
                     if token not in vocabulary:
-                        raise InputError(f"{path} line {number}: {token!r} is not in vocab.json")
+                        raise InputError(
+                            f"{path} line {number}: {token!r} is not in vocab.json; take both files from "
+                            "the same model"
+                        )
                 ranks[left, right] = number  # a repeated pair counts where it stands last
             case _:
                 raise InputError(
-                    f"{path} line {number} is broken: {line[:40]!r} is not two tokens and a space"
+                    f"{path} line {number} is broken: {line[:40]!r} is not two tokens and a space; "
+                    "download it again"
                 )
     return ranks

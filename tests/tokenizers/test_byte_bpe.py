@@ -215,6 +215,7 @@ def test_a_broken_file_is_refused_in_one_line(
         ByteBPE.from_folder(tmp_path)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith(("download it again", "take both files from the same model"))
 
 
 @pytest.mark.parametrize("name", ["vocab.json", "merges.txt"])
