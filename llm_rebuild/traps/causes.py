@@ -124,17 +124,24 @@ def chapter(cause: str) -> str:
 
 # cause -> what to do about it, or what to look at: the second sentence of a diagnosis
 REMEDIES = {
-    "weight-transposed": "Look at the weight's shape in the file: torch's Linear stores [out, in], GPT-2's Conv1D [in, out].",
+    "weight-transposed": (
+        "Look at the weight's shape in the file: torch's Linear stores [out, in], GPT-2's Conv1D [in, out]."
+    ),
     "wrong-weight": "Compare the key in your code with the checkpoint's name: they are the same string.",
     "wrong-block-weights": "The number of the block belongs into the key; count from 0.",
     "bias-missing": "Add what the file has under the same path as `bias`.",
     "bias-wrong": "The bias under the weight's own path is added, once.",
-    "untied-head": "See in config.json whether the head is tied to the token table, and in the file whether it has its own.",
+    "untied-head": (
+        "See in config.json whether the head is tied to the token table, and in the file whether "
+        "it has its own."
+    ),
     "token-ids-wrong": "Look up the ids just as the tokenizer gave them.",
     "embedding-scaled": "This model adds its embeddings as they are.",
     "positions-missing": "Add the learned position of each token to its embedding.",
     "positions-shifted": "This model's first position is 0.",
-    "positions-sinusoidal": "Look the positions up in the file's table; the sines and cosines are the original transformer's.",
+    "positions-sinusoidal": (
+        "Look the positions up in the file's table; the sines and cosines are the original transformer's."
+    ),
     "positions-wrong": "The official forward pass numbers the places 0, 1, 2, …, padding counted.",
     "positions-not-advanced": "Start at the number of tokens that are in the cache.",
     "token-types-missing": "Add row 0 of the token type table to every token.",
@@ -153,7 +160,9 @@ REMEDIES = {
     "mask-missing": "Add the mask to the scores before the softmax.",
     "mask-causal-missing": "A decoder's token may look at itself and at what came before.",
     "mask-padding-missing": "Hide the keys where the attention mask is 0.",
-    "mask-inverted": "1 means a token and 0 padding; what is hidden gets the lowest float, what is shown gets 0.",
+    "mask-inverted": (
+        "1 means a token and 0 padding; what is hidden gets the lowest float, what is shown gets 0."
+    ),
     "mask-off-by-one": "A token looks at itself, too, and at nothing later.",
     "mask-direction": "Axes are [query, key], and it is keys that are hidden.",
     "mask-extra": "An encoder's tokens, and cross-attention, look in both directions.",
@@ -171,7 +180,9 @@ REMEDIES = {
     "activation-missing": "Between the two linear layers of a feed-forward stands an activation.",
     "norm-eps": "config.json has the epsilon; it is not the same in all models.",
     "norm-eps-place": "The epsilon is added to the mean square, inside the root.",
-    "norm-affine-missing": "After normalising, multiply by the weight and add the bias, where the file has one.",
+    "norm-affine-missing": (
+        "After normalising, multiply by the weight and add the bias, where the file has one."
+    ),
     "norm-affine-wrong": "Normalise, then multiply by the weight, then add the bias, where the file has one.",
     "norm-mean-kept": "A LayerNorm subtracts each token's mean before it divides.",
     "norm-mean-subtracted": "T5's norm divides by the root mean square and subtracts nothing.",
@@ -181,21 +192,34 @@ REMEDIES = {
     "norm-twice": "Each norm of the file is used once.",
     "norm-position": "BERT normalises after the residual was added, GPT-2 and T5 before the half-block.",
     "residual-missing": "Add what the half-block was given to what came out of it.",
-    "residual-wrong": "The residual is what came in before anything was done to it, the norm included where the model is pre-LN.",
+    "residual-wrong": (
+        "The residual is what came in before anything was done to it, the norm included where "
+        "the model is pre-LN."
+    ),
     "residual-scaled": "Both are added as they are.",
     "wrong-input": "Check which variable this step is given.",
     "block-order": "Blocks run from 0 up.",
     "block-skipped": "Every block of config.json's count runs, the first and the last included.",
     "block-repeated": "Every block runs once, each on the output of the one before.",
-    "buckets-direction": "The encoder has buckets for both directions, the decoder only for what came before.",
+    "buckets-direction": (
+        "The encoder has buckets for both directions, the decoder only for what came before."
+    ),
     "buckets-sign": "The distance is the key's place minus the query's.",
-    "buckets-count": "Half of the buckets are exact, the others grow with the logarithm up to the largest distance.",
+    "buckets-count": (
+        "Half of the buckets are exact, the others grow with the logarithm up to the largest distance."
+    ),
     "position-bias-missing": "Only block 0 has the table, but every block's self-attention adds its numbers.",
-    "position-bias-wrong": "Encoder and decoder have a table each, in block 0; its numbers belong to [head, query, key].",
+    "position-bias-wrong": (
+        "Encoder and decoder have a table each, in block 0; its numbers belong to [head, query, key]."
+    ),
     "position-bias-extra": "Cross-attention has no position bias.",
-    "cross-attention-source": "In cross-attention the query comes from the decoder, key and value from the encoder's last output.",
+    "cross-attention-source": (
+        "In cross-attention the query comes from the decoder, key and value from the encoder's last output."
+    ),
     "output-scale-missing": "With a tied head T5 multiplies its output by 1/√(width).",
-    "output-scale-wrong": "With a tied head T5 multiplies its output by 1/√(width), once, and the scores by nothing.",
+    "output-scale-wrong": (
+        "With a tied head T5 multiplies its output by 1/√(width), once, and the scores by nothing."
+    ),
     "pool-padding": "Set padding to 0 and divide by the number of tokens.",
     "pool-cls": "This model's sentence is the mean of its tokens.",
     "pool-other": "This model's sentence is the mean of its tokens.",

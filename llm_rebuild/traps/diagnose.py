@@ -2,8 +2,8 @@
 
 The first checkpoint that differs has inputs that are still right. So its wrong value can be computed again,
 from the official inputs and the weight file, once for each mistake that can be made at this step: if the
-scores had not been scaled, they would be *these*. Where that gives the tensor at hand, bit for bit, the mistake
-is found; where it gives none, the diagnosis says so and where the numbers differ.
+scores had not been scaled, they would be *these*. Where that gives the tensor at hand, bit for bit, the
+mistake is found; where none does, the diagnosis says so, and in which part the numbers differ.
 
 In three rounds: the mistakes that are known for this kind of step (`hypotheses.py`); then the same step with
 any other tensor or weight that would fit in; then what can be said about the numbers alone.
@@ -26,6 +26,7 @@ from llm_rebuild.traps import numbers
 from llm_rebuild.traps.causes import CAUSES, REMEDIES, chapter
 from llm_rebuild.traps.formulas import Formula, World, world_of
 from llm_rebuild.traps.hypotheses import Hypothesis, hypotheses
+from llm_rebuild.traps.hypotheses.base import Make
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.compare import same_numbers
 from llm_rebuild.weights import template
@@ -156,7 +157,7 @@ class _Case:
 
 @dataclass(frozen=True)
 class _Found:
-    """A hypothesis that fits. level 2: to the bit; 1: but for rounding; 0: a description, not a computation."""
+    """What fits. level 2: to the bit; 1: but for rounding; 0: a description and no computation."""
 
     cause: str
     says: str
@@ -221,8 +222,8 @@ def _whole_blocks(case: _Case, world: World) -> Iterator[_Found]:
                 continue
             inputs = (*formula.inputs[:slot], name, *formula.inputs[slot + 1 :])
             skipping = replace(formula, inputs=inputs)
-            change = {formula.name: lambda w, c=skipping: world.compute(c)}  # type: ignore[misc]
-            hypothesis = Hypothesis("block-skipped", f"nothing of {part} was shown", change)  # type: ignore[arg-type]
+            change: dict[str, Make] = {formula.name: lambda w, c=skipping: world.compute(c)}  # type: ignore[misc]
+            hypothesis = Hypothesis("block-skipped", f"nothing of {part} was shown", change)
             level = _fits(case, world, hypothesis)
             if level:
                 yield _Found(
@@ -459,9 +460,8 @@ def _other_weights(case: _Case, world: World, formula: Formula) -> Iterator[_Fou
             if word == last[0] and all(k in world.weights for k in keys):
                 tried.append(keys)
     for slot, right in enumerate(formula.weights):
-        for key in world.weights:
-            if key != right and len(world.weights[key].shape) == len(shapes[slot]):
-                tried.append((*formula.weights[:slot], key, *formula.weights[slot + 1 :]))
+        alike = [k for k in world.weights if k != right and world.weights[k].dim() == len(shapes[slot])]
+        tried += [(*formula.weights[:slot], key, *formula.weights[slot + 1 :]) for key in alike]
     for keys in tried:
         if keys == formula.weights:
             continue

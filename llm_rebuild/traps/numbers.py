@@ -389,7 +389,8 @@ def _hidden(mine: Tensor, formula: Formula, world: World) -> Iterator[Descriptio
         return
     right = official < -1 if official is not None else torch.zeros(1, 1, 1, 1, dtype=torch.bool)
     try:
-        hidden, right = torch.broadcast_tensors(hidden, right)
+        shape = (hidden | right).shape
+        hidden, right = hidden.expand(shape), right.expand(shape)
     except RuntimeError:
         return
     if torch.equal(hidden, right):

@@ -189,7 +189,8 @@ def _product(world: World, f: Formula) -> Tensor:
 
 
 def _scale(world: World, f: Formula) -> Tensor:
-    return world[f.inputs[0]] * f.facts["by"]
+    by: float = f.facts["by"]
+    return world[f.inputs[0]] * by
 
 
 def _add_mask(world: World, f: Formula) -> Tensor:
@@ -271,7 +272,8 @@ def _mean_square(world: World, f: Formula) -> Tensor:
 
 
 def _plus_eps(world: World, f: Formula) -> Tensor:
-    return world[f.inputs[0]] + f.facts["eps"]
+    eps: float = f.facts["eps"]
+    return world[f.inputs[0]] + eps
 
 
 def _inverse_root(world: World, f: Formula) -> Tensor:
