@@ -15,6 +15,11 @@ _BERT_LOOK = "may_look = mask.bool()[:, None, None, :].expand(batch, 1, token, t
 _BERT_REAL = "real = mask.unsqueeze(-1).expand(x.shape).to(x.dtype)"
 _BERT_SCORES = "scores = scaled if mask is None else scaled + mask"
 _BERT_BLOCK = "x = block(x, attention_mask, weights.at(path), config, attention, tap.at(path))"
+_BERT_END = f"""        {_BERT_BLOCK}
+    has_pooler = "pooler.dense.weight" in weights
+    pooled = pooler(x, weights.at("pooler"), tap.at("pooler")) if has_pooler else None
+    return Output(x, pooled, sentence(x, mask, tap.at("sentence")))"""
+_BERT_POOLER = 'has_pooler = "pooler.dense.weight" in weights'
 _BERT_LENGTH = "length: Tensor = torch.linalg.vector_norm(mean, dim=1, keepdim=True)"
 _BERT_PRODUCT = "product = query @ key.transpose(-1, -2)"
 _BERT_FUSED = (
@@ -114,8 +119,10 @@ MINILM = (
     Mutant(
         "minilm-normed-once-more-at-the-end",
         "minilm",
-        'has_pooler = "pooler.dense.weight" in weights',
-        'has_pooler = "pooler.dense.weight" in weights\n    x = layer_norm(x, weights.at("encoder.layer.2.output.LayerNorm"), config.layer_norm_eps)',
+        _BERT_POOLER,
+        _BERT_POOLER
+        + '\n    last = weights.at("encoder.layer.2.output.LayerNorm")'
+        + "\n    x = layer_norm(x, last, config.layer_norm_eps)",
         "norm-twice",
         "pooler.dense",
     ),
@@ -233,7 +240,8 @@ MINILM = (
         "minilm-attention-biased-by-distance",
         "minilm",
         _BERT_SCORES,
-        "where = torch.arange(scaled.shape[-1])\n    scaled = scaled - (where - where[:, None]).abs() * 0.5\n    "
+        "where = torch.arange(scaled.shape[-1])\n"
+        + "    scaled = scaled - (where - where[:, None]).abs() * 0.5\n    "
         + _BERT_SCORES,
         "position-bias-extra",
         "encoder.layer.0.attention.self.scores",
@@ -360,7 +368,7 @@ MINILM = (
         "encoder.layer.0.attention.output.residual",
     ),
     Mutant(
-        "minilm-parallel-halves",
+        "minilm-feed-forward-before-output-layer",
         "minilm",
         'wide = intermediate(x, weights.at("intermediate"), config, tap.at("intermediate"))',
         'wide = intermediate(attended, weights.at("intermediate"), config, tap.at("intermediate"))',
@@ -452,10 +460,10 @@ MINILM = (
     Mutant(
         "minilm-pool-block-before-last",
         "minilm",
-        _BERT_BLOCK,
-        "before = x\n        " + _BERT_BLOCK,
+        _BERT_END,
+        _BERT_END.replace("x = block", "before, x = x, block").replace("sentence(x", "sentence(before"),
         "wrong-input",
-        "?",
+        "sentence.masked",
     ),
     Mutant(
         "minilm-normalised-by-largest",

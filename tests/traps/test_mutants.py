@@ -26,7 +26,7 @@ MINIATURES = Path(llm_rebuild.__file__).parent / "miniatures"
 # Further sets are tested like the first as soon as their file stands beside it.
 SETS = {
     name: module
-    for name in ("first", "second")
+    for name in ("first", "second", "third")
     if importlib.util.find_spec(module := f"llm_rebuild.traps.mutants_{name}")
 }
 
