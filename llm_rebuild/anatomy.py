@@ -8,6 +8,7 @@ list of checkpoints.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -22,7 +23,7 @@ from llm_rebuild import local_copy, matched
 from llm_rebuild.checkpoints import Checkpoint, part_of
 from llm_rebuild.errors import InputError
 from llm_rebuild.local_copy import LocalCopy
-from llm_rebuild.models import Rebuild, rebuild_for
+from llm_rebuild.models import FAMILIES, Rebuild, rebuild_for
 from llm_rebuild.weights import template
 
 # The conditions of a run that leaves nothing out: a padded batch, from the very start, the encoder's side
@@ -61,6 +62,7 @@ class Anatomy:
     checkpoints: tuple[Checkpoint, ...]
     departures: tuple[tuple[str, str], ...]
     matched: matched.Matched | None = None
+    rebuilt: bool = True  # False for a model of another family, known by its official code only
 
     @property
     def parameters(self) -> int:
@@ -80,6 +82,9 @@ class Anatomy:
 def describe(model: str | Path | LocalCopy, *, attention: str = "eager") -> Anatomy:
     """The anatomy of a local copy. Raises InputError where the files do not fit each other."""
     copy = model if isinstance(model, LocalCopy) else local_copy.get(model)
+    model_type = copy.config.get("model_type")
+    if isinstance(model_type, str) and model_type not in FAMILIES:
+        return _any_model(copy)
     rebuild = rebuild_for(copy.config)
     rebuild.check(copy.weights())
     weights = rebuild.renamed(copy.weights())
@@ -93,6 +98,40 @@ def describe(model: str | Path | LocalCopy, *, attention: str = "eager") -> Anat
         checkpoints=tuple(rebuild.checkpoints({attention, *WHOLE} | rebuild.conditions(weights))),
         departures=tuple((t, why.format(**vars(rebuild.config))) for t, why in rebuild.layout.DEPARTURES),
         matched=matched.last(copy),
+    )
+
+
+def _any_model(copy: LocalCopy) -> Anatomy:
+    """The anatomy of a model that there is no rebuild for: its modules, by the names of their classes. What
+    is computed between them is not known without a run; `capture` tells."""
+    from llm_rebuild.verify import any_model
+
+    skeleton = any_model.skeleton(copy)
+    used, unused = any_model.fitting(copy, skeleton)
+    modules = {path: type(module).__name__ for path, module in skeleton.named_modules()}
+    prefix = f"{getattr(skeleton, 'base_model_prefix', '')}."
+    inside: dict[str, dict[str, tuple[int, ...]]] = {}
+    for key, shape in used.items():
+        words = key.split(".")
+        numbered = [place for place, word in enumerate(words) if word.isdigit()]
+        path = ".".join(words[: numbered[0] + 1] if numbered else words[:-1] or words)
+        inside.setdefault(path, {})[key.removeprefix(path + ".")] = shape
+    return Anatomy(
+        name=copy.name,
+        model_type=copy.config["model_type"],
+        config=skeleton.config,
+        parts=tuple(
+            Part(path, modules.get(path) or modules.get(path.removeprefix(prefix)) or "of its own", shapes)
+            for path, shapes in inside.items()
+        ),
+        unused=dict.fromkeys(unused, "the official class has no module of this name"),
+        checkpoints=tuple(
+            Checkpoint(path, "", f"what this {kind} returns")
+            for path, kind in modules.items()
+            if path and not kind.startswith(("ModuleList", "ModuleDict", "Dropout", "Identity"))
+        ),
+        departures=(),
+        rebuilt=False,
     )
 
 
@@ -126,6 +165,9 @@ def _shown(anatomy: Anatomy) -> Iterator[RenderableType]:
     yield ""
     yield _parts_table(anatomy)
     yield ""
+    if not anatomy.rebuilt:
+        yield from _shown_any(anatomy)
+        return
     yield Text("Departures from the textbook", style="bold")
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for title, explanation in anatomy.departures:
@@ -138,6 +180,29 @@ def _shown(anatomy: Anatomy) -> Iterator[RenderableType]:
     yield _checkpoint_table(anatomy)
     yield ""
     yield Text(anatomy.matched.line() if anatomy.matched else matched.NOTHING.format(name=anatomy.name))
+
+
+def _shown_any(anatomy: Anatomy) -> Iterator[RenderableType]:
+    for key, reason in {template(key): reason for key, reason in anatomy.unused.items()}.items():
+        yield Text(f"  not read under this name: {key} ({reason})")
+    yield Text(f"{len(anatomy.checkpoints)} checkpoints are returned by modules", style="bold")
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    counts = Counter(part_of_module(checkpoint.name) for checkpoint in anatomy.checkpoints)
+    for part, count in counts.items():
+        table.add_row(Text(f"  {part}"), str(count))
+    yield table
+    yield Text(
+        f"There is no rebuild of {anatomy.model_type} here, and so no list of departures from the textbook. "
+        "`llm-rebuild capture` keeps these checkpoints and what is computed between the modules; "
+        "`llm-rebuild check` holds a rebuild of your own against them."
+    )
+
+
+def part_of_module(path: str) -> str:
+    """The block that a module is in, or the module itself: `model.layers.0`, `model.norm`."""
+    words = path.split(".")
+    numbered = [place for place, word in enumerate(words) if word.isdigit()]
+    return ".".join(words[: numbered[0] + 1]) if numbered else path
 
 
 def _parts_table(anatomy: Anatomy) -> Table:

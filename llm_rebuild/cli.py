@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -216,6 +217,10 @@ def verify(
             "--html", help="Write the report as one page to look at and send around.", metavar="FILE"
         ),
     ] = None,
+    every_row: Annotated[
+        bool,
+        typer.Option("--all", help="Show every checkpoint, also where a whole part is bit-identical."),
+    ] = False,
     json_file: JsonOption = None,
     strict: Strict = False,
 ) -> None:
@@ -259,7 +264,7 @@ def verify(
     report = proof.report
     matched.remember(copy, report)
     if json_file != "-":
-        console().print(report)
+        console().print(report if every_row else report.brief())
     _write_json(report.to_json(), json_file)
     if html:
         from llm_rebuild.traps.formulas import world_of
@@ -403,16 +408,21 @@ def run(
     prompts = _or_default(copy, {"texts": texts})["texts"]
     if copy.config.get("model_type") == "bert":
         if given:
-            flags = ", ".join(f"--{option.replace('_', '-')}" for option in given)
+            flags = ", ".join(map(_flag, given))
             raise InputError(f"{copy.name} makes embeddings and writes no text; leave {flags} out")
         from llm_rebuild import embedding
 
         embedded = embedding.embed(copy, prompts, attention=attention)
         if json_file != "-":
             console().print(embedded)
-        _write_json(embedded.to_json(), json_file)
+        _write_json(_with_source(embedded.to_json(), copy), json_file)
         return
-    _write_json(_written(copy, prompts, given, attention, json_file == "-"), json_file)
+    idle = [name for name in ("length_penalty", "early_stopping") if name in given]
+    if idle and given.get("beams", 1) == 1:
+        flags = " and ".join(map(_flag, idle))
+        raise InputError(f"without --beams there is nothing for {flags} to do; add --beams 4 or leave it out")
+    written = _written(copy, prompts, given, attention, json_file == "-")
+    _write_json(_with_source(written, copy), json_file)
 
 
 def _written(
@@ -420,6 +430,7 @@ def _written(
 ) -> dict[str, Any]:
     """Generate, print unless silent, and return the JSON. One text on a terminal is shown as it grows."""
     from llm_rebuild import generate as generation
+    from llm_rebuild.decoding import SettingError
 
     out = console()
     live = out.is_terminal and len(prompts) == 1 and given.get("beams", 1) == 1 and not silent
@@ -435,9 +446,12 @@ def _written(
             begun = True
         out.print(piece, markup=False, end="", soft_wrap=True)
 
-    result = generation.generate(
-        copy, prompts, attention=attention, stream=show if live else None, **settings
-    )
+    try:
+        result = generation.generate(
+            copy, prompts, attention=attention, stream=show if live else None, **settings
+        )
+    except SettingError as error:
+        raise InputError(_with_flags(str(error))) from None
     if begun:
         out.print()
     elif not silent:
@@ -446,6 +460,23 @@ def _written(
 
 
 # ------------------------------------------------------------------------------------ helpers
+
+
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
+
+
+def _with_flags(message: str) -> str:
+    """A message about settings, with the names that they have on the command line."""
+    names = (
+        "max_new_tokens|temperature|top_k|top_p|seed|beams|length_penalty|repetition_penalty|no_repeat_ngram"
+    )
+    return re.sub(rf"\b({names})\b", lambda found: _flag(found[1]), message)
+
+
+def _with_source(result: dict[str, Any], copy: LocalCopy) -> dict[str, Any]:
+    """Which copy it was made with stands beside the model's name: a miniature is not the real one."""
+    return {"model": result["model"], "source": copy.source} | result
 
 
 def _attention(value: str) -> str:
@@ -586,6 +617,4 @@ def main() -> None:
 
 
 # Commands that live in modules of their own add themselves to `app` when they are imported.
-from llm_rebuild import cli_find  # noqa: E402, F401
-from llm_rebuild import cli_proof  # noqa: E402, F401
-from llm_rebuild import cli_workbench  # noqa: E402, F401
+from llm_rebuild import cli_find, cli_proof, cli_workbench  # noqa: E402, F401

@@ -264,7 +264,12 @@ def fitting(copy: LocalCopy, model: nn.Module) -> tuple[dict[str, tuple[int, ...
         used[key] = needed[name]
         found.add(name)
     missing = [key for key in needed if key not in found and key not in tied]
-    if missing and not unused:  # otherwise transformers may know how to make the one from the other
+    if (
+        missing and unused
+    ):  # transformers knows how to make the ones from the others, as for Mixtral's experts
+        weights = copy.weights().peek()
+        return used | {key: tuple(weights[key].shape) for key in unused}, []
+    if missing:
         several = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise InputError(
             f"{copy.weights_file.name} lacks {missing[0]}{several}; it does not fit its config.json"
