@@ -35,9 +35,14 @@ NEVER = -1e9  # added to a score, it makes a beam lose against every other
 Step = Callable[[Tensor, Any], tuple[Tensor, Any]]
 
 
+class SettingError(InputError):
+    """A setting makes no sense. The message calls settings by their names here; a caller who has other
+    names for them may say it in those."""
+
+
 @dataclass(frozen=True)
 class Settings:
-    """How to generate. None, or a default, leaves a thing out. Raises InputError for what makes no sense.
+    """How to generate. None, or a default, leaves a thing out. Raises SettingError for what makes no sense.
 
     It samples if `temperature`, `top_k` or `top_p` is given (the official `do_sample=True`, which has a
     top_k of 50 where none is given; here none means none), and is deterministic otherwise. Without a
@@ -57,7 +62,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         def refuse(name: str, must: str) -> None:
-            raise InputError(f"{name} is {getattr(self, name)}; it must be {must}")
+            raise SettingError(f"{name} is {getattr(self, name)}; it must be {must}")
 
         for name in ("max_new_tokens", "top_k", "no_repeat_ngram", "beams"):
             value = getattr(self, name)
@@ -75,7 +80,7 @@ class Settings:
         if self.early_stopping not in (True, False, "never"):
             refuse("early_stopping", 'True, False or "never"')
         if self.seed is not None and not self.sampling:
-            raise InputError("a seed changes nothing without sampling; give a temperature, 1.0 for none")
+            raise SettingError("a seed changes nothing without sampling; give a temperature, 1.0 for none")
 
     @property
     def sampling(self) -> bool:

@@ -125,7 +125,8 @@ def test_run(run: Run, folder: Path):
     code, out, _ = run("run", folder, "a b", "c", "--json", "-")
     found = json.loads(out)
     assert code == 0
-    assert set(found) == {"model", "texts", "token_ids", "embeddings"}
+    assert list(found) == ["model", "source", "texts", "token_ids", "embeddings"]
+    assert found["source"] == "folder"
     assert found["token_ids"] == [[2, 5, 6, 3], [2, 7, 3]]
     assert [len(row) for row in found["embeddings"]] == [16, 16]
     assert "similarity" in run("run", folder, "a b", "c")[1]

@@ -136,7 +136,8 @@ def test_the_rebuild_alone_does_what_its_model_is_for(
     result = run("-m", "llm_rebuild", "run", *arguments, "--json", "-")
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
-    assert list(found) == ["model", "texts", "token_ids", result_key]
+    assert list(found) == ["model", "source", "texts", "token_ids", result_key]
+    assert found["source"] == "miniature"
     assert found["model"] == arguments[0]
     assert len(found["texts"]) == len(found["token_ids"]) == len(found[result_key]) == 1
     if answer is not None:
@@ -235,8 +236,21 @@ def test_without_a_text_each_model_gets_one_that_it_understands() -> None:
     ("arguments", "said"),
     [
         (["run", "minilm", "--beams", "2", "--top-k", "3"], "leave --top-k, --beams out"),
-        (["run", "gpt2", "--seed", "1"], "a seed changes nothing without sampling"),
-        (["run", "gpt2", "--temperature", "0"], "temperature is 0.0"),
+        (
+            ["run", "gpt2", "--seed", "1"],
+            "a --seed changes nothing without sampling; give a --temperature, 1.0 for none",
+        ),
+        (["run", "gpt2", "--temperature", "0"], ": --temperature is 0.0; it must be a number above 0"),
+        (["run", "gpt2", "--top-p", "2"], ": --top-p is 2.0; it must be above 0"),
+        (["run", "gpt2", "--no-repeat-ngram", "0"], ": --no-repeat-ngram is 0; "),
+        (
+            ["run", "gpt2", "--length-penalty", "2"],
+            "without --beams there is nothing for --length-penalty to do",
+        ),
+        (
+            ["run", "gpt2", "--early-stopping", "--beams", "1"],
+            "nothing for --early-stopping to do; add --beams 4",
+        ),
         (["run", "gpt2", "--max-new-tokens", "5000"], "do not fit the model's"),
         (["run", "gpt2", ""], "prompt 1 is empty"),
         (["verify", "minilm", "--cache"], "leave --cache out"),

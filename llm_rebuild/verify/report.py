@@ -118,10 +118,15 @@ class Report:
         }
 
     def __rich__(self) -> RenderableType:
-        lines: list[RenderableType] = [Text(note, style="yellow") for note in self.notes]
-        lines.append(self._table())
-        lines.extend(self._closing())
-        return Group(*lines)
+        return self._lines(self._table())
+
+    def brief(self) -> RenderableType:
+        """As it is printed, with one line for each part of the model in which all is bit-identical."""
+        return self._lines(self._table(brief=True))
+
+    def _lines(self, table: Table) -> RenderableType:
+        notes = [Text(note, style="yellow") for note in self.notes]
+        return Group(*notes, table, *self._closing())
 
     def __str__(self) -> str:
         console = Console(width=80, no_color=True, force_terminal=False, legacy_windows=False)
@@ -129,13 +134,17 @@ class Report:
             console.print(self)
         return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
-    def _table(self) -> Table:
+    def _table(self, brief: bool = False) -> Table:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         table.add_column("checkpoint", overflow="fold")
         table.add_column("shape", no_wrap=True)
         table.add_column("verdict", no_wrap=True)
         table.add_column("worst", no_wrap=True, justify="right")
-        for part, verdicts in groupby(self.verdicts, key=lambda v: part_of(v.name)):
+        for part, them in groupby(self.verdicts, key=lambda v: part_of(v.name)):
+            verdicts = list(them)
+            if brief and len(verdicts) > 1 and all(v.identical and not v.coupled for v in verdicts):
+                table.add_row(Text(part, style="bold"), f"{len(verdicts)} tensors", _shown(verdicts[0]), "0")
+                continue
             table.add_row(Text(part, style="bold"))
             for v in verdicts:
                 table.add_row(

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from rich.console import Console
 
 from llm_rebuild.verify.compare import MISSING, Verdict, compare
 from llm_rebuild.verify.coverage import Coverage
@@ -123,6 +124,30 @@ def test_the_table_fits_80_columns_and_ends_in_the_count():
     assert max(map(len, lines)) <= 80
     assert lines[-1].startswith("2 of 6 checkpoints bit-identical")
     assert "16×12×512×512" in str(report(wide))
+
+
+def test_the_brief_table_has_a_line_for_each_part_that_is_whole():
+    names = ("embeddings.sum", "embeddings.LayerNorm", "h.0.ln_1", "h.0.attn.scores", "ln_f")
+    good = [replace(GOOD, name=name) for name in names]
+
+    def rows(*verdicts: Verdict) -> list[str]:
+        console = Console(width=80)
+        with console.capture() as captured:
+            console.print(report(*verdicts).brief())
+        return [" ".join(line.split()) for line in captured.get().splitlines()[1:]]
+
+    whole = rows(*good)
+    assert whole[:3] == [
+        "embeddings 2 tensors bit-identical 0",
+        "h.0 2 tensors bit-identical 0",
+        "ln_f",
+    ]
+    assert whole[-1].startswith("5 of 5 checkpoints bit-identical")
+    broken = rows(*good[:3], replace(WRONG, name=names[3]), good[4])
+    assert broken[1:4] == ["h.0", "ln_1 2×3 bit-identical 0", "attn.scores 2×3 wrong values 1.0e+00"]
+    coupled = rows(good[0], replace(good[1], coupled=True))
+    assert "LayerNorm 2×3 bit-identical, coupled 0" in coupled
+    assert len(str(report(*good)).splitlines()) > len(whole)  # __str__ shows them all
 
 
 def test_the_table_shows_what_is_not_covered_and_why():
