@@ -1,6 +1,22 @@
 """Take a real language model apart, build it again in plain PyTorch, and prove it right."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from llm_rebuild.errors import InputError
 
+if TYPE_CHECKING:
+    from llm_rebuild.workbench.check import check
+
 __version__ = "0.1.0"
-__all__ = ["InputError", "__version__"]
+__all__ = ["InputError", "__version__", "check"]
+
+
+def __getattr__(name: str) -> Any:
+    """`from llm_rebuild import check` brings torch with it; `import llm_rebuild` does not."""
+    if name == "check":
+        from llm_rebuild.workbench.check import check
+
+        return check
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

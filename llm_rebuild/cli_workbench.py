@@ -111,6 +111,8 @@ def check(
     _writable("--json", json_file)
     if watch and json_file == "-":
         raise InputError("--watch prints again and again, and --json - one document; name a file")
+    # Threads that wait for work should sleep. It changes no number, and is read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     def once() -> int:
         from llm_rebuild import local_copy

@@ -117,8 +117,7 @@ def check(
         except (UnfilledError, NotImplementedError) as error:
             unfilled = str(error) or "the step that raises NotImplementedError"
     notes = [f"your forward changed {what}; it was put back" for what in changed]
-    if any(tensor._version for tensor in copy.weights().peek().values()):
-        notes.append("your forward changed the weights in memory")
+    notes += _written(weights.written())
     return _checked(
         getattr(forward, "__name__", "forward"), copy, truth, kept, {}, unfilled=unfilled, notes=notes
     )
@@ -197,7 +196,7 @@ class _Bench:
             alone,
             error=error,
             unfilled=unfilled,
-            notes=self._limits(),
+            notes=[*self._limits(), *_written(result.get("written", []))],
             output=ended.output if ended else "",
             lost=ended.lost if ended else 0,
         )
@@ -222,7 +221,7 @@ class _Bench:
         alone = self._alone(truth, names, places, set(chosen), None)
         missing = [name for name in chosen if name not in alone]
         if missing:
-            there = [t.name for t in trials(_places(places), list(truth))]
+            there = [t.name for t in trials(_places(places), list(truth), names)]
             raise InputError(
                 f"--step {wanted}: {self.file.name} has no function marked @step for {missing[0]}"
                 f"{nearest(missing[0], there)}"
@@ -243,7 +242,8 @@ class _Bench:
 
         Raises InputError for a @step that cannot be right.
         """
-        tried = [t for t in trials(_places(places), list(truth)) if only is None or t.name in only]
+        found = trials(_places(places), list(truth), [name for name in names if name not in truth])
+        tried = [trial for trial in found if only is None or trial.name in only]
         if not tried:
             return {}
         place = self.exchange / "run" if running else self._place("alone")
@@ -266,8 +266,8 @@ class _Bench:
             ended = runner.run(job, place, self.seconds, self.fork)
         kept = _tensors(place, "alone-*.safetensors")
         told = {line["name"]: line for line in _json_lines(place / "trials.jsonl")}
-        found = judge({name: tensor for name, tensor in kept.items() if name in truth}, truth)
-        verdicts = {v.name: v for v in found.verdicts if v.verdict != MISSING}
+        judged = judge({name: tensor for name, tensor in kept.items() if name in truth}, truth)
+        verdicts = {v.name: v for v in judged.verdicts if v.verdict != MISSING}
         alone: dict[str, Alone] = {}
         for trial in tried:
             line = told.get(trial.name)
@@ -338,6 +338,8 @@ def _read(file: Path) -> None:
     try:
         ast.parse(source)
     except SyntaxError as error:
+        if error.lineno is None:
+            raise InputError(f"{file.name} is no Python file ({error.msg})") from None
         line = (error.text or "").strip()
         shown = f" (the line is `{line[:100]}`)" if line else ""
         raise InputError(
@@ -407,6 +409,11 @@ def _all_names(copy: LocalCopy, names: Mapping[str, Any] | Sequence[str]) -> lis
         listed = [replace(c, only=frozenset()) for c in rebuild.module.CHECKPOINTS]
         found |= dict.fromkeys(c.name for c in expand(listed, rebuild.config.depth, ()))
     return list(found)
+
+
+def _written(keys: Sequence[str]) -> list[str]:
+    """A note on weights that a rebuild wrote into, which no rebuild has to."""
+    return [f"your file wrote into the weights in memory: {', '.join(keys[:3])}"] if keys else []
 
 
 def _weights_and_config(copy: LocalCopy) -> tuple[Any, Any]:

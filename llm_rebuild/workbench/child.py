@@ -68,7 +68,7 @@ def run(job: Mapping[str, Any], place: Path) -> None:
             raise InputError(f"forward returned {problem}; it has to return the model's answer, a tensor")
     except BaseException as error:
         result = learner.told(error)
-    result["refused"] = learner.refused
+    result |= {"refused": learner.refused, "written": learner.weights.written()}
     sys.stdout.flush()
     _write(place, result)
     if learner.steps and job["then"]:  # only now, the run being over, do official tensors come in here

@@ -118,13 +118,22 @@ class Trial:
     inputs: tuple[str | None, ...]
 
 
-def trials(steps: Sequence[Sequence[Place]], names: Collection[str]) -> Iterator[Trial]:
+def trials(
+    steps: Sequence[Sequence[Place]], names: Collection[str], others: Collection[str] = ()
+) -> Iterator[Trial]:
     """Every checkpoint that some function computes, in the order of `names`.
 
-    steps  The places of each function of the file.
-    names  The checkpoints of this run, in order.
-    Raises InputError for a place that asks for a checkpoint that there is not.
+    steps   The places of each function of the file.
+    names   The checkpoints of this run, in order.
+    others  Checkpoints that the model has in other runs only. A step that needs one is left out in this.
+    Raises InputError for a place that names a checkpoint that there is not.
     """
+    for place in (p for places in steps for p in places):
+        if not any(place.values(name) is not None for name in (*names, *others)):
+            from llm_rebuild.weights import template  # torch with it: not for every `import step`
+
+            close = nearest(place.name, {template(name) for name in (*names, *others)})
+            raise InputError(f"@step({place.name!r}, …): there is no checkpoint of this name{close}")
     reachable = {*names, *(GIVEN + given for given in ("token_ids", "mask", "decoder_ids", "decoder_mask"))}
     for name in names:
         problem: InputError | None = None
@@ -133,10 +142,12 @@ def trials(steps: Sequence[Sequence[Place]], names: Collection[str]) -> Iterator
             if values is None:
                 continue
             try:
-                inputs = tuple(_input(words, values, reachable, name) for words in place.inputs)
+                inputs = tuple(_input(words, values, reachable, others, name) for words in place.inputs)
             except InputError as error:
                 problem = problem or error
                 continue
+            except LookupError:
+                continue  # of another run
             yield Trial(name, number, values, inputs)
             problem = None
             break
@@ -186,8 +197,10 @@ def _pattern(template: str) -> str:
     return pattern + re.escape(template[end:])
 
 
-def _input(words: str, values: Mapping[str, Any], names: Collection[str], wanted: str) -> str | None:
-    """The checkpoint that an input means, for the checkpoint `wanted`."""
+def _input(
+    words: str, values: Mapping[str, Any], names: Collection[str], others: Collection[str], wanted: str
+) -> str | None:
+    """The checkpoint that an input means, for the checkpoint `wanted`. LookupError: another run has it."""
     optional = words.endswith("?")
     ways = [_filled(way.strip(), values, names) for way in words.removesuffix("?").split(" or ")]
     for way in ways:
@@ -195,6 +208,8 @@ def _input(words: str, values: Mapping[str, Any], names: Collection[str], wanted
             return way
     if optional:
         return None
+    if any(way in others for way in ways):
+        raise LookupError(wanted)
     raise InputError(
         f"@step for {wanted} asks for {ways[0]!r}, no checkpoint of this run{nearest(ways[0], names)}"
     )

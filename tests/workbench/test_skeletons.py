@@ -1,0 +1,161 @@
+"""What `new` hands out: its names are the model's, filled in it is bit-identical, its first step passes."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from llm_rebuild import local_copy, verify
+from llm_rebuild.checkpoints import Recorder
+from llm_rebuild.errors import InputError
+from llm_rebuild.local_copy import LocalCopy
+from llm_rebuild.models import rebuild_for
+from llm_rebuild.workbench import new as writing
+from llm_rebuild.workbench.steps import GIVEN, trials
+from tests.workbench.bench import Bench
+
+TEXTS = {
+    "gpt2": ["The baker of Oru", "The"],
+    "minilm": ["The cook gave the sailor a lamp.", "A lamp."],
+    "t5-small": ["translate English to German: four hundred", "four"],
+}
+MODELS = sorted(TEXTS)
+
+
+def miniature(name: str) -> LocalCopy:
+    return LocalCopy(name, local_copy.MINIATURES / name, "miniature")
+
+
+def module_of(name: str, *, solved: bool) -> dict:
+    found = {"__name__": "rebuild"}
+    exec(compile(writing.source(name, solved=solved), f"{name}.py", "exec"), found)
+    return found
+
+
+def places_of(module: dict) -> list:
+    return [f.places for f in {id(f): f for f in module.values() if hasattr(f, "places")}.values()]
+
+
+@pytest.mark.parametrize("rows", [1, 2], ids=["plain", "padded"])
+@pytest.mark.parametrize("name", MODELS)
+def test_filled_in_it_is_bit_identical_at_every_checkpoint_in_order(name: str, rows: int):
+    copy, module, recorder = miniature(name), module_of(name, solved=True), Recorder()
+    truth = verify.capture(copy, TEXTS[name][:rows])
+    given = {key.removeprefix(GIVEN): tensor for key, tensor in _given(truth).items()}
+    with torch.no_grad():
+        module["forward"](
+            weights=copy.weights(), config=rebuild_for(copy.config).config, tap=recorder.tap(), **given
+        )
+    assert list(recorder.tensors) == list(truth)
+    assert verify.judge(recorder.tensors, truth).exact
+
+
+def _given(truth: verify.Capture) -> dict:
+    from llm_rebuild.workbench.check import _given
+
+    return _given(truth)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_its_steps_reach_every_checkpoint_from_checkpoints(name: str):
+    """Each is computed by a step, or tapped by one on its way; and each step is one of the model's."""
+    truth = verify.capture(miniature(name), TEXTS[name])
+    places = places_of(module_of(name, solved=True))
+    tried = {trial.name for trial in trials(places, list(truth))}
+    inside = {checkpoint for checkpoint in truth if checkpoint.rpartition(".")[0] in tried}
+    assert tried | inside == set(truth)
+    for function in places:
+        for place in function:
+            assert any(place.values(checkpoint) is not None for checkpoint in truth), place
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_name_in_it_is_the_models(name: str):
+    """Names without braces, in the code and in the tasks: checkpoints, or keys of the weight file. Those with
+    braces are resolved where the steps are."""
+    rebuild = rebuild_for(miniature(name).config)
+    known = {c.name for c in rebuild.module.CHECKPOINTS}
+    known |= {*rebuild.layout.WEIGHTS, *rebuild.layout.OPTIONAL}
+    known |= {key.replace("{layer}", "0") for key in known}
+    known |= {f"{GIVEN}{i}" for i in ("token_ids", "mask", "decoder_ids", "decoder_mask")}
+    tree = ast.parse(writing.source(name, solved=True))
+    pieces = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    words = [
+        node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in pieces
+    ]
+    code = [w for w in words if isinstance(w, str) and re.fullmatch(r"\w+(\.\w+)+\??", w)]
+    tasks = re.findall(r"[\w.]*\w\.(?:weight|bias)\b", " ".join(w for w in words if isinstance(w, str)))
+    assert len(code) > 5
+    assert tasks
+    assert [word for word in (*code, *tasks) if word.rstrip("?") not in known] == []
+
+
+def calls(source: str) -> int:
+    """How often torch's functions for networks are called."""
+    attributes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute)]
+    return sum(isinstance(node.value, ast.Name) and node.value.id == "F" for node in attributes)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_emptied_it_has_tasks_and_nothing_of_the_solution(name: str):
+    empty, whole = writing.source(name), writing.source(name, solved=True)
+    functions = {n.name: n for n in ast.parse(empty).body if isinstance(n, ast.FunctionDef)}
+    emptied = [
+        f
+        for f in functions.values()
+        if ast.unparse(f.body[1] if len(f.body) > 1 else f.body[0]) == writing.EMPTY
+    ]
+    steps = [f for f in functions.values() if f.decorator_list]
+    assert len(emptied) >= len(steps) - 1
+    assert len(emptied) > 10
+    assert all(ast.get_docstring(f) for f in functions.values())
+    assert "# given" not in empty
+    assert "# yours" not in empty
+    assert calls(empty) == 1  # the first step, which is done
+    assert calls(whole) > 3
+    assert max(map(len, empty.splitlines())) <= 110
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_new_and_check(bench: Bench, tmp_path: Path, name: str):
+    """As a learner does it: new, check, the first step passes, the second is next; filled in, all passes."""
+    said = bench.run("new", name, "mine.py", folder=tmp_path)
+    assert said.code == 0
+    assert "llm-rebuild check mine.py" in said.out
+    assert "check mine.py --model" in (tmp_path / "mine.py").read_text(encoding="utf-8")
+    model = local_copy.MINIATURES / name
+    said = bench.run("check", "mine.py", "--model", model, "--json", "-", folder=tmp_path)
+    found = json.loads(said.out)
+    assert (said.code, said.err) == (1, "")
+    names = [c["name"] for c in found["checkpoints"]]
+    assert found["summary"]["bit_identical"] == 1
+    assert found["next"] == names[1]
+    assert found["error"] is None
+    assert {s["problem"] for s in found["steps"] if not s["right"]} == {"not filled in"}
+
+    bench.run("new", name, "solved.py", "--solved", folder=tmp_path)
+    said = bench.run("check", "solved.py", "--model", model, "--exact", folder=tmp_path)
+    assert said.code == 0, said.out + said.err
+    assert said.out.splitlines()[-1].startswith(f"{len(names)} of {len(names)} checkpoints bit-identical")
+    assert len(said.out.splitlines()) < 20  # whole blocks are one line
+
+
+def test_new_writes_over_nothing(bench: Bench, tmp_path: Path):
+    (tmp_path / "mine.py").write_text("x = 1\n", encoding="utf-8")
+    said = bench.run("new", "gpt2", "mine.py", folder=tmp_path)
+    assert said.code == 2
+    assert said.err.count("\n") == 1
+    assert "exists already" in said.err
+    assert (tmp_path / "mine.py").read_text(encoding="utf-8") == "x = 1\n"
+
+
+def test_new_refuses_what_it_cannot_do(tmp_path: Path):
+    with pytest.raises(InputError, match="there is one of minilm, gpt2, t5-small"):
+        writing.new("bert", tmp_path / "x.py")
+    with pytest.raises(InputError, match="no such file or directory"):
+        writing.new("gpt2", tmp_path / "nowhere" / "x.py")
