@@ -43,7 +43,7 @@ from llm_rebuild.verify.rounding import MISTAKE, NEVER, ROUNDING
 HERE = Path(__file__).parent
 BARS = 40
 MOST_CELLS = 48  # along each side of a heat map
-ALL_HEADS = 4096  # bytes: where the heads of a checkpoint need no more, all of them are shown
+ALL_HEADS = 12_288  # bytes: where the heads of a checkpoint need no more, all of them are shown
 MASKED, NOT_A_NUMBER, FIRST_SHADE, LAST_SHADE = 0, 1, 2, 255
 MOST_TEXTS, MOST_TOKENS = 8, 80
 ROOMY, TIGHT = 26, 36  # cells in the longest row of the map: up to here large ones fit, from here only small

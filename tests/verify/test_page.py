@@ -218,7 +218,8 @@ def test_whatever_a_rebuild_gives_the_page_is_made_and_its_json_is_strict():
     }  # fmt: skip
     rebuilt = {
         "same": one.clone(), "nan": nan.clone(), "huge": huge, "both nan": nan.clone(),
-        "shape": torch.rand(2), "dtype": one.double(), "number": torch.tensor(2.0), "empty": torch.zeros(0, 3),
+        "shape": torch.rand(2), "dtype": one.double(), "number": torch.tensor(2.0),
+        "empty": torch.zeros(0, 3),
         "constant": torch.full((2, 2), 1e29), "all nan": torch.rand(2, 2),
         "whole": torch.zeros(2, 2, dtype=torch.int64),
     }  # fmt: skip
