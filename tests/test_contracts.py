@@ -242,7 +242,7 @@ assert not heavy, heavy
 """
 
 
-@pytest.mark.parametrize("command", ["", "download", "map", "capture", "verify", "run"])
+@pytest.mark.parametrize("command", ["", "download", "map", "capture", "verify", "run", "recheck"])
 def test_help_imports_nothing_heavy(command: str):
     arguments = [command, "--help"] if command else ["--help"]
     result = run_python(HELP.format(arguments=arguments))

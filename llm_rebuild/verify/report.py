@@ -173,9 +173,10 @@ class Report:
         for leak in self.leaks or ():
             yield Text(leak, style="red")
         if self.isolated:
+            leaks = len(self.leaks or ())
             yield Text(
                 "isolated: the rebuild ran in a process of its own, from files alone, where transformers "
-                f"cannot be imported; {len(self.leaks or ())} leaks"
+                f"cannot be imported; {leaks} leak{'' if leaks == 1 else 's'}"
             )
         clean = self.exact and not self.coupled
         style = "bold green" if clean else "bold yellow" if self.passed else "bold red"
