@@ -15,9 +15,11 @@ from rich.text import Text
 from llm_rebuild.checkpoints import part_of
 from llm_rebuild.verify.compare import BIT_IDENTICAL, MISSING, Verdict
 from llm_rebuild.verify.report import Report
+from llm_rebuild.weights import template
 
 ROWS = 10  # checkpoints of one part that are shown one by one
 LINES = 12  # lines of what the file printed
+UNFILLED = "not filled in"
 
 
 @dataclass(frozen=True)
@@ -40,17 +42,14 @@ class Alone:
     def word(self) -> str:
         """Right or wrong, in a few words."""
         if self.verdict is None:
-            return "not filled in" if self.problem == UNFILLED else "fails by itself"
+            return UNFILLED if self.problem == UNFILLED else "fails alone"
         if self.verdict.identical:
-            return "right by itself"
-        return f"{self.verdict.verdict} by itself" if self.right else "wrong itself"
+            return "right alone"
+        return f"{self.verdict.verdict} alone" if self.right else "wrong itself"
 
     def to_json(self) -> dict[str, Any]:
         found = self.verdict.to_json() if self.verdict else {"name": self.name, "verdict": None}
         return {**found, "right": self.right, "problem": self.problem}
-
-
-UNFILLED = "not filled in"
 
 
 @dataclass(frozen=True)
@@ -176,42 +175,51 @@ class Check:
         for verdict in self.report.verdicts:
             parts.setdefault(part_of(verdict.name), []).append(verdict)
         first = self.next or (self.differs.name if self.differs else None)
-        whole: list[tuple[str, int]] = []
-        for part, verdicts in parts.items():
+        for several in _together(list(parts.items()), first):
+            verdicts = [v for _, of_part in several for v in of_part]
+            name = several[0][0] if len(several) == 1 else f"{several[0][0]} … {several[-1][0]}"
             if all(v.identical for v in verdicts):
-                whole.append((part, len(verdicts)))
-                continue
-            _together(table, whole)
-            if first in [v.name for v in verdicts]:
-                self._rows(table, part, verdicts)
+                words = f"{len(verdicts)} of {len(verdicts)} matched"
+                table.add_row(Text(name, style="bold"), Text(words, style="green"))
+            elif first in [v.name for v in verdicts]:
+                self._rows(table, name, verdicts)
             else:
-                table.add_row(Text(part, style="bold"), *self._in_a_line(verdicts))
-        _together(table, whole)
+                table.add_row(Text(name, style="bold"), *self._in_a_line(verdicts))
         return table
 
     def _rows(self, table: Table, part: str, verdicts: list[Verdict]) -> None:
-        """The part where the work is: each checkpoint that is not there or differs, up to a number."""
+        """The part where the work is: what comes first and what is wrong itself, one by one."""
         matched = sum(v.identical for v in verdicts)
         table.add_row(Text(part, style="bold"), Text(f"{matched} of {len(verdicts)} matched"))
         open_ones = [v for v in verdicts if not v.identical]
-        for v in open_ones[:ROWS]:
+        chosen = [v for v in open_ones if v is open_ones[0] or self._calls_for_a_look(v)][:ROWS]
+        for v in chosen:
             name = v.name.removeprefix(part + ".") if v.name != part else v.name
-            style = "yellow" if v.passes else "dim" if v.verdict == MISSING else "red"
-            word = f"{v.verdict}, off by {v.max_abs_diff:.1e}" if v.max_abs_diff is not None else v.verdict
+            word = v.verdict if v.max_abs_diff is None else f"off by {v.max_abs_diff:.1e}"
+            style = "yellow" if v.passes else "red"
             if v.note:
                 word = f"{v.verdict}: {v.note}"
             if v.verdict == MISSING:
-                word = "next" if v.name == self.next else "not yet"
+                word, style = ("next", "bold") if v.name == self.next else ("not yet", "dim")
             alone = self.alone.get(v.name)
-            how = Text(alone.word, style="green" if alone.right else "red") if alone else Text("")
-            if alone and alone.problem == UNFILLED:
+            how = Text("")
+            if alone is not None:
+                how = Text(alone.word, style="green" if alone.right else "red")
+            if alone is not None and alone.problem == UNFILLED:
                 how = Text(alone.word, style="dim")
-            table.add_row("  " + name, Text(word, style="bold" if word == "next" else style), how)
-        if len(open_ones) > ROWS:
-            table.add_row(Text(f"  and {len(open_ones) - ROWS} more", style="dim"))
+            table.add_row("  " + name, Text(word, style=style), how)
+        left = [v for v in open_ones if v not in chosen]
+        if left:
+            table.add_row(Text("  after it", style="dim"), *self._in_a_line(left))
+
+    def _calls_for_a_look(self, v: Verdict) -> bool:
+        """Whether a checkpoint differs for a reason of its own, or is what comes next."""
+        alone = self.alone.get(v.name)
+        wrong_itself = alone is not None and not alone.right and alone.problem != UNFILLED
+        return v.name == self.next or wrong_itself
 
     def _in_a_line(self, verdicts: list[Verdict]) -> tuple[Text, Text]:
-        """A part that comes later."""
+        """What comes later, counted."""
         matched = sum(v.identical for v in verdicts)
         close = sum(v.passes and not v.identical for v in verdicts)
         missing = sum(v.verdict == MISSING for v in verdicts)
@@ -221,7 +229,7 @@ class Check:
         alone = [self.alone[v.name] for v in verdicts if v.name in self.alone and not v.identical]
         right = sum(a.right for a in alone)
         style = "red" if wrong else "yellow" if close else "dim"
-        return Text(words, style=style), Text(f"{right} right by themselves" if right else "", style="green")
+        return Text(words, style=style), Text(f"{right} right alone" if right else "", style="green")
 
     def _first(self) -> Iterator[RenderableType]:
         """Where the two runs part, whose fault it is, and which mistake it may be."""
@@ -250,7 +258,7 @@ class Check:
             return ""
         if not alone.right or (alone.verdict is not None and not alone.verdict.identical):
             return "its step is wrong itself: fed with official numbers it differs as well"
-        return "its step is right by itself, but in `forward` it is fed by something else than it should be"
+        return "its step is right alone, but in `forward` it is fed by something else than it should be"
 
     def _wrong_alone(self) -> Iterator[RenderableType]:
         """The steps that fail by themselves and that the map has not shown to do so already."""
@@ -262,14 +270,16 @@ class Check:
         if unfilled:
             words += f", {unfilled} not filled in"
         yield Text(words)
-        wrong = [a for a in self.alone.values() if not a.right and a.problem != UNFILLED]
-        for a in wrong[:3]:
-            why = a.problem or str(a.verdict).splitlines()[0]
-            yield Padding(Text(f"{a.name}: {why}" if a.problem else why, style="red"), (0, 0, 0, 2))
-        if len(wrong) > 3:
-            yield Padding(
-                Text(f"and {len(wrong) - 3} more, many of them from the same function"), (0, 0, 0, 2)
-            )
+        alike: dict[str, list[Alone]] = {}
+        for a in self.alone.values():
+            if not a.right and a.problem != UNFILLED:
+                alike.setdefault(template(a.name), []).append(a)
+        for first, *others in list(alike.values())[:3]:
+            why = first.problem or (first.verdict.verdict if first.verdict else "")
+            more = f" (and {len(others)} more like it)" if others else ""
+            yield Padding(Text(f"{first.name}: {why}{more}", style="red"), (0, 0, 0, 2))
+        if len(alike) > 3:
+            yield Padding(Text(f"and {len(alike) - 3} more"), (0, 0, 0, 2))
 
     def _what_next(self) -> Iterator[RenderableType]:
         name = self.next
@@ -297,14 +307,20 @@ class Check:
         return "bold green" if self.exact else "bold yellow" if self.passed else "bold red"
 
 
-def _together(table: Table, whole: list[tuple[str, int]]) -> None:
-    """Parts that are matched wholly: blocks of one stack in one line."""
-    while whole:
-        part, count = whole.pop(0)
+Part = tuple[str, list[Verdict]]
+
+
+def _together(parts: list[Part], first: str | None) -> list[list[Part]]:
+    """Neighbouring blocks of one stack that are matched wholly, or that all come later, in one."""
+    groups: list[list[Part]] = []
+    kinds: list[tuple[str, bool]] = []
+    for part, verdicts in parts:
         stack, _, number = part.rpartition(".")
-        last = part
-        while whole and number.isdigit() and whole[0][0].rpartition(".")[0] == stack:
-            last, more = whole.pop(0)
-            count += more
-        name = part if last == part else f"{part} … {last}"
-        table.add_row(Text(name, style="bold"), Text(f"{count} of {count} matched", style="green"))
+        kind = (stack, all(v.identical for v in verdicts))
+        here = first in [v.name for v in verdicts]
+        if groups and number.isdigit() and kinds[-1] == kind and not here:
+            groups[-1].append((part, verdicts))
+        else:
+            groups.append([(part, verdicts)])
+            kinds.append(("", False) if here or not number.isdigit() else kind)
+    return groups

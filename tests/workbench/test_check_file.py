@@ -88,7 +88,10 @@ def test_a_wrong_step_is_told_from_what_it_feeds(checked: Checked):
     assert "first divergence: h.0.attn.scaled" in said.out
     assert "wrong itself" in said.out
     assert "its step is wrong itself" in said.out
-    assert "right by itself" in said.out  # scores, which only got wrong numbers
+    assert "18 differ" in said.out
+    assert "18 right alone" in said.out  # what only got wrong numbers
+    assert "h.1 … h.2" in said.out
+    assert len(said.out.splitlines()) < 30
     found = json.loads(
         checked(changed("return product * power", "return product / power"), "--json", "-").out
     )
@@ -104,7 +107,7 @@ def test_a_wrong_step_is_told_from_what_it_feeds(checked: Checked):
 def test_a_right_step_that_is_fed_wrongly(checked: Checked):
     said = checked(changed("scores = add_mask(scaled, may_look)", "scores = add_mask(product, may_look)"))
     assert "first divergence: h.0.attn.scores" in said.out
-    assert "right by itself, but in `forward` it is fed by something else" in said.out
+    assert "right alone, but in `forward` it is fed by something else" in said.out
 
 
 def test_an_empty_step_is_next_and_later_ones_are_tried_all_the_same(checked: Checked):
