@@ -20,6 +20,7 @@ _BERT_END = f"""        {_BERT_BLOCK}
     pooled = pooler(x, weights.at("pooler"), tap.at("pooler")) if has_pooler else None
     return Output(x, pooled, sentence(x, mask, tap.at("sentence")))"""
 _BERT_POOLER = 'has_pooler = "pooler.dense.weight" in weights'
+_BERT_SPLIT = "query, key, value = (split_heads(t, heads) for t in (query, key, value))"
 _BERT_LENGTH = "length: Tensor = torch.linalg.vector_norm(mean, dim=1, keepdim=True)"
 _BERT_PRODUCT = "product = query @ key.transpose(-1, -2)"
 _BERT_FUSED = (
@@ -245,6 +246,15 @@ MINILM = (
         + _BERT_SCORES,
         "position-bias-extra",
         "encoder.layer.0.attention.self.scores",
+    ),
+    # Query and key are split as they should be.
+    Mutant(
+        "minilm-heads-of-the-value-reshaped",
+        "minilm",
+        _BERT_SPLIT,
+        _BERT_SPLIT + "\n    value = value.transpose(1, 2).reshape(value.shape)",
+        "heads-split",
+        "encoder.layer.0.attention.self.head_context",
     ),
     Mutant(
         "minilm-scale-by-number-of-heads",
@@ -561,6 +571,14 @@ GPT2 = (
         "wpe",
     ),
     Mutant(
+        "gpt2-position-table-in-half",
+        "gpt2",
+        _GPT2_WHERE,
+        _GPT2_WHERE + ".half().float()",
+        "wrong-dtype",
+        "wpe",
+    ),
+    Mutant(
         "gpt2-embeddings-averaged",
         "gpt2",
         "x = which + where",
@@ -833,6 +851,15 @@ GPT2 = (
         "h.0.mlp.act.cube",
         file="ops",
     ),
+    # The first token's numbers go through as they are.
+    Mutant(
+        "gpt2-activation-skips-the-first-token",
+        "gpt2",
+        'tap("act", bent)',
+        'bent = torch.cat([wide[:, :1], bent[:, 1:]], dim=1)\n    tap("act", bent)',
+        "activation-missing",
+        "h.0.mlp.act",
+    ),
     Mutant(
         "gpt2-gelu-root-rounded",
         "gpt2",
@@ -897,6 +924,14 @@ GPT2 = (
         "wrong-dtype",
         "h.0.ln_1",
         file="ops",
+    ),
+    Mutant(
+        "gpt2-last-norm-without-affine",
+        "gpt2",
+        _GPT2_LN_F,
+        "x = F.layer_norm(x, x.shape[-1:], eps=config.layer_norm_epsilon)",
+        "norm-affine-missing",
+        "ln_f",
     ),
     Mutant(
         "gpt2-first-norm-is-the-second",
@@ -966,6 +1001,14 @@ GPT2 = (
         "x = F.dropout(attended, 0.1) + x",
         "dropout",
         "h.0.attn.residual",
+    ),
+    Mutant(
+        "gpt2-residual-missing-in-block-one",
+        "gpt2",
+        "x = attended + x",
+        "x = attended if layer == 1 else attended + x",
+        "residual-missing",
+        "h.1.attn.residual",
     ),
     Mutant(
         "gpt2-residual-stressed",
@@ -1690,6 +1733,14 @@ T5 = (
         "bent = F.gelu(wide) * wide",
         "activation-other",
         "encoder.block.0.layer.1.DenseReluDense.act",
+    ),
+    Mutant(
+        "t5-encoded-dropout",
+        "t5-small",
+        'return rms_norm(x, weights.at("final_layer_norm"), config, tap.at("final_layer_norm"))',
+        'return F.dropout(rms_norm(x, weights.at("final_layer_norm"), config, tap.at("final_layer_norm")), 0.1)',
+        "dropout",
+        "decoder.block.0.layer.1.EncDecAttention.k",
     ),
     Mutant(
         "t5-attention-output-dropout",
