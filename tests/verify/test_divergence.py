@@ -54,8 +54,8 @@ def words(name: str, shape: tuple[int, ...], at: tuple[int, ...], inputs: Inputs
             'block 3, text 2 of 2, head 0, query token 1 "they", key token 3 (padding)',
         ),
         (
-            MINILM + "probs", (2, 12, 4, 4), (1, 0, 2, 0), LEFT_PADDED,
-            'block 3, text 2 of 2, head 0, query token 2 "they", key token 0 (padding)',
+            MINILM + "probs", (2, 12, 4, 4), (1, 0, 3, 0), LEFT_PADDED,
+            'block 3, text 2 of 2, head 0, query token 3 "[SEP]", key token 0 (padding)',
         ),
         (
             MINILM + "query", (2, 4, 384), (0, 3, 17), ONLY_IDS,
@@ -130,6 +130,16 @@ def test_every_checkpoint_of_the_three_models_has_its_shape_in_words():
                 assert [n for a, n in zip(axes, tensor.shape, strict=True) if a == "1"] == [1] * axes.count(
                     "1"
                 )
+
+
+@pytest.mark.parametrize(
+    ("attention", "meaning"), [("eager", "values by these shares"), ("sdpa", "values by attention")]
+)
+def test_a_checkpoint_that_is_listed_twice_is_the_one_of_this_attention(attention: str, meaning: str):
+    name = GPT2 + "head_context"
+    found = checkpoint_of(name, Capture({}, attention, RIGHT_PADDED, {}, {name: torch.zeros(1, 1, 1, 1)}))
+    assert found is not None
+    assert found.meaning == meaning
 
 
 # -------------------------------------------------------------------------------------- which step
