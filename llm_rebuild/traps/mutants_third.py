@@ -1191,6 +1191,7 @@ _T5_CROSS_MASK = "mask.bool()[:, None, None, :].expand(-1, 1, token, -1)"
 _T5_MASK = "mask.bool()[:, None, None, :].expand(-1, 1, token, token)"
 _T5_FUSED = "F.scaled_dot_product_attention(query, key, value, looks.mask, scale=1.0)"
 _T5_ENCODER_LOOKS = 'x, _ = attend(x, None, "SelfAttention", looks,'
+_T5_ENCODED = 'return rms_norm(x, weights.at("final_layer_norm"), config, tap.at("final_layer_norm"))'
 _T5_DECODER_LAST = 'x = rms_norm(x, body.at("final_layer_norm"), config, tap.at("final_layer_norm"))'
 _T5_TABLE_OF = """weights, tap, token = weights.at("encoder"), tap.at("encoder"), token_ids.shape[1]
     bias = position_bias(token, token, True, weights.at(BIAS),"""
@@ -1737,8 +1738,8 @@ T5 = (
     Mutant(
         "t5-encoded-dropout",
         "t5-small",
-        'return rms_norm(x, weights.at("final_layer_norm"), config, tap.at("final_layer_norm"))',
-        'return F.dropout(rms_norm(x, weights.at("final_layer_norm"), config, tap.at("final_layer_norm")), 0.1)',
+        _T5_ENCODED,
+        _T5_ENCODED.replace("rms_norm(", "F.dropout(rms_norm(") + ", 0.1)",
         "dropout",
         "decoder.block.0.layer.1.EncDecAttention.k",
     ),
