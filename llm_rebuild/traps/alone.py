@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from llm_rebuild.checkpoints import NO_TAP, Recorder, Tap
-from llm_rebuild.errors import InputError
+from llm_rebuild.errors import InputError, one_line
 from llm_rebuild.models import rebuild_for
 from llm_rebuild.weights import Weights
 
@@ -127,7 +127,13 @@ def run(folder: Path) -> None:
     }
     tensors = {f"checkpoint/{name}": tensor.contiguous() for name, tensor in recorder.tensors.items()}
     tensors |= {f"foreign/{number}": kept for number, (_, kept, _) in enumerate(foreign.values())}
-    save_file(tensors, folder / RESULT, metadata={"alone": json.dumps(about)})
+    try:
+        save_file(tensors, folder / RESULT, metadata={"alone": json.dumps(about)})
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"the rebuild's tensors cannot be written to {folder.parent} ({one_line(error)}); make room "
+            "there, or set TMPDIR to another folder"
+        ) from None
 
 
 if __name__ == "__main__":
