@@ -291,10 +291,23 @@ def _load(folder: Path, attention: str, dtype: torch.dtype) -> Any:
         if _family(folder) not in _CLASSES:
             return _load_any(folder, attention, dtype)
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-        model = getattr(transformers, _CLASSES[config.model_type][0]).from_pretrained(
-            folder, config=config, attn_implementation=attention, dtype=dtype, local_files_only=True
+        model, loaded = getattr(transformers, _CLASSES[config.model_type][0]).from_pretrained(
+            folder,
+            config=config,
+            attn_implementation=attention,
+            dtype=dtype,
+            local_files_only=True,
+            output_loading_info=True,
         )
-    return model.eval()
+    return _without_invented_pooler(model, loaded["missing_keys"]).eval()
+
+
+def _without_invented_pooler(model: Any, missing: Collection[str]) -> Any:
+    """The model without its pooler, if the file has no weights for it: transformers fills it with random
+    numbers, other ones each time. The encoders that have a pooler can do without."""
+    if any(key.startswith("pooler.") for key in missing):
+        model.pooler = None
+    return model
 
 
 def _family(folder: Path) -> Any:
@@ -349,7 +362,8 @@ def _load_any(folder: Path, attention: str, dtype: torch.dtype) -> Any:
         )
     except Exception as error:  # each model class refuses in its own way
         raise InputError(f"transformers cannot load {folder} ({_short(error)})") from None
-    if missing := sorted(loaded["missing_keys"]):
+    model = _without_invented_pooler(model, loaded["missing_keys"])
+    if missing := sorted(key for key in loaded["missing_keys"] if key in model.state_dict()):
         several = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise InputError(
             f"the weight file lacks {missing[0]}{several}, which {official.__name__} needs; "
