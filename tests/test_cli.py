@@ -132,7 +132,9 @@ def test_run(run: Run, folder: Path):
     assert "similarity" in run("run", folder, "a b", "c")[1]
 
 
-@pytest.mark.parametrize("command", ["", "download", "map", "capture", "verify", "run", "recheck"])
+@pytest.mark.parametrize(
+    "command", ["", "download", "map", "capture", "verify", "run", "recheck", "new", "check"]
+)
 def test_help(run: Run, command: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TERMINAL_WIDTH", "80")
     code, out, _ = run(*([command] if command else []), "--help")

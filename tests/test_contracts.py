@@ -242,7 +242,9 @@ assert not heavy, heavy
 """
 
 
-@pytest.mark.parametrize("command", ["", "download", "map", "capture", "verify", "run", "recheck"])
+@pytest.mark.parametrize(
+    "command", ["", "download", "map", "capture", "verify", "run", "recheck", "new", "check"]
+)
 def test_help_imports_nothing_heavy(command: str):
     arguments = [command, "--help"] if command else ["--help"]
     result = run_python(HELP.format(arguments=arguments))
