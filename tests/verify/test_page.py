@@ -207,6 +207,15 @@ def test_texts_tokens_and_names_stay_what_they_are():
     assert list(charts_of(page)) == list(tensors)
 
 
+def test_a_token_among_the_numbers_cannot_end_the_script():
+    """Labels of heat maps stand inside a script element, where escaping works in another way."""
+    probs = {"encoder.layer.0.attention.self.probs": torch.rand(1, 2, 3, 3)}
+    page = fabricated(probs, {name: tensor.clone() for name, tensor in probs.items()}, text=HOSTILE)
+    data = json.loads(str(BeautifulSoup(page, "html.parser").find(id="page-data").string))
+    assert data["labels"][0][0].startswith('"</script>')
+    assert page.count("</script>") == 2
+
+
 def test_whatever_a_rebuild_gives_the_page_is_made_and_its_json_is_strict():
     one = torch.rand(1, 3, 4)
     nan, huge = one.clone(), one.clone()
