@@ -27,12 +27,14 @@ from llm_rebuild.traps.causes import CAUSES, REMEDIES, chapter
 from llm_rebuild.traps.formulas import Formula, World, world_of
 from llm_rebuild.traps.hypotheses import Hypothesis, hypotheses
 from llm_rebuild.traps.hypotheses.base import Make
+from llm_rebuild.traps.transforms import called, of_weights, transforms
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.compare import same_numbers
 from llm_rebuild.weights import template
 
 # Seconds for the search among all tensors and weights, which in a large model with few checkpoints is long.
 PATIENCE = 5.0
+TURNED = " (transposed)"  # follows the key of a weight
 MINE = "#mine."  # followed by a checkpoint: the tensor that the person has there
 
 
@@ -132,8 +134,7 @@ class _Case:
         if copy.config.get("model_type") in FAMILIES:
             world = world_of(truth, copy, prompt)
             mine = {f"{MINE}{n}": t for n, t in rebuilt.items() if n not in same}
-            known = {**world.known, **mine}
-            world = World(world.formulas, known, world.weights, world.config)
+            world = world.given(mine)
         return cls(world, rebuilt, truth.tensors, different[0], target, same)
 
     @property
@@ -180,6 +181,9 @@ def _explanations(case: _Case) -> Iterator[_Found]:
         if not any(f.level == 2 for f in known):
             known += _elsewhere(case, case.world)
             yield from (f for f in known if f.level)
+        if not known:
+            known += _on_the_way(case, case.world)
+            yield from known
         if not known:
             yield from _in_part(case, case.world)
     formula = case.world.formulas.get(case.target) if case.world is not None else None
@@ -269,6 +273,47 @@ def _known_mistakes(case: _Case, world: World) -> Iterator[_Found]:
                 break
 
 
+def _on_the_way(case: _Case, world: World) -> Iterator[_Found]:
+    """Something was done to what went into a step, or to what came out of it."""
+    assert case.target is not None
+    until = time.monotonic() + PATIENCE
+    for site in world.reaching(case.target, case.same):
+        formula = world.formulas[site]
+        tried: list[tuple[str, str, Make]] = []
+        values = {name: world.value(name) for name in formula.inputs}
+        for right, value in values.items():
+            if value is None or not value.is_floating_point() or formula.kind == "mask":
+                continue
+            for action, says, do in transforms(world, value):
+                cause = called(world, formula, right, action)
+
+                def before(w: World, do=do, right=right, value=value, formula=formula, values=values) -> Any:  # type: ignore[no-untyped-def]
+                    return world.given({**values, right: do(value)}).compute(formula)
+
+                tried.append((cause, f"what went in ({right.replace('#', '')}): {says}", before))
+        for key in formula.weights:
+            weight = world.weights[key]
+            for cause, says, do in of_weights(world, formula, weight):
+
+                def with_it(w: World, do=do, key=key, weight=weight, formula=formula) -> Any:  # type: ignore[no-untyped-def]
+                    return world.with_weights({key: do(weight)}).compute(formula)
+
+                tried.append((cause, f"{key}: {says}", with_it))
+        result = world.value(site)
+        if result is not None and result.is_floating_point() and formula.kind != "mask":
+            for action, says, do in transforms(world, result):
+                cause = called(world, formula, None, action)
+                after = f"what came out: {says}"
+                tried.append((cause, after, lambda w, do=do, result=result: do(result)))  # type: ignore[misc]
+        for cause, says, make in tried:
+            level = _fits(case, world, Hypothesis(cause, says, {site: make}))
+            if level:
+                yield _Found(cause, says, level, 0.9 if level == 2 else 0.8, site)
+                return
+        if time.monotonic() > until:
+            return
+
+
 def _in_part(case: _Case, world: World) -> Iterator[_Found]:
     """A mistake that was made in some heads, tokens or rows only: the others are right."""
     for axis, places, says in numbers.parts_that_differ(case.mine, case.official):
@@ -288,13 +333,12 @@ def _fits(case: _Case, world: World, hypothesis: Hypothesis) -> int:
     except (RuntimeError, IndexError, LookupError, ValueError):
         return 0  # these numbers cannot be computed here: other shapes, or no such tensor in this run
     level = 0 if guess is None else numbers.fits(case.narrowed(guess), case.mine, case.official)
-    return level if level and not _contradicted(case, world, hypothesis) else 0
+    several = len(hypothesis.changes) > 1
+    return 0 if level and several and _contradicted(case, world, hypothesis) else level
 
 
 def _contradicted(case: _Case, world: World, hypothesis: Hypothesis) -> bool:
-    """Whether several changes together would also have changed a checkpoint that is right."""
-    if len(hypothesis.changes) < 2:
-        return False
+    """Whether the changes would also have changed a checkpoint that is right."""
     changed = world.changed(hypothesis.changes, frozenset())
     for name, formula in world.formulas.items():
         if name in case.same and any(i in hypothesis.changes for i in formula.inputs):
@@ -335,6 +379,8 @@ def _other_inputs(case: _Case, world: World, formula: Formula) -> Iterator[_Foun
                 continue
             if not tensor.is_floating_point() or name == MINE + formula.name:
                 continue
+            if name.startswith(MINE) and not _may_be_later(world, formula, right, name):
+                continue
             inputs = (*formula.inputs[:slot], name, *formula.inputs[slot + 1 :])
             changed = replace(formula, inputs=inputs)
             only_here = Hypothesis("", "", {formula.name: lambda w, c=changed: world.compute(c)})  # type: ignore[misc]
@@ -342,7 +388,18 @@ def _other_inputs(case: _Case, world: World, formula: Formula) -> Iterator[_Foun
             if level:
                 for cause, says, change in _causes_of_input(case, world, formula, right, name):
                     hypothesis = Hypothesis(cause, says, change or only_here.changes)
+                    if change is not None and _contradicted(case, world, hypothesis):
+                        continue
                     yield _Found(cause, says, level, 0.97 if level == 2 else 0.88, hypothesis=hypothesis)
+
+
+def _may_be_later(world: World, f: Formula, right: str, name: str) -> bool:
+    """Whether a tensor of the person's own, which differs, can have gone in here although this step is the
+    first that differs: only where blocks or halves of a block run in another order."""
+    shown = name.removeprefix(MINE)
+    blocks = _block_output(world, right) is not None and _block_output(world, shown) is not None
+    after = part_of(shown) == part_of(f.name) and (f.kind == "layer norm" or "norm" in f.facts)
+    return blocks or after
 
 
 def _causes_of_input(
@@ -361,6 +418,7 @@ def _causes_of_input(
             yield "block-order", f"{says}: another block ran before", None
         elif came <= into:
             yield "block-skipped", f"{says}: what lies between was left out", everywhere
+            yield "wrong-input", says, None
         else:
             yield "block-repeated", f"{says}: this block ran before already", everywhere
     elif f.facts.get("norm") == shown:
@@ -418,6 +476,8 @@ def _twice(case: _Case, world: World, formula: Formula) -> Iterator[_Found]:
         value = world.value(right)
         if value is None or right not in world.formulas or value.dim() != 3:
             continue
+        if _block_output(world, right) is None and "residual" not in world.formulas[right].facts:
+            continue
         part = world.reaching(right, ())[1:]
         upstream = [n for n in part if n in world.known and world.known[n] is not None]
         for start in upstream[:60]:
@@ -433,8 +493,25 @@ def _twice(case: _Case, world: World, formula: Formula) -> Iterator[_Found]:
             hypothesis = Hypothesis("block-repeated", "", change)  # type: ignore[arg-type]
             level = _fits_through(case, world, hypothesis)
             if level:
-                says = f"what lies between {start} and {right} ran twice"
-                yield _Found("block-repeated", says, level, 0.95, hypothesis=hypothesis)
+                between = [n for n in part if start in world.reaching(n, ())[1:]]
+                kinds = {world.formulas[n].kind for n in (right, *between)}
+                norm = kinds <= {
+                    "layer norm",
+                    "square",
+                    "mean square",
+                    "plus eps",
+                    "inverse root",
+                    "multiply",
+                    "stretch",
+                }
+                cause = "norm-twice" if norm else "block-repeated"
+                yield _Found(
+                    cause,
+                    f"what lies between {start} and {right} ran twice",
+                    level,
+                    0.95,
+                    hypothesis=hypothesis,
+                )
                 return
 
 
@@ -462,6 +539,12 @@ def _other_weights(case: _Case, world: World, formula: Formula) -> Iterator[_Fou
     for slot, right in enumerate(formula.weights):
         alike = [k for k in world.weights if k != right and world.weights[k].dim() == len(shapes[slot])]
         tried += [(*formula.weights[:slot], key, *formula.weights[slot + 1 :]) for key in alike]
+        if formula.kind in ("linear", "conv1d"):
+            turned = [k for k in world.weights if world.weights[k].shape[::-1] == shapes[slot] and k != right]
+            tried += [(*formula.weights[:slot], k + TURNED, *formula.weights[slot + 1 :]) for k in turned]
+    world = world.with_weights(
+        {k: world.weights[k.removesuffix(TURNED)].mT for keys in tried for k in keys if k.endswith(TURNED)}
+    )
     for keys in tried:
         if keys == formula.weights:
             continue

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from llm_rebuild.traps.formulas import Formula, World
 from llm_rebuild.traps.hypotheses import hypotheses
+from llm_rebuild.traps.transforms import LOOKUPS, OTHERWISE, added_weight, along_distance
 from llm_rebuild.verify.compare import same_numbers
 
 # A guess that is this much nearer to the tensor at hand than the official one is the tensor but for rounding.
@@ -126,29 +127,6 @@ _SHIFTED = {
     "inverse root": "norm-eps-place",
     "count": "pool-other",
 }
-# What can be said of a step that no hypothesis explains.
-_OTHERWISE = {
-    "softmax": "softmax-changed",
-    "unit": "normalised-wrong",
-    "masked": "pool-other",
-    "total": "pool-other",
-    "count": "pool-other",
-    "divide": "pool-other",
-    "act": "activation-other",
-    "elementwise": "gelu-constant",
-    "scale": "scale-wrong",
-    "first token": "pooler-token",
-    "cat": "cache-mixed",
-    "mean square": "norm-variance",
-    "square": "norm-variance",
-    "inverse root": "norm-variance",
-}
-_LOOKUPS = {
-    "token": "token-ids-wrong",
-    "position": "positions-wrong",
-    "type": "token-types-wrong",
-    "bucket": "buckets-count",
-}
 
 
 def describe(
@@ -164,10 +142,15 @@ def describe(
     formula  The step that makes this one, if it is known, and the run that it belongs to.
     """
     kind = formula.kind if formula is not None else ""
-    yield from _empty(mine)
+    if kind != "mask":
+        yield from _empty(mine)
     yield from _dropped(mine, official)
-    yield from _narrow(mine, official)
+    if kind not in ("lookup", "mask"):
+        yield from _narrow(mine, official)
+    if world is not None:
+        yield from _added(mine, official, kind, world)
     if formula is not None and world is not None:
+        yield from _combined(mine, formula, world)
         yield from _hidden(mine, formula, world)
         yield from _rows(mine, formula, world)
         yield from _bent(mine, formula, world)
@@ -188,11 +171,17 @@ def describe(
     if len(apart) and len(usual) and float(apart.max()) <= ROUNDING * float(usual.max()):
         yield "rounding", f"off by {float(apart.max()):.1e} at the most", 1, 0.6
     if formula is not None:
-        cause = _LOOKUPS.get(formula.facts.get("what", ""), _OTHERWISE.get(kind))
+        cause = LOOKUPS.get(formula.facts.get("what", ""), OTHERWISE.get(kind))
         if kind in ("elementwise", "act") and "name" in formula.facts:
             cause = "activation-other"
+        if kind == "add":
+            cause = "residual-wrong" if "residual" in formula.facts else "wrong-operand"
+        if formula.facts.get("head"):
+            cause = "untied-head"
         if formula.facts.get("output"):
             cause = "output-scale-wrong"
+        if formula.facts.get("what") == "bucket":
+            cause = "position-bias-wrong"
         if cause:
             yield cause, "none of the computations that were tried gives it", 0, 0.3
     yield "unknown", "", 0, 0.1
@@ -290,6 +279,8 @@ def _moved(mine: Tensor, official: Tensor, formula: Formula | None) -> Iterator[
     factor = float((m * o).sum()) / square if square else 0.0
     if abs(factor) > 1e-9 and abs(factor - 1) > 1e-5 and float((m - factor * o).abs().max()) <= 1e-5 * scale:
         cause = _SCALED.get(kind, "scaled")
+        if kind == "add" and formula is not None and "residual" not in formula.facts:
+            cause = "embedding-scaled"
         if formula is not None and formula.facts.get("output"):
             cause = "output-scale-wrong"
         if formula is not None and formula.facts.get("unscaled"):
@@ -312,6 +303,8 @@ def _moved(mine: Tensor, official: Tensor, formula: Formula | None) -> Iterator[
         and float(apart.abs().max()) > 1e-4 * scale
     ):
         cause = _SHIFTED.get(kind, "shifted")
+        if formula is not None and kind == "lookup":
+            cause = LOOKUPS[formula.facts["what"]]
         same = float((added - added.mean()).abs().max()) <= 1e-5 * scale
         says = (
             f"the official tensor plus {float(added.mean()):.6g}"
@@ -319,6 +312,45 @@ def _moved(mine: Tensor, official: Tensor, formula: Formula | None) -> Iterator[
             else "the official tensor plus a vector"
         )
         yield cause, says, 1, 0.75
+
+
+def _combined(mine: Tensor, formula: Formula, world: World) -> Iterator[Description]:
+    """Of a sum: how much of each of its two parts is in it."""
+    if formula.kind != "add":
+        return
+    parts = [world.value(name) for name in formula.inputs]
+    if any(part is None or part.shape != mine.shape for part in parts):
+        return
+    columns = torch.stack([part.double().flatten() for part in parts if part is not None], dim=1)
+    shares = torch.linalg.lstsq(columns, mine.double().flatten()[:, None]).solution
+    off = float((columns @ shares - mine.double().flatten()[:, None]).abs().max())
+    a, b = (float(share) for share in shares)
+    if off <= 1e-5 * float(mine.abs().max()) and max(abs(a - 1), abs(b - 1)) > 1e-4:
+        cause = "residual-scaled" if "residual" in formula.facts else "embedding-scaled"
+        one, other = formula.inputs
+        yield cause, f"{a:.4g} times {one} plus {b:.4g} times {other}", 1, 0.85
+
+
+def _added(mine: Tensor, official: Tensor, kind: str, world: World) -> Iterator[Description]:
+    """A vector of the weight file that came on top, or numbers that depend on the distance."""
+    if mine.shape != official.shape:
+        return
+    usual = (official.abs() < BEYOND) & (mine.abs() < BEYOND)
+    apart = torch.where(usual, mine.double() - official.double(), torch.zeros((), dtype=torch.float64))
+    scale = float(mine.double().abs()[usual].max()) if bool(usual.any()) else 0.0
+    if float(apart.abs().max()) < 1e-4 * scale:
+        return
+    if bool(usual.all()):
+        vector = added_weight(apart, world.weights)
+        if vector is not None:
+            key, times = vector
+            cause = "bias-wrong" if key.endswith("bias") else "wrong-operand"
+            yield cause, f"{key} came on top, {times:+.3g} times", 1, 0.85
+    if kind in ("product", "scale", "add mask", "add bias"):
+        rows = [bool(usual[row].all()) for row in range(len(usual))] if usual.dim() == 4 else []
+        whole = apart[torch.tensor(rows)] if any(rows) else apart[:0]
+        if len(whole) and along_distance(whole):
+            yield "position-bias-extra", "numbers were added that depend on the distance alone", 1, 0.8
 
 
 def formula_output(formula: Formula | None) -> bool:
@@ -408,6 +440,12 @@ def _hidden(mine: Tensor, formula: Formula, world: World) -> Iterator[Descriptio
             yield hypothesis.cause, f"{hypothesis.says}, with another number than the lowest", 1, 0.85
             return
     more, less = bool((hidden & ~right).any()), bool((right & ~hidden).any())
+    padding = world.known.get(mask.inputs[0])
+    if less and padding is not None and padding.shape[-1] == hidden.shape[-1]:
+        columns = (padding == 0)[:, None, None, :].expand_as(hidden)
+        if bool((columns & right & ~hidden).any()):
+            yield "mask-padding-missing", f"{int((right & ~hidden).sum())} places are not hidden", 1, 0.6
+            return
     if more and not less:
         yield "mask-extra", f"{int((hidden & ~right).sum())} more places are hidden", 1, 0.6
     elif less and not more:
@@ -430,7 +468,7 @@ def _rows(mine: Tensor, formula: Formula, world: World) -> Iterator[Description]
     what, right = formula.facts["what"], world[formula.inputs[0]]
     ids = found.view(mine.shape[:-1])
     says = "rows " + ", ".join(map(str, found.tolist()[:8])) + (", …" if len(found) > 8 else "")
-    cause = _LOOKUPS[what]
+    cause = LOOKUPS[what]
     if what == "position" and ids.shape == right.shape:
         apart = torch.unique(ids - right)
         if len(apart) == 1:

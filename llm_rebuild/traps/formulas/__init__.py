@@ -56,6 +56,7 @@ class World:
     known    Tensors that are given: inputs and official checkpoints.
     changes  For some names another way to compute them. What follows from them is computed anew.
     fixed    Names that stay as they are known even so.
+    fused    Whether the official attention is the fused kernel.
     """
 
     def __init__(
@@ -66,8 +67,10 @@ class World:
         config: Any,
         changes: Mapping[str, Callable[[World], Value]] | None = None,
         fixed: frozenset[str] = frozenset(),
+        fused: bool = False,
     ) -> None:
         self.formulas, self.known, self.weights, self.config = formulas, known, weights, config
+        self.fused = fused
         self.changes = dict(changes or {})
         self.fixed = fixed
         self._values: dict[str, Value] = {}
@@ -75,7 +78,17 @@ class World:
 
     def changed(self, changes: Mapping[str, Callable[[World], Value]], fixed: frozenset[str]) -> World:
         """The world in which these steps are computed in another way."""
-        return World(self.formulas, self.known, self.weights, self.config, changes, fixed)
+        return World(self.formulas, self.known, self.weights, self.config, changes, fixed, self.fused)
+
+    def given(self, more: Mapping[str, Value]) -> World:
+        """The world in which these tensors are known, too, or instead."""
+        known = {**self.known, **more}
+        return World(self.formulas, known, self.weights, self.config, fused=self.fused)
+
+    def with_weights(self, more: Mapping[str, Tensor]) -> World:
+        """The world with more weights, or with others."""
+        weights = {**self.weights, **more}
+        return World(self.formulas, self.known, weights, self.config, fused=self.fused)
 
     def __getitem__(self, name: str) -> Tensor:
         value = self.value(name)
@@ -199,7 +212,8 @@ def _add_mask(world: World, f: Formula) -> Tensor:
 
 
 def _softmax(world: World, f: Formula) -> Tensor:
-    return F.softmax(world[f.inputs[0]], dim=-1)
+    shares = F.softmax(world[f.inputs[0]], dim=-1)
+    return shares.nan_to_num(0.0) if world.fused else shares  # the kernel gives a row that sees nothing zeros
 
 
 def _mix(world: World, f: Formula) -> Tensor:
@@ -409,4 +423,5 @@ def world_of(truth: Capture, copy: LocalCopy, prompt: Capture | None = None) -> 
     }
     if prompt is not None:
         known |= {f"{PAST}{name}": tensor for name, tensor in prompt.tensors.items()}
-    return World({step.name: step for step in steps}, known, weights, rebuild.config)
+    fused = truth.attention == "sdpa"
+    return World({step.name: step for step in steps}, known, weights, rebuild.config, fused=fused)

@@ -97,6 +97,12 @@ def distances_in_buckets(world: World, f: Formula, table: Tensor) -> Tries:
             apart = torch.arange(key) - torch.arange(query)[:, None]
             return F.embedding(buckets(apart, both, count, limit), table)
 
+        def without_those_before(w: World) -> Tensor:
+            query = w[step.inputs[0]].shape[1]
+            apart = torch.arange(query) - torch.arange(query)[:, None]
+            return F.embedding(buckets(apart, both, count, limit), table)
+
+        yield "positions-not-advanced", "those before are not counted", without_those_before
         yield (
             "positions-not-advanced",
             "queries are counted from 0, though others came before",
@@ -105,7 +111,7 @@ def distances_in_buckets(world: World, f: Formula, table: Tensor) -> Tries:
     name = {True: "two-way", False: "one-way"}
     yield "buckets-direction", f"{name[not both]} instead of {name[both]} buckets", by(both=not both)
     yield "buckets-sign", "query minus key instead of key minus query", by(sign=-1)
-    yield "buckets-sign", "the absolute distance, whatever the side", by(absolute=True)
+    yield "buckets-direction", "the absolute distance, whatever the side", by(absolute=True)
     yield (
         "buckets-direction",
         f"{name[not both]} buckets and the opposite sign",

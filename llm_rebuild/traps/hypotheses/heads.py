@@ -92,7 +92,7 @@ def split(world: World, f: Formula) -> Tries:
             )
     for m in members.values():
         yield (
-            "permuted",
+            "wrong-operand",
             f"the heads of the {m.facts['name']} in reverse",
             {m.name: (lambda w, m=m: heads_of(part(w, m)).flip(1))},  # type: ignore[misc]
         )
@@ -170,7 +170,7 @@ def cat(world: World, f: Formula) -> Tries:
     )
     yield "cache-order", "the new token twice", lambda w: torch.cat([w[old], w[new], w[new]], -2)
     yield "cache-order", "those before in reverse", lambda w: torch.cat([w[old].flip(-2), w[new]], -2)
-    yield "cache-mixed", "the rows of the batch exchanged", lambda w: torch.cat([w[old].flip(0), w[new]], -2)
+    yield "cache-order", "the rows of the batch exchanged", lambda w: torch.cat([w[old].flip(0), w[new]], -2)
     for number in range(12):
         elsewhere = f"#past.{other_block(path, number)}.{f.facts['name']}"
         if elsewhere in world.known and elsewhere != old:

@@ -29,6 +29,12 @@ def linear(world: World, f: Formula) -> Tries:
         for b in others:
             also = "" if b is bias else ", and no bias"
             turned = weight.T.reshape(weight.shape)
+            flat = weight.reshape(weight.T.shape).T
+
+            def read_so(w: World, b: Tensor | None = b, flat: Tensor = flat) -> Tensor:
+                return F.linear(w[of], flat, b)
+
+            yield "weight-transposed", f"read as [in, out]{also}", read_so
             yield (
                 "weight-transposed",
                 f"brought into shape by a reshape instead of a transpose{also}",

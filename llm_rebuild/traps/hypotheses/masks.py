@@ -39,9 +39,26 @@ def mask(world: World, f: Formula) -> Tries:
 
     yield "mask-missing", "nothing is hidden", lambda w: None
     yield "mask-inverted", "hides what it should show", filled(lambda w: may_look(w, f))
+    yield "mask-inverted", "hides what it should show, by -inf", filled(lambda w: may_look(w, f), -math.inf)
+    yield (
+        "mask-padding-missing",
+        "the first row's for all rows",
+        filled(lambda w: wrong(w)[:1].expand_as(wrong(w))),
+    )
+    yield (
+        "mask-padding-missing",
+        "the last row's for all rows",
+        filled(lambda w: wrong(w)[-1:].expand_as(wrong(w))),
+    )
+    yield "mask-direction", "the rows of the batch exchanged", filled(lambda w: wrong(w).flip(0))
     if causal:
         yield "mask-causal-missing", "later tokens are seen", filled(padding)
         yield "mask-padding-missing", "padding is seen", filled(order)
+        yield (
+            "mask-causal-missing",
+            "only what is both later and padding is hidden",
+            filled(lambda w: order(w) & padding(w)),
+        )
         for by, says in ((1, "one later token is seen, too"), (-1, "a token does not see itself")):
             yield "mask-off-by-one", says, filled(lambda w, by=by: order(w, by) | padding(w))  # type: ignore[misc]
             yield "mask-off-by-one", says + ", and padding is seen", filled(lambda w, by=by: order(w, by))  # type: ignore[misc]
@@ -160,7 +177,7 @@ def biased_mask(world: World, f: Formula) -> Tries:
 
     yield "position-bias-missing", "the mask alone", filled(lambda w: torch.zeros_like(w[bias]))
     yield "mask-missing", "the bias alone", lambda w: w[bias].expand(world[f.name].shape)
-    for fill in FILLS:
+    for fill in (*FILLS, 0.0):
         yield "mask-fill", f"{fill:g} where hidden", filled(lambda w: w[bias], fill)
     yield "mask-fill", "bias and mask added", lambda w: w[bias] + w[mask]
     yield (

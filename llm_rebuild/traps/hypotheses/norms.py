@@ -89,11 +89,18 @@ def layer_norm(world: World, f: Formula) -> Tries:
         by_hand(lambda x: (x - x.mean(-1, keepdim=True)).abs().mean(-1, keepdim=True) + eps),
     )
     yield "norm-twice", "the norm of the norm", lambda w: normed(normed(w[of]))
+    for narrow in (torch.bfloat16, torch.float16):
+        short = str(narrow).removeprefix("torch.")
 
-    def over(axes: tuple[int, ...]) -> Make:
+        def within(w: World, t: torch.dtype = narrow) -> Tensor:
+            return normed(w[of].to(t), None, None).float() * weight + bias
+
+        yield "wrong-dtype", f"normalised in {short}", within
+
+    def over(axes: tuple[int, ...], unbiased: bool = False) -> Make:
         def make(w: World) -> Tensor:
             x = w[of]
-            variance = x.var(axes, unbiased=False, keepdim=True)
+            variance = x.var(axes, unbiased=unbiased, keepdim=True)
             return (x - x.mean(axes, keepdim=True)) * torch.rsqrt(variance + eps) * weight + bias
 
         return make
@@ -102,6 +109,11 @@ def layer_norm(world: World, f: Formula) -> Tries:
         yield "norm-axis", "over the tokens instead of the width", over((1,))
         yield "norm-axis", "over tokens and width together", over((1, 2))
         yield "norm-axis", "over the batch", over((0,))
+        yield "norm-axis", "over the tokens instead of the width, by n - 1", over((1,), True)
+        yield "norm-axis", "over tokens and width together, by n - 1", over((1, 2), True)
+        yield "norm-axis", "over the batch, by n - 1", over((0,), True)
+        yield "norm-axis", "over batch and tokens", over((0, 1))
+        yield "norm-axis", "over everything", over((0, 1, 2))
     yield (
         "rounding",
         "the formula written out by hand",
@@ -145,10 +157,10 @@ def mean_square(world: World, f: Formula) -> Tries:
 
 def plus_eps(world: World, f: Formula) -> Tries:
     of, eps = f.inputs[0], f.facts["eps"]
+    yield "norm-eps-place", "no epsilon at all, or one too small to show", lambda w: w[of]
     for other in EPSILONS:
         if other != eps:
             yield "norm-eps", f"{other:g} instead of {eps:g}", lambda w, e=other: w[of] + e  # type: ignore[misc]
-    yield "norm-eps-place", "no epsilon at all", lambda w: w[of]
     yield "norm-eps-place", "the epsilon subtracted", lambda w: w[of] - eps
     yield "norm-eps-place", "at least epsilon, not plus epsilon", lambda w: w[of].clamp(min=eps)
 

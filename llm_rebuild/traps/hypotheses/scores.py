@@ -25,7 +25,8 @@ def product(world: World, f: Formula) -> Tries:
         (f"times 1/√{width}", width**-0.5),
         (f"divided by {width}", 1 / width),
     ):
-        cause = "scale-extra" if f.facts.get("unscaled") else "scale-order"
+        shown = f"{path}.scaled" in world.known  # else this factor comes on top of the one that belongs there
+        cause = "scale-order" if shown and not f.facts.get("unscaled") else "scale-extra"
         yield cause, f"the product {says}", lambda w, by=by: (w[query] @ w[key].transpose(-1, -2)) * by  # type: ignore[misc]
         yield cause, f"the query {says}", lambda w, by=by: (w[query] * by) @ w[key].transpose(-1, -2)  # type: ignore[misc]
     yield "wrong-operand", "query times query", lambda w: w[query] @ w[query].transpose(-1, -2)
@@ -130,6 +131,7 @@ def add_bias(world: World, f: Formula) -> Tries:
         yield "position-bias-wrong", "the bias subtracted", lambda w: w[product] - w[bias]
         yield "position-bias-wrong", "the bias twice", lambda w: w[product] + 2 * w[bias]
         yield "position-bias-wrong", "multiplied by the bias", lambda w: w[product] * w[bias]
+        yield "position-bias-wrong", "multiplied by 1 + the bias", lambda w: w[product] * (1 + w[bias])
         yield "position-bias-wrong", "the heads in reverse", lambda w: w[product] + w[bias].flip(1)
         yield (
             "position-bias-wrong",
