@@ -236,6 +236,9 @@ def test_whatever_a_rebuild_gives_the_page_is_made_and_its_json_is_strict():
     charts = charts_of(page)
     assert list(charts) == list(official)
     assert charts["huge"]["heat"]["worst"] == [0, 0]
+    for name, drawn in charts.items():
+        histogram = drawn.get("histogram")
+        assert histogram is None or histogram["low"] < histogram["high"], name
     kinds = {e["id"]: e["data-kind"] for e in BeautifulSoup(page, "html.parser").select("details.entry")}
     assert [kinds[name] for name in ("same", "both nan", "nan", "shape", "missing")] == [
         "identical", "identical", "wrong", "wrong", "missing"
