@@ -153,6 +153,22 @@ def test_large_maps_are_means_and_differences_their_largest():
     assert _pooled(torch.full((1, 96, 96), -math.inf, dtype=torch.float64)).isinf().all()
 
 
+def test_differences_that_are_rounding_are_not_called_wrong():
+    """Divided where the official model multiplies: here and there that sums up to more than five decimals."""
+    divided = ("scaled = product * query.shape[-1] ** -0.5", "scaled = product / query.shape[-1] ** 0.5")
+    with mutated([Mutant("divided", "minilm", *divided, "", "")]):
+        proof = verify.prove(
+            miniature("minilm"), ["The cook gave the sailor a lamp.", "The cook."], coverage=False
+        )
+    soup = BeautifulSoup(page_of(proof), "html.parser")
+    result = soup.select_one(".result")
+    assert "differ by rounding alone" in result.text
+    assert result["class"] == ["result", "near"]
+    kinds = {entry["data-kind"] for entry in soup.select("details.entry")}
+    assert kinds >= {"identical", "near"}
+    assert "rounding, no mistake" in soup.select_one(".finding").text
+
+
 # --------------------------------------------------------------------------------------- one inert file
 
 
