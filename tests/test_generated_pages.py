@@ -30,6 +30,10 @@ def test_the_reference_has_the_checkpoints_of_the_models() -> None:
     check("reference")
 
 
+def test_the_kill_matrix_is_of_the_mutants_that_are_there() -> None:
+    check("mutation")
+
+
 def test_the_figures_are_what_would_be_drawn(minilm: LocalCopy) -> None:  # skips where there is no MiniLM
     check("figures")
 
