@@ -46,8 +46,11 @@ def new(
 ) -> None:
     """Part 4: write the skeleton of a rebuild, for you to fill in step by step.
 
-    llm-rebuild new gpt2 my_gpt2.py
-    llm-rebuild check my_gpt2.py --model gpt2
+      llm-rebuild new gpt2 my_gpt2.py
+      llm-rebuild check my_gpt2.py --model gpt2
+
+    Its functions are the model's steps in the order of computation, each with
+    its task in words and shapes. The first is filled in already.
     """
     from llm_rebuild.workbench.new import new as write
 

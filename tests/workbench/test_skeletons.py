@@ -139,8 +139,13 @@ def test_new_and_check(bench: Bench, tmp_path: Path, name: str):
     assert {s["problem"] for s in found["steps"] if not s["right"]} == {"not filled in"}
 
     bench.run("new", name, "solved.py", "--solved", folder=tmp_path)
-    said = bench.run("check", "solved.py", "--model", model, "--exact", folder=tmp_path)
+    said = bench.run(
+        "check", "solved.py", "--model", model, "--exact", "--json", "found.json", folder=tmp_path
+    )
     assert said.code == 0, said.out + said.err
+    steps = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))["steps"]
+    assert [step["name"] for step in steps] == names
+    assert all(step["right"] for step in steps)  # also each alone
     assert said.out.splitlines()[-1].startswith(f"{len(names)} of {len(names)} checkpoints bit-identical")
     assert len(said.out.splitlines()) < 20  # whole blocks are one line
 
