@@ -46,11 +46,13 @@ def new(
 ) -> None:
     """Part 4: write the skeleton of a rebuild, for you to fill in step by step.
 
+    Its functions are the model's steps in the order of computation, each with
+    its task in words and shapes. The first is filled in already.
+
       llm-rebuild new gpt2 my_gpt2.py
       llm-rebuild check my_gpt2.py --model gpt2
 
-    Its functions are the model's steps in the order of computation, each with
-    its task in words and shapes. The first is filled in already.
+    A file that is there already is never written over.
     """
     from llm_rebuild.workbench.new import new as write
 
