@@ -92,6 +92,7 @@ def test_names_say_where_and_how_often(gpt2: LocalCopy):
     assert [taken.entries[n].checkpoint for n in probs.inputs] == ["h.1.attn.scores"]
     assert [taken[f"h.0.mlp.act.mul[{n}]"].call for n in range(4)] == [0, 1, 2, 3]
     assert [m.name for m in taken["h.0.mlp.c_proj"].returned] == ["h.0.mlp.c_proj", "h.0.mlp"]
+    assert "h.0.attn.resid_dropout" not in taken.names()  # it hands on what it was given
     assert len({entry.name for entry in taken}) == len(taken)
     with pytest.raises(InputError, match=r"has no tensor 'h\.9'"):
         taken["h.9"]
@@ -124,7 +125,11 @@ class InPlace(torch.nn.Module):
         doubled.add_(1)
         part = doubled[:, :2]
         part.mul_(10)
-        return doubled - x
+        turned = doubled.transpose(1, 2)
+        filled = torch.empty_like(x)
+        filled.copy_(turned.transpose(1, 2))
+        torch._foreach_mul_([filled], 3)  # returns nothing, only writes
+        return filled - x
 
 
 def test_what_is_overwritten_later_is_kept_as_it_was(gpt2: LocalCopy, monkeypatch: pytest.MonkeyPatch):
@@ -140,7 +145,12 @@ def test_what_is_overwritten_later_is_kept_as_it_was(gpt2: LocalCopy, monkeypatc
     assert taken["ln_f.add[0]"].in_place
     answer = x * 2 + 1
     answer[:, :2] *= 10
-    assert torch.equal(taken.tensor("ln_f.sub[0]"), answer - x)
+    assert torch.equal(taken.tensor("ln_f.transpose[0]"), answer.mT)
+    assert torch.equal(taken.tensor("ln_f._foreach_mul[0]"), answer * 3)
+    assert torch.equal(taken.tensor("ln_f.sub[0]"), answer * 3 - x)
+    assert taken["ln_f.sub[0]"].inputs[0] == taken["ln_f._foreach_mul[0]"].number
+    assert "ln_f.empty_like[0]" not in taken.names()
+    assert taken.skipped["memory without numbers"] == 1
 
 
 # ------------------------------------------------------------------------------- memory and the file
