@@ -312,9 +312,10 @@ the [catalogue](mistakes.md).
 {figures}
 
 *Caught* means that some checkpoint is not bit-identical. *First divergence right* means that the first one
-which differs is the one at which the change was made, as it was written down beforehand. *Cause named
-first* means that the diagnosis begins with the right one of {causes} causes; where two of them describe the
-same numbers, either counts.
+which differs is the one that the mutant's label says. In the first set the labels were read off the source,
+before any run; in the third they were found by running, so there this line says no more than that nothing has
+changed since. *Cause named first* means that the diagnosis begins with the right one of {causes} causes;
+where two of them describe the same numbers, either counts.
 
 Where the diagnosis was sure (a confidence of 0.9 or more: it had computed the wrong tensor again), it was
 right in {sure_right} of {sure} cases, that is in {sure_share}. Where it was less sure, in {unsure_right} of
@@ -500,14 +501,18 @@ def _otherwise(sets: dict[str, Any]) -> str:
     if not missed:
         return "In the first and the third set every cause was named first."
     lines = [
-        "The mutants of the first and the third set for which another cause came first:",
+        "In these mutants of the first and the third set another cause came first.",
         "",
-        "| mutant | cause | named |",
-        "|---|---|---|",
+        f'??? info "All {len(missed)} of them, with everything that was named"',
+        "",
+        "    | mutant | cause | named |",
+        "    |---|---|---|",
     ]
     for entry in missed:
         named = ", ".join(f"[{cause}](mistakes.md#{cause})" for cause in entry["named"]) or "nothing"
-        lines.append(f"| `{entry['name']}` | [{entry['cause']}](mistakes.md#{entry['cause']}) | {named} |")
+        lines.append(
+            f"    | `{entry['name']}` | [{entry['cause']}](mistakes.md#{entry['cause']}) | {named} |"
+        )
     return "\n".join(lines)
 
 

@@ -23,10 +23,12 @@ MINIATURES = Path(llm_rebuild.__file__).parent / "miniatures"
 HEADING = re.compile(r"^(#{2,3}) .*?(?:\{ #([\w-]+) \})?$", re.MULTILINE)
 ANSWER = {"minilm": "sentence.embedding", "gpt2": "lm_head", "t5-small": "lm_head"}
 
-# What the page says about a mutant: at the first checkpoint that differs, or in the answer, the largest
-# difference; the share of next tokens that stay; the smallest cosine of two embeddings.
+# What the page says about a mutant. `first`, `answer`: the largest difference at the first checkpoint that
+# differs, or in the answer. `next`: the share of next tokens that stay. `cosine`: the smallest of the texts'.
+# `largest`: the largest official number at the first checkpoint. `shape`, `right shape`: there, too.
 SAID = (
     ("weight-transposed", "gpt2-square-weight-transposed", "first"),
+    ("weight-transposed", "gpt2-square-weight-transposed", "largest"),
     ("wrong-weight", "t5-encoder-last-norm-from-a-block", "next"),
     ("bias-wrong", "minilm-key-bias-from-query", "first"),
     ("untied-head", "gpt2-head-fresh", "next"),
@@ -34,6 +36,9 @@ SAID = (
     ("positions-missing", "gpt2-positions-missing", "next"),
     ("positions-shifted", "gpt2-positions-from-one", "next"),
     ("positions-sinusoidal", "minilm-positions-sinusoidal", "cosine"),
+    ("positions-sinusoidal", "minilm-positions-sinusoidal", "largest"),
+    ("positions-wrong", "gpt2-positions-by-mask", "shape"),
+    ("positions-wrong", "gpt2-positions-by-mask", "right shape"),
     ("token-types-missing", "minilm-token-types-missing", "cosine"),
     ("token-types-wrong", "minilm-token-types-second", "cosine"),
     ("qkv-order", "gpt2-key-value-swapped", "next"),
@@ -72,6 +77,8 @@ SAID = (
     ("norm-mean-subtracted", "t5-norm-mean-subtracted", "first"),
     ("norm-mean-subtracted", "t5-norm-mean-subtracted", "next"),
     ("norm-variance", "gpt2-norm-variance-of-a-sample", "first"),
+    ("norm-axis", "t5-norm-over-tokens", "shape"),
+    ("norm-axis", "t5-norm-over-tokens", "right shape"),
     ("norm-missing", "gpt2-last-norm-missing", "next"),
     ("norm-twice", "minilm-first-norm-twice", "cosine"),
     ("norm-twice", "t5-decoder-last-norm-twice", "answer"),
@@ -91,6 +98,8 @@ SAID = (
     ("pool-padding", "minilm-pool-padding", "cosine"),
     ("pool-cls", "minilm-pool-cls", "cosine"),
     ("not-normalised", "minilm-not-normalised", "cosine"),
+    ("cache-not-appended", "gpt2-cache-replaced", "shape"),
+    ("cache-not-appended", "gpt2-cache-replaced", "right shape"),
     ("cache-order", "t5-cache-new-first", "answer"),
     ("wrong-dtype", "gpt2-linear-in-bfloat16", "first"),
 )
@@ -131,7 +140,11 @@ def measured(mutant: Mutant, what: str) -> str:
         return f"{same.float().mean():.0%}"
     if what == "cosine":
         return f"{torch.cosine_similarity(mine[answer], right[answer], dim=-1).min():.3f}"
-    name = mutant.first if what == "first" else answer
+    name = answer if what == "answer" else mutant.first
+    if what.endswith("shape"):
+        return str(list((mine if what == "shape" else right)[name].shape))
+    if what == "largest":
+        return f"{float(right[name].abs().max()):.2g}"
     return f"{float((mine[name] - right[name]).abs().max()):.2g}"
 
 
