@@ -293,6 +293,12 @@ def test_nothing_that_a_file_says_is_believed(tmp_path: Path, lie: str):
     assert "\n" not in str(refused.value)
 
 
+def test_a_later_header_as_long_as_memory_is_where_the_file_ends(tmp_path: Path):
+    (tmp_path / "t").write_bytes(frame(FIRST) + struct.pack("<Q", 1 << 62) + b"{}")
+    loaded = Trace.load(tmp_path / "t")
+    assert (len(loaded), loaded.whole) == (0, False)
+
+
 def test_a_file_that_is_not_there(tmp_path: Path):
     with pytest.raises(InputError, match="is not a trace file"):
         Trace.load(tmp_path / "absent")
