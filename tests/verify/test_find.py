@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from llm_rebuild import cli, verify
 from llm_rebuild.errors import InputError
 from llm_rebuild.local_copy import LocalCopy
-from llm_rebuild.verify.find import fingerprint
+from llm_rebuild.verify.find import arrangement, fingerprint
 from llm_rebuild.verify.trace import Trace, trace
 from tests.models import small
 
@@ -120,6 +120,15 @@ def test_a_fingerprint_depends_on_the_bits_alone():
     other[3, 4] = 5.0
     assert fingerprint(other) != fingerprint(numbers)
     assert fingerprint(torch.tensor([0.0, 1.0])) != fingerprint(torch.tensor([-0.0, 1.0]))
+
+
+def test_the_order_is_told_by_bits_and_not_by_nearness():
+    numbers = noise(torch.zeros(6, 6), 1.0)
+    assert arrangement(numbers.T.contiguous(), numbers) == (", transposed in its last two axes", 0.0)
+    other = numbers.clone()
+    other.view(torch.int32)[2, 3] ^= 1
+    assert arrangement(numbers.T.contiguous(), other) is None
+    assert arrangement(numbers.T.contiguous(), other, 1e-6) is not None
 
 
 Done = tuple[str, Callable[[Tensor, Trace], Tensor], str]

@@ -265,6 +265,8 @@ def test_a_file_of_the_right_form_is_read(tmp_path: Path):
     loaded = Trace.load(tmp_path / "t")
     assert loaded.whole
     assert loaded.tensor(0).tolist() == [0.0, 0.0]
+    (tmp_path / "t").write_bytes(frame(FIRST) + frame({"end": 1, "skipped": {}}))
+    assert not Trace.load(tmp_path / "t").whole  # an entry was cut out of the middle
 
 
 LIES = {
@@ -279,6 +281,15 @@ LIES = {
     "a window before them": frame(FIRST) + frame(ENTRY | {"offset": -1}, NUMBERS, b"\0" * 8),
     "a view of what does not exist": frame(FIRST) + frame(ENTRY | {"view_of": 3}),
     "a view of itself": frame(FIRST) + frame(ENTRY | {"view_of": -1}),
+    "a view of the last one, backwards": (
+        frame(FIRST) + frame(ENTRY, NUMBERS, b"\0" * 8) + frame(ENTRY | {"number": 1, "view_of": -1})
+    ),
+    "a view of a view": (
+        frame(FIRST)
+        + frame(ENTRY, NUMBERS, b"\0" * 8)
+        + frame(ENTRY | {"number": 1, "view_of": 0})
+        + frame(ENTRY | {"number": 2, "view_of": 1})
+    ),
     "made of what comes later": frame(FIRST) + frame(ENTRY | {"inputs": [7]}, NUMBERS, b"\0" * 8),
     "an entry out of order": frame(FIRST) + frame(ENTRY | {"number": 5}, NUMBERS, b"\0" * 8),
     "an unknown dtype": frame(FIRST) + frame(ENTRY, NUMBERS | {"dtype": "Q9"}, b"\0" * 8),
