@@ -144,7 +144,6 @@ def describe(
     kind = formula.kind if formula is not None else ""
     if kind != "mask":
         yield from _empty(mine)
-    yield from _dropped(mine, official)
     if kind not in ("lookup", "mask"):
         yield from _narrow(mine, official)
     if world is not None:
@@ -196,7 +195,7 @@ def _empty(mine: Tensor) -> Iterator[Description]:
         yield "not-computed", f"{int(mine.isnan().sum())} numbers are NaN", 0, 0.4
 
 
-def _dropped(mine: Tensor, official: Tensor) -> Iterator[Description]:
+def dropped(mine: Tensor, official: Tensor) -> Iterator[Description]:
     """Dropout sets some numbers to 0 and multiplies all others by 1 / (1 - share)."""
     if mine.shape != official.shape or mine.numel() < 16:
         return

@@ -273,8 +273,9 @@ def _by_head(x: Tensor) -> Iterator[Transform]:
             lambda t, c=count: t[:, :: heads // c].repeat_interleave(heads // c, 1),  # type: ignore[misc]
         )
     yield MOVED, "the mean of the heads for all", lambda t: t.mean(1, keepdim=True).expand_as(t)
-    yield OTHER, "rotated by its position", lambda t: _rotated(t, halves=True)
-    yield OTHER, "rotated by its position, neighbours in pairs", lambda t: _rotated(t, halves=False)
+    if x.shape[-1] % 2 == 0:
+        yield OTHER, "rotated by its position", lambda t: _rotated(t, halves=True)
+        yield OTHER, "rotated by its position, neighbours in pairs", lambda t: _rotated(t, halves=False)
 
 
 def _rotated(x: Tensor, halves: bool) -> Tensor:
