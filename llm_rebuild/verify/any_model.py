@@ -156,22 +156,22 @@ def capture_of(taken: Trace) -> Capture:
     """The checkpoints of a trace, each with a copy of its numbers, in the order in which they came to be."""
     tensors: dict[str, Tensor] = {}
     steps: dict[str, Step] = {}
-    known: dict[int, list[tuple[int, str]]] = {}  # computed entry -> its names so far, and since when
-    for since, name, entry, module in _events(taken):
+    known: dict[int, list[str]] = {}  # computed entry -> its names so far
+    for _, name, entry, module in _events(taken):
         base = entry.number if entry.view_of is None else entry.view_of
-        names = known.setdefault(base, [])
-        inputs = _names(taken, taken.entries[base].inputs, base, known)
+        names = known.get(base, [])
+        inputs = _names(taken, taken.entries[base].inputs, known)
         given: tuple[str, ...] = ()
         if module is not None:
-            given = tuple(n for n in _names(taken, module.given, since, known) if n != name)
+            given = tuple(n for n in _names(taken, module.given, known) if n != name)
         steps[name] = Step(
             kind=module.kind if module else taken.entries[base].operation,
             path=entry.path if module is None else name.partition("[")[0],
-            inputs=(names[-1][1],) if names else inputs,
+            inputs=(names[-1],) if names else inputs,
             given=given,
-            same_as=names[0][1] if names and _whole(entry, taken) else None,
+            same_as=names[0] if names and _whole(entry, taken) else None,
         )
-        names.append((since, name))
+        known[base] = [*names, name]
         tensors[name] = taken.tensor(entry).clone(memory_format=torch.contiguous_format)
     return Capture(taken.model, taken.attention, taken.inputs, taken.environment, tensors, steps=steps)
 
@@ -205,19 +205,16 @@ def _whole(entry: Entry, taken: Trace) -> bool:
     return entry.view_of is None or taken.entries[entry.view_of].bytes == entry.bytes
 
 
-def _names(
-    taken: Trace, numbers: Sequence[int], before: int, known: dict[int, list[tuple[int, str]]]
-) -> tuple[str, ...]:
+def _names(taken: Trace, numbers: Sequence[int], known: dict[int, list[str]]) -> tuple[str, ...]:
     """The checkpoints that these entries are, or were made of where they are none themselves."""
     found: dict[str, None] = {}
     for number in numbers:
         entry = taken.entries[number]
         base = number if entry.view_of is None else entry.view_of
-        past = [name for since, name in known.get(base, ()) if since <= before]
-        if past:
-            found[past[-1]] = None
+        if base in known:
+            found[known[base][-1]] = None
         else:
-            found.update(dict.fromkeys(_names(taken, taken.entries[base].inputs, before, known)))
+            found.update(dict.fromkeys(_names(taken, taken.entries[base].inputs, known)))
     return tuple(found)
 
 
