@@ -500,19 +500,16 @@ def _otherwise(sets: dict[str, Any]) -> str:
     missed = [entry for name in OPEN for entry in sets[name]["otherwise"]]
     if not missed:
         return "In the first and the third set every cause was named first."
+    count = "one mutant" if len(missed) == 1 else f"{len(missed)} mutants"
     lines = [
-        "In these mutants of the first and the third set another cause came first.",
+        f"In {count} of the first and the third set another cause came first. All that was named:",
         "",
-        f'??? info "All {len(missed)} of them, with everything that was named"',
-        "",
-        "    | mutant | cause | named |",
-        "    |---|---|---|",
+        "| mutant | cause | named |",
+        "|---|---|---|",
     ]
     for entry in missed:
         named = ", ".join(f"[{cause}](mistakes.md#{cause})" for cause in entry["named"]) or "nothing"
-        lines.append(
-            f"    | `{entry['name']}` | [{entry['cause']}](mistakes.md#{entry['cause']}) | {named} |"
-        )
+        lines.append(f"| `{entry['name']}` | [{entry['cause']}](mistakes.md#{entry['cause']}) | {named} |")
     return "\n".join(lines)
 
 
