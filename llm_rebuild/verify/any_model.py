@@ -261,9 +261,7 @@ def fitting(copy: LocalCopy, model: nn.Module) -> tuple[dict[str, tuple[int, ...
         used[key] = needed[name]
         found.add(name)
     missing = [key for key in needed if key not in found and key not in tied]
-    if (
-        missing and unused
-    ):  # transformers knows how to make the ones from the others, as for Mixtral's experts
+    if missing and unused:  # transformers makes the ones from the others, as it does for Mixtral's experts
         weights = copy.weights().peek()
         return used | {key: tuple(weights[key].shape) for key in unused}, []
     if missing:
