@@ -172,6 +172,8 @@ def _explanations(case: _Case) -> Iterator[_Found]:
     """All that fits, in the order in which it is tried."""
     assert case.target is not None
     yield from _by_type(case)
+    if not case.mine.is_floating_point():
+        return
     drawn = [_Found(*description) for description in numbers.dropped(case.mine, case.official)]
     if drawn:
         yield from drawn
@@ -332,8 +334,8 @@ def _in_part(case: _Case, world: World) -> Iterator[_Found]:
 
 # Steps that treat every token by itself: a few tokens tell already whether a guess can be right.
 ROWWISE = {
-    "layer norm", "linear", "conv1d", "act", "elementwise", "square", "mean square", "plus eps", "inverse root",
-    "multiply", "stretch", "add", "masked",
+    "layer norm", "linear", "conv1d", "act", "elementwise", "square", "mean square", "plus eps",
+    "inverse root", "multiply", "stretch", "add", "masked",
 }  # fmt: skip
 
 
@@ -341,12 +343,13 @@ def _worth_it(case: _Case, formula: Formula, world: World, values: Mapping[str, 
     """Whether a guess agrees for the first few tokens. Saves most of the work in a large model."""
     if formula.kind not in ROWWISE or formula.name != case.target or case.part is not None:
         return True
+    if case.mine.shape != case.official.shape or case.mine.dim() < 2:
+        return True
     size = case.mine.shape[:2]
 
     def by_token(value: Tensor | None) -> bool:
-        return (
-            value is not None and value.dim() > 1 and value.shape[1] == size[1] and len(value) in (1, size[0])
-        )
+        alike = value is not None and value.dim() > 1 and value.shape[1] == size[1]
+        return alike and value is not None and len(value) in (1, size[0])
 
     few = {n: v[:1, :4] if v is not None and by_token(v) else v for n, v in values.items()}
     try:
@@ -676,20 +679,12 @@ def _confident(found: list[_Found]) -> list[_Found]:
     for f in found:
         if f.cause not in {k.cause for k in kept}:
             kept.append(f)
-    alike = sum(f.level == kept[0].level and f.level > 0 for f in kept)
-    return [
-        replace(
-            f,
-            confidence=round(
-                max(
-                    0.05,
-                    f.confidence - 0.1 * (alike - 1) - (0.3 if f.level < kept[0].level else 0) - 0.05 * at,
-                ),
-                2,
-            ),
-        )
-        for at, f in enumerate(kept)
-    ]
+    rivals = [f for f in kept if f.level == kept[0].level and f.level and f.hypothesis is not None]
+    sure = []
+    for at, f in enumerate(kept):
+        doubt = 0.1 * max(0, len(rivals) - 1) + 0.05 * at + (0.3 if f.level < kept[0].level else 0.0)
+        sure.append(replace(f, confidence=round(max(0.05, f.confidence - doubt), 2)))
+    return sure
 
 
 def _said(case: _Case, f: _Found) -> Diagnosis:
