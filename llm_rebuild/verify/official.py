@@ -305,8 +305,8 @@ def _load(folder: Path, attention: str, dtype: torch.dtype) -> Any:
 def _without_invented_pooler(model: Any, missing: Collection[str]) -> Any:
     """The model without its pooler, if the file has no weights for it: transformers fills it with random
     numbers, other ones each time. The encoders that have a pooler can do without."""
-    pooler = getattr(model, "pooler", None)
-    if pooler is not None and {f"pooler.{key}" for key in pooler.state_dict()} <= set(missing):
+    pooler = {key for key in model.state_dict() if key.startswith("pooler.")}
+    if pooler and pooler <= set(missing):
         model.pooler = None
     return model
 
