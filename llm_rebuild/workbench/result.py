@@ -275,7 +275,7 @@ class Check:
             if not a.right and a.problem != UNFILLED:
                 alike.setdefault(template(a.name), []).append(a)
         for first, *others in list(alike.values())[:3]:
-            why = first.problem or (first.verdict.verdict if first.verdict else "")
+            why = first.problem or (first.verdict.verdict if first.verdict is not None else "")
             more = f" (and {len(others)} more like it)" if others else ""
             yield Padding(Text(f"{first.name}: {why}{more}", style="red"), (0, 0, 0, 2))
         if len(alike) > 3:
