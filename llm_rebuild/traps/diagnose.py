@@ -25,6 +25,7 @@ from llm_rebuild.models import FAMILIES
 from llm_rebuild.traps import numbers
 from llm_rebuild.traps.causes import CAUSES, REMEDIES, chapter
 from llm_rebuild.traps.formulas import Formula, World, world_of
+from llm_rebuild.traps.formulas.any_model import world_of_any
 from llm_rebuild.traps.hypotheses import Hypothesis, hypotheses
 from llm_rebuild.traps.hypotheses.base import Make
 from llm_rebuild.traps.transforms import called, of_weights, transforms
@@ -133,6 +134,9 @@ class _Case:
         world = None
         if copy.config.get("model_type") in FAMILIES:
             world = world_of(truth, copy, prompt)
+        elif truth.steps:
+            world = world_of_any(truth, copy.config, copy.weights().peek())
+        if world is not None:
             mine = {f"{MINE}{n}": t for n, t in rebuilt.items() if n not in same}
             world = world.given(mine)
         return cls(world, rebuilt, truth.tensors, different[0], target, same)
@@ -502,7 +506,16 @@ def _block_output(world: World, name: str) -> int | None:
             if name.startswith("decoder") and words == ".layer.1.residual":
                 continue
             return next((int(word) for word in name.split(".") if word.isdigit()), None)
-    first = ("embeddings", "embeddings.LayerNorm", "encoder.embed_tokens", "decoder.embed_tokens")
+    last = name.rpartition(".")[2]
+    if last.isdigit():
+        return int(last)  # a whole block, as a module
+    first = (
+        "embeddings",
+        "embeddings.LayerNorm",
+        "encoder.embed_tokens",
+        "decoder.embed_tokens",
+        "model.embed_tokens",
+    )
     return -1 if name in first else None
 
 

@@ -329,6 +329,14 @@ def _unit(world: World, f: Formula) -> Tensor:
     return x / length.clamp_min(1e-12)
 
 
+def _repeat(world: World, f: Formula) -> Tensor:
+    return world[f.inputs[0]].repeat_interleave(f.facts["times"], dim=1)
+
+
+def _given(world: World, f: Formula) -> Value:
+    return world.known[f.name]
+
+
 COMPUTE: dict[str, Callable[[World, Formula], Value]] = {
     "lookup": _lookup,
     "positions": _positions,
@@ -367,6 +375,8 @@ COMPUTE: dict[str, Callable[[World, Formula], Value]] = {
     "count": _count,
     "divide": _divide,
     "unit": _unit,
+    "repeat": _repeat,  # heads that several queries share
+    "given": _given,  # a step that has no formula here
 }
 
 
