@@ -950,6 +950,67 @@ def leaks(copy: LocalCopy) -> str:
     return d.svg()
 
 
+def gpt2_check(copy: LocalCopy) -> str:
+    """Part 4: from a learner's file to the name of the mistake."""
+    d = Drawing(
+        720,
+        420,
+        "How a check runs. Your file runs in a process of its own and leaves the tensors that it taps. They "
+        "are compared with a kept capture of the official model. At the first divergence hypotheses are "
+        "computed, and the one that gives your tensor names the cause.",
+    )
+    d.text(20, 24, "a process of its own", at="start", size=13, kind="muted")
+    d.box(10, 34, 424, 96, dashed=True)
+    d.box(24, 52, 118, 60, "warm")
+    d.text(83, 78, "your file", bold=True)
+    d.text(83, 97, "my_gpt2.py", size=13, mono=True)
+    d.line("M142 82H176")
+    d.box(178, 52, 108, 60, "warm")
+    d.text(232, 78, "forward", bold=True)
+    d.text(232, 97, "each step alone", size=13, kind="muted")
+    d.line("M286 82H320")
+    d.box(322, 52, 100, 60, "warm")
+    d.text(372, 78, "tensors", bold=True)
+    d.text(372, 97, "that you tap", size=13, kind="muted")
+    d.line("M422 82H494")
+    d.box(178, 166, 108, 60)
+    d.text(232, 192, "official", bold=True)
+    d.text(232, 211, "model", bold=True)
+    d.line("M286 196H320")
+    d.box(322, 166, 100, 60)
+    d.text(372, 192, "capture", bold=True)
+    d.text(372, 211, "kept on disk", size=13, kind="muted")
+    d.line("M422 196H560V146", "good")
+    d.text(24, 156, "weight file, config,", at="start", size=13, kind="muted")
+    d.text(24, 174, "token ids, mask", at="start", size=13, kind="muted")
+    d.line("M83 142V116")
+    d.box(496, 52, 214, 92, "good")
+    d.text(603, 80, "compare", bold=True)
+    d.text(603, 101, "name by name, in the", size=13)
+    d.text(603, 119, "order of computation", size=13)
+    d.line("M640 144V256", "bad")
+    d.text(632, 222, "first divergence", size=13, at="end", kind="bad")
+    d.box(496, 258, 214, 60, "bad")
+    d.text(603, 283, "h.0.attn.context", bold=True, mono=True, size=13)
+    d.text(603, 303, "its inputs are still identical", size=13)
+    d.line("M494 288H440")
+    d.text(216, 258, "what would this step give, if …", at="start", size=13, kind="muted")
+    guesses = (
+        ("the shares were not masked?", "muted", "✗"),
+        ("the values of another block were taken?", "muted", "✗"),
+        ("the heads were merged without moving the tokens?", "good", "✓ to the bit"),
+    )
+    for i, (words, kind, mark) in enumerate(guesses):
+        y = 268 + i * 32
+        d.box(10, y, 428, 26, "good" if kind == "good" else "surface")
+        d.text(20, y + 18, words, at="start", size=13)
+        d.text(430, y + 18, mark, at="end", size=13, kind=kind, bold=kind == "good")
+    d.line("M224 358V376", "good")
+    d.box(94, 378, 260, 34, "accent")
+    d.text(224, 400, "the cause, and where to read about it", size=13, bold=True)
+    return d.svg()
+
+
 DRAWINGS: dict[str, Callable[[LocalCopy], str]] = {
     "minilm-numbers.svg": minilm_numbers,
     "minilm-architecture.svg": minilm_architecture,
@@ -961,6 +1022,7 @@ DRAWINGS: dict[str, Callable[[LocalCopy], str]] = {
     "gpt2-block.svg": gpt2_block,
     "gpt2-attention.svg": gpt2_attention,
     "gpt2-cache.svg": gpt2_cache,
+    "gpt2-check.svg": gpt2_check,
     "t5-architecture.svg": t5_architecture,
     "t5-buckets.svg": t5_buckets,
     "t5-block.svg": t5_block,
