@@ -12,6 +12,7 @@ any other tensor or weight that would fit in; then what can be said about the nu
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -91,13 +92,22 @@ def diagnose(
         return ()
     if case.target is None:
         return (_never_shown(case, error),)
-    found = list(_explanations(case))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a wrong formula may well divide by n - 1 = 0
+        found = list(_explanations(case))
     if error is not None and "tapped twice" in str(error):
         found.insert(0, _Found("block-repeated", str(error), 2, 0.9))
     if again is not None and not any(f.level for f in found):
         found[:0] = _chance(case, again())
     found = _ranked(case, found)
     return tuple(_said(case, f) for f in _confident(found)[:limit])
+
+
+def world_for(truth: Capture, copy: LocalCopy, prompt: Capture | None = None) -> World | None:
+    """The graph of a captured run: written down for the course's models, read off a trace for others."""
+    if copy.config.get("model_type") in FAMILIES:
+        return world_of(truth, copy, prompt)
+    return world_of_any(truth, copy.config, copy.weights().peek()) if truth.steps else None
 
 
 # ------------------------------------------------------------------------------------ the case
@@ -131,11 +141,7 @@ class _Case:
         if not different:
             return None
         target = next((n for n in different if n in rebuilt), None)
-        world = None
-        if copy.config.get("model_type") in FAMILIES:
-            world = world_of(truth, copy, prompt)
-        elif truth.steps:
-            world = world_of_any(truth, copy.config, copy.weights().peek())
+        world = world_for(truth, copy, prompt)
         if world is not None:
             mine = {f"{MINE}{n}": t for n, t in rebuilt.items() if n not in same}
             world = world.given(mine)

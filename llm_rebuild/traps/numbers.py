@@ -315,7 +315,7 @@ def _moved(mine: Tensor, official: Tensor, formula: Formula | None) -> Iterator[
 
 def _combined(mine: Tensor, formula: Formula, world: World) -> Iterator[Description]:
     """Of a sum: how much of each of its two parts is in it."""
-    if formula.kind != "add":
+    if formula.kind != "add" or not bool(mine.isfinite().all()):
         return
     parts = [world.value(name) for name in formula.inputs]
     if any(part is None or part.shape != mine.shape for part in parts):
@@ -370,7 +370,7 @@ def _bent(mine: Tensor, formula: Formula, world: World) -> Iterator[Description]
     if "x" not in formula.facts or formula.facts.get("name") not in ("gelu", "gelu_new", "gelu_pytorch_tanh"):
         return
     x, y = world[formula.facts["x"]].double().flatten(), mine.double().flatten()
-    if x.shape != y.shape:
+    if x.shape != y.shape or not bool(y.isfinite().all()):
         return
     some = (x.abs() > 0.2) & (x.abs() < 2.5)
     if int(some.sum()) < 8:
@@ -455,7 +455,7 @@ def _hidden(mine: Tensor, formula: Formula, world: World) -> Iterator[Descriptio
 
 def _rows(mine: Tensor, formula: Formula, world: World) -> Iterator[Description]:
     """Which rows of the table were looked up."""
-    if formula.kind != "lookup" or mine.dim() < 2:
+    if formula.kind != "lookup" or mine.dim() < 2 or not bool(mine.isfinite().all()):
         return
     table = world.weights[formula.weights[0]]
     if mine.shape[-1] != table.shape[-1]:

@@ -22,6 +22,7 @@ from llm_rebuild.checkpoints import Tap
 from llm_rebuild.errors import InputError
 from llm_rebuild.local_copy import LocalCopy
 from llm_rebuild.models import FAMILIES, rebuild_for
+from llm_rebuild.traps.diagnose import diagnose, world_for
 from llm_rebuild.verify import Capture, Report, judge
 from llm_rebuild.verify.capture import open_copy
 from llm_rebuild.verify.compare import MISSING
@@ -196,10 +197,20 @@ class _Bench:
             alone,
             error=error,
             unfilled=unfilled,
+            again=lambda: self._again(names),
             notes=[*self._limits(), *_written(result.get("written", []))],
             output=ended.output if ended else "",
             lost=ended.lost if ended else 0,
         )
+
+    def _again(self, names: Sequence[str]) -> dict[str, Tensor]:
+        """The forward pass once more with another seed: where it differs, something is drawn."""
+        place = self._place("again")
+        given, _ = _opened(self.capture_file)
+        save_file(given, place / "given.safetensors")
+        job = {**self._job("run", place, names), "then": False, "seed": 1}
+        runner.run(job, place, self.seconds, self.fork)
+        return _tensors(place, "tapped-*.safetensors")
 
     def step(self, wanted: str) -> Check:
         """Some steps only, each fed with the official tensors."""
@@ -312,6 +323,7 @@ class _Bench:
             "given": str(place / "given.safetensors"),
             "then": task == "run",
             "names": list(names),
+            "seed": 0,
             "attention": self.attention,
             "captures": str(cached.folder()),
             "seconds": self.seconds,
@@ -357,10 +369,12 @@ def _checked(
     alone: Mapping[str, Alone],
     *,
     only: Sequence[str] | None = None,
+    again: Callable[[], Mapping[str, Tensor]] | None = None,
     notes: Sequence[str] = (),
     **more: Any,
 ) -> Check:
     """The verdicts, the diagnosis, and all the rest."""
+    fed = only is not None  # each step was given official tensors
     rebuilt = {tapped: tensor for tapped, tensor in kept.items() if tapped in truth}
     elsewhere = [tapped for tapped in kept if tapped not in truth]
     if elsewhere:
@@ -378,25 +392,15 @@ def _checked(
         report = replace(report, verdicts=verdicts)
     there = tuple(v for v in report.verdicts if v.verdict != MISSING)
     if any(not v.identical for v in there):
-        report = replace(
-            report,
-            divergence=describe(there, truth),
-            diagnosis=_diagnosis(rebuilt, truth, copy, filled=set(alone) if only else set()),
-        )
+        # Where single steps were tried, what they were fed is official.
+        around = {n: t.clone() for n, t in truth.tensors.items()} if fed else {}
+        problem = RuntimeError(more["error"]) if more.get("error") else None
+        causes = diagnose({**around, **rebuilt}, truth, copy, error=problem, again=again)
+        world = world_for(truth, copy)
+        blame = describe(there, truth, world.inputs_of if world else None)
+        report = replace(report, divergence=blame, diagnosis=causes)
     meanings = {n: found.meaning for n in truth if (found := checkpoint_of(n, truth)) is not None}
     return Check(name, report, alone, notes=tuple(notes), untapped=untapped, meanings=meanings, **more)
-
-
-def _diagnosis(
-    rebuilt: Mapping[str, Tensor], truth: Capture, copy: LocalCopy, filled: set[str]
-) -> tuple[Any, ...]:
-    """Which mistake it may be. Where single steps were tried, what they were fed is official."""
-    try:
-        from llm_rebuild.traps.diagnose import diagnose  # type: ignore[import-not-found,unused-ignore]
-    except ImportError:
-        return ()
-    official = {name: tensor.clone() for name, tensor in truth.tensors.items()} if filled else {}
-    return tuple(diagnose({**official, **rebuilt}, truth, copy))
 
 
 def _all_names(copy: LocalCopy, names: Mapping[str, Any] | Sequence[str]) -> list[str]:

@@ -219,7 +219,7 @@ class _Learner:
         if copy.config.get("model_type") in FAMILIES:
             rebuild = rebuild_for(copy.config)
             self.weights, self.config = rebuild.renamed(self.weights), rebuild.config
-        torch.manual_seed(0)
+        torch.manual_seed(self.job["seed"])
         sys.dont_write_bytecode = True
         sys.path.insert(0, str(self.file.parent))
         sys.argv = [str(self.file)]
