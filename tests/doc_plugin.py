@@ -60,6 +60,7 @@ PAGE_ENVIRONMENT = {
     "TERM": "dumb",
     "PYTHONIOENCODING": "utf-8",
     "LC_ALL": "C.UTF-8",
+    "OMP_NUM_THREADS": str(THREADS),  # for the commands: the bits of a sum depend on how it is divided
 }
 rewritten_key = pytest.StashKey[list[str]]()
 uncompared_key = pytest.StashKey[list[str]]()
