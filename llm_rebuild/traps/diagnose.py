@@ -177,6 +177,8 @@ def _confident(found: list[Found]) -> list[Found]:
     for f in found:
         if f.cause not in {k.cause for k in kept}:
             kept.append(f)
+    if kept[0].level:  # what was computed, or seen to the bit, needs no guesses beside it
+        kept = [f for f in kept if f.level]
     rivals = [f for f in kept if f.level == kept[0].level and f.level and f.hypothesis is not None]
     sure = []
     for at, f in enumerate(kept):
