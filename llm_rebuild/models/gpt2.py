@@ -51,7 +51,7 @@ CHECKPOINTS = (
     Checkpoint(f"{ATTN}.key", KEYS, "keys of all tokens so far", "cat[0]", CACHE),
     Checkpoint(f"{ATTN}.value", KEYS, "values of all tokens so far", "cat[1]", CACHE),
     Checkpoint(f"{ATTN}.product", SCORES, "query times key", "matmul[0]", EAGER),
-    Checkpoint(f"{ATTN}.scaled", SCORES, "times 1/√64", "mul[0]", EAGER),
+    Checkpoint(f"{ATTN}.scaled", SCORES, "times 1/√(head width)", "mul[0]", EAGER),
     Checkpoint(f"{ATTN}.scores", SCORES, "masked: what enters the softmax", "into softmax[0]", EAGER),
     Checkpoint(f"{ATTN}.probs", SCORES, "how much each token looks where", "softmax[0]", EAGER),
     Checkpoint(f"{ATTN}.head_context", HEADS, "values by these shares", "matmul[1]", EAGER),

@@ -50,7 +50,7 @@ CHECKPOINTS = (
     Checkpoint(f"{SELF}.key", VECTORS, "what each token has to offer"),
     Checkpoint(f"{SELF}.value", VECTORS, "what each token passes on"),
     Checkpoint(f"{SELF}.product", SCORES, "query times key", "matmul[0]", EAGER),
-    Checkpoint(f"{SELF}.scaled", SCORES, "times 1/√32", "mul[0]", EAGER),
+    Checkpoint(f"{SELF}.scaled", SCORES, "times 1/√(head width)", "mul[0]", EAGER),
     Checkpoint(f"{SELF}.scores", SCORES, "masked: what enters the softmax", "into softmax[0]", EAGER),
     Checkpoint(f"{SELF}.probs", SCORES, "how much each token looks where", "softmax[0]", EAGER),
     Checkpoint(f"{SELF}.head_context", HEADS, "values by these shares", "matmul[1]", EAGER),

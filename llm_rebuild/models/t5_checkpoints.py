@@ -94,7 +94,7 @@ _DECODER = (
     *_attention(f"{DECODER}.1.EncDecAttention", START),
     *_feed_forward(f"{DECODER}.2"),
     *_norm("decoder.final_layer_norm"),
-    Checkpoint("decoder.scaled", VECTORS, "times 1/√512", ": mul[0]", SCALED),
+    Checkpoint("decoder.scaled", VECTORS, "times 1/√(width)", ": mul[0]", SCALED),
     Checkpoint("lm_head", "[batch, token, vocabulary]", "a score for every possible next token"),
 )
 

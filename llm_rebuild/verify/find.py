@@ -99,7 +99,8 @@ class Found:
 
     def __str__(self) -> str:
         if self.hits:
-            return "\n".join(map(str, self.hits))
+            heading = [] if self else ["nothing like it; the least different:"]
+            return "\n".join([*heading, *map(str, self.hits)])
         return (
             f"none of the {self.among} official tensors has as many numbers as {list(self.shape)}, nor more "
             "with these among them; was it computed from the same input?"

@@ -203,6 +203,7 @@ def test_what_is_like_nothing_is_not_found(taken: Trace):
     found = taken.find(noise(torch.zeros(BATCH, TOKENS, WIDTH), 1.0))
     assert not found
     assert {hit.kind for hit in found.hits} == {"nearest"}
+    assert str(found).startswith("nothing like it; the least different:\n")
     alone = taken.find(torch.rand(5, 11))
     assert not alone
     assert alone.hits == ()
