@@ -109,9 +109,11 @@ def layer_norm(world: World, f: Formula) -> Tries:
         yield "norm-axis", "over the tokens instead of the width", over((1,))
         yield "norm-axis", "over tokens and width together", over((1, 2))
         yield "norm-axis", "over the batch", over((0,))
-        yield "norm-axis", "over the tokens instead of the width, by n - 1", over((1,), True)
+        if world[of].shape[1] > 1:  # one number has no variance by n - 1
+            yield "norm-axis", "over the tokens instead of the width, by n - 1", over((1,), True)
         yield "norm-axis", "over tokens and width together, by n - 1", over((1, 2), True)
-        yield "norm-axis", "over the batch, by n - 1", over((0,), True)
+        if world[of].shape[0] > 1:
+            yield "norm-axis", "over the batch, by n - 1", over((0,), True)
         yield "norm-axis", "over batch and tokens", over((0, 1))
         yield "norm-axis", "over everything", over((0, 1, 2))
     yield (
