@@ -129,6 +129,7 @@ def elementwise(world: World, f: Formula) -> Tries:
     elif step == "tanh":
         yield "gelu-sigmoid", "a sigmoid instead of tanh", lambda w: torch.sigmoid(w[of])
         yield "gelu-exact", "erf instead of tanh", lambda w: torch.erf(w[of])
+        yield "gelu-exact", "erf of x/√2 instead of tanh", lambda w: torch.erf(w[x] / math.sqrt(2.0))
         yield "gelu-constant", "no tanh", lambda w: w[of]
         for other in ("relu", "silu", "hardtanh", "softplus"):
             bend = activations()[other]

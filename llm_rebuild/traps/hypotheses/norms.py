@@ -35,6 +35,14 @@ def layer_norm(world: World, f: Formula) -> Tries:
         return make
 
     yield "norm-missing", "the tensor went on as it was", lambda w: w[of]
+    moved = behind(world, of, f.name)
+    if moved is not None:
+
+        def of_the_sum(w: World) -> Tensor | None:
+            total = moved(w)
+            return None if total is None else normed(total)
+
+        yield "norm-position", "of the half-block's sum: the norm stands behind it", of_the_sum
     for other in EPSILONS:
         if other != eps:
             yield "norm-eps", f"{other:g} instead of {eps:g}", lambda w, e=other: normed(w[of], e=e)  # type: ignore[misc]
@@ -123,8 +131,24 @@ def layer_norm(world: World, f: Formula) -> Tries:
     )
 
 
+def behind(world: World, x: str, norm: str) -> Make | None:
+    """What a norm is given that stands behind its half-block: the half-block's sum, computed without it."""
+    for name, formula in world.formulas.items():
+        if formula.facts.get("residual") == x and norm in world.reaching(name, ()):
+            return lambda w, name=name: world.changed({norm: lambda v: v[x]}, frozenset()).value(name)  # type: ignore[misc]
+    return None
+
+
 def square(world: World, f: Formula) -> Tries:
     of = f.inputs[0]
+    moved = behind(world, of, f.facts["norm"])
+    if moved is not None:
+
+        def of_the_sum(w: World) -> Tensor | None:
+            total = moved(w)
+            return None if total is None else total.pow(2)
+
+        yield "norm-position", "of the half-block's sum: the norm stands behind it", of_the_sum
     yield (
         "norm-mean-subtracted",
         "the mean was subtracted first",

@@ -25,10 +25,21 @@ def product(world: World, f: Formula) -> Tries:
         (f"times 1/√{width}", width**-0.5),
         (f"divided by {width}", 1 / width),
     ):
-        shown = f"{path}.scaled" in world.known  # else this factor comes on top of the one that belongs there
-        cause = "scale-order" if shown and not f.facts.get("unscaled") else "scale-extra"
-        yield cause, f"the product {says}", lambda w, by=by: (w[query] @ w[key].transpose(-1, -2)) * by  # type: ignore[misc]
-        yield cause, f"the query {says}", lambda w, by=by: (w[query] * by) @ w[key].transpose(-1, -2)  # type: ignore[misc]
+
+        def product_scaled(w: World, by: float = by) -> Tensor:
+            return (w[query] @ w[key].transpose(-1, -2)) * by
+
+        def query_scaled(w: World, by: float = by) -> Tensor:
+            return (w[query] * by) @ w[key].transpose(-1, -2)
+
+        def key_scaled(w: World, by: float = by) -> Tensor:
+            return w[query] @ (w[key] * by).transpose(-1, -2)
+
+        scaled = f"{path}.scaled"
+        for what, make in (("product", product_scaled), ("query", query_scaled), ("key", key_scaled)):
+            if scaled in world.formulas and scaled in world.known:  # only here
+                yield "scale-order", f"the {what} {says}", {f.name: make, scaled: lambda w: w[f.name]}
+            yield "scale-extra", f"the {what} {says}", make
     yield "wrong-operand", "query times query", lambda w: w[query] @ w[query].transpose(-1, -2)
     yield "wrong-operand", "key times key", lambda w: w[key] @ w[key].transpose(-1, -2)
     yield "wrong-operand", "query times value", lambda w: w[query] @ w[value].transpose(-1, -2)
