@@ -120,10 +120,10 @@ def check(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     def once() -> int:
-        from llm_rebuild import local_copy
+        from llm_rebuild.workbench import cached
         from llm_rebuild.workbench.check import check_file
 
-        copy = local_copy.get(model, strict=strict)
+        copy = cached.copy_of(model, strict)
         with progress("official model, your rebuild, its steps", 3) as done:
             found = check_file(
                 file,

@@ -27,12 +27,39 @@ FOLDER = ".captures"
 MOST = 2_000_000_000  # bytes, of all captures together
 ABANDONED = 86_400  # seconds after which a half-written file is somebody's who is gone
 
+ASK_AGAIN = 600  # seconds after which the hub is asked once more for a model that it did not give
+
 Make = Callable[[Path], None]
 
 
 def folder() -> Path:
     """Where captures are kept."""
     return local_copy.store_folder() / FOLDER
+
+
+def copy_of(model: str, strict: bool = False) -> LocalCopy:
+    """The local copy to check against, as `local_copy.get` has it.
+
+    A check runs at every save. Where a model could not be had a moment ago and its miniature stood in, the
+    hub is not asked each time: for ten minutes the miniature is taken at once.
+    """
+    asked, now = folder() / f"{model}.asked", time.time()
+    known = model in local_copy.PINS and not Path(model).exists()
+    if known and not strict and not (local_copy.store_folder() / model).exists():
+        with contextlib.suppress(OSError):
+            ago = now - asked.stat().st_mtime
+            if 0 <= ago < ASK_AGAIN:
+                local_copy.print_line(
+                    f"{model}: the miniature that ships with llm_rebuild, not the real model, which could not "
+                    f"be had {ago / 60:.0f} min ago; `llm-rebuild download {model}` tries again"
+                )
+                return LocalCopy(model, local_copy.MINIATURES / model, "miniature")
+    copy = local_copy.get(model, strict=strict)
+    if known and copy.source == "miniature":
+        with contextlib.suppress(OSError):
+            asked.parent.mkdir(parents=True, exist_ok=True)
+            asked.touch()
+    return copy
 
 
 def find(copy: LocalCopy, inputs: Mapping[str, Any], attention: str, make: Make, otherwise: Path) -> Path:

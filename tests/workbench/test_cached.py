@@ -88,3 +88,29 @@ def test_one_that_was_not_finished_is_no_capture(
 def test_a_store_that_cannot_be_written_is_no_reason_to_fail(made, tmp_path: Path):
     (tmp_path / "store").write_text("a file")
     assert [made(), made()] == [1, 2]
+
+
+def test_a_hub_that_did_not_answer_is_not_asked_at_every_save(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, copy: LocalCopy, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("LLM_REBUILD_STORE", str(tmp_path / "store"))
+    asked = []
+
+    def get(name: str, strict: bool) -> LocalCopy:
+        asked.append(name)
+        return copy
+
+    monkeypatch.setattr(local_copy, "get", get)
+    assert cached.copy_of("gpt2").source == "miniature"
+    assert cached.copy_of("gpt2").folder == copy.folder
+    assert asked == ["gpt2"]
+    assert "could not be had 0 min ago; `llm-rebuild download gpt2` tries again" in capsys.readouterr().err
+    cached.copy_of("gpt2", strict=True)
+    assert len(asked) == 2
+    long_ago = (cached.folder() / "gpt2.asked").stat().st_mtime - cached.ASK_AGAIN
+    os.utime(cached.folder() / "gpt2.asked", (long_ago, long_ago))
+    cached.copy_of("gpt2")
+    assert len(asked) == 3
+    (tmp_path / "store" / "gpt2").mkdir()  # it has come
+    cached.copy_of("gpt2")
+    assert len(asked) == 4
