@@ -41,7 +41,8 @@ app = typer.Typer(
       llm-rebuild run gpt2 "Once upon a time"
 
     NAME is a model (minilm, gpt2, t5-small), or a folder of one of these
-    families with config.json and model.safetensors. Where a model is not on
+    families with config.json and model.safetensors; map, capture, find and
+    check take any Hugging Face text model's folder. Where a model is not on
     this disk and cannot be fetched, a miniature that ships with the package
     stands in, and a line says so.
 

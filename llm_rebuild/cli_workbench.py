@@ -123,7 +123,7 @@ def check(
         from llm_rebuild.workbench import cached
         from llm_rebuild.workbench.check import check_file
 
-        copy = cached.copy_of(model, strict)
+        copy = cached.copy_for(model, strict)
         with progress("official model, your rebuild, its steps", 3) as done:
             found = check_file(
                 file,

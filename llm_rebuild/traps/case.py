@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from llm_rebuild.local_copy import LocalCopy
@@ -25,6 +26,26 @@ def world_for(truth: Capture, copy: LocalCopy, prompt: Capture | None = None) ->
     return world_of_any(truth, copy.config, copy.weights().peek()) if truth.steps else None
 
 
+def equal(mine: Tensor, official: Tensor) -> bool:
+    """The same numbers; a zero's sign does not count."""
+    if mine.shape != official.shape or mine.dtype != official.dtype:
+        return False
+    return same_numbers(mine, official) or bool(torch.equal(mine, official))
+
+
+def differs_by_rounding(mine: Tensor, official: Tensor) -> bool:
+    """Whether the difference is as small as other orders of operations make it, a few of them in a row."""
+    if mine.shape != official.shape or mine.dtype != official.dtype:
+        return False
+    if equal(mine, official):
+        return True
+    if not mine.is_floating_point() or not torch.equal(mine.isfinite(), official.isfinite()):
+        return False
+    usual = official.isfinite() & (official.abs() < 1e30)
+    off = float((mine.double() - official.double()).abs()[official.isfinite()].max())
+    return bool(usual.any()) and off <= 2e-5 * float(official.double().abs()[usual].max())
+
+
 @dataclass(frozen=True)
 class Case:
     """What is known before any hypothesis is tried.
@@ -34,6 +55,7 @@ class Case:
     target  The first that is there and differs: what has to be explained.
     same    The checkpoints that are bit-identical.
     part    The axis and the slices to which the question is narrowed, where others are right.
+    own     Whether guesses are computed from the person's own tensors, which are right but for rounding.
     """
 
     world: World | None
@@ -43,21 +65,31 @@ class Case:
     target: str | None
     same: frozenset[str]
     part: tuple[int, Tensor] | None = None
+    own: bool = False
 
     @classmethod
     def of(
-        cls, rebuilt: Mapping[str, Tensor], truth: Capture, copy: LocalCopy, prompt: Capture | None
+        cls,
+        rebuilt: Mapping[str, Tensor],
+        truth: Capture,
+        copy: LocalCopy,
+        prompt: Capture | None,
+        near: bool = False,
     ) -> Case | None:
-        same = frozenset(n for n, t in truth.tensors.items() if n in rebuilt and same_numbers(rebuilt[n], t))
+        """None where all that is there is right. `near`: what differs by rounding counts as right, too, and
+        later steps are computed from the person's own tensors."""
+        right = differs_by_rounding if near else equal
+        same = frozenset(n for n, t in truth.tensors.items() if n in rebuilt and right(rebuilt[n], t))
         different = [n for n in truth.tensors if n not in same]
         if not different:
             return None
         target = next((n for n in different if n in rebuilt), None)
         world = world_for(truth, copy, prompt)
         if world is not None:
-            mine = {f"{MINE}{n}": t for n, t in rebuilt.items() if n not in same}
-            world = world.given(mine)
-        return cls(world, rebuilt, truth.tensors, different[0], target, same)
+            more = {f"{MINE}{n}": t for n, t in rebuilt.items() if n not in same}
+            more |= {n: rebuilt[n] for n in same} if near else {}
+            world = world.given(more)
+        return cls(world, rebuilt, truth.tensors, different[0], target, same, own=near)
 
     @property
     def mine(self) -> Tensor:

@@ -103,7 +103,7 @@ CAUSES = {
     "cache-mixed": "keys and values changed places in the cache, or one of them was kept wrongly",
     # numbers
     "dropout": "dropout is on",
-    "wrong-dtype": "numbers were computed or kept in a narrower type",
+    "wrong-dtype": "numbers were computed or kept in another type",
     "rounding": "the same formula in another order of operations: only the rounding differs",
     # what can be said where no mistake of the catalogue fits
     "scaled": "the tensor is the official one times a number",

@@ -22,7 +22,7 @@ from torch import Tensor
 from llm_rebuild.checkpoints import part_of
 from llm_rebuild.local_copy import LocalCopy
 from llm_rebuild.traps import numbers
-from llm_rebuild.traps.case import Case, Found
+from llm_rebuild.traps.case import Case, Found, equal
 from llm_rebuild.traps.causes import CAUSES, REMEDIES, chapter
 from llm_rebuild.traps.formulas import World
 from llm_rebuild.traps.hypotheses import Hypothesis
@@ -82,9 +82,22 @@ def diagnose(
     """
     case = Case.of(rebuilt, truth, copy, prompt)
     if case is None:
-        return ()
+        return _signed_zeros(rebuilt, truth)
     if case.target is None:
         return (_never_shown(case, error),)
+    said = _explained_by(case, error, again)
+    if said[0].cause == "rounding":  # and behind it, is there more?
+        behind = Case.of(rebuilt, truth, copy, prompt, near=True)
+        if behind is not None and behind.target is not None:
+            said = [*_explained_by(behind, error, again)[:1], *said]
+    return tuple(said[:limit])
+
+
+def _explained_by(
+    case: Case, error: BaseException | None, again: Callable[[], Mapping[str, Tensor]] | None
+) -> list[Diagnosis]:
+    """The explanations of one case, the likeliest first."""
+    shown = _only_shown(case)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a wrong formula may well divide by n - 1 = 0
         found = list(explanations(case))
@@ -93,7 +106,40 @@ def diagnose(
     if again is not None and not any(f.level for f in found):
         found[:0] = chance(case, again())
     found = _ranked(case, found)
-    return tuple(_said(case, f) for f in _confident(found)[:limit])
+    if shown is not None and found[0].cause != "scale-order":  # which changes the steps between, not the sum
+        found = [shown]
+    return [_said(case, f) for f in _confident(found)]
+
+
+def _only_shown(case: Case) -> Found | None:
+    """A tensor that is wrong although what is computed from it is right: then it was never used."""
+    assert case.target is not None
+    if case.world is None or case.mine.shape != case.official.shape:
+        return None
+    with_mine = case.world.given({case.target: case.mine})
+    for name, formula in case.world.formulas.items():
+        if case.target not in formula.inputs or name not in case.same:
+            continue
+        try:
+            value = with_mine.compute(formula)
+        except (RuntimeError, IndexError, LookupError, ValueError):
+            continue
+        if value is not None and not equal(value, case.world[name]):
+            same = [n for n, t in case.truth.items() if n != case.target and equal(case.mine, t)]
+            which = f"it is the official {same[0]}; " if same else ""
+            says = f"{which}{name}, which is computed from it, is right, so another tensor was used there"
+            return Found("another-checkpoint", says, 2, 0.95)
+    return None
+
+
+def _signed_zeros(rebuilt: Mapping[str, Tensor], truth: Capture) -> tuple[Diagnosis, ...]:
+    """Where no number differs, a zero's sign may."""
+    for name, official in truth.tensors.items():
+        if not same_numbers(rebuilt[name], official):
+            explanation = f"At {name}: {CAUSES['rounding']} (-0 instead of 0). It changes no other number."
+            evidence = f"All numbers of {name} are equal; only the sign of zeros differs."
+            return (Diagnosis("rounding", explanation, 0.99, evidence, chapter("rounding"), name),)
+    return ()
 
 
 # ------------------------------------------------------------------------------------ the case
@@ -194,7 +240,8 @@ def _said(case: Case, f: Found) -> Diagnosis:
     explanation = f"At {site}: {what}" + (f" ({f.says})" if f.says else "") + f". {REMEDIES[f.cause]}"
     if f.hypothesis is not None:
         how_well = _agreement(case, f.hypothesis)
-        evidence = f"Computed in this way from the official inputs, {case.target} is yours{how_well}."
+        inputs = "your own inputs, which are right but for rounding" if case.own else "the official inputs"
+        evidence = f"Computed in this way from {inputs}, {case.target} is yours{how_well}."
     elif f.level == 2:
         evidence = f"Seen in the numbers of {case.target}, to the bit."
     else:

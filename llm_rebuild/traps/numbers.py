@@ -143,7 +143,7 @@ def describe(
     """
     kind = formula.kind if formula is not None else ""
     if kind != "mask":
-        yield from _empty(mine)
+        yield from _empty(mine, official)
     if kind not in ("lookup", "mask"):
         yield from _narrow(mine, official)
     if world is not None:
@@ -167,7 +167,8 @@ def describe(
     apart = apart[apart.isfinite()]
     usual = official.double().abs()
     usual = usual[usual < BEYOND]
-    if len(apart) and len(usual) and float(apart.max()) <= ROUNDING * float(usual.max()):
+    finite = torch.equal(mine.isfinite(), official.isfinite())
+    if finite and len(apart) and len(usual) and float(apart.max()) <= ROUNDING * float(usual.max()):
         yield "rounding", f"off by {float(apart.max()):.1e} at the most", 1, 0.6
     if formula is not None:
         cause = LOOKUPS.get(formula.facts.get("what", ""), OTHERWISE.get(kind))
@@ -186,13 +187,17 @@ def describe(
     yield "unknown", "", 0, 0.1
 
 
-def _empty(mine: Tensor) -> Iterator[Description]:
+def _empty(mine: Tensor, official: Tensor) -> Iterator[Description]:
+    if mine.shape == official.shape and bool((mine.isinf() & official.isfinite()).any()):
+        count = int((mine.isinf() & official.isfinite()).sum())
+        yield "not-computed", f"{count} {'numbers are' if count > 1 else 'number is'} infinite", 1, 0.7
+        return
     if bool(mine.isnan().all()):
         yield "not-computed", "every number is NaN", 1, 0.7
     elif mine.numel() > 1 and bool((mine == mine.flatten()[0]).all()):
         yield "not-computed", f"every number is {float(mine.flatten()[0]):g}", 1, 0.6
     elif bool(mine.isnan().any()):
-        yield "not-computed", f"{int(mine.isnan().sum())} numbers are NaN", 0, 0.4
+        yield "not-computed", f"{int(mine.isnan().sum())} numbers are NaN", 1, 0.7
 
 
 def dropped(mine: Tensor, official: Tensor) -> Iterator[Description]:

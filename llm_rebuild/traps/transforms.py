@@ -92,6 +92,7 @@ def called(world: World, formula: Formula, right: str | None, action: str) -> st
         "mix": "wrong-operand",
         "merge": "heads-merged",
         "unit": "normalised-wrong",
+        "softmax": "softmax-changed",
     }
     if formula.kind in ("masked", "total", "count", "divide"):
         return "pool-other"

@@ -256,6 +256,10 @@ def usable(tensor: Any) -> Tensor:
     if tensor.dtype != torch.float32:
         dtype = str(tensor.dtype).removeprefix("torch.")
         raise InputError(f"find: the tensor is {dtype}, the official ones are float32; compute it in float32")
+    if tensor.numel() > 1 and bool((tensor == tensor.flatten()[0]).all()):
+        raise InputError(
+            f"find: every number of the tensor is {float(tensor.flatten()[0]):g}; too many others are like it"
+        )
     if bool(tensor.isnan().all()):
         raise InputError("find: the tensor is all NaN; go back to the step before the first NaN")
     return tensor.detach().cpu()

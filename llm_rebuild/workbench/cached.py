@@ -37,7 +37,7 @@ def folder() -> Path:
     return local_copy.store_folder() / FOLDER
 
 
-def copy_of(model: str, strict: bool = False) -> LocalCopy:
+def copy_for(model: str, strict: bool = False) -> LocalCopy:
     """The local copy to check against, as `local_copy.get` has it.
 
     A check runs at every save. Where a model could not be had a moment ago and its miniature stood in, the
@@ -50,8 +50,8 @@ def copy_of(model: str, strict: bool = False) -> LocalCopy:
             ago = now - asked.stat().st_mtime
             if 0 <= ago < ASK_AGAIN:
                 local_copy.print_line(
-                    f"{model}: the miniature that ships with llm_rebuild, not the real model, which could not "
-                    f"be had {ago / 60:.0f} min ago; `llm-rebuild download {model}` tries again"
+                    f"{model}: the miniature that ships with llm_rebuild, not the real model, which could "
+                    f"not be had {ago / 60:.0f} min ago; `llm-rebuild download {model}` tries again"
                 )
                 return LocalCopy(model, local_copy.MINIATURES / model, "miniature")
     copy = local_copy.get(model, strict=strict)

@@ -291,14 +291,14 @@ class _Learner:
         def refuse(path: Any) -> None:
             try:
                 text = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 (quick: every file comes by here)
-                if not text.endswith(".safetensors") and captures.name not in text:
+                if not text.endswith(TENSORS) and captures.name not in text:
                     return
                 asked = Path(text).resolve()
             except (TypeError, ValueError, OSError):
                 return  # a file descriptor, or no path at all
             if asked == captures or captures in asked.parents:
                 self.refused = f"it reads {asked.name}, where official results are kept; compute it instead"
-            elif asked.suffix == ".safetensors" and asked != allowed:
+            elif asked.suffix in TENSORS and asked != allowed and asked.is_file():
                 self.refused = (
                     f"it reads {asked.name}; a rebuild reads one file of tensors, the weight file, which it "
                     "gets as `weights`"
@@ -315,6 +315,8 @@ class _Learner:
         _guard_safetensors(refuse)
 
 
+# How files of tensors end.
+TENSORS = (".safetensors", ".pt", ".pth", ".bin", ".npy", ".npz", ".ckpt")
 OFFICIAL = ("transformers", "sentence_transformers")
 
 

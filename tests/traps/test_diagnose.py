@@ -102,7 +102,8 @@ def test_chance_is_seen_by_a_second_run() -> None:
 
 def test_random_numbers_are_unknown_and_not_explained() -> None:
     played = stage("gpt2")
-    rebuilt = dict(played.truth.tensors)
+    names = list(played.truth)
+    rebuilt = {n: played.truth.tensors[n] for n in names[: names.index("h.1.mlp.c_fc") + 1]}
     rebuilt["h.1.mlp.c_fc"] = torch.randn_like(rebuilt["h.1.mlp.c_fc"])
     best = diagnose(rebuilt, played.truth, copy_of("gpt2"))[0]
     assert best.confidence < 0.5
@@ -178,3 +179,42 @@ def test_every_cause_that_is_tried_is_in_the_catalogue(model: str) -> None:
     assert tried <= set(CAUSES)
     assert len(tried) > 30
     assert set(CAUSES) == set(REMEDIES)
+
+
+def test_a_mistake_behind_a_harmless_rounding_is_found() -> None:
+    norm = Mutant(
+        "", "gpt2", "return F.layer_norm(x, x.shape[-1:], weights[\"weight\"], weights[\"bias\"], eps)",
+        "d = x - x.mean(-1, keepdim=True)\n    return d / (d.pow(2).mean(-1, keepdim=True) + eps).sqrt()"
+        " * weights[\"weight\"] + weights[\"bias\"]", "", "", file="ops",
+    )  # fmt: skip
+    wrong = Mutant("", "gpt2", "x = x + feed_forward(normed,", "x = normed + feed_forward(normed,", "", "")
+    rebuilt = run([norm, wrong], stage("gpt2")).tensors
+    real, harmless, *_ = diagnose(rebuilt, stage("gpt2").truth, copy_of("gpt2"))
+    assert (real.cause, real.checkpoint) == ("residual-wrong", "h.0.mlp.residual")
+    assert "your own inputs" in real.evidence
+    assert (harmless.cause, harmless.checkpoint) == ("rounding", "h.0.ln_1")
+
+
+def test_a_wrong_tap_in_a_right_model_is_told_from_a_wrong_model() -> None:
+    rebuilt = tensors("gpt2", 'tap("scaled", scaled)', 'tap("scaled", product)')
+    best = diagnose(rebuilt, stage("gpt2").truth, copy_of("gpt2"))[0]
+    assert best.cause == "another-checkpoint"
+    assert "it is the official h.0.attn.product" in best.explanation
+
+
+def test_the_sign_of_a_zero_is_no_mistake() -> None:
+    played = stage("gpt2")
+    rebuilt = dict(played.truth.tensors)
+    rebuilt["mask"] = rebuilt["mask"] * 1.0
+    rebuilt["mask"][rebuilt["mask"] == 0] = -0.0
+    best = diagnose(rebuilt, played.truth, copy_of("gpt2"))[0]
+    assert best.cause == "rounding"
+    assert "-0 instead of 0" in best.explanation
+
+
+def test_one_infinity_is_no_rounding() -> None:
+    played = stage("gpt2")
+    rebuilt = {name: tensor.clone() for name, tensor in played.truth.tensors.items()}
+    rebuilt["h.0.ln_1"].view(-1)[5] = float("inf")
+    del rebuilt["h.0.attn.c_attn"]
+    assert diagnose(rebuilt, played.truth, copy_of("gpt2"))[0].cause == "not-computed"

@@ -101,16 +101,16 @@ def test_a_hub_that_did_not_answer_is_not_asked_at_every_save(
         return copy
 
     monkeypatch.setattr(local_copy, "get", get)
-    assert cached.copy_of("gpt2").source == "miniature"
-    assert cached.copy_of("gpt2").folder == copy.folder
+    assert cached.copy_for("gpt2").source == "miniature"
+    assert cached.copy_for("gpt2").folder == copy.folder
     assert asked == ["gpt2"]
     assert "could not be had 0 min ago; `llm-rebuild download gpt2` tries again" in capsys.readouterr().err
-    cached.copy_of("gpt2", strict=True)
+    cached.copy_for("gpt2", strict=True)
     assert len(asked) == 2
     long_ago = (cached.folder() / "gpt2.asked").stat().st_mtime - cached.ASK_AGAIN
     os.utime(cached.folder() / "gpt2.asked", (long_ago, long_ago))
-    cached.copy_of("gpt2")
+    cached.copy_for("gpt2")
     assert len(asked) == 3
     (tmp_path / "store" / "gpt2").mkdir()  # it has come
-    cached.copy_of("gpt2")
+    cached.copy_for("gpt2")
     assert len(asked) == 4
