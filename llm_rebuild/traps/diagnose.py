@@ -67,6 +67,7 @@ def diagnose(
     prompt: Capture | None = None,
     error: BaseException | None = None,
     again: Callable[[], Mapping[str, Tensor]] | None = None,
+    fed: bool = False,
     limit: int = 3,
 ) -> tuple[Diagnosis, ...]:
     """Explain the first checkpoint that is not bit-identical, the likeliest cause first.
@@ -78,6 +79,7 @@ def diagnose(
     error    What stopped the rebuild, if something did.
     again    Runs the rebuild once more. It is called only where nothing explains the tensor, to see whether
              two runs agree.
+    fed      Whether each tensor was computed from official ones, and not from the person's others.
     Empty where everything is bit-identical.
     """
     case = Case.of(rebuilt, truth, copy, prompt)
@@ -85,19 +87,22 @@ def diagnose(
         return _signed_zeros(rebuilt, truth)
     if case.target is None:
         return (_never_shown(case, error),)
-    said = _explained_by(case, error, again)
+    said = _explained_by(case, error, again, fed)
     if said[0].cause == "rounding":  # and behind it, is there more?
         behind = Case.of(rebuilt, truth, copy, prompt, near=True)
         if behind is not None and behind.target is not None:
-            said = [*_explained_by(behind, error, again)[:1], *said]
+            said = [*_explained_by(behind, error, again, fed)[:1], *said]
     return tuple(said[:limit])
 
 
 def _explained_by(
-    case: Case, error: BaseException | None, again: Callable[[], Mapping[str, Tensor]] | None
+    case: Case,
+    error: BaseException | None,
+    again: Callable[[], Mapping[str, Tensor]] | None,
+    fed: bool,
 ) -> list[Diagnosis]:
     """The explanations of one case, the likeliest first."""
-    shown = _only_shown(case)
+    shown = None if fed else _only_shown(case)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a wrong formula may well divide by n - 1 = 0
         found = list(explanations(case))

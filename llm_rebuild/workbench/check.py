@@ -396,7 +396,7 @@ def _checked(
         # Where single steps were tried, what they were fed is official.
         around = {n: t.clone() for n, t in truth.tensors.items()} if fed else {}
         problem = RuntimeError(more["error"]) if more.get("error") else None
-        causes = diagnose({**around, **rebuilt}, truth, copy, error=problem, again=again)
+        causes = diagnose({**around, **rebuilt}, truth, copy, error=problem, again=again, fed=fed)
         world = world_for(truth, copy)
         blame = describe(there, truth, world.inputs_of if world else None)
         report = replace(report, divergence=blame, diagnosis=causes)

@@ -298,7 +298,9 @@ class _Learner:
                 return  # a file descriptor, or no path at all
             if asked == captures or captures in asked.parents:
                 self.refused = f"it reads {asked.name}, where official results are kept; compute it instead"
-            elif asked.suffix in TENSORS and asked != allowed and asked.is_file():
+            elif asked != allowed and (
+                asked.suffix == ".safetensors" or (asked.suffix in TENSORS and asked.is_file())
+            ):
                 self.refused = (
                     f"it reads {asked.name}; a rebuild reads one file of tensors, the weight file, which it "
                     "gets as `weights`"
