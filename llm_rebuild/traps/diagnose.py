@@ -125,10 +125,7 @@ def _only_shown(case: Case) -> Found | None:
     for name, formula in case.world.formulas.items():
         if case.target not in formula.inputs or name not in case.same:
             continue
-        try:
-            value = with_mine.compute(formula)
-        except (RuntimeError, IndexError, LookupError, ValueError):
-            continue
+        value = with_mine.attempt(formula)
         if value is not None and not equal(value, case.world[name]):
             same = [n for n, t in case.truth.items() if n != case.target and equal(case.mine, t)]
             which = f"it is the official {same[0]}; " if same else ""
@@ -147,7 +144,7 @@ def _signed_zeros(rebuilt: Mapping[str, Tensor], truth: Capture) -> tuple[Diagno
     return ()
 
 
-# ------------------------------------------------------------------------------------ the case
+# ------------------------------------------------------------------------------------ the rounds
 
 
 def explanations(case: Case) -> Iterator[Found]:
@@ -176,12 +173,6 @@ def explanations(case: Case) -> Iterator[Found]:
         yield Found(cause, says, level, confidence)
 
 
-# ------------------------------------------------------------------- first round: known mistakes
-
-
-# ---------------------------------------------------- second round: another tensor, another weight
-
-
 # ------------------------------------------------------------------------------------ the verdict
 
 
@@ -208,10 +199,7 @@ def _explained(case: Case, world: World, hypothesis: Hypothesis, names: list[str
     """How many of these checkpoints a hypothesis gives as they are."""
     changed, count = world.changed(hypothesis.changes, case.same - set(hypothesis.changes)), 0
     for name in names:
-        try:
-            guess = changed.value(name) if name in world.formulas else None
-        except (RuntimeError, IndexError, LookupError, ValueError):
-            break
+        guess = changed.attempt(name) if name in world.formulas else None
         fit = guess is not None and (
             same_numbers(guess, case.rebuilt[name])
             or numbers.fits(guess, case.rebuilt[name], case.truth[name]) > 0

@@ -4,6 +4,7 @@ the official one when no computation gives it."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -57,17 +58,14 @@ def where(mine: Tensor, official: Tensor) -> str:
     """In which part of the tensor the differences are, in words."""
     if mine.shape != official.shape:
         return f"the shape is {list(mine.shape)}, officially {list(official.shape)}"
-    apart = ~((mine == official) | (mine.isnan() & official.isnan()))
+    apart = _apart(mine, official)
     share = f"{int(apart.sum())} of {apart.numel()} numbers differ"
-    for axis, name in enumerate(_axes(mine)):
-        others = [a for a in range(mine.dim()) if a != axis]
-        touched = apart.amax(dim=others) if others else apart
-        count = int(touched.sum())
-        if 0 < count < len(touched):
-            places = touched.nonzero().flatten().tolist()
-            listed = ", ".join(map(str, places[:6])) + (", …" if count > 6 else "")
-            return f"{share}, only at {name} {listed}"
-    return share
+    return ", ".join([share, *(says for _, _, says in islice(parts_that_differ(mine, official), 1))])
+
+
+def _apart(mine: Tensor, official: Tensor) -> Tensor:
+    """Where two tensors differ; NaN equals NaN."""
+    return ~((mine == official) | (mine.isnan() & official.isnan()))
 
 
 def _axes(tensor: Tensor) -> tuple[str, ...]:
@@ -83,7 +81,7 @@ def parts_that_differ(mine: Tensor, official: Tensor) -> Iterator[tuple[int, Ten
     """Axes along which some slices are right and others are not: the axis, the wrong slices, and words."""
     if mine.shape != official.shape:
         return
-    apart = ~((mine == official) | (mine.isnan() & official.isnan()))
+    apart = _apart(mine, official)
     for axis, name in enumerate(_axes(mine)):
         others = [a for a in range(mine.dim()) if a != axis]
         touched = apart.amax(dim=others) if others else apart

@@ -107,6 +107,14 @@ class World:
                 self._values[name] = self.compute(self.formulas[name])
         return self._values[name]
 
+    def attempt(self, step: str | Formula) -> Value:
+        """The tensor of this name, or of this formula; None where it cannot be computed: changes can lead to
+        shapes that do not meet, and ask for tensors that this run has not."""
+        try:
+            return self.value(step) if isinstance(step, str) else self.compute(step)
+        except (RuntimeError, LookupError, ValueError):
+            return None
+
     def compute(self, formula: Formula) -> Value:
         """One step as it should be, from the values of this world."""
         return COMPUTE[formula.kind](self, formula)

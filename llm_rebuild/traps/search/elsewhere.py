@@ -143,9 +143,8 @@ def twice(case: Case, world: World, formula: Formula) -> Iterator[Found]:
             if tensor is None or tensor.shape != value.shape or not tensor.is_floating_point():
                 continue
             again = Hypothesis("block-repeated", "", {start: lambda w, r=right: world.value(r)})  # type: ignore[misc]
-            try:
-                second = world.changed(again.changes, case.same - {right, *part}).value(right)
-            except (RuntimeError, IndexError, LookupError, ValueError):
+            second = world.changed(again.changes, case.same - {right, *part}).attempt(right)
+            if second is None:
                 continue
             change = {right: lambda w, s=second: s}
             hypothesis = Hypothesis("block-repeated", "", change)  # type: ignore[arg-type]

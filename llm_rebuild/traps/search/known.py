@@ -94,10 +94,7 @@ def known_mistakes(case: Case, world: World) -> Iterator[Found]:
 def fits(case: Case, world: World, hypothesis: Hypothesis) -> int:
     """2 if the hypothesis gives the tensor at hand to the bit, 1 if but for rounding, else 0."""
     assert case.target is not None
-    try:
-        guess = world.changed(hypothesis.changes, case.same).value(case.target)
-    except (RuntimeError, IndexError, LookupError, ValueError):
-        return 0  # these numbers cannot be computed here: other shapes, or no such tensor in this run
+    guess = world.changed(hypothesis.changes, case.same).attempt(case.target)
     level = 0 if guess is None else numbers.fits(case.narrowed(guess), case.mine, case.official)
     several = len(hypothesis.changes) > 1
     return 0 if level and several and contradicted(case, world, hypothesis) else level
@@ -108,10 +105,7 @@ def contradicted(case: Case, world: World, hypothesis: Hypothesis) -> bool:
     changed = world.changed(hypothesis.changes, frozenset())
     for name, formula in world.formulas.items():
         if name in case.same and any(i in hypothesis.changes for i in formula.inputs):
-            try:
-                value = changed.value(name)
-            except (RuntimeError, IndexError, LookupError, ValueError):
-                return True
+            value = changed.attempt(name)
             if value is None or not same_numbers(value, case.truth[name]):
                 return True
     return False
@@ -137,8 +131,5 @@ def worth_it(case: Case, formula: Formula, world: World, values: Mapping[str, Te
         return alike and value is not None and len(value) in (1, size[0])
 
     few = {n: v[:1, :4] if v is not None and by_token(v) else v for n, v in values.items()}
-    try:
-        guess = world.given(few).compute(formula)
-    except (RuntimeError, IndexError, LookupError, ValueError):
-        return False
+    guess = world.given(few).attempt(formula)
     return guess is not None and numbers.fits(guess, case.mine[:1, :4], case.official[:1, :4]) > 0
