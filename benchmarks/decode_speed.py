@@ -25,10 +25,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from llm_rebuild.decoding import Settings, decode
-from llm_rebuild.generate import gpt2_step, special_ids
-from llm_rebuild.local_copy import LocalCopy
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
+from llm_rebuild.using.decoding import Settings, decode
+from llm_rebuild.using.generate import gpt2_step, special_ids
 from tools import full_size
 
 

@@ -18,11 +18,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import llm_rebuild
-from llm_rebuild import local_copy
+from llm_rebuild.copies import local_copy
+from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.diagnosis.diagnose import diagnose
 from llm_rebuild.errors import InputError
-from llm_rebuild.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
-from llm_rebuild.traps.diagnose import diagnose
 from llm_rebuild.verify.capture import capture_inputs, read_inputs
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.run import judge, rebuild_run

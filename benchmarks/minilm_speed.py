@@ -16,10 +16,10 @@ from collections.abc import Callable
 
 import torch
 
-from llm_rebuild import local_copy
-from llm_rebuild.inputs import Inputs
-from llm_rebuild.local_copy import LocalCopy
+from llm_rebuild.copies import local_copy
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
+from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import conditions, read_inputs
 from llm_rebuild.verify.official import Official
 

@@ -35,8 +35,8 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
-from llm_rebuild.inputs import Inputs
-from llm_rebuild.local_copy import LocalCopy
+from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import read_inputs
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.trace import Trace, trace_inputs

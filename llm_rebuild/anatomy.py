@@ -19,11 +19,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from llm_rebuild import local_copy, matched
 from llm_rebuild.checkpoints import Checkpoint, part_of
+from llm_rebuild.copies import local_copy
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.local_copy import LocalCopy
 from llm_rebuild.models import FAMILIES, Rebuild, rebuild_for
+from llm_rebuild.verify import matched
 from llm_rebuild.weights import template
 
 # The conditions of a run that leaves nothing out: a padded batch, from the very start, the encoder's side

@@ -11,9 +11,9 @@ from pathlib import Path
 import filelock
 import pytest
 
-from llm_rebuild import local_copy
+from llm_rebuild.copies import local_copy
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.local_copy import LocalCopy
 
 PROJECT = Path(__file__).resolve().parents[1]
 collect_ignore = ["fixtures"]  # pages with faults in them, on purpose

@@ -40,9 +40,9 @@ import pytest
 from pytest_codeblocks import plugin as engine
 from pytest_codeblocks.main import extract_from_buffer
 
-from llm_rebuild import local_copy
+from llm_rebuild.copies import local_copy
+from llm_rebuild.copies.hub import NotReachableError
 from llm_rebuild.errors import InputError
-from llm_rebuild.fetching import NotReachableError
 from tools import fences
 from tools.fences import PYTHON, Fence
 

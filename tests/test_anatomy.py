@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from llm_rebuild import anatomy, matched, verify
+from llm_rebuild import anatomy, verify
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.local_copy import LocalCopy
+from llm_rebuild.verify import matched
 from tests import tiny_bert
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from llm_rebuild import cli
+from llm_rebuild.cli import main as cli
 from tests import tiny_bert
 
 Refused = Callable[..., str]
@@ -356,7 +356,7 @@ FULL = """
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
-from llm_rebuild import cli
+from llm_rebuild.cli import main as cli
 sys.argv = ["llm-rebuild", *sys.argv[1:]]
 cli.main()
 """

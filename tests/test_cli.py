@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from llm_rebuild import __version__, cli
+from llm_rebuild import __version__
+from llm_rebuild.cli import main as cli
 from llm_rebuild.models import minilm as model
 from llm_rebuild.verify.capture import Capture
 from tests import tiny_bert

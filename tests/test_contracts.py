@@ -14,8 +14,8 @@ import torch
 
 from llm_rebuild import verify
 from llm_rebuild.checkpoints import Checkpoint
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.local_copy import LocalCopy
 from llm_rebuild.models import minilm as minilm_model
 from llm_rebuild.models import rebuild_for
 from llm_rebuild.verify.capture import Capture, conditions
@@ -157,7 +157,7 @@ def reached(start: Path) -> dict[str, str]:
 
 
 REBUILDS = sorted([*(PACKAGE / "models").glob("*.py"), *(PACKAGE / "tokenizers").glob("*.py")])
-FORBIDDEN = ("llm_rebuild.verify", "llm_rebuild.traps", "transformers", "tokenizers")
+FORBIDDEN = ("llm_rebuild.verify", "llm_rebuild.diagnosis", "llm_rebuild.proof", "transformers", "tokenizers")
 ALLOWED = {*sys.stdlib_module_names, "torch", "regex", "llm_rebuild"}
 # `weights.py` and what finds the files may read them with the usual libraries.
 ALLOWED_BELOW = ALLOWED | {"safetensors", "huggingface_hub", "filelock", "tqdm"}
@@ -205,7 +205,8 @@ class Refuse:
 
 sys.meta_path.insert(0, Refuse())
 import torch
-from llm_rebuild import embedding, local_copy
+from llm_rebuild.using import embedding
+from llm_rebuild.copies import local_copy
 result = embedding.embed(local_copy.get(sys.argv[1] if len(sys.argv) > 1 else FOLDER), ["a b c", "d"])
 torch.save(result.embeddings, OUT)
 assert "transformers" not in sys.modules
@@ -231,7 +232,7 @@ def test_the_rebuild_runs_where_importing_transformers_fails(tiny: LocalCopy, tm
 
 HELP = """
 import sys
-from llm_rebuild import cli
+from llm_rebuild.cli import main as cli
 sys.argv = ["llm-rebuild", *{arguments!r}]
 try:
     cli.main()

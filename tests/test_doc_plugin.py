@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch  # imported here, once: pytester forgets what a run inside it imports
 
-from llm_rebuild import fetching, local_copy
-from llm_rebuild.local_copy import LocalCopy
+from llm_rebuild.copies import hub as fetching
+from llm_rebuild.copies import local_copy
+from llm_rebuild.copies.local_copy import LocalCopy
 from tests import doc_plugin
 from tools import fences
 
@@ -389,7 +390,7 @@ def test_a_page_of_many_fences_costs_little(pages: pytest.Pytester) -> None:
 
 USES_GPT2 = """\
 ```python
-from llm_rebuild import local_copy
+from llm_rebuild.copies import local_copy
 
 print(local_copy.get("gpt2").source)
 ```

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_rebuild.local_copy import LocalCopy
+from llm_rebuild.copies.local_copy import LocalCopy
 from tools import compared
 from tools.compared import Line, NotOnceError
 

@@ -22,9 +22,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from llm_rebuild import cli, generate
+from llm_rebuild.cli import main as cli
+from llm_rebuild.copies.local_copy import MINIATURES, PINS, LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.local_copy import MINIATURES, PINS, LocalCopy
+from llm_rebuild.using import generate
 
 PROJECT = Path(__file__).resolve().parents[1]
 Run = Callable[..., subprocess.CompletedProcess[str]]

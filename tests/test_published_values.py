@@ -14,11 +14,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from llm_rebuild import local_copy, tokenizers
-from llm_rebuild.generate import generate, special_ids
-from llm_rebuild.inputs import Inputs
-from llm_rebuild.local_copy import LocalCopy
+from llm_rebuild import tokenizers
+from llm_rebuild.copies import local_copy
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
+from llm_rebuild.using.generate import generate, special_ids
+from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.run import rebuild_run
 from tests.tokenizers.tokenizer_corpus import VOCABULARIES
 

@@ -16,9 +16,10 @@ from functools import cache
 from html import escape
 from pathlib import Path
 
-from llm_rebuild import anatomy, local_copy
+from llm_rebuild import anatomy
+from llm_rebuild.copies import local_copy
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.local_copy import LocalCopy
 
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
 SENTENCE = "Open-source LLMs rock."
@@ -309,7 +310,7 @@ def minilm_attention(copy: LocalCopy) -> str:
 
 def _t5_answer(copy: LocalCopy) -> tuple[list[int], list[str]]:
     """What the model makes of the sentence, the start token first: ids and tokens."""
-    from llm_rebuild.generate import generate
+    from llm_rebuild.using.generate import generate
 
     (row,) = generate(copy, T5_SENTENCE, max_new_tokens=20).rows
     return list(row), [copy.tokenizer().tokens[i] for i in row]
@@ -873,7 +874,7 @@ def gpt2_merges(copy: LocalCopy) -> str:
 
 def gpt2_cache(copy: LocalCopy) -> str:
     """Generation: what is computed in each step, without a cache and with one."""
-    from llm_rebuild.generate import generate
+    from llm_rebuild.using.generate import generate
 
     tokenizer, steps = copy.tokenizer(), 4
     ids = generate(copy, GPT2_START, max_new_tokens=steps).rows[0]

@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from llm_rebuild import local_copy
+from llm_rebuild.copies import local_copy
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.local_copy import LocalCopy
 
 TEXTS = ["Open-source LLMs rock.", "They do."]
 

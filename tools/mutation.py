@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import functools
 import hashlib
-import importlib
 import json
 import platform
 import random
@@ -30,13 +29,14 @@ from typing import Any
 import torch
 
 import llm_rebuild
-from llm_rebuild.local_copy import LocalCopy
-from llm_rebuild.traps import mutants
-from llm_rebuild.traps.causes import CAUSES
-from llm_rebuild.traps.diagnose import diagnose
-from llm_rebuild.traps.mutants import SOURCES, TEXTS, Mutant, Mutated, Scene
+from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.diagnosis import mutants
+from llm_rebuild.diagnosis.causes import CAUSES
+from llm_rebuild.diagnosis.diagnose import diagnose
+from llm_rebuild.diagnosis.mutants import SOURCES, TEXTS, Mutant, Mutated, Scene
 from llm_rebuild.verify.compare import compare
 from llm_rebuild.verify.run import judge
+from tools.mutants import SETS, read_set
 
 PROJECT = Path(__file__).parent.parent
 PAGE = PROJECT / "docs" / "part-4" / "kill-matrix.md"
@@ -44,7 +44,6 @@ FIGURES = PAGE.with_suffix(".json")
 MISTAKES = PAGE.with_name("mistakes.md")
 MINIATURES = Path(llm_rebuild.__file__).parent / "miniatures"
 
-SETS = ("first", "second", "third")
 BLIND = "second"
 OPEN = tuple(name for name in SETS if name != BLIND)
 TITLES = {"minilm": "MiniLM", "gpt2": "GPT-2", "t5-small": "T5"}
@@ -147,20 +146,14 @@ def _place(stage: Scene, mutant: Mutant) -> int:
 # ------------------------------------------------------------------------------------ the sets
 
 
-def members(name: str, part: str = "") -> tuple[Mutant, ...]:
-    """The mutants of a set, or what else its file has; empty where it has none of it."""
-    module = importlib.import_module(f"llm_rebuild.traps.mutants_{name}")
-    return tuple(getattr(module, part or name.upper(), ()))
-
-
 def mistakes(name: str) -> tuple[Mutant, ...]:
     """The mutants of a set that change a number."""
-    return tuple(mutant for mutant in members(name) if not mutant.equivalent)
+    return tuple(mutant for mutant in read_set(name).mutants if not mutant.equivalent)
 
 
 def harmless() -> tuple[Mutant, ...]:
     """Everything that must not be reported: refactorings, and mutants that change no number."""
-    everything = (m for name in SETS for m in (*members(name), *members(name, "REFACTORINGS")))
+    everything = (m for name in SETS for m in (*read_set(name).mutants, *read_set(name).refactorings))
     return tuple(mutant for mutant in everything if mutant.equivalent)
 
 
@@ -183,8 +176,7 @@ def pairs(name: str) -> tuple[tuple[Mutant, Mutant], ...]:
     pool = mistakes(name)
     if name == BLIND:
         by_name = {mutant.name: mutant for mutant in pool}
-        written = importlib.import_module("llm_rebuild.traps.mutants_second").SECOND_PAIRS
-        return tuple((by_name[a], by_name[b]) for a, b in written)
+        return tuple((by_name[a], by_name[b]) for a, b in read_set(BLIND).pairs)
     draw, drawn = random.Random(1), []
     while len(drawn) < PAIRS:
         a, b = draw.sample(pool, 2)
@@ -208,7 +200,7 @@ def _fit_together(a: Mutant, b: Mutant) -> bool:
 
 def digest() -> str:
     """A fingerprint of all sets: other mutants, other figures."""
-    everything = [members(name, part) for name in SETS for part in ("", "REFACTORINGS")]
+    everything = [part for name in SETS for part in (read_set(name).mutants, read_set(name).refactorings)]
     everything.append(pairs(BLIND))
     return hashlib.sha256(repr(everything).encode()).hexdigest()
 
@@ -231,12 +223,15 @@ def figures() -> dict[str, Any]:
         "sets": sets,
         "pairs": {name: _of_pairs([measure(*pair) for pair in pairs(name)]) for name in ("first", BLIND)},
         "harmless": {
-            "equivalent": _reported(m for name in SETS for m in members(name) if m.equivalent),
-            "refactorings": _reported(m for name in SETS for m in members(name, "REFACTORINGS")),
+            "equivalent": _reported(m for name in SETS for m in read_set(name).mutants if m.equivalent),
+            "refactorings": _reported(m for name in SETS for m in read_set(name).refactorings),
             "unmutated": _reported(unmutated()),
         },
         "equivalent": [
-            {"name": m.name, "reason": m.equivalent} for name in SETS for m in members(name) if m.equivalent
+            {"name": m.name, "reason": m.equivalent}
+            for name in SETS
+            for m in read_set(name).mutants
+            if m.equivalent
         ],
     }
 

@@ -10,7 +10,7 @@
 import torch
 from torch.nn import functional as F
 
-from llm_rebuild import local_copy
+from llm_rebuild.copies import local_copy
 from llm_rebuild.verify import capture, judge
 
 minilm = local_copy.get("minilm", say=lambda line: None)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from llm_rebuild.inputs import Inputs
-from llm_rebuild.local_copy import LocalCopy
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
+from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify import coverage as coverage_of
 from llm_rebuild.verify.capture import (
     Capture,

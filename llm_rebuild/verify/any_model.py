@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.inputs import Inputs
-from llm_rebuild.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
 from llm_rebuild.tokenizers import Encoding
+from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import Capture, Step, has_rebuild
 from llm_rebuild.verify.official import Official, official_class, official_config
 from llm_rebuild.verify.trace import Entry, Trace, trace_inputs

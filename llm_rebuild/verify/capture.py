@@ -14,11 +14,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from llm_rebuild import local_copy
+from llm_rebuild.copies import local_copy
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.inputs import Inputs
-from llm_rebuild.local_copy import LocalCopy
 from llm_rebuild.models import FAMILIES, rebuild_for
+from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.environment import environment
 from llm_rebuild.verify.official import Official
 

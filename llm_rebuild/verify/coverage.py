@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from llm_rebuild.inputs import Inputs
+from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.official import Official
 
 # Second and later outputs of these operations are statistics for the backward pass; the answer is the first.

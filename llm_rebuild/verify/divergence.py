@@ -15,8 +15,8 @@ from functools import lru_cache
 from torch import Tensor
 
 from llm_rebuild.checkpoints import Checkpoint, part_of
-from llm_rebuild.inputs import Inputs
 from llm_rebuild.models import FAMILIES
+from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.compare import Verdict
 from llm_rebuild.verify.official import ATTENTIONS

@@ -9,7 +9,7 @@ from importlib import metadata
 import torch
 
 from llm_rebuild import __version__
-from llm_rebuild.local_copy import LocalCopy
+from llm_rebuild.copies.local_copy import LocalCopy
 
 
 def environment() -> dict[str, str | int]:

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from llm_rebuild import storing
 from llm_rebuild.checkpoints import Checkpoint, join
+from llm_rebuild.copies import store as storing
 from llm_rebuild.errors import InputError
-from llm_rebuild.inputs import Inputs
+from llm_rebuild.using.inputs import Inputs
 
 ATTENTIONS = ("eager", "sdpa")
 

@@ -20,7 +20,7 @@ from llm_rebuild.verify.rounding import ROUNDING, Rounding
 
 
 class Diagnosis(Protocol):
-    """What a report needs to know of a diagnosis; `traps/diagnose.py` makes them."""
+    """What a report needs to know of a diagnosis; `diagnosis/diagnose.py` makes them."""
 
     @property
     def cause(self) -> str: ...

@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from llm_rebuild.checkpoints import Recorder, Tap
-from llm_rebuild.inputs import Inputs
-from llm_rebuild.local_copy import LocalCopy
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
+from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import capture_inputs
 from llm_rebuild.verify.official import Official
 

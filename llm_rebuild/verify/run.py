@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from llm_rebuild.checkpoints import NO_TAP, Recorder, Tap
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.inputs import Inputs
-from llm_rebuild.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
+from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.compare import MISSING, Verdict, compare, memory_of
 from llm_rebuild.verify.divergence import describe

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from llm_rebuild.checkpoints import Recorder
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.inputs import Inputs
-from llm_rebuild.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
+from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import open_copy, read_inputs, watch
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.report import Report

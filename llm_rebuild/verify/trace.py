@@ -32,10 +32,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from llm_rebuild.checkpoints import join
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.inputs import Inputs
-from llm_rebuild.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
+from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import conditions, describe, open_copy, read_inputs
 from llm_rebuild.verify.environment import environment
 from llm_rebuild.verify.official import Official, Watcher, places

@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from llm_rebuild import local_copy
-from llm_rebuild.fetching import sha256_of
-from llm_rebuild.local_copy import LocalCopy
+from llm_rebuild.copies import local_copy
+from llm_rebuild.copies.hub import sha256_of
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.models import FAMILIES, rebuild_for
 from llm_rebuild.verify.environment import environment
 

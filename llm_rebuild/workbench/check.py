@@ -19,11 +19,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llm_rebuild.checkpoints import Tap
+from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.diagnosis.case import world_for
+from llm_rebuild.diagnosis.diagnose import diagnose
 from llm_rebuild.errors import InputError
-from llm_rebuild.local_copy import LocalCopy
 from llm_rebuild.models import FAMILIES, rebuild_for
-from llm_rebuild.traps.case import world_for
-from llm_rebuild.traps.diagnose import diagnose
 from llm_rebuild.verify import Capture, Report, judge
 from llm_rebuild.verify.capture import open_copy
 from llm_rebuild.verify.compare import MISSING

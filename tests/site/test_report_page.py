@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 
-from llm_rebuild import cli, verify
-from llm_rebuild.local_copy import MINIATURES, LocalCopy
-from llm_rebuild.traps.mutants import Mutant, mutated
-from llm_rebuild.verify.page import render
+from llm_rebuild import verify
+from llm_rebuild.cli import main as cli
+from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
+from llm_rebuild.diagnosis.mutants import Mutant, mutated
+from llm_rebuild.show.page import render
 
 from .conftest import BARRIERS, PHONE, Site, served
 

@@ -21,8 +21,8 @@ from tokenizers.normalizers import NFD, BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from llm_rebuild import tokenizers
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.local_copy import LocalCopy
 from llm_rebuild.tokenizers import Encoding, bert_unicode, pad, wordpiece
 from llm_rebuild.tokenizers.wordpiece import Placed, WordPiece
 from tests.tokenizers.tokenizer_corpus import every_code_point, real_lines

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from llm_rebuild.local_copy import LocalCopy
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
 from llm_rebuild.verify import Report, verify, verify_steps
 

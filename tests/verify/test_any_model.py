@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from llm_rebuild import anatomy, cli, verify
+from llm_rebuild import anatomy, verify
+from llm_rebuild.cli import main as cli
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.local_copy import LocalCopy
 from llm_rebuild.verify.capture import Capture, read_inputs
 from llm_rebuild.verify.official import Official
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from llm_rebuild import verify
-from llm_rebuild.inputs import Inputs
-from llm_rebuild.local_copy import MINIATURES, LocalCopy
-from llm_rebuild.traps.formulas import world_of
-from llm_rebuild.traps.mutants import Mutant, run, scene
+from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
+from llm_rebuild.diagnosis.formulas import world_of
+from llm_rebuild.diagnosis.mutants import Mutant, run, scene
+from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import Capture, capture
 from llm_rebuild.verify.compare import Verdict
 from llm_rebuild.verify.divergence import Divergence, checkpoint_of, describe, in_words

@@ -13,9 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from llm_rebuild import cli, verify
+from llm_rebuild import verify
+from llm_rebuild.cli import main as cli
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.local_copy import LocalCopy
 from llm_rebuild.verify.find import arrangement, fingerprint
 from llm_rebuild.verify.trace import Trace, trace
 from tests.models import small

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from llm_rebuild import embedding, verify
+from llm_rebuild import verify
 from llm_rebuild.checkpoints import NO_TAP, Recorder
-from llm_rebuild.inputs import Inputs
-from llm_rebuild.local_copy import LocalCopy
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
+from llm_rebuild.using import embedding
+from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify import coverage as coverage_of
 from llm_rebuild.verify.capture import read_inputs, watch
 from llm_rebuild.verify.official import Official

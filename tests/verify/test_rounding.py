@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from llm_rebuild import verify
-from llm_rebuild.local_copy import MINIATURES, LocalCopy
+from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
+from llm_rebuild.diagnosis.mutants import Mutant, mutated
 from llm_rebuild.models import rebuild_for
-from llm_rebuild.traps.mutants import Mutant, mutated
 from llm_rebuild.verify.capture import capture, read_inputs
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.rounding import (

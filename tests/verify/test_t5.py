@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from llm_rebuild.local_copy import LocalCopy
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
 from tests.verify import full_size
 from tools.full_size import CONFIGS, make

@@ -15,8 +15,8 @@ from safetensors.torch import load
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from llm_rebuild import verify
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.local_copy import LocalCopy
 from llm_rebuild.verify.capture import Capture, read_inputs
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.trace import Trace, trace, trace_inputs
@@ -215,7 +215,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from llm_rebuild.local_copy import LocalCopy
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.verify import trace as tracing
 folder, out = Path(sys.argv[1]), Path(sys.argv[2])
 append, count = tracing._TensorFile.append, 0

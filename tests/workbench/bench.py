@@ -12,7 +12,7 @@ from pathlib import Path
 CODE = """
 import json, os, sys
 import torch
-from llm_rebuild import cli
+from llm_rebuild.cli import main as cli
 from llm_rebuild.workbench import check
 for line in sys.stdin:
     job = json.loads(line)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from llm_rebuild import local_copy
-from llm_rebuild.local_copy import LocalCopy
+from llm_rebuild.copies import local_copy
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.workbench import cached
 
 

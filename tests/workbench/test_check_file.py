@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from llm_rebuild import local_copy
+from llm_rebuild.copies import local_copy
 from llm_rebuild.workbench import new as writing
 from tests.workbench.bench import Bench, Said
 

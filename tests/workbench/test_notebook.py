@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import llm_rebuild
-from llm_rebuild import InputError, check, local_copy
+from llm_rebuild import InputError, check
+from llm_rebuild.copies import local_copy
 from llm_rebuild.workbench import new as writing
 from llm_rebuild.workbench import step
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from llm_rebuild import local_copy, verify
+from llm_rebuild import verify
 from llm_rebuild.checkpoints import Recorder
+from llm_rebuild.copies import local_copy
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
 from llm_rebuild.workbench import new as writing
 from llm_rebuild.workbench.steps import GIVEN, trials

@@ -1,0 +1,210 @@
+"""The workbench's commands: `new` and `check`. Registered on the app at the end of `cli.py`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llm_rebuild.cli.main import (
+    Attention,
+    DecoderIds,
+    JsonOption,
+    Strict,
+    TextOption,
+    TextsFile,
+    TokenIds,
+    _attention,
+    _decoder_inputs,
+    _inputs,
+    _or_default,
+    _writable,
+    _write_json,
+    app,
+    console,
+    progress,
+)
+from llm_rebuild.errors import InputError
+
+if TYPE_CHECKING:
+    from llm_rebuild.workbench.result import Check
+
+LOOK = 0.2  # seconds between two looks at whether the file was saved
+
+
+@app.command()
+def new(
+    model: Annotated[str, typer.Argument(help="minilm, gpt2 or t5-small.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.py", help="The file to write; it must not exist.")],
+    solved: Annotated[bool, typer.Option("--solved", help="With every step filled in.")] = False,
+) -> None:
+    """Part 4: write the skeleton of a rebuild, for you to fill in step by step.
+
+    Its functions are the model's steps in the order of computation, each with
+    its task in words and shapes. The first is filled in already.
+
+      llm-rebuild new gpt2 my_gpt2.py
+      llm-rebuild check my_gpt2.py --model gpt2
+
+    A file that is there already is never written over.
+    """
+    from llm_rebuild.workbench.new import new as write
+
+    write(model, file, solved=solved)
+    typer.echo(f"{file}: fill in its steps, and run `llm-rebuild check {file} --model {model}`")
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE.py", help="Your rebuild: it defines `forward`.")],
+    model: Annotated[
+        str, typer.Option(help="A model's name, or a folder with its files.", metavar="NAME|DIR")
+    ],
+    text: TextOption = None,
+    texts: TextsFile = None,
+    token_ids: TokenIds = None,
+    decoder_ids: DecoderIds = None,
+    attention: Attention = "eager",
+    step: Annotated[
+        str | None,
+        typer.Option(
+            help="Only this step, fed with official numbers: `h.0.attn.scores`, or `h.{layer}.…` for all.",
+            metavar="CHECKPOINT",
+        ),
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Ask for identical bits, not five decimals.")
+    ] = False,
+    seconds: Annotated[
+        float, typer.Option(help="The longest that your file may run.", metavar="N", min=0.1)
+    ] = 60.0,
+    memory: Annotated[
+        int,
+        typer.Option(
+            help="The most memory that it may use, in MB, on top of torch's (on Linux).", metavar="MB", min=16
+        ),
+    ] = 4096,
+    watch: Annotated[bool, typer.Option("--watch", help="Check again whenever the file is saved.")] = False,
+    json_file: JsonOption = None,
+    strict: Strict = False,
+) -> None:
+    """Part 4: hold your own rebuild against the official model, checkpoint by checkpoint.
+
+    Shows the map of the model: what is matched, what is next, where the two
+    first part, and which mistake it may be. Each function marked @step is also
+    tried alone, fed with official numbers, so that mistakes do not add up.
+
+      llm-rebuild check my_gpt2.py --model gpt2
+      llm-rebuild check my_gpt2.py --model gpt2 --step h.0.attn.scores --watch
+
+    Your file runs in a process of its own, with a limit to its time and its
+    memory, and cannot import transformers. That protects from accidents, not
+    from malice: run only what you, or somebody you trust, wrote.
+
+    Exit code 0 when every checkpoint agrees to five decimals (with --exact: to
+    the last bit), 1 when one does not or is not there yet, 2 when the file
+    cannot be run to its end.
+    """
+    _attention(attention)
+    inputs = _inputs(text, texts, token_ids) | _decoder_inputs(decoder_ids)
+    _writable("--json", json_file)
+    if watch and json_file == "-":
+        raise InputError("--watch prints again and again, and --json - one document; name a file")
+    # Threads that wait for work should sleep. It changes no number, and is read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+    def once() -> int:
+        from llm_rebuild.workbench import cached
+        from llm_rebuild.workbench.check import check_file
+
+        copy = cached.copy_for(model, strict)
+        with progress("official model, your rebuild, its steps", 3) as done:
+            found = check_file(
+                file,
+                copy,
+                attention=attention,
+                step=step,
+                seconds=seconds,
+                memory=memory,
+                fork=sys.platform == "linux",
+                progress=done,
+                **_or_default(copy, inputs),
+            )
+        return _show(found, exact, json_file)
+
+    if watch:
+        _watch(file, once)
+    raise typer.Exit(once())
+
+
+def _show(found: Check, exact: bool, json_file: str | None) -> int:
+    """Print a check, and write it as JSON. Its exit code; InputError where it did not run to its end."""
+    if json_file != "-":
+        console().print(found)
+    _write_json(found.to_json(), json_file)
+    if found.error:
+        last = found.last_passed
+        raise InputError(f"{found.error}; the last checkpoint that passed is {last}" if last else found.error)
+    return 0 if (found.exact if exact else found.passed) else 1
+
+
+def _watch(file: Path, once: Callable[[], int]) -> None:
+    """Check now and after each save, until Ctrl+C."""
+    import torch  # noqa: F401 (once for all checks, which are copies of this process where that works)
+
+    gone = False
+    while True:
+        saved = _saved(file)
+        if saved is None:
+            if not gone:
+                typer.echo(f"llm-rebuild: {file} is not there; waiting for it", err=True)
+            gone = True
+        else:
+            gone = False
+            if console().is_terminal:
+                console().rule()
+            _by_itself(once)
+            typer.echo(f"waiting for {file} to be saved; Ctrl+C ends it", err=True)
+        while _saved(file) == saved:
+            time.sleep(LOOK)
+
+
+def _saved(file: Path) -> tuple[int, int] | None:
+    """When the file was last saved, and its size; None where it is not there."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+def _by_itself(once: Callable[[], Any]) -> None:
+    """One check, in a copy of this process where there can be one: this one never computes anything."""
+    sys.stdout.flush()
+    pid = os.fork() if sys.platform == "linux" else 0
+    if pid:
+        try:
+            os.waitpid(pid, 0)
+        except KeyboardInterrupt:  # the copy got it as well
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+            raise
+        return
+    try:
+        once()
+    except InputError as error:
+        typer.echo(f"llm-rebuild: {' '.join(str(error).splitlines())}", err=True)
+    except KeyboardInterrupt:
+        if sys.platform != "linux":
+            raise
+    finally:
+        if sys.platform == "linux":
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)

@@ -1,0 +1,1 @@
+"""A model's files on this disk: where from, which revision, which hashes."""

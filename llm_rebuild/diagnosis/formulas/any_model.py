@@ -1,0 +1,204 @@
+"""Formulas for a model that nobody has written any for: guessed from its trace, kept where they are right.
+
+A trace says what made each tensor and what went into it. For the usual kinds of steps (linear layers, norms,
+activations, products, sums, …) that is nearly the formula. What is missing, an epsilon or how heads are cut,
+is tried; only a formula that gives the official tensor to the bit is kept. A step without one is not
+diagnosed by computation, and everything else is said of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+from torch import Tensor
+
+from llm_rebuild.diagnosis.formulas import MASK, TOKEN_IDS, Formula, Value, World
+from llm_rebuild.models.ops import ACTIVATIONS
+from llm_rebuild.verify.capture import Capture, Step
+from llm_rebuild.verify.compare import same_numbers
+
+EPSILONS = (1e-5, 1e-6, 1e-12, 1e-8, 1e-7, 0.0)
+# Operations inside an RMS norm that is written out, and the kinds of steps that they are.
+NORM_STEPS = {
+    "pow": "square",
+    "mean": "mean square",
+    "add": "plus eps",
+    "rsqrt": "inverse root",
+    "mul": "multiply",
+}
+
+
+def world_of_any(truth: Capture, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> World:
+    """The graph of a captured run of any model, as far as its formulas could be found."""
+    known: dict[str, Value] = {TOKEN_IDS: truth.inputs.token_ids, MASK: truth.inputs.mask, **truth.tensors}
+    settings = SimpleNamespace(**{"layer_norm_epsilon": 1e-6, **config})
+    world = World({}, known, weights, settings, fused=truth.attention == "sdpa")
+    found: dict[str, Formula] = {}
+    for name, step in truth.steps.items():
+        if name in truth.tensors:
+            for formulas in _guesses(name, step, truth, world, found):
+                trial = World({**found, **{f.name: f for f in formulas}}, known, weights, settings)
+                if _right(trial, formulas[-1], truth.tensors[name]):
+                    found |= {f.name: f for f in formulas}
+                    break
+            else:
+                found[name] = Formula(name, "given")
+    return World(found, known, weights, settings, fused=world.fused)
+
+
+def _right(world: World, formula: Formula, official: Tensor) -> bool:
+    try:
+        value = world.compute(formula)
+    except (RuntimeError, IndexError, LookupError, ValueError, TypeError):
+        return False
+    return value is not None and same_numbers(value, official)
+
+
+def _guesses(
+    name: str, step: Step, truth: Capture, world: World, found: Mapping[str, Formula]
+) -> Iterator[list[Formula]]:
+    """What the step may be, each with the steps in between that it needs, itself last."""
+    inputs = tuple(step.given or step.inputs) if step.kind[0].isupper() else tuple(step.inputs)
+    shape = truth.tensors[name].shape
+    if step.same_as is not None:
+        yield [Formula(name, "same", (step.same_as,))]
+        return
+    weight, bias = _key(name, "weight", world.weights), _key(name, "bias", world.weights)
+    kind = step.kind
+    if kind == "Embedding" and weight:
+        yield [Formula(name, "lookup", (TOKEN_IDS,), (weight,), {"what": "token"})]
+        yield [
+            Formula(f"{name}.#positions", "positions", (TOKEN_IDS, MASK)),
+            Formula(name, "lookup", (f"{name}.#positions",), (weight,), {"what": "position"}),
+        ]
+        types = Formula(f"{name}.#types", "types", (TOKEN_IDS,))
+        yield [types, Formula(name, "lookup", (types.name,), (weight,), {"what": "type"})]
+    elif kind in ("Linear", "Conv1D"):
+        yield from _linear(name, kind, inputs, weight, bias, shape, world, truth)
+    elif "Norm" in kind and weight:
+        yield from _norm(name, step, inputs, weight, bias, found)
+    elif kind in NORM_STEPS and "norm" in step.path.lower():
+        yield from _norm_step(name, step, truth)
+    elif len(inputs) == 1 and kind[0].isupper():
+        for activation in ACTIVATIONS:
+            yield [Formula(name, "act", inputs, facts={"name": activation, "x": inputs[0]})]
+    elif kind in ("matmul", "bmm") and len(inputs) == 2:
+        yield from _product(name, inputs, truth)
+    elif kind == "softmax" and len(inputs) == 1:
+        yield [Formula(name, "softmax", inputs)]
+    elif kind in ("mul", "div") and len(inputs) == 1:
+        yield from _scale(name, inputs[0], truth)
+    parts = tuple(step.inputs)
+    if len(parts) != 2:
+        return
+    for x, mask in (parts, parts[::-1]):
+        if len(shape) == 4 and float(truth.tensors[mask].min()) < -1e3:
+            yield [Formula(name, "add mask", (x, mask))]
+    residual = min(parts, key=list(truth.tensors).index)
+    in_a_block = any(word.isdigit() for word in name.split(".")) and len(shape) == 3
+    yield [Formula(name, "add", parts, facts={"residual": residual} if in_a_block else {})]
+    yield [Formula(name, "multiply", parts)]
+
+
+def _key(path: str, word: str, weights: Mapping[str, Tensor]) -> str:
+    """The key of a module's weight. A file saved without its head lacks the first word of the path."""
+    words = path.split(".")
+    for start in range(len(words)):
+        key = ".".join([*words[start:], word])
+        if key in weights:
+            return key
+    return ""
+
+
+def _linear(
+    name: str,
+    kind: str,
+    inputs: tuple[str, ...],
+    weight: str,
+    bias: str,
+    shape: Any,
+    world: World,
+    truth: Capture,
+) -> Iterator[list[Formula]]:
+    facts: dict[str, Any] = {}
+    tables = [k for k, w in world.weights.items() if w.dim() == 2 and w.shape[0] == shape[-1]]
+    if not weight or name.endswith(("head", "embed_out")):  # without one it is tied to the token table
+        facts = {"head": True}
+    for x in inputs:
+        before: list[Formula] = []
+        if truth.tensors[x].dim() == 4:  # by head: to be merged first
+            before, x = [Formula(f"{name}.#context", "merge", (x,))], f"{name}.#context"
+        for key in [weight] if weight else tables:
+            keys = (key, bias) if bias else (key,)
+            kinds = ("conv1d",) if kind == "Conv1D" else ("linear",)
+            yield from ([*before, Formula(name, k, (x,), keys, facts)] for k in kinds)
+
+
+def _norm(
+    name: str, step: Step, inputs: tuple[str, ...], weight: str, bias: str, found: Mapping[str, Formula]
+) -> Iterator[list[Formula]]:
+    for x in inputs if bias else ():
+        for eps in EPSILONS:
+            yield [Formula(name, "layer norm", (x,), (weight, bias), {"eps": eps})]
+    inside = [f.facts["eps"] for n, f in found.items() if n.startswith(f"{step.path}.") and "eps" in f.facts]
+    facts = {"norm of": inputs[0] if inputs else "", "norm": name, "eps": inside[0] if inside else 1e-6}
+    for x in step.inputs:
+        yield [Formula(name, "stretch", (x,), (weight,), facts)]
+
+
+def _norm_step(name: str, step: Step, truth: Capture) -> Iterator[list[Formula]]:
+    kind = NORM_STEPS[step.kind]
+    given = truth.steps[step.path].given if step.path in truth.steps else ()
+    facts: dict[str, Any] = {"norm of": given[0] if given else step.inputs[0], "norm": step.path}
+    if kind == "plus eps":
+        yield from ([Formula(name, kind, tuple(step.inputs), facts={**facts, "eps": e})] for e in EPSILONS)
+    else:
+        yield [Formula(name, kind, tuple(step.inputs), facts=facts)]
+
+
+def _product(name: str, inputs: tuple[str, ...], truth: Capture) -> Iterator[list[Formula]]:
+    """Query times key, or shares times value; the second may have to be cut into heads, or shared by some."""
+    a, b = inputs
+    if truth.tensors[a].dim() != 4:
+        heads = truth.tensors[name].shape[1] if truth.tensors[name].dim() == 4 else 0
+        if heads:
+            cut = [
+                Formula(f"{name}.#{t}", "split", (x,), facts=_cut(name, x, heads))
+                for t, x in zip("ab", inputs, strict=True)
+            ]
+            yield [*cut, Formula(name, "product", (cut[0].name, cut[1].name))]
+        return
+    heads = truth.tensors[a].shape[1]
+    for kind in ("product", "mix"):
+        yield [Formula(name, kind, (a, b))]
+        shared = truth.tensors[b].shape[1] if truth.tensors[b].dim() == 4 else 0
+        if shared and heads % shared == 0:
+            repeated = Formula(f"{name}.#shared", "repeat", (b,), facts={"times": heads // shared})
+            yield [repeated, Formula(name, kind, (a, repeated.name))]
+        if truth.tensors[b].dim() == 3:
+            width = truth.tensors[b].shape[-1]
+            for count in range(1, heads + 1):
+                if heads % count == 0 and width % count == 0:
+                    cut_b = Formula(f"{name}.#cut", "split", (b,), facts=_cut(name, b, count))
+                    repeated = Formula(
+                        f"{name}.#shared", "repeat", (cut_b.name,), facts={"times": heads // count}
+                    )
+                    yield [cut_b, repeated, Formula(name, kind, (a, repeated.name))]
+
+
+def _cut(name: str, x: str, heads: int) -> dict[str, Any]:
+    return {"heads": heads, "group": f"{name}.#of ", "name": x.rpartition(".")[2]}
+
+
+def _scale(name: str, x: str, truth: Capture) -> Iterator[list[Formula]]:
+    before, after = truth.tensors[x].double().flatten(), truth.tensors[name].double().flatten()
+    usual = (before.abs() > 1e-6) & (before.abs() < 1e6)
+    if not bool(usual.any()):
+        return
+    factor = float((after[usual] / before[usual]).median())
+    if factor > 0:
+        width = round(factor**-2)
+        for by in (width**-0.5 if width else factor, float(factor)):
+            yield [Formula(name, "scale", (x,), facts={"by": by})]

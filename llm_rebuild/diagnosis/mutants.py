@@ -1,0 +1,203 @@
+"""Mistakes made on purpose. A mutant is a rebuild with one line of its source changed.
+
+They measure the tools: whatever a person may get wrong should be caught, first seen at the right checkpoint,
+and named. The changes are made in the source, as a person makes them, and not by switches in the models.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import types
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llm_rebuild.checkpoints import NO_TAP, Recorder, Tap
+from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.models import rebuild_for
+from llm_rebuild.using.inputs import Inputs
+from llm_rebuild.verify.capture import Capture, capture_inputs, read_inputs, watch
+from llm_rebuild.verify.official import Official
+from llm_rebuild.verify.steps import then
+
+# Which source files belong to which rebuild, in the order in which they import each other.
+SOURCES = {
+    "minilm": ("cache", "ops", "minilm"),
+    "gpt2": ("cache", "ops", "gpt2"),
+    "t5-small": ("cache", "ops", "t5_looks", "t5"),
+}
+
+# What the mutants of the miniatures are run on: texts of different lengths, so that there is padding, and of
+# more than 16 tokens for T5, so that far distances share buckets on both sides.
+TEXTS = {
+    "minilm": ["The cook gave the sailor a lamp.", "The cook."],
+    "gpt2": ["The baker of Oru lives by the river and sells bread.", "The cook"],
+    "t5-small": [
+        "translate English to German: four hundred twenty-seven thousand three hundred and twelve",
+        "translate English to German: nine",
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One mistake.
+
+    name        `gpt2-scale-missing`: the model and what was done; unique.
+    model       `minilm`, `gpt2` or `t5-small`.
+    before      A piece of the source, which must stand there exactly once.
+    after       What replaces it.
+    cause       Its name in `diagnosis/causes.py`. Several, where two mistakes give the same numbers.
+    first       The checkpoint that must be the first to differ.
+    file        The source file without `.py`; None is the model's own.
+    attention   The spelling in which it shows.
+    run         `padded`: one pass over a padded batch. `single`: over one text. `cached`: a pass that keeps
+                keys and values, and then one step that goes on from them; `first` is looked for in the step.
+    equivalent  Why it changes no number at all, where it does not. Then `first` is empty.
+    """
+
+    name: str
+    model: str
+    before: str
+    after: str
+    cause: str | tuple[str, ...]
+    first: str
+    file: str | None = None
+    attention: str = "eager"
+    run: str = "padded"
+    equivalent: str = ""
+
+    @property
+    def causes(self) -> tuple[str, ...]:
+        return (self.cause,) if isinstance(self.cause, str) else self.cause
+
+    @property
+    def source(self) -> str:
+        return self.file or SOURCES[self.model][-1]
+
+
+@contextmanager
+def mutated(mutants: Sequence[Mutant]) -> Iterator[types.ModuleType]:
+    """The rebuild's module with the mistakes of all `mutants` in it, which are of one model.
+
+    The changed files are executed as modules of their own beside the real ones, which stay as they are.
+    Raises ValueError where a `before` does not stand in the source exactly once.
+    """
+    model = mutants[0].model
+    kept = {name: sys.modules.get(name) for name in map(_module, SOURCES[model])}
+    package = importlib.import_module("llm_rebuild.models")
+    try:
+        for file in SOURCES[model]:
+            real = importlib.import_module(_module(file))
+            source = Path(str(real.__file__)).read_text(encoding="utf-8")
+            for mutant in mutants:
+                if mutant.source == file:
+                    source = changed(source, mutant)
+            module = types.ModuleType(_module(file))
+            module.__file__, module.__package__ = real.__file__, "llm_rebuild.models"
+            sys.modules[_module(file)] = module
+            exec(compile(source, f"<{file}.py, changed>", "exec"), module.__dict__)
+        yield sys.modules[_module(SOURCES[model][-1])]
+    finally:
+        for name, module_before in kept.items():
+            if module_before is None:
+                sys.modules.pop(name, None)
+            else:
+                sys.modules[name] = module_before
+                setattr(package, name.rpartition(".")[2], module_before)
+
+
+def changed(source: str, mutant: Mutant) -> str:
+    """The source with the mutant's mistake in it."""
+    count = source.count(mutant.before)
+    if count != 1:
+        raise ValueError(f"{mutant.name}: its `before` stands {count} times in {mutant.source}.py, not once")
+    return source.replace(mutant.before, mutant.after)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a mutant is run on: a local copy, an input, and what the official model makes of it.
+
+    truth   The official interim tensors of the pass that is compared.
+    prompt  For a cached run, those of the pass before it.
+    """
+
+    copy: LocalCopy
+    truth: Capture
+    prompt: Capture | None = None
+
+    def play(self, forward: Callable[..., Any], tap: Tap) -> None:
+        """Run a rebuild's `forward` on it. Only the pass that is compared is tapped."""
+        given = partial(
+            forward,
+            weights=self.copy.weights(),
+            config=rebuild_for(self.copy.config).config,
+            attention=self.truth.attention,
+        )
+        with torch.no_grad():
+            if self.prompt is None:
+                given(**_arguments(self.truth.inputs), tap=tap)
+                return
+            first = given(**_arguments(self.prompt.inputs), use_cache=True, tap=NO_TAP)
+            given(**_arguments(self.truth.inputs), use_cache=True, cache=first.cache, tap=tap)
+
+
+def scene(
+    copy: LocalCopy,
+    run: str = "padded",
+    attention: str = "eager",
+    texts: Sequence[str] | None = None,
+    token_ids: Sequence[Sequence[int]] | None = None,
+    official: Official | None = None,
+) -> Scene:
+    """A scene from two texts or rows of ids, of which a single run takes the first."""
+    one = run == "single"
+    rows, ids = texts[:1] if texts and one else texts, token_ids[:1] if token_ids and one else token_ids
+    model = official or Official(copy.folder, attention)
+    if run != "cached":
+        return Scene(copy, capture_inputs(copy, read_inputs(copy, rows, ids), attention, official=model))
+    start = getattr(rebuild_for(copy.config).config, "decoder_start_token_id", None)
+    inputs = read_inputs(copy, rows, ids, side="left" if start is None else "right")
+    prompt = watch(model, copy, inputs, partial(model.run, use_cache=True), {"cache", "start"})
+    after = then(inputs, prompt.tensors["lm_head"][:, -1].argmax(dim=-1))
+    return Scene(copy, watch(model, copy, after, model.step, {"cache"}), prompt)
+
+
+def _arguments(inputs: Inputs) -> dict[str, Tensor]:
+    given = {"token_ids": inputs.token_ids, "mask": inputs.mask}
+    if inputs.decoder_ids is not None and inputs.decoder_mask is not None:
+        given |= {"decoder_ids": inputs.decoder_ids, "decoder_mask": inputs.decoder_mask}
+    return given
+
+
+@dataclass(frozen=True)
+class Mutated:
+    """What a mutant computed: its checkpoints up to the end, or up to the error that stopped it."""
+
+    tensors: dict[str, Tensor]
+    error: Exception | None = None
+
+
+def run(mutants: Mutant | Sequence[Mutant], scene: Scene, seed: int = 0) -> Mutated:
+    """Run a mutant, or several mistakes at once, on a scene. The seed is for a mistake that draws numbers."""
+    recorder = Recorder()
+    torch.manual_seed(seed)
+    with mutated([mutants] if isinstance(mutants, Mutant) else mutants) as module:
+        try:
+            scene.play(module.forward, recorder.tap())
+        except Exception as error:  # what a person's mistake raises can be anything
+            return Mutated(recorder.tensors, error)
+    return Mutated(recorder.tensors)
+
+
+def _module(file: str) -> str:
+    return f"llm_rebuild.models.{file}"

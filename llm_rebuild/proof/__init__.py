@@ -1,0 +1,1 @@
+"""What leaks into a rebuild, and what was proved, written down."""

@@ -1,0 +1,271 @@
+"""Is the rebuild really a rebuild? Or does it lean on what it should explain?
+
+Two leaks make a comparison worthless and leave every number right: an official interim tensor that is
+carried into the rebuild, and weights that are taken from the official model's memory instead of the file.
+Neither shows in the results. Both show in where the tensors come from.
+
+`run_watched` runs a rebuild under the dispatcher's eyes, through which every operation passes. A tensor that
+goes into an operation is the rebuild's own if an operation of the rebuild made it, or if it is a window on
+the weight file or on the input. Every other one came from outside, and is held against the official tensors:
+whole or a part of one, in whatever order the numbers lie, or a function of one, element by element (scaled,
+shifted, rounded, cut off, through GELU). Fewer than 8 different numbers, as a mask of 0 and 1 has, are taken
+for a constant. It cannot see what mixes the elements before it comes in (a product with a matrix, a sum over
+an axis, a norm, a sum of two tensors that is no checkpoint), nor numbers that travel outside of tensors.
+
+`prove_isolated` goes further for the rebuilds of this package: they run in a process of their own
+(proof/alone.py) that has files only, and in which nothing official can be imported.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from llm_rebuild import verify
+from llm_rebuild.checkpoints import Recorder, Tap
+from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.errors import InputError
+from llm_rebuild.proof import alone
+from llm_rebuild.using.inputs import Inputs
+from llm_rebuild.verify.capture import Capture
+from llm_rebuild.weights import Weights
+
+Forward = Callable[[Tensor, Tensor, Weights, Tap], Any]
+
+# So many different numbers do not agree by chance, and so many do not rise and fall together by chance.
+FEWEST, FEWEST_IN_STEP = 8, 16
+
+# Where the package lies: a process that is started there imports this very code.
+PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Something official that reached the rebuild.
+
+    kind       `interim tensor` or `live weight`.
+    name       Its checkpoint, or its key in the weight file.
+    operation  The operation that it went into first.
+    derived    Whether it is not the official tensor itself but a function of it, element by element.
+    """
+
+    kind: str
+    name: str
+    operation: str
+    derived: bool = False
+
+    def __str__(self) -> str:
+        if self.kind == "live weight":
+            return (
+                f"live weight: {self.name} did not come from the weight file (first used in {self.operation})"
+            )
+        what = f"a function of the official {self.name}" if self.derived else f"the official {self.name}"
+        return f"leak: {what} went into the rebuild (first used in {self.operation})"
+
+
+@dataclass(frozen=True)
+class Isolated:
+    """What a watched run gave: the tapped tensors, and what leaked into them."""
+
+    tensors: dict[str, Tensor]
+    leaks: tuple[Leak, ...]
+
+
+def run_watched(forward: Forward, weights: Weights, truth: Capture) -> Isolated:
+    """Run `forward(token_ids, mask, weights, tap)` on the capture's inputs and name what leaks into it.
+
+    Tensors that were taken openly, by `truth.bridge(name)`, are no leaks: reports call them coupled.
+    """
+    recorder = Recorder()
+    inputs = (truth.inputs.token_ids.clone(), truth.inputs.mask.clone())
+    leaks: dict[str, Leak] = {}
+
+    def outside(tensor: Tensor, operation: str) -> None:
+        leak = leak_of(tensor, operation, truth, weights)
+        if leak is not None:
+            leaks.setdefault(leak.name, leak)
+
+    with torch.no_grad(), alone.Origins([*weights.peek().values(), *inputs], outside):
+        forward(*inputs, weights, recorder.tap())
+    left = tuple(leak for leak in leaks.values() if leak.name not in truth.coupled)
+    return Isolated(recorder.tensors, left)
+
+
+def leak_of(tensor: Tensor, operation: str, truth: Capture, weights: Weights) -> Leak | None:
+    """A tensor from outside: is it an official one, and none that was bridged?"""
+    if not tensor.is_floating_point() or tensor.numel() < FEWEST:
+        return None
+    names = _origins(tensor, truth.tensors)
+    sources = [] if names and not truth.coupled else _sources(tensor, truth.tensors)
+    if any(name in truth.coupled for name in (*names, *sources)):
+        return None
+    if names:
+        return Leak("interim tensor", names[0], operation)
+    keys = _origins(tensor, weights.peek())
+    if keys:
+        return Leak("live weight", keys[0], operation)
+    return Leak("interim tensor", sources[0], operation, derived=True) if sources else None
+
+
+def _origins(tensor: Tensor, among: Mapping[str, Tensor]) -> list[str]:
+    """The names of the tensors that this one may have been taken from: those that it equals, number by
+    number; else those of its size that hold all its values; else the larger ones that do."""
+    numbers = tensor.detach().flatten()
+    if not _varied(numbers):
+        return []
+    equal = [n for n, t in among.items() if t.dtype == numbers.dtype and torch.equal(t.flatten(), numbers)]
+    if equal:
+        return equal
+    larger = {n: t for n, t in among.items() if t.dtype == numbers.dtype and t.numel() >= numbers.numel()}
+    holding = [n for n, t in larger.items() if _within(numbers, t)]
+    return [n for n in holding if among[n].numel() == numbers.numel()] or holding
+
+
+def _varied(numbers: Tensor) -> bool:
+    """Whether there are enough different numbers to tell a tensor by. The first thousand nearly always do."""
+    return any(len(torch.unique(part)) >= FEWEST for part in (numbers[:1000], numbers))
+
+
+def _within(numbers: Tensor, tensor: Tensor) -> bool:
+    """Whether each of these numbers occurs in the tensor. A few are tried first: usually one does not."""
+    few = numbers[:: max(1, len(numbers) // FEWEST)]
+    everything = tensor.detach().flatten()
+    return bool(torch.isin(few, everything).all()) and bool(torch.isin(numbers, everything).all())
+
+
+def _sources(tensor: Tensor, among: Mapping[str, Tensor]) -> list[str]:
+    """The names of the tensors of which this one is a function, element by element."""
+    numbers = tensor.detach().flatten()
+    if len(torch.unique(numbers)) < FEWEST_IN_STEP:
+        return []
+    same_size = {n: t.flatten() for n, t in among.items() if t.numel() == len(numbers)}
+    return [n for n, t in same_size.items() if any(_in_step(numbers, f(t)) for f in _FUNCTIONS)]
+
+
+# Whatever rises or falls with one of these is found: sums, multiples, tanh, exp, roundings; squares; …
+_FUNCTIONS: tuple[Callable[[Tensor], Tensor], ...] = (
+    lambda x: x,
+    torch.abs,
+    F.gelu,
+    lambda x: F.gelu(x, approximate="tanh"),
+    F.silu,
+)
+
+
+def _in_step(numbers: Tensor, official: Tensor) -> bool:
+    """Whether the numbers rise, or fall, wherever the official ones rise, and stay where those stay."""
+    if not official.is_floating_point():
+        return False
+    official, order = official.sort()
+    numbers = numbers[order]
+    steps_up, steps_down = numbers[1:] >= numbers[:-1], numbers[1:] <= numbers[:-1]
+    stays = official[1:] == official[:-1]
+    return bool((steps_up & steps_down)[stays].all()) and bool(steps_up.all() or steps_down.all())
+
+
+# ------------------------------------------------------------------------ a process of its own
+
+
+def prove_isolated(model: str | Path | LocalCopy, texts: Any = None, **options: Any) -> verify.Proof:
+    """As `verify.prove`, with the rebuild in a process of its own. The report says `isolated`, and what
+    leaked: every tensor in that process that is neither from a file nor computed there."""
+    foreign: list[tuple[str, Tensor]] = []
+    used: list[Weights] = []
+
+    def run(copy: LocalCopy, inputs: Inputs, attention: str, use_cache: bool) -> dict[str, Tensor]:
+        tensors, found = run_apart(copy, inputs, attention, use_cache)
+        foreign.extend(found)
+        used.append(copy.weights())
+        return tensors
+
+    proof = verify.prove(model, texts, run=run, **options)
+    leaks = _leaks(foreign, proof.truth, used[0])
+    return replace(proof, report=replace(proof.report, isolated=True, leaks=tuple(map(str, leaks))))
+
+
+def run_apart(
+    copy: LocalCopy, inputs: Inputs, attention: str, use_cache: bool = False
+) -> tuple[dict[str, Tensor], list[tuple[str, Tensor]]]:
+    """Run the package's rebuild in a new process, from files alone.
+
+    Returns its tensors by checkpoint name, the same to the bit as those of this process, and the tensors
+    from elsewhere that went into an operation there, each with the operation's name.
+    Raises InputError where that process finds the input at fault, imports something official, or is
+    stopped by the system.
+    """
+    given = {"token_ids": inputs.token_ids, "mask": inputs.mask}
+    if inputs.decoder_ids is not None and inputs.decoder_mask is not None:
+        given |= {"decoder_ids": inputs.decoder_ids, "decoder_mask": inputs.decoder_mask}
+    job = {
+        "weights": str(copy.weights_file.absolute()),
+        "config": str((copy.folder / "config.json").absolute()),
+        "attention": attention,
+        "use_cache": use_cache,
+        "threads": torch.get_num_threads(),
+    }
+    with tempfile.TemporaryDirectory(prefix="llm-rebuild-") as name:
+        folder = Path(name)
+        try:
+            (folder / alone.JOB).write_text(json.dumps(job), encoding="utf-8")
+            save_file({key: tensor.contiguous() for key, tensor in given.items()}, folder / alone.INPUTS)
+        except OSError as error:
+            raise InputError(f"--isolated needs room in {folder.parent}: {error.strerror}") from None
+        _process(folder)
+        return _result(folder / alone.RESULT)
+
+
+def _process(folder: Path) -> None:
+    """Start the process and wait for its end."""
+    command = [sys.executable, "-m", alone.__name__, str(folder)]
+    ended = subprocess.run(
+        command, cwd=PACKAGE_ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    if ended.returncode < 0:
+        raise InputError(
+            f"the process of the rebuild was ended by signal {-ended.returncode}, as happens when memory "
+            "runs out; give it fewer or shorter texts"
+        )
+    if ended.returncode:
+        lines = ended.stderr.strip().splitlines()
+        if len(lines) == 1:
+            raise InputError(lines[0])
+        raise RuntimeError(f"the rebuild failed in its process:\n{ended.stderr}")
+
+
+def _result(file: Path) -> tuple[dict[str, Tensor], list[tuple[str, Tensor]]]:
+    with safe_open(file, framework="pt") as opened:
+        about = json.loads(opened.metadata()["alone"])
+        tensors = {name: opened.get_tensor(f"checkpoint/{name}") for name in about["order"]}
+        foreign = [
+            (operation, opened.get_tensor(f"foreign/{number}"))
+            for number, operation in enumerate(about["operations"])
+        ]
+    for what, here in (
+        ("torch", torch.__version__),
+        ("cpu_capability", torch.backends.cpu.get_cpu_capability()),
+        ("threads", torch.get_num_threads()),
+    ):
+        if about[what] != here:
+            raise InputError(f"the process of the rebuild has {what} {about[what]}, this one has {here}")
+    return {name: tensor.clone() for name, tensor in tensors.items()}, foreign
+
+
+def _leaks(foreign: Iterable[tuple[str, Tensor]], truth: Capture, weights: Weights) -> tuple[Leak, ...]:
+    found: dict[str, Leak] = {}
+    for operation, tensor in foreign:
+        leak = leak_of(tensor, operation, truth, weights)
+        if leak is not None:
+            found.setdefault(leak.name, leak)
+    return tuple(found.values())

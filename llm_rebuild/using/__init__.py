@@ -1,0 +1,1 @@
+"""Using a rebuild: what it is given, how it generates, how it embeds."""

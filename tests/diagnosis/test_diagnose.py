@@ -1,0 +1,220 @@
+"""Diagnosis: what it says, of whom, and that it never fails. How often it is right: test_gate.py."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import llm_rebuild
+from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.diagnosis.causes import CAUSES, REMEDIES
+from llm_rebuild.diagnosis.diagnose import diagnose
+from llm_rebuild.diagnosis.formulas import world_of
+from llm_rebuild.diagnosis.hypotheses import hypotheses
+from llm_rebuild.diagnosis.mutants import TEXTS, Mutant, Scene, run, scene
+
+MINIATURES = Path(llm_rebuild.__file__).parent / "miniatures"
+UNSCALED = Mutant(
+    "", "gpt2", "scaled = product * scale", "scaled = product", "scale-missing", "h.0.attn.scaled"
+)
+
+
+@functools.cache
+def copy_of(model: str) -> LocalCopy:
+    return LocalCopy(model, MINIATURES / model, "miniature")
+
+
+@functools.cache
+def stage(model: str, how: str = "padded", attention: str = "eager") -> Scene:
+    return scene(copy_of(model), how, attention, TEXTS[model])
+
+
+def tensors(model: str, before: str, after: str, file: str | None = None) -> dict[str, Tensor]:
+    return run(Mutant("", model, before, after, "", "", file=file), stage(model)).tensors
+
+
+def test_it_says_what_happened_and_how_it_knows() -> None:
+    rebuilt = run(UNSCALED, stage("gpt2")).tensors
+    best = diagnose(rebuilt, stage("gpt2").truth, copy_of("gpt2"))[0]
+    assert best.cause == "scale-missing"
+    assert best.checkpoint == "h.0.attn.scaled"
+    assert best.explanation.count(". ") == 1  # two sentences
+    assert "to the bit" in best.evidence
+    assert best.confidence > 0.9
+    assert best.chapter == "part-4/mistakes/#scale-missing"
+    assert json.loads(json.dumps(best.to_json()))["cause"] == "scale-missing"
+
+
+def test_nothing_is_said_of_a_right_rebuild() -> None:
+    played = stage("gpt2")
+    assert diagnose(dict(played.truth.tensors), played.truth, copy_of("gpt2")) == ()
+
+
+def test_few_checkpoints_are_enough() -> None:
+    """Only the blocks' outputs are shown: the scores inside are computed from the last right one."""
+    rebuilt = run(UNSCALED, stage("gpt2")).tensors
+    shown = {name: tensor for name, tensor in rebuilt.items() if name.endswith(("residual", "embeddings"))}
+    best = diagnose(shown, stage("gpt2").truth, copy_of("gpt2"))[0]
+    assert best.cause == "scale-missing"
+
+
+def test_the_answer_alone_can_be_enough() -> None:
+    rebuilt = run(UNSCALED, stage("gpt2")).tensors
+    best = diagnose({"lm_head": rebuilt["lm_head"]}, stage("gpt2").truth, copy_of("gpt2"))[0]
+    assert best.cause == "scale-missing"
+
+
+def test_a_constant_of_ones_own_is_found_too() -> None:
+    """No hypothesis has this number: it is measured."""
+    rebuilt = tensors("gpt2", "scaled = product * scale", "scaled = product * 0.3141")
+    best = diagnose(rebuilt, stage("gpt2").truth, copy_of("gpt2"))[0]
+    assert best.cause == "scale-wrong"
+    rebuilt = tensors("gpt2", "x = attended + x", "x = attended + 0.77 * x")
+    best = diagnose(rebuilt, stage("gpt2").truth, copy_of("gpt2"))[0]
+    assert best.cause == "residual-scaled"
+    assert "0.77 times embeddings" in best.explanation
+
+
+def test_what_stands_in_one_head_only() -> None:
+    rebuilt = tensors(
+        "gpt2", "scaled = product * scale", "scaled = product * scale; scaled[:, 2] = product[:, 2]"
+    )
+    best = diagnose(rebuilt, stage("gpt2").truth, copy_of("gpt2"))[0]
+    assert best.cause == "scale-missing"
+    assert "only at head 2" in best.explanation
+
+
+def test_chance_is_seen_by_a_second_run() -> None:
+    mutant = Mutant("", "gpt2", "return probs @ value", "return F.dropout(probs, 0.1) @ value", "dropout", "")
+    played = stage("gpt2")
+    first = run(mutant, played).tensors
+    assert diagnose(first, played.truth, copy_of("gpt2"))[0].cause != "dropout"
+    best = diagnose(first, played.truth, copy_of("gpt2"), again=lambda: run(mutant, played, seed=1).tensors)[
+        0
+    ]
+    assert best.cause == "dropout"
+
+
+def test_random_numbers_are_unknown_and_not_explained() -> None:
+    played = stage("gpt2")
+    names = list(played.truth)
+    rebuilt = {n: played.truth.tensors[n] for n in names[: names.index("h.1.mlp.c_fc") + 1]}
+    rebuilt["h.1.mlp.c_fc"] = torch.randn_like(rebuilt["h.1.mlp.c_fc"])
+    best = diagnose(rebuilt, played.truth, copy_of("gpt2"))[0]
+    assert best.confidence < 0.5
+    assert best.cause == "unknown"
+    assert "numbers differ" in best.evidence
+
+
+def test_a_run_that_stops_is_explained() -> None:
+    mutant = Mutant(
+        "", "gpt2", "torch.addmm(weights[\"bias\"], x.reshape(-1, x.shape[-1]), weight)",
+        "torch.addmm(weights[\"bias\"], x.reshape(-1, x.shape[-1]), weight.T)", "", "",
+    )  # fmt: skip
+    stopped = run(mutant, stage("gpt2"))
+    assert stopped.error is not None
+    best = diagnose(stopped.tensors, stage("gpt2").truth, copy_of("gpt2"), error=stopped.error)[0]
+    assert best.cause == "weight-transposed"
+    assert best.checkpoint == "h.0.attn.c_attn"
+
+
+def test_what_was_never_shown() -> None:
+    played = stage("minilm")
+    shown = {name: t for name, t in played.truth.tensors.items() if ".1." not in name}
+    best = diagnose(shown, played.truth, copy_of("minilm"))[0]
+    assert best.cause == "block-skipped"  # all that is there is right, and nothing of the block is
+    del shown["sentence.embedding"]
+    shown |= played.truth.tensors
+    del shown["sentence.mean"]
+    assert diagnose(shown, played.truth, copy_of("minilm"))[0].cause == "missing"
+
+
+def test_other_shapes_and_types_never_fail() -> None:
+    played = stage("t5-small")
+    name = "encoder.block.1.layer.1.DenseReluDense.wi"
+    right = played.truth.tensors[name]
+    for strange in (
+        right.double(),
+        right.bfloat16(),
+        right.long(),
+        right[0],
+        right[:, :0],
+        torch.tensor(3.0),
+        torch.full_like(right, float("nan")),
+        torch.full_like(right, float("inf")),
+        torch.zeros_like(right),
+        right.transpose(0, 1),
+        right[..., :1],
+        right > 0,
+    ):
+        rebuilt = dict(played.truth.tensors) | {name: strange}
+        found = diagnose(rebuilt, played.truth, copy_of("t5-small"))
+        assert found, strange.shape
+        assert found[0].cause in CAUSES
+
+
+@pytest.mark.parametrize("model", ["minilm", "gpt2", "t5-small"])
+def test_no_checkpoint_makes_it_fail(model: str) -> None:
+    """Checkpoints in turn a little off, or no numbers: something is said, nothing is raised."""
+    played = stage(model)
+    for number, (name, right) in enumerate(played.truth.tensors.items()):
+        if number % 11 == 0 and right.numel() > 1:
+            off, broken = right * 1.25, right.clone()
+            broken.view(-1)[0] = float("nan")
+            for wrong in (off, broken):
+                found = diagnose(dict(played.truth.tensors) | {name: wrong}, played.truth, copy_of(model))
+                assert found or torch.equal(off, right), name
+
+
+@pytest.mark.parametrize("model", ["minilm", "gpt2", "t5-small"])
+def test_every_cause_that_is_tried_is_in_the_catalogue(model: str) -> None:
+    played = stage(model)
+    world = world_of(played.truth, copy_of(model))
+    tried = {h.cause for formula in world.formulas.values() for h in hypotheses(world, formula)}
+    assert tried <= set(CAUSES)
+    assert len(tried) > 30
+    assert set(CAUSES) == set(REMEDIES)
+
+
+def test_a_mistake_behind_a_harmless_rounding_is_found() -> None:
+    norm = Mutant(
+        "", "gpt2", "return F.layer_norm(x, x.shape[-1:], weights[\"weight\"], weights[\"bias\"], eps)",
+        "d = x - x.mean(-1, keepdim=True)\n    return d / (d.pow(2).mean(-1, keepdim=True) + eps).sqrt()"
+        " * weights[\"weight\"] + weights[\"bias\"]", "", "", file="ops",
+    )  # fmt: skip
+    wrong = Mutant("", "gpt2", "x = x + feed_forward(normed,", "x = normed + feed_forward(normed,", "", "")
+    rebuilt = run([norm, wrong], stage("gpt2")).tensors
+    real, harmless, *_ = diagnose(rebuilt, stage("gpt2").truth, copy_of("gpt2"))
+    assert (real.cause, real.checkpoint) == ("residual-wrong", "h.0.mlp.residual")
+    assert "your own inputs" in real.evidence
+    assert (harmless.cause, harmless.checkpoint) == ("rounding", "h.0.ln_1")
+
+
+def test_a_wrong_tap_in_a_right_model_is_told_from_a_wrong_model() -> None:
+    rebuilt = tensors("gpt2", 'tap("scaled", scaled)', 'tap("scaled", product)')
+    best = diagnose(rebuilt, stage("gpt2").truth, copy_of("gpt2"))[0]
+    assert best.cause == "another-checkpoint"
+    assert "it is the official h.0.attn.product" in best.explanation
+
+
+def test_the_sign_of_a_zero_is_no_mistake() -> None:
+    played = stage("gpt2")
+    rebuilt = dict(played.truth.tensors)
+    rebuilt["mask"] = rebuilt["mask"] * 1.0
+    rebuilt["mask"][rebuilt["mask"] == 0] = -0.0
+    best = diagnose(rebuilt, played.truth, copy_of("gpt2"))[0]
+    assert best.cause == "rounding"
+    assert "-0 instead of 0" in best.explanation
+
+
+def test_one_infinity_is_no_rounding() -> None:
+    played = stage("gpt2")
+    rebuilt = {name: tensor.clone() for name, tensor in played.truth.tensors.items()}
+    rebuilt["h.0.ln_1"].view(-1)[5] = float("inf")
+    del rebuilt["h.0.attn.c_attn"]
+    assert diagnose(rebuilt, played.truth, copy_of("gpt2"))[0].cause == "not-computed"

@@ -1,0 +1,135 @@
+"""Every mistake that is made on purpose is caught, first seen where the source says it must be; and what
+changes no number is not reported."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import llm_rebuild
+from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.diagnosis import mutants
+from llm_rebuild.diagnosis.causes import CAUSES
+from llm_rebuild.diagnosis.mutants import SOURCES, TEXTS, Mutant, Scene
+from llm_rebuild.verify.compare import compare
+from llm_rebuild.verify.run import judge
+from tools.mutants import SETS, read_set
+
+MINIATURES = Path(llm_rebuild.__file__).parent / "miniatures"
+
+# What a diagnosis can say where no mistake fits is no mistake that anybody makes.
+NO_MISTAKES = {
+    "scaled",
+    "shifted",
+    "permuted",
+    "another-checkpoint",
+    "not-computed",
+    "wrong-shape",
+    "missing",
+    "unknown",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """The miniatures are so small that a second thread costs more than it gives."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@functools.cache
+def scene(model: str, run: str, attention: str) -> Scene:
+    copy = LocalCopy(model, MINIATURES / model, "miniature")
+    return mutants.scene(copy, run, attention, TEXTS[model])
+
+
+def divergence(mutant: Mutant) -> str:
+    """The first checkpoint that is not bit-identical; empty where all are.
+
+    What comes after it differs, too, and to measure by how much takes longer than all the rest. So the
+    verdicts are on the checkpoints up to the first that differs, and none of those behind it was rebuilt.
+    """
+    stage = scene(mutant.model, mutant.run, mutant.attention)
+    rebuilt, kept = mutants.run(mutant, stage).tensors, {}
+    assert set(rebuilt) <= set(stage.truth), f"{mutant.name} shows what is no checkpoint of this run"
+    for name, official in stage.truth.items():
+        if name not in rebuilt:
+            break
+        kept[name] = rebuilt[name]
+        if not compare(rebuilt[name], official):
+            break
+    first = judge(kept, stage.truth).first_divergence
+    return "" if first is None else first.name
+
+
+@pytest.mark.parametrize("model", SOURCES)
+@pytest.mark.parametrize("name", SETS)
+def test_every_mistake_is_first_seen_where_it_was_made(name: str, model: str) -> None:
+    wrong = [
+        f"{mutant.name}: first at {seen or 'none'}, not at {mutant.first or 'none'}"
+        for mutant in read_set(name).mutants
+        if mutant.model == model and (seen := divergence(mutant)) != mutant.first
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("model", SOURCES)
+@pytest.mark.parametrize("name", SETS)
+def test_what_keeps_the_numbers_is_no_divergence(name: str, model: str) -> None:
+    wrong = [
+        f"{mutant.name}: {seen}"
+        for mutant in read_set(name).refactorings
+        if mutant.model == model and (seen := divergence(mutant))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("model", "run", "attention"),
+    [
+        (model, run, attention)
+        for model in SOURCES
+        for attention in ("eager", "sdpa")
+        for run in ("padded", "single", "cached")
+        if not (model == "minilm" and run == "cached")
+    ],
+)
+def test_the_source_as_it_stands_is_bit_identical(model: str, run: str, attention: str) -> None:
+    """Otherwise the machinery, and not the mistake, might be what is seen."""
+    same = "from typing import NamedTuple"
+    assert not divergence(Mutant("as it stands", model, same, same, "", "", run=run, attention=attention))
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_mutant_is_whole(name: str) -> None:
+    everything = (*read_set(name).mutants, *read_set(name).refactorings)
+    assert [n for n, count in Counter(mutant.name for mutant in everything).items() if count > 1] == []
+    for mutant in everything:
+        file = Path(mutants.__file__).parents[1] / "models" / f"{mutant.source}.py"
+        source = file.read_text(encoding="utf-8")
+        assert source.count(mutant.before) == 1, mutant.name
+        assert mutants.changed(source, mutant) != source, mutant.name
+        assert mutant.source in SOURCES[mutant.model], mutant.name
+        if mutant.equivalent:
+            assert (mutant.cause, mutant.first) == ("", ""), mutant.name
+        else:
+            assert mutant.first, mutant.name
+            assert set(mutant.causes) <= set(CAUSES) - NO_MISTAKES, mutant.name
+    assert all(mutant.equivalent for mutant in read_set(name).refactorings)
+
+
+def test_the_first_set_makes_every_mistake_of_the_catalogue() -> None:
+    made = {cause for mutant in read_set("first").mutants if not mutant.equivalent for cause in mutant.causes}
+    assert set(CAUSES) - NO_MISTAKES - made == set()
+
+
+def test_there_are_enough() -> None:
+    assert sum(not mutant.equivalent for mutant in read_set("first").mutants) >= 120
+    assert len(read_set("first").refactorings) >= 12

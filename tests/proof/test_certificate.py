@@ -1,0 +1,390 @@
+"""A certificate says what was proved; a recheck believes none of it and says what has changed."""
+
+from __future__ import annotations
+
+import copy as copying
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from llm_rebuild import verify
+from llm_rebuild.cli import main as cli
+from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
+from llm_rebuild.errors import InputError
+from llm_rebuild.models import minilm as model
+from llm_rebuild.proof import certificate as certificates
+from llm_rebuild.proof import isolation
+from llm_rebuild.proof.certificate import certify, changes, digest, read, recheck, tensor_sha256
+from tests import tiny_bert
+
+Run = Callable[..., tuple[int, str, str]]
+Certificate = dict[str, Any]
+NAME = "encoder.layer.0.output.LayerNorm"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> LocalCopy:
+    return tiny_bert.copy(tiny_bert.write(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+@pytest.fixture(scope="module")
+def written(tiny: LocalCopy) -> Certificate:
+    return certify(tiny, verify.prove(tiny, ["a b c d e", "f g"]))
+
+
+@pytest.fixture
+def edited(written: Certificate, tmp_path: Path) -> Callable[[Callable[[Certificate], Any]], Path]:
+    """The certificate with a change in it and a digest that fits, in a file."""
+
+    def edit(change: Callable[[Certificate], Any]) -> Path:
+        certificate = copying.deepcopy(written)
+        change(certificate)
+        certificate["digest"] = digest(certificate)
+        file = tmp_path / "edited.json"
+        file.write_text(json.dumps(certificate), encoding="utf-8")
+        return file
+
+    return edit
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    monkeypatch.setenv("LLM_REBUILD_STORE", str(tmp_path / "store"))
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["llm-rebuild", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return (int(stop.value.code or 0), *capsys.readouterr())
+
+    return command
+
+
+# ------------------------------------------------------------------------------------ what is in it
+
+
+def test_it_names_what_the_result_rests_on_and_what_was_found(tiny: LocalCopy, written: Certificate):
+    assert set(written["files"]) == {"config.json", "model.safetensors", "vocab.txt"}
+    assert written["files"]["model.safetensors"] == written["model"]["sha256"]
+    assert written["environment"]["torch"] == torch.__version__
+    assert written["options"] == {"attention": "eager", "cache": False, "isolated": False}
+    assert written["inputs"]["texts"] == ["a b c d e", "f g"]
+    assert [len(row) for row in written["inputs"]["token_ids"]] == [7, 4]
+    truth = verify.capture(tiny, ["a b c d e", "f g"])
+    assert [c["name"] for c in written["checkpoints"]] == list(truth)
+    for checkpoint in written["checkpoints"]:
+        assert checkpoint["official_sha256"] == tensor_sha256(truth.tensors[checkpoint["name"]])
+        assert checkpoint["rebuilt_sha256"] == checkpoint["official_sha256"]
+    assert written["worst"] == {"name": "embeddings.word_embeddings", "max_abs_diff": 0.0, "max_ulp": 0}
+    assert written["summary"]["coverage"] == written["coverage"]["share"] > 0.9
+    assert str(tiny.folder) not in json.dumps(written)  # nobody else's business
+
+
+def test_the_sum_of_a_tensor_sees_each_bit_the_shape_and_the_dtype():
+    x = torch.zeros(2, 3)
+    changed = x.clone()
+    changed[1, 2] = -0.0
+    others = [x, changed, x.reshape(3, 2), x.to(torch.int32)]
+    assert len({tensor_sha256(t) for t in others}) == len(others)
+    assert tensor_sha256(x.t().contiguous().t()) == tensor_sha256(x)  # how it lies in memory does not matter
+
+
+def test_a_difference_is_in_it(tiny: LocalCopy, monkeypatch: pytest.MonkeyPatch):
+    fault(monkeypatch, 1e-3)
+    found = certify(tiny, verify.prove(tiny, ["a b c"], coverage=False))
+    (one, *_) = [c for c in found["checkpoints"] if c["name"] == "pooler.dense"]
+    assert one["official_sha256"] != one["rebuilt_sha256"]
+    assert found["worst"]["name"] in ("pooler.dense", "pooler.activation")
+    assert found["worst"]["max_abs_diff"] > 1e-5
+    assert found["first_divergence"]["name"] == "pooler.dense"
+
+
+def test_more_than_a_certificate_holds_is_refused(tiny: LocalCopy, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(certificates, "LONGEST_ROW", 4)
+    with pytest.raises(InputError, match="4 in a text; give it less"):
+        certify(tiny, verify.prove(tiny, ["a b c d"], coverage=False))
+
+
+# ---------------------------------------------------------------------------- files that are none
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is not JSON"),
+        (b"\xff\xfe", "is not JSON"),
+        (b"[" * 100_000, "is not JSON"),
+        (b'{"format": "llm_rebuild certificate 1", "x": NaN}', "is not JSON"),
+        (b'{"format": "llm_rebuild certificate 1", "x": 1e999}', "is not JSON"),
+        (b'{"format": "llm_rebuild certificate 1", "x": ' + b"9" * 5000 + b"}", "is not JSON"),
+        (b"[]", "is no certificate; `llm-rebuild verify NAME --certificate FILE` writes one"),
+        (b'{"format": 1}', "is no certificate;"),
+        (b'{"format": "llm_rebuild certificate 2"}', "has format '2'; this llm_rebuild reads 1"),
+        (b'{"format": "llm_rebuild certificate 1"}', "was changed after it was written"),
+    ],
+    ids=["empty", "bytes", "deep", "NaN", "1e999", "long", "list", "number", "format 2", "no digest"],
+)
+def test_a_file_that_is_no_certificate(tmp_path: Path, content: bytes, message: str):
+    file = tmp_path / "some.json"
+    file.write_bytes(content)
+    with pytest.raises(InputError) as refused:
+        read(file)
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_no_file_a_folder_and_a_huge_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(InputError, match="no such file"):
+        read(tmp_path / "none.json")
+    with pytest.raises(InputError, match="is a directory"):
+        read(tmp_path)
+    monkeypatch.setattr(certificates, "LARGEST_FILE", 2**20)
+    with (tmp_path / "huge.json").open("wb") as file:
+        file.truncate(2**20 + 1)
+    with pytest.raises(InputError, match="larger than 1 MB"):
+        read(tmp_path / "huge.json")
+
+
+def test_an_edit_is_noticed(written: Certificate, tmp_path: Path):
+    file = tmp_path / "certificate.json"
+    file.write_text(json.dumps(written, indent=3), encoding="utf-8")  # spaces do not matter
+    assert read(file) == written
+    file.write_text(json.dumps({**written, "made": "yesterday"}), encoding="utf-8")
+    with pytest.raises(InputError, match="was changed after it was written: its digest does not fit"):
+        read(file)
+
+
+def put(*keys_and_value: Any) -> Callable[[Certificate], None]:
+    """Set one value deep in a certificate."""
+    *path, last, value = keys_and_value
+
+    def change(certificate: Any) -> None:
+        for key in path:
+            certificate = certificate[key]
+        certificate[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.pop("files"), "files is missing"),
+        (lambda c: c["checkpoints"][3].pop("verdict"), "checkpoints[3].verdict is missing"),
+        (put("model", "../.."), "model is not an object"),
+        (put("model", "name", "tiny\x1b[31m"), "model.name is not a short text"),
+        (put("files", "model.safetensors", "00"), "files.model.safetensors is not a sha256"),
+        (put("options", "attention", "flash"), "options.attention is not eager or sdpa"),
+        (put("options", "isolated", 1), "options.isolated is not true or false"),
+        (put("inputs", "token_ids", 1, [5, True]), "inputs.token_ids[1][1] is not a whole number from 0"),
+        (put("inputs", "token_ids", 1, [5, 6, -1]), "inputs.token_ids[1][2] is not a whole number from 0"),
+        (put("inputs", "token_ids", []), "inputs.token_ids has no ids"),
+        (put("inputs", "token_ids", 1, [1] * 20_000), "inputs has more tokens than a certificate can have"),
+        (put("inputs", "decoder_ids", [1]), "inputs.decoder_ids[0] is not a list"),
+        (put("inputs", "texts", ["a"]), "are not equally many"),
+        (put("checkpoints", {}), "checkpoints is not a list"),
+        (put("checkpoints", 1, "name", "embeddings.word_embeddings"), "checkpoints has a name twice"),
+        (put("checkpoints", 1, "max_abs_diff", "0"), "checkpoints[1].max_abs_diff is not a number from 0"),
+        (put("coverage", {"share": None}), "coverage.share is not a number"),
+        (put("environment", "torch", []), "environment.torch is not a short text or a number"),
+    ],
+)
+def test_a_wrong_value_is_named_in_one_line(edited, change, message: str):
+    with pytest.raises(InputError) as refused:
+        read(edited(change))
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+# --------------------------------------------------------------------------------- running it again
+
+
+def fault(monkeypatch: pytest.MonkeyPatch, by: float) -> None:
+    pooler = model.pooler
+    monkeypatch.setattr(model, "pooler", lambda x, weights, tap: pooler(x * (1 + by), weights, tap))
+
+
+def kinds(changes: tuple[certificates.Change, ...]) -> list[tuple[str, str]]:
+    return [(change.kind, change.what) for change in changes if change.kind != "same"]
+
+
+def test_unchanged(tiny: LocalCopy, written: Certificate):
+    found = recheck(written, tiny.folder)
+    assert found.holds
+    assert kinds(found.changes) == []
+    assert found.closing() == "the certificate holds: everything is as it was, to the bit"
+
+
+def test_the_options_and_the_input_are_those_of_the_certificate(tiny: LocalCopy):
+    before = certify(tiny, verify.prove(tiny, token_ids=[[2, 5, 6, 3]], attention="sdpa", coverage=False))
+    found = recheck(before, tiny.folder)
+    assert kinds(found.changes) == []
+    for key in ("options", "inputs"):
+        assert found.certificate[key] == before[key]
+    assert before["inputs"]["texts"] == []
+
+
+def test_a_miniature_with_a_decoder_and_a_cache_needs_no_folder():
+    copy = LocalCopy("t5-small", MINIATURES / "t5-small", "miniature")
+    options = {"use_cache": True, "decoder_ids": [[0, 5, 6]], "coverage": False}
+    before = certify(copy, verify.prove(copy, ["translate English to German: four"], **options), True)
+    assert before["inputs"]["decoder_ids"] == [[0, 5, 6]]
+    assert kinds(recheck(before).changes) == []
+
+
+def test_a_certificate_of_an_isolated_run_is_rechecked_in_isolation(
+    tiny: LocalCopy, written: Certificate, monkeypatch: pytest.MonkeyPatch
+):
+    def prove_isolated(*given: Any, **options: Any) -> Any:
+        raise InputError("in isolation")
+
+    monkeypatch.setattr(isolation, "prove_isolated", prove_isolated)
+    isolated = {**written, "options": {**written["options"], "isolated": True}}
+    with pytest.raises(InputError, match="in isolation"):
+        recheck(isolated, tiny.folder)
+
+
+def test_a_rebuild_that_got_worse(tiny: LocalCopy, written: Certificate, monkeypatch: pytest.MonkeyPatch):
+    fault(monkeypatch, 1e-3)
+    found = recheck(written, tiny.folder)
+    assert not found.holds
+    assert kinds(found.changes) == [("worse", "rebuilt bits"), ("worse", "verdicts"), ("worse", "verdicts")]
+    assert "pooler.dense is wrong values, was bit-identical" in "\n".join(map(str, found.changes))
+    assert found.closing() == "the certificate does not hold: rebuilt bits, verdicts"
+
+
+def test_other_weights_are_refused_and_another_vocabulary_is_named(
+    tiny: LocalCopy, written: Certificate, tmp_path: Path
+):
+    other = tiny_bert.write(tmp_path / "other", tensors=tiny_bert.weights(seed=1))
+    with pytest.raises(
+        InputError, match=r"has sha256 .*, the certificate is about .*: these are other weights"
+    ):
+        recheck(written, other)
+    words = tiny_bert.write(tmp_path / "words")
+    lines = (words / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    lines[5], lines[6] = lines[6], lines[5]
+    (words / "vocab.txt").write_text("\n".join(lines), encoding="utf-8")
+    found = recheck(written, words)
+    assert ("worse", "files") in kinds(found.changes)
+    assert ("worse", "input") in kinds(found.changes)
+    assert "vocab.txt is another" in "\n".join(map(str, found.changes))
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({}, "about a folder called tiny; say where it is with --model DIR"),
+        ({"name": "/etc", "source": "hub", "revision": "1"}, "about a folder called /etc; say where it is"),
+        ({"name": "gpt2", "source": "hub", "revision": "607a"}, "gpt2 is not in the store any more; "),
+        ({"name": "gpt2", "source": "miniature"}, "these are other weights"),
+    ],
+    ids=["folder", "a path for a name", "not in the store", "miniature"],
+)
+def test_the_certificate_never_says_where_to_look(
+    written: Certificate, about: dict[str, str], message: str, tmp_path: Path
+):
+    certificate = {**written, "model": {**written["model"], **about}}
+    with pytest.raises(InputError, match=message):
+        recheck(certificate, store=tmp_path)
+
+
+def checkpoint(certificate: Certificate, name: str = NAME) -> Certificate:
+    (found,) = [c for c in certificate["checkpoints"] if c["name"] == name]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda c: None, []),
+        (put("environment", "torch", "2.99"), [("other", "environment")]),
+        (lambda c: checkpoint(c).update(official_sha256="0" * 64), [("worse", "official bits")]),
+        (
+            lambda c: (checkpoint(c).update(rebuilt_sha256="0" * 64), c["environment"].update(threads=99)),
+            [("other", "environment"), ("other", "rebuilt bits")],
+        ),
+        (lambda c: checkpoint(c).update(verdict="1 ulp", max_ulp=1), [("worse", "verdicts")]),
+        (lambda c: c["checkpoints"].pop(7), [("worse", "checkpoints")]),
+        (lambda c: c["files"].pop("vocab.txt"), [("worse", "files")]),
+        (put("files", "merges.txt", "0" * 64), [("other", "files")]),
+        (put("coverage", "share", 0.5), [("worse", "coverage")]),
+        (put("leaks", ["leak: x"]), [("worse", "leak")]),
+    ],
+    ids=["none", "torch", "official", "threads", "ulp", "gone", "file gone", "file new", "coverage", "leak"],
+)
+def test_each_change_is_told(written: Certificate, change, expected: list[tuple[str, str]]):
+    now = copying.deepcopy(written)
+    change(now)
+    assert kinds(tuple(changes(written, now))) == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "kind"),
+    [
+        (("1 ulp", 1, 1e-7), ("2 ulp", 2, 1e-7), "worse"),
+        (("16 ulp", 16, 1e-6), ("6 decimals", 30, 4e-7), "worse"),
+        (("6 decimals", 30, 4e-7), ("6 decimals", 30, 3e-7), "better"),
+        (("wrong values", None, 1.0), ("wrong values", None, None), "worse"),  # NaN
+        (("missing", None, None), ("wrong shape", None, None), "better"),
+        (("1 ulp", 1, 1e-7), ("bit-identical", 0, 0.0), "better"),
+    ],
+    ids=["ulp", "ulp or decimals", "decimals", "NaN", "missing", "identical"],
+)
+def test_which_verdict_is_better(written: Certificate, before, now, kind: str):
+    one, other = copying.deepcopy(written), copying.deepcopy(written)
+    for certificate, (verdict, ulp, difference) in ((one, before), (other, now)):
+        checkpoint(certificate).update(verdict=verdict, max_ulp=ulp, max_abs_diff=difference)
+    assert kinds(tuple(changes(one, other))) == [(kind, "verdicts")]
+
+
+# ---------------------------------------------------------------------------------- the command line
+
+
+def test_the_commands(run: Run, tiny: LocalCopy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file = tmp_path / "proof.json"
+    file.write_text("old", encoding="utf-8")
+    code, out, _ = run("verify", tiny.folder, "--text", "a b c", "--certificate", file)
+    assert code == 0
+    assert "47 of 47 checkpoints bit-identical" in out
+    assert [p.name for p in tmp_path.iterdir() if "part" in p.name] == []
+    code, out, err = run("recheck", file)
+    assert (code, out) == (2, "")
+    assert err == (
+        "llm-rebuild: the certificate is about a folder called tiny; say where it is with --model DIR\n"
+    )
+    code, out, _ = run("recheck", file, "--model", tiny.folder)
+    assert code == 0
+    assert out.splitlines()[0].startswith("certificate of tiny, eager attention, 20")
+    assert "same   verdicts: as they were, 47 of 47 checkpoints bit-identical" in out
+    assert out.splitlines()[-1] == "the certificate holds: everything is as it was, to the bit"
+    fault(monkeypatch, 1e-3)
+    code, out, _ = run("recheck", file, "--model", tiny.folder, "--json", "-")
+    assert code == 1
+    assert json.loads(out)["holds"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--certificate", "-"], "--certificate -: give the name of a file"),
+        (["--certificate", "none/proof.json"], "--certificate none/proof.json: there is no folder"),
+        (
+            ["--certificate", "proof.json", "--steps", "2"],
+            "--certificate serves a single pass; leave --steps out",
+        ),
+    ],
+)
+def test_refused_before_the_work(
+    run: Run, tiny: LocalCopy, arguments: list[str], message: str, monkeypatch, tmp_path: Path
+):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run("verify", tiny.folder, *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"llm-rebuild: {message}")

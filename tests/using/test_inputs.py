@@ -1,0 +1,131 @@
+"""What both sides are given, and what is refused before either of them runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.errors import InputError
+from llm_rebuild.tokenizers import Encoding
+from llm_rebuild.using.inputs import Inputs
+from llm_rebuild.verify.capture import Capture, capture, read_inputs
+from tests.models import small
+
+
+class Letters:
+    """A tokenizer of letters: a is 1, b is 2, …"""
+
+    pad_id = None
+    vocabulary_size = 30
+
+    def encode(self, text: str, max_tokens: int | None = None) -> Encoding:
+        kept = text[:max_tokens]
+        ids = [ord(letter) - 96 for letter in kept]
+        return Encoding(ids, list(kept), [(i, i + 1) for i in range(len(ids))], len(text) - len(kept))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(chr(96 + i) for i in ids)
+
+
+@pytest.fixture
+def letters(monkeypatch: pytest.MonkeyPatch) -> type[Letters]:
+    monkeypatch.setattr(LocalCopy, "tokenizer", lambda copy: Letters())
+    return Letters
+
+
+def refused(match: str) -> pytest.RaisesExc[InputError]:
+    return pytest.raises(InputError, match=match)
+
+
+def test_a_prompt_longer_than_the_positions_is_refused(tmp_path: Path, letters: type[Letters]):
+    copy = small.model(tmp_path / "gpt2", small.GPT2)
+    assert read_inputs(copy, "x" * 24).token_ids.shape == (1, 24)
+    with refused("text 2 has 25 tokens, more than the model's 24 positions"):
+        read_inputs(copy, ["a", "x" * 25])
+    with refused("25 token ids are more than the model's 24 positions"):
+        read_inputs(copy, token_ids=[[1] * 25])
+
+
+def test_a_sentence_encoder_cuts_and_says_so(tmp_path: Path, letters: type[Letters]):
+    inputs = read_inputs(small.model(tmp_path / "bert", small.BERT), "x" * 30)
+    assert inputs.token_ids.shape == (1, 24)
+    assert inputs.truncated == (6,)
+
+
+def test_t5_takes_any_length(tmp_path: Path, letters: type[Letters]):
+    assert read_inputs(small.model(tmp_path / "t5", small.T5), "x" * 3000).token_ids.shape == (1, 3000)
+
+
+@pytest.mark.parametrize("config", [small.GPT2, small.T5], ids=["gpt2", "t5"])
+def test_a_text_without_tokens_is_refused(tmp_path: Path, letters: type[Letters], config: dict):
+    copy = small.model(tmp_path / "model", config)
+    with refused("text 2 has no tokens"):
+        read_inputs(copy, ["a", ""])
+    with refused("no text was given"):
+        read_inputs(copy, [])
+    with refused("no token ids were given"):
+        read_inputs(copy, token_ids=[[1], []])
+
+
+def test_a_tokenizer_of_another_model_is_refused(
+    tmp_path: Path, letters: type[Letters], monkeypatch: pytest.MonkeyPatch
+):
+    copy = small.model(tmp_path / "model", small.GPT2)
+    monkeypatch.setattr(letters, "vocabulary_size", 62)
+    with refused("has 62 ids, config.json's vocab_size is 61"):
+        read_inputs(copy, "abc")
+
+
+@pytest.mark.parametrize("row", [[61], [-1], [5, 100000]])
+def test_ids_outside_the_vocabulary_are_refused(tmp_path: Path, row: list[int]):
+    copy = small.model(tmp_path / "t5", small.T5)
+    with refused("outside the vocabulary of 0 to 60"):
+        read_inputs(copy, token_ids=[row])
+    with refused("outside the vocabulary of 0 to 60"):
+        read_inputs(copy, token_ids=[[1]], decoder_ids=[[0, *row]])
+
+
+def test_decoder_ids(tmp_path: Path):
+    copy = small.model(tmp_path / "t5", small.T5)
+    inputs = read_inputs(copy, token_ids=[[5, 6, 7], [8]])
+    assert inputs.decoder_ids is not None
+    assert inputs.decoder_mask is not None
+    assert inputs.decoder_ids.tolist() == [[0, 5, 6], [0, 0, 0]]  # the start token, then the text itself
+    assert inputs.decoder_mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+    given = read_inputs(copy, token_ids=[[5], [8]], decoder_ids=[[0, 4], [0, 9]])
+    assert given.decoder_ids is not None
+    assert given.decoder_ids.tolist() == [[0, 4], [0, 9]]
+
+
+@pytest.mark.parametrize("rows", [[[4, 0]], [[]]])
+def test_decoder_ids_without_the_start_token_are_refused(tmp_path: Path, rows: list[list[int]]):
+    with refused("must begin with the start token 0"):
+        read_inputs(small.model(tmp_path / "t5", small.T5), token_ids=[[5]], decoder_ids=rows)
+
+
+def test_decoder_ids_that_do_not_fit_are_refused(tmp_path: Path):
+    with refused("1 rows of decoder ids do not fit 2 texts"):
+        read_inputs(small.model(tmp_path / "t5", small.T5), token_ids=[[5], [6]], decoder_ids=[[0]])
+    with refused("has no decoder beside its encoder"):
+        read_inputs(small.model(tmp_path / "gpt2", small.GPT2), token_ids=[[5]], decoder_ids=[[0]])
+
+
+def test_padding_sides():
+    left = Inputs.from_token_ids([[1, 2, 3], [4]], 9, None, "left")
+    assert left.token_ids.tolist() == [[1, 2, 3], [0, 0, 4]]
+    assert left.mask.tolist() == [[1, 1, 1], [0, 0, 1]]
+    right = Inputs.from_token_ids([[1, 2, 3], [4]], 9, None)
+    assert right.token_ids.tolist() == [[1, 2, 3], [4, 0, 0]]
+
+
+def test_a_capture_file_keeps_the_decoder_ids(tmp_path: Path):
+    first = capture(small.model(tmp_path / "t5", small.T5), token_ids=small.ROWS, attention="sdpa")
+    first.save(tmp_path / "capture.safetensors")
+    again = Capture.load(tmp_path / "capture.safetensors")
+    assert first.inputs.decoder_ids is not None
+    assert again.inputs.decoder_ids is not None
+    assert again.inputs.decoder_ids.tolist() == first.inputs.decoder_ids.tolist()
+    assert list(again) == list(first)
