@@ -44,7 +44,7 @@ def false_alarms(copy: LocalCopy, attention: str, inputs: int, seed: int = 0) ->
         if start is not None and number % 2:
             decoder = [[start, *row[: draw.randint(0, 8)]] for row in rows]
         given = read_inputs(copy, token_ids=rows, decoder_ids=decoder)
-        cached = rebuild.decodes and number % 3 == 0
+        cached = rebuild.architecture.generates and number % 3 == 0
         truth = capture_inputs(copy, given, attention, cached, official)
         rebuilt = rebuild_run(copy, given, attention, cached)
         report = judge(rebuilt, truth)

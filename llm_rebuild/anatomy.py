@@ -23,13 +23,9 @@ from llm_rebuild.checkpoints import Checkpoint, part_of
 from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.models import FAMILIES, Rebuild, rebuild_for
+from llm_rebuild.models import Rebuild, architecture_for, rebuild_for
 from llm_rebuild.verify import matched
 from llm_rebuild.weights import template
-
-# The conditions of a run that leaves nothing out: a padded batch, from the very start, the encoder's side
-# included, with several tokens for the decoder at once.
-WHOLE = ("padding", "start", "decoder mask")
 
 
 @dataclass(frozen=True)
@@ -83,10 +79,10 @@ class Anatomy:
 def describe(model: str | Path | LocalCopy, *, attention: str = "eager") -> Anatomy:
     """The anatomy of a local copy. Raises InputError where the files do not fit each other."""
     copy = model if isinstance(model, LocalCopy) else local_copy.get(model)
-    model_type = copy.config.get("model_type")
-    if isinstance(model_type, str) and model_type not in FAMILIES:
+    if architecture_for(copy.config) is None:
         return _any_model(copy)
     rebuild = rebuild_for(copy.config)
+    architecture = rebuild.architecture
     rebuild.check(copy.weights())
     weights = rebuild.renamed(copy.weights())
     needed = rebuild.shapes(weights)
@@ -95,9 +91,11 @@ def describe(model: str | Path | LocalCopy, *, attention: str = "eager") -> Anat
         model_type=copy.config["model_type"],
         config=rebuild.config,
         parts=tuple(_parts(rebuild, needed)),
-        unused={key: _reason(key, rebuild) for key in weights if key not in needed},
-        checkpoints=tuple(rebuild.checkpoints({attention, *WHOLE} | rebuild.conditions(weights))),
-        departures=tuple((t, why.format(**vars(rebuild.config))) for t, why in rebuild.layout.DEPARTURES),
+        unused={key: architecture.unused[template(key)] for key in weights if key not in needed},
+        checkpoints=tuple(
+            rebuild.checkpoints({attention} | architecture.whole | rebuild.conditions(weights))
+        ),
+        departures=tuple((t, why.format(**vars(rebuild.config))) for t, why in architecture.departures),
         matched=matched.last(copy),
     )
 
@@ -137,7 +135,7 @@ def _any_model(copy: LocalCopy) -> Anatomy:
 
 
 def _parts(rebuild: Rebuild, needed: dict[str, tuple[int, ...]]) -> Iterator[Part]:
-    for numbered, purpose in rebuild.layout.PARTS.items():
+    for numbered, purpose in rebuild.architecture.parts.items():
         stack, repeated, _ = numbered.partition(".{layer}")
         for layer in range(rebuild.config.depth[stack]) if repeated else range(1):
             path = numbered.replace("{layer}", str(layer))
@@ -147,11 +145,6 @@ def _parts(rebuild: Rebuild, needed: dict[str, tuple[int, ...]]) -> Iterator[Par
                 if key.startswith(path + ".")
             }
             yield Part(path, purpose, inside)
-
-
-def _reason(key: str, rebuild: Rebuild) -> str:
-    reason: str = rebuild.layout.UNUSED[template(key)]
-    return reason
 
 
 # ---------------------------------------------------------------------------------- for people

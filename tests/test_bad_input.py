@@ -262,7 +262,7 @@ def test_every_field_of_the_official_config_is_accounted_for():
 
     from transformers import BertConfig
 
-    from llm_rebuild.models.minilm_layout import READING, Config
+    from llm_rebuild.models.minilm_config import READING, Config
 
     known = {f.name for f in fields(Config)} | set(READING.fixed) | set(READING.irrelevant) | {"model_type"}
     assert set(BertConfig().to_dict()) - known == set()

@@ -75,7 +75,7 @@ DIFFERENCES = (
             (),
             (
                 Line("tokenizers/unigram.py", "Unigram.encode", "tokens.append(END)"),
-                Line("models/t5_layout.py", "Config.read", 'start = config.get("decoder_start_token_id"'),
+                Line("models/t5_config.py", "Config.read", 'start = config.get("decoder_start_token_id"'),
             ),
         ),
     ),
@@ -104,9 +104,9 @@ DIFFERENCES = (
         "What keeps the norm's division safe. Too small to matter, one would think.",
         ("1e-12", "1e-5", "1e-6"),
         (
-            (Line("models/minilm_layout.py", "", '"layer_norm_eps": 1e-12'),),
-            (Line("models/gpt2_layout.py", "", '"layer_norm_epsilon": 1e-5'),),
-            (Line("models/t5_layout.py", "", '"layer_norm_epsilon": 1e-6'),),
+            (Line("models/minilm_config.py", "", '"layer_norm_eps": 1e-12'),),
+            (Line("models/gpt2_config.py", "", '"layer_norm_epsilon": 1e-5'),),
+            (Line("models/t5_config.py", "", '"layer_norm_epsilon": 1e-6'),),
         ),
     ),
     Difference(
@@ -171,7 +171,7 @@ DIFFERENCES = (
         (
             (Line("models/ops.py", "split_heads", "return x.view("),),
             (Line("models/ops.py", "split_heads", "return x.view("),),
-            (Line("models/t5_layout.py", "_attention", "[num_heads * d_kv, d_model]"),),
+            (Line("models/t5_config.py", "_attention", "[num_heads * d_kv, d_model]"),),
         ),
     ),
     Difference(

@@ -12,7 +12,7 @@ from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.formulas import World, world_of
 from llm_rebuild.diagnosis.formulas.any_model import world_of_any
 from llm_rebuild.diagnosis.hypotheses import Hypothesis
-from llm_rebuild.models import FAMILIES
+from llm_rebuild.models import architecture_for
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.compare import same_numbers
 
@@ -21,7 +21,7 @@ MINE = "#mine."  # followed by a checkpoint: the tensor that the person has ther
 
 def world_for(truth: Capture, copy: LocalCopy, prompt: Capture | None = None) -> World | None:
     """The graph of a captured run: written down for the course's models, read off a trace for others."""
-    if copy.config.get("model_type") in FAMILIES:
+    if architecture_for(copy.config) is not None:
         return world_of(truth, copy, prompt)
     return world_of_any(truth, copy.config, copy.weights().peek()) if truth.steps else None
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from llm_rebuild.checkpoints import NO_TAP, Checkpoint, Tap
 from llm_rebuild.errors import InputError
 from llm_rebuild.models.cache import Cache, KeysAndValues
-from llm_rebuild.models.gpt2_layout import Config
+from llm_rebuild.models.gpt2_config import Config
 from llm_rebuild.models.ops import (
     ACTIVATIONS,
     below,

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llm_rebuild.checkpoints import NO_TAP, Checkpoint, Tap
-from llm_rebuild.models.minilm_layout import Config
+from llm_rebuild.models.minilm_config import Config
 from llm_rebuild.models.ops import (
     ACTIVATIONS,
     below,

@@ -23,7 +23,7 @@ from llm_rebuild.models.cache import EncoderDecoderCache as Cache
 from llm_rebuild.models.cache import KeysAndValues
 from llm_rebuild.models.ops import ACTIVATIONS, merge_heads, split_heads
 from llm_rebuild.models.t5_checkpoints import BIAS, CHECKPOINTS
-from llm_rebuild.models.t5_layout import Config
+from llm_rebuild.models.t5_config import Config
 from llm_rebuild.models.t5_looks import Looks, make_looks, may_look_back, position_bias
 from llm_rebuild.weights import Weights
 

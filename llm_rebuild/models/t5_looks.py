@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llm_rebuild.checkpoints import Tap
-from llm_rebuild.models.t5_layout import Config
+from llm_rebuild.models.t5_config import Config
 from llm_rebuild.weights import Weights
 
 

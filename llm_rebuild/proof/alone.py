@@ -93,7 +93,7 @@ def run(folder: Path) -> None:
         inputs = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
     rebuild = rebuild_for(json.loads(Path(job["config"]).read_text(encoding="utf-8")))
     weights = Weights.open(job["weights"])
-    more: dict[str, Any] = {"use_cache": job["use_cache"]} if rebuild.decodes else {}
+    more: dict[str, Any] = {"use_cache": job["use_cache"]} if rebuild.architecture.generates else {}
     if "decoder_ids" in inputs:
         more |= {"decoder_ids": inputs["decoder_ids"], "decoder_mask": inputs["decoder_mask"]}
 

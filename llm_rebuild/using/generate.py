@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.models import gpt2, gpt2_layout, rebuild_for, t5, t5_layout
+from llm_rebuild.models import gpt2, gpt2_config, rebuild_for, t5, t5_config
 from llm_rebuild.models.cache import Cache, EncoderDecoderCache
 from llm_rebuild.tokenizers import Tokenizer
 from llm_rebuild.using.decoding import Settings, SpecialIds, Step, decode
@@ -148,7 +148,7 @@ class GPT2State:
         return GPT2State(self.cache.reorder(rows), self.mask[rows])
 
 
-def gpt2_step(weights: Weights, config: gpt2_layout.Config, mask: Tensor, *, attention: str = "sdpa") -> Step:
+def gpt2_step(weights: Weights, config: gpt2_config.Config, mask: Tensor, *, attention: str = "sdpa") -> Step:
     """GPT-2 as a step. mask [row, token]: 1 for the prompts' tokens and 0 for the padding left of them.
 
     Padding takes no position: a row's first real token is at position 0, as in the official `generate`.
@@ -169,7 +169,7 @@ def gpt2_step(weights: Weights, config: gpt2_layout.Config, mask: Tensor, *, att
 
 
 def t5_step(
-    weights: Weights, config: t5_layout.Config, encoded: Tensor, mask: Tensor, *, attention: str = "sdpa"
+    weights: Weights, config: t5_config.Config, encoded: Tensor, mask: Tensor, *, attention: str = "sdpa"
 ) -> Step:
     """T5's decoder as a step. What the encoder made of the texts, encoded [row, token, width] with its
     mask [row, token], stays the same in every step."""

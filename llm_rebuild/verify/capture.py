@@ -17,7 +17,7 @@ from torch import Tensor
 from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.models import FAMILIES, rebuild_for
+from llm_rebuild.models import architecture_for, rebuild_for
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.environment import environment
 from llm_rebuild.verify.official import Official
@@ -186,8 +186,7 @@ def capture(
 
 def has_rebuild(copy: LocalCopy) -> bool:
     """Whether the folder is of a family that the course rebuilds. Of others the trace gives a capture."""
-    model_type = copy.config.get("model_type")
-    return not isinstance(model_type, str) or model_type in FAMILIES  # what is no name is refused there
+    return architecture_for(copy.config) is not None
 
 
 def open_copy(model: str | Path | LocalCopy) -> LocalCopy:

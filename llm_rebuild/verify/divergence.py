@@ -7,7 +7,6 @@ difference arises in this very step and nowhere before it.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,7 +14,7 @@ from functools import lru_cache
 from torch import Tensor
 
 from llm_rebuild.checkpoints import Checkpoint, part_of
-from llm_rebuild.models import FAMILIES
+from llm_rebuild.models import ARCHITECTURES
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.compare import Verdict
@@ -185,10 +184,9 @@ def checkpoint_of(name: str, truth: Capture) -> Checkpoint | None:
 @lru_cache(maxsize=64)
 def _list_of(names: tuple[str, ...], attention: str) -> Mapping[str, Checkpoint]:
     """The list of the model that these checkpoints are of; a capture does not tell its architecture."""
-    for family in FAMILIES.values():
-        module = importlib.import_module(f"llm_rebuild.models.{family}")
+    for architecture in ARCHITECTURES.values():
         other = set(ATTENTIONS) - {attention}
-        listed = {c.name: c for c in module.CHECKPOINTS if not c.only & other}
+        listed = {c.name: c for c in architecture.checkpoints if not c.only & other}
         if all(name in listed or _numberless(name) in listed for name in names):
             return listed
     return {}

@@ -93,7 +93,7 @@ def separate(
     rebuild = rebuild_for(copy.config)
     run = forward
     if run is None:
-        decoding = {"use_cache": use_cache} if rebuild.decodes else {}
+        decoding = {"use_cache": use_cache} if rebuild.architecture.generates else {}
         run = partial(rebuild.module.forward, attention=attention, **decoding)
     arguments: dict[str, Any] = {}
     if inputs.decoder_ids is not None and inputs.decoder_mask is not None:

@@ -33,7 +33,7 @@ def rebuild_run(
 def run_rebuild(copy: LocalCopy, inputs: Inputs, attention: str, tap: Tap = NO_TAP, **decoding: Any) -> Any:
     """The rebuild's answer. `decoding` is `use_cache` and `cache`, for models that decode."""
     rebuild = rebuild_for(copy.config)
-    if not rebuild.decodes:
+    if not rebuild.architecture.generates:
         decoding = {}
     if inputs.decoder_ids is not None:
         decoding |= {"decoder_ids": inputs.decoder_ids, "decoder_mask": inputs.decoder_mask}

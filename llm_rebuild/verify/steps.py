@@ -39,7 +39,7 @@ def verify_steps(
     copy = open_copy(model)
     rebuild = rebuild_for(copy.config)
     start = getattr(rebuild.config, "decoder_start_token_id", None)
-    if not rebuild.decodes:
+    if not rebuild.architecture.generates:
         raise InputError(f"{copy.name} is an encoder: it answers in one pass and has no steps to verify")
     rebuild.check(copy.weights())
     inputs = read_inputs(copy, texts, token_ids, side="left" if start is None else "right")

@@ -20,7 +20,7 @@ from typing import Any
 from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.hub import sha256_of
 from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.models import FAMILIES, rebuild_for
+from llm_rebuild.models import architecture_for
 from llm_rebuild.verify.environment import environment
 
 FOLDER = ".captures"
@@ -99,8 +99,8 @@ def find(copy: LocalCopy, inputs: Mapping[str, Any], attention: str, make: Make,
 def key_of(copy: LocalCopy, inputs: Mapping[str, Any], attention: str) -> str:
     """32 hexadecimal digits that are others where anything is that the capture depends on."""
     listed: list[Any] = []
-    if copy.config.get("model_type") in FAMILIES:
-        all_of_them = rebuild_for(copy.config).module.CHECKPOINTS
+    if architecture := architecture_for(copy.config):
+        all_of_them = architecture.checkpoints
         listed = [[c.name, c.source, sorted(c.only)] for c in all_of_them]  # a set has no order of its own
     about = {
         "files": dict(copy.sha256),

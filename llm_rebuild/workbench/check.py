@@ -23,7 +23,7 @@ from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.case import world_for
 from llm_rebuild.diagnosis.diagnose import diagnose
 from llm_rebuild.errors import InputError
-from llm_rebuild.models import FAMILIES, rebuild_for
+from llm_rebuild.models import architecture_for, rebuild_for
 from llm_rebuild.verify import Capture, Report, judge
 from llm_rebuild.verify.capture import open_copy
 from llm_rebuild.verify.compare import MISSING
@@ -383,7 +383,7 @@ def _checked(
         notes = [*notes, f"not compared: {shown}, which the official model does not compute in this run"]
     report = judge(rebuilt, truth)
     untapped: tuple[str, ...] = ()
-    if only is None and copy.config.get("model_type") not in FAMILIES:
+    if only is None and architecture_for(copy.config) is None:
         untapped = tuple(v.name for v in report.verdicts if v.verdict == MISSING)
         only = [v.name for v in report.verdicts if v.verdict != MISSING]
         if not only and not more.get("error"):
@@ -407,11 +407,11 @@ def _checked(
 def _all_names(copy: LocalCopy, names: Mapping[str, Any] | Sequence[str]) -> list[str]:
     """The checkpoints of this run, and those that the model has in another: padded, in other attention."""
     found = dict.fromkeys(names)
-    if copy.config.get("model_type") in FAMILIES:
+    if architecture_for(copy.config) is not None:
         from llm_rebuild.checkpoints import expand
 
         rebuild = rebuild_for(copy.config)
-        listed = [replace(c, only=frozenset()) for c in rebuild.module.CHECKPOINTS]
+        listed = [replace(c, only=frozenset()) for c in rebuild.architecture.checkpoints]
         found |= dict.fromkeys(c.name for c in expand(listed, rebuild.config.depth, ()))
     return list(found)
 
@@ -424,7 +424,7 @@ def _written(keys: Sequence[str]) -> list[str]:
 def _weights_and_config(copy: LocalCopy) -> tuple[Any, Any]:
     from types import SimpleNamespace
 
-    if copy.config.get("model_type") in FAMILIES:
+    if architecture_for(copy.config) is not None:
         rebuild = rebuild_for(copy.config)
         return rebuild.renamed(copy.weights()), rebuild.config
     return copy.weights(), SimpleNamespace(**copy.config)

@@ -210,13 +210,13 @@ class _Learner:
         """Everything that has to be there before the learner's first line runs; then the limits."""
         import torch
 
-        from llm_rebuild.models import FAMILIES, rebuild_for
+        from llm_rebuild.models import architecture_for, rebuild_for
         from llm_rebuild.workbench.cached import copy_of
 
         self.given = _load_tensors(self.job["given"])
         copy = copy_of(self.job["model"])
         self.weights, self.config = copy.weights(), types.SimpleNamespace(**copy.config)
-        if copy.config.get("model_type") in FAMILIES:
+        if architecture_for(copy.config) is not None:
             rebuild = rebuild_for(copy.config)
             self.weights, self.config = rebuild.renamed(self.weights), rebuild.config
         torch.manual_seed(self.job["seed"])

@@ -9,10 +9,10 @@ import pytest
 from transformers import BertConfig, GPT2Config, PreTrainedConfig, T5Config
 
 from llm_rebuild.errors import InputError
-from llm_rebuild.models import gpt2_layout, minilm_layout, rebuild_for, t5_layout
+from llm_rebuild.models import gpt2_config, minilm_config, rebuild_for, t5_config
 from tests.models import small
 
-FAMILIES = [(BertConfig, minilm_layout), (GPT2Config, gpt2_layout), (T5Config, t5_layout)]
+FAMILIES = [(BertConfig, minilm_config), (GPT2Config, gpt2_config), (T5Config, t5_config)]
 IDS = ["bert", "gpt2", "t5"]
 
 
@@ -41,7 +41,7 @@ def test_a_field_that_a_new_release_adds_is_noticed():
     class Newer(GPT2Config):
         attention_sinks: int = 0
 
-    assert unknown_fields(Newer, gpt2_layout) == {"attention_sinks"}
+    assert unknown_fields(Newer, gpt2_config) == {"attention_sinks"}
 
 
 @pytest.mark.parametrize(("official", "layout"), FAMILIES, ids=IDS)
@@ -77,9 +77,9 @@ def test_aliases_are_the_official_ones(official: type, layout: Any):
 
 def test_an_alias_is_read_and_a_contradiction_refused():
     config = {key: value for key, value in small.GPT2.items() if key != "n_embd"}
-    assert gpt2_layout.Config.read({**config, "hidden_size": 48}).n_embd == 48
+    assert gpt2_config.Config.read({**config, "hidden_size": 48}).n_embd == 48
     with pytest.raises(InputError, match="n_embd is 24 but hidden_size is 48"):
-        gpt2_layout.Config.read({**small.GPT2, "hidden_size": 48})
+        gpt2_config.Config.read({**small.GPT2, "hidden_size": 48})
 
 
 @pytest.mark.parametrize(

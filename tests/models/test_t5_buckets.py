@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from llm_rebuild.models.t5_layout import Config
+from llm_rebuild.models.t5_config import Config
 from llm_rebuild.models.t5_looks import bucket_of
 from tests.models import small
 

@@ -160,10 +160,10 @@ def test_keys_read_and_keys_declared_unused_are_all_keys(minilm: LocalCopy):
     with torch.no_grad():
         rebuild.module.forward(inputs.token_ids, inputs.mask, weights, rebuild.config)
     unused = set(weights.unread())
-    assert unused == {key for key in weights if key in rebuild.layout.UNUSED}
+    assert unused == {key for key in weights if key in rebuild.architecture.unused}
     assert weights.read | unused == set(weights)
     assert weights.written() == []
-    assert all(rebuild.layout.UNUSED.values())
+    assert all(rebuild.architecture.unused.values())
 
 
 def test_embeddings_equal_sentence_transformers(minilm: LocalCopy, figure):

@@ -81,7 +81,7 @@ def test_every_name_in_it_is_the_models(name: str):
     braces are resolved where the steps are."""
     rebuild = rebuild_for(miniature(name).config)
     known = {c.name for c in rebuild.module.CHECKPOINTS}
-    known |= {*rebuild.layout.WEIGHTS, *rebuild.layout.OPTIONAL}
+    known |= {*rebuild.architecture.weights, *rebuild.architecture.optional}
     known |= {key.replace("{layer}", "0") for key in known}
     known |= {f"{GIVEN}{i}" for i in ("token_ids", "mask", "decoder_ids", "decoder_mask")}
     tree = ast.parse(writing.source(name, solved=True))

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from llm_rebuild.checkpoints import NO_TAP
 from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.models import FAMILIES, ops, rebuild_for
+from llm_rebuild.models import ops, rebuild_for
 from llm_rebuild.models.t5_looks import bucket_of
 from llm_rebuild.verify.capture import Capture
 
@@ -429,7 +429,7 @@ def world_of(truth: Capture, copy: LocalCopy, prompt: Capture | None = None) -> 
     """
     rebuild = rebuild_for(copy.config)
     weights = rebuild.renamed(copy.weights()).peek()
-    module = importlib.import_module(f"llm_rebuild.diagnosis.formulas.{FAMILIES[copy.config['model_type']]}")
+    module = importlib.import_module(f"llm_rebuild.diagnosis.formulas.{rebuild.architecture.file}")
     steps = module.formulas(rebuild.config, weights, prompt is not None, truth.attention == "sdpa")
     inputs = truth.inputs
     known: dict[str, Value] = {

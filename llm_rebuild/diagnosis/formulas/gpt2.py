@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from llm_rebuild.diagnosis.formulas import MASK, PAST, TOKEN_IDS, Formula, activation
-from llm_rebuild.models.gpt2_layout import Config
+from llm_rebuild.models.gpt2_config import Config
 
 
 def formulas(config: Config, weights: Mapping[str, Tensor], cached: bool, fused: bool) -> list[Formula]:

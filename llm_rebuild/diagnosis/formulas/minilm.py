@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from llm_rebuild.diagnosis.formulas import MASK, TOKEN_IDS, Formula, activation
-from llm_rebuild.models.minilm_layout import Config
+from llm_rebuild.models.minilm_config import Config
 
 
 def formulas(config: Config, weights: Mapping[str, Tensor], cached: bool, fused: bool) -> list[Formula]:

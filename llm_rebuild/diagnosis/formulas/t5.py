@@ -15,7 +15,7 @@ from llm_rebuild.diagnosis.formulas import (
     Formula,
     activation,
 )
-from llm_rebuild.models.t5_layout import Config
+from llm_rebuild.models.t5_config import Config
 
 
 def formulas(config: Config, weights: Mapping[str, Tensor], cached: bool, fused: bool) -> list[Formula]:

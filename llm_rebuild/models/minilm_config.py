@@ -1,4 +1,4 @@
-"""What MiniLM's files hold: the fields of config.json and the keys of the weight file."""
+"""What MiniLM's files hold, the fields of config.json and the keys of the weight file; and its record."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llm_rebuild.models.architecture import Architecture, Stack
 from llm_rebuild.models.config import IRRELEVANT_EVERYWHERE, Reading, divides, one_of, read_config
 from llm_rebuild.models.ops import ACTIVATIONS
 
@@ -41,6 +42,11 @@ class Config:
     def positions(self) -> int:
         """The longest input, in tokens."""
         return self.max_position_embeddings
+
+    @property
+    def start_token(self) -> None:
+        """What a decoder beside an encoder reads first; there is none."""
+        return None
 
     @property
     def conditions(self) -> frozenset[str]:
@@ -123,9 +129,6 @@ OPTIONAL = {
     "pooler.dense.bias": "[hidden_size]",
 }
 
-# Files saved together with a head have this prefix.
-PREFIX = "bert"
-
 # Keys that a file may hold and the rebuild does not read, each with the reason.
 UNUSED = {"embeddings.position_ids": "the numbers 0 to 511 in order, which arange makes as well"}
 
@@ -145,4 +148,28 @@ DEPARTURES = (
     ("exact GELU", "x · Φ(x) by the error function, where the textbook has ReLU"),
     ("biases everywhere", "every linear layer and every norm has one"),
     ("no decoder, no output head", "the answer is one vector, the mean of the last block's tokens"),
+)
+
+# What those need to know of this model who do not know it.
+ARCHITECTURE = Architecture(
+    model_type=READING.model_type,
+    file="minilm",
+    published="minilm",
+    tokenizer="wordpiece",
+    config=Config,
+    weights=WEIGHTS,
+    optional=OPTIONAL,
+    unused=UNUSED,
+    prefix="bert",
+    parts=PARTS,
+    departures=DEPARTURES,
+    stacks=(Stack("encoder.layer", enters="embeddings.LayerNorm", leaves="output.LayerNorm"),),
+    width="hidden_size",
+    heads="num_attention_heads",
+    whole=frozenset({"padding"}),
+    official_class="AutoModel",
+    uncovered={"linalg_vector_norm": "norm statistic inside F.normalize"},
+    embeds=True,
+    texts=("Open-source LLMs rock.", "They do."),
+    miniature_texts=("The cook gave the sailor a lamp.", "The cook."),
 )

@@ -1,4 +1,4 @@
-"""What GPT-2's files hold: the fields of config.json and the keys of the weight file."""
+"""What GPT-2's files hold, the fields of config.json and the keys of the weight file; and its record."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llm_rebuild.models.architecture import Architecture, Stack
 from llm_rebuild.models.config import IRRELEVANT_EVERYWHERE, Reading, divides, one_of, read_config
 from llm_rebuild.models.ops import ACTIVATIONS
 
@@ -48,6 +49,11 @@ class Config:
     def wide(self) -> int:
         """The width inside the feed-forward: four times the model's where config.json has no other."""
         return self.n_inner or 4 * self.n_embd
+
+    @property
+    def start_token(self) -> None:
+        """What a decoder beside an encoder reads first; there is none."""
+        return None
 
     @property
     def conditions(self) -> frozenset[str]:
@@ -111,9 +117,6 @@ READING = Reading(
     },
 )
 
-# The hub's file has its keys without this prefix; files that the library saves have it.
-PREFIX = "transformer"
-
 _BLOCK = "h.{layer}"
 WEIGHTS = {
     "wte.weight": "[vocab_size, n_embd]",
@@ -161,4 +164,28 @@ DEPARTURES = (
     ("fused query, key and value", "one matrix makes all three, side by side"),
     ("GELU by tanh", "config.json says {activation_function}; the textbook has ReLU"),
     ("tied head", "the token table serves at both ends, unless tie_word_embeddings is false"),
+)
+
+# What those need to know of this model who do not know it.
+ARCHITECTURE = Architecture(
+    model_type=READING.model_type,
+    file="gpt2",
+    published="gpt2",
+    tokenizer="byte_bpe",
+    config=Config,
+    weights=WEIGHTS,
+    optional=OPTIONAL,
+    unused=UNUSED,
+    prefix="transformer",
+    parts=PARTS,
+    departures=DEPARTURES,
+    stacks=(Stack("h", enters="embeddings", leaves="mlp.residual"),),
+    width="n_embd",
+    heads="n_head",
+    official_class="AutoModelForCausalLM",
+    official_body="transformer",
+    generates=True,
+    special_ids={"eos_token_id": 50256},
+    texts=("Open-source LLMs rock.", "They do."),
+    miniature_texts=("The baker of Oru lives by the", "The cook"),
 )

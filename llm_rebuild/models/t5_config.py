@@ -1,4 +1,4 @@
-"""What T5's files hold: the fields of config.json and the keys of the weight file."""
+"""What T5's files hold, the fields of config.json and the keys of the weight file; and its record."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_rebuild.errors import InputError
+from llm_rebuild.models.architecture import Architecture, Stack
 from llm_rebuild.models.config import IRRELEVANT_EVERYWHERE, Reading, one_of, read_config
 from llm_rebuild.models.ops import ACTIVATIONS
 
@@ -82,6 +83,11 @@ class Config:
         return None
 
     @property
+    def start_token(self) -> int | None:
+        """What the decoder reads first."""
+        return self.decoder_start_token_id
+
+    @property
     def conditions(self) -> frozenset[str]:
         """What this config adds to the conditions of a run."""
         branches = "gated" if self.gated else "plain"
@@ -142,9 +148,6 @@ READING = Reading(
         "d_kv": "head_dim",
     },
 )
-
-# No file has its keys under a prefix.
-PREFIX = "transformer"
 
 
 def _attention(path: str) -> dict[str, str]:
@@ -218,5 +221,43 @@ DEPARTURES = (
     (
         "tied, scaled head",
         "the token table at both ends, the output times {d_model} ** -0.5 (but T5 1.1: neither)",
+    ),
+)
+
+# What those need to know of this model who do not know it.
+_BUCKETS_WHY = "arithmetic with distances: whole numbers come out, and what they look up is a checkpoint"
+
+ARCHITECTURE = Architecture(
+    model_type=READING.model_type,
+    file="t5",
+    published="t5-small",
+    tokenizer="unigram",
+    config=Config,
+    weights=WEIGHTS,
+    optional=OPTIONAL,
+    unused=UNUSED,
+    prefix="",
+    parts=PARTS,
+    departures=DEPARTURES,
+    stacks=(
+        Stack("encoder.block", "encoder.embed_tokens", "layer.1.residual", inside="layer", side="encoder"),
+        Stack("decoder.block", "decoder.embed_tokens", "layer.2.residual", inside="layer", side="decoder"),
+    ),
+    width="d_model",
+    heads="num_heads",
+    head_width="d_kv",
+    crossing=(".EncDecAttention", "decoder.cross_"),
+    whole=frozenset({"padding", "start", "decoder mask"}),
+    official_class="AutoModelForSeq2SeqLM",
+    uncovered=dict.fromkeys(("div", "log", "mul"), _BUCKETS_WHY),
+    generates=True,
+    special_ids={"eos_token_id": 1, "pad_token_id": 0},
+    texts=(
+        "translate English to German: The house is wonderful.",
+        "translate English to German: They do.",
+    ),
+    miniature_texts=(
+        "translate English to German: four hundred twenty-seven",
+        "translate English to German: nine",
     ),
 )

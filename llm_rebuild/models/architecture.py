@@ -1,0 +1,148 @@
+"""One record an architecture: whatever is peculiar to a model and is needed by those who do not know it.
+
+Each model's record stands beside it, in `<model>_config.py`. Nothing above `models/` names a model, a field
+of its config.json or one of its checkpoints; it asks the record. Official classes are named here and never
+imported: a rebuild has to do without them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+from llm_rebuild.checkpoints import Checkpoint
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Blocks that follow each other.
+
+    path    Where they stand: block 3 of `encoder.layer` is `encoder.layer.3`.
+    enters  The checkpoint that goes into block 0.
+    leaves  The checkpoint below a block's path that goes on to the next block: `output.LayerNorm`.
+    inside  What stands between a block's number and its parts, where something does: `layer`.
+    side    What to call it where a model has several: `encoder`.
+    """
+
+    path: str
+    enters: str
+    leaves: str
+    inside: str = ""
+    side: str = ""
+
+    def output(self, layer: int | str = "{layer}") -> str:
+        """The checkpoint that one block hands on."""
+        return f"{self.path}.{layer}.{self.leaves}"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What one architecture is called, what its files hold, how it is run, and what it answers.
+
+    model_type      As config.json has it.
+    file            The rebuild's source in this folder, without `.py`.
+    published       The published model that the course rebuilds, by the name of its local copy.
+    tokenizer       The module of `llm_rebuild.tokenizers` that reads its vocabulary.
+    config          The dataclass of its config; `config.read` takes config.json's fields.
+
+    weights         The keys that the weight file must have, and their shapes in words.
+    optional        Keys that are read where the file has them, or where config.json asks for them.
+    unused          Keys that a file may hold and the rebuild does not read, each with the reason.
+    prefix          What stands before the keys of a file that was saved together with a head. Empty: nothing.
+    parts           The parts of the model in the order of the data, and what each is for.
+    departures      Where it is not what the textbook figure of a transformer shows: a title, an explanation.
+
+    stacks          Its blocks.
+    width, heads    The fields of config.json that say how wide a token is, and how many heads there are.
+    head_width      The field that says how wide a head is. Empty: the width, shared out among the heads.
+    crossing        Pieces of a checkpoint's name that say: the decoder looks at the encoder's tokens.
+    whole           The conditions of a run that leaves no checkpoint out, beside the attention's spelling.
+
+    official_class  transformers' class with the answer on top.
+    official_body   The path at which that class holds the model proper; checkpoints are named without it.
+    uncovered       Operations of the official model whose results are no checkpoints, each with the reason.
+
+    embeds          Whether its answer is one vector a text.
+    generates       Whether it writes a text token by token, and keeps keys and values for that.
+    special_ids     Token ids that generation needs, as the official class has them where config.json is
+                    silent.
+    texts           What it is shown where nothing else is given: two texts of different length.
+    miniature_texts The same for the small model that stands in for the published one.
+    """
+
+    model_type: str
+    file: str
+    published: str
+    tokenizer: str
+    config: type[Any]
+
+    weights: Mapping[str, str]
+    optional: Mapping[str, str]
+    unused: Mapping[str, str]
+    prefix: str
+    parts: Mapping[str, str]
+    departures: tuple[tuple[str, str], ...]
+
+    stacks: tuple[Stack, ...]
+    width: str
+    heads: str
+    official_class: str
+    texts: tuple[str, str]
+    miniature_texts: tuple[str, str]
+    head_width: str = ""
+    crossing: tuple[str, ...] = ()
+    whole: frozenset[str] = frozenset()
+    official_body: str = ""
+    uncovered: Mapping[str, str] = field(default_factory=dict)
+    embeds: bool = False
+    generates: bool = False
+    special_ids: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def module(self) -> ModuleType:
+        """The rebuild: `forward` and `CHECKPOINTS`, and a `Cache` where it generates."""
+        return importlib.import_module(f"llm_rebuild.models.{self.file}")
+
+    @property
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """Every checkpoint of any run, in the order in which they come to be; see `checkpoints.expand`."""
+        listed: tuple[Checkpoint, ...] = self.module.CHECKPOINTS
+        return listed
+
+    @property
+    def encoder_decoder(self) -> bool:
+        """Whether a decoder, which has a start token and inputs of its own, stands beside the encoder."""
+        return bool(self.crossing)
+
+    def default_texts(self, source: str) -> tuple[str, str]:
+        """What to show a local copy from this `source` where nothing else is given."""
+        return self.miniature_texts if source == "miniature" else self.texts
+
+    def stack_of(self, name: str) -> Stack | None:
+        """The blocks that a checkpoint lives in. None for what stands before, between or after blocks."""
+        return next((s for s in self.stacks if name.startswith(f"{s.path}.")), None)
+
+    def block_output(self, name: str) -> int | None:
+        """The number of the block whose output a checkpoint is; -1 for what goes into the first block."""
+        for stack in self.stacks:
+            if name == stack.enters:
+                return -1
+            number = name.removeprefix(f"{stack.path}.").removesuffix(f".{stack.leaves}")
+            if number.isdigit() and name == stack.output(number):
+                return int(number)
+        return None
+
+    def crosses(self, name: str) -> bool:
+        """Whether the decoder looks at the encoder's tokens in this checkpoint."""
+        return any(piece in name for piece in self.crossing)
+
+    def counts_decoder(self, name: str, axis: str) -> bool:
+        """Whether an axis of a checkpoint, `token`, `query` or `key`, counts the decoder's own tokens."""
+        if not self.encoder_decoder or name.startswith(f"{self.stacks[0].side}."):
+            return False
+        if self.crosses(name) and axis == "token":  # keys and values are made of the encoder's
+            return not name.endswith((".k", ".v"))
+        return not (self.crosses(name) and axis == "key")
