@@ -9,7 +9,6 @@ cannot ask for something and silently not get it. A test walks the official clas
 from __future__ import annotations
 
 import dataclasses
-import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from llm_rebuild.errors import InputError
+from llm_rebuild.json_fields import FLAG, NUMBER, TEXT, check, or_null, shown, whole
 
 C = TypeVar("C")
 
@@ -67,7 +67,9 @@ def read_config(config: Mapping[str, Any], cls: type[C], reading: Reading) -> C:
         raise InputError(f"config.json: model_type is {model_type!r}, expected {reading.model_type!r}")
     for name, value in reading.fixed.items():
         if config.get(name, value) != value:
-            raise InputError(f"config.json: {name} is {config[name]!r}; this rebuild supports only {value!r}")
+            raise InputError(
+                f"config.json: {name} is {shown(config[name])}; this rebuild supports only {value!r}"
+            )
     kinds = typing.get_type_hints(cls)
     values: dict[str, Any] = {}
     for used in dataclasses.fields(cls):  # type: ignore[arg-type]
@@ -84,26 +86,17 @@ def read_config(config: Mapping[str, Any], cls: type[C], reading: Reading) -> C:
 def _checked(name: str, value: Any, kind: Any) -> Any:
     """The value as `kind`, or a refusal. JSON's true is no number, a size is at least 1, a token id 0."""
     kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    if value is None and type(None) in kinds:
-        return None
-    if float in kinds and type(value) in (int, float):
-        if not 0 <= value <= sys.float_info.max:  # never true of NaN
-            raise InputError(f"config.json: {name} is {value!r}, expected a finite number from 0")
-        return float(value)
-    lowest = 0 if name.endswith("_token_id") else 1
-    if int in kinds and type(value) is int and value < lowest:
-        raise InputError(f"config.json: {name} is {value!r}, expected a whole number from {lowest}")
-    if type(value) in kinds:
-        return value
-    wanted = " or ".join(k.__name__ for k in kinds if k is not type(None))
-    raise InputError(f"config.json: {name} is {value!r}, expected {wanted}")
+    least = 0 if name.endswith("_token_id") else 1
+    wanted = {float: NUMBER, int: whole(least), bool: FLAG, str: TEXT}[kinds[0]]
+    check(value, or_null(wanted) if type(None) in kinds else wanted, f"config.json: {name}")
+    return float(value) if kinds[0] is float and value is not None else value
 
 
 def one_of(name: str, value: str, supported: Iterable[str]) -> None:
     """Refuse a name that is not in the table, and say what is."""
     if value not in supported:
         choice = ", ".join(supported)
-        raise InputError(f"config.json: {name} is {value!r}; this rebuild supports {choice}")
+        raise InputError(f"config.json: {name} is {shown(value)}; this rebuild supports {choice}")
 
 
 def divides(width_name: str, width: int, heads_name: str, heads: int) -> None:
