@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llm_rebuild.errors import InputError
+from llm_rebuild.printing import Look, look_from
 
 if TYPE_CHECKING:
     from llm_rebuild.workbench.check import check
@@ -20,3 +21,13 @@ def __getattr__(name: str) -> Any:
 
         return check
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _look() -> Look:
+    """What `print` shows of a result is laid out by the room that knows terminals."""
+    from llm_rebuild.show import results
+
+    return results
+
+
+look_from(_look)

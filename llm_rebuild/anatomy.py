@@ -8,22 +8,17 @@ list of checkpoints.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
-from llm_rebuild.checkpoints import Checkpoint, part_of
+from llm_rebuild.checkpoints import Checkpoint
 from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
 from llm_rebuild.models import Rebuild, architecture_for, rebuild_for
+from llm_rebuild.printing import Printable
 from llm_rebuild.verify import matched
 from llm_rebuild.weights import template
 
@@ -48,7 +43,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class Anatomy(Printable):
     """A model laid open. `parameters` counts what a forward pass can use, each number once."""
 
     name: str
@@ -71,9 +66,6 @@ class Anatomy:
             if part.path == path:
                 return part
         raise InputError(f"{self.name} has no part {path!r}; it has {', '.join(p.path for p in self.parts)}")
-
-    def __rich__(self) -> RenderableType:
-        return Group(*_shown(self))
 
 
 def describe(model: str | Path | LocalCopy, *, attention: str = "eager") -> Anatomy:
@@ -111,9 +103,7 @@ def _any_model(copy: LocalCopy) -> Anatomy:
     prefix = f"{getattr(skeleton, 'base_model_prefix', '')}."
     inside: dict[str, dict[str, tuple[int, ...]]] = {}
     for key, shape in used.items():
-        words = key.split(".")
-        numbered = [place for place, word in enumerate(words) if word.isdigit()]
-        path = ".".join(words[: numbered[0] + 1] if numbered else words[:-1] or words)
+        path = part_of_module(key) if any(map(str.isdigit, key.split("."))) else key.rpartition(".")[0] or key
         inside.setdefault(path, {})[key.removeprefix(path + ".")] = shape
     return Anatomy(
         name=copy.name,
@@ -147,89 +137,8 @@ def _parts(rebuild: Rebuild, needed: dict[str, tuple[int, ...]]) -> Iterator[Par
             yield Part(path, purpose, inside)
 
 
-# ---------------------------------------------------------------------------------- for people
-
-
-def _shown(anatomy: Anatomy) -> Iterator[RenderableType]:
-    yield Text(
-        f"{anatomy.name} ({anatomy.model_type}): {anatomy.parameters:,} parameters in "
-        f"{sum(len(p.shapes) for p in anatomy.parts)} tensors",
-        style="bold",
-    )
-    yield ""
-    yield _parts_table(anatomy)
-    yield ""
-    if not anatomy.rebuilt:
-        yield from _shown_any(anatomy)
-        return
-    yield Text("Departures from the textbook", style="bold")
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for title, explanation in anatomy.departures:
-        table.add_row(Text("  " + title), Text(explanation))
-    yield table
-    for key, reason in {template(key): reason for key, reason in anatomy.unused.items()}.items():
-        yield Text(f"  not read: {key} ({reason})")
-    yield ""
-    yield Text("Checkpoints, in the order they are computed (of equal blocks, the first)", style="bold")
-    yield _checkpoint_table(anatomy)
-    yield ""
-    yield Text(anatomy.matched.line() if anatomy.matched else matched.NOTHING.format(name=anatomy.name))
-
-
-def _shown_any(anatomy: Anatomy) -> Iterator[RenderableType]:
-    for key, reason in {template(key): reason for key, reason in anatomy.unused.items()}.items():
-        yield Text(f"  not read under this name: {key} ({reason})")
-    yield Text(f"{len(anatomy.checkpoints)} checkpoints are returned by modules", style="bold")
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    counts = Counter(part_of_module(checkpoint.name) for checkpoint in anatomy.checkpoints)
-    for part, count in counts.items():
-        table.add_row(Text(f"  {part}"), str(count))
-    yield table
-    yield Text(
-        f"There is no rebuild of {anatomy.model_type} here, and so no list of departures from the textbook. "
-        "`llm-rebuild capture` keeps these checkpoints and what is computed between the modules; "
-        "`llm-rebuild check` holds a rebuild of your own against them."
-    )
-
-
 def part_of_module(path: str) -> str:
     """The block that a module is in, or the module itself: `model.layers.0`, `model.norm`."""
     words = path.split(".")
     numbered = [place for place, word in enumerate(words) if word.isdigit()]
     return ".".join(words[: numbered[0] + 1]) if numbered else path
-
-
-def _parts_table(anatomy: Anatomy) -> Table:
-    """The first of several equal blocks in full, the others in a line."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("part", overflow="fold")
-    table.add_column("shape", no_wrap=True)
-    table.add_column("parameters", justify="right", no_wrap=True)
-    before: Part | None = None
-    for part in anatomy.parts:
-        table.add_row(Text(part.path, style="bold"), "", Text(f"{part.parameters:,}", style="bold"))
-        if before is not None and part.shapes and part.shapes == before.shapes:
-            table.add_row(Text(f"  as {before.path}", style="dim"), "", "")
-        else:
-            table.add_row(Text(f"  {part.purpose}", style="dim"), "", "")
-            for key, shape in part.shapes.items():
-                table.add_row(f"  {key}", "×".join(map(str, shape)), f"{math.prod(shape):,}")
-            before = part
-    return table
-
-
-def _checkpoint_table(anatomy: Anatomy) -> Table:
-    """Every checkpoint that is not in a block, and those of each stack's block 0."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("checkpoint", no_wrap=True)
-    table.add_column("shape in words")
-    table.add_column("what it holds")
-    for part, checkpoints in groupby(anatomy.checkpoints, key=lambda c: part_of(c.name)):
-        number = part.rpartition(".")[2]
-        if number.isdigit() and number != "0":
-            continue
-        table.add_row(Text(part, style="bold"))
-        for checkpoint in checkpoints:
-            name = checkpoint.name.removeprefix(part + ".")
-            table.add_row("  " + name, Text(checkpoint.shape), checkpoint.meaning)
-    return table

@@ -1,6 +1,14 @@
-"""The one exception that means: the input is at fault, not the program."""
+"""The one exception that means: the input is at fault, not the program. And a message as one line."""
 
 from __future__ import annotations
+
+import re
+
+LONGEST_WORD = 160  # characters of a name, a path or a number in a message
+LONGEST = 500  # characters of a message
+
+# What moves a terminal's cursor, colours it, turns its text round, or cannot be written at all.
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class InputError(Exception):
@@ -11,6 +19,20 @@ class InputError(Exception):
     """
 
 
-def one_line(error: object) -> str:
-    """Another library's error as part of a message: its text on one line, not too long."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+def escaped(text: str) -> str:
+    r"""Text as a terminal may get it: what is not printable as Python writes it, `\x1b`. Lines stay lines."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def one_line(message: object, longest: int = 200) -> str:
+    """A message, or another library's error, as a line that a terminal may get: not too long, nor any word
+    of it, and nothing in it that is not printable."""
+    line = re.sub(r"\s*[\r\n]\s*", " ", str(message).strip())
+    line = re.sub(r"\S+", lambda word: _shortened(word[0], LONGEST_WORD), escaped(line))
+    return _shortened(line, longest) or type(message).__name__
+
+
+def _shortened(text: str, most: int) -> str:
+    """Text of at most that many characters: its middle is left out."""
+    head = most * 2 // 3
+    return text if len(text) <= most else f"{text[:head]}…{text[len(text) - (most - head - 1) :]}"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from llm_rebuild import anatomy, verify
+from llm_rebuild.checkpoints import part_of
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
 from llm_rebuild.verify import matched
@@ -42,7 +43,7 @@ def test_every_key_is_in_one_part_or_declared_unused(tiny: LocalCopy):
 def test_every_checkpoint_lives_in_a_part_or_is_the_mask(tiny: LocalCopy):
     found = anatomy.describe(tiny)
     paths = {part.path for part in found.parts}
-    assert {anatomy.part_of(c.name) for c in found.checkpoints} - paths == {"mask"}
+    assert {part_of(c.name) for c in found.checkpoints} - paths == {"mask"}
 
 
 def test_an_unknown_part(tiny: LocalCopy):

@@ -66,6 +66,7 @@ def find(
     _writable("--json", json_file)
     tensor = _tensor(file, key)
     from llm_rebuild.copies import local_copy
+    from llm_rebuild.show.results import renderable
     from llm_rebuild.verify.find import usable
     from llm_rebuild.verify.trace import trace
 
@@ -77,7 +78,7 @@ def find(
         found = taken.find(tensor)
         done("found")
     if json_file != "-":
-        console().print(found)
+        console().print(renderable(found))
     _write_json(found.to_json(), json_file)
     raise typer.Exit(0 if found else 1)
 

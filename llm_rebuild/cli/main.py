@@ -19,6 +19,7 @@ from typer.exceptions import TyperException
 
 from llm_rebuild import __version__
 from llm_rebuild.errors import InputError
+from llm_rebuild.files import reason, write
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -569,23 +570,17 @@ def _write_json(result: Mapping[str, Any], json_file: str | None, option: str = 
 
 def _write_text(text: str, file: Path, option: str) -> None:
     """To a file: whole, or not at all and the file is what it was."""
-    device = file.exists() and not file.is_file()  # /dev/stdout and the like cannot be replaced
-    beside = file if device else file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
-        beside.write_text(text, encoding="utf-8")
-        if not device:
-            beside.replace(file)
+        write(file, text)
     except OSError as error:
-        if not device:
-            beside.unlink(missing_ok=True)
-        raise InputError(f"{option} {file}: {(error.strerror or 'cannot be written').lower()}") from None
+        raise InputError(f"{option} {file}: {reason(error)}") from None
 
 
 def console() -> Console:
     """Where results go. A pipe gets plain text, 80 columns wide at least as on a narrow terminal."""
-    from rich.console import Console
+    from llm_rebuild.show.terminal import Terminal
 
-    return Console(highlight=False)
+    return Terminal()
 
 
 @contextlib.contextmanager

@@ -1,1 +1,1 @@
-"""What a person sees: the page."""
+"""What a person sees: the terminal, a notebook, the page."""

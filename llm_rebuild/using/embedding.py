@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.console import Group, RenderableType
-from rich.text import Text
 from torch import Tensor
 
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
 from llm_rebuild.models import rebuild_for
+from llm_rebuild.printing import Printable
 from llm_rebuild.using.inputs import Inputs
 
 
 @dataclass(frozen=True)
-class Embedded:
+class Embedded(Printable):
     """Texts and their embeddings, [text, width], each of length 1."""
 
     model: str
@@ -34,18 +33,6 @@ class Embedded:
             "token_ids": [list(ids) for ids in self.token_ids],
             "embeddings": self.embeddings.tolist(),
         }
-
-    def __rich__(self) -> RenderableType:
-        similar = self.embeddings @ self.embeddings.T
-        lines: list[RenderableType] = []
-        for number, text in enumerate(self.texts):
-            first = " ".join(f"{x: .4f}" for x in self.embeddings[number, :6].tolist())
-            lines += [Text(text, style="bold"), Text(f"  {first} … ({self.embeddings.shape[1]} numbers)")]
-            lines += [
-                Text(f"  similarity {similar[number, other]:.4f} to {self.texts[other]}")
-                for other in range(number)
-            ]
-        return Group(*lines)
 
 
 def embed(

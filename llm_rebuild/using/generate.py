@@ -15,8 +15,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from rich.console import Group, RenderableType
-from rich.text import Text
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,6 +22,7 @@ from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
 from llm_rebuild.models import gpt2, gpt2_config, rebuild_for, t5, t5_config
 from llm_rebuild.models.cache import Cache, EncoderDecoderCache
+from llm_rebuild.printing import Printable
 from llm_rebuild.tokenizers import Tokenizer
 from llm_rebuild.using.decoding import Settings, SpecialIds, Step, decode
 from llm_rebuild.using.inputs import Inputs
@@ -33,7 +32,7 @@ GENERATE = ("gpt2", "t5")  # config.json's model_type
 
 
 @dataclass(frozen=True)
-class Generated:
+class Generated(Printable):
     """What became of the prompts.
 
     token_ids  [batch, token], as the official `generate` returns them: GPT-2's rows with the prompt,
@@ -56,14 +55,6 @@ class Generated:
             "token_ids": [list(row) for row in self.rows],
             "generated": list(self.texts),
         }
-
-    def __rich__(self) -> RenderableType:
-        lines: list[RenderableType] = []
-        for number, text in enumerate(self.texts):
-            if self.prompts:
-                lines.append(Text(self.prompts[number], style="bold"))
-            lines.append(Text(f"  {text}"))
-        return Group(*lines)
 
 
 def generate(

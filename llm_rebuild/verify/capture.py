@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -16,7 +15,8 @@ from torch import Tensor
 
 from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.errors import InputError
+from llm_rebuild.errors import InputError, one_line
+from llm_rebuild.files import replacing
 from llm_rebuild.models import architecture_for, rebuild_for
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.environment import environment
@@ -113,8 +113,6 @@ class Capture(Mapping[str, Interim]):
 
     def save(self, file: str | Path) -> None:
         """Write a safetensors file, whole or not at all."""
-        file = Path(file)
-        beside = file.with_name(f".{file.name}.{os.getpid()}.part")
         about = {
             "format": "llm_rebuild capture 1",
             "model": dict(self.model),
@@ -132,12 +130,10 @@ class Capture(Mapping[str, Interim]):
             tensors["inputs/decoder_ids"] = self.inputs.decoder_ids
             tensors["inputs/decoder_mask"] = self.inputs.decoder_mask
         try:
-            save_file(tensors, beside, metadata={"llm_rebuild": json.dumps(about)})
-            beside.replace(file)
+            with replacing(Path(file)) as part:
+                save_file(tensors, part, metadata={"llm_rebuild": json.dumps(about)})
         except (OSError, SafetensorError) as error:
-            raise InputError(f"cannot write {file}: {' '.join(str(error).split())}") from None
-        finally:
-            beside.unlink(missing_ok=True)
+            raise InputError(f"cannot write {file}: {one_line(error)}") from None
 
     @classmethod
     def load(cls, file: str | Path) -> Capture:

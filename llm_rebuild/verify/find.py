@@ -30,8 +30,6 @@ from torch.nn import functional as F
 from llm_rebuild.errors import InputError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from llm_rebuild.verify.capture import Capture
     from llm_rebuild.verify.trace import Entry, Trace
 
@@ -108,18 +106,6 @@ class Found:
 
     def __repr__(self) -> str:
         return str(self)
-
-    def __rich__(self) -> RenderableType:
-        from rich.console import Group
-        from rich.text import Text
-
-        if not self.hits:
-            return Text(str(self))
-        first, *others = (Text(str(hit)) for hit in self.hits)
-        first.stylize("bold")
-        if not self:
-            return Group(Text("nothing like it; the least different:"), first, *others)
-        return Group(first, *others)
 
     def to_json(self) -> dict[str, Any]:
         return {

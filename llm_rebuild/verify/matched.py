@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.files import write
 
 if TYPE_CHECKING:
     from llm_rebuild.verify.report import Report
@@ -56,14 +56,9 @@ def remember(copy: LocalCopy, report: Report) -> None:
         date=datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
     )
     file = _file(copy)
-    beside = file.with_suffix(f".{os.getpid()}.part")
-    try:
+    with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(asdict(note)), encoding="utf-8")
-        beside.replace(file)
-    except OSError:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+        write(file, json.dumps(asdict(note)))
 
 
 def last(copy: LocalCopy) -> Matched | None:

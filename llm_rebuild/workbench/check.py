@@ -23,6 +23,7 @@ from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.case import world_for
 from llm_rebuild.diagnosis.diagnose import diagnose
 from llm_rebuild.errors import InputError
+from llm_rebuild.files import write
 from llm_rebuild.models import architecture_for, rebuild_for
 from llm_rebuild.verify import Capture, Report, judge
 from llm_rebuild.verify.capture import open_copy
@@ -269,9 +270,7 @@ class _Bench:
         job["given"] = str(place / "alone.safetensors")
         job["trials"] = [vars(trial) for trial in tried]
         if running:
-            beside = place / "then.part"
-            beside.write_text(json.dumps(job), encoding="utf-8")
-            beside.replace(place / "then.json")
+            write(place / "then.json", json.dumps(job))
             ended = running.wait(self.seconds)
             assert ended is not None
         else:

@@ -21,6 +21,7 @@ from typing import Any
 import safetensors
 
 from llm_rebuild.errors import InputError
+from llm_rebuild.files import write
 from llm_rebuild.workbench.steps import GIVEN, UnfilledError, arguments, nearest
 
 MEGABYTE = 1024 * 1024
@@ -403,6 +404,4 @@ def _limit(memory: int | None, seconds: float | None) -> None:
 
 
 def _write(place: Path, result: Mapping[str, Any], name: str = "result.json") -> None:
-    beside = place / f"{name}.part"
-    beside.write_text(json.dumps(dict(result)), encoding="utf-8")
-    beside.replace(place / name)
+    write(place / name, json.dumps(dict(result)))

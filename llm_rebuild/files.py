@@ -1,0 +1,149 @@
+"""One way to write a file, and one way to read one that came from outside.
+
+Whatever the package writes is there whole or not at all. Whatever it reads may be anything: a pipe that
+nobody writes to, a terabyte of zeros, JSON nested so deeply that nobody can walk it. It is refused in a line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from llm_rebuild.errors import InputError
+
+PART = ".part"  # what a file is called while it is being written
+LARGEST = 200_000_000  # bytes of a file that is read whole; the largest tokenizer's file has some 30 million
+DEEPEST = 100  # levels of JSON; the deepest file of a published model has about 10
+
+
+@contextlib.contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A path beside `file` to write to. When the block ends it is on the disk and called `file`; where it
+    raises, `file` is what it was. A link is followed. Raises OSError.
+
+    Only a regular file is replaced: a device, a pipe or a folder of that name stays what it is.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise OSError(f"{file} is no regular file; choose another place")
+    target = Path(os.path.realpath(file))
+    part = target.with_name(f".{os.getpid()}.{secrets.token_hex(4)}{PART}")
+    try:
+        yield part
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copymode(target, part)
+        with part.open("rb+") as opened:
+            os.fsync(opened.fileno())
+        part.replace(target)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write(file: Path, content: str | bytes) -> None:
+    """Write a file, whole or not at all. Into a pipe or a terminal (/dev/stdout) it goes as it is; a disk's
+    device is refused. Raises OSError."""
+    data = content.encode() if isinstance(content, str) else content
+    if file.exists() and (stat.S_ISFIFO(mode := file.stat().st_mode) or stat.S_ISCHR(mode)):
+        # Without waiting: a pipe that nobody reads from is an error (ENXIO).
+        descriptor = os.open(file, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
+        os.set_blocking(descriptor, True)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+        return
+    with replacing(file) as part:
+        part.write_bytes(data)
+
+
+def check_regular(file: Path, advice: str = "") -> os.stat_result:
+    """What the system says of a file that is to be read. InputError where it is none; `advice` ends it.
+
+    For files that a library opens by name: one that is a pipe would be waited for without end.
+    """
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        raise InputError(_advised(f"{file} is missing", advice)) from None
+    except (OSError, ValueError) as error:
+        raise InputError(_advised(f"{file}: {reason(error)}", advice)) from None
+    if not stat.S_ISREG(status.st_mode):
+        what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
+        raise InputError(_advised(f"{file} is {what}, and should be a file", advice))
+    return status
+
+
+def read(file: Path, advice: str = "", largest: int = LARGEST, pipes: bool = False) -> bytes:
+    """A file's content. InputError where there is none to be had, or more than `largest` bytes. With `pipes`
+    it may come from a pipe, as far as somebody writes to it."""
+    if not pipes:
+        check_regular(file, advice)
+    try:
+        # Without waiting for a writer: a file may also have become a pipe since.
+        descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        os.set_blocking(descriptor, True)
+        with os.fdopen(descriptor, "rb") as opened:
+            size = os.fstat(descriptor).st_size
+            content = b"" if size > largest else opened.read(largest + 1)
+    except (OSError, ValueError) as error:
+        raise InputError(_advised(f"{file}: {reason(error)}", advice)) from None
+    if max(size, len(content)) > largest:
+        raise InputError(_advised(f"{file} has more than {largest:,} bytes, the most that is read", advice))
+    return content
+
+
+def read_text(file: Path, advice: str = "", largest: int = LARGEST) -> str:
+    """A UTF-8 file's text. A byte order mark is a character of it."""
+    try:
+        return read(file, advice, largest).decode()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            _advised(f"{file} is not UTF-8 (byte {error.start}); save it as UTF-8", advice)
+        ) from None
+
+
+def read_json(file: Path, advice: str = "", largest: int = LARGEST) -> dict[str, Any]:
+    """A file that holds one JSON object."""
+    return parse_json(read_text(file, advice, largest), str(file), advice)
+
+
+def parse_json(text: str, name: str, advice: str = "") -> dict[str, Any]:
+    """Text that holds one JSON object. InputError, which begins with `name`, where it does not."""
+    if text.startswith("\ufeff"):
+        raise InputError(
+            _advised(f"{name} begins with a byte order mark; save it as UTF-8 without one", advice)
+        )
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise InputError(_advised(f"{name} is nested too deeply", advice)) from None
+    except ValueError as error:
+        raise InputError(_advised(f"{name} is not JSON ({error})", advice)) from None
+    if not isinstance(content, dict):
+        raise InputError(_advised(f"{name} holds no JSON object", advice))
+    level: list[Any] = [content]
+    for _ in range(DEEPEST):
+        level = [
+            value
+            for outer in level
+            for value in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(value, (dict, list))
+        ]
+        if not level:
+            return content
+    raise InputError(_advised(f"{name} is nested more than {DEEPEST} levels deep", advice))
+
+
+def reason(error: Exception) -> str:
+    """Why a file cannot be had, as the system says it: `permission denied`."""
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
+
+
+def _advised(message: str, advice: str) -> str:
+    return f"{message}; {advice}" if advice else message

@@ -1,0 +1,158 @@
+"""How each kind of result looks. `print`, a notebook and the command line all come here.
+
+A report and a check have files of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from itertools import groupby
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+from torch.nn import functional as F
+
+from llm_rebuild.anatomy import Anatomy, Part, part_of_module
+from llm_rebuild.checkpoints import part_of
+from llm_rebuild.show.terminal import columns, html, renderable, text
+from llm_rebuild.using.embedding import Embedded
+from llm_rebuild.using.generate import Generated
+from llm_rebuild.verify import matched
+from llm_rebuild.verify.find import Found
+from llm_rebuild.weights import template
+
+__all__ = ["html", "renderable", "text"]
+
+MANY = 12  # texts: of more than these not every pair is shown
+SHOWN = 20  # texts: of more than these only the first are shown
+
+# ----------------------------------------------------------------------------- what a model has made
+
+
+@renderable.register
+def _generated(result: Generated) -> RenderableType:
+    lines: list[RenderableType] = []
+    for number, written in enumerate(result.texts):
+        if result.prompts:
+            lines.append(Text(result.prompts[number], style="bold"))
+        lines.append(Text(f"  {written}"))
+    return Group(*lines)
+
+
+@renderable.register
+def _embedded(result: Embedded) -> RenderableType:
+    """Of few texts how similar each is to those above it; of many the nearest of the first ones."""
+    lines: list[RenderableType] = []
+    count, width = result.embeddings.shape
+    directions = F.normalize(result.embeddings, dim=1)
+    for number, sentence in enumerate(result.texts[:SHOWN]):
+        first = " ".join(f"{x: .4f}" for x in result.embeddings[number, :6].tolist())
+        lines += [Text(sentence, style="bold"), Text(f"  {first} … ({width} numbers)")]
+        similar = directions @ directions[number]
+        others = list(range(number))
+        if count > MANY:
+            similar[number] = -math.inf
+            others = [int(similar.argmax())]
+        for other in others:
+            word = "nearest: similarity" if count > MANY else "similarity"
+            lines.append(Text(f"  {word} {similar[other]:.4f} to {result.texts[other]}"))
+    if count > SHOWN:
+        lines.append(Text(f"the first {SHOWN} of {count:,} texts; --json FILE writes every embedding"))
+    return Group(*lines)
+
+
+@renderable.register
+def _found(result: Found) -> RenderableType:
+    lines = [Text(line) for line in str(result).splitlines()]
+    if result.hits:
+        lines[0 if result else 1].stylize("bold")
+    return Group(*lines)
+
+
+# --------------------------------------------------------------------------------------- a model
+
+
+@renderable.register
+def _anatomy(result: Anatomy) -> RenderableType:
+    return Group(*_shown(result))
+
+
+def _shown(anatomy: Anatomy) -> Iterator[RenderableType]:
+    yield Text(
+        f"{anatomy.name} ({anatomy.model_type}): {anatomy.parameters:,} parameters in "
+        f"{sum(len(p.shapes) for p in anatomy.parts)} tensors",
+        style="bold",
+    )
+    yield ""
+    yield _parts_table(anatomy)
+    yield ""
+    if not anatomy.rebuilt:
+        yield from _shown_any(anatomy)
+        return
+    yield Text("Departures from the textbook", style="bold")
+    table = columns(header=False)
+    for title, explanation in anatomy.departures:
+        table.add_row(Text("  " + title), Text(explanation))
+    yield table
+    for key, reason in {template(key): reason for key, reason in anatomy.unused.items()}.items():
+        yield Text(f"  not read: {key} ({reason})")
+    yield ""
+    yield Text("Checkpoints, in the order they are computed (of equal blocks, the first)", style="bold")
+    yield _checkpoint_table(anatomy)
+    yield ""
+    yield Text(anatomy.matched.line() if anatomy.matched else matched.NOTHING.format(name=anatomy.name))
+
+
+def _shown_any(anatomy: Anatomy) -> Iterator[RenderableType]:
+    for key, reason in {template(key): reason for key, reason in anatomy.unused.items()}.items():
+        yield Text(f"  not read under this name: {key} ({reason})")
+    yield Text(f"{len(anatomy.checkpoints)} checkpoints are returned by modules", style="bold")
+    table = columns(header=False)
+    counts = Counter(part_of_module(checkpoint.name) for checkpoint in anatomy.checkpoints)
+    for part, count in counts.items():
+        table.add_row(Text(f"  {part}"), str(count))
+    yield table
+    yield Text(
+        f"There is no rebuild of {anatomy.model_type} here, and so no list of departures from the textbook. "
+        "`llm-rebuild capture` keeps these checkpoints and what is computed between the modules; "
+        "`llm-rebuild check` holds a rebuild of your own against them."
+    )
+
+
+def _parts_table(anatomy: Anatomy) -> Table:
+    """The first of several equal blocks in full, the others in a line."""
+    table = columns()
+    table.add_column("part", no_wrap=True)
+    table.add_column("shape", no_wrap=True)
+    table.add_column("parameters", justify="right", no_wrap=True)
+    before: Part | None = None
+    for part in anatomy.parts:
+        table.add_row(Text(part.path, style="bold"), "", Text(f"{part.parameters:,}", style="bold"))
+        if before is not None and part.shapes and part.shapes == before.shapes:
+            table.add_row(Text(f"  as {before.path}", style="dim"), "", "")
+        else:
+            table.add_row(Text(f"  {part.purpose}", style="dim"), "", "")
+            for key, shape in part.shapes.items():
+                table.add_row(f"  {key}", "×".join(map(str, shape)), f"{math.prod(shape):,}")
+            before = part
+    return table
+
+
+def _checkpoint_table(anatomy: Anatomy) -> Table:
+    """Every checkpoint that is not in a block, and those of each stack's block 0."""
+    table = columns()
+    table.add_column("checkpoint", no_wrap=True)
+    table.add_column("shape in words")
+    table.add_column("what it holds")
+    for part, checkpoints in groupby(anatomy.checkpoints, key=lambda c: part_of(c.name)):
+        number = part.rpartition(".")[2]
+        if number.isdigit() and number != "0":
+            continue
+        table.add_row(Text(part, style="bold"))
+        for checkpoint in checkpoints:
+            name = checkpoint.name.removeprefix(part + ".")
+            table.add_row("  " + name, Text(checkpoint.shape), checkpoint.meaning)
+    return table
