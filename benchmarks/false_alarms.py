@@ -23,7 +23,7 @@ from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.diagnose import diagnose
 from llm_rebuild.errors import InputError
 from llm_rebuild.models import rebuild_for
-from llm_rebuild.verify.capture import capture_inputs, read_inputs
+from llm_rebuild.verify import ask, capture
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.run import judge, rebuild_run
 from tools import full_size
@@ -43,10 +43,10 @@ def false_alarms(copy: LocalCopy, attention: str, inputs: int, seed: int = 0) ->
         decoder = None
         if start is not None and number % 2:
             decoder = [[start, *row[: draw.randint(0, 8)]] for row in rows]
-        given = read_inputs(copy, token_ids=rows, decoder_ids=decoder)
         cached = rebuild.architecture.generates and number % 3 == 0
-        truth = capture_inputs(copy, given, attention, cached, official)
-        rebuilt = rebuild_run(copy, given, attention, cached)
+        question = ask(copy, token_ids=rows, decoder_ids=decoder, attention=attention, use_cache=cached)
+        truth = capture(question, official=official)
+        rebuilt = rebuild_run(question)
         report = judge(rebuilt, truth)
         compared += len(report.verdicts)
         if not report.exact or diagnose(rebuilt, truth, copy):

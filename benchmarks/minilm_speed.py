@@ -17,11 +17,9 @@ from collections.abc import Callable
 import torch
 
 from llm_rebuild.copies import local_copy
-from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.models import rebuild_for
-from llm_rebuild.using.inputs import Inputs
-from llm_rebuild.verify.capture import conditions, read_inputs
+from llm_rebuild.verify.capture import capture
 from llm_rebuild.verify.official import Official
+from llm_rebuild.verify.question import Question, ask
 
 Run = Callable[[], object]
 SENTENCE = "The quick brown fox jumps over the lazy dog, and nobody in the village has ever asked it why."
@@ -51,9 +49,9 @@ def by_turns(
     return statistics.median(ratios), statistics.median(ours), statistics.median(theirs)
 
 
-def forward(copy: LocalCopy, official: Official, inputs: Inputs, rounds: int) -> tuple[float, float, float]:
+def forward(question: Question, official: Official, rounds: int) -> tuple[float, float, float]:
     """The rebuild's forward pass ÷ the official one: ids to sentence embedding."""
-    rebuild, weights = rebuild_for(copy.config), copy.weights()
+    rebuild, weights, inputs = question.rebuild, question.copy.weights(), question.inputs
 
     def ours() -> object:
         return rebuild.module.forward(
@@ -68,17 +66,9 @@ def forward(copy: LocalCopy, official: Official, inputs: Inputs, rounds: int) ->
         return by_turns(ours, theirs, rounds)
 
 
-def capturing(copy: LocalCopy, official: Official, inputs: Inputs, rounds: int) -> tuple[float, float, float]:
+def capturing(question: Question, official: Official, rounds: int) -> tuple[float, float, float]:
     """A forward pass with a copy of every checkpoint ÷ the bare one, both official."""
-    rebuild = rebuild_for(copy.config)
-    wanted = rebuild.checkpoints(conditions(official.attention, inputs) | rebuild.conditions(copy.weights()))
-
-    def watched() -> object:
-        kept: dict[str, torch.Tensor] = {}
-        official.watch(wanted, inputs, kept.__setitem__)
-        return kept
-
-    return by_turns(watched, lambda: official.run(inputs), rounds)
+    return by_turns(lambda: capture(question, official=official), lambda: official.run(question), rounds)
 
 
 def peak_memory() -> float:
@@ -104,9 +94,9 @@ def main() -> None:
     for attention in ("eager", "sdpa"):
         official = Official(copy.folder, attention)
         for title, given in texts.items():
-            inputs = read_inputs(copy, given)
+            question = ask(copy, given, attention=attention)
             for what, measure in (("forward", forward), ("capture", capturing)):
-                ratio, ours, theirs = measure(copy, official, inputs, arguments.rounds)
+                ratio, ours, theirs = measure(question, official, arguments.rounds)
                 line = f"{what}  {attention:5}  {title:12}  {ratio:.2f}  ({ours:.1f} ms ÷ {theirs:.1f} ms)"
                 print(line, flush=True)
     print(f"verify   peak memory {peak_memory():.0f} MB")

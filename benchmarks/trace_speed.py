@@ -36,10 +36,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.using.inputs import Inputs
-from llm_rebuild.verify.capture import read_inputs
 from llm_rebuild.verify.official import Official
-from llm_rebuild.verify.trace import Trace, trace_inputs
+from llm_rebuild.verify.question import Question, ask
+from llm_rebuild.verify.trace import Trace, trace
 from tools import full_size
 
 TOKENS, LONG, BUDGET, ALLOWED = 64, 1024, 64_000_000, 200_000_000
@@ -54,10 +53,9 @@ def ids(copy: LocalCopy, count: int) -> list[int]:
 # ---------------------------------------------------------------------------------------------- speed
 
 
-def ways(
-    copy: LocalCopy, official: Official, inputs: Inputs, folder: Path
-) -> dict[str, Callable[[], object]]:
+def ways(question: Question, official: Official, folder: Path) -> dict[str, Callable[[], object]]:
     """What takes turns. Each is asked to do the same forward pass."""
+    inputs = question.inputs
     arguments = {"input_ids": inputs.token_ids, "attention_mask": inputs.mask, "use_cache": False}
 
     def bare() -> object:
@@ -66,8 +64,8 @@ def ways(
 
     found: dict[str, Callable[[], object]] = {
         "bare forward": bare,
-        "trace, in memory": lambda: trace_inputs(copy, inputs, official),
-        "trace, into a file": lambda: trace_inputs(copy, inputs, official, out=folder / "speed.trace"),
+        "trace, in memory": lambda: trace(question, official=official),
+        "trace, into a file": lambda: trace(question, official=official, out=folder / "speed.trace"),
     }
     try:
         import torchlens
@@ -121,13 +119,13 @@ def streamed(copy: LocalCopy, file: Path) -> None:
 
     torch.ones(64, 64) @ torch.ones(64, 64)
     libraries = resident("VmRSS")
-    inputs = read_inputs(copy, token_ids=[ids(copy, LONG)])
+    question = ask(copy, token_ids=[ids(copy, LONG)])
     official = Official(copy.folder)
     weights = sum(tensor.nbytes for tensor in official.model.parameters())
     peaks = []
     for run in (
-        lambda: official.run(inputs, copies=False),
-        lambda: trace_inputs(copy, inputs, official, budget=BUDGET, out=file),
+        lambda: official.run(question, copies=False),
+        lambda: trace(question, official=official, budget=BUDGET, out=file),
     ):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the high-water mark starts anew
         run()
@@ -207,10 +205,10 @@ def main() -> None:
         if arguments.streamed:
             streamed(copy, arguments.streamed)
             return
-        inputs = read_inputs(copy, token_ids=[ids(copy, TOKENS)])
+        question = ask(copy, token_ids=[ids(copy, TOKENS)])
         official = Official(copy.folder)
-        show_speed(measure(ways(copy, official, inputs, Path(temporary)), arguments.rounds))
-        show_search(trace_inputs(copy, inputs, official))
+        show_speed(measure(ways(question, official, Path(temporary)), arguments.rounds))
+        show_search(trace(question, official=official))
         if sys.platform == "linux":
             show_memory(folder, Path(temporary, "long.trace"), arguments.threads)
     print(

@@ -17,8 +17,7 @@ from llm_rebuild.checkpoints import Checkpoint
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
 from llm_rebuild.models import minilm as minilm_model
-from llm_rebuild.models import rebuild_for
-from llm_rebuild.verify.capture import Capture, conditions
+from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.run import rebuild_run
 from tests import tiny_bert
 
@@ -34,18 +33,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> LocalCopy:
 # --------------------------------------------------------------- contract 1: a checkpoint has one name
 
 
-def names(copy: LocalCopy, truth: Capture) -> list[str]:
-    rebuild = rebuild_for(copy.config)
-    holding = conditions(truth.attention, truth.inputs) | rebuild.conditions(copy.weights())
-    return [checkpoint.name for checkpoint in rebuild.checkpoints(holding)]
-
-
 def assert_contract_1(copy: LocalCopy, attention: str, texts: list[str], folder: Path) -> None:
     """The list = names tapped, in order = names captured = names in the capture file."""
-    truth = verify.capture(copy, texts, attention=attention)
-    listed = names(copy, truth)
+    question = verify.ask(copy, texts, attention=attention)
+    truth = verify.capture(question)
+    listed = [checkpoint.name for checkpoint in question.checkpoints()]
     assert len(set(listed)) == len(listed)
-    assert list(rebuild_run(copy, truth.inputs, attention)) == listed
+    assert list(rebuild_run(question)) == listed
     assert list(truth) == listed
     truth.save(folder / "capture.safetensors")
     assert list(Capture.load(folder / "capture.safetensors")) == listed

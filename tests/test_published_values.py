@@ -20,6 +20,7 @@ from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
 from llm_rebuild.using.generate import generate, special_ids
 from llm_rebuild.using.inputs import Inputs
+from llm_rebuild.verify import Question
 from llm_rebuild.verify.run import rebuild_run
 from tests.tokenizers.tokenizer_corpus import VOCABULARIES
 
@@ -107,7 +108,7 @@ def test_gpt2_computes_the_numbers_that_were_printed(
     """The notebook of the book whose strategy this course follows, on "Open-source LLMs rock."."""
     tokenizer = gpt2.tokenizer()
     inputs = Inputs.from_texts(tokenizer, [SENTENCE], 1024)
-    tensors = rebuild_run(gpt2, inputs, attention)
+    tensors = rebuild_run(Question(gpt2, inputs, attention))
     worst = 0.0
     for name, start, printed, tolerance in FIRST_NUMBERS:
         numbers = tensors[name][0, 0, start : start + 5]

@@ -12,7 +12,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ from llm_rebuild.checkpoints import NO_TAP, Recorder, Tap
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
 from llm_rebuild.using.inputs import Inputs
-from llm_rebuild.verify.capture import Capture, capture_inputs, read_inputs, watch
+from llm_rebuild.verify.capture import Capture, capture
 from llm_rebuild.verify.official import Official
-from llm_rebuild.verify.steps import then
+from llm_rebuild.verify.question import ask
 
 # Which source files belong to which rebuild, in the order in which they import each other.
 SOURCES = {
@@ -163,13 +163,15 @@ def scene(
     one = run == "single"
     rows, ids = texts[:1] if texts and one else texts, token_ids[:1] if token_ids and one else token_ids
     model = official or Official(copy.folder, attention)
+    question = ask(copy, rows, token_ids=ids, attention=attention)
     if run != "cached":
-        return Scene(copy, capture_inputs(copy, read_inputs(copy, rows, ids), attention, official=model))
-    start = getattr(rebuild_for(copy.config).config, "decoder_start_token_id", None)
-    inputs = read_inputs(copy, rows, ids, side="left" if start is None else "right")
-    prompt = watch(model, copy, inputs, partial(model.run, use_cache=True), {"cache", "start"})
-    after = then(inputs, prompt.tensors["lm_head"][:, -1].argmax(dim=-1))
-    return Scene(copy, watch(model, copy, after, model.step, {"cache"}), prompt)
+        return Scene(copy, capture(question, official=model))
+    if question.inputs.decoder_ids is None:
+        question = replace(question, inputs=question.inputs.with_padding("left"))
+    question = replace(question, cache=True)
+    prompt = capture(question, official=model)
+    after = question.step(prompt.tensors["lm_head"][:, -1].argmax(dim=-1))
+    return Scene(copy, capture(after, official=model), prompt)
 
 
 def _arguments(inputs: Inputs) -> dict[str, Tensor]:

@@ -35,11 +35,10 @@ from torch.nn import functional as F
 
 from llm_rebuild import verify
 from llm_rebuild.checkpoints import Recorder, Tap
-from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
 from llm_rebuild.proof import alone
-from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import Capture
+from llm_rebuild.verify.question import Model, Question
 from llm_rebuild.weights import Weights
 
 Forward = Callable[[Tensor, Tensor, Weights, Tap], Any]
@@ -178,16 +177,16 @@ def _in_step(numbers: Tensor, official: Tensor) -> bool:
 # ------------------------------------------------------------------------ a process of its own
 
 
-def prove_isolated(model: str | Path | LocalCopy, texts: Any = None, **options: Any) -> verify.Proof:
+def prove_isolated(model: Model | Question, texts: Any = None, **options: Any) -> verify.Proof:
     """As `verify.prove`, with the rebuild in a process of its own. The report says `isolated`, and what
     leaked: every tensor in that process that is neither from a file nor computed there."""
     foreign: list[tuple[str, Tensor]] = []
     used: list[Weights] = []
 
-    def run(copy: LocalCopy, inputs: Inputs, attention: str, use_cache: bool) -> dict[str, Tensor]:
-        tensors, found = run_apart(copy, inputs, attention, use_cache)
+    def run(question: Question) -> dict[str, Tensor]:
+        tensors, found = run_apart(question)
         foreign.extend(found)
-        used.append(copy.weights())
+        used.append(question.copy.weights())
         return tensors
 
     proof = verify.prove(model, texts, run=run, **options)
@@ -195,9 +194,7 @@ def prove_isolated(model: str | Path | LocalCopy, texts: Any = None, **options: 
     return replace(proof, report=replace(proof.report, isolated=True, leaks=tuple(map(str, leaks))))
 
 
-def run_apart(
-    copy: LocalCopy, inputs: Inputs, attention: str, use_cache: bool = False
-) -> tuple[dict[str, Tensor], list[tuple[str, Tensor]]]:
+def run_apart(question: Question) -> tuple[dict[str, Tensor], list[tuple[str, Tensor]]]:
     """Run the package's rebuild in a new process, from files alone.
 
     Returns its tensors by checkpoint name, the same to the bit as those of this process, and the tensors
@@ -205,14 +202,15 @@ def run_apart(
     Raises InputError where that process finds the input at fault, imports something official, or is
     stopped by the system.
     """
+    copy, inputs = question.copy, question.inputs
     given = {"token_ids": inputs.token_ids, "mask": inputs.mask}
     if inputs.decoder_ids is not None and inputs.decoder_mask is not None:
         given |= {"decoder_ids": inputs.decoder_ids, "decoder_mask": inputs.decoder_mask}
     job = {
         "weights": str(copy.weights_file.absolute()),
         "config": str((copy.folder / "config.json").absolute()),
-        "attention": attention,
-        "use_cache": use_cache,
+        "attention": question.attention,
+        "use_cache": question.cache,
         "threads": torch.get_num_threads(),
     }
     with tempfile.TemporaryDirectory(prefix="llm-rebuild-") as name:

@@ -90,6 +90,20 @@ class Inputs:
                 raise InputError(f"{len(row)} token ids are more than the model's {positions} positions")
         return cls(*_padded(rows, side))
 
+    def with_padding(self, side: str) -> Inputs:
+        """The same rows with their padding on the `right` or on the `left`."""
+        rows = [ids[real.bool()] for ids, real in zip(self.token_ids, self.mask, strict=True)]
+        token_ids, mask = torch.zeros_like(self.token_ids), torch.zeros_like(self.mask)
+        for number, row in enumerate(rows):
+            places = slice(len(row)) if side == "right" else slice(mask.shape[1] - len(row), None)
+            token_ids[number, places], mask[number, places] = row, 1
+        padding = self.token_ids[self.mask == 0]  # the pad token's id, if there is any
+        return replace(
+            self,
+            token_ids=token_ids.masked_fill(mask == 0, int(padding[0]) if len(padding) else 0),
+            mask=mask,
+        )
+
     def with_decoder(self, rows: Sequence[Sequence[int]] | None, start_id: int, vocab_size: int) -> Inputs:
         """The same, with what the decoder reads.
 

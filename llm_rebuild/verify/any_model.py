@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,12 +17,9 @@ from torch import Tensor, nn
 
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.models import rebuild_for
-from llm_rebuild.tokenizers import Encoding
-from llm_rebuild.using.inputs import Inputs
-from llm_rebuild.verify.capture import Capture, Step, has_rebuild
-from llm_rebuild.verify.official import Official, official_class, official_config
-from llm_rebuild.verify.trace import Entry, Trace, trace_inputs
+from llm_rebuild.verify.loading import official_class, official_config
+from llm_rebuild.verify.question import check
+from llm_rebuild.verify.trace import Entry, Trace
 
 # What has no checkpoint of its own: numbers brought into another place or type, and constants.
 COPIES = {"clone", "copy", "to", "contiguous", "lift_fresh", "detach", "alias", "dropout"}
@@ -32,128 +29,30 @@ CONSTANTS |= {"zeros_like", "ones_like", "full_like", "fill", "zero"}
 STATISTICS = {"layer_norm", "sdpa", "rms_norm", "group_norm", "batch_norm"}
 
 
-def check(copy: LocalCopy) -> None:
-    """Refuse a folder before the official model is built from it. Raises InputError."""
-    if has_rebuild(copy):
-        rebuild_for(copy.config).check(copy.weights())
-        return
-    keys = len(copy.weights())
-    for field, value in copy.config.items():
-        counts = "layer" in field or "expert" in field or "block" in field
-        if counts and type(value) is int and value > max(keys, 64):  # before so many modules are made
-            raise InputError(f"config.json: {field} is {value}; the weight file has only {keys} tensors")
-
-
-# ------------------------------------------------------------------------------------------ inputs
-
-
-class OfficialTokenizer:
-    """A folder's own tokenizer, run by transformers: there is no rebuild of it here."""
-
-    def __init__(self, copy: LocalCopy) -> None:
-        import transformers
-
-        ask = f"give --token-ids, for {copy.folder} has no tokenizer that transformers can read"
-        files = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json")
-        if not any((copy.folder / file).is_file() for file in (*files, "vocab.txt")):
-            raise InputError(ask)
-        try:
-            self._official = transformers.AutoTokenizer.from_pretrained(
-                copy.folder, local_files_only=True, trust_remote_code=False
-            )
-        except Exception as error:  # each tokenizer class refuses in its own way
-            raise InputError(f"{ask} ({' '.join(str(error).split())[:120]})") from None
-
-    @property
-    def pad_id(self) -> int | None:
-        number: int | None = self._official.pad_token_id
-        return number
-
-    @property
-    def vocabulary_size(self) -> int:
-        return len(self._official)
-
-    def encode(self, text: str, max_tokens: int | None = None) -> Encoding:
-        ids = list(self._official(text)["input_ids"])
-        kept = ids if max_tokens is None else ids[:max_tokens]
-        tokens = [str(token) for token in self._official.convert_ids_to_tokens(kept)]
-        return Encoding(kept, tokens, [(0, 0)] * len(kept), len(ids) - len(kept))
-
-    def decode(self, ids: Sequence[int]) -> str:
-        text: str = self._official.decode(list(ids))
-        return text
-
-
-def read_any_inputs(
-    copy: LocalCopy,
-    texts: str | Sequence[str] | None = None,
-    token_ids: Sequence[Sequence[int]] | None = None,
-    decoder_ids: Sequence[Sequence[int]] | None = None,
-    side: str = "right",
-) -> Inputs:
-    """`read_inputs` for a model without a rebuild."""
-    config = official_config(copy.folder)
-    reads = config.get_text_config()
-    vocabulary, positions = getattr(reads, "vocab_size", None), _positions(reads)
-    if type(vocabulary) is not int or vocabulary < 1:
-        raise InputError(f"config.json: vocab_size is {vocabulary!r}, expected a whole number from 1")
-    if token_ids is not None:
-        inputs = Inputs.from_token_ids(token_ids, vocabulary, positions, side)
-    else:
-        rows = [texts] if isinstance(texts, str) else list(texts or ())
-        inputs = Inputs.from_texts(OfficialTokenizer(copy), rows, positions, side, cut=False)
-        if (highest := int(inputs.token_ids.max())) >= vocabulary:
-            raise InputError(
-                f"the tokenizer of {copy.name} gives id {highest}, config.json's vocab_size is {vocabulary}; "
-                "they belong to different models"
-            )
-    pad = _first_id(reads, "pad_token_id", vocabulary)
-    if pad is not None:  # RoBERTa's positions count the tokens that are not this one
-        inputs = replace(inputs, token_ids=inputs.token_ids.masked_fill(inputs.mask == 0, pad))
-    if config.is_encoder_decoder:
-        start = _first_id(config, "decoder_start_token_id", vocabulary)
-        if start is None:
-            raise InputError("config.json has no decoder_start_token_id; add the id its decoder begins with")
-        return inputs.with_decoder(decoder_ids, start, vocabulary)
-    if decoder_ids is not None:
-        raise InputError(f"{copy.name} has no decoder beside its encoder; leave the decoder ids out")
-    return inputs
-
-
-def _positions(config: Any) -> int | None:
-    """The most tokens that the model can take, where its config says so in one of the usual words."""
-    for field in ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx"):
-        value = getattr(config, field, None)
-        if type(value) is int and value > 0:
-            return value
-    return None
-
-
-def _first_id(config: Any, field: str, vocabulary: int) -> int | None:
-    value = getattr(config, field, None)
-    value = value[0] if isinstance(value, list) and value else value
-    return value if type(value) is int and 0 <= value < vocabulary else None
-
-
 # ---------------------------------------------------------------------------------------- capture
 
 
-def capture_any(
-    copy: LocalCopy,
-    inputs: Inputs,
-    attention: str = "eager",
-    use_cache: bool = False,
-    official: Official | None = None,
-) -> Capture:
-    """A capture of any model: its checkpoints are read off a trace, and `steps` says how each was made."""
-    if official is None:
-        check(copy)
-        official = Official(copy.folder, attention)
-    return capture_of(trace_inputs(copy, inputs, official, use_cache))
+@dataclass(frozen=True)
+class Step:
+    """How a checkpoint of a model without a rebuild came to be.
+
+    kind     The class of the module that returned it, `Linear`, or the operation that made it, `matmul`.
+    path     The module that returned it, or in which it was made.
+    inputs   The checkpoints that went into the operation.
+    given    The checkpoints that the module was given.
+    same_as  The checkpoint whose very numbers it has, where a module hands on what a part of it returned.
+    """
+
+    kind: str
+    path: str
+    inputs: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
+    same_as: str | None = None
 
 
-def capture_of(taken: Trace) -> Capture:
-    """The checkpoints of a trace, each with a copy of its numbers, in the order in which they came to be."""
+def checkpoints_of(taken: Trace) -> tuple[dict[str, Tensor], dict[str, Step]]:
+    """The checkpoints of a trace, each with a copy of its numbers, in the order in which they came to be, and
+    how each was made."""
     tensors: dict[str, Tensor] = {}
     steps: dict[str, Step] = {}
     known: dict[int, list[str]] = {}  # computed entry -> its names so far
@@ -161,19 +60,19 @@ def capture_of(taken: Trace) -> Capture:
         base = entry.number if entry.view_of is None else entry.view_of
         names = known.get(base, [])
         inputs = _names(taken, taken.entries[base].inputs, known)
-        given: tuple[str, ...] = ()
+        its: tuple[str, ...] = ()
         if module is not None:
-            given = tuple(n for n in _names(taken, module.given, known) if n != name)
+            its = tuple(n for n in _names(taken, module.given, known) if n != name)
         steps[name] = Step(
             kind=module.kind if module else taken.entries[base].operation,
             path=entry.path if module is None else name.partition("[")[0],
             inputs=(names[-1],) if names else inputs,
-            given=given,
+            given=its,
             same_as=names[0] if names and _whole(entry, taken) else None,
         )
         known[base] = [*names, name]
         tensors[name] = taken.tensor(entry).clone(memory_format=torch.contiguous_format)
-    return Capture(taken.model, taken.attention, taken.inputs, taken.environment, tensors, steps=steps)
+    return tensors, steps
 
 
 def _events(taken: Trace) -> list[tuple[int, str, Entry, Any]]:

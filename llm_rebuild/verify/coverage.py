@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.official import Official
+from llm_rebuild.verify.question import Question
 
 # Second and later outputs of these operations are statistics for the backward pass; the answer is the first.
 _STATISTICS = {
@@ -30,13 +30,6 @@ _STATISTICS = {
 _COPIES = {"clone", "_to_copy", "copy_", "contiguous"}
 # These fill a tensor with one number, whatever the model is given.
 _CONSTANTS = {"zeros", "new_zeros", "ones", "full"}
-_BUCKETS = "arithmetic with distances: whole numbers come out, and what they look up is a checkpoint"
-# model_type -> operation -> why it has no checkpoint
-_WHY_NOT = {
-    "bert": {"linalg_vector_norm": "norm statistic inside F.normalize"},
-    "gpt2": {},
-    "t5": {"div": _BUCKETS, "log": _BUCKETS, "mul": _BUCKETS},
-}
 _FUSED_MASK = "the fused kernel turns the mask into 0 and -inf for itself"
 
 
@@ -79,14 +72,13 @@ class Coverage:
         }
 
 
-def measure(
-    official: Official, inputs: Inputs, checkpoints: Mapping[str, Tensor], use_cache: bool = False
-) -> Coverage:
+def measure(official: Official, question: Question, checkpoints: Mapping[str, Tensor]) -> Coverage:
     """Run the official model once more under the dispatcher's eyes."""
     known = {digest(tensor) for tensor in checkpoints.values()}
-    trace = _Trace(known, {"where": _FUSED_MASK, **_WHY_NOT.get(official.family, {})})
+    uncovered = official.architecture.uncovered if official.architecture is not None else {}
+    trace = _Trace(known, {"where": _FUSED_MASK, **uncovered})
     with trace:
-        official.run(inputs, use_cache)
+        official.run(question)
     return trace.coverage
 
 

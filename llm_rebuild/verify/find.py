@@ -21,17 +21,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from llm_rebuild.errors import InputError
-
-if TYPE_CHECKING:
-    from llm_rebuild.verify.capture import Capture
-    from llm_rebuild.verify.trace import Entry, Trace
 
 # How far a function's result may be from the tensor, in units of the tensor's largest number: rounding.
 ROUNDING = 2e-5
@@ -149,53 +145,6 @@ class Candidate:
     @property
     def words(self) -> str:
         return f"the official {self.name}{self.of}"
-
-
-def find_in_capture(tensor: Tensor, truth: Capture, limit: int = 5) -> Found:
-    """Look for a tensor among the checkpoints of a capture."""
-    candidates = [
-        Candidate(name, tuple(official.shape), lambda t=official: t, name)  # type: ignore[misc]
-        for name, official in truth.tensors.items()
-    ]
-    return find(tensor, candidates, {}, limit)
-
-
-def find_in_trace(tensor: Tensor, taken: Trace, limit: int = 5) -> Found:
-    """Look for a tensor among everything that the official model computed, and its weights' biases."""
-    return find(tensor, _candidates(taken), taken.weights, limit)
-
-
-def _candidates(taken: Trace) -> list[Candidate]:
-    """What was computed, under the best name that it has, and every different view."""
-    best: dict[int, Entry] = {}
-    for entry in taken:
-        base = entry.number if entry.view_of is None else entry.view_of
-        whole = math.prod(entry.shape) == math.prod(taken.entries[base].shape)
-        named = entry.checkpoint is not None or bool(entry.returned)
-        if base not in best or (whole and named and best[base].title == best[base].name):
-            best[base] = entry
-    found: list[Candidate] = []
-    seen: set[tuple[Any, ...]] = set()
-    for entry in [*best.values(), *taken]:
-        base = entry.number if entry.view_of is None else entry.view_of
-        if (base, entry.window) in seen:
-            continue
-        seen.add((base, entry.window))
-        if entry is not best[base] and entry.shape == best[base].shape and not entry.returned:
-            continue
-        whole = math.prod(entry.shape) == math.prod(taken.entries[base].shape)
-        of = "" if entry is best[base] or entry.view_of is None else _view_in_words(entry, best[base])
-        read: Callable[[], Tensor] = lambda e=entry: taken.tensor(e)  # type: ignore[misc]  # noqa: E731
-        found.append(Candidate(entry.title, entry.shape, read, base, entry.title != entry.name, of, whole))
-    return found
-
-
-def _view_in_words(entry: Entry, base: Entry) -> str:
-    columns = base.shape[-1] if base.shape else 1
-    first = entry.window.offset % columns
-    if math.prod(entry.shape) == math.prod(base.shape):
-        return f" (a view of {base.title})"
-    return f" (a view of {base.title}, from its column {first} on)"
 
 
 def find(

@@ -10,10 +10,7 @@ Two ways to see inside it, both without changing it:
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import os
-import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -24,11 +21,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from llm_rebuild.checkpoints import Checkpoint, join
-from llm_rebuild.copies import store as storing
 from llm_rebuild.errors import InputError
-from llm_rebuild.using.inputs import Inputs
-
-ATTENTIONS = ("eager", "sdpa")
+from llm_rebuild.verify.loading import ATTENTIONS, architecture_of, load
+from llm_rebuild.verify.question import Question
 
 
 class Sentence(nn.Module):
@@ -41,15 +36,6 @@ class Sentence(nn.Module):
         return nn.functional.normalize(mean, p=2, dim=1)
 
 
-# model_type -> the official class with its answer on top, and the path at which it holds the model proper.
-# Checkpoints are named without that path, as the weight files on the hub are.
-_CLASSES = {
-    "bert": ("AutoModel", ""),
-    "gpt2": ("AutoModelForCausalLM", "transformer"),
-    "t5": ("AutoModelForSeq2SeqLM", ""),
-}
-
-
 class Official:
     """An official model from a local folder, ready to be run and watched.
 
@@ -60,55 +46,44 @@ class Official:
         if attention not in ATTENTIONS:
             raise InputError(f"attention {attention!r} is not one of {', '.join(ATTENTIONS)}")
         self.attention = attention
-        self.model = _load(folder, attention, dtype)
-        self.family: str = self.model.config.model_type
+        self.model = load(folder, attention, dtype)
+        self.architecture = architecture_of(folder)
         self._takes = frozenset(inspect.signature(self.model.forward).parameters)
-        self.sentence = Sentence() if self.family == "bert" else None
+        embeds = self.architecture is not None and self.architecture.embeds
+        self.sentence = Sentence() if embeds else None
         self._past: dict[str, Any] = {}
 
-    def run(self, inputs: Inputs, use_cache: bool = False, copies: bool = True) -> dict[str, Tensor]:
+    def run(self, question: Question, copies: bool = True) -> dict[str, Tensor]:
         """One forward pass. The answers by name, as copies; none without `copies`, which saves memory.
 
-        With `use_cache` it remembers keys and values for `step`.
+        A question with `cache` makes it remember keys and values; one that `goes_on` begins with those.
         """
-        self._past = {}
+        try:
+            return self._call(question, copies)
+        except (IndexError, RuntimeError, ValueError, TypeError) as error:
+            if self.architecture is not None:
+                raise
+            reason = " ".join(str(error).split())[:160]  # a model that we do not know
+            raise InputError(
+                f"the official {self.model.config.model_type} model cannot read this input ({reason}); "
+                "give it another"
+            ) from None
+
+    def _call(self, question: Question, copies: bool) -> dict[str, Tensor]:
+        inputs = question.inputs
         arguments: dict[str, Any] = {"input_ids": inputs.token_ids}
         if "attention_mask" in self._takes:
             arguments["attention_mask"] = inputs.mask
-        if self.family != "bert" and "use_cache" in self._takes:
-            arguments["use_cache"] = use_cache
+        if "use_cache" in self._takes and not (self.architecture and not self.architecture.generates):
+            arguments["use_cache"] = question.cache
         if inputs.decoder_ids is not None:
-            arguments |= {
-                "decoder_input_ids": inputs.decoder_ids,
-                "decoder_attention_mask": inputs.decoder_mask,
-            }
-        if self.family in _CLASSES:
-            return self._call(inputs, arguments, copies)
-        try:
-            return self._call(inputs, arguments, copies)
-        except (IndexError, RuntimeError, ValueError, TypeError) as error:  # a model that we do not know
-            reason = " ".join(str(error).split())[:160]
-            raise InputError(
-                f"the official {self.family} model cannot read this input ({reason}); give it another"
-            ) from None
-
-    def step(self, inputs: Inputs) -> dict[str, Tensor]:
-        """One more pass after `run(…, use_cache=True)` or another `step`.
-
-        The ids in `inputs` are new ones (of the decoder where there is one); the mask counts all tokens so
-        far.
-        """
-        arguments: dict[str, Any] = {"attention_mask": inputs.mask, "use_cache": True, **self._past}
-        if inputs.decoder_ids is not None:
-            arguments |= {
-                "decoder_input_ids": inputs.decoder_ids,
-                "decoder_attention_mask": inputs.decoder_mask,
-            }
-        else:
-            arguments["input_ids"] = inputs.token_ids
-        return self._call(inputs, arguments)
-
-    def _call(self, inputs: Inputs, arguments: dict[str, Any], copies: bool = True) -> dict[str, Tensor]:
+            arguments["decoder_input_ids"] = inputs.decoder_ids
+            arguments["decoder_attention_mask"] = inputs.decoder_mask
+        if question.goes_on:
+            arguments |= self._past
+            if inputs.decoder_ids is not None:  # the encoder has answered
+                del arguments["input_ids"]
+        self._past = {}
         with torch.no_grad():
             output = self.model(**arguments)
             answers = {
@@ -118,15 +93,15 @@ class Official:
             }
             if self.sentence is not None:
                 answers["sentence_embedding"] = self.sentence(output.last_hidden_state, inputs.mask)
-        if arguments.get("use_cache"):
-            self._past = {"past_key_values": output.past_key_values}
+        if question.cache:
+            self._past = {"past_key_values": output.get("past_key_values")}
             if "encoder_last_hidden_state" in answers:
                 self._past["encoder_outputs"] = (output.encoder_last_hidden_state,)
         return {name: answer.clone() for name, answer in answers.items()} if copies else {}
 
     def parts(self) -> Iterator[tuple[str, nn.Module]]:
         """Every module by the path that checkpoints have."""
-        body = _CLASSES[self.family][1] if self.family in _CLASSES else ""
+        body = self.architecture.official_body if self.architecture is not None else ""
         for path, part in self.model.named_modules():
             if path == body or not body:
                 yield path.removeprefix(body), part
@@ -136,16 +111,9 @@ class Official:
             yield "sentence", self.sentence
 
     def watch(
-        self,
-        checkpoints: list[Checkpoint],
-        inputs: Inputs,
-        keep: Callable[[str, Tensor], None],
-        run: Callable[[Inputs], dict[str, Tensor]] | None = None,
+        self, checkpoints: list[Checkpoint], question: Question, keep: Callable[[str, Tensor], None]
     ) -> dict[str, Tensor]:
-        """One forward pass that hands a copy of every checkpoint to `keep`, as it comes to be.
-
-        run  How to run: `self.run` if not given.
-        """
+        """One forward pass that hands a copy of every checkpoint to `keep`, as it comes to be."""
         wanted = places(checkpoints)
 
         def found(path: str, event: str, value: Any) -> None:
@@ -154,7 +122,7 @@ class Official:
                 keep(name, tensor.clone())  # without gradients, as the whole run
 
         with Watcher(dict(self.parts()), found, wanted.keys()):
-            return (run or self.run)(inputs)
+            return self.run(question)
 
 
 class Watcher(TorchFunctionMode):
@@ -280,116 +248,3 @@ def _place(checkpoint: Checkpoint) -> tuple[str, str]:
     if event.startswith("into ") and "[" not in event:  # what a part was given
         return join(path, event.removeprefix("into ")), "given"
     return path, event
-
-
-def _load(folder: Path, attention: str, dtype: torch.dtype) -> Any:
-    """The official model in evaluation mode, from files alone."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    with _quiet():
-        import transformers
-
-        if _family(folder) not in _CLASSES:
-            return _load_any(folder, attention, dtype)
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-        model, loaded = getattr(transformers, _CLASSES[config.model_type][0]).from_pretrained(
-            folder,
-            config=config,
-            attn_implementation=attention,
-            dtype=dtype,
-            local_files_only=True,
-            output_loading_info=True,
-        )
-    return _without_invented_pooler(model, loaded["missing_keys"]).eval()
-
-
-def _without_invented_pooler(model: Any, missing: Collection[str]) -> Any:
-    """The model without its pooler, if the file has no weights for it: transformers fills it with random
-    numbers, other ones each time. The encoders that have a pooler can do without."""
-    pooler = {key for key in model.state_dict() if key.startswith("pooler.")}
-    if pooler and pooler <= set(missing):
-        model.pooler = None
-    return model
-
-
-def _family(folder: Path) -> Any:
-    return storing.read_json(folder / "config.json", "it has to be the model's own config.json").get(
-        "model_type"
-    )
-
-
-def official_config(folder: Path) -> Any:
-    """A folder's config as transformers' own class. InputError where that knows no such model."""
-    import transformers
-
-    try:
-        with _quiet():
-            return transformers.AutoConfig.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
-    except Exception as error:  # each config class refuses in its own way
-        raise InputError(f"config.json: transformers does not take it ({_short(error)})") from None
-
-
-def official_class(config: Any) -> Any:
-    """The class that the config names, else the one with an answer on top that its kind has."""
-    import transformers
-
-    for name in config.architectures or ():
-        named = getattr(transformers, str(name), None)
-        if isinstance(named, type) and issubclass(named, transformers.PreTrainedModel):
-            return named
-    autos = ("AutoModelForSeq2SeqLM",) if config.is_encoder_decoder else ("AutoModel",)
-    for auto in (*autos, "AutoModel"):
-        if type(config) in getattr(transformers, auto)._model_mapping:
-            return getattr(transformers, auto)._model_mapping[type(config)]
-    raise InputError(f"config.json: transformers has no text model for model_type {config.model_type!r}")
-
-
-def _load_any(folder: Path, attention: str, dtype: torch.dtype) -> Any:
-    """A model of any family. Its weights must all be there: transformers would invent what is missing."""
-    config = official_config(folder)
-    official = official_class(config)
-    if "input_ids" not in inspect.signature(official.forward).parameters:
-        raise InputError(f"config.json: {official.__name__} does not read token ids; it is no text model")
-    try:
-        model, loaded = official.from_pretrained(
-            folder,
-            config=config,
-            attn_implementation=attention,
-            dtype=dtype,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except Exception as error:  # each model class refuses in its own way
-        raise InputError(f"transformers cannot load {folder} ({_short(error)})") from None
-    model = _without_invented_pooler(model, loaded["missing_keys"])
-    if missing := sorted(key for key in loaded["missing_keys"] if key in model.state_dict()):
-        several = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise InputError(
-            f"the weight file lacks {missing[0]}{several}, which {official.__name__} needs; "
-            "it does not fit its config.json"
-        )
-    return model.eval()
-
-
-def _short(error: Exception) -> str:
-    """An error of somebody else's in a line."""
-    words = " ".join(str(error).split()) or type(error).__name__
-    return words if len(words) <= 160 else words[:160] + "…"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bar of the library's own while it loads."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

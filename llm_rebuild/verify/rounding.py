@@ -21,11 +21,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from llm_rebuild.checkpoints import Recorder, Tap
-from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.models import rebuild_for
-from llm_rebuild.using.inputs import Inputs
-from llm_rebuild.verify.capture import capture_inputs
+from llm_rebuild.verify.capture import capture
 from llm_rebuild.verify.official import Official
+from llm_rebuild.verify.question import Question
 
 ROUNDING = "rounding"
 MISTAKE = "mistake"
@@ -74,14 +72,7 @@ class Rounding:
         }
 
 
-def separate(
-    copy: LocalCopy,
-    inputs: Inputs,
-    attention: str = "eager",
-    *,
-    use_cache: bool = False,
-    forward: Callable[..., Any] | None = None,
-) -> Rounding:
+def separate(question: Question, forward: Callable[..., Any] | None = None) -> Rounding:
     """Run the official model and a rebuild in float64 and hold every checkpoint against each other.
 
     forward  The rebuild: called as `forward(token_ids, mask, weights, config, tap=tap)`, and with
@@ -90,18 +81,18 @@ def separate(
 
     Costs one forward pass of each, at twice the memory.
     """
-    rebuild = rebuild_for(copy.config)
+    rebuild, inputs, copy = question.rebuild, question.inputs, question.copy
     run = forward
     if run is None:
-        decoding = {"use_cache": use_cache} if rebuild.architecture.generates else {}
-        run = partial(rebuild.module.forward, attention=attention, **decoding)
+        decoding = {"use_cache": question.cache} if rebuild.architecture.generates else {}
+        run = partial(rebuild.module.forward, attention=question.attention, **decoding)
     arguments: dict[str, Any] = {}
     if inputs.decoder_ids is not None and inputs.decoder_mask is not None:
         arguments = {"decoder_ids": inputs.decoder_ids.clone(), "decoder_mask": inputs.decoder_mask.clone()}
     recorder = Recorder()
     with in_float64():
-        official = Official(copy.folder, attention, torch.float64)
-        truth = capture_inputs(copy, inputs, attention, use_cache, official).tensors
+        official = Official(copy.folder, question.attention, torch.float64)
+        truth = capture(question, official=official).tensors
         del official
         weights = copy.weights().converted(widened)
         token_ids, mask = inputs.token_ids.clone(), inputs.mask.clone()

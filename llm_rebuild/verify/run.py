@@ -10,42 +10,40 @@ import torch
 from torch import Tensor
 
 from llm_rebuild.checkpoints import NO_TAP, Recorder, Tap
-from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.models import rebuild_for
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.compare import MISSING, Verdict, compare, memory_of
 from llm_rebuild.verify.divergence import describe
 from llm_rebuild.verify.environment import environment
+from llm_rebuild.verify.question import Question
 from llm_rebuild.verify.report import Report
 
 
-def rebuild_run(
-    copy: LocalCopy, inputs: Inputs, attention: str, use_cache: bool = False
-) -> dict[str, Tensor]:
+def rebuild_run(question: Question) -> dict[str, Tensor]:
     """One forward pass of the rebuild. It gets ids, masks, config and the weight file, nothing else."""
     recorder = Recorder()
-    run_rebuild(copy, inputs, attention, recorder.tap(), use_cache=use_cache)
+    run_rebuild(question, recorder.tap())
     return recorder.tensors
 
 
-def run_rebuild(copy: LocalCopy, inputs: Inputs, attention: str, tap: Tap = NO_TAP, **decoding: Any) -> Any:
-    """The rebuild's answer. `decoding` is `use_cache` and `cache`, for models that decode."""
-    rebuild = rebuild_for(copy.config)
-    if not rebuild.architecture.generates:
-        decoding = {}
+def run_rebuild(question: Question, tap: Tap = NO_TAP, cache: Any = None) -> Any:
+    """The rebuild's answer. `cache` is what it kept at the step before, where the question goes on."""
+    rebuild, inputs = question.rebuild, question.inputs
+    more: dict[str, Any] = (
+        {"use_cache": question.cache, "cache": cache} if rebuild.architecture.generates else {}
+    )
     if inputs.decoder_ids is not None:
-        decoding |= {"decoder_ids": inputs.decoder_ids, "decoder_mask": inputs.decoder_mask}
+        more |= {"decoder_ids": inputs.decoder_ids, "decoder_mask": inputs.decoder_mask}
     with torch.no_grad():
         return rebuild.module.forward(
             inputs.token_ids,
             inputs.mask,
-            copy.weights(),
+            question.copy.weights(),
             rebuild.config,
-            attention=attention,
+            attention=question.attention,
             tap=tap,
-            **decoding,
+            **more,
         )
 
 

@@ -15,6 +15,7 @@ appended before a crash can be read: `Trace.load` goes as far as the last whole 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import mmap
@@ -32,17 +33,15 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from llm_rebuild.checkpoints import join
-from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.models import rebuild_for
 from llm_rebuild.using.inputs import Inputs
-from llm_rebuild.verify.capture import conditions, describe, open_copy, read_inputs
 from llm_rebuild.verify.environment import environment
+from llm_rebuild.verify.find import Candidate, Found, find
 from llm_rebuild.verify.official import Official, Watcher, places
-from llm_rebuild.weights import Weights
+from llm_rebuild.verify.question import Model, Options, Question, ask, describe, has_rebuild
 
 if TYPE_CHECKING:
-    from llm_rebuild.verify.find import Found
+    from typing_extensions import Unpack
 
 FORMAT = "llm_rebuild trace 1"
 # The dispatcher's names of operations that have another one in everybody's programs.
@@ -254,9 +253,34 @@ class Trace(Sequence[Entry]):
 
     def find(self, tensor: Tensor, limit: int = 5) -> Found:
         """Which official tensor is this? See `llm_rebuild.verify.find`."""
-        from llm_rebuild.verify.find import find_in_trace
+        return find(tensor, self._candidates(), self.weights, limit)
 
-        return find_in_trace(tensor, self, limit)
+    def _candidates(self) -> list[Candidate]:
+        """What was computed, under the best name that it has, and every different view."""
+        best: dict[int, Entry] = {}
+        for entry in self:
+            base = entry.number if entry.view_of is None else entry.view_of
+            named = entry.checkpoint is not None or bool(entry.returned)
+            if base not in best or (named and self._whole(entry) and best[base].title == best[base].name):
+                best[base] = entry
+        found: list[Candidate] = []
+        seen: set[tuple[int, Window]] = set()
+        for entry in [*best.values(), *self]:
+            base = entry.number if entry.view_of is None else entry.view_of
+            if (base, entry.window) in seen:
+                continue
+            seen.add((base, entry.window))
+            if entry is not best[base] and entry.shape == best[base].shape and not entry.returned:
+                continue
+            of = "" if entry is best[base] or entry.view_of is None else _view_in_words(entry, best[base])
+            read = functools.partial(self.tensor, entry)
+            named = entry.title != entry.name
+            found.append(Candidate(entry.title, entry.shape, read, base, named, of, self._whole(entry)))
+        return found
+
+    def _whole(self, entry: Entry) -> bool:
+        """Whether an entry shows as many numbers as were computed, and not a slice of them."""
+        return entry.view_of is None or math.prod(entry.shape) == math.prod(self.entries[entry.view_of].shape)
 
     def __repr__(self) -> str:
         size = sum(entry.bytes for entry in self.computed())
@@ -277,45 +301,39 @@ class Trace(Sequence[Entry]):
         return _read(Path(file))
 
 
+def _view_in_words(entry: Entry, base: Entry) -> str:
+    columns = base.shape[-1] if base.shape else 1
+    first = entry.window.offset % columns
+    if math.prod(entry.shape) == math.prod(base.shape):
+        return f" (a view of {base.title})"
+    return f" (a view of {base.title}, from its column {first} on)"
+
+
 def trace(
-    model: str | Path | LocalCopy,
+    model: Model | Question,
     texts: str | Sequence[str] | None = None,
     *,
-    token_ids: Sequence[Sequence[int]] | None = None,
-    attention: str = "eager",
-    decoder_ids: Sequence[Sequence[int]] | None = None,
-    use_cache: bool = False,
+    official: Official | None = None,
     budget: int | None = None,
     out: str | Path | None = None,
+    **options: Unpack[Options],
 ) -> Trace:
     """Run the official model once and keep every floating-point tensor that it computes.
 
-    model      As in `capture`, and any other Hugging Face text model's folder. Texts and ids likewise.
-    budget     How many bytes may be kept in memory; what does not fit goes to a temporary file.
-    out        A file for all of it. Then memory keeps nothing: a tensor is written as soon as it is made.
+    model     As in `capture`, with texts and options: any Hugging Face text model's folder, or a question.
+    official  The model, where it is loaded already.
+    budget    How many bytes may be kept in memory; what does not fit goes to a temporary file.
+    out       A file for all of it. Then memory keeps nothing: a tensor is written as soon as it is made.
 
     Raises InputError for input that cannot be used and for a place that cannot be written.
     """
-    from llm_rebuild.verify import any_model
-
-    copy = open_copy(model)
-    inputs = read_inputs(copy, texts, token_ids, decoder_ids)
-    any_model.check(copy)  # before the official model fills gaps with random numbers
-    return trace_inputs(copy, inputs, Official(copy.folder, attention), use_cache, budget, out)
-
-
-def trace_inputs(
-    copy: LocalCopy,
-    inputs: Inputs,
-    official: Official,
-    use_cache: bool = False,
-    budget: int | None = None,
-    out: str | Path | None = None,
-) -> Trace:
-    """The same, from inputs that are ready and an official model that is loaded."""
-    weights = copy.weights()
-    taken = Trace(describe(copy), official.attention, inputs, environment(), weights.peek())
-    wanted = _checkpoint_places(copy, weights, official, inputs, use_cache)
+    question = ask(model, texts, **options)
+    copy = question.copy
+    if official is None:
+        question.check()
+        official = Official(copy.folder, question.attention)
+    taken = Trace(describe(copy), question.attention, question.inputs, environment(), copy.weights().peek())
+    wanted = places(question.checkpoints()) if has_rebuild(copy) else {}
     with _Recorder(taken, official, budget, None if out is None else Path(out)) as recorder:
 
         def found(path: str, event: str, value: Any) -> None:
@@ -323,21 +341,8 @@ def trace_inputs(
                 recorder.is_checkpoint(value[0] if isinstance(value, tuple) else value, name)
 
         with Watcher(dict(official.parts()), found, wanted.keys()) if wanted else contextlib.nullcontext():
-            official.run(inputs, use_cache, copies=False)
+            official.run(question, copies=False)
     return taken
-
-
-def _checkpoint_places(
-    copy: LocalCopy, weights: Weights, official: Official, inputs: Inputs, use_cache: bool
-) -> dict[tuple[str, str], list[str]]:
-    """Where the checkpoints are to be seen, in a model of the course."""
-    try:
-        rebuild = rebuild_for(copy.config)
-    except InputError:
-        return {}
-    holding = conditions(official.attention, inputs) | rebuild.conditions(weights)
-    holding |= {"start", "cache"} if use_cache else {"start"}
-    return places(rebuild.checkpoints(holding))
 
 
 # ------------------------------------------------------------------------------------- recording

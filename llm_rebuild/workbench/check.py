@@ -26,9 +26,9 @@ from llm_rebuild.errors import InputError
 from llm_rebuild.files import write
 from llm_rebuild.models import architecture_for, rebuild_for
 from llm_rebuild.verify import Capture, Report, judge
-from llm_rebuild.verify.capture import open_copy
 from llm_rebuild.verify.compare import MISSING
 from llm_rebuild.verify.divergence import checkpoint_of, describe
+from llm_rebuild.verify.question import open_copy
 from llm_rebuild.workbench import cached, runner
 from llm_rebuild.workbench.child import checked, explained, forward_arguments, wrong_answer
 from llm_rebuild.workbench.result import UNFILLED, Alone, Check

@@ -15,7 +15,7 @@ from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.diagnose import diagnose
 from llm_rebuild.diagnosis.formulas.any_model import world_of_any
 from llm_rebuild.verify import Capture, capture
-from llm_rebuild.verify.capture import open_copy
+from llm_rebuild.verify.question import open_copy
 from tests.workbench import tiny_llama
 
 IDS = [[5, 17, 3, 44, 9, 50, 2]]

@@ -33,9 +33,9 @@ def test_an_alarm_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
     right = run.run_rebuild
 
-    def wrong(copy, inputs, attention, tap, **decoding):  # type: ignore[no-untyped-def]
-        inputs.token_ids[:, -1] = 3
-        return right(copy, inputs, attention, tap, **decoding)
+    def wrong(question, tap):  # type: ignore[no-untyped-def]
+        question.inputs.token_ids[:, -1] = 3
+        return right(question, tap)
 
     monkeypatch.setattr(run, "run_rebuild", wrong)
     alarms, _ = false_alarms(LocalCopy("gpt2", MINIATURES / "gpt2", "miniature"), "eager", inputs=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from transformers import AutoConfig
 from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.verify import Report, verify, verify_steps
+from llm_rebuild.verify import Report, ask, prove, verify, verify_steps
+from llm_rebuild.verify.run import rebuild_run
 from tests.models import small
 
 LM_HEAD = ("lm_head.weight",)
@@ -91,14 +93,13 @@ def test_bit_identical(variation: str, attention: str, tmp_path: Path):
             assert_exact(report)
 
 
-def test_a_variation_that_is_ignored_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_variation_that_is_ignored_is_noticed(tmp_path: Path):
     """The test above can fail: a rebuild without scale_attn_by_inverse_layer_idx diverges in block 1."""
     copy = small.model(tmp_path / "model", small.GPT2, scale_attn_by_inverse_layer_idx=True)
-    monkeypatch.setattr(
-        "llm_rebuild.verify.run.rebuild_for",
-        lambda config: local_rebuild({**config, "scale_attn_by_inverse_layer_idx": False}),
-    )
-    report = verify(copy, token_ids=small.ROWS, coverage=False)
+    ignoring = LocalCopy(copy.name, copy.folder, copy.source)
+    vars(ignoring)["config"] = copy.config | {"scale_attn_by_inverse_layer_idx": False}
+    question = ask(copy, token_ids=small.ROWS)
+    report = prove(question, coverage=False, run=lambda q: rebuild_run(replace(q, copy=ignoring))).report
     assert report.first_divergence is not None
     assert report.first_divergence.name == "h.1.attn.scaled"
 

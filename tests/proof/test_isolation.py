@@ -335,20 +335,20 @@ def test_an_official_tensor_from_a_file_is_named(tiny: LocalCopy, truth, changed
 def test_a_process_that_dies_ends_in_one_line(tiny: LocalCopy, changed):
     changed("    x = word + token_type", "    import os\n    os.kill(os.getpid(), 9)")
     with pytest.raises(InputError, match="ended by signal 9, as happens when memory runs out"):
-        isolation.run_apart(tiny, verify.capture(tiny, ["a"]).inputs, "eager")
+        isolation.run_apart(verify.ask(tiny, "a"))
 
 
 def test_a_full_disk_ends_in_one_line(tiny: LocalCopy, changed):
     limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))"  # no file may be longer
     changed("    x = word + token_type", f"    import resource\n    {limit}\n    x = word + token_type")
     with pytest.raises(InputError, match=r"cannot be written to .*; make room there, or set TMPDIR"):
-        isolation.run_apart(tiny, verify.capture(tiny, ["a"]).inputs, "eager")
+        isolation.run_apart(verify.ask(tiny, "a"))
 
 
 def test_a_rebuild_that_fails_there_is_no_input_error(tiny: LocalCopy, changed):
     changed("    x = word + token_type", "    x = word @ token_type")
     with pytest.raises(RuntimeError, match="failed in its process"):
-        isolation.run_apart(tiny, verify.capture(tiny, ["a"]).inputs, "eager")
+        isolation.run_apart(verify.ask(tiny, "a"))
 
 
 def test_the_command_line(tiny: LocalCopy, monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path):

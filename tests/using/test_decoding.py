@@ -13,8 +13,7 @@ from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
 from llm_rebuild.models import gpt2, rebuild_for, t5
 from llm_rebuild.using.inputs import Inputs
-from llm_rebuild.verify import verify_steps
-from llm_rebuild.verify.capture import capture_inputs
+from llm_rebuild.verify import Question, capture, verify_steps
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.run import judge, rebuild_run
 from tests.models import small
@@ -49,9 +48,8 @@ def same(rebuilt: Tensor, official: Tensor) -> bool:
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("use_cache", [False, True], ids=["plain", "cache"])
 def test_padding_on_either_side(gpt2_copy: LocalCopy, attention: str, side: str, use_cache: bool):
-    inputs = inputs_of(gpt2_copy, side)
-    truth = capture_inputs(gpt2_copy, inputs, attention, use_cache)
-    rebuilt = rebuild_run(gpt2_copy, inputs, attention, use_cache)
+    question = Question(gpt2_copy, inputs_of(gpt2_copy, side), attention, use_cache)
+    truth, rebuilt = capture(question), rebuild_run(question)
     report = judge(rebuilt, truth)
     assert report.exact, report.first_divergence
     assert list(rebuilt) == list(truth)  # the order of the list is the order of the taps
@@ -60,9 +58,8 @@ def test_padding_on_either_side(gpt2_copy: LocalCopy, attention: str, side: str,
 @pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("use_cache", [False, True], ids=["plain", "cache"])
 def test_t5_names_come_in_the_order_of_the_list(t5_copy: LocalCopy, attention: str, use_cache: bool):
-    inputs = inputs_of(t5_copy)
-    truth = capture_inputs(t5_copy, inputs, attention, use_cache)
-    assert list(rebuild_run(t5_copy, inputs, attention, use_cache)) == list(truth)
+    question = Question(t5_copy, inputs_of(t5_copy), attention, use_cache)
+    assert list(rebuild_run(question)) == list(capture(question))
 
 
 @pytest.mark.parametrize("attention", ATTENTIONS)

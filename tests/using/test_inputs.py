@@ -11,7 +11,8 @@ from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
 from llm_rebuild.tokenizers import Encoding
 from llm_rebuild.using.inputs import Inputs
-from llm_rebuild.verify.capture import Capture, capture, read_inputs
+from llm_rebuild.verify.capture import Capture, capture
+from llm_rebuild.verify.question import read_inputs
 from tests.models import small
 
 

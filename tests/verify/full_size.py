@@ -10,7 +10,7 @@ import torch
 
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
-from llm_rebuild.verify import Report, verify, verify_steps
+from llm_rebuild.verify import Report, ask, capture, verify, verify_steps
 
 # Ids of two prompts of unequal length, from the whole width of both vocabularies.
 ROWS = [[464, 3290, 373, 1043, 31000, 257, 2214, 1474, 12], [11505, 12, 10459, 27140]]
@@ -66,17 +66,16 @@ def changed(copy: LocalCopy, change: Callable[[dict[str, torch.Tensor]], Any]) -
 
 def first_difference(copy: LocalCopy, key: str) -> str:
     """The first checkpoint that shows one changed number in the tensor `key`."""
-    from llm_rebuild.verify.capture import capture_inputs, read_inputs
     from llm_rebuild.verify.run import judge, rebuild_run
 
-    inputs = read_inputs(copy, token_ids=ROWS)
-    truth = capture_inputs(copy, inputs)
+    question = ask(copy, token_ids=ROWS)
+    truth = capture(question)
     assert rebuild_for(copy.config).shapes()[key]
 
     def change(tensors: dict[str, torch.Tensor]) -> None:
         tensors[key].view(-1)[-1] *= 1.0 + 2.0**-10
 
     with changed(copy, change):
-        first = judge(rebuild_run(copy, inputs, "eager"), truth).first_divergence
+        first = judge(rebuild_run(question), truth).first_divergence
     assert first is not None
     return first.name

@@ -19,8 +19,9 @@ from llm_rebuild import anatomy, verify
 from llm_rebuild.cli import main as cli
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.verify.capture import Capture, read_inputs
+from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.official import Official
+from llm_rebuild.verify.question import read_inputs
 
 IDS = [[5, 17, 3, 44, 9], [11, 5, 8]]
 SMALL: dict[str, Any] = {
@@ -78,7 +79,6 @@ def llama(copies: Callable[[str], LocalCopy]) -> LocalCopy:
 def returned_by_modules(copy: LocalCopy) -> dict[str, Tensor]:
     """What plain hooks see: an independent capture of what each module returns the first time."""
     official, seen = Official(copy.folder), {}
-    inputs = read_inputs(copy, token_ids=IDS)
 
     def hook(path: str) -> Any:
         def keep(module: nn.Module, given: Any, answer: Any) -> None:
@@ -93,7 +93,7 @@ def returned_by_modules(copy: LocalCopy) -> dict[str, Tensor]:
 
     for path, module in official.model.named_modules():
         module.register_forward_hook(hook(path))
-    official.run(inputs)
+    official.run(verify.ask(copy, token_ids=IDS))
     return seen
 
 

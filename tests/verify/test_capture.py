@@ -16,8 +16,7 @@ from safetensors.torch import save_file
 from llm_rebuild import verify
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.models import rebuild_for
-from llm_rebuild.verify.capture import Capture, capture_inputs, read_inputs
+from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.official import Official
 from tests import tiny_bert
 
@@ -68,16 +67,14 @@ def test_checkpoints_share_no_memory_with_each_other_or_the_weights(tiny: LocalC
 
 
 def test_watching_changes_nothing(tiny: LocalCopy):
-    inputs = read_inputs(tiny, ["a b c d", "e"])
+    question = verify.ask(tiny, ["a b c d", "e"])
     official = Official(tiny.folder)
-    before = official.run(inputs)
-    watched = capture_inputs(tiny, inputs)
+    before = official.run(question)
+    watched = verify.capture(question)
     assert torch.equal(watched["sentence.embedding"].tensor, before["sentence_embedding"])
-    seen: dict[str, torch.Tensor] = {}
-    listed = rebuild_for(tiny.config).checkpoints({"eager", "padding", "pooler"})
-    official.watch(listed, inputs, seen.__setitem__)
-    assert set(seen) == set(watched)
-    after = official.run(inputs)
+    again = verify.capture(question, official=official)
+    assert all(torch.equal(again[name].tensor, watched[name].tensor) for name in watched)
+    after = official.run(question)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not any(part._forward_hooks or part._forward_pre_hooks for _, part in official.parts())
 

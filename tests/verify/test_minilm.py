@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import random
 import re
 from collections.abc import Iterator
@@ -16,10 +15,9 @@ from llm_rebuild.checkpoints import NO_TAP, Recorder
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
 from llm_rebuild.using import embedding
-from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify import coverage as coverage_of
-from llm_rebuild.verify.capture import read_inputs, watch
 from llm_rebuild.verify.official import Official
+from llm_rebuild.verify.question import read_inputs
 from llm_rebuild.verify.run import rebuild_run, run_rebuild
 
 
@@ -61,16 +59,12 @@ def one_thread_then_back() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def capture_with(official: Official, copy: LocalCopy, inputs: Inputs) -> verify.Capture:
-    return watch(official, copy, inputs, official.run, set())
-
-
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("run", list(RUNS))
 def test_every_checkpoint_is_bit_identical(minilm: LocalCopy, officials, figure, run: str, attention: str):
-    inputs = read_inputs(minilm, **RUNS[run])
-    truth = capture_with(officials[attention], minilm, inputs)
-    report = verify.judge(rebuild_run(minilm, inputs, attention), truth)
+    question = verify.ask(minilm, **RUNS[run], attention=attention)
+    truth, inputs = verify.capture(question, official=officials[attention]), question.inputs
+    report = verify.judge(rebuild_run(question), truth)
     assert report.exact, report.first_divergence
     assert all(v.max_abs_diff == 0 for v in report.verdicts)
     blocks = 6 * (17 if attention == "eager" else 13)
@@ -82,7 +76,7 @@ def test_every_checkpoint_is_bit_identical(minilm: LocalCopy, officials, figure,
     if inputs.token_ids.shape[1] > 100:  # the trace hashes every tensor: the short runs show what there is
         figure(line)
         return
-    covered = coverage_of.measure(officials[attention], inputs, truth.tensors)
+    covered = coverage_of.measure(officials[attention], question, truth.tensors)
     assert covered.share >= 0.95
     assert all(reason != "no checkpoint" for reason in covered.reasons().values()), covered.reasons()
     reasons = "; ".join(f"not: {n} × {o}, {covered.reasons()[o]}" for o, n in covered.uncovered.items())
@@ -114,20 +108,20 @@ def test_a_fault_in_the_rebuild_is_seen(minilm: LocalCopy, officials, monkeypatc
         tap("probs", probs)
         return probs @ value
 
-    inputs = read_inputs(minilm, **RUNS["one sentence"])
-    truth = capture_with(officials["eager"], minilm, inputs)
+    question = verify.ask(minilm, **RUNS["one sentence"])
+    truth = verify.capture(question, official=officials["eager"])
     monkeypatch.setattr(model, "eager_attention", divided)
-    report = verify.judge(rebuild_run(minilm, inputs, "eager"), truth)
+    report = verify.judge(rebuild_run(question), truth)
     assert not report.exact
     assert report.first_divergence is not None
     assert report.first_divergence.name == "encoder.layer.0.attention.self.scaled"
 
 
 def test_coverage_falls_when_a_checkpoint_is_left_out(minilm: LocalCopy, officials):
-    inputs = read_inputs(minilm, **RUNS["one sentence"])
-    truth = capture_with(officials["eager"], minilm, inputs)
+    question = verify.ask(minilm, **RUNS["one sentence"])
+    truth = verify.capture(question, official=officials["eager"])
     without = {name: t for name, t in truth.tensors.items() if not name.endswith("attention.self.product")}
-    found = coverage_of.measure(officials["eager"], inputs, without)
+    found = coverage_of.measure(officials["eager"], question, without)
     assert found.uncovered["bmm"] == 6
     assert found.reasons()["bmm"] == "no checkpoint"
     assert found.share < 0.95
@@ -135,9 +129,8 @@ def test_coverage_falls_when_a_checkpoint_is_left_out(minilm: LocalCopy, officia
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_a_tap_changes_nothing(minilm: LocalCopy, attention: str):
-    inputs = read_inputs(minilm, **RUNS["padded batch of 16"])
-    run = functools.partial(run_rebuild, minilm, inputs, attention)
-    untapped, tapped = run(tap=NO_TAP), run(tap=Recorder().tap())
+    question = verify.ask(minilm, **RUNS["padded batch of 16"], attention=attention)
+    untapped, tapped = run_rebuild(question, NO_TAP), run_rebuild(question, Recorder().tap())
     for one, other in zip(untapped, tapped, strict=True):
         assert torch.equal(one, other)
 
@@ -147,9 +140,9 @@ def test_a_tap_changes_nothing(minilm: LocalCopy, attention: str):
 def test_the_number_of_threads_does_not_matter(minilm: LocalCopy, officials, threads: int):
     """Both sides run with the same number: the bits of each may depend on it, that they agree may not."""
     torch.set_num_threads(threads)
-    inputs = read_inputs(minilm, **RUNS["padded batch of 16"])
-    truth = capture_with(officials["eager"], minilm, inputs)
-    report = verify.judge(rebuild_run(minilm, inputs, "eager"), truth)
+    question = verify.ask(minilm, **RUNS["padded batch of 16"])
+    truth = verify.capture(question, official=officials["eager"])
+    report = verify.judge(rebuild_run(question), truth)
     assert report.exact, report.first_divergence
     assert report.environment["threads"] == threads
 

@@ -11,8 +11,10 @@ from llm_rebuild import verify
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
 from llm_rebuild.diagnosis.mutants import Mutant, mutated
 from llm_rebuild.models import rebuild_for
-from llm_rebuild.verify.capture import capture, read_inputs
+from llm_rebuild.verify import proof
+from llm_rebuild.verify.capture import capture
 from llm_rebuild.verify.official import Official
+from llm_rebuild.verify.question import ask
 from llm_rebuild.verify.rounding import (
     MISTAKE,
     ROUNDING,
@@ -38,8 +40,7 @@ def miniature(name: str) -> LocalCopy:
 @pytest.mark.parametrize("name", list(TEXTS))
 def test_the_rebuilds_are_clean_in_float64(name: str, attention: str, figure):
     copy = miniature(name)
-    inputs = read_inputs(copy, TEXTS[name])
-    found = separate(copy, inputs, attention)
+    found = separate(ask(copy, TEXTS[name], attention=attention))
     assert list(found.differences) == list(capture(copy, TEXTS[name], attention=attention))
     worst = max(found.differences.values())
     figure(f"{name} in float64, {attention}: worst relative difference {worst:.0e}")
@@ -51,10 +52,11 @@ def test_the_rebuilds_are_clean_in_float64(name: str, attention: str, figure):
 def test_it_is_float64_that_is_compared():
     """T5's official norm and softmax say float32; nine digits would be lost if they were let."""
     copy = miniature("t5-small")
-    inputs = read_inputs(copy, TEXTS["t5-small"])
+    question = ask(copy, TEXTS["t5-small"])
+    inputs = question.inputs
     with in_float64():
-        found = Official(copy.folder, "eager", torch.float64).run(inputs)
-    narrow = Official(copy.folder, "eager").run(inputs)
+        found = Official(copy.folder, "eager", torch.float64).run(question)
+    narrow = Official(copy.folder, "eager").run(question)
     assert found["logits"].dtype == torch.float64
     assert 0 < relative_difference(narrow["logits"], found["logits"]) < 1e-4
     with in_float64(), torch.no_grad():
@@ -92,7 +94,7 @@ def test_a_spelling_is_rounding_and_a_mistake_is_not(before: str, after: str, ki
 
 
 def test_nothing_runs_twice_where_everything_is_identical(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(verify, "separate", lambda *a, **k: pytest.fail("float64 was not needed"))
+    monkeypatch.setattr(proof, "separate", lambda *a, **k: pytest.fail("float64 was not needed"))
     assert verify.verify(miniature("minilm"), "The cook.", coverage=False).rounding is None
 
 
@@ -101,7 +103,7 @@ def test_nothing_runs_twice_where_everything_is_identical(monkeypatch: pytest.Mo
 
 def test_any_forward_can_be_held_against_the_official_model():
     copy = miniature("gpt2")
-    inputs = read_inputs(copy, TEXTS["gpt2"])
+    question = ask(copy, TEXTS["gpt2"])
     real = rebuild_for(copy.config).module.forward
 
     def mine(token_ids, mask, weights, config, tap):
@@ -111,8 +113,8 @@ def test_any_forward_can_be_held_against_the_official_model():
     def shifted(token_ids, mask, weights, config, tap):
         return real(token_ids, mask, weights, config, positions=torch.ones_like(token_ids), tap=tap)
 
-    assert max(separate(copy, inputs, forward=mine).differences.values()) == 0
-    found = separate(copy, inputs, forward=shifted)
+    assert max(separate(question, forward=mine).differences.values()) == 0
+    found = separate(question, forward=shifted)
     assert found.kind("wpe") == MISTAKE
     assert found.kind("wte") == ROUNDING
 
@@ -134,7 +136,7 @@ def test_a_forward_that_cannot_run_in_float64_is_said_in_one_line(stop, said: st
         tap("wte", which)
         stop(which)
 
-    found = separate(copy, read_inputs(copy, TEXTS["gpt2"]), forward=mine)
+    found = separate(ask(copy, TEXTS["gpt2"]), forward=mine)
     assert said in found.problem
     assert "\n" not in found.problem
     assert found.kind("wte") == ROUNDING  # what came before it is known

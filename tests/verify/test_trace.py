@@ -17,9 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from llm_rebuild import verify
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.verify.capture import Capture, read_inputs
+from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.official import Official
-from llm_rebuild.verify.trace import Trace, trace, trace_inputs
+from llm_rebuild.verify.trace import Trace, trace
 from tests.models import small
 
 IDS = [[5, 17, 3, 44, 9], [11, 5, 8]]
@@ -63,9 +63,9 @@ class Counting(TorchDispatchMode):
 
 
 def test_everything_that_is_computed_is_there_in_order(copy: LocalCopy, taken: Trace):
-    inputs, official = read_inputs(copy, token_ids=IDS), Official(copy.folder)
+    question, official = verify.ask(copy, token_ids=IDS), Official(copy.folder)
     with Counting() as counting:
-        official.run(inputs, copies=False)
+        official.run(question, copies=False)
     computed = [taken.tensor(entry) for entry in taken.computed()]
     assert len(computed) == len(counting.results) > 40
     assert all(torch.equal(a, b) for a, b in zip(computed, counting.results, strict=True))
@@ -109,11 +109,11 @@ def test_a_view_says_what_it_shows_and_is_not_copied(gpt2: LocalCopy):
 
 
 def test_the_model_is_left_as_it_was(gpt2: LocalCopy):
-    inputs, official = read_inputs(gpt2, token_ids=IDS), Official(gpt2.folder)
-    before = official.run(inputs)["logits"]
-    taken = trace_inputs(gpt2, inputs, official)
+    question, official = verify.ask(gpt2, token_ids=IDS), Official(gpt2.folder)
+    before = official.run(question)["logits"]
+    taken = trace(question, official=official)
     assert torch.equal(taken.tensor("lm_head"), before)
-    assert torch.equal(official.run(inputs)["logits"], before)
+    assert torch.equal(official.run(question)["logits"], before)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in official.model.modules())
 
 
@@ -137,7 +137,7 @@ def test_what_is_overwritten_later_is_kept_as_it_was(gpt2: LocalCopy, monkeypatc
     official.model.transformer.ln_f = InPlace()
     seen: list[torch.Tensor] = []
     official.model.transformer.ln_f.register_forward_pre_hook(lambda m, args: seen.append(args[0].clone()))
-    taken = trace_inputs(gpt2, read_inputs(gpt2, token_ids=IDS), official)
+    taken = trace(gpt2, token_ids=IDS, official=official)
     (x,) = seen
     assert torch.equal(taken.tensor("ln_f.mul[0]"), x * 2)
     assert torch.equal(taken.tensor("ln_f.add[0]"), x * 2 + 1)

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from llm_rebuild.diagnosis.formulas import MASK, TOKEN_IDS, Formula, Value, World
 from llm_rebuild.models.ops import ACTIVATIONS
-from llm_rebuild.verify.capture import Capture, Step
+from llm_rebuild.verify.any_model import Step
+from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.compare import same_numbers
 
 EPSILONS = (1e-5, 1e-6, 1e-12, 1e-8, 1e-7, 0.0)

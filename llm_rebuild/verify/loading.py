@@ -1,0 +1,134 @@
+"""The official model's files, read by transformers: its config, its class, the model itself."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import warnings
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llm_rebuild.copies import store as storing
+from llm_rebuild.errors import InputError
+from llm_rebuild.models import architecture_for
+from llm_rebuild.models.architecture import Architecture
+
+ATTENTIONS = ("eager", "sdpa")
+
+
+def load(folder: Path, attention: str, dtype: torch.dtype) -> Any:
+    """The official model in evaluation mode, from files alone."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    with _quiet():
+        import transformers
+
+        architecture = architecture_of(folder)
+        if architecture is None:
+            return _load_other(folder, attention, dtype)
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        model, loaded = getattr(transformers, architecture.official_class).from_pretrained(
+            folder,
+            config=config,
+            attn_implementation=attention,
+            dtype=dtype,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    return _without_invented_pooler(model, loaded["missing_keys"]).eval()
+
+
+def _without_invented_pooler(model: Any, missing: Collection[str]) -> Any:
+    """The model without its pooler, if the file has no weights for it: transformers fills it with random
+    numbers, other ones each time. The encoders that have a pooler can do without."""
+    pooler = {key for key in model.state_dict() if key.startswith("pooler.")}
+    if pooler and pooler <= set(missing):
+        model.pooler = None
+    return model
+
+
+def architecture_of(folder: Path) -> Architecture | None:
+    """The record of the architecture that a folder's config.json names, if there is one."""
+    config = storing.read_json(folder / "config.json", "it has to be the model's own config.json")
+    return architecture_for(config)
+
+
+def official_config(folder: Path) -> Any:
+    """A folder's config as transformers' own class. InputError where that knows no such model."""
+    import transformers
+
+    try:
+        with _quiet():
+            return transformers.AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+    except Exception as error:  # each config class refuses in its own way
+        raise InputError(f"config.json: transformers does not take it ({_short(error)})") from None
+
+
+def official_class(config: Any) -> Any:
+    """The class that the config names, else the one with an answer on top that its kind has."""
+    import transformers
+
+    for name in config.architectures or ():
+        named = getattr(transformers, str(name), None)
+        if isinstance(named, type) and issubclass(named, transformers.PreTrainedModel):
+            return named
+    autos = ("AutoModelForSeq2SeqLM",) if config.is_encoder_decoder else ("AutoModel",)
+    for auto in (*autos, "AutoModel"):
+        if type(config) in getattr(transformers, auto)._model_mapping:
+            return getattr(transformers, auto)._model_mapping[type(config)]
+    raise InputError(f"config.json: transformers has no text model for model_type {config.model_type!r}")
+
+
+def _load_other(folder: Path, attention: str, dtype: torch.dtype) -> Any:
+    """A model of any family. Its weights must all be there: transformers would invent what is missing."""
+    config = official_config(folder)
+    official = official_class(config)
+    if "input_ids" not in inspect.signature(official.forward).parameters:
+        raise InputError(f"config.json: {official.__name__} does not read token ids; it is no text model")
+    try:
+        model, loaded = official.from_pretrained(
+            folder,
+            config=config,
+            attn_implementation=attention,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # each model class refuses in its own way
+        raise InputError(f"transformers cannot load {folder} ({_short(error)})") from None
+    model = _without_invented_pooler(model, loaded["missing_keys"])
+    if missing := sorted(key for key in loaded["missing_keys"] if key in model.state_dict()):
+        several = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(
+            f"the weight file lacks {missing[0]}{several}, which {official.__name__} needs; "
+            "it does not fit its config.json"
+        )
+    return model.eval()
+
+
+def _short(error: Exception) -> str:
+    """An error of somebody else's in a line."""
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= 160 else words[:160] + "…"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar of the library's own while it loads."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -1,0 +1,78 @@
+"""A proof: one question to the official model and to a rebuild, and every checkpoint of theirs compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from llm_rebuild.verify import coverage as coverage_of
+from llm_rebuild.verify.capture import Capture
+from llm_rebuild.verify.capture import capture as captured
+from llm_rebuild.verify.official import Official
+from llm_rebuild.verify.question import Model, Options, Question, ask
+from llm_rebuild.verify.report import Report
+from llm_rebuild.verify.rounding import separate
+from llm_rebuild.verify.run import judge, rebuild_run
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+# How a rebuild is run: its tensors by checkpoint name.
+Run = Callable[[Question], Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A verification with everything that it compared: the question, the verdicts, both sides' tensors."""
+
+    question: Question
+    report: Report
+    truth: Capture = field(repr=False)
+    rebuilt: Mapping[str, Tensor] = field(repr=False)
+
+
+def verify(
+    model: Model | Question,
+    texts: str | Sequence[str] | None = None,
+    *,
+    coverage: bool = True,
+    progress: Callable[[str], None] = lambda step: None,
+    **options: Unpack[Options],
+) -> Report:
+    """Run the official model and the rebuild on the same input and compare every checkpoint.
+
+    The model, texts and options are those of `question.ask`; a question that is made already serves as well.
+    Raises InputError for input that cannot be used.
+    """
+    return prove(model, texts, coverage=coverage, progress=progress, **options).report
+
+
+def prove(
+    model: Model | Question,
+    texts: str | Sequence[str] | None = None,
+    *,
+    coverage: bool = True,
+    progress: Callable[[str], None] = lambda step: None,
+    run: Run = rebuild_run,
+    **options: Unpack[Options],
+) -> Proof:
+    """As `verify`, and keep the tensors of both sides. `run` says how the rebuild is run."""
+    question = ask(model, texts, **options)
+    question.rebuild.check(question.copy.weights())  # before the official model invents what is missing
+    official = Official(question.copy.folder, question.attention)
+    truth = captured(question, official=official)
+    progress("official")
+    rebuilt = run(question)
+    progress("rebuild")
+    report = judge(rebuilt, truth)
+    progress("compare")
+    if coverage:
+        report = replace(report, coverage=coverage_of.measure(official, question, truth.tensors))
+    progress("coverage")
+    del official  # its memory is wanted now
+    if report.first_divergence is not None:
+        report = replace(report, rounding=separate(question))
+    return Proof(question, report, truth, rebuilt)

@@ -1,0 +1,244 @@
+"""What both sides are asked: whose files, which input, which attention, with keys and values kept or not.
+
+`ask` makes a question, once; the capture, the rebuild's run, the proof and the decoding steps are answers
+to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+
+from llm_rebuild.checkpoints import Checkpoint
+from llm_rebuild.copies import local_copy
+from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.errors import InputError
+from llm_rebuild.models import Rebuild, architecture_for, rebuild_for
+from llm_rebuild.using.inputs import Inputs
+from llm_rebuild.verify.loading import ATTENTIONS, official_config
+from llm_rebuild.verify.tokens import OfficialTokenizer
+
+Model = str | Path | LocalCopy
+
+
+class Options(TypedDict, total=False):
+    """What `ask` takes besides a model and texts; `verify`, `capture` and `trace` hand it on."""
+
+    token_ids: Sequence[Sequence[int]] | None
+    decoder_ids: Sequence[Sequence[int]] | None
+    attention: str
+    use_cache: bool
+
+
+@dataclass(frozen=True)
+class Question:
+    """One forward pass that is asked of the official model and of a rebuild.
+
+    copy       The model's files.
+    inputs     Token ids and masks.
+    attention  `eager` or `sdpa`.
+    cache      Whether keys and values are kept for a next step.
+    goes_on    Whether it is such a step: keys and values of the tokens before are there already.
+    """
+
+    copy: LocalCopy
+    inputs: Inputs
+    attention: str = "eager"
+    cache: bool = False
+    goes_on: bool = False
+
+    @property
+    def rebuild(self) -> Rebuild:
+        """The rebuild that the config asks for. InputError where there is none."""
+        return rebuild_for(self.copy.config)
+
+    def check(self) -> None:
+        """Refuse a folder whose files do not fit each other, before the official model is built from it and
+        fills gaps with random numbers. Raises InputError."""
+        check(self.copy)
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """Every checkpoint of this pass, in order, from the list that the rebuild has."""
+        holding = conditions(self.attention, self.inputs) | self.rebuild.conditions(self.copy.weights())
+        holding |= {"cache"} if self.cache else set()
+        holding |= set() if self.goes_on else {"start"}
+        return self.rebuild.checkpoints(holding)
+
+    def step(self, new_ids: Tensor) -> Question:
+        """The next step of decoding: one new id a row, and a mask that counts it. new_ids [batch]."""
+        inputs, one = self.inputs, torch.ones(len(new_ids), 1, dtype=torch.int64)
+        if inputs.decoder_ids is not None and inputs.decoder_mask is not None:
+            mask = torch.cat([inputs.decoder_mask, one], dim=1)
+            inputs = replace(inputs, decoder_ids=new_ids.unsqueeze(1), decoder_mask=mask)
+        else:
+            mask = torch.cat([inputs.mask, one], dim=1)
+            inputs = replace(inputs, token_ids=new_ids.unsqueeze(1), mask=mask)
+        return replace(self, inputs=inputs, cache=True, goes_on=True)
+
+
+def ask(
+    model: Model | Question,
+    texts: str | Sequence[str] | None = None,
+    *,
+    token_ids: Sequence[Sequence[int]] | None = None,
+    decoder_ids: Sequence[Sequence[int]] | None = None,
+    attention: str = "eager",
+    use_cache: bool = False,
+) -> Question:
+    """A question from what people have at hand.
+
+    model        A name, a folder, or an opened local copy. A question is handed back as it is.
+    texts        One text or several; several make one padded batch.
+    token_ids    Ids instead of texts, for a folder without a tokenizer.
+    decoder_ids  What the decoder reads, for T5. If None, the start token and then the text itself.
+    attention    `eager` or `sdpa`. With `sdpa` scores and probabilities do not exist.
+    use_cache    Keep keys and values for a next step, as generation does. It changes their bits.
+
+    Raises InputError for input that cannot be used.
+    """
+    if isinstance(model, Question):
+        return model
+    if attention not in ATTENTIONS:
+        raise InputError(f"attention {attention!r} is not one of {', '.join(ATTENTIONS)}")
+    copy = open_copy(model)
+    if use_cache and has_rebuild(copy) and not rebuild_for(copy.config).architecture.generates:
+        raise InputError(f"{copy.name} writes no text and keeps no keys and values; ask without use_cache")
+    return Question(copy, read_inputs(copy, texts, token_ids, decoder_ids), attention, use_cache)
+
+
+def open_copy(model: Model) -> LocalCopy:
+    """The local copy that a name or a folder means."""
+    return model if isinstance(model, LocalCopy) else local_copy.get(model)
+
+
+def has_rebuild(copy: LocalCopy) -> bool:
+    """Whether the folder is of a family that the course rebuilds. Of others the trace gives a capture."""
+    return architecture_for(copy.config) is not None
+
+
+def check(copy: LocalCopy) -> None:
+    """Refuse a folder before the official model is built from it. Raises InputError."""
+    if has_rebuild(copy):
+        rebuild_for(copy.config).check(copy.weights())
+        return
+    keys = len(copy.weights())
+    for field, value in copy.config.items():
+        counts = "layer" in field or "expert" in field or "block" in field
+        if counts and type(value) is int and value > max(keys, 64):  # before so many modules are made
+            raise InputError(f"config.json: {field} is {value}; the weight file has only {keys} tensors")
+
+
+def conditions(attention: str, inputs: Inputs) -> set[str]:
+    """What holds in a run, for the list of checkpoints: `eager` or `sdpa`; `padding` where a row is shorter
+    than the longest; `decoder mask` where a decoder beside an encoder reads several tokens, or padding."""
+    holding = {attention, "padding"} if inputs.padded else {attention}
+    if inputs.decoder_ids is not None and inputs.decoder_mask is not None:
+        several = inputs.decoder_ids.shape[1] > 1
+        if several or not bool(inputs.decoder_mask.all()):
+            holding.add("decoder mask")
+    return holding
+
+
+def describe(copy: LocalCopy) -> dict[str, Any]:
+    """Which files the numbers come from. JSON-ready."""
+    return {
+        "name": copy.name,
+        "source": copy.source,
+        "revision": copy.revision,
+        "sha256": copy.sha256[copy.weights_file.name],
+    }
+
+
+# ------------------------------------------------------------------------------------------ inputs
+
+
+def read_inputs(
+    copy: LocalCopy,
+    texts: str | Sequence[str] | None = None,
+    token_ids: Sequence[Sequence[int]] | None = None,
+    decoder_ids: Sequence[Sequence[int]] | None = None,
+    side: str = "right",
+) -> Inputs:
+    """Texts or ids as one padded batch that fits the model. `side` is where the padding goes."""
+    if not has_rebuild(copy):
+        return _read_any(copy, texts, token_ids, decoder_ids, side)
+    config = rebuild_for(copy.config).config
+    if token_ids is not None:
+        inputs = Inputs.from_token_ids(token_ids, config.vocab_size, config.positions, side)
+    else:
+        texts = [texts] if isinstance(texts, str) else list(texts or ())
+        tokenizer = copy.tokenizer()
+        if tokenizer.vocabulary_size > config.vocab_size:
+            raise InputError(
+                f"the tokenizer of {copy.name} has {tokenizer.vocabulary_size} ids, config.json's vocab_size "
+                f"is {config.vocab_size}; they belong to different models"
+            )
+        inputs = Inputs.from_texts(tokenizer, texts, config.positions, side, cut=config.cuts_texts)
+    start = getattr(config, "decoder_start_token_id", None)
+    return _with_decoder(copy, inputs, decoder_ids, start, config.vocab_size)
+
+
+def _with_decoder(
+    copy: LocalCopy,
+    inputs: Inputs,
+    decoder_ids: Sequence[Sequence[int]] | None,
+    start: int | None,
+    vocabulary: int,
+) -> Inputs:
+    if start is not None:
+        return inputs.with_decoder(decoder_ids, start, vocabulary)
+    if decoder_ids is not None:
+        raise InputError(f"{copy.name} has no decoder beside its encoder; leave the decoder ids out")
+    return inputs
+
+
+def _read_any(
+    copy: LocalCopy,
+    texts: str | Sequence[str] | None,
+    token_ids: Sequence[Sequence[int]] | None,
+    decoder_ids: Sequence[Sequence[int]] | None,
+    side: str,
+) -> Inputs:
+    """The same for a model without a rebuild: its config and its tokenizer are read by transformers."""
+    config = official_config(copy.folder)
+    reads = config.get_text_config()
+    vocabulary, positions = getattr(reads, "vocab_size", None), _positions(reads)
+    if type(vocabulary) is not int or vocabulary < 1:
+        raise InputError(f"config.json: vocab_size is {vocabulary!r}, expected a whole number from 1")
+    if token_ids is not None:
+        inputs = Inputs.from_token_ids(token_ids, vocabulary, positions, side)
+    else:
+        rows = [texts] if isinstance(texts, str) else list(texts or ())
+        inputs = Inputs.from_texts(OfficialTokenizer(copy), rows, positions, side, cut=False)
+        if (highest := int(inputs.token_ids.max())) >= vocabulary:
+            raise InputError(
+                f"the tokenizer of {copy.name} gives id {highest}, config.json's vocab_size is {vocabulary}; "
+                "they belong to different models"
+            )
+    pad = _first_id(reads, "pad_token_id", vocabulary)
+    if pad is not None:  # RoBERTa's positions count the tokens that are not this one
+        inputs = replace(inputs, token_ids=inputs.token_ids.masked_fill(inputs.mask == 0, pad))
+    start = _first_id(config, "decoder_start_token_id", vocabulary) if config.is_encoder_decoder else None
+    if config.is_encoder_decoder and start is None:
+        raise InputError("config.json has no decoder_start_token_id; add the id its decoder begins with")
+    return _with_decoder(copy, inputs, decoder_ids, start, vocabulary)
+
+
+def _positions(config: Any) -> int | None:
+    """The most tokens that the model can take, where its config says so in one of the usual words."""
+    for field in ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx"):
+        value = getattr(config, field, None)
+        if type(value) is int and value > 0:
+            return value
+    return None
+
+
+def _first_id(config: Any, field: str, vocabulary: int) -> int | None:
+    value = getattr(config, field, None)
+    value = value[0] if isinstance(value, list) and value else value
+    return value if type(value) is int and 0 <= value < vocabulary else None
