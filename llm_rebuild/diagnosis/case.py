@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from llm_rebuild.copies.local_copy import LocalCopy
@@ -14,7 +13,7 @@ from llm_rebuild.diagnosis.formulas.any_model import world_of_any
 from llm_rebuild.diagnosis.hypotheses import Hypothesis
 from llm_rebuild.models import architecture_for
 from llm_rebuild.verify.capture import Capture
-from llm_rebuild.verify.compare import same_numbers
+from llm_rebuild.verify.equality import by_rounding, equal
 
 MINE = "#mine."  # followed by a checkpoint: the tensor that the person has there
 
@@ -24,26 +23,6 @@ def world_for(truth: Capture, copy: LocalCopy, prompt: Capture | None = None) ->
     if architecture_for(copy.config) is not None:
         return world_of(truth, copy, prompt)
     return world_of_any(truth, copy.config, copy.weights().peek()) if truth.steps else None
-
-
-def equal(mine: Tensor, official: Tensor) -> bool:
-    """The same numbers; a zero's sign does not count."""
-    if mine.shape != official.shape or mine.dtype != official.dtype:
-        return False
-    return same_numbers(mine, official) or bool(torch.equal(mine, official))
-
-
-def differs_by_rounding(mine: Tensor, official: Tensor) -> bool:
-    """Whether the difference is as small as other orders of operations make it, a few of them in a row."""
-    if mine.shape != official.shape or mine.dtype != official.dtype:
-        return False
-    if equal(mine, official):
-        return True
-    if not mine.is_floating_point() or not torch.equal(mine.isfinite(), official.isfinite()):
-        return False
-    usual = official.isfinite() & (official.abs() < 1e30)
-    off = float((mine.double() - official.double()).abs()[official.isfinite()].max())
-    return bool(usual.any()) and off <= 2e-5 * float(official.double().abs()[usual].max())
 
 
 @dataclass(frozen=True)
@@ -78,7 +57,7 @@ class Case:
     ) -> Case | None:
         """None where all that is there is right. `near`: what differs by rounding counts as right, too, and
         later steps are computed from the person's own tensors."""
-        right = differs_by_rounding if near else equal
+        right = by_rounding if near else equal
         same = frozenset(n for n, t in truth.tensors.items() if n in rebuilt and right(rebuilt[n], t))
         different = [n for n in truth.tensors if n not in same]
         if not different:

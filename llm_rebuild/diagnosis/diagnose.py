@@ -22,7 +22,7 @@ from torch import Tensor
 from llm_rebuild.checkpoints import part_of
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis import numbers
-from llm_rebuild.diagnosis.case import Case, Found, equal
+from llm_rebuild.diagnosis.case import Case, Found
 from llm_rebuild.diagnosis.causes import CAUSES, REMEDIES, chapter
 from llm_rebuild.diagnosis.formulas import World
 from llm_rebuild.diagnosis.hypotheses import Hypothesis
@@ -30,7 +30,8 @@ from llm_rebuild.diagnosis.search.elsewhere import elsewhere
 from llm_rebuild.diagnosis.search.known import by_type, chance, known_mistakes, no_mistake, whole_blocks
 from llm_rebuild.diagnosis.search.on_the_way import in_part, on_the_way
 from llm_rebuild.verify.capture import Capture
-from llm_rebuild.verify.compare import judge, same_numbers
+from llm_rebuild.verify.compare import judge
+from llm_rebuild.verify.equality import equal, identical, reproduces
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _only_shown(case: Case) -> Found | None:
 def _signed_zeros(rebuilt: Mapping[str, Tensor], truth: Capture) -> tuple[Diagnosis, ...]:
     """Where no number differs, a zero's sign may."""
     for name, official in truth.tensors.items():
-        if not same_numbers(rebuilt[name], official):
+        if not identical(rebuilt[name], official):
             explanation = f"At {name}: {CAUSES['rounding']} (-0 instead of 0). It changes no other number."
             evidence = f"All numbers of {name} are equal; only the sign of zeros differs."
             return (Diagnosis("rounding", explanation, 0.99, evidence, chapter("rounding"), name),)
@@ -201,8 +202,8 @@ def _explained(case: Case, world: World, hypothesis: Hypothesis, names: list[str
     for name in names:
         guess = changed.attempt(name) if name in world.formulas else None
         fit = guess is not None and (
-            same_numbers(guess, case.rebuilt[name])
-            or numbers.fits(guess, case.rebuilt[name], case.truth[name]) > 0
+            identical(guess, case.rebuilt[name])
+            or reproduces(guess, case.rebuilt[name], case.truth[name]) > 0
         )
         if not fit:
             break

@@ -12,60 +12,27 @@ from torch import Tensor
 from llm_rebuild.diagnosis.formulas import Formula, World
 from llm_rebuild.diagnosis.hypotheses import hypotheses
 from llm_rebuild.diagnosis.transforms import LOOKUPS, OTHERWISE, added_weight, along_distance
-from llm_rebuild.verify.compare import same_numbers
-
-# A guess that is this much nearer to the tensor at hand than the official one is the tensor but for rounding.
-NEARER = 1e-3
-# … if it also agrees with it to so many of its own largest number.
-NEAR = 1e-4
-# Numbers beyond this come from masks. They are compared by themselves, or they would drown all others.
-BEYOND = 1e6
-# Two orders of the same sum differ by this much of the largest number at the most.
-ROUNDING = 4e-6
+from llm_rebuild.verify.equality import (
+    BEYOND,
+    HIDDEN,
+    ONE_SUM,
+    apart,
+    by_rounding,
+    difference,
+    identical,
+    usual,
+)
 
 Description = tuple[str, str, int, float]  # cause, says, level, confidence
-
-
-def fits(guess: Tensor, mine: Tensor, official: Tensor) -> int:
-    """Whether `guess` is the tensor at hand. 2: to the bit; 1: but for rounding, so much nearer than the
-    official tensor that it is no accident; 0: no."""
-    if guess.shape != mine.shape:
-        return 0
-    if guess.dtype == mine.dtype and same_numbers(guess, mine):
-        return 2
-    g, m = guess.detach().double(), mine.detach().double()
-    if not torch.equal(g.isfinite(), m.isfinite()):
-        return 0
-    if not torch.equal(g[~g.isfinite()].nan_to_num(nan=7.0), m[~m.isfinite()].nan_to_num(nan=7.0)):
-        return 0
-    large = torch.maximum(g.abs(), m.abs()) > BEYOND
-    if bool((large & g.isfinite() & ((g - m).abs() > 1e-5 * m.abs())).any()):
-        return 0
-    usual = ~large & g.isfinite()
-    if not bool(usual.any()):
-        return 1
-    off = float((g - m).abs()[usual].max())
-    scale = float(m.abs()[usual].max())
-    before = scale
-    if official.shape == mine.shape:
-        away = (official.detach().double() - m).abs()[usual]
-        away = away[away.isfinite()]
-        before = float(away.max()) if len(away) else scale
-    return 1 if off <= NEARER * before and off <= NEAR * scale else 0
 
 
 def where(mine: Tensor, official: Tensor) -> str:
     """In which part of the tensor the differences are, in words."""
     if mine.shape != official.shape:
         return f"the shape is {list(mine.shape)}, officially {list(official.shape)}"
-    apart = _apart(mine, official)
-    share = f"{int(apart.sum())} of {apart.numel()} numbers differ"
+    differ = apart(mine, official)
+    share = f"{int(differ.sum())} of {differ.numel()} numbers differ"
     return ", ".join([share, *(says for _, _, says in islice(parts_that_differ(mine, official), 1))])
-
-
-def _apart(mine: Tensor, official: Tensor) -> Tensor:
-    """Where two tensors differ; NaN equals NaN."""
-    return ~((mine == official) | (mine.isnan() & official.isnan()))
 
 
 def _axes(tensor: Tensor) -> tuple[str, ...]:
@@ -81,10 +48,10 @@ def parts_that_differ(mine: Tensor, official: Tensor) -> Iterator[tuple[int, Ten
     """Axes along which some slices are right and others are not: the axis, the wrong slices, and words."""
     if mine.shape != official.shape:
         return
-    apart = _apart(mine, official)
+    differ = apart(mine, official)
     for axis, name in enumerate(_axes(mine)):
         others = [a for a in range(mine.dim()) if a != axis]
-        touched = apart.amax(dim=others) if others else apart
+        touched = differ.amax(dim=others) if others else differ
         places = touched.nonzero().flatten()
         if 0 < len(places) < len(touched):
             listed = ", ".join(map(str, places.tolist()[:6])) + (", …" if len(places) > 6 else "")
@@ -154,20 +121,15 @@ def describe(
     if kind != "mask":  # whose few different numbers say little
         yield from _rearranged(mine, official, formula)
         for name, other in others.items():
-            if same_numbers(other, mine):
+            if identical(other, mine):
                 yield "another-checkpoint", f"it is the official {name}", 2, 0.7
                 break
     yield from _moved(mine, official, formula)
     if mine.shape != official.shape:
         yield "wrong-shape", f"{list(mine.shape)} instead of {list(official.shape)}", 0, 0.6
         return
-    apart = (mine.double() - official.double()).abs()
-    apart = apart[apart.isfinite()]
-    usual = official.double().abs()
-    usual = usual[usual < BEYOND]
-    finite = torch.equal(mine.isfinite(), official.isfinite())
-    if finite and len(apart) and len(usual) and float(apart.max()) <= ROUNDING * float(usual.max()):
-        yield "rounding", f"off by {float(apart.max()):.1e} at the most", 1, 0.6
+    if by_rounding(mine, official, ONE_SUM):
+        yield "rounding", f"off by {difference(mine, official):.1e} at the most", 1, 0.6
     if formula is not None:
         cause = LOOKUPS.get(formula.facts.get("what", ""), OTHERWISE.get(kind))
         if kind in ("elementwise", "act") and "name" in formula.facts:
@@ -226,9 +188,9 @@ def _narrow(mine: Tensor, official: Tensor) -> Iterator[Description]:
         return
     for narrow in (torch.bfloat16, torch.float16):
         short = str(narrow).removeprefix("torch.")
-        if official.shape == mine.shape and same_numbers(official.to(narrow).float(), mine):
+        if official.shape == mine.shape and identical(official.to(narrow).float(), mine):
             yield "wrong-dtype", f"the official numbers, rounded to {short}", 2, 0.95
-        elif same_numbers(mine.to(narrow).float(), mine) and not same_numbers(
+        elif identical(mine.to(narrow).float(), mine) and not identical(
             official.to(narrow).float(), official
         ):
             few = len(torch.unique(mine.flatten()[:1000])) < 8
@@ -249,21 +211,21 @@ def _rearranged(mine: Tensor, official: Tensor, formula: Formula | None) -> Iter
         for axis, name in enumerate(names):
             if official.shape[axis] < 2:
                 continue
-            if same_numbers(official.flip(axis), mine):
+            if identical(official.flip(axis), mine):
                 yield cause, f"along {name} in reverse", 2, 0.85
             for by in (1, -1):
-                if same_numbers(official.roll(by, axis), mine):
+                if identical(official.roll(by, axis), mine):
                     yield cause, f"along {name} moved by {by:+d}", 2, 0.85
-    elif same_numbers(official.reshape(mine.shape).contiguous(), mine):
+    elif identical(official.reshape(mine.shape).contiguous(), mine):
         yield "wrong-shape", "the same numbers in another shape", 2, 0.9
     for one in range(official.dim()):
         for other in range(one + 1, official.dim()):
             turned = official.transpose(one, other)
-            if turned.shape == mine.shape and same_numbers(turned.contiguous(), mine):
+            if turned.shape == mine.shape and identical(turned.contiguous(), mine):
                 yield cause, f"{names[one]} and {names[other]} exchanged", 2, 0.85
-            elif mine.shape == official.shape and same_numbers(turned.reshape(mine.shape), mine):
+            elif mine.shape == official.shape and identical(turned.reshape(mine.shape), mine):
                 yield cause, f"{names[one]} and {names[other]} exchanged, then reshaped", 2, 0.8
-    if same_numbers(mine.flatten().sort().values, official.flatten().sort().values):
+    if identical(mine.flatten().sort().values, official.flatten().sort().values):
         yield cause, "all of its numbers are official ones, elsewhere", 1, 0.6
 
 
@@ -273,8 +235,7 @@ def _moved(mine: Tensor, official: Tensor, formula: Formula | None) -> Iterator[
         return
     kind = formula.kind if formula is not None else ""
     m, o = mine.double(), official.double()
-    usual = (o.abs() < BEYOND) & (m.abs() < BEYOND)
-    if not bool(usual.all()):
+    if not bool((usual(o, BEYOND) & usual(m, BEYOND)).all()):
         return
     scale = float(m.abs().max())
     square = float((o * o).sum())
@@ -298,11 +259,11 @@ def _moved(mine: Tensor, official: Tensor, formula: Formula | None) -> Iterator[
             cause = "scale-extra"
         yield cause, f"the official tensor times {factor:.6g}{_as_root(factor)}", 1, 0.8
         return
-    apart = m - o
-    added = apart.mean(dim=tuple(range(apart.dim() - 1)), keepdim=True) if apart.dim() > 1 else apart
+    shift = m - o
+    added = shift.mean(dim=tuple(range(shift.dim() - 1)), keepdim=True) if shift.dim() > 1 else shift
     if (
-        float((apart - added).abs().max()) <= 1e-5 * max(scale, 1e-30)
-        and float(apart.abs().max()) > 1e-4 * scale
+        float((shift - added).abs().max()) <= 1e-5 * max(scale, 1e-30)
+        and float(shift.abs().max()) > 1e-4 * scale
     ):
         cause = _SHIFTED.get(kind, "shifted")
         if formula is not None and kind == "lookup":
@@ -337,20 +298,20 @@ def _added(mine: Tensor, official: Tensor, kind: str, world: World) -> Iterator[
     """A vector of the weight file that came on top, or numbers that depend on the distance."""
     if mine.shape != official.shape:
         return
-    usual = (official.abs() < BEYOND) & (mine.abs() < BEYOND)
-    apart = torch.where(usual, mine.double() - official.double(), torch.zeros((), dtype=torch.float64))
-    scale = float(mine.double().abs()[usual].max()) if bool(usual.any()) else 0.0
-    if float(apart.abs().max()) < 1e-4 * scale:
+    plain = usual(official, BEYOND) & usual(mine, BEYOND)
+    shift = torch.where(plain, mine.double() - official.double(), torch.zeros((), dtype=torch.float64))
+    scale = float(mine.double().abs()[plain].max()) if bool(plain.any()) else 0.0
+    if float(shift.abs().max()) < 1e-4 * scale:
         return
-    if bool(usual.all()):
-        vector = added_weight(apart, world.weights)
+    if bool(plain.all()):
+        vector = added_weight(shift, world.weights)
         if vector is not None:
             key, times = vector
             cause = "bias-wrong" if key.endswith("bias") else "wrong-operand"
             yield cause, f"{key} came on top, {times:+.3g} times", 1, 0.85
     if kind in ("product", "scale", "add mask", "add bias"):
-        rows = [bool(usual[row].all()) for row in range(len(usual))] if usual.dim() == 4 else []
-        whole = apart[torch.tensor(rows)] if any(rows) else apart[:0]
+        rows = [bool(plain[row].all()) for row in range(len(plain))] if plain.dim() == 4 else []
+        whole = shift[torch.tensor(rows)] if any(rows) else shift[:0]
         if len(whole) and along_distance(whole):
             yield "position-bias-extra", "numbers were added that depend on the distance alone", 1, 0.8
 
@@ -403,7 +364,7 @@ def _bent(mine: Tensor, formula: Formula, world: World) -> Iterator[Description]
 def _hidden(mine: Tensor, formula: Formula, world: World) -> Iterator[Description]:
     """Which places a mask hides, whatever number it does it with."""
     if formula.kind == "mask":
-        mask, hidden = formula, mine < -0.5 if mine.is_floating_point() else ~mine.bool()
+        mask, hidden = formula, mine < HIDDEN if mine.is_floating_point() else ~mine.bool()
         if not bool(hidden.any()) and bool((mine != 0).any()):
             hidden = mine != 0
         official = world.value(formula.name)
@@ -421,7 +382,7 @@ def _hidden(mine: Tensor, formula: Formula, world: World) -> Iterator[Descriptio
         return
     if mask.kind != "mask":
         return
-    right = official < -1 if official is not None else torch.zeros(1, 1, 1, 1, dtype=torch.bool)
+    right = official < HIDDEN if official is not None else torch.zeros(1, 1, 1, 1, dtype=torch.bool)
     try:
         shape = (hidden | right).shape
         hidden, right = hidden.expand(shape), right.expand(shape)
@@ -437,7 +398,7 @@ def _hidden(mine: Tensor, formula: Formula, world: World) -> Iterator[Descriptio
             guess = hypothesis.changes[mask.name](world)
         except (RuntimeError, LookupError, IndexError):
             continue
-        pattern = torch.zeros_like(hidden) if guess is None else guess < -0.5
+        pattern = torch.zeros_like(hidden) if guess is None else guess < HIDDEN
         if pattern.dim() == hidden.dim() and torch.equal(pattern.expand_as(hidden), hidden):
             yield hypothesis.cause, f"{hypothesis.says}, with another number than the lowest", 1, 0.85
             return
@@ -465,16 +426,14 @@ def _rows(mine: Tensor, formula: Formula, world: World) -> Iterator[Description]
         return
     rows = mine.reshape(-1, mine.shape[-1])
     found = torch.cdist(rows.double(), table.double()).argmin(1)
-    if not same_numbers(table[found], rows):
+    if not identical(table[found], rows):
         return
     what, right = formula.facts["what"], world[formula.inputs[0]]
     ids = found.view(mine.shape[:-1])
     says = "rows " + ", ".join(map(str, found.tolist()[:8])) + (", …" if len(found) > 8 else "")
     cause = LOOKUPS[what]
-    if what == "position" and ids.shape == right.shape:
-        apart = torch.unique(ids - right)
-        if len(apart) == 1:
-            cause = "positions-shifted"
+    if what == "position" and ids.shape == right.shape and len(torch.unique(ids - right)) == 1:
+        cause = "positions-shifted"
     yield (
         cause,
         f"{says} of the table instead of {', '.join(map(str, right.flatten().tolist()[:8]))}",

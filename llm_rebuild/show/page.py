@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llm_rebuild.checkpoints import part_of
+from llm_rebuild.verify import equality
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.compare import MISSING, Verdict
 from llm_rebuild.verify.divergence import (
@@ -38,7 +39,7 @@ from llm_rebuild.verify.divergence import (
     token_labels,
 )
 from llm_rebuild.verify.report import Report
-from llm_rebuild.verify.rounding import MISTAKE, NEVER, ROUNDING
+from llm_rebuild.verify.rounding import MISTAKE, ROUNDING
 
 HERE = Path(__file__).parent
 BARS = 40
@@ -209,7 +210,7 @@ def _facts(sides: Mapping[str, Tensor], numbers: Mapping[str, Tensor]) -> Iterat
             spread = float(usual.std(correction=0))
             line = f"{usual.min():.4g} to {usual.max():.4g}, mean {usual.mean():.4g}, spread {spread:.4g}"
         odd = sides[side].numel() - usual.numel()
-        masked = int((sides[side] < -NEVER).sum()) if odd else 0
+        masked = int((sides[side] < -equality.NEVER).sum()) if odd else 0
         line += f"; {masked:,} masked" if masked else ""
         line += f"; {odd - masked:,} not finite" if odd > masked else ""
         yield side, line
@@ -219,7 +220,7 @@ def _usual(tensor: Tensor) -> Tensor:
     """The numbers of a tensor, flat, without NaN, infinities and what a mask put there."""
     flat = tensor.detach().flatten()
     flat = flat if flat.dtype in (torch.float32, torch.float64) else flat.float()
-    usual = flat.abs() <= NEVER  # never true of NaN
+    usual = equality.usual(flat)
     return flat if bool(usual.all()) else flat[usual]
 
 
@@ -411,7 +412,7 @@ def _heat(
         heat |= {"rows": small.shape[1], "columns": small.shape[2], "maps": [_map("official", small)]}
         return heat
     mine = slices(rebuilt)
-    difference = torch.where(_alike(shown, mine), torch.zeros_like(shown), (mine - shown).abs())
+    difference = torch.where(equality.apart(shown, mine), (mine - shown).abs(), torch.zeros_like(shown))
     differences = _pooled(difference, worst=True)
     heat |= {"rows": differences.shape[1], "columns": differences.shape[2]}
     heat["worst"] = [
@@ -463,10 +464,6 @@ def _fixed_in_words(
     return ", ".join(word for word in words if not word.startswith(left_out))
 
 
-def _alike(one: Tensor, other: Tensor) -> Tensor:
-    return (one == other) | (one.isnan() & other.isnan())
-
-
 def _pooled(cells: Tensor, worst: bool = False) -> Tensor:
     """[head, row, column], made smaller: means, or the largest. Masked places stay -inf where a cell has
     no other, and NaN stays NaN."""
@@ -475,7 +472,7 @@ def _pooled(cells: Tensor, worst: bool = False) -> Tensor:
         return cells
     if worst:
         return F.adaptive_max_pool2d(cells, size)
-    usual = (cells.abs() <= NEVER) | cells.isnan()
+    usual = equality.usual(cells) | cells.isnan()
     share = F.adaptive_avg_pool2d(usual.double(), size)
     mean = F.adaptive_avg_pool2d(torch.where(usual, cells, torch.zeros_like(cells)), size) / share
     return torch.where(share > 0, mean, torch.full_like(mean, -math.inf))
@@ -491,7 +488,7 @@ def _map(name: str, cells: Tensor, low: float | None = None, high: float | None 
     span = high - low or 1.0
     steps = LAST_SHADE - FIRST_SHADE
     shades = (FIRST_SHADE + ((cells - low) / span * steps).round()).clamp(FIRST_SHADE, LAST_SHADE)
-    shades = torch.where(cells < -NEVER, torch.full_like(shades, MASKED), shades)
+    shades = torch.where(cells < -equality.NEVER, torch.full_like(shades, MASKED), shades)
     shades = torch.where(cells.isnan(), torch.full_like(shades, NOT_A_NUMBER), shades)
     return {"name": name, "low": low, "high": high, "cells": _bytes(shades)}
 

@@ -14,18 +14,13 @@ from torch import Tensor
 
 from llm_rebuild.errors import InputError
 from llm_rebuild.verify.capture import Interim
-
-# The strategy asks for five decimals: |difference| < 5e-6, element by element.
-FIVE_DECIMALS = 5e-6
+from llm_rebuild.verify.equality import FEW_ULP, FIVE_DECIMALS, identical, ulp_distance
 
 BIT_IDENTICAL = "bit-identical"
 WRONG_VALUES = "wrong values"
 WRONG_SHAPE = "wrong shape"
 WRONG_DTYPE = "wrong dtype"
 MISSING = "missing"
-
-# A difference of so few units in the last place is said in these units: it is rounding.
-FEW_ULP = 16
 
 
 @dataclass(frozen=True)
@@ -149,24 +144,9 @@ def judge(name: str, rebuilt: Tensor, official: Tensor) -> Verdict:
     if rebuilt.dtype != official.dtype:
         note = f"rebuilt {str(rebuilt.dtype).removeprefix('torch.')}, official {dtype}"
         return Verdict(name, shape, dtype, WRONG_DTYPE, note=note)
-    if same_numbers(rebuilt, official):
+    if identical(rebuilt, official):
         return Verdict(name, shape, dtype, BIT_IDENTICAL, max_abs_diff=0.0, max_ulp=0)
     return _measure(name, rebuilt, official, shape, dtype)
-
-
-def same_numbers(rebuilt: Tensor, official: Tensor) -> bool:
-    """Equal in every element, NaN counting as equal to NaN. Minus zero is not plus zero: bits differ. Tensors
-    of unequal shape or dtype are not the same."""
-    if rebuilt.shape != official.shape or rebuilt.dtype != official.dtype:
-        return False
-    if rebuilt.dtype in _INTEGERS:
-        integer, _ = _INTEGERS[rebuilt.dtype]
-        if torch.equal(rebuilt.contiguous().view(integer), official.contiguous().view(integer)):
-            return True  # the same bits; what follows is for NaN, which has many
-    if not bool(((rebuilt == official) | ((rebuilt != rebuilt) & (official != official))).all()):
-        return False
-    zero = rebuilt == 0
-    return not bool(zero.any()) or bool((torch.signbit(rebuilt) == torch.signbit(official))[zero].all())
 
 
 def _measure(name: str, rebuilt: Tensor, official: Tensor, shape: tuple[int, ...], dtype: str) -> Verdict:
@@ -215,33 +195,3 @@ def decimals_of(difference: float) -> int:
     while difference < 0.5 * 10.0 ** -(n + 1):
         n += 1
     return max(n, 0)
-
-
-# dtype -> the integer of the same width, and the highest such integer: every bit but the sign
-_INTEGERS = {
-    torch.float64: (torch.int64, 2**63 - 1),
-    torch.float32: (torch.int32, 2**31 - 1),
-    torch.float16: (torch.int16, 2**15 - 1),
-    torch.bfloat16: (torch.int16, 2**15 - 1),
-}
-
-
-def ulp_distance(one: Tensor, other: Tensor) -> Tensor:
-    """How many representable numbers lie between, element by element. int64.
-
-    A float's bits, read as an integer, count the numbers from zero up; negative ones count backwards. So
-    after mirroring the negative half, neighbours on the number line are neighbours as integers. Minus
-    zero is a number of its own here, one step below zero: its bits are others. Of float64s, more than
-    2⁶³ - 1 steps apart are counted as so many: int64 holds no more.
-    """
-    if one.dtype not in _INTEGERS:
-        return (one != other).to(torch.int64)
-    integer, magnitude = _INTEGERS[one.dtype]
-
-    def ladder(x: Tensor) -> Tensor:
-        bits = x.contiguous().view(integer).to(torch.int64)
-        return torch.where(bits < 0, ~(bits & magnitude), bits)
-
-    here, there = ladder(one), ladder(other)
-    distance = torch.maximum(here, there) - torch.minimum(here, there)
-    return torch.where(distance < 0, torch.iinfo(torch.int64).max, distance)  # it did not fit

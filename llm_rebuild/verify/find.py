@@ -28,9 +28,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llm_rebuild.errors import InputError
+from llm_rebuild.verify.equality import FILLED, NEVER, ROUNDED, difference, largest, near
 
-# How far a function's result may be from the tensor, in units of the tensor's largest number: rounding.
-ROUNDING = 2e-5
 # How far away a tensor is still the nearest of something, and not just the least different.
 NEAR = 0.05
 _SAMPLES = 512  # numbers that are looked at first
@@ -340,23 +339,10 @@ def _real_axis(official: Tensor, axis: int) -> int:
 
 
 def _agree(one: Tensor, other: Tensor, tolerance: float) -> bool:
-    """The same shape but for axes of size 1, and the same bits, or numbers as near as the tolerance says."""
-    if one.shape != other.shape:
-        if [n for n in one.shape if n > 1] != [n for n in other.shape if n > 1]:
-            return False
+    """As `near`, but that axes of size 1 do not count."""
+    if one.shape != other.shape and [n for n in one.shape if n > 1] == [n for n in other.shape if n > 1]:
         other = other.reshape(one.shape)
-    if tolerance == 0.0:
-        return torch.equal(one.contiguous().view(torch.int32), other.contiguous().view(torch.int32))
-    return difference(one, other) <= tolerance
-
-
-def difference(one: Tensor, other: Tensor) -> float:
-    """The largest, equal infinities and two NaN not counting; infinite where only one side is not finite."""
-    apart = (one - other).abs()
-    if not bool(torch.isfinite(apart.sum())):
-        same = (one == other) | (one.isnan() & other.isnan())
-        apart = apart.masked_fill(same, 0.0).nan_to_num(math.inf, math.inf)
-    return float(apart.max())
+    return near(one, other, tolerance)
 
 
 def _parts(tensor: Tensor, candidates: Iterable[Candidate]) -> list[Hit]:
@@ -447,8 +433,7 @@ class _Pair:
 def _functions_and_neighbours(
     tensor: Tensor, candidates: Sequence[Candidate], weights: Mapping[str, Tensor]
 ) -> list[Hit]:
-    finite = tensor[torch.isfinite(tensor) & (tensor.abs() < 1e30)]
-    largest = max(float(finite.abs().max()), 1e-12) if len(finite) else 1.0
+    size = max(largest(tensor), 1e-12)
     width = tensor.shape[-1] if tensor.dim() else 1
     mine = tensor.reshape(-1, width)
     picked = torch.linspace(0, tensor.numel() - 1, min(_SAMPLES, tensor.numel())).long()
@@ -460,8 +445,8 @@ def _functions_and_neighbours(
         if [n for n in candidate.shape if n > 1] != [n for n in tensor.shape if n > 1]:
             continue
         official = candidate.tensor.reshape(mine.shape)
-        pair = _Pair(mine, official, mine[places], official[places], largest * ROUNDING, vectors)
-        kind, words, rank, apart = _judged(pair, traits, largest)
+        pair = _Pair(mine, official, mine[places], official[places], size * ROUNDED, vectors)
+        kind, words, rank, apart = _judged(pair, traits, size)
         hit = Hit(candidate.name, kind, words.format(candidate.words), candidate.shape, apart)
         whose = candidate.whose if candidate.whole else (candidate.whose, candidate.name)
         ranked.append(((*rank, bool(candidate.of), order), whose, hit))
@@ -470,7 +455,7 @@ def _functions_and_neighbours(
     for _, whose, hit in ranked:
         best.setdefault(whose, hit)
     found = [hit for hit in best.values() if hit.kind != "nearest"]
-    found = found or _nearly_rearranged(tensor, candidates, largest)
+    found = found or _nearly_rearranged(tensor, candidates, size)
     if found:
         return found
     numbers = {candidate.name: candidate.tensor for candidate in candidates}
@@ -480,10 +465,10 @@ def _functions_and_neighbours(
     ]
 
 
-def _judged(pair: _Pair, traits: _Traits, largest: float) -> tuple[str, str, tuple[float, ...], float]:
+def _judged(pair: _Pair, traits: _Traits, size: float) -> tuple[str, str, tuple[float, ...], float]:
     """What one official tensor is to this one: kind, words, rank (the smaller the better), difference."""
     apart = difference(pair.few, pair.official_few)
-    if apart <= NEAR * largest:
+    if apart <= NEAR * size:
         apart = difference(pair.mine, pair.official)
     if apart <= pair.allowed:
         return "near", "{}", (0, 0), apart
@@ -491,16 +476,16 @@ def _judged(pair: _Pair, traits: _Traits, largest: float) -> tuple[str, str, tup
         answer = test(pair, traits)
         if answer is not None:
             return "function", answer[0], (1, number, answer[1]), answer[1]
-    if apart <= NEAR * largest:
+    if apart <= NEAR * size:
         return "near", "{}", (2, apart), apart
-    typical = float((pair.few - pair.official_few).nan_to_num(0.0, 1e30, -1e30).abs().mean())
+    typical = float((pair.few - pair.official_few).nan_to_num(0.0, NEVER, -NEVER).abs().mean())
     return "nearest", "{}", (3, typical), math.nan  # measured of the few that are shown
 
 
-def _nearly_rearranged(tensor: Tensor, candidates: Sequence[Candidate], largest: float) -> list[Hit]:
+def _nearly_rearranged(tensor: Tensor, candidates: Sequence[Candidate], size: float) -> list[Hit]:
     """Other layouts of nearly the same numbers. The sum, the squares and the extremes pick the candidates."""
     hits: dict[Any, Hit] = {}
-    tolerance = largest * 1e-3
+    tolerance = size * 1e-3
     wanted = _moments(tensor)
     for candidate in candidates:
         if not candidate.whole or difference(_moments(candidate.tensor), wanted) > tolerance:
@@ -611,7 +596,7 @@ def _masked(pair: _Pair, traits: _Traits) -> Answer:
         (official_filled, "{{}}, without its mask: there {} of {} numbers are {}{}"),
     ):
         value = float(values[0])
-        low = bool((values < -9e3).all())
+        low = bool((values <= FILLED).all())
         if not bool((values == value).all()) and not low:
             continue
         if value == 0.0 or low:
@@ -662,7 +647,7 @@ def _softmaxed(pair: _Pair, traits: _Traits) -> Answer:
         return _checked("softmax of {} over its last axis", pair, pair.official.softmax(dim=-1))
     if traits.logarithms and difference(pair.mine[:4], some.log_softmax(dim=-1)) <= pair.allowed:
         return _checked("log-softmax of {} over its last axis", pair, pair.official.log_softmax(dim=-1))
-    if pair.mine.shape[-1] > 1 and difference(traits.softmax, some) <= ROUNDING:
+    if pair.mine.shape[-1] > 1 and difference(traits.softmax, some) <= ROUNDED:
         return _checked("what becomes {} by a softmax", pair, pair.mine) and (
             "what becomes {} by a softmax over its last axis",
             difference(pair.mine.softmax(dim=-1), pair.official),

@@ -22,20 +22,13 @@ from torch.overrides import TorchFunctionMode
 
 from llm_rebuild.checkpoints import Recorder, Tap
 from llm_rebuild.verify.capture import capture
+from llm_rebuild.verify.equality import FLOAT32_NOISE, VANISHED, relative_difference
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import Question
 
 ROUNDING = "rounding"
 MISTAKE = "mistake"
 UNCLEAR = "unclear"
-
-# Of the largest number in the tensor. Rounding in float64 stays a thousand times below, and what float32 can
-# tell apart begins a hundred times above.
-VANISHED = 1e-10
-# So much is lost where something was computed in float32 after all.
-FLOAT32_NOISE = 1e-4
-# A mask adds the lowest number of its dtype, which is another one in float64. Beyond this both mean "never".
-NEVER = 1e30
 
 
 @dataclass(frozen=True)
@@ -159,20 +152,3 @@ def _held(rebuilt: Mapping[str, Tensor], truth: Mapping[str, Tensor], problem: s
         frozenset(name for name in there if rebuilt[name].dtype != torch.float64),
         problem,
     )
-
-
-def relative_difference(rebuilt: Tensor, official: Tensor) -> float:
-    """The largest difference over the largest official number. 0 where both say "never", NaN, or the same."""
-    if rebuilt.shape != official.shape:
-        return float("inf")
-    one, other = rebuilt.double(), official.double()
-    never = (one.abs() > NEVER) & (other.abs() > NEVER) & (torch.sign(one) == torch.sign(other))
-    alike = (one == other) | never | (one.isnan() & other.isnan())
-    if bool(alike.all()):
-        return 0.0
-    difference = (one - other).abs()[~alike].max()
-    if not bool(torch.isfinite(difference)):
-        return float("inf")
-    sizes = other.abs()[other.abs() <= NEVER]
-    size = float(sizes.max()) if sizes.numel() else 1.0
-    return float(difference) / (size or 1.0)

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from llm_rebuild.errors import InputError
 from llm_rebuild.verify.capture import Interim
-from llm_rebuild.verify.compare import Verdict, compare, decimals_of, ulp_distance
+from llm_rebuild.verify.compare import Verdict, compare, decimals_of
+from llm_rebuild.verify.equality import ulp_distance
 
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 INF, NAN = math.inf, math.nan

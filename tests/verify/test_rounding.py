@@ -13,6 +13,7 @@ from llm_rebuild.diagnosis.mutants import Mutant, mutated
 from llm_rebuild.models import rebuild_for
 from llm_rebuild.verify import proof
 from llm_rebuild.verify.capture import capture
+from llm_rebuild.verify.equality import relative_difference
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import ask
 from llm_rebuild.verify.rounding import (
@@ -21,7 +22,6 @@ from llm_rebuild.verify.rounding import (
     UNCLEAR,
     Rounding,
     in_float64,
-    relative_difference,
     separate,
 )
 

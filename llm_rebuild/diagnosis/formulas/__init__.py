@@ -24,6 +24,7 @@ from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.models import ops, rebuild_for
 from llm_rebuild.models.t5_looks import bucket_of
 from llm_rebuild.verify.capture import Capture
+from llm_rebuild.verify.equality import HIDDEN
 
 # What a graph starts from: the inputs of a run, and what an earlier step kept.
 TOKEN_IDS, MASK, DECODER_IDS, DECODER_MASK = "#token_ids", "#mask", "#decoder_ids", "#decoder_mask"
@@ -263,7 +264,7 @@ def _mask(world: World, f: Formula) -> Value:
 
 def _biased_mask(world: World, f: Formula) -> Tensor:
     bias, mask = world[f.inputs[0]], world.value(f.inputs[1])
-    return bias if mask is None else torch.where(mask < -1, torch.finfo(bias.dtype).min, bias)
+    return bias if mask is None else torch.where(mask < HIDDEN, torch.finfo(bias.dtype).min, bias)
 
 
 def _buckets(world: World, f: Formula) -> Tensor:

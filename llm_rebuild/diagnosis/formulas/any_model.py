@@ -18,7 +18,7 @@ from llm_rebuild.diagnosis.formulas import MASK, TOKEN_IDS, Formula, Value, Worl
 from llm_rebuild.models.ops import ACTIVATIONS
 from llm_rebuild.verify.any_model import Step
 from llm_rebuild.verify.capture import Capture
-from llm_rebuild.verify.compare import same_numbers
+from llm_rebuild.verify.equality import identical
 
 EPSILONS = (1e-5, 1e-6, 1e-12, 1e-8, 1e-7, 0.0)
 # Operations inside an RMS norm that is written out, and the kinds of steps that they are.
@@ -54,7 +54,7 @@ def _right(world: World, formula: Formula, official: Tensor) -> bool:
         value = world.compute(formula)
     except (RuntimeError, IndexError, LookupError, ValueError, TypeError):
         return False
-    return value is not None and same_numbers(value, official)
+    return value is not None and identical(value, official)
 
 
 def _guesses(

@@ -10,12 +10,11 @@ from typing import Any
 import torch
 
 from llm_rebuild.checkpoints import part_of
-from llm_rebuild.diagnosis import numbers
 from llm_rebuild.diagnosis.case import MINE, Case, Found, block_output
 from llm_rebuild.diagnosis.formulas import Formula, World
 from llm_rebuild.diagnosis.hypotheses import Hypothesis
 from llm_rebuild.diagnosis.search.known import contradicted, fits, worth_it
-from llm_rebuild.verify.compare import same_numbers
+from llm_rebuild.verify.equality import identical, reproduces
 from llm_rebuild.weights import template
 
 # Seconds for the search among all tensors and weights, which in a large model with few checkpoints is long.
@@ -177,7 +176,7 @@ def fits_through(case: Case, world: World, hypothesis: Hypothesis) -> int:
     assert case.target is not None
     fixed = case.same - set(hypothesis.changes)
     guess = world.changed(hypothesis.changes, fixed).value(case.target)
-    return 0 if guess is None else numbers.fits(case.narrowed(guess), case.mine, case.official)
+    return 0 if guess is None else reproduces(case.narrowed(guess), case.mine, case.official)
 
 
 def other_weights(case: Case, world: World, formula: Formula) -> Iterator[Found]:
@@ -234,7 +233,7 @@ def cause_of_weights(case: Case, world: World, f: Formula, keys: tuple[str, ...]
     if group and len(wrong) == len(keys):
         other = key.removesuffix(".weight")
         names = {word.rpartition(".")[2] for word in (other, f.name)}
-        both = other in case.rebuilt and same_numbers(case.rebuilt[other], case.truth[f.name])
+        both = other in case.rebuilt and identical(case.rebuilt[other], case.truth[f.name])
         if both and names in ({"query", "key"}, {"q", "k"}):
             return "query-key-swapped", says
     if len(wrong) == 1 and right.endswith("bias") and len(f.weights) > 1:
@@ -251,4 +250,4 @@ def exchanged(case: Case, world: World, f: Formula, key: str, right: str) -> boo
     inputs = tuple(MINE + i if MINE + i in world.known else i for i in formula.inputs)
     mine = case.rebuilt[there]
     with_own = world.compute(replace(formula, inputs=inputs))
-    return with_own is not None and not numbers.fits(with_own, mine, torch.zeros_like(mine))
+    return with_own is not None and not reproduces(with_own, mine, torch.zeros_like(mine))

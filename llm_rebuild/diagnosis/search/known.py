@@ -8,12 +8,11 @@ from dataclasses import replace
 from torch import Tensor
 
 from llm_rebuild.checkpoints import part_of
-from llm_rebuild.diagnosis import numbers
 from llm_rebuild.diagnosis.case import MINE, Case, Found, block_output
 from llm_rebuild.diagnosis.formulas import Formula, World
 from llm_rebuild.diagnosis.hypotheses import Hypothesis, hypotheses
 from llm_rebuild.diagnosis.hypotheses.base import Make
-from llm_rebuild.verify.compare import same_numbers
+from llm_rebuild.verify.equality import identical, reproduces
 from llm_rebuild.weights import template
 
 
@@ -26,7 +25,7 @@ def by_type(case: Case) -> Iterator[Found]:
 def chance(case: Case, second: Mapping[str, Tensor]) -> Iterator[Found]:
     """Two runs on the same input that do not agree: something is drawn."""
     assert case.target is not None
-    if case.target in second and not same_numbers(second[case.target], case.mine):
+    if case.target in second and not identical(second[case.target], case.mine):
         formula = case.world.formulas.get(case.target) if case.world is not None else None
         head = formula is not None and bool(formula.facts.get("head"))
         says = "two runs on the same input differ: random numbers take part"
@@ -95,7 +94,7 @@ def fits(case: Case, world: World, hypothesis: Hypothesis) -> int:
     """2 if the hypothesis gives the tensor at hand to the bit, 1 if but for rounding, else 0."""
     assert case.target is not None
     guess = world.changed(hypothesis.changes, case.same).attempt(case.target)
-    level = 0 if guess is None else numbers.fits(case.narrowed(guess), case.mine, case.official)
+    level = 0 if guess is None else reproduces(case.narrowed(guess), case.mine, case.official)
     several = len(hypothesis.changes) > 1
     return 0 if level and several and contradicted(case, world, hypothesis) else level
 
@@ -106,7 +105,7 @@ def contradicted(case: Case, world: World, hypothesis: Hypothesis) -> bool:
     for name, formula in world.formulas.items():
         if name in case.same and any(i in hypothesis.changes for i in formula.inputs):
             value = changed.attempt(name)
-            if value is None or not same_numbers(value, case.truth[name]):
+            if value is None or not identical(value, case.truth[name]):
                 return True
     return False
 
@@ -132,4 +131,4 @@ def worth_it(case: Case, formula: Formula, world: World, values: Mapping[str, Te
 
     few = {n: v[:1, :4] if v is not None and by_token(v) else v for n, v in values.items()}
     guess = world.given(few).attempt(formula)
-    return guess is not None and numbers.fits(guess, case.mine[:1, :4], case.official[:1, :4]) > 0
+    return guess is not None and reproduces(guess, case.mine[:1, :4], case.official[:1, :4]) > 0

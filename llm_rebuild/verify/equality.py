@@ -1,0 +1,169 @@
+"""When are two tensors equal? Every notion of it, and every threshold, stands here and nowhere else.
+
+identical    every bit, but that NaN equals NaN
+equal        every number: a zero's sign does not count
+near         every number within a tolerance
+by_rounding  apart by no more than other orders of operations make it
+reproduces   a guess at a tensor: to the bit, but for rounding, or not
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# The lowest bar that passes: every difference below half a unit of the fifth decimal.
+FIVE_DECIMALS = 5e-6
+# A difference of so few units in the last place is said in these units: one operation's rounding.
+FEW_ULP = 16
+
+# The shares below are of the tensor's largest number.
+# Two orders of one float32 sum: a hundredth of that is usual, a sum of 3,072 summands reaches it.
+ONE_SUM = 4e-6
+# A few such operations in a row, as in a whole block, and a function of their result.
+ROUNDED = 2e-5
+# A guess is the tensor at hand but for rounding if it is a thousand times nearer to it than the official …
+NEARER = 1e-3
+# … and within this of it: the guess may be a dozen blocks' worth of operations away.
+REPRODUCED = 1e-4
+# Two float64 runs: their rounding stays a thousand times below, what float32 can tell apart begins a hundred
+# times above.
+VANISHED = 1e-10
+# Two such runs, one of which computed in float32 somewhere.
+FLOAT32_NOISE = 1e-4
+
+# What masks put there. Beyond NEVER only the lowest number of a dtype lies, which is another one in float64.
+NEVER = 1e30
+# People fill in -1e9 or 1e8 as well, which would drown all other numbers. No activation gets there.
+BEYOND = 1e6
+# The weakest fill in use is -10,000. Among scores, this and what is lower was filled in.
+FILLED = -9e3
+# In a mask that is added, what may be seen is 0, and the rest below.
+HIDDEN = -0.5
+
+# dtype -> the integer of the same width, and the highest such integer: every bit but the sign
+_INTEGERS = {
+    torch.float64: (torch.int64, 2**63 - 1),
+    torch.float32: (torch.int32, 2**31 - 1),
+    torch.float16: (torch.int16, 2**15 - 1),
+    torch.bfloat16: (torch.int16, 2**15 - 1),
+}
+
+
+def apart(one: Tensor, other: Tensor) -> Tensor:
+    """Where two tensors of one shape differ, as true and false. NaN equals NaN, and 0 equals -0."""
+    return ~((one == other) | ((one != one) & (other != other)))
+
+
+def identical(one: Tensor, other: Tensor) -> bool:
+    """The same shape, dtype and bits, all NaN counting as the same. Minus zero is not plus zero."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if one.dtype in _INTEGERS:
+        integer, _ = _INTEGERS[one.dtype]
+        if torch.equal(one.contiguous().view(integer), other.contiguous().view(integer)):
+            return True  # what follows is for NaN, which has many bit patterns
+    if bool(apart(one, other).any()):
+        return False
+    zero = one == 0
+    return one.is_complex() or not bool((torch.signbit(one) != torch.signbit(other))[zero].any())
+
+
+def equal(one: Tensor, other: Tensor) -> bool:
+    """The same shape, dtype and numbers; a zero's sign does not count."""
+    return one.shape == other.shape and one.dtype == other.dtype and not bool(apart(one, other).any())
+
+
+def near(one: Tensor, other: Tensor, tolerance: float) -> bool:
+    """The same shape, and no number further away than the tolerance. Of 0: to the bit."""
+    if one.shape != other.shape:
+        return False
+    return identical(one, other) if tolerance == 0.0 else difference(one, other) <= tolerance
+
+
+def difference(one: Tensor, other: Tensor) -> float:
+    """The largest, for tensors of one shape. Equal infinities and two NaN do not differ; where only one side
+    is finite, the difference is infinite. 0 of empty tensors."""
+    if not one.numel():
+        return 0.0
+    off = (one - other).abs()
+    if not bool(torch.isfinite(off.sum())):
+        off = torch.where(apart(one, other), off.nan_to_num(torch.inf, torch.inf), torch.zeros_like(off))
+    return float(off.max())
+
+
+def usual(tensor: Tensor, beyond: float = NEVER) -> Tensor:
+    """Where a tensor has numbers that were computed: neither NaN, nor infinite, nor put there by a mask."""
+    return tensor.abs() <= beyond  # never true of NaN
+
+
+def largest(tensor: Tensor, beyond: float = NEVER) -> float:
+    """The size of the largest usual number; 0 where there is none."""
+    sizes = tensor.detach().abs()[usual(tensor, beyond)]
+    return float(sizes.max()) if sizes.numel() else 0.0
+
+
+def relative_difference(rebuilt: Tensor, official: Tensor) -> float:
+    """The largest difference over the largest official number. Numbers beyond NEVER with the same sign do not
+    differ: both sides mean that something is masked. Infinite for other shapes."""
+    if rebuilt.shape != official.shape:
+        return float("inf")
+    one, other = rebuilt.double(), official.double()
+    never = (one.abs() > NEVER) & (other.abs() > NEVER) & (torch.sign(one) == torch.sign(other))
+    return difference(one.masked_fill(never, 0.0), other.masked_fill(never, 0.0)) / (largest(other) or 1.0)
+
+
+def by_rounding(rebuilt: Tensor, official: Tensor, share: float = ROUNDED) -> bool:
+    """Whether the difference is as small as other orders of operations make it, a few of them in a row.
+
+    That is an upper bound, and no proof: a mistake may be as small.
+    """
+    if equal(rebuilt, official):
+        return True
+    if rebuilt.dtype != official.dtype or not official.is_floating_point():
+        return False
+    return relative_difference(rebuilt, official) <= share
+
+
+def reproduces(guess: Tensor, rebuilt: Tensor, official: Tensor) -> int:
+    """Whether `guess` is the tensor at hand. 2: to the bit; 1: but for rounding, so much nearer than the
+    official tensor that it is no accident; 0: no."""
+    if guess.shape != rebuilt.shape:
+        return 0
+    if identical(guess, rebuilt):
+        return 2
+    g, r = guess.detach().double(), rebuilt.detach().double()
+    huge = ~(usual(g, BEYOND) & usual(r, BEYOND))
+    fills = r.isfinite() & ((g - r).abs() <= ONE_SUM * r.abs())
+    if bool((apart(g, r) & huge & ~fills).any()):
+        return 0  # only one of them is finite, or something else was filled in
+    if bool(huge.all()):
+        return 1
+    off = difference(g[~huge], r[~huge])
+    size = before = float(r.abs()[~huge].max())
+    if official.shape == rebuilt.shape:
+        away = (official.detach().double() - r).abs()[~huge]
+        away = away[away.isfinite()]
+        before = float(away.max()) if len(away) else size
+    return 1 if off <= NEARER * before and off <= REPRODUCED * size else 0
+
+
+def ulp_distance(one: Tensor, other: Tensor) -> Tensor:
+    """How many representable numbers lie between, element by element. int64.
+
+    A float's bits, read as an integer, count the numbers from zero up; negative ones count backwards. So
+    after mirroring the negative half, neighbours on the number line are neighbours as integers. Minus
+    zero is a number of its own here, one step below zero: its bits are others. Of float64s, more than
+    2⁶³ - 1 steps apart are counted as so many: int64 holds no more.
+    """
+    if one.dtype not in _INTEGERS:
+        return (one != other).to(torch.int64)
+    integer, magnitude = _INTEGERS[one.dtype]
+
+    def ladder(x: Tensor) -> Tensor:
+        bits = x.contiguous().view(integer).to(torch.int64)
+        return torch.where(bits < 0, ~(bits & magnitude), bits)
+
+    first, second = ladder(one), ladder(other)
+    distance = torch.maximum(first, second) - torch.minimum(first, second)
+    return torch.where(distance < 0, torch.iinfo(torch.int64).max, distance)  # it did not fit
