@@ -8,6 +8,10 @@ BIN    := $(VENV)/bin
 
 export NO_MKDOCS_2_WARNING = 1
 
+# Tests of numbers whose last digits a page shows: they run with kernels that all processors have in common.
+DIGITS := tests/diagnosis
+XDIST  := -n $(JOBS) --dist loadfile --durations 12
+
 # Behind `models` nothing asks the network again: what is not in the store by then is a miniature.
 OFFLINE := HF_HUB_OFFLINE=1 PIP_NO_INDEX=1
 
@@ -24,7 +28,10 @@ else
 endif
 
 test: setup ## set up and run every test, the chapters' snippets among them
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --durations 12
+	@status=0; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests $(DIGITS:%=--ignore=%) $(XDIST) || status=1; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.portable -m pytest $(DIGITS) docs README.md $(XDIST) || status=1; \
+	exit $$status
 
 setup: $(BIN)/.ready ## make .venv with everything in it
 

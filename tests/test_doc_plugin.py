@@ -16,7 +16,7 @@ from llm_rebuild.copies import hub as fetching
 from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.local_copy import LocalCopy
 from tests import doc_plugin
-from tools import fences
+from tools import fences, portable
 
 FIXTURE = Path(__file__).parent / "fixtures" / "escaping_snippets.md"
 CASE = re.compile(r"^=====  (runs|refused): (.+)$", re.M)
@@ -28,8 +28,9 @@ def cases() -> list[tuple[str, str, str]]:
 
 
 @pytest.fixture
-def pages(pytester: pytest.Pytester) -> pytest.Pytester:
-    """A project with the doc plugin and no pages yet."""
+def pages(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A project with the doc plugin and no pages yet, where outputs are compared."""
+    monkeypatch.setattr(portable, "in_force", lambda: True)
     pytester.makeini("[pytest]\nstrict = true\n")
     pytester.path.joinpath("mkdocs.yml").write_text("site_name: x\n")
     return pytester
@@ -399,6 +400,17 @@ print(local_copy.get("gpt2").source)
 miniature
 ```
 """
+
+
+def test_outputs_are_compared_only_with_the_kernels_that_made_them(
+    pages: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(portable, "in_force", lambda: False)
+    path = page(pages, "```python\nprint(0.1 + 0.2)\n```\n\n```text\n0.3\n```\n")
+    result = run(pages, "--update-output")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["page.md: every fence ran, and no output was compared*"])
+    assert "0.3\n" in path.read_text(encoding="utf-8")
 
 
 @pytest.fixture

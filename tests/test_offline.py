@@ -75,7 +75,7 @@ def run(environment: dict[str, str], cut_off: list[str]) -> Run:
 
 @each_model
 def test_the_miniature_stands_in_and_one_line_says_so(run: Run, name: str) -> None:
-    code = f"from llm_rebuild import local_copy; print(local_copy.get({name!r}).source)"
+    code = f"from llm_rebuild.copies import local_copy; print(local_copy.get({name!r}).source)"
     result = run("-c", code)
     assert result.stdout == "miniature\n", result.stderr
     about = [line for line in result.stderr.splitlines() if line.startswith(f"{name}: ")]

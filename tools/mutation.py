@@ -4,7 +4,8 @@
     python -m tools.mutation --page       # writes the page from the figures that are there
     python -m tools.mutation --check      # exit 1 if the page or the sets are no longer those of the figures
 
-Everything runs on the miniatures, on the texts of `mutants.TEXTS`, in one thread. The second set is measured
+Everything runs on the miniatures, on the texts of `mutants.TEXTS`, in one thread, and with the kernels of
+tools/portable.py, so that another processor gives the same figures. The second set is measured
 and not shown: its figures are sums over groups of causes, so that nobody can adapt the diagnosis to a mutant
 of it.
 """
@@ -36,6 +37,7 @@ from llm_rebuild.diagnosis.diagnose import diagnose
 from llm_rebuild.diagnosis.mutants import SOURCES, TEXTS, Mutant, Mutated, Scene
 from llm_rebuild.verify.compare import compare
 from llm_rebuild.verify.run import judge
+from tools import portable
 from tools.mutants import SETS, read_set
 
 PROJECT = Path(__file__).parent.parent
@@ -550,6 +552,8 @@ def main() -> int:
         print("\n".join(wrong), file=sys.stderr, end="\n" if wrong else "")
         return 1 if wrong else 0
     if not given.page:
+        if not portable.in_force():
+            portable.run("-m", "tools.mutation", *sys.argv[1:])
         torch.set_num_threads(1)  # the miniatures are so small that a second thread costs more than it gives
         start = time.monotonic()
         FIGURES.write_text(json.dumps(figures(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -439,7 +439,7 @@ def test_ctrl_c_stops_the_file_too(tmp_path: Path, bench: Bench):
     while not (tmp_path / "pid").read_text(encoding="utf-8") and time.monotonic() < end:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=15)
+    _, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (130, "llm-rebuild: stopped\n")
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text(encoding='utf-8')}").exists()
 

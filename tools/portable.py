@@ -1,0 +1,34 @@
+"""Run a Python command with kernels whose bits are the same on every x86-64 processor with AVX2.
+
+    python -m tools.portable -m pytest docs
+
+torch chooses its kernels by what the processor can do, and MKL its matrix products also by who made it. Each
+choice adds in another order, so each has other last bits, and where a page shows nine digits, or a difference
+of one unit in the last place, another processor prints something else. So a page's numbers are made and
+compared with these kernels, which are slower. Everything else runs with those of the processor.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+
+KERNELS = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_CBWR": "COMPATIBLE",  # MKL's one branch that is the same on processors of all makers
+}
+
+
+def in_force() -> bool:
+    """Whether this process computes so. torch reads them when it is imported, and never again."""
+    return platform.machine().lower() in ("x86_64", "amd64") and KERNELS.items() <= os.environ.items()
+
+
+def run(*arguments: str) -> None:
+    """Go on as `python ARGUMENTS` with these kernels. Does not return."""
+    os.execve(sys.executable, [sys.executable, *arguments], os.environ | KERNELS)
+
+
+if __name__ == "__main__":
+    run(*sys.argv[1:])
