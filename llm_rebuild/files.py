@@ -98,10 +98,10 @@ def read(file: Path, advice: str = "", largest: int = LARGEST, pipes: bool = Fal
     return content
 
 
-def read_text(file: Path, advice: str = "", largest: int = LARGEST) -> str:
+def read_text(file: Path, advice: str = "", largest: int = LARGEST, pipes: bool = False) -> str:
     """A UTF-8 file's text. A byte order mark is a character of it."""
     try:
-        return read(file, advice, largest).decode()
+        return read(file, advice, largest, pipes).decode()
     except UnicodeDecodeError as error:
         raise InputError(
             _advised(f"{file} is not UTF-8 (byte {error.start}); save it as UTF-8", advice)

@@ -6,8 +6,12 @@ stands above everything that makes results; the package's `__init__` brings the 
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Callable
 from typing import Any, Protocol
+
+from llm_rebuild.errors import LONGEST, one_line
 
 
 class Look(Protocol):
@@ -37,3 +41,9 @@ class Printable:
 
     def _repr_html_(self) -> str:
         return _look[0]().html(self)
+
+
+def notice(line: object) -> None:
+    """Print one line on stderr, so that stdout stays for results. Where it cannot be printed it is lost."""
+    with contextlib.suppress(OSError, ValueError):
+        print(one_line(line, LONGEST), file=sys.stderr, flush=True)

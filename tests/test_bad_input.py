@@ -300,7 +300,7 @@ def test_texts_files_that_cannot_be_read(
 
 
 def test_texts_files_that_are_none(refused: Refused, folder: Path):
-    assert "no such file" in refused("verify", folder, "--texts", folder / "absent")
+    assert "is missing" in refused("verify", folder, "--texts", folder / "absent")
     assert "is a directory" in refused("verify", folder, "--texts", folder)
 
 

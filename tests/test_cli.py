@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from llm_rebuild import __version__
 from llm_rebuild.cli import main as cli
+from llm_rebuild.cli import output
 from llm_rebuild.models import minilm as model
+from llm_rebuild.show.terminal import Terminal
 from llm_rebuild.verify.capture import Capture
 from tests import tiny_bert
 
@@ -153,12 +154,12 @@ def test_without_a_command_it_helps(run: Run):
 def test_a_progress_bar_on_a_terminal_only(
     terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    class Screen(Console):
-        def __init__(self, **given) -> None:
-            super().__init__(**given, force_terminal=terminal)
+    class Screen(Terminal):
+        def __init__(self, **options) -> None:
+            super().__init__(**options, force_terminal=terminal)
 
-    monkeypatch.setattr("rich.console.Console", Screen)
-    with cli.progress("work", 2) as done:
+    monkeypatch.setattr("llm_rebuild.show.terminal.Terminal", Screen)
+    with output.progress("work", 2) as done:
         done("one")
     assert ("work" in capsys.readouterr().err) is terminal
 

@@ -1,4 +1,4 @@
-"""The command `find`. Registered on the app at the end of `cli.py`."""
+"""The commands `capture` and `find`: what the official model computes, and which of it a tensor is."""
 
 from __future__ import annotations
 
@@ -7,28 +7,57 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llm_rebuild.cli.main import (
+from llm_rebuild.cli.app import app
+from llm_rebuild.cli.options import (
     Attention,
+    CacheOption,
     DecoderIds,
     JsonOption,
+    Name,
     Strict,
     TextOption,
     TextsFile,
     TokenIds,
-    _attention,
-    _decoder_inputs,
-    _inputs,
-    _or_default,
-    _writable,
-    _write_json,
-    app,
-    console,
-    progress,
+    check_attention,
+    check_cache,
+    or_default,
+    read_inputs,
 )
-from llm_rebuild.errors import InputError
+from llm_rebuild.cli.output import check_writable, progress, show, write_json
+from llm_rebuild.errors import InputError, one_line
+from llm_rebuild.files import check_regular
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+@app.command()
+def capture(
+    name: Name,
+    out: Annotated[Path, typer.Option(help="The capture file to write.", metavar="FILE.safetensors")],
+    text: TextOption = None,
+    texts: TextsFile = None,
+    token_ids: TokenIds = None,
+    decoder_ids: DecoderIds = None,
+    cache: CacheOption = False,
+    attention: Attention = "eager",
+    strict: Strict = False,
+) -> None:
+    """Part 3: run the official model once and keep every checkpoint in a safetensors file."""
+    check_attention(attention)
+    inputs = read_inputs(text, texts, token_ids, decoder_ids)
+    check_writable("--out", out)
+    from llm_rebuild import verify
+    from llm_rebuild.copies import local_copy
+
+    copy = local_copy.get(name, strict=strict)
+    with progress("the official model runs", 1) as done:
+        captured = verify.capture(
+            copy, attention=attention, use_cache=check_cache(copy, cache), **or_default(copy, inputs)
+        )
+        done("captured")
+    captured.save(out)
+    typer.echo(f"{len(captured)} checkpoints of {captured.model['name']} in {out}")
 
 
 @app.command()
@@ -61,34 +90,31 @@ def find(
 
     Exit code 0 when it was found, 1 when nothing is like it.
     """
-    _attention(attention)
-    inputs = _inputs(text, texts, token_ids) | _decoder_inputs(decoder_ids)
-    _writable("--json", json_file)
+    check_attention(attention)
+    inputs = read_inputs(text, texts, token_ids, decoder_ids)
+    check_writable("--json", json_file)
     tensor = _tensor(file, key)
     from llm_rebuild.copies import local_copy
-    from llm_rebuild.show.results import renderable
     from llm_rebuild.verify.find import usable
     from llm_rebuild.verify.trace import trace
 
     usable(tensor)  # before the model is loaded
     copy = local_copy.get(model, strict=strict)
     with progress("the official model runs, the tensor is looked for", 2) as done:
-        taken = trace(copy, attention=attention, **_or_default(copy, inputs))
+        traced = trace(copy, attention=attention, **or_default(copy, inputs))
         done("traced")
-        found = taken.find(tensor)
+        answer = traced.find(tensor)
         done("found")
-    if json_file != "-":
-        console().print(renderable(found))
-    _write_json(found.to_json(), json_file)
-    raise typer.Exit(0 if found else 1)
+    show(answer, json_file)
+    write_json(answer.to_json(), json_file)
+    raise typer.Exit(0 if answer else 1)
 
 
 def _tensor(file: Path, key: str | None) -> Tensor:
     """One tensor of a safetensors file. Raises InputError where it is not clear which, or there is none."""
     from safetensors import SafetensorError, safe_open
 
-    if not file.is_file():
-        raise InputError(f"{file}: no such file")
+    check_regular(file)
     try:
         with safe_open(file, framework="pt") as opened:
             keys = list(opened.keys())
@@ -98,8 +124,7 @@ def _tensor(file: Path, key: str | None) -> Tensor:
                 tensor: Tensor = opened.get_tensor(key)
                 return tensor
     except (OSError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{file} is not a whole safetensors file ({reason})") from None
+        raise InputError(f"{file} is not a whole safetensors file ({one_line(error)})") from None
     if not keys:
         raise InputError(f"{file} holds no tensors")
     shown = ", ".join(keys[:5]) + ("" if len(keys) <= 5 else f" and {len(keys) - 5} more")

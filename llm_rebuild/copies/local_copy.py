@@ -27,6 +27,7 @@ from llm_rebuild.copies import hub as fetching
 from llm_rebuild.copies import store as storing
 from llm_rebuild.copies.hub import NotReachableError, Pin, PinnedModel, PinnedWheel, Say, sha256_of
 from llm_rebuild.errors import InputError
+from llm_rebuild.printing import notice
 
 if TYPE_CHECKING:
     from llm_rebuild.tokenizers import Tokenizer
@@ -87,11 +88,6 @@ PINS: dict[str, PinnedModel] = {
 }
 
 
-def print_line(line: str) -> None:
-    """Print one line on stderr, so that stdout stays for results."""
-    print(line, file=sys.stderr, flush=True)
-
-
 # -------------------------------------------------------------------------------- a model's files
 
 
@@ -142,7 +138,7 @@ def get(
     store: Path | None = None,
     strict: bool = False,
     verify: bool = False,
-    say: Say = print_line,
+    say: Say = notice,
 ) -> LocalCopy:
     """The local copy of a model, by its name (fetched if it is not there yet) or by its folder.
 
@@ -175,7 +171,7 @@ def download(
     *,
     source: str | Path | None = None,
     store: Path | None = None,
-    say: Say = print_line,
+    say: Say = notice,
     progress: bool = True,
 ) -> LocalCopy:
     """Put a model into the store.

@@ -21,6 +21,7 @@ from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.hub import sha256_of
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.models import architecture_for
+from llm_rebuild.printing import notice
 from llm_rebuild.verify.environment import environment
 
 FOLDER = ".captures"
@@ -49,7 +50,7 @@ def copy_for(model: str, strict: bool = False) -> LocalCopy:
         with contextlib.suppress(OSError):
             ago = now - asked.stat().st_mtime
             if 0 <= ago < ASK_AGAIN:
-                local_copy.print_line(
+                notice(
                     f"{model}: the miniature that ships with llm_rebuild, not the real model, which could "
                     f"not be had {ago / 60:.0f} min ago; `llm-rebuild download {model}` tries again"
                 )

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from llm_rebuild import verify
 from llm_rebuild.cli import main as cli
+from llm_rebuild.cli import prove
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
 from llm_rebuild.diagnosis.formulas import world_of
 from llm_rebuild.diagnosis.mutants import Mutant, mutated
@@ -82,7 +83,7 @@ def test_what_it_rests_on_is_there(clean: verify.Proof):
 
 def test_the_first_divergence_stands_on_top_with_its_diagnosis(wrong: verify.Proof):
     copy = miniature("gpt2")
-    explained = cli._explained(copy, wrong)
+    explained = prove.explained(copy, wrong)
     inputs_of = world_of(wrong.truth, copy).inputs_of
     soup = BeautifulSoup(page_of(explained, inputs_of=inputs_of), "html.parser")
     finding = soup.select_one(".finding")

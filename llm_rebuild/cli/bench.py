@@ -1,36 +1,36 @@
-"""The workbench's commands: `new` and `check`. Registered on the app at the end of `cli.py`."""
+"""The workbench's commands: `new` and `check`."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llm_rebuild.cli.main import (
+from llm_rebuild.cli.app import app
+from llm_rebuild.cli.options import (
     Attention,
     DecoderIds,
+    Exact,
     JsonOption,
     Strict,
     TextOption,
     TextsFile,
     TokenIds,
-    _attention,
-    _decoder_inputs,
-    _inputs,
-    _or_default,
-    _writable,
-    _write_json,
-    app,
-    console,
-    progress,
+    check_attention,
+    or_default,
+    read_inputs,
 )
+from llm_rebuild.cli.output import check_writable, console, progress, write_json
 from llm_rebuild.errors import InputError
+from llm_rebuild.printing import notice
 
 if TYPE_CHECKING:
     from llm_rebuild.workbench.result import Check
@@ -78,9 +78,7 @@ def check(
             metavar="CHECKPOINT",
         ),
     ] = None,
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Ask for identical bits, not five decimals.")
-    ] = False,
+    exact: Exact = False,
     seconds: Annotated[
         float, typer.Option(help="The longest that your file may run.", metavar="N", min=0.1)
     ] = 60.0,
@@ -111,9 +109,9 @@ def check(
     the last bit), 1 when one does not or is not there yet, 2 when the file
     cannot be run to its end.
     """
-    _attention(attention)
-    inputs = _inputs(text, texts, token_ids) | _decoder_inputs(decoder_ids)
-    _writable("--json", json_file)
+    check_attention(attention)
+    inputs = read_inputs(text, texts, token_ids, decoder_ids)
+    check_writable("--json", json_file)
     if watch and json_file == "-":
         raise InputError("--watch prints again and again, and --json - one document; name a file")
     # Threads that wait for work should sleep. It changes no number, and is read when torch is imported.
@@ -125,7 +123,7 @@ def check(
 
         copy = cached.copy_for(model, strict)
         with progress("official model, your rebuild, its steps", 3) as done:
-            found = check_file(
+            checked = check_file(
                 file,
                 copy,
                 attention=attention,
@@ -134,24 +132,25 @@ def check(
                 memory=memory,
                 fork=sys.platform == "linux",
                 progress=done,
-                **_or_default(copy, inputs),
+                **or_default(copy, inputs),
             )
-        return _show(found, exact, json_file)
+        return _shown(checked, exact, json_file)
 
     if watch:
         _watch(file, once)
     raise typer.Exit(once())
 
 
-def _show(found: Check, exact: bool, json_file: str | None) -> int:
+def _shown(checked: Check, exact: bool, json_file: str | None) -> int:
     """Print a check, and write it as JSON. Its exit code; InputError where it did not run to its end."""
     if json_file != "-":
-        console().print(found)
-    _write_json(found.to_json(), json_file)
-    if found.error:
-        last = found.last_passed
-        raise InputError(f"{found.error}; the last checkpoint that passed is {last}" if last else found.error)
-    return 0 if (found.exact if exact else found.passed) else 1
+        console().print(checked)
+    write_json(checked.to_json(), json_file)
+    if checked.error:
+        last = checked.last_passed
+        passed = f"; the last checkpoint that passed is {last}" if last else ""
+        raise InputError(f"{checked.error}{passed}")
+    return 0 if (checked.exact if exact else checked.passed) else 1
 
 
 def _watch(file: Path, once: Callable[[], int]) -> None:
@@ -163,14 +162,14 @@ def _watch(file: Path, once: Callable[[], int]) -> None:
         saved = _saved(file)
         if saved is None:
             if not gone:
-                typer.echo(f"llm-rebuild: {file} is not there; waiting for it", err=True)
+                notice(f"llm-rebuild: {file} is not there; waiting for it")
             gone = True
         else:
             gone = False
             if console().is_terminal:
                 console().rule()
             _by_itself(once)
-            typer.echo(f"waiting for {file} to be saved; Ctrl+C ends it", err=True)
+            notice(f"waiting for {file} to be saved; Ctrl+C ends it")
         while _saved(file) == saved:
             time.sleep(LOOK)
 
@@ -191,20 +190,27 @@ def _by_itself(once: Callable[[], Any]) -> None:
     if pid:
         try:
             os.waitpid(pid, 0)
-        except KeyboardInterrupt:  # the copy got it as well
-            with contextlib.suppress(ChildProcessError):
+        except KeyboardInterrupt as stop:
+            # The copy got Ctrl+C and the end of the terminal as well; of SIGTERM it has to be told.
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                if stop.args and stop.args[0] != signal.SIGINT:
+                    os.kill(pid, stop.args[0])
                 os.waitpid(pid, 0)
             raise
         return
     try:
         once()
     except InputError as error:
-        typer.echo(f"llm-rebuild: {' '.join(str(error).splitlines())}", err=True)
+        notice(f"llm-rebuild: {error}")
     except KeyboardInterrupt:
         if sys.platform != "linux":
             raise
+    except BaseException:
+        if sys.platform != "linux":
+            raise
+        traceback.print_exc()  # a copy has nobody above it who would
     finally:
         if sys.platform == "linux":
-            sys.stdout.flush()
-            sys.stderr.flush()
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
             os._exit(0)

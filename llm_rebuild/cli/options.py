@@ -1,0 +1,120 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llm_rebuild import files
+from llm_rebuild.errors import InputError
+
+if TYPE_CHECKING:
+    from llm_rebuild.copies.local_copy import LocalCopy
+
+Name = Annotated[str, typer.Argument(metavar="NAME|DIR", help="A model's name, or a folder with its files.")]
+TextOption = Annotated[
+    list[str] | None, typer.Option("--text", help="A text. Repeat it for a padded batch.", metavar="T")
+]
+TextsFile = Annotated[
+    Path | None, typer.Option("--texts", help="A UTF-8 file with one text a line.", metavar="FILE")
+]
+TokenIds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--token-ids", help="Ids instead of a text, `101,2330,102`; may be repeated.", metavar="IDS"
+    ),
+]
+DecoderIds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--decoder-ids",
+        help="T5: what the decoder reads, the start token first; one for each text. Without it, the text.",
+        metavar="IDS",
+    ),
+]
+CacheOption = Annotated[
+    bool,
+    typer.Option("--cache", help="Keep keys and values for a next step, as generation does (gpt2, t5)."),
+]
+Attention = Annotated[
+    str, typer.Option(help="`eager` shows scores and probabilities; `sdpa` is the fused kernel.")
+]
+Exact = Annotated[bool, typer.Option("--exact", help="Ask for identical bits, not five decimals.")]
+JsonOption = Annotated[
+    str | None,
+    typer.Option("--json", help="Write the result as JSON to FILE, or - for stdout.", metavar="FILE|-"),
+]
+Store = Annotated[
+    Path | None,
+    typer.Option(help="Where models are kept. Else $LLM_REBUILD_STORE, else the user's cache folder."),
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Never fall back to a miniature.")]
+
+# What a model is shown that the course has no rebuild of, and so no record with texts of its own.
+ANY_TEXT = "Open-source LLMs rock."
+
+
+def flag(option: str) -> str:
+    """An option's name as it is typed: `--top-k`."""
+    return f"--{option.replace('_', '-')}"
+
+
+def check_attention(value: str) -> str:
+    """`eager` or `sdpa`. Raises InputError for anything else."""
+    if value not in ("eager", "sdpa"):
+        raise InputError(f"--attention {value}: it is either eager or sdpa")
+    return value
+
+
+def read_inputs(
+    text: list[str] | None, texts: Path | None, token_ids: list[str] | None, decoder_ids: list[str] | None
+) -> dict[str, Any]:
+    """The three ways to give input, of which one is used, and what the decoder reads."""
+    ways = [name for name, way in (("--text", text), ("--texts", texts), ("--token-ids", token_ids)) if way]
+    if len(ways) > 1:
+        raise InputError(f"{' and '.join(ways)} were given; one of them is enough")
+    inputs: dict[str, Any] = {"texts": text}
+    if token_ids:
+        inputs = {"token_ids": [_ids(row, "--token-ids") for row in token_ids]}
+    elif texts:
+        inputs = {"texts": _lines(texts)}
+    if decoder_ids:
+        inputs["decoder_ids"] = [_ids(row, "--decoder-ids") for row in decoder_ids]
+    return inputs
+
+
+def or_default(copy: LocalCopy, inputs: dict[str, Any]) -> dict[str, Any]:
+    """The inputs, with a text that this model understands where none was given."""
+    from llm_rebuild.models import architecture_for
+
+    if inputs.get("texts") or inputs.get("token_ids"):
+        return inputs
+    architecture = architecture_for(copy.config)
+    return {**inputs, "texts": [architecture.default_texts(copy.source)[0] if architecture else ANY_TEXT]}
+
+
+def check_cache(copy: LocalCopy, cache: bool) -> bool:
+    """Whether keys and values are kept, which only a model that writes can do."""
+    from llm_rebuild.models import architecture_for
+
+    architecture = architecture_for(copy.config)
+    if cache and architecture and not architecture.generates:
+        raise InputError(f"{copy.name} writes no text and keeps no keys and values; leave --cache out")
+    return cache
+
+
+def _ids(row: str, option: str) -> list[int]:
+    try:
+        return [int(word) for word in row.split(",")]
+    except ValueError:
+        raise InputError(f"{option} {row[:60]}: expected whole numbers with commas between them") from None
+
+
+def _lines(file: Path) -> list[str]:
+    content = files.read_text(file, pipes=True).removeprefix("\ufeff")  # with or without a byte order mark
+    if not content:
+        raise InputError(f"{file} has no lines")
+    content = content.replace("\r\n", "\n").replace("\r", "\n")
+    return content.removesuffix("\n").split("\n")  # at no other character: a text may hold U+2028

@@ -1,0 +1,87 @@
+"""Where results go: the terminal, a pipe, a file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llm_rebuild import files
+from llm_rebuild.errors import InputError
+
+if TYPE_CHECKING:
+    from llm_rebuild.show.terminal import Terminal
+
+
+def console() -> Terminal:
+    """Where results go. A pipe gets plain text, 80 columns wide at least as on a narrow terminal."""
+    from llm_rebuild.show.terminal import Terminal
+
+    return Terminal()
+
+
+def show(result: object, json_file: str | None) -> None:
+    """Print a result, unless its JSON goes to stdout."""
+    from llm_rebuild.show.results import renderable
+
+    if json_file != "-":
+        console().print(renderable(result))
+
+
+def check_writable(option: str, file: str | Path | None) -> None:
+    """Find out before the long work, not after it, that the result has no place to go."""
+    if file is None or str(file) == "-":
+        return
+    path = Path(file)
+    try:
+        if path.is_dir():
+            raise InputError(f"{option} {path}: that is a folder; give the name of a file")
+        folder = path.absolute().parent
+        if not folder.is_dir():
+            raise InputError(f"{option} {path}: there is no folder {folder}; make it first")
+        if not os.access(path if path.exists() else folder, os.W_OK):
+            raise InputError(f"{option} {path}: cannot be written; choose another place")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{option} {path}: {files.reason(error)}") from None
+
+
+def write_json(result: Mapping[str, Any], json_file: str | None, option: str = "--json") -> None:
+    """To stdout, or to a file."""
+    if json_file is None:
+        return
+    to_stdout = json_file == "-"
+    text = json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    try:
+        text.encode(sys.stdout.encoding if to_stdout else "utf-8")
+    except UnicodeEncodeError:  # a terminal that has only some characters, or half of a character pair
+        text = json.dumps(result, indent=2, allow_nan=False) + "\n"
+    if to_stdout:
+        sys.stdout.write(text)
+    else:
+        write_text(text, Path(json_file), option)
+
+
+def write_text(text: str, file: Path, option: str) -> None:
+    """To a file: whole, or not at all and the file is what it was."""
+    try:
+        files.write(file, text)
+    except OSError as error:
+        raise InputError(f"{option} {file}: {files.reason(error)}") from None
+
+
+@contextlib.contextmanager
+def progress(title: str, count: int) -> Iterator[Any]:
+    """A progress bar on stderr for work of a few long steps; nothing where stderr is no terminal."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from llm_rebuild.show.terminal import Terminal
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    stderr = Terminal(stderr=True)
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as bar:
+        task = bar.add_task(title, total=count)
+        yield lambda step: bar.advance(task)

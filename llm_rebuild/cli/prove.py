@@ -1,0 +1,234 @@
+"""The commands `verify` and `recheck`: the rebuild held against the official model, now and again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from llm_rebuild.cli.app import app
+from llm_rebuild.cli.options import (
+    Attention,
+    CacheOption,
+    DecoderIds,
+    Exact,
+    JsonOption,
+    Name,
+    Store,
+    Strict,
+    TextOption,
+    TextsFile,
+    TokenIds,
+    check_attention,
+    check_cache,
+    or_default,
+    read_inputs,
+)
+from llm_rebuild.cli.output import check_writable, console, progress, write_json, write_text
+from llm_rebuild.errors import InputError
+
+if TYPE_CHECKING:
+    from llm_rebuild.copies.local_copy import LocalCopy
+    from llm_rebuild.verify import Proof
+
+COLOURS = {"same": "green", "other": "yellow", "better": "green", "worse": "red"}
+
+
+@app.command()
+def verify(
+    name: Name,
+    text: TextOption = None,
+    texts: TextsFile = None,
+    token_ids: TokenIds = None,
+    decoder_ids: DecoderIds = None,
+    cache: CacheOption = False,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            "--steps",
+            help="Then write N tokens, each from the keys and values kept so far, and compare every step.",
+            metavar="N",
+            min=1,
+        ),
+    ] = None,
+    attention: Attention = "eager",
+    exact: Exact = False,
+    isolated: Annotated[
+        bool,
+        typer.Option(
+            "--isolated",
+            help="Run the rebuild in a process of its own, where nothing official can be imported.",
+        ),
+    ] = False,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(
+            "--certificate",
+            help="Write down what was proved, for `llm-rebuild recheck` to run it again.",
+            metavar="FILE",
+        ),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            "--html", help="Write the report as one page to look at and send around.", metavar="FILE"
+        ),
+    ] = None,
+    every_row: Annotated[
+        bool,
+        typer.Option("--all", help="Show every checkpoint, also where a whole part is bit-identical."),
+    ] = False,
+    json_file: JsonOption = None,
+    strict: Strict = False,
+) -> None:
+    """Part 3: compare every checkpoint of the rebuild with the official model's, on the same input.
+
+    Without a text, one that the model understands is used. Several texts make
+    one padded batch:
+
+      llm-rebuild verify gpt2 --text "The dog" --text "They do." --exact
+      llm-rebuild verify t5-small --steps 32 --attention sdpa
+
+    Exit code 0 when every checkpoint agrees to five decimals (with --exact: to
+    the last bit), 1 when one does not.
+    """
+    check_attention(attention)
+    inputs = read_inputs(text, texts, token_ids, decoder_ids)
+    if steps and decoder_ids:
+        raise InputError("--steps lets the decoder begin with its start token; leave --decoder-ids out")
+    if steps and (isolated or certificate or html):
+        flag = "--isolated" if isolated else "--certificate" if certificate else "--html"
+        raise InputError(f"{flag} serves a single pass; leave --steps out")
+    if str(certificate) == "-":
+        raise InputError("--certificate -: give the name of a file")
+    if str(html) == "-":
+        raise InputError("--html -: give the name of a file")
+    check_writable("--certificate", certificate)
+    check_writable("--html", html)
+    check_writable("--json", json_file)
+    from llm_rebuild import verify as verification
+    from llm_rebuild.copies import local_copy
+    from llm_rebuild.proof import isolation
+    from llm_rebuild.verify import matched
+
+    copy = local_copy.get(name, strict=strict)
+    inputs = or_default(copy, inputs)
+    if steps:
+        raise typer.Exit(_verify_steps(copy, inputs, steps, attention, exact, json_file))
+    with progress("official model, rebuild, comparison, coverage", 4) as done:
+        prove = isolation.prove_isolated if isolated else verification.prove
+        proof = prove(copy, attention=attention, use_cache=check_cache(copy, cache), progress=done, **inputs)
+    proof = explained(copy, proof)
+    report = proof.report
+    matched.remember(copy, report)
+    if json_file != "-":
+        console().print(report if every_row else report.brief())
+    write_json(report.to_json(), json_file)
+    if html:
+        from llm_rebuild.diagnosis.formulas import world_of
+        from llm_rebuild.show.page import render
+
+        inputs_of = world_of(proof.truth, copy).inputs_of
+        page = render(report, proof.truth, proof.rebuilt, files=copy.sha256, inputs_of=inputs_of)
+        write_text(page, html, "--html")
+    if certificate:
+        from llm_rebuild.proof.certificate import certify
+
+        write_json(certify(copy, proof, use_cache=cache), str(certificate), "--certificate")
+    raise typer.Exit(0 if (report.exact if exact else report.passed) else 1)
+
+
+def explained(copy: LocalCopy, proof: Proof) -> Proof:
+    """Where the two sides part: which step is to blame, and which mistake it may be."""
+    if proof.report.first_divergence is None:
+        return proof
+    from dataclasses import replace
+
+    from llm_rebuild.diagnosis.diagnose import diagnose
+    from llm_rebuild.diagnosis.formulas import world_of
+    from llm_rebuild.verify.divergence import describe
+
+    inputs_of = world_of(proof.truth, copy).inputs_of
+    report = replace(
+        proof.report,
+        divergence=describe(proof.report.verdicts, proof.truth, inputs_of),
+        diagnosis=diagnose(proof.rebuilt, proof.truth, copy),
+    )
+    return replace(proof, report=report)
+
+
+def _verify_steps(
+    copy: LocalCopy, inputs: dict[str, Any], steps: int, attention: str, exact: bool, json_file: str | None
+) -> int:
+    """Verify the prompt and N steps after it, a line each. Returns the exit code."""
+    from llm_rebuild import verify as verification
+
+    with progress("the prompt, then step by step", steps + 1) as done:
+        reports = verification.verify_steps(copy, steps=steps, attention=attention, progress=done, **inputs)
+    checkpoints = sum(len(report.verdicts) for report in reports)
+    identical = sum(report.bit_identical for report in reports)
+    if json_file != "-":
+        out = console()
+        for number, report in enumerate(reports):
+            what = f"step {number:<6}" if number else "the prompt "
+            out.print(f"{what} {report.bit_identical} of {len(report.verdicts)} checkpoints bit-identical")
+            if report.first_divergence is not None:
+                out.print(f"  first divergence: {report.first_divergence}", style="red")
+        out.print(
+            f"{identical} of {checkpoints} checkpoints bit-identical in {steps} "
+            f"step{'s' if steps > 1 else ''} ({copy.name}, {attention} attention)",
+            style="bold",
+        )
+    summary = {
+        "steps": steps,
+        "checkpoints": checkpoints,
+        "bit_identical": identical,
+        "failed": sum(not verdict.passes for report in reports for verdict in report.verdicts),
+    }
+    write_json({"steps": [report.to_json() for report in reports], "summary": summary}, json_file)
+    return 0 if all(report.exact if exact else report.passed for report in reports) else 1
+
+
+@app.command()
+def recheck(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `verify --certificate FILE` wrote.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="Where the model is, for a certificate about a folder: it holds no path.",
+            metavar="NAME|DIR",
+        ),
+    ] = None,
+    store: Store = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Part 4: run a certificate's verification again, and say what has changed since.
+
+    The certificate is not believed: every file is hashed, and both sides run
+    anew on the same input with the same options.
+
+      llm-rebuild verify minilm --isolated --certificate proof.json
+      llm-rebuild recheck proof.json
+
+    Exit code 0 when all is as it was, or only the environment differs and no
+    verdict is worse. 1 when something is worse, or has other bits in the same
+    environment.
+    """
+    check_writable("--json", json_file)
+    from llm_rebuild.proof import certificate
+
+    written = certificate.read(file)
+    with progress("official model, rebuild, comparison, coverage", 4) as done:
+        rechecked = certificate.recheck(written, model, store=store, progress=done)
+    if json_file != "-":
+        out = console()
+        made = f"{written['model']['name']}, {written['options']['attention']} attention, {written['made']}"
+        out.print(f"certificate of {made}")
+        for change in rechecked.changes:
+            out.print(f"{change.kind:<7}", style=COLOURS[change.kind], end="")
+            out.print(str(change))
+        out.print(rechecked.closing(), style="bold green" if rechecked.holds else "bold red")
+    write_json(rechecked.to_json(), json_file)
+    raise typer.Exit(0 if rechecked.holds else 1)
