@@ -91,6 +91,8 @@ def read(file: Path, advice: str = "", largest: int = LARGEST, pipes: bool = Fal
         with os.fdopen(descriptor, "rb") as opened:
             size = os.fstat(descriptor).st_size
             content = b"" if size > largest else opened.read(largest + 1)
+    except FileNotFoundError:
+        raise InputError(_advised(f"{file} is missing", advice)) from None
     except (OSError, ValueError) as error:
         raise InputError(_advised(f"{file}: {reason(error)}", advice)) from None
     if max(size, len(content)) > largest:

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from llm_rebuild.cli import main as cli
 from llm_rebuild.cli import options
 from llm_rebuild.copies.local_copy import MINIATURES, PINS, LocalCopy
 from llm_rebuild.errors import InputError
+from llm_rebuild.show.terminal import Terminal
 from llm_rebuild.using import generate
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -209,11 +209,14 @@ def test_one_text_appears_on_a_terminal_as_it_is_written(
 ) -> None:
     pieces: list[str] = []
 
-    class Terminal(Console):
+    class Screen(Terminal):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options, force_terminal=True)
+
         def print(self, *things: object, **options: Any) -> None:
             pieces.append("".join(map(str, things)) + options.get("end", "\n"))
 
-    monkeypatch.setattr(cli, "console", lambda: Terminal(force_terminal=True))
+    monkeypatch.setattr("llm_rebuild.show.terminal.Terminal", Screen)
     assert command("run", model, text, "--max-new-tokens", "8")[0] == 0
     assert "".join(pieces).startswith(written)
     assert len(pieces) >= 4

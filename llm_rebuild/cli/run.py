@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -122,7 +123,7 @@ def _written(
     """Generate, print unless silent, and return the JSON. One text on a terminal is shown as it grows."""
     from llm_rebuild.models import rebuild_for
     from llm_rebuild.using import generate as generation
-    from llm_rebuild.using.decoding import SettingError
+    from llm_rebuild.using.decoding import SettingError, Settings
 
     out = console()
     live = out.is_terminal and len(prompts) == 1 and settings.get("beams", 1) == 1 and not silent
@@ -146,7 +147,7 @@ def _written(
             **{"max_new_tokens": DEFAULT_NEW_TOKENS} | settings,
         )
     except SettingError as error:
-        raise InputError(_with_flags(str(error), settings)) from None
+        raise InputError(_with_flags(str(error), Settings.__dataclass_fields__)) from None
     if begun:
         out.print()
     elif not silent:
@@ -154,8 +155,8 @@ def _written(
     return result.to_json()
 
 
-def _with_flags(message: str, settings: dict[str, Any]) -> str:
+def _with_flags(message: str, options: Iterable[str]) -> str:
     """A message about settings, with the names that they have on the command line."""
-    for option in settings:
+    for option in options:
         message = re.sub(rf"\b{option}\b", flag(option), message)
     return message

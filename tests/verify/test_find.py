@@ -285,7 +285,7 @@ def test_files_that_are_refused(run, gpt2: LocalCopy, tmp_path: Path):
     save_file({}, tmp_path / "none")
     save_file({"a": torch.arange(3)}, tmp_path / "whole")
     for arguments, words in (
-        (["absent"], "no such file"),
+        (["absent"], "is missing"),
         (["text"], "is not a whole safetensors file"),
         (["two"], "holds 2 tensors; say which with --key: a, b"),
         (["two", "--key", "c"], "has no tensor 'c'; it has a, b"),
