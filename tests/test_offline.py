@@ -211,10 +211,10 @@ def test_one_text_appears_on_a_terminal_as_it_is_written(
 
     class Screen(Terminal):
         def __init__(self, **options: Any) -> None:
-            super().__init__(**options, force_terminal=True)
+            super().__init__(**options | {"force_terminal": True})
 
         def print(self, *things: object, **options: Any) -> None:
-            pieces.append("".join(map(str, things)) + options.get("end", "\n"))
+            pieces.append("".join(t for t in things if isinstance(t, str)) + options.get("end", "\n"))
 
     monkeypatch.setattr("llm_rebuild.show.terminal.Terminal", Screen)
     assert command("run", model, text, "--max-new-tokens", "8")[0] == 0
