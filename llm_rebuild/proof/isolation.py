@@ -13,41 +13,32 @@ for a constant. It cannot see what mixes the elements before it comes in (a prod
 an axis, a norm, a sum of two tensors that is no checkpoint), nor numbers that travel outside of tensors.
 
 `prove_isolated` goes further for the rebuilds of this package: they run in a process of their own
-(proof/alone.py) that has files only, and in which nothing official can be imported.
+(process/rebuild.py) that has the weights and the input; nothing official can be imported or read there.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from llm_rebuild import verify
 from llm_rebuild.checkpoints import Recorder, Tap
 from llm_rebuild.errors import InputError
-from llm_rebuild.proof import alone
+from llm_rebuild.process.origins import FEWEST, Origins
+from llm_rebuild.process.rebuild import rebuild
+from llm_rebuild.process.run import Ended, Process
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.question import Model, Question
 from llm_rebuild.weights import Weights
 
 Forward = Callable[[Tensor, Tensor, Weights, Tap], Any]
 
-# So many different numbers do not agree by chance, and so many do not rise and fall together by chance.
-FEWEST, FEWEST_IN_STEP = 8, 16
-
-# Where the package lies: a process that is started there imports this very code.
-PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+FEWEST_IN_STEP = 16  # so many different numbers do not rise and fall together by chance
 
 
 @dataclass(frozen=True)
@@ -96,7 +87,7 @@ def run_watched(forward: Forward, weights: Weights, truth: Capture) -> Isolated:
         if leak is not None:
             leaks.setdefault(leak.name, leak)
 
-    with torch.no_grad(), alone.Origins([*weights.peek().values(), *inputs], outside):
+    with torch.no_grad(), Origins([*weights.peek().values(), *inputs], outside):
         forward(*inputs, weights, recorder.tap())
     left = tuple(leak for leak in leaks.values() if leak.name not in truth.coupled)
     return Isolated(recorder.tensors, left)
@@ -195,69 +186,60 @@ def prove_isolated(model: Model | Question, texts: Any = None, **options: Any) -
 
 
 def run_apart(question: Question) -> tuple[dict[str, Tensor], list[tuple[str, Tensor]]]:
-    """Run the package's rebuild in a new process, from files alone.
+    """Run the package's rebuild in a new process, which is sent the input and opens the weight file.
 
     Returns its tensors by checkpoint name, the same to the bit as those of this process, and the tensors
     from elsewhere that went into an operation there, each with the operation's name.
-    Raises InputError where that process finds the input at fault, imports something official, or is
-    stopped by the system.
+    Raises InputError where that process finds the input at fault, imports or reads something official, or
+    is stopped by the system.
     """
     copy, inputs = question.copy, question.inputs
-    given = {"token_ids": inputs.token_ids, "mask": inputs.mask}
+    tensors = {"token_ids": inputs.token_ids, "mask": inputs.mask}
     if inputs.decoder_ids is not None and inputs.decoder_mask is not None:
-        given |= {"decoder_ids": inputs.decoder_ids, "decoder_mask": inputs.decoder_mask}
+        tensors |= {"decoder_ids": inputs.decoder_ids, "decoder_mask": inputs.decoder_mask}
+    options: dict[str, Any] = {"attention": question.attention}
+    if question.rebuild.architecture.generates:
+        options["use_cache"] = question.cache
     job = {
         "weights": str(copy.weights_file.absolute()),
-        "config": str((copy.folder / "config.json").absolute()),
-        "attention": question.attention,
-        "use_cache": question.cache,
+        "config": copy.config,
+        "options": options,
         "threads": torch.get_num_threads(),
     }
-    with tempfile.TemporaryDirectory(prefix="llm-rebuild-") as name:
-        folder = Path(name)
-        try:
-            (folder / alone.JOB).write_text(json.dumps(job), encoding="utf-8")
-            save_file({key: tensor.contiguous() for key, tensor in given.items()}, folder / alone.INPUTS)
-        except OSError as error:
-            raise InputError(f"--isolated needs room in {folder.parent}: {error.strerror}") from None
-        _process(folder)
-        return _result(folder / alone.RESULT)
+    rebuilt: dict[str, Tensor] = {}
+    foreign: list[tuple[str, Tensor]] = []
+    end: Mapping[str, Any] = {}
+    with Process(rebuild) as process:
+        for message in process.ask(job, tensors):
+            if "tapped" in message.about:
+                rebuilt |= message.tensors
+            elif "foreign" in message.about:
+                foreign += [(str(message.about["foreign"]), tensor) for tensor in message.tensors.values()]
+            else:
+                end = message.about
+    assert process.ended is not None
+    _check_end(end, process.ended)
+    return rebuilt, foreign
 
 
-def _process(folder: Path) -> None:
-    """Start the process and wait for its end."""
-    command = [sys.executable, "-m", alone.__name__, str(folder)]
-    ended = subprocess.run(
-        command, cwd=PACKAGE_ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True
-    )
-    if ended.returncode < 0:
+def _check_end(end: Mapping[str, Any], ended: Ended) -> None:
+    """Raise what kept the process from doing its task."""
+    if end.get("end") == "refused":
+        raise InputError(str(end["problem"]))
+    if not end and ended.how.startswith("signal"):
         raise InputError(
-            f"the process of the rebuild was ended by signal {-ended.returncode}, as happens when memory "
-            "runs out; give it fewer or shorter texts"
+            f"the process of the rebuild was ended by {ended.how}, as happens when memory runs out; give it "
+            "fewer or shorter texts"
         )
-    if ended.returncode:
-        lines = ended.stderr.strip().splitlines()
-        if len(lines) == 1:
-            raise InputError(lines[0])
-        raise RuntimeError(f"the rebuild failed in its process:\n{ended.stderr}")
-
-
-def _result(file: Path) -> tuple[dict[str, Tensor], list[tuple[str, Tensor]]]:
-    with safe_open(file, framework="pt") as opened:
-        about = json.loads(opened.metadata()["alone"])
-        tensors = {name: opened.get_tensor(f"checkpoint/{name}") for name in about["order"]}
-        foreign = [
-            (operation, opened.get_tensor(f"foreign/{number}"))
-            for number, operation in enumerate(about["operations"])
-        ]
-    for what, here in (
+    if not end:
+        raise RuntimeError(f"the rebuild failed in its process ({ended.how}):\n{ended.output}")
+    for what, value in (
         ("torch", torch.__version__),
         ("cpu_capability", torch.backends.cpu.get_cpu_capability()),
         ("threads", torch.get_num_threads()),
     ):
-        if about[what] != here:
-            raise InputError(f"the process of the rebuild has {what} {about[what]}, this one has {here}")
-    return {name: tensor.clone() for name, tensor in tensors.items()}, foreign
+        if end[what] != value:
+            raise InputError(f"the process of the rebuild has {what} {end[what]}, this one has {value}")
 
 
 def _leaks(foreign: Iterable[tuple[str, Tensor]], truth: Capture, weights: Weights) -> tuple[Leak, ...]:

@@ -1,0 +1,140 @@
+"""Messages between two processes: a JSON object, and tensors as their bytes.
+
+They go through pipes. Nothing is unpickled, and nothing lies on the disk that a process which ends too early
+would leave behind, or that somebody else could read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import struct
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llm_rebuild.errors import InputError
+
+HEAD = struct.Struct(">4sQQ")  # a mark, the length of the JSON, the length of the tensors' bytes
+MARK = b"llmr"
+LARGEST_JSON, LARGEST = 2**26, 2**36  # bytes of one message; a pipe that holds garbage asks for more
+DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in vars(torch).values()
+    if isinstance(dtype, torch.dtype) and not str(dtype).startswith(("torch.q", "torch.bits"))
+}
+
+
+class NoMessageError(Exception):
+    """What came through the pipe is no message of this kind."""
+
+
+@dataclass(frozen=True)
+class Message:
+    about: Mapping[str, Any]
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+Packed = list[Any]  # pieces of memory
+
+
+class Channel:
+    """Two pipes, one for each direction, by their file descriptors. Several threads may send."""
+
+    def __init__(self, reading: int, writing: int) -> None:
+        self._reading = open(reading, "rb", buffering=0)  # noqa: SIM115
+        self._writing = open(writing, "wb", buffering=0)  # noqa: SIM115
+        self._sending = threading.Lock()
+
+    def send(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
+        """Send one message. InputError for a tensor that has no plain numbers, OSError where nobody reads."""
+        self.write(pack(about, tensors or {}))
+
+    def write(self, packed: Packed) -> None:
+        """Send what `pack` made, and before it what was printed."""
+        sys.stdout.flush()
+        with self._sending:
+            for content in packed:
+                self._write(content)
+
+    def _write(self, content: bytes | memoryview) -> None:
+        view = memoryview(content)
+        while view:
+            view = view[self._writing.write(view) or 0 :]
+
+    def receive(self) -> Message | None:
+        """The next message, waited for. None where the other side is gone; NoMessageError for garbage."""
+        head = bytearray(HEAD.size)
+        if not self._read(memoryview(head)):
+            return None
+        mark, length, size = HEAD.unpack(head)
+        if mark != MARK or length > LARGEST_JSON or size > LARGEST:
+            raise NoMessageError
+        words = bytearray(length)
+        if not self._read(memoryview(words)):
+            return None
+        try:
+            about, listed = json.loads(words)
+            message = Message(dict(about), {str(name): _empty(word, shape) for name, word, shape in listed})
+            if sum(tensor.nbytes for tensor in message.tensors.values()) != size:
+                raise ValueError(size)
+        except (ValueError, TypeError, KeyError, RecursionError, RuntimeError):
+            raise NoMessageError from None
+        whole = all(self._read(_bytes(tensor)) for tensor in message.tensors.values())
+        return message if whole else None
+
+    def _read(self, into: memoryview) -> bool:
+        """Fill a buffer. False where the other side is gone before it is full."""
+        while into:
+            count = self._reading.readinto(into)
+            if not count:
+                return False
+            into = into[count:]
+        return True
+
+    def close(self) -> None:
+        for pipe in (self._reading, self._writing):
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+
+def pack(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Packed:
+    """A message as the pieces of memory to be sent. InputError for a tensor that has no plain numbers."""
+    parts = {name: plain(tensor, f"{name} is") for name, tensor in tensors.items()}
+    listed = [[name, str(t.dtype).removeprefix("torch."), list(t.shape)] for name, t in parts.items()]
+    words = json.dumps([dict(about), listed]).encode()
+    head = HEAD.pack(MARK, len(words), sum(tensor.nbytes for tensor in parts.values()))
+    return [head + words, *(_bytes(tensor) for tensor in parts.values())]
+
+
+def plain(tensor: Any, words: str) -> Tensor:
+    """A tensor as numbers in memory, one after another: no subclass, no view that lies.
+
+    Raises InputError, which begins with `words`, for one that has none: sparse, quantised, on another device,
+    or of nothing but a shape.
+    """
+    with torch._C.DisableTorchFunctionSubclass():
+        tensor = tensor.detach() if type(tensor) is Tensor else tensor.detach().as_subclass(Tensor)
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        kind = "quantised" if tensor.is_quantized else str(tensor.layout).removeprefix("torch.")
+        raise InputError(f"{words} a {kind} tensor on {tensor.device.type}; it takes a plain one on the CPU")
+    numbers: Tensor = tensor.contiguous().resolve_conj().resolve_neg()
+    return numbers
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    """A plain tensor's memory."""
+    return tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else memoryview(b"")
+
+
+def _empty(word: str, shape: list[int]) -> Tensor:
+    """Room for a tensor, where torch itself would put it: bits can depend on where numbers lie."""
+    if not all(type(size) is int and size >= 0 for size in shape) or math.prod(shape) > LARGEST:
+        raise ValueError(shape)
+    return torch.empty(shape, dtype=DTYPES[word])

@@ -1,0 +1,37 @@
+"""What a process of ours may use, and when it has to end. On Linux; elsewhere these limits do not hold."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+
+ENFORCED = sys.platform == "linux"
+MEGABYTE = 1024 * 1024
+PR_SET_PDEATHSIG = 1
+
+
+def end_with(parent: int) -> None:
+    """Have this process killed when the one that started it ends, however that may be."""
+    if ENFORCED:
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it has ended already
+            os._exit(1)
+
+
+def limit(memory: int | None) -> None:
+    """So many MB of memory on top of what is in use now, and files no longer than that."""
+    if not ENFORCED:
+        return
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if memory is not None:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        most = pages * resource.getpagesize() + memory * MEGABYTE
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (memory * MEGABYTE, memory * MEGABYTE))

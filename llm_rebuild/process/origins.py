@@ -1,0 +1,77 @@
+"""Where does each tensor come from that goes into a computation?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+Storage: Any = StorageWeakRef  # knows whether a storage still lives, and does not keep it alive
+FEWEST = 8  # so many different numbers do not agree by chance; below that nobody looks
+
+
+class Origins(TorchDispatchMode):
+    """Watches every operation. A tensor is its own where one of these operations made it, or where it is a
+    window on one of `own`. Every other one of `FEWEST` numbers or more came from elsewhere: `outside` gets
+    it, once, and the operation that it went into.
+
+    What it cannot see: numbers that are written into a tensor's memory past torch, and what the operations
+    of other threads make.
+    """
+
+    def __init__(self, own: Iterable[Tensor], outside: Callable[[Tensor, str], None]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._outside = outside
+        self._own: dict[int, Any] = {}  # by address, as long as the storage lives
+        self._reported: dict[tuple[Any, ...], Any] = {}
+        for tensor in own:
+            self.own(tensor)
+
+    def owns(self, tensor: Tensor) -> bool:
+        """Whether a tensor was made here, or from what it was given."""
+        storage = self._own.get(address(tensor))
+        return storage is not None and not bool(storage.expired())
+
+    def look(self, tensor: Tensor, operation: str) -> None:
+        """Report a tensor that comes from elsewhere."""
+        if not tensor.is_floating_point() or tensor.numel() < FEWEST or self.owns(tensor):
+            return
+        storage = Storage(tensor.untyped_storage())
+        place = (storage.cdata, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor._version)
+        if place not in self._reported:
+            self._reported[place] = storage  # which keeps its number from being given to another
+            self._outside(tensor, operation)
+
+    def own(self, tensor: Tensor) -> None:
+        """From now on this tensor is one that it was given."""
+        self._own[address(tensor)] = Storage(tensor.untyped_storage())
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name = function.overloadpacket.__name__
+        if name == "from_file":
+            raise PermissionError("it maps a file into a tensor; a rebuild gets its weights as `weights`")
+        foreign = set()
+        for tensor in _tensors((args, kwargs)):
+            if tensor.numel() and not self.owns(tensor):
+                foreign.add(address(tensor))
+                self.look(tensor, name)
+        result = function(*args, **(kwargs or {}))
+        if name != "set_":  # which makes a window on memory that something else has filled
+            for tensor in _tensors(result):
+                if address(tensor) not in foreign and not self.owns(tensor):  # no view of a foreign one
+                    self.own(tensor)
+        return result
+
+
+def address(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor) and not leaf.is_meta)

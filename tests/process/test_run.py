@@ -1,0 +1,170 @@
+"""A process of our own: what goes there comes back; however it ends, it ends in a word and leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from llm_rebuild.errors import InputError
+from llm_rebuild.process.exchange import plain
+from llm_rebuild.process.run import Process
+from tests.process.tasks import echo, hungry
+
+FORKS = [False] + ([True] if sys.platform == "linux" else [])
+TENSORS = {
+    "floats": torch.arange(6.0).reshape(2, 3).t(),
+    "one": torch.tensor(7),
+    "none": torch.zeros(0, 3),
+    "bools": torch.tensor([True, False]),
+    "halves": torch.arange(3).to(torch.bfloat16),
+    "complex": torch.tensor([1 + 2j]).conj(),
+    "expanded": torch.zeros(1).expand(5),
+}
+
+
+@pytest.mark.parametrize("fork", FORKS)
+def test_what_is_sent_comes_back_with_every_bit(fork: bool):
+    with Process(echo, fork) as process:
+        for number in range(3):
+            (message,) = process.ask({"number": number, "words": "ü\n"}, TENSORS)
+            assert message.about == {"number": number, "words": "ü\n", "end": True}
+            for name, tensor in TENSORS.items():
+                back = message.tensors[name]
+                assert (back.dtype, back.shape) == (tensor.dtype, tensor.shape)
+                assert torch.equal(back, tensor)
+                assert back.is_contiguous()
+    assert process.ended is not None
+    assert process.ended.how == ""
+
+
+ENDS = {
+    "crash": ("os.abort()", "signal SIGABRT"),
+    "exit": ("os._exit(3)", "exit 3"),
+    "sys.exit": ("sys.exit(4)", "exit 4"),
+    "raises": ("1 / 0", "exit 1"),
+    "ends": ("os._exit(0)", ""),
+    "sleeps": ("import time; time.sleep(600)", "time"),
+    "computes": ("while True: pass", "time"),
+    "stops": ("os.kill(os.getpid(), 19)", "time"),
+    "garbage": ("os.write(channel._writing.fileno(), b'x' * 100)", "garbage"),
+    "a length": ("os.write(channel._writing.fileno(), b'llmr' + b'\\xff' * 100)", "garbage"),
+    "a wrong size": ("import struct; os.write(channel._writing.fileno(), "
+                     "struct.pack('>4sQQ', b'llmr', 8, 9) + b'[{}, []]')", "garbage"),
+    "no dtype": ("import struct; w = b'[{}, [[\"x\", \"float\", [3]]]]'; os.write(channel._writing.fileno(), "
+                 "struct.pack('>4sQQ', b'llmr', len(w), 12) + w + b' ' * 12)", "garbage"),
+    "half a message": ("os.write(channel._writing.fileno(), b'llmr'); os._exit(0)", ""),
+    "its pipes closed": ("os.closerange(3, 100)\nwhile True: pass", "garbage"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "how"), ENDS.values(), ids=ENDS)
+def test_however_it_ends_it_is_told(code: str, how: str):
+    with Process(echo, fork=sys.platform == "linux") as process:
+        assert list(process.ask({"run": "print('hello')"}))
+        assert not list(process.ask({"run": code}, deadline=time.monotonic() + (1 if how == "time" else 60)))
+        assert process.ended is not None
+        assert process.ended.how == how
+        assert process.ended.output.startswith("hello\n")
+        assert not list(process.ask({}))  # nobody is there any more
+
+
+def test_a_flood_is_counted_and_not_kept():
+    with Process(echo) as process:
+        assert list(process.ask({"run": "for _ in range(20_000): print('x' * 99)"}))
+    assert process.ended is not None
+    assert (len(process.ended.output), process.ended.lost) == (4000, 2_000_000 - 4000)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limits hold on Linux only")
+def test_memory_is_limited():
+    with Process(hungry) as process:
+        assert list(process.ask({"run": "torch.zeros(2**25)"}))
+        assert not list(process.ask({"run": "torch.zeros(2**28)"}))
+    assert process.ended is not None
+    assert "memory" in process.ended.output
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_what_it_has_started_ends_with_it():
+    with Process(echo) as process:
+        start = "import subprocess; p = subprocess.Popen(['sleep', '600']); print(p.pid)"
+        assert list(process.ask({"run": start}))
+    assert process.ended is not None
+    assert not alive(int(process.ended.output))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+@pytest.mark.parametrize("fork", FORKS)
+@pytest.mark.parametrize("signal_", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_it_ends_with_the_one_that_started_it_and_leaves_nothing_on_the_disk(
+    tmp_path: Path, fork: bool, signal_: int
+):
+    code = f"""
+        from llm_rebuild.process.run import Process
+        from tests.process.tasks import echo
+        import torch
+        process = Process(echo, {fork})
+        list(process.ask({{"run": "print(1)"}}, {{"official": torch.ones(9)}}))
+        print(process._pid, flush=True)
+        list(process.ask({{"run": "while True: pass"}}))
+    """
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        cwd=Path(__file__).parents[2],
+    )
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    assert alive(pid)
+    parent.send_signal(signal_)
+    parent.communicate()
+    for _ in range(500):
+        if not alive(pid):
+            break
+        time.sleep(0.02)
+    assert not alive(pid)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Liar(torch.Tensor):
+    """A tensor that says what it likes."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        return torch.zeros(3)
+
+
+def test_a_tensor_that_lies_is_taken_at_its_numbers():
+    numbers = plain(torch.arange(3.0).as_subclass(Liar), "it is")
+    assert type(numbers) is torch.Tensor
+    assert numbers.tolist() == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("tensor", "kind"),
+    [
+        (torch.eye(3).to_sparse(), "a sparse_coo tensor on cpu"),
+        (torch.zeros(3, device="meta"), "a strided tensor on meta"),
+        (torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8), "a quantised tensor on cpu"),
+    ],
+    ids=["sparse", "meta", "quantised"],
+)
+def test_what_has_no_plain_numbers_is_refused_in_a_line(tensor: torch.Tensor, kind: str):
+    with pytest.raises(InputError, match=f"it is {kind}; it takes a plain one"):
+        plain(tensor, "it is")
