@@ -19,6 +19,12 @@ class InputError(Exception):
     """
 
 
+class NoSuchNameError(InputError, KeyError):
+    """A name that a mapping of ours does not have: `capture.get(name)` is None, as of any other mapping."""
+
+    __str__ = Exception.__str__  # KeyError's puts the message in quotes
+
+
 def escaped(text: str) -> str:
     r"""Text as a terminal may get it: what is not printable as Python writes it, `\x1b`. Lines stay lines."""
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -37,7 +37,7 @@ def assert_contract_1(copy: LocalCopy, attention: str, texts: list[str], folder:
     """The list = names tapped, in order = names captured = names in the capture file."""
     question = verify.ask(copy, texts, attention=attention)
     truth = verify.capture(question)
-    listed = [checkpoint.name for checkpoint in question.checkpoints()]
+    listed = [checkpoint.name for checkpoint in question.checkpoints]
     assert len(set(listed)) == len(listed)
     assert list(rebuild_run(question)) == listed
     assert list(truth) == listed

@@ -44,7 +44,7 @@ Past = KeysAndValues | None  # what a block has seen before; None: nothing is ke
 CHECKPOINTS = (
     Checkpoint("wte", VECTORS, "which token it is"),
     Checkpoint("wpe", "[1, token, width]", "where it stands"),
-    Checkpoint("embeddings", VECTORS, "the two added: the input of block 0", "drop: returned"),
+    Checkpoint("embeddings", VECTORS, "the two added: the input of block 0", ": add[0]"),
     Checkpoint("mask", "[batch, 1, query, key]", "0, or the lowest float", "where[0]", EAGER),
     Checkpoint(f"{BLOCK}.ln_1", VECTORS, "normalised, before the attention"),
     Checkpoint(f"{ATTN}.c_attn", "[batch, token, 3 × width]", "query, key and value side by side"),

@@ -13,23 +13,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
 from llm_rebuild.verify.loading import official_class, official_config
 from llm_rebuild.verify.question import check
 from llm_rebuild.verify.trace import Entry, Trace
-
-# What has no checkpoint of its own: numbers brought into another place or type, and constants.
-COPIES = {"clone", "copy", "to", "contiguous", "lift_fresh", "detach", "alias", "dropout"}
-CONSTANTS = {"zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "scalar_tensor", "arange", "eye"}
-CONSTANTS |= {"zeros_like", "ones_like", "full_like", "fill", "zero"}
-# Second and later results of these are statistics for the backward pass.
-STATISTICS = {"layer_norm", "sdpa", "rms_norm", "group_norm", "batch_norm"}
-
-
-# ---------------------------------------------------------------------------------------- capture
 
 
 @dataclass(frozen=True)
@@ -50,14 +40,13 @@ class Step:
     same_as: str | None = None
 
 
-def checkpoints_of(taken: Trace) -> tuple[dict[str, Tensor], dict[str, Step]]:
-    """The checkpoints of a trace, each with a copy of its numbers, in the order in which they came to be, and
-    how each was made."""
-    tensors: dict[str, Tensor] = {}
+def checkpoints_of(taken: Trace) -> tuple[dict[str, Entry], dict[str, Step]]:
+    """The checkpoints of a trace by name, in the order in which they came to be, and how each was made."""
+    entries: dict[str, Entry] = {}
     steps: dict[str, Step] = {}
     known: dict[int, list[str]] = {}  # computed entry -> its names so far
     for _, name, entry, module in _events(taken):
-        base = entry.number if entry.view_of is None else entry.view_of
+        base = entry.base
         names = known.get(base, [])
         inputs = _names(taken, taken.entries[base].inputs, known)
         its: tuple[str, ...] = ()
@@ -68,11 +57,11 @@ def checkpoints_of(taken: Trace) -> tuple[dict[str, Tensor], dict[str, Step]]:
             path=entry.path if module is None else name.partition("[")[0],
             inputs=(names[-1],) if names else inputs,
             given=its,
-            same_as=names[0] if names and _whole(entry, taken) else None,
+            same_as=names[0] if names and taken.whole_of(entry) else None,
         )
         known[base] = [*names, name]
-        tensors[name] = taken.tensor(entry).clone(memory_format=torch.contiguous_format)
-    return tensors, steps
+        entries[name] = entry
+    return entries, steps
 
 
 def _events(taken: Trace) -> list[tuple[int, str, Entry, Any]]:
@@ -83,25 +72,13 @@ def _events(taken: Trace) -> list[tuple[int, str, Entry, Any]]:
     for entry in taken:
         if entry.view_of is not None and entry.aten == "aten._unsafe_view":
             shown.setdefault(entry.view_of, entry)
-        if entry.returned and _whole(entry, taken):
-            returned.add(entry.number if entry.view_of is None else entry.view_of)
+        if entry.returned and taken.whole_of(entry):
+            returned.add(entry.base)
         found += [(module.at, module.name, entry, module) for module in entry.returned]
     for entry in taken.computed():
-        if entry.number not in returned and _is_step(entry):
+        if entry.number not in returned and not entry.aside():
             found.append((entry.number + 1, entry.name, shown.get(entry.number, entry), None))
     return sorted(found, key=lambda event: event[0])
-
-
-def _is_step(entry: Entry) -> bool:
-    """Whether numbers of the model came to be here, and not only moved."""
-    if entry.operation in COPIES | CONSTANTS or not entry.shape:
-        return False
-    return not (entry.output and entry.operation in STATISTICS)
-
-
-def _whole(entry: Entry, taken: Trace) -> bool:
-    """Whether an entry holds all numbers of what was computed, and not a slice of it."""
-    return entry.view_of is None or taken.entries[entry.view_of].bytes == entry.bytes
 
 
 def _names(taken: Trace, numbers: Sequence[int], known: dict[int, list[str]]) -> tuple[str, ...]:
@@ -109,7 +86,7 @@ def _names(taken: Trace, numbers: Sequence[int], known: dict[int, list[str]]) ->
     found: dict[str, None] = {}
     for number in numbers:
         entry = taken.entries[number]
-        base = number if entry.view_of is None else entry.view_of
+        base = entry.base
         if base in known:
             found[known[base][-1]] = None
         else:

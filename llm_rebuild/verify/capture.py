@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,15 +12,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from llm_rebuild.errors import InputError, one_line
+from llm_rebuild.checkpoints import Checkpoint
+from llm_rebuild.errors import InputError, NoSuchNameError, one_line
 from llm_rebuild.files import replacing
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.any_model import Step, checkpoints_of
-from llm_rebuild.verify.environment import environment
 from llm_rebuild.verify.find import Candidate, Found, find
 from llm_rebuild.verify.official import Official
-from llm_rebuild.verify.question import Model, Options, Question, ask, describe, has_rebuild
-from llm_rebuild.verify.trace import trace
+from llm_rebuild.verify.question import Model, Options, Question, ask, has_rebuild
+from llm_rebuild.verify.trace import Entry, Trace, trace
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -50,8 +50,12 @@ class Interim:
 class Capture(Mapping[str, Interim]):
     """What the official model computed for these inputs: `capture["embeddings.sum"]`.
 
-    Iterating gives the names in the order in which the model computed them. `steps` says how each came to
-    be, for a model without a rebuild; for the course's models, whose list says it, it is empty.
+    Iterating gives the names in the order in which the model computed them.
+
+    coupled      The bridges: checkpoints that somebody went on from. Every report says so.
+    checkpoints  What each is: its axes, its meaning, its source; of a model without a rebuild nothing.
+    steps        How each came to be, for a model without a rebuild.
+    model_type   The architecture, by config.json's name.
     """
 
     model: Mapping[str, Any]
@@ -61,6 +65,8 @@ class Capture(Mapping[str, Interim]):
     tensors: Mapping[str, Tensor] = field(repr=False)
     coupled: list[str] = field(default_factory=list)
     steps: Mapping[str, Step] = field(default_factory=dict, repr=False)
+    checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict, repr=False)
+    model_type: str = ""
 
     def bridge(self, name: str) -> Tensor:
         """A copy of an official interim tensor, to go on from where you are stuck. Openly: from now on
@@ -82,7 +88,7 @@ class Capture(Mapping[str, Interim]):
         try:
             return Interim(name, self.tensors[name])
         except KeyError:
-            raise InputError(
+            raise NoSuchNameError(
                 f"the capture has no checkpoint {name!r}{_nearest(name, self.tensors)}"
             ) from None
 
@@ -98,7 +104,7 @@ class Capture(Mapping[str, Interim]):
     def save(self, file: str | Path) -> None:
         """Write a safetensors file, whole or not at all."""
         about = {
-            "format": "llm_rebuild capture 1",
+            "format": "llm_rebuild capture 2",
             "model": dict(self.model),
             "attention": self.attention,
             "environment": dict(self.environment),
@@ -106,6 +112,9 @@ class Capture(Mapping[str, Interim]):
             "tokens": self.inputs.tokens,
             "truncated": self.inputs.truncated,
             "order": list(self.tensors),
+            "coupled": self.coupled,
+            "model_type": self.model_type,
+            "checkpoints": {name: [c.shape, c.meaning, c.source] for name, c in self.checkpoints.items()},
             "steps": {name: asdict(step) for name, step in self.steps.items()},
         }
         tensors = {f"checkpoint/{name}": tensor.contiguous() for name, tensor in self.tensors.items()}
@@ -137,7 +146,23 @@ class Capture(Mapping[str, Interim]):
             )
             tensors = {name: stored[f"checkpoint/{name}"] for name in about["order"]}
             steps = {name: _step(step) for name, step in about.get("steps", {}).items()}
-            return cls(about["model"], about["attention"], inputs, about["environment"], tensors, steps=steps)
+            checkpoints = {
+                name: Checkpoint(name, str(shape), str(meaning), str(source))
+                for name, (shape, meaning, source) in about.get("checkpoints", {}).items()
+            }
+            coupled = [name for name in map(str, about.get("coupled", ())) if name in tensors]
+            model_type = str(about.get("model_type", ""))
+            return cls(
+                about["model"],
+                about["attention"],
+                inputs,
+                about["environment"],
+                tensors,
+                coupled,
+                steps,
+                checkpoints,
+                model_type,
+            )
         except (OSError, SafetensorError, KeyError, ValueError, TypeError):
             raise InputError(f"{file} is not a capture file; `llm-rebuild capture` makes one") from None
 
@@ -155,26 +180,43 @@ def capture(
     and a question that is made already serves as well. `official` is the model where it is loaded already.
     """
     question = ask(model, texts, **options)
-    copy = question.copy
-    if official is None:
-        question.check()
-        official = Official(copy.folder, question.attention)
-    if not has_rebuild(copy):
-        taken = trace(question, official=official)
-        tensors, steps = checkpoints_of(taken)
+    return read_capture(question, trace(question, official=official))
+
+
+def read_capture(question: Question, taken: Trace) -> Capture:
+    """The checkpoints of a run, read off its trace."""
+    steps: Mapping[str, Step] = {}
+    if has_rebuild(question.copy):
+        entries = {name: taken.entries[number] for name, number in taken.checkpoints.items()}
+        missing = [c.name for c in question.checkpoints if c.name not in entries]
+        if missing:  # the official code has changed under us: never a skip
+            raise RuntimeError(f"the official model never computed {', '.join(missing)}")
+        checkpoints = {checkpoint.name: checkpoint for checkpoint in question.checkpoints}
     else:
-        tensors, steps = _watched(question, official), {}
-    return Capture(describe(copy), question.attention, question.inputs, environment(), tensors, steps=steps)
+        entries, steps = checkpoints_of(taken)
+        checkpoints = {}
+    return Capture(
+        taken.model,
+        taken.attention,
+        taken.inputs,
+        taken.environment,
+        dict(zip(entries, _apart(taken, entries.values()), strict=True)),
+        steps=steps,
+        checkpoints=checkpoints,
+        model_type=str(question.copy.config.get("model_type")),
+    )
 
 
-def _watched(question: Question, official: Official) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    wanted = question.checkpoints()
-    official.watch(wanted, question, tensors.__setitem__)
-    missing = [c.name for c in wanted if c.name not in tensors]
-    if missing:  # the official code has changed under us: never a skip
-        raise RuntimeError(f"the official model never computed {', '.join(missing)}")
-    return {c.name: tensors[c.name] for c in wanted}
+def _apart(taken: Trace, entries: Iterable[Entry]) -> Iterator[Tensor]:
+    """The numbers of entries, each in memory of its own."""
+    addresses: set[int] = set()
+    for entry in entries:
+        tensor = taken.tensor(entry)
+        storage = tensor.untyped_storage()
+        if storage.nbytes() != entry.bytes or storage.data_ptr() in addresses:
+            tensor = tensor.clone()
+        addresses.add(storage.data_ptr())
+        yield tensor
 
 
 def _step(stored: Mapping[str, Any]) -> Step:

@@ -1,35 +1,24 @@
 """How much of the official forward pass do the checkpoints cover? Measured, not claimed.
 
-Below torch's functions there is one more level: the dispatcher, through which every tensor that is
-computed has to pass, also those inside composite operations. A mode that sits there sees them all. Each
-floating tensor is then either equal, bit for bit, to some checkpoint, or set aside for a stated reason, or
-uncovered.
+A trace has every floating tensor that was computed. Each is either a checkpoint, or equal to one bit for
+bit, or set aside for a stated reason, or uncovered.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from llm_rebuild.verify.official import Official
-from llm_rebuild.verify.question import Question
+from llm_rebuild.verify.trace import Trace
 
-# Second and later outputs of these operations are statistics for the backward pass; the answer is the first.
-_STATISTICS = {
-    "native_layer_norm": "mean and 1/standard deviation, kept for the backward pass",
-    "_scaled_dot_product_flash_attention_for_cpu": "log-sum-exp, kept for the backward pass",
-}
-# These only bring numbers into another place or type.
-_COPIES = {"clone", "_to_copy", "copy_", "contiguous"}
-# These fill a tensor with one number, whatever the model is given.
-_CONSTANTS = {"zeros", "new_zeros", "ones", "full"}
 _FUSED_MASK = "the fused kernel turns the mask into 0 and -inf for itself"
 
 
@@ -72,52 +61,40 @@ class Coverage:
         }
 
 
-def measure(official: Official, question: Question, checkpoints: Mapping[str, Tensor]) -> Coverage:
-    """Run the official model once more under the dispatcher's eyes."""
-    known = {digest(tensor) for tensor in checkpoints.values()}
-    uncovered = official.architecture.uncovered if official.architecture is not None else {}
-    trace = _Trace(known, {"where": _FUSED_MASK, **uncovered})
-    with trace:
-        official.run(question)
-    return trace.coverage
+def measure(
+    taken: Trace, checkpoints: Mapping[str, Tensor], why: Mapping[str, str] | None = None
+) -> Coverage:
+    """Hold everything that a trace has against the checkpoints of the same run.
 
+    why  Operations whose results have no checkpoint, each with the reason.
+    """
+    coverage = Coverage(why={"where": _FUSED_MASK, **(why or {})})
+    named = [taken.entries[n] for name, n in taken.checkpoints.items() if name in checkpoints]
+    whole = {entry.base for entry in named if taken.whole_of(entry)}
 
-class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self, known: set[bytes], why: Mapping[str, str]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.coverage = Coverage(why=why)
-        self._known = known
-        self._seen: set[bytes] = set()
+    @cache
+    def known(numbers: int) -> set[bytes]:
+        """The fingerprints of the checkpoints with so many numbers: only what has no name is looked up."""
+        return {digest(tensor) for tensor in checkpoints.values() if tensor.numel() == numbers}
 
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = function(*args, **(kwargs or {}))
-        operation = function.overloadpacket.__name__
-        if not function.is_view and operation != "_unsafe_view":
-            outputs = result if isinstance(result, tuple | list) else (result,)
-            for number, output in enumerate(outputs):
-                if isinstance(output, Tensor) and output.is_floating_point():
-                    self._count(operation, number, output)
-        return result
+    @cache
+    def print_of(number: int) -> bytes:
+        return digest(taken.tensor(number))
 
-    def _count(self, operation: str, number: int, output: Tensor) -> None:
-        aside, found = self.coverage.aside, digest(output)
-        if number > 0 and operation in _STATISTICS:
-            aside[_STATISTICS[operation]] += 1
-        elif operation in _COPIES:
-            aside["plain copies"] += 1
-        elif operation in _CONSTANTS:
-            aside["filled with one number"] += 1
-        elif output.dim() == 0:
-            aside["single constants"] += 1
-        elif found in self._known:
-            self.coverage.covered += 1
-        elif found in self._seen:
-            aside["computed before, the same bits"] += 1
+    for entry in taken.computed():
+        if reason := entry.aside():
+            coverage.aside[reason] += 1
+        elif entry.number in whole or print_of(entry.number) in known(math.prod(entry.shape)):
+            coverage.covered += 1
+        elif any(
+            earlier.bytes == entry.bytes and print_of(earlier.number) == print_of(entry.number)
+            for earlier in taken.entries[: entry.number]
+            if earlier.view_of is None
+        ):
+            coverage.aside["computed before, the same bits"] += 1
         else:
-            self.coverage.uncovered[operation] += 1
-        self._seen.add(found)
+            coverage.uncovered[entry.aten.removeprefix("aten.")] += 1
+    return coverage
 
 
 def digest(tensor: Tensor) -> bytes:

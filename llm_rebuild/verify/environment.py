@@ -4,6 +4,7 @@ the same release on the same hardware."""
 from __future__ import annotations
 
 import platform
+from functools import cache
 from importlib import metadata
 
 import torch
@@ -17,13 +18,18 @@ def environment() -> dict[str, str | int]:
     return {
         "llm_rebuild": __version__,
         "torch": torch.__version__,
-        "transformers": metadata.version("transformers"),
+        "transformers": _version("transformers"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "dtype": "float32",
     }
+
+
+@cache
+def _version(package: str) -> str:
+    return metadata.version(package)
 
 
 def made_with(copy: LocalCopy) -> str:
@@ -37,7 +43,7 @@ def made_with(copy: LocalCopy) -> str:
         (
             which,
             f"{weights}, sha256 {copy.sha256[weights]}",
-            f"torch {torch.__version__.partition('+')[0]}, transformers {metadata.version('transformers')}, "
+            f"torch {torch.__version__.partition('+')[0]}, transformers {_version('transformers')}, "
             f"llm_rebuild {__version__}",
         )
     )

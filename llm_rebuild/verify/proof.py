@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from llm_rebuild.verify import coverage as coverage_of
-from llm_rebuild.verify.capture import Capture
-from llm_rebuild.verify.capture import capture as captured
+from llm_rebuild.verify.capture import Capture, read_capture
+from llm_rebuild.verify.coverage import measure
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import Model, Options, Question, ask
 from llm_rebuild.verify.report import Report
 from llm_rebuild.verify.rounding import separate
 from llm_rebuild.verify.run import judge, rebuild_run
+from llm_rebuild.verify.trace import trace
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -61,18 +61,20 @@ def prove(
 ) -> Proof:
     """As `verify`, and keep the tensors of both sides. `run` says how the rebuild is run."""
     question = ask(model, texts, **options)
-    question.rebuild.check(question.copy.weights())  # before the official model invents what is missing
+    question.rebuild.check(question.weights)  # before the official model invents what is missing
     official = Official(question.copy.folder, question.attention)
-    truth = captured(question, official=official)
+    taken = trace(question, official=official)
+    truth = read_capture(question, taken)
     progress("official")
     rebuilt = run(question)
     progress("rebuild")
     report = judge(rebuilt, truth)
     progress("compare")
     if coverage:
-        report = replace(report, coverage=coverage_of.measure(official, question, truth.tensors))
+        why = question.rebuild.architecture.uncovered
+        report = replace(report, coverage=measure(taken, truth.tensors, why))
     progress("coverage")
-    del official  # its memory is wanted now
+    del official, taken  # their memory is wanted now
     if report.first_divergence is not None:
         report = replace(report, rounding=separate(question))
     return Proof(question, report, truth, rebuilt)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -22,6 +23,7 @@ from llm_rebuild.models import Rebuild, architecture_for, rebuild_for
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.loading import ATTENTIONS, official_config
 from llm_rebuild.verify.tokens import OfficialTokenizer
+from llm_rebuild.weights import Weights
 
 Model = str | Path | LocalCopy
 
@@ -52,6 +54,11 @@ class Question:
     cache: bool = False
     goes_on: bool = False
 
+    @cached_property
+    def weights(self) -> Weights:
+        """The weight file, mapped."""
+        return self.copy.weights()
+
     @property
     def rebuild(self) -> Rebuild:
         """The rebuild that the config asks for. InputError where there is none."""
@@ -62,9 +69,10 @@ class Question:
         fills gaps with random numbers. Raises InputError."""
         check(self.copy)
 
+    @cached_property
     def checkpoints(self) -> list[Checkpoint]:
         """Every checkpoint of this pass, in order, from the list that the rebuild has."""
-        holding = conditions(self.attention, self.inputs) | self.rebuild.conditions(self.copy.weights())
+        holding = conditions(self.attention, self.inputs) | self.rebuild.conditions(self.weights)
         holding |= {"cache"} if self.cache else set()
         holding |= set() if self.goes_on else {"start"}
         return self.rebuild.checkpoints(holding)

@@ -1,11 +1,14 @@
-"""Everything that an official model computes in one forward pass, in order.
+"""Everything that an official model computes in one forward pass, in order: the one way to watch it.
 
 Checkpoints are a chosen list. A trace is all there is: below torch's functions stands the dispatcher, through
 which every tensor that is computed has to pass, also those inside composite operations. A mode that sits
-there is shown each result, and hooks on the modules tell where in the model it was made.
+there is shown each result, and what runs around each module's `forward` tells where in the model it was made.
+What else is to be known of a run (its checkpoints, the coverage, which tensor somebody has found) is read off
+its trace. torch has such an observer of its own, `torch.utils._debug_mode.DebugMode`; it is private.
 
-Each result is copied when it is made, because later operations may write into it. A view (a transposition, a
-slice, a reshape) computes nothing: its entry says which entry it is a window on, and is read through it.
+What is computed is kept as it is, without a copy; one is made before anything writes into it. A view (a
+transposition, a slice, a reshape) computes nothing: its entry says which entry it is a window on, and is read
+through it.
 
 Tensors are kept in memory, or, where they do not fit, in a file to which each is appended as it is made. The
 file is nothing but safetensors, one after the other, each with one tensor and a note of what it is. What was
@@ -14,31 +17,26 @@ appended before a crash can be read: `Trace.load` goes as far as the last whole 
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import json
 import math
-import mmap
-import os
-import struct
-import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from llm_rebuild.checkpoints import join
-from llm_rebuild.errors import InputError
+from llm_rebuild.checkpoints import Checkpoint, join
+from llm_rebuild.errors import InputError, NoSuchNameError
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.environment import environment
 from llm_rebuild.verify.find import Candidate, Found, find
-from llm_rebuild.verify.official import Official, Watcher, places
+from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import Model, Options, Question, ask, describe, has_rebuild
+from llm_rebuild.verify.trace_file import Place, TensorFile, events
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -66,21 +64,21 @@ _WORDS = {
 }
 # These give memory with nothing in it yet: no numbers were computed.
 _EMPTY = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
-# The dtypes that a file can hold, by their safetensors names.
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
+# What computes nothing of the model's: numbers brought into another place or type, and constants.
+COPIES = {"clone", "copy", "to", "contiguous", "lift_fresh", "detach", "alias", "dropout"}
+CONSTANTS = {"zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "scalar_tensor", "arange", "eye"}
+CONSTANTS |= {"zeros_like", "ones_like", "full_like", "fill", "zero"}
+# Second and later results of these are statistics for the backward pass; the answer is the first.
+STATISTICS = {
+    "layer_norm": "mean and 1/standard deviation, kept for the backward pass",
+    "sdpa": "log-sum-exp, kept for the backward pass",
+    "rms_norm": "1/root of the mean square, kept for the backward pass",
+    "group_norm": "mean and 1/standard deviation, kept for the backward pass",
+    "batch_norm": "mean and 1/standard deviation, kept for the backward pass",
 }
-_DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-_LONGEST_HEADER = 1 << 24  # bytes; the first one holds the texts and ids
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(NamedTuple):
     """Where a tensor's numbers lie among those of an entry: torch's shape, strides and offset."""
 
     shape: tuple[int, ...]
@@ -114,7 +112,7 @@ class Returned(NamedTuple):
     given: tuple[int, ...]
 
 
-@dataclass
+@dataclass(slots=True)
 class Entry:
     """One floating-point tensor of a trace.
 
@@ -157,6 +155,21 @@ class Entry:
         return self.checkpoint or (self.returned[0].name if self.returned else self.name)
 
     @property
+    def base(self) -> int:
+        """The computed entry whose numbers it shows: itself, unless it is a view."""
+        return self.number if self.view_of is None else self.view_of
+
+    def aside(self) -> str:
+        """Why it is nothing that the model computed: a copy, a constant, a statistic. Empty where it is."""
+        if self.output and self.operation in STATISTICS:
+            return STATISTICS[self.operation]
+        if self.operation in COPIES:
+            return "plain copies"
+        if self.operation in CONSTANTS:
+            return "filled with one number"
+        return "" if self.window.shape else "single constants"
+
+    @property
     def shape(self) -> tuple[int, ...]:
         return self.window.shape
 
@@ -189,8 +202,9 @@ class Trace(Sequence[Entry]):
     """The entries of one forward pass, in order: `trace[0]`, `trace["h.0.attn.softmax[0]"]`.
 
     model, attention, inputs, environment  As in a capture.
-    skipped  What has no entry: reason -> how often.
-    whole    False where the run or the file broke off before its end.
+    checkpoints  Which entry a checkpoint is, by name, in a model of the course.
+    skipped      What has no entry: reason -> how often.
+    whole        False where the run or the file broke off before its end.
     """
 
     def __init__(
@@ -204,10 +218,11 @@ class Trace(Sequence[Entry]):
         self.model, self.attention, self.inputs, self.environment = model, attention, inputs, environment
         self.weights: Mapping[str, Tensor] = weights or {}
         self.entries: list[Entry] = []
+        self.checkpoints: dict[str, int] = {}
         self.skipped: Counter[str] = Counter()
         self.whole = False
-        self._memory: dict[int, Tensor] = {}  # entry -> its numbers in storage order
-        self._file: _TensorFile | None = None
+        self.memory: dict[int, Tensor] = {}  # entry -> a tensor with its numbers
+        self.file: TensorFile | None = None
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -221,31 +236,45 @@ class Trace(Sequence[Entry]):
             return self.entries[which]
         number = self.names().get(which)
         if number is None:
-            raise InputError(f"the trace has no tensor {which!r}")
+            raise NoSuchNameError(f"the trace has no tensor {which!r}")
         return self.entries[number]
+
+    def __contains__(self, which: object) -> bool:
+        """Whether there is such an entry, or an entry of such a name."""
+        return which in self.names() if isinstance(which, str) else which in self.entries
 
     def names(self) -> dict[str, int]:
         """Every name and the entry it stands for."""
-        found: dict[str, int] = {}
+        names = dict(self.checkpoints)
         for entry in self.entries:
-            for name in (entry.checkpoint, *(module.name for module in entry.returned), entry.name):
-                if name is not None:
-                    found.setdefault(name, entry.number)
-        return found
+            for name in (*(module.name for module in entry.returned), entry.name):
+                names.setdefault(name, entry.number)
+        return names
+
+    def is_checkpoint(self, name: str, entry: Entry) -> None:
+        """Say which entry a checkpoint is. The first name that an entry gets is its title."""
+        self.checkpoints[name] = entry.number
+        if entry.checkpoint is None:
+            entry.checkpoint = name
 
     def tensor(self, which: int | str | Entry) -> Tensor:
         """The numbers of an entry: a window on what the trace keeps, not to be written into."""
         entry = which if isinstance(which, Entry) else self[which]
-        base = self.numbers(entry.number if entry.view_of is None else entry.view_of)
+        base = self.numbers(entry.base)
         return base.as_strided(entry.window.shape, entry.window.stride, entry.window.offset)
 
     def numbers(self, number: int) -> Tensor:
         """All numbers of a computed entry, in the order in which they lay in memory. [numbers]"""
-        kept = self._memory.get(number)
-        if kept is not None:
-            return kept
-        assert self._file is not None  # what is not in memory was written
-        return self._file.read(number)
+        tensor = self.memory.get(number)
+        if tensor is not None:
+            return _flat(tensor)
+        assert self.file is not None  # what is not in memory was written
+        return self.file.read(number)
+
+    @property
+    def in_memory(self) -> int:
+        """How many bytes of its numbers are in memory, and not in a file."""
+        return sum(self.entries[number].bytes for number in self.memory)
 
     def computed(self) -> Iterator[Entry]:
         """The entries that are no views."""
@@ -259,14 +288,14 @@ class Trace(Sequence[Entry]):
         """What was computed, under the best name that it has, and every different view."""
         best: dict[int, Entry] = {}
         for entry in self:
-            base = entry.number if entry.view_of is None else entry.view_of
+            base = entry.base
             named = entry.checkpoint is not None or bool(entry.returned)
-            if base not in best or (named and self._whole(entry) and best[base].title == best[base].name):
+            if base not in best or (named and self.whole_of(entry) and best[base].title == best[base].name):
                 best[base] = entry
         found: list[Candidate] = []
         seen: set[tuple[int, Window]] = set()
         for entry in [*best.values(), *self]:
-            base = entry.number if entry.view_of is None else entry.view_of
+            base = entry.base
             if (base, entry.window) in seen:
                 continue
             seen.add((base, entry.window))
@@ -275,10 +304,10 @@ class Trace(Sequence[Entry]):
             of = "" if entry is best[base] or entry.view_of is None else _view_in_words(entry, best[base])
             read = functools.partial(self.tensor, entry)
             named = entry.title != entry.name
-            found.append(Candidate(entry.title, entry.shape, read, base, named, of, self._whole(entry)))
+            found.append(Candidate(entry.title, entry.shape, read, base, named, of, self.whole_of(entry)))
         return found
 
-    def _whole(self, entry: Entry) -> bool:
+    def whole_of(self, entry: Entry) -> bool:
         """Whether an entry shows as many numbers as were computed, and not a slice of them."""
         return entry.view_of is None or math.prod(entry.shape) == math.prod(self.entries[entry.view_of].shape)
 
@@ -332,60 +361,76 @@ def trace(
     if official is None:
         question.check()
         official = Official(copy.folder, question.attention)
-    taken = Trace(describe(copy), question.attention, question.inputs, environment(), copy.weights().peek())
-    wanted = places(question.checkpoints()) if has_rebuild(copy) else {}
-    with _Recorder(taken, official, budget, None if out is None else Path(out)) as recorder:
-
-        def found(path: str, event: str, value: Any) -> None:
-            for name in wanted.get((path, event), ()):
-                recorder.is_checkpoint(value[0] if isinstance(value, tuple) else value, name)
-
-        with Watcher(dict(official.parts()), found, wanted.keys()) if wanted else contextlib.nullcontext():
-            official.run(question, copies=False)
+    taken = Trace(describe(copy), question.attention, question.inputs, environment(), question.weights.peek())
+    with Observer(taken, official, question.cache, budget, None if out is None else Path(out)) as observer:
+        official.run(question, copies=False)
+        if has_rebuild(copy):
+            observer.name(question.checkpoints)
     return taken
 
 
 # ------------------------------------------------------------------------------------- recording
 
 
-class _Recorder(TorchDispatchMode):
-    """Fills a trace while the official model runs. It is shown every operation and changes none."""
+class _Facts(NamedTuple):
+    """What the dispatcher says of an operation: its name in programs, its own, and which of its arguments it
+    writes into."""
 
-    def __init__(self, taken: Trace, official: Official, budget: int | None, out: Path | None) -> None:
+    operation: str
+    aten: str
+    written: tuple[int | str, ...]
+
+
+class Observer(TorchDispatchMode):
+    """Fills a trace while the official model runs. It is shown every operation and changes none.
+
+    cache   Whether the model keeps some of its tensors for a next step, in which it may write into them.
+    budget  How many bytes to keep in memory, `out` a file for everything.
+    """
+
+    def __init__(
+        self, taken: Trace, official: Official, cache: bool, budget: int | None, out: Path | None
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._trace, self._official = taken, official
-        self._kept, self._budget, self._out = 0, budget, out
-        self._hooks: list[Any] = []
+        self._trace, self._entries, self._official = taken, taken.entries, official
+        self._budget, self._out, self._bytes = budget, out, 0
+        self._cache = cache
         self._inside: list[tuple[str, str]] = [("", type(official.model).__name__)]
-        self._given: list[set[int]] = []
         self._calls: Counter[tuple[str, str]] = Counter()
         self._returns: Counter[str] = Counter()
-        self._facts: dict[Any, tuple[str, str, tuple[Any, ...]]] = {}
+        self._facts: dict[Any, _Facts] = {}
         # Whose numbers lie at an address in memory. Every new tensor that takes the place of a dead one
         # passes here and overwrites what is said of it.
         self._at: dict[int, int] = {}
-        self._views: dict[int, dict[tuple[Any, ...], int]] = {}
+        self._views: dict[int, dict[Window, int]] = {}
+        self._uncopied: dict[int, list[int]] = {}  # address -> entries that are kept without a copy
         numbers = (*official.model.parameters(), *official.model.buffers())
         self._weights = {tensor.untyped_storage().data_ptr() for tensor in numbers}
 
-    def __enter__(self) -> _Recorder:
+    def __enter__(self) -> Observer:
         if self._out is not None:
-            self._trace._file = _TensorFile.new(self._out, self._about())
+            self._trace.file = TensorFile.new(self._out, self._about())
         for path, part in self._official.parts():
-            self._hooks.append(part.register_forward_pre_hook(self._entering(path), with_kwargs=True))
-            self._hooks.append(part.register_forward_hook(self._leaving(path)))
+            part.forward = self._watched(path, part)  # quicker than hooks
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, kind: Any, *problem: Any) -> None:
         super().__exit__(kind, *problem)  # type: ignore[no-untyped-call]
-        for hook in self._hooks:
-            hook.remove()
-        self._trace.whole = kind is None
-        if self._trace._file is not None:
+        for _, part in self._official.parts():
+            del part.forward
+        taken = self._trace
+        taken.whole = kind is None
+        if taken.file is not None:
             if kind is None:
-                self._trace._file.note({"end": len(self._trace), "skipped": dict(self._trace.skipped)})
-            self._trace._file.close(safely=kind is None)
+                taken.file.note({"end": len(taken), "skipped": dict(taken.skipped)})
+            taken.file.close(safely=kind is None)
+
+    def name(self, checkpoints: Iterable[Checkpoint]) -> None:
+        """Find the checkpoints among what was computed."""
+        for name, entry in read(self._trace, checkpoints).items():
+            self._trace.is_checkpoint(name, entry)
+            self._note({"checkpoint": name, "entry": entry.number})
 
     def _about(self) -> dict[str, Any]:
         taken, inputs = self._trace, self._trace.inputs
@@ -410,328 +455,274 @@ class _Recorder(TorchDispatchMode):
 
     # -------------------------------------------------------------------------- where in the model
 
-    def _entering(self, path: str) -> Any:
-        def hook(module: nn.Module, arguments: Any, named: Any) -> None:
-            self._inside.append((path, type(module).__name__))
-            given = (self._number(t) for t in _tensors((*arguments, *named.values())))
-            self._given.append({number for number in given if number is not None})
+    def _watched(self, path: str, part: nn.Module) -> Callable[..., Any]:
+        """A module's `forward` with a look at what it is given and what it returns."""
+        forward, kind, inside = part.forward, type(part).__name__, self._inside
 
-        return hook
+        @functools.wraps(forward)
+        def watched(*arguments: Any, **named: Any) -> Any:
+            given = {self._number(tensor) for tensor in _tensors((arguments, named))}
+            inside.append((path, kind))
+            try:
+                output = forward(*arguments, **named)
+            finally:
+                inside.pop()
+            if path:
+                self._returned(path, kind, given, output)
+            return output
 
-    def _leaving(self, path: str) -> Any:
-        def hook(module: nn.Module, arguments: Any, output: Any) -> None:
-            self._inside.pop()
-            given = self._given.pop()
-            answer = next((t for t in _tensors((output,)) if t.is_floating_point()), None)
-            if answer is None or not path:
-                return
-            number = self._number(answer)
-            if number is None or number in given:  # dropout in evaluation hands on what it was given
-                return
-            call = self._returns[path]
-            self._returns[path] += 1
-            name = f"{path}[{call}]" if call else path
-            event = Returned(name, type(module).__name__, len(self._trace), tuple(sorted(given)))
-            self._trace.entries[number].returned.append(event)
-            self._note({"entry": number, "returned": event._asdict()})
+        return watched
 
-        return hook
-
-    def is_checkpoint(self, tensor: Tensor, name: str) -> None:
-        """Say that a tensor which is alive right now is a checkpoint."""
-        number = self._number(tensor)
-        if number is not None and self._trace.entries[number].checkpoint is None:
-            self._trace.entries[number].checkpoint = name
-            self._note({"checkpoint": name, "entry": number})
+    def _returned(self, path: str, kind: str, given: set[int | None], output: Any) -> None:
+        answer = next((tensor for tensor in _tensors((output,)) if tensor.is_floating_point()), None)
+        number = None if answer is None else self._number(answer)
+        if number is None or number in given:  # dropout in evaluation hands on what it was given
+            return
+        call = self._returns[path]
+        self._returns[path] = call + 1
+        entries = tuple(sorted(number for number in given if number is not None))
+        event = Returned(f"{path}[{call}]" if call else path, kind, len(self._entries), entries)
+        self._entries[number].returned.append(event)
+        self._note({"entry": number, "returned": event._asdict()})
 
     def _number(self, tensor: Tensor) -> int | None:
         """The entry of a tensor that is alive: the very window, or the whole where that is the window."""
         address = tensor.untyped_storage().data_ptr()
-        where = (tensor.storage_offset(), tuple(tensor.shape), tensor.stride())
-        return self._views.get(address, {}).get(where, self._at.get(address))
+        windows = self._views.get(address)
+        if windows is not None:
+            window = Window(tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()))
+            if window in windows:
+                return windows[window]
+        return self._at.get(address)
 
     # ------------------------------------------------------------------------------- what is computed
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result = function(*args, **kwargs) if kwargs else function(*args)
         facts = self._facts.get(function)
         if facts is None:
             facts = self._facts[function] = _facts(function)
-        operation, aten, written = facts
-        given = list(_tensors((*args, *kwargs.values()) if kwargs else args))
-        addresses = [tensor.untyped_storage().data_ptr() for tensor in given]
-        if written:
-            outputs: Iterable[Any] = _written(written, args, kwargs or {})
+        if facts.written:
+            outputs: Iterable[Any] = _written(facts.written, args, kwargs or {})
+            self._copy_before(outputs)
+            result = function(*args, **(kwargs or {}))
         else:
-            outputs = result if isinstance(result, tuple | list) else (result,)
-        sources: tuple[int, ...] | None = None
-        path, module = self._inside[-1]
+            result = function(*args, **kwargs) if kwargs else function(*args)
+            outputs = (result,) if isinstance(result, Tensor) else result
+            if not isinstance(outputs, tuple | list):
+                return result
+        addresses = [tensor.untyped_storage().data_ptr() for tensor in _tensors(args)]
+        if kwargs:
+            addresses += [tensor.untyped_storage().data_ptr() for tensor in _tensors(kwargs.values())]
         call = None
         for position, output in enumerate(outputs):
             if not isinstance(output, Tensor):
                 continue
             address = output.untyped_storage().data_ptr()
-            view = not written and address != 0 and address in addresses
-            if not output.is_floating_point():
-                self._trace.skipped["whole numbers or truth values"] += 1
-                if not view:
-                    self._at.pop(address, None)
-                    self._views.pop(address, None)
+            view = not facts.written and address != 0 and address in addresses
+            if reason := self._without_entry(output, address, view, facts):
+                self._trace.skipped[reason] += 1
                 continue
-            if view and address in self._weights and address not in self._at:
-                self._trace.skipped["views of a weight"] += 1
-                continue
-            if operation in _EMPTY:
-                self._trace.skipped["memory without numbers"] += 1
-                self._at.pop(address, None)
-                self._views.pop(address, None)
-                continue
-            if sources is None:
-                sources = self._sources(addresses)
+            path, module = self._inside[-1]
             if call is None:
-                call = self._calls[path, operation]
-                self._calls[path, operation] += 1
+                sources = self._sources(addresses)
+                call = self._calls[path, facts.operation]
+                self._calls[path, facts.operation] = call + 1
             entry = Entry(
-                len(self._trace), operation, aten, path, module, call, position, output.dtype,
-                Window(tuple(output.shape), output.stride()), sources, in_place=bool(written),
+                len(self._entries), facts.operation, facts.aten, path, module, call, position, output.dtype,
+                Window(tuple(output.shape), output.stride()), sources, None, bool(facts.written),
             )  # fmt: skip
             self._add(entry, output, address, view)
         return result
 
+    def _without_entry(self, output: Tensor, address: int, view: bool, facts: _Facts) -> str:
+        """Why a result has no entry; empty where it has one."""
+        if not output.is_floating_point():
+            if not view:
+                self._forget(address)
+            return "whole numbers or truth values"
+        if view and address in self._weights and address not in self._at:
+            return "views of a weight"
+        if facts.operation in _EMPTY:
+            self._forget(address)
+            return "memory without numbers"
+        return ""
+
+    def _forget(self, address: int) -> None:
+        self._at.pop(address, None)
+        self._views.pop(address, None)
+
     def _sources(self, addresses: list[int]) -> tuple[int, ...]:
         """The entries whose numbers lie at these addresses."""
-        found: dict[int, None] = {}
+        sources: dict[int, None] = {}
         for address in addresses:
             if address in self._at:
-                found[self._at[address]] = None
+                sources[self._at[address]] = None
             elif address in self._views:
-                found[max(self._views[address].values())] = None
-        return tuple(found)
+                sources[max(self._views[address].values())] = None
+        return tuple(sources)
 
     def _add(self, entry: Entry, output: Tensor, address: int, view: bool) -> None:
+        shape, stride, _ = entry.window
         offset = int(output.storage_offset())
         base = self._at.get(address) if view else None
         if base is not None:
-            entry.view_of, entry.window = base, Window(entry.window.shape, entry.window.stride, offset)
-            self._trace.entries.append(entry)
-            self._note(entry.to_json())
-            self._views.setdefault(address, {})[offset, entry.shape, entry.window.stride] = entry.number
+            entry.view_of, entry.window = base, Window(shape, stride, offset)
+            self._entries.append(entry)
+            self._note(entry)
+            windows = self._views.get(address)
+            if windows is None:
+                windows = self._views[address] = {}
+            windows[entry.window] = entry.number
             return
         everything = output.numel() * output.dtype.itemsize == output.untyped_storage().nbytes()
-        dense = everything and offset == 0 and 0 not in output.stride()
+        dense = everything and offset == 0 and 0 not in stride
         if not dense and not output.is_contiguous():
             output = output.contiguous()
-            entry.window = Window(entry.shape, output.stride())
-        self._keep(entry, output)
-        self._trace.entries.append(entry)
+            entry.window = Window(shape, output.stride())
+        alone = dense and not view and address not in self._weights and not self._cache
+        alone = alone and entry.operation not in CONSTANTS  # torch.zeros returns another window if it is held
+        self._keep(entry, output, address, alone)
+        self._entries.append(entry)
         self._views.pop(address, None)
         if dense and not view:
             self._at[address] = entry.number
         else:  # a part of some memory: windows on the rest of it cannot be told by this entry
             self._at.pop(address, None)
-            self._views[address] = {(offset, entry.shape, entry.window.stride): entry.number}
+            self._views[address] = {Window(shape, stride, offset): entry.number}
 
-    def _keep(self, entry: Entry, output: Tensor) -> None:
-        """A copy in memory or in the file: now, before anything is written into the tensor."""
-        numbers = output.as_strided((output.numel(),), (1,), output.storage_offset())
-        size = entry.bytes
-        if self._out is None and (self._budget is None or self._kept + size <= self._budget):
-            self._trace._memory[entry.number] = numbers.clone()
-            self._kept += size
+    def _keep(self, entry: Entry, output: Tensor, address: int, alone: bool) -> None:
+        """In memory, as it is where nothing else lies in its storage; or in the file, now, before anything is
+        written into the tensor."""
+        taken = self._trace
+        if self._out is None and (self._budget is None or self._bytes + entry.bytes <= self._budget):
+            taken.memory[entry.number] = output if alone else _flat(output).clone()
+            self._bytes += entry.bytes
+            if alone:
+                self._uncopied.setdefault(address, []).append(entry.number)
             return
-        if self._trace._file is None:
-            self._trace._file = _TensorFile.new(None, self._about())
-        self._trace._file.append(entry.number, numbers, entry.to_json())
+        if taken.file is None:
+            taken.file = TensorFile.new(None, self._about())
+        taken.file.append(entry.number, _flat(output), entry.to_json())
 
-    def _note(self, event: dict[str, Any]) -> None:
-        if self._out is not None and self._trace._file is not None:
-            self._trace._file.note(event)
+    def _copy_before(self, written: Iterable[Tensor]) -> None:
+        """Copies of the entries in whose memory an operation is about to write."""
+        for tensor in written:
+            for number in self._uncopied.pop(tensor.untyped_storage().data_ptr(), ()):
+                self._trace.memory[number] = _flat(self._trace.memory[number]).clone()
+
+    def _note(self, event: Entry | dict[str, Any]) -> None:
+        if self._out is not None and self._trace.file is not None:
+            self._trace.file.note(event.to_json() if isinstance(event, Entry) else event)
 
 
-def _facts(function: Any) -> tuple[str, str, tuple[Any, ...]]:
-    """An operation's name in programs, its own, and which of its arguments it writes into."""
+def _facts(function: Any) -> _Facts:
     own = function.overloadpacket.__name__
     word = _WORDS.get(own, own.removesuffix("_"))
-    arguments = function._schema.arguments
     written = tuple(
         argument.name if argument.kwarg_only else position
-        for position, argument in enumerate(arguments)
+        for position, argument in enumerate(function._schema.arguments)
         if argument.alias_info is not None and argument.alias_info.is_write
     )
-    return word, f"aten.{own}", written
+    return _Facts(word, f"aten.{own}", written)
 
 
-def _written(which: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+def _written(which: tuple[int | str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
     chosen = [kwargs.get(w) if isinstance(w, str) else args[w] if w < len(args) else None for w in which]
-    return list(_tensors(chosen))
+    return _tensors(chosen)
 
 
-def _tensors(values: Any) -> Iterator[Tensor]:
+def _tensors(values: Iterable[Any]) -> list[Tensor]:
     """The tensors among some values, in lists and dicts inside them, too."""
+    tensors: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):
-            yield value
+            tensors.append(value)
         elif isinstance(value, tuple | list):
-            yield from _tensors(value)
+            tensors += _tensors(value)
         elif isinstance(value, dict):
-            yield from _tensors(value.values())
+            tensors += _tensors(value.values())
+    return tensors
 
 
-# ---------------------------------------------------------------------------------------- the file
+def _flat(tensor: Tensor) -> Tensor:
+    """A tensor's numbers in the order in which they lie in memory. [numbers]"""
+    return tensor.as_strided((tensor.numel(),), (1,), tensor.storage_offset())
 
 
-class _TensorFile:
-    """Tensors appended to a file, each a safetensors file of its own, and read from it.
-
-    A safetensors file is: eight bytes, the length of the header; the header, JSON; the numbers. What is
-    noted stands in the header's `__metadata__`, with or without a tensor behind it.
-    """
-
-    def __init__(self, file: IO[bytes], path: Path | None) -> None:
-        self._file, self.path = file, path
-        self._end = 0
-        self._where: dict[int, tuple[int, int, torch.dtype]] = {}  # entry -> position, count, dtype
-        self._map: mmap.mmap | None = None
-
-    @classmethod
-    def new(cls, path: Path | None, about: dict[str, Any]) -> _TensorFile:
-        """An empty file, a temporary one without a path, that begins with a note."""
-        try:
-            if path is None:
-                file: Any = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # open as long as the trace
-            else:
-                file = path.open("w+b", buffering=0)
-        except OSError as error:
-            raise _unwritable(path, error) from None
-        made = cls(file, path)
-        made.note(about)
-        return made
-
-    def note(self, event: dict[str, Any]) -> None:
-        self._write(_header({}, event, self._end))
-
-    def append(self, number: int, numbers: Tensor, event: dict[str, Any]) -> None:
-        """numbers [count], contiguous."""
-        if numbers.dtype not in _DTYPE_NAMES:
-            raise InputError(f"a file cannot hold numbers of {numbers.dtype}; trace into memory instead")
-        size = numbers.numel() * numbers.dtype.itemsize
-        tensor = {
-            f"entry/{number}": {
-                "dtype": _DTYPE_NAMES[numbers.dtype],
-                "shape": [numbers.numel()],
-                "data_offsets": [0, size],
-            }
-        }
-        self._write(_header(tensor, event, self._end))
-        self._where[number] = (self._end, numbers.numel(), numbers.dtype)
-        if size:
-            self._write(numbers.view(torch.uint8).numpy().data)
-
-    def _write(self, data: Any) -> None:
-        left = memoryview(data)
-        try:
-            while left:
-                done = self._file.write(left)
-                left = left[done:]
-                self._end += done
-        except OSError as error:
-            raise _unwritable(self.path, error) from None
-
-    def close(self, safely: bool) -> None:
-        """No more is appended. `safely`: and it is on the disk, not on its way there."""
-        if safely and self.path is not None:
-            os.fsync(self._file.fileno())
-        if self.path is not None:
-            self._file.close()
-
-    def read(self, number: int) -> Tensor:
-        """A window on the file's pages. [count]"""
-        position, count, dtype = self._where[number]
-        if count == 0:
-            return torch.empty(0, dtype=dtype)
-        if self._map is None:
-            self._map = self._mapped()
-        return torch.frombuffer(self._map, dtype=dtype, count=count, offset=position)
-
-    def _mapped(self) -> mmap.mmap:
-        try:
-            if self.path is None:
-                return mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_COPY)
-            with self.path.open("rb") as opened:
-                return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_COPY)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self.path} cannot be read ({' '.join(str(error).split())})") from None
+# ------------------------------------------------------------------------------------- checkpoints
 
 
-def _header(tensor: dict[str, Any], event: dict[str, Any], position: int) -> bytes:
-    """Length and header, padded so that the numbers behind it lie at a multiple of eight bytes."""
-    text = json.dumps({"__metadata__": {"llm_rebuild": json.dumps(event)}, **tensor}).encode()
-    text += b" " * (-(position + 8 + len(text)) % 8)
-    return struct.pack("<Q", len(text)) + text
+def read(taken: Trace, checkpoints: Iterable[Checkpoint]) -> dict[str, Entry]:
+    """The entries that are these checkpoints, by name: where the official model computes each, its `source`
+    says. A checkpoint that was not computed is left out."""
+    final: dict[int, Entry] = {}  # computed entry -> the view that is the product in its final shape
+    made: dict[tuple[str, str], list[Entry]] = {}  # path and operation -> what it made there, call by call
+    returned: dict[str, tuple[Entry, Returned]] = {}  # module -> its first answer
+    entry: Entry | None
+    for entry in taken.entries:
+        if entry.view_of is None:
+            made.setdefault((entry.path, entry.operation), []).append(entry)
+        elif entry.aten == "aten._unsafe_view":
+            final.setdefault(entry.view_of, entry)
+        for module in entry.returned:
+            returned.setdefault(module.name, (entry, module))
+    entries: dict[str, Entry] = {}
+    for checkpoint in checkpoints:
+        path, event = source_of(checkpoint)
+        entry = None
+        if path in returned and event in ("returned", "given"):
+            answer, module = returned[path]
+            entry = answer if event == "returned" else taken.entries[module.given[0]]
+        elif "[" in event:
+            operation, _, call = event.removeprefix("into ").rstrip("]").partition("[")
+            candidates = made.get((path, operation), ())
+            if int(call) < len(candidates):
+                entry = candidates[int(call)]
+                if event.startswith("into "):
+                    entry = taken.entries[entry.inputs[0]]
+                entry = final.get(entry.number, entry)
+        if entry is not None:
+            entries[checkpoint.name] = entry
+    return entries
 
 
-def _unwritable(path: Path | None, error: OSError) -> InputError:
-    place = "the temporary file" if path is None else str(path)
-    return InputError(f"{place} cannot be written ({' '.join(str(error).split())}); choose another place")
+def source_of(checkpoint: Checkpoint) -> tuple[str, str]:
+    """Where to look for a checkpoint: the module's path and the event."""
+    source = checkpoint.source
+    if source == "output":  # the official module of this very name
+        return checkpoint.name, "returned"
+    parent, _, _ = checkpoint.name.rpartition(".")
+    path, colon, event = source.partition(": ")
+    if not colon:
+        path, event = parent, source
+    if event.startswith("into ") and "[" not in event:  # what a part was given
+        return join(path, event.removeprefix("into ")), "given"
+    return path, event
+
+
+# ------------------------------------------------------------------------------------- reading a file
 
 
 def _read(file: Path) -> Trace:
-    """The events of a file, lived through again."""
+    """The trace that the events of a file make, one after the other."""
     no_trace = InputError(f"{file} is not a trace file; `trace(..., out=FILE)` makes one")
     try:
         with file.open("rb") as opened:
-            length = os.fstat(opened.fileno()).st_size
-            events = _events(opened, length, no_trace)
-            first = next(events, None)
+            stored = events(opened)
+            first = next(stored, None)
             if first is None or first[0].get("format") != FORMAT:
                 raise no_trace
             taken = _begun(first[0])
-            stored = taken._file = _TensorFile(opened, file)
-            for event, place in events:
-                if place is not None:
-                    stored._where[len(taken)] = place
-                _relive(taken, event, place)
+            taken.file = TensorFile(opened, file)
+            for event, numbers in stored:
+                if numbers is not None:
+                    taken.file.places[len(taken)] = numbers
+                _replay(taken, event, numbers)
     except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError):
         raise no_trace from None
     return taken
-
-
-def _events(
-    opened: IO[bytes], length: int, no_trace: InputError
-) -> Iterator[tuple[dict[str, Any], tuple[int, int, torch.dtype] | None]]:
-    """Each whole event, and where its numbers are. Ends where the file does, or where it was cut off."""
-    position = 0
-    while position + 8 <= length:
-        opened.seek(position)
-        (size,) = struct.unpack("<Q", opened.read(8))
-        if size == 0 or (position == 0 and size > _LONGEST_HEADER):
-            if position == 0:
-                raise no_trace
-            return  # pages that the system had not filled yet when it stopped
-        if size > min(_LONGEST_HEADER, length - position - 8):
-            return
-        try:
-            header = json.loads(opened.read(size))
-        except ValueError:
-            if position == 0:
-                raise no_trace from None
-            return
-        position += 8 + size
-        event = json.loads(header["__metadata__"]["llm_rebuild"])
-        tensors = [value for key, value in header.items() if key != "__metadata__"]
-        if not tensors:
-            yield event, None
-            continue
-        (tensor,) = tensors
-        dtype, (count,), (start, end) = _DTYPES[tensor["dtype"]], tensor["shape"], tensor["data_offsets"]
-        if start != 0 or type(count) is not int or count < 0 or end != count * dtype.itemsize:
-            raise no_trace
-        if end > length - position:
-            return
-        yield event, (position, count, dtype)
-        position += end
 
 
 def _begun(about: dict[str, Any]) -> Trace:
@@ -747,8 +738,8 @@ def _begun(about: dict[str, Any]) -> Trace:
     return Trace(about["model"], about["attention"], inputs, about["environment"])
 
 
-def _relive(taken: Trace, event: dict[str, Any], place: tuple[int, int, torch.dtype] | None) -> None:
-    """One event. ValueError for what cannot have happened."""
+def _replay(taken: Trace, event: dict[str, Any], numbers: Place | None) -> None:
+    """One event. Raises ValueError for what no run can have written."""
     if "end" in event:
         taken.skipped.update(event["skipped"])
         taken.whole = event["end"] == len(taken)
@@ -758,25 +749,25 @@ def _relive(taken: Trace, event: dict[str, Any], place: tuple[int, int, torch.dt
         returned = Returned(str(module["name"]), str(module["kind"]), int(module["at"]), given)
         taken.entries[event["entry"]].returned.append(returned)
     elif "checkpoint" in event:
-        taken.entries[event["entry"]].checkpoint = str(event["checkpoint"])
+        taken.is_checkpoint(str(event["checkpoint"]), taken.entries[event["entry"]])
     else:
-        taken.entries.append(_entry(taken, event, place))
+        taken.entries.append(_entry(taken, event, numbers))
 
 
-def _entry(taken: Trace, event: dict[str, Any], place: tuple[int, int, torch.dtype] | None) -> Entry:
+def _entry(taken: Trace, event: dict[str, Any], numbers: Place | None) -> Entry:
     window = Window(tuple(event["shape"]), tuple(event["stride"]), event["offset"])
     view_of, number = event["view_of"], len(taken)
-    if place is None:
+    if numbers is None:
         base = taken.entries[view_of]
         if base.number != view_of or base.view_of is not None:
             raise ValueError("a view of a view")
         count, dtype = math.prod(base.shape), base.dtype
     else:
-        _, count, dtype = place
-    if event["number"] != number or (view_of is None) != (place is not None) or not window.fits(count):
-        raise ValueError("an entry that is none")
+        _, count, dtype = numbers
+    if event["number"] != number or (view_of is None) != (numbers is not None) or not window.fits(count):
+        raise ValueError("no entry")
     if any(type(i) is not int or not 0 <= i < number for i in event["inputs"]):
-        raise ValueError("made of what does not exist")
+        raise ValueError("made of an entry that comes later")
     return Entry(
         number=number,
         operation=str(event["operation"]),

@@ -15,10 +15,11 @@ from llm_rebuild.checkpoints import NO_TAP, Recorder
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
 from llm_rebuild.using import embedding
-from llm_rebuild.verify import coverage as coverage_of
+from llm_rebuild.verify.coverage import measure
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import read_inputs
 from llm_rebuild.verify.run import rebuild_run, run_rebuild
+from llm_rebuild.verify.trace import trace
 
 
 def real_sentences(count: int, seed: int) -> list[str]:
@@ -76,7 +77,7 @@ def test_every_checkpoint_is_bit_identical(minilm: LocalCopy, officials, figure,
     if inputs.token_ids.shape[1] > 100:  # the trace hashes every tensor: the short runs show what there is
         figure(line)
         return
-    covered = coverage_of.measure(officials[attention], question, truth.tensors)
+    covered = verify.prove(question).report.coverage
     assert covered.share >= 0.95
     assert all(reason != "no checkpoint" for reason in covered.reasons().values()), covered.reasons()
     reasons = "; ".join(f"not: {n} × {o}, {covered.reasons()[o]}" for o, n in covered.uncovered.items())
@@ -121,7 +122,7 @@ def test_coverage_falls_when_a_checkpoint_is_left_out(minilm: LocalCopy, officia
     question = verify.ask(minilm, **RUNS["one sentence"])
     truth = verify.capture(question, official=officials["eager"])
     without = {name: t for name, t in truth.tensors.items() if not name.endswith("attention.self.product")}
-    found = coverage_of.measure(officials["eager"], question, without)
+    found = measure(trace(question, official=officials["eager"]), without)
     assert found.uncovered["bmm"] == 6
     assert found.reasons()["bmm"] == "no checkpoint"
     assert found.share < 0.95

@@ -174,13 +174,13 @@ def test_a_file_gives_back_the_trace(copy: LocalCopy, taken: Trace, tmp_path: Pa
     assert (loaded.model, loaded.attention) == (taken.model, taken.attention)
     assert loaded.skipped == taken.skipped
     assert torch.equal(loaded.inputs.token_ids, taken.inputs.token_ids)
-    assert written._memory == {}
+    assert written.in_memory == 0
 
 
 def test_what_does_not_fit_the_budget_goes_to_a_temporary_file(copy: LocalCopy, taken: Trace):
     part = trace(copy, token_ids=IDS, budget=20_000)
-    assert 10_000 < sum(t.nbytes for t in part._memory.values()) <= 20_000
-    assert part._file is not None
+    assert 10_000 < part.in_memory <= 20_000
+    assert part.file is not None
     same(taken, part)
 
 
@@ -216,16 +216,16 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.verify import trace as tracing
+from llm_rebuild.verify import trace as tracing, trace_file
 folder, out = Path(sys.argv[1]), Path(sys.argv[2])
-append, count = tracing._TensorFile.append, 0
+append, count = trace_file.TensorFile.append, 0
 def counted(self, *arguments):
     global count
     append(self, *arguments)
     count += 1
     if count == 30:
         os.kill(os.getpid(), signal.SIGKILL)
-tracing._TensorFile.append = counted
+trace_file.TensorFile.append = counted
 tracing.trace(LocalCopy("gpt2", folder, "folder"), token_ids=[[5, 17, 3, 44, 9], [11, 5, 8]], out=out)
 """
 
