@@ -1,0 +1,236 @@
+"""The one door out of the command line: whatever happens, an exit code and at most a line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from llm_rebuild.cli import main as cli
+from tests import tiny_bert
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="devices and streams as on Linux")
+
+# A command in a process of its own, after something has been arranged there.
+SCRIPT = """
+import sys
+from llm_rebuild.cli import main as cli
+{arranged}
+sys.argv = ["llm-rebuild", *sys.argv[1:]]
+cli.main()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LLM_REBUILD_STORE", str(tmp_path / "store"))
+    return tiny_bert.write(tmp_path / "tiny")
+
+
+@pytest.fixture
+def shell(tmp_path: Path, folder: Path) -> Run:
+    """Run a line of shell in which `llm-rebuild` is this program and `tiny` a model."""
+
+    def run(line: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        program = f'llm-rebuild() {{ "{sys.executable}" -m llm_rebuild "$@"; }}\n'
+        environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2]), **variables}
+        return subprocess.run(
+            ["bash", "-c", program + line],
+            capture_output=True, text=True, check=False, cwd=tmp_path, env=environment,
+        )  # fmt: skip
+
+    return run
+
+
+def in_process(arranged: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", SCRIPT.format(arranged=arranged), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+# --------------------------------------------------------------------------- streams and folders
+
+
+@linux
+@pytest.mark.parametrize("command", ["map tiny", "run tiny 'a b' --json -", "verify tiny --json /dev/stdout"])
+def test_a_disk_that_is_full_behind_stdout(shell: Run, command: str):
+    ended = shell(f"llm-rebuild {command} > /dev/full")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("llm-rebuild: ")
+    assert ended.stderr.endswith("no space left on device\n")
+    assert ended.stderr.count("\n") == 1
+
+
+@linux
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("llm-rebuild map tiny >&-", 0),
+        ("llm-rebuild run tiny 'a b' --json - >&- 2>&- <&-", 0),
+        ("llm-rebuild map nowhere 2>&-", 2),
+        ("llm-rebuild map nowhere 2>/dev/full", 2),
+    ],
+)
+def test_streams_that_are_closed_or_full(shell: Run, line: str, code: int):
+    ended = shell(line)
+    assert (ended.returncode, ended.stderr) == (code, "")
+
+
+@linux
+def test_a_file_does_not_get_the_place_of_a_stream_that_was_closed(shell: Run, tmp_path: Path):
+    assert shell("llm-rebuild verify tiny --json out.json >&- 2>&- <&-").returncode == 0
+    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["summary"]["failed"] == 0
+
+
+def test_a_terminal_that_has_only_some_characters(folder: Path):
+    arranged = "sys.stdout.reconfigure(encoding='ascii')"
+    shown = in_process(arranged, "run", folder, "é 日", "b")
+    assert shown.returncode == 0, shown.stderr
+    assert "\\xe9 \\u65e5" in shown.stdout
+    printed = in_process(arranged, "run", folder, "é 日", "b", "--json", "-")
+    assert json.loads(printed.stdout)["texts"] == ["é 日", "b"]
+
+
+@linux
+def test_a_folder_that_was_removed(shell: Run):
+    line = f'"{sys.executable}" -c "from llm_rebuild.cli.main import main; main()" map tiny'
+    ended = shell(f"mkdir gone; cd gone; rmdir ../gone; {line}")
+    assert ended.returncode == 2
+    assert ended.stderr == "llm-rebuild: the folder that this runs in has been removed; change to another\n"
+
+
+# ----------------------------------------------------------------------------------------- signals
+
+STOPS_AT_IMPORT = """
+import importlib.abc, os, signal
+
+class Stop(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "{module}":
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.{signal})
+
+sys.meta_path.insert(0, Stop())
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as on Unix")
+@pytest.mark.parametrize(
+    ("module", "name"), [("typer", "SIGINT"), ("torch", "SIGINT"), ("torch", "SIGTERM"), ("rich", "SIGHUP")]
+)
+def test_a_signal_ends_it_in_a_line(folder: Path, module: str, name: str):
+    ended = in_process(STOPS_AT_IMPORT.format(module=module, signal=name), "map", folder)
+    assert ended.returncode == 128 + getattr(signal, name), ended.stderr
+    assert ended.stderr == "llm-rebuild: stopped\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as on Unix")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_leaves_no_folder_behind(folder: Path, tmp_path: Path, name: str):
+    """The rebuild's own process is about to be started: the folder for its tensors is there."""
+    (tmp_path / "temporary").mkdir()
+    arranged = f"""
+import os, signal, subprocess, tempfile
+tempfile.tempdir = {str(tmp_path / "temporary")!r}
+def stop(*arguments, **named):
+    assert os.listdir(tempfile.tempdir)
+    os.kill(os.getpid(), signal.{name})
+subprocess.run = subprocess.Popen.__init__ = stop
+"""
+    ended = in_process(arranged, "verify", folder, "--text", "a b", "--isolated")
+    assert ended.returncode == 128 + getattr(signal, name), ended.stderr
+    assert ended.stderr == "llm-rebuild: stopped\n"
+    left = [path.name for path in (tmp_path / "temporary").iterdir()]
+    assert [name for name in left if not name.startswith("torchinductor")] == []  # torch's own, for ever
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as on Unix")
+def test_nohup_is_obeyed(folder: Path):
+    arranged = """
+import os, signal
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+from llm_rebuild.copies import local_copy
+get = local_copy.get
+def hang_up(*arguments, **named):
+    os.kill(os.getpid(), signal.SIGHUP)
+    return get(*arguments, **named)
+local_copy.get = hang_up
+"""
+    assert in_process(arranged, "map", folder).returncode == 0
+
+
+# --------------------------------------------------------------------------------- what leaves it
+
+
+def test_only_a_closed_pipe_is_taken_for_one(folder: Path):
+    arranged = """
+from llm_rebuild.copies import local_copy
+def leave(*arguments, **named):
+    sys.exit("{why}")
+local_copy.get = leave
+"""
+    ended = in_process(arranged.format(why="something else"), "map", folder)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", "something else\n")
+
+
+def test_a_fault_of_the_program_shows_where_it_is(folder: Path):
+    arranged = "from llm_rebuild.copies import local_copy\nlocal_copy.get = lambda *a, **n: 1 / 0"
+    ended = in_process(arranged, "map", folder)
+    assert ended.returncode == 1
+    assert ended.stderr.endswith("ZeroDivisionError: division by zero\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("[bold]", "[bold]"),
+        ("\x1b[31mred", "\\x1b[31mred"),
+        ("a\nb", "a\\nb"),
+        ("a" * 3000, f"{'a' * 100}"),
+        ("\u202eback", "\\u202eback"),
+    ],
+    ids=["markup", "escape", "two lines", "long", "turned round"],
+)
+@pytest.mark.parametrize("command", ["map", "verify", "check"])
+def test_names_are_printed_and_not_obeyed(
+    name: str, shown: str, command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    where = ["learner.py", "--model", name] if command == "check" else [name]
+    monkeypatch.setattr(sys, "argv", ["llm-rebuild", command, *where, "--strict"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    err = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert shown in err
+    assert err.count("\n") == 1
+    assert "\x1b" not in err
+    assert len(err) < 600
+
+
+def test_a_tensor_with_a_name_that_colours_the_terminal(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """Whatever a file holds, in a table as in a message."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, "\x1b[2Jwiped": tensors["pooler.dense.bias"].clone()}, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "roberta"}), encoding="utf-8")
+    for command in ("map", "verify"):
+        monkeypatch.setattr(
+            sys, "argv", ["llm-rebuild", command, str(folder), "--text", "a"][: 3 if command == "map" else 5]
+        )
+        with pytest.raises(SystemExit):
+            cli.main()
+        out, err = capsys.readouterr()
+        assert "\x1b" not in out + err
+        if command == "map":
+            assert "\\x1b[2Jwiped" in out
