@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from llm_rebuild.checkpoints import join
-from llm_rebuild.errors import InputError, one_line
+from llm_rebuild.errors import InputError, NoSuchNameError, one_line
 
 # What to do where a weight file and a config.json contradict each other.
 SAME = "take both files from the same model"
@@ -68,7 +68,7 @@ class Weights(Mapping[str, Tensor]):
             tensor = self._tensors[full]
         except KeyError:
             where = self.file.name if self.file else "the weights"
-            raise InputError(f"{where} has no tensor {full!r}") from None
+            raise NoSuchNameError(f"{where} has no tensor {full!r}") from None
         self._read.add(full)
         return tensor
 

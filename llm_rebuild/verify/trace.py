@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +62,7 @@ _WORDS = {
     "_reshape_alias": "view",
     "_to_copy": "to",
 }
+_SEVERAL = (tuple, list)
 # These give memory with nothing in it yet: no numbers were computed.
 _EMPTY = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 # What computes nothing of the model's: numbers brought into another place or type, and constants.
@@ -260,6 +261,9 @@ class Trace(Sequence[Entry]):
     def tensor(self, which: int | str | Entry) -> Tensor:
         """The numbers of an entry: a window on what the trace keeps, not to be written into."""
         entry = which if isinstance(which, Entry) else self[which]
+        tensor = self.memory.get(entry.number)
+        if tensor is not None and (tensor.shape, tensor.stride()) == entry.window[:2]:
+            return tensor
         base = self.numbers(entry.base)
         return base.as_strided(entry.window.shape, entry.window.stride, entry.window.offset)
 
@@ -392,13 +396,12 @@ class Observer(TorchDispatchMode):
         self, taken: Trace, official: Official, cache: bool, budget: int | None, out: Path | None
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._trace, self._entries, self._official = taken, taken.entries, official
+        self._trace, self._entries, self._parts = taken, taken.entries, tuple(official.parts())
         self._budget, self._out, self._bytes = budget, out, 0
         self._cache = cache
         self._inside: list[tuple[str, str]] = [("", type(official.model).__name__)]
-        self._calls: Counter[tuple[str, str]] = Counter()
-        self._returns: Counter[str] = Counter()
-        self._facts: dict[Any, _Facts] = {}
+        self._calls: dict[tuple[str, str], int] = defaultdict(int)
+        self._returns: dict[str, int] = defaultdict(int)
         # Whose numbers lie at an address in memory. Every new tensor that takes the place of a dead one
         # passes here and overwrites what is said of it.
         self._at: dict[int, int] = {}
@@ -410,15 +413,15 @@ class Observer(TorchDispatchMode):
     def __enter__(self) -> Observer:
         if self._out is not None:
             self._trace.file = TensorFile.new(self._out, self._about())
-        for path, part in self._official.parts():
-            part.forward = self._watched(path, part)  # quicker than hooks
+        for path, part in self._parts:  # quicker than hooks, and past the check of what a module is given
+            vars(part)["forward"] = self._watched(path, part)
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, kind: Any, *problem: Any) -> None:
         super().__exit__(kind, *problem)  # type: ignore[no-untyped-call]
-        for _, part in self._official.parts():
-            del part.forward
+        for _, part in self._parts:
+            del vars(part)["forward"]
         taken = self._trace
         taken.whole = kind is None
         if taken.file is not None:
@@ -459,9 +462,10 @@ class Observer(TorchDispatchMode):
         """A module's `forward` with a look at what it is given and what it returns."""
         forward, kind, inside = part.forward, type(part).__name__, self._inside
 
-        @functools.wraps(forward)
         def watched(*arguments: Any, **named: Any) -> Any:
-            given = {self._number(tensor) for tensor in _tensors((arguments, named))}
+            given = {self._number(tensor) for tensor in _tensors(arguments)}
+            if named:
+                given.update(self._number(tensor) for tensor in _tensors(named.values()))
             inside.append((path, kind))
             try:
                 output = forward(*arguments, **named)
@@ -471,10 +475,13 @@ class Observer(TorchDispatchMode):
                 self._returned(path, kind, given, output)
             return output
 
+        watched.__wrapped__ = forward  # type: ignore[attr-defined]  # for those who ask for its signature
         return watched
 
     def _returned(self, path: str, kind: str, given: set[int | None], output: Any) -> None:
-        answer = next((tensor for tensor in _tensors((output,)) if tensor.is_floating_point()), None)
+        answer = output
+        if not isinstance(output, Tensor):
+            answer = next((tensor for tensor in _tensors((output,)) if tensor.is_floating_point()), None)
         number = None if answer is None else self._number(answer)
         if number is None or number in given:  # dropout in evaluation hands on what it was given
             return
@@ -483,7 +490,8 @@ class Observer(TorchDispatchMode):
         entries = tuple(sorted(number for number in given if number is not None))
         event = Returned(f"{path}[{call}]" if call else path, kind, len(self._entries), entries)
         self._entries[number].returned.append(event)
-        self._note({"entry": number, "returned": event._asdict()})
+        if self._out is not None:
+            self._note({"entry": number, "returned": event._asdict()})
 
     def _number(self, tensor: Tensor) -> int | None:
         """The entry of a tensor that is alive: the very window, or the whole where that is the window."""
@@ -497,20 +505,22 @@ class Observer(TorchDispatchMode):
 
     # ------------------------------------------------------------------------------- what is computed
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and torch's guard costs as much as all of this
+
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        facts = self._facts.get(function)
-        if facts is None:
-            facts = self._facts[function] = _facts(function)
+        facts = _facts(function)
         if facts.written:
-            outputs: Iterable[Any] = _written(facts.written, args, kwargs or {})
+            outputs: Any = _written(facts.written, args, kwargs or {})
             self._copy_before(outputs)
             result = function(*args, **(kwargs or {}))
         else:
             result = function(*args, **kwargs) if kwargs else function(*args)
             outputs = (result,) if isinstance(result, Tensor) else result
-            if not isinstance(outputs, tuple | list):
+            if not isinstance(outputs, _SEVERAL):
                 return result
         addresses = [tensor.untyped_storage().data_ptr() for tensor in _tensors(args)]
         if kwargs:
@@ -521,8 +531,14 @@ class Observer(TorchDispatchMode):
                 continue
             address = output.untyped_storage().data_ptr()
             view = not facts.written and address != 0 and address in addresses
-            if reason := self._without_entry(output, address, view, facts):
-                self._trace.skipped[reason] += 1
+            if not output.is_floating_point():
+                self._skip("whole numbers or truth values", None if view else address)
+                continue
+            if view and address in self._weights and address not in self._at:
+                self._skip("views of a weight", None)
+                continue
+            if facts.operation in _EMPTY:
+                self._skip("memory without numbers", address)
                 continue
             path, module = self._inside[-1]
             if call is None:
@@ -531,27 +547,17 @@ class Observer(TorchDispatchMode):
                 self._calls[path, facts.operation] = call + 1
             entry = Entry(
                 len(self._entries), facts.operation, facts.aten, path, module, call, position, output.dtype,
-                Window(tuple(output.shape), output.stride()), sources, None, bool(facts.written),
+                Window(tuple(output.shape), output.stride()), sources, None, facts.written != (),
             )  # fmt: skip
             self._add(entry, output, address, view)
         return result
 
-    def _without_entry(self, output: Tensor, address: int, view: bool, facts: _Facts) -> str:
-        """Why a result has no entry; empty where it has one."""
-        if not output.is_floating_point():
-            if not view:
-                self._forget(address)
-            return "whole numbers or truth values"
-        if view and address in self._weights and address not in self._at:
-            return "views of a weight"
-        if facts.operation in _EMPTY:
-            self._forget(address)
-            return "memory without numbers"
-        return ""
-
-    def _forget(self, address: int) -> None:
-        self._at.pop(address, None)
-        self._views.pop(address, None)
+    def _skip(self, reason: str, address: int | None) -> None:
+        """A result without an entry, and the address that holds nothing of an entry any more."""
+        self._trace.skipped[reason] += 1
+        if address is not None:
+            self._at.pop(address, None)
+            self._views.pop(address, None)
 
     def _sources(self, addresses: list[int]) -> tuple[int, ...]:
         """The entries whose numbers lie at these addresses."""
@@ -564,47 +570,52 @@ class Observer(TorchDispatchMode):
         return tuple(sources)
 
     def _add(self, entry: Entry, output: Tensor, address: int, view: bool) -> None:
-        shape, stride, _ = entry.window
         offset = int(output.storage_offset())
         base = self._at.get(address) if view else None
         if base is not None:
-            entry.view_of, entry.window = base, Window(shape, stride, offset)
+            entry.view_of = base
+            if offset:
+                entry.window = entry.window._replace(offset=offset)
             self._entries.append(entry)
             self._note(entry)
-            windows = self._views.get(address)
-            if windows is None:
-                windows = self._views[address] = {}
-            windows[entry.window] = entry.number
+            self._views.setdefault(address, {})[entry.window] = entry.number
             return
-        everything = output.numel() * output.dtype.itemsize == output.untyped_storage().nbytes()
-        dense = everything and offset == 0 and 0 not in stride
+        window = entry.window
+        everything = output.nbytes == output.untyped_storage().nbytes()
+        dense = everything and offset == 0 and 0 not in window.stride
         if not dense and not output.is_contiguous():
             output = output.contiguous()
-            entry.window = Window(shape, output.stride())
-        alone = dense and not view and address not in self._weights and not self._cache
-        alone = alone and entry.operation not in CONSTANTS  # torch.zeros returns another window if it is held
-        self._keep(entry, output, address, alone)
+            entry.window = Window(window.shape, output.stride())
+        self._keep(entry, output, address if dense and not view else 0)
         self._entries.append(entry)
         self._views.pop(address, None)
         if dense and not view:
             self._at[address] = entry.number
         else:  # a part of some memory: windows on the rest of it cannot be told by this entry
             self._at.pop(address, None)
-            self._views[address] = {Window(shape, stride, offset): entry.number}
+            self._views[address] = {window._replace(offset=offset): entry.number}
 
-    def _keep(self, entry: Entry, output: Tensor, address: int, alone: bool) -> None:
-        """In memory, as it is where nothing else lies in its storage; or in the file, now, before anything is
-        written into the tensor."""
+    def _keep(self, entry: Entry, output: Tensor, address: int) -> None:
+        """In memory, or in the file, now, before anything is written into the tensor.
+
+        address  Where nothing but this tensor lies, so that it need not be copied yet; else 0.
+        """
         taken = self._trace
-        if self._out is None and (self._budget is None or self._bytes + entry.bytes <= self._budget):
-            taken.memory[entry.number] = output if alone else _flat(output).clone()
-            self._bytes += entry.bytes
-            if alone:
-                self._uncopied.setdefault(address, []).append(entry.number)
+        if self._out is not None or (self._budget is not None and self._bytes + entry.bytes > self._budget):
+            if taken.file is None:
+                taken.file = TensorFile.new(None, self._about())
+            taken.file.append(entry.number, _flat(output), entry.to_json())
             return
-        if taken.file is None:
-            taken.file = TensorFile.new(None, self._about())
-        taken.file.append(entry.number, _flat(output), entry.to_json())
+        if self._budget is not None:
+            self._bytes += entry.bytes
+        # What the model keeps for a next step it may write into; torch.zeros returns another window on its
+        # memory where somebody holds it already.
+        free = address and address not in self._weights and not self._cache
+        if free and entry.operation not in CONSTANTS:
+            taken.memory[entry.number] = output
+            self._uncopied.setdefault(address, []).append(entry.number)
+        else:
+            taken.memory[entry.number] = _flat(output).clone()
 
     def _copy_before(self, written: Iterable[Tensor]) -> None:
         """Copies of the entries in whose memory an operation is about to write."""
@@ -617,6 +628,7 @@ class Observer(TorchDispatchMode):
             self._trace.file.note(event.to_json() if isinstance(event, Entry) else event)
 
 
+@functools.cache
 def _facts(function: Any) -> _Facts:
     own = function.overloadpacket.__name__
     word = _WORDS.get(own, own.removesuffix("_"))
@@ -639,7 +651,7 @@ def _tensors(values: Iterable[Any]) -> list[Tensor]:
     for value in values:
         if isinstance(value, Tensor):
             tensors.append(value)
-        elif isinstance(value, tuple | list):
+        elif isinstance(value, _SEVERAL):
             tensors += _tensors(value)
         elif isinstance(value, dict):
             tensors += _tensors(value.values())

@@ -149,3 +149,50 @@ def test_a_disk_that_fills_up_leaves_the_old_file_as_it_was(truth: Capture, tmp_
     assert result.stdout.count("\n") == 1
     assert (tmp_path / "old").read_text(encoding="utf-8") == "what was there"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["old", "whole"]
+
+
+def test_a_name_that_is_not_there_is_answered_as_by_any_mapping(tiny: LocalCopy, truth: Capture):
+    assert truth.get("embeddings.sums") is None
+    assert truth.get("embeddings.sums", 7) == 7
+    weights = tiny.weights()
+    assert weights.get("no.such.weight") is None
+    assert weights.at("embeddings").get("no.such.weight", 7) == 7
+    for mapping in (truth, weights):
+        with pytest.raises(KeyError) as refused:
+            mapping["embeddings.sums"]
+        assert isinstance(refused.value, InputError)
+        assert not str(refused.value).startswith("'")  # a sentence, and not KeyError's quotation of one
+
+
+def test_one_proof_runs_the_official_model_once(tiny: LocalCopy, monkeypatch: pytest.MonkeyPatch):
+    runs, run = [], Official.run
+
+    def counted(self: Official, *given, **options):
+        runs.append(given)
+        return run(self, *given, **options)
+
+    monkeypatch.setattr(Official, "run", counted)
+    report = verify.verify(tiny, ["a b c d", "e"])
+    assert report.exact
+    assert report.coverage is not None
+    assert len(runs) == 1
+
+
+def test_a_capture_says_what_its_checkpoints_are(truth: Capture, tmp_path: Path):
+    truth.save(tmp_path / "capture.safetensors")
+    loaded = Capture.load(tmp_path / "capture.safetensors")
+    for capture in (truth, loaded):
+        assert list(capture.checkpoints) == list(capture)
+        scores = capture.checkpoints["encoder.layer.1.attention.self.scores"]
+        assert (scores.shape, scores.source) == ("[batch, head, query, key]", "into softmax[0]")
+        assert capture.model_type == "bert"
+
+
+def test_a_bridge_survives_the_file(tiny: LocalCopy, tmp_path: Path):
+    truth = verify.capture(tiny, ["a b c d", "e"])
+    truth.bridge("embeddings.sum")
+    truth.save(tmp_path / "capture.safetensors")
+    loaded = Capture.load(tmp_path / "capture.safetensors")
+    assert loaded.coupled == ["embeddings.sum"]
+    rebuilt = {name: tensor.clone() for name, tensor in loaded.tensors.items()}
+    assert verify.judge(rebuilt, loaded).coupled == ("embeddings.sum",)

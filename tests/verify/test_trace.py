@@ -319,3 +319,13 @@ def test_a_place_that_cannot_be_written(gpt2: LocalCopy, tmp_path: Path):
     with pytest.raises(InputError, match="cannot be written"):
         trace(gpt2, token_ids=IDS, out=tmp_path / "absent" / "t")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_is_in_the_trace_that_has_it(gpt2: LocalCopy):
+    traced = trace(gpt2, token_ids=IDS)
+    assert "h.0.attn.softmax[0]" in traced
+    assert "h.0.attn.probs" in traced
+    assert "h.0.attn.nonsense" not in traced
+    assert traced[3] in traced
+    with pytest.raises(KeyError):
+        traced["h.0.attn.nonsense"]
