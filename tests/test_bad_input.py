@@ -323,6 +323,8 @@ def test_no_tokenizer(refused: Refused, folder: Path):
         (["--text", "a", "--token-ids", "1"], "--text and --token-ids were given; one of them is enough"),
         (["--text", "a", "--texts", "f"], "--text and --texts were given"),
         (["--texts", "f", "--token-ids", "1"], "--texts and --token-ids were given"),
+        (["--steps", "2", "--cache"], "--cache serves a single pass; leave --steps out"),
+        (["--steps", "2", "--html", "f"], "--html serves a single pass; leave --steps out"),
         (["--attention", "flash"], "--attention flash: it is either eager or sdpa"),
         (["--exactly"], "--exactly"),
         (["--json"], "--json"),

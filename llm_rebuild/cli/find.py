@@ -19,8 +19,7 @@ from llm_rebuild.cli.options import (
     TextsFile,
     TokenIds,
     check_attention,
-    check_cache,
-    or_default,
+    question_of,
     read_inputs,
 )
 from llm_rebuild.cli.output import check_writable, progress, show, write_json
@@ -48,13 +47,10 @@ def capture(
     inputs = read_inputs(text, texts, token_ids, decoder_ids)
     check_writable("--out", out)
     from llm_rebuild import verify
-    from llm_rebuild.copies import local_copy
 
-    copy = local_copy.get(name, strict=strict)
+    question = question_of(name, inputs, attention, cache, strict)
     with progress("the official model runs", 1) as done:
-        captured = verify.capture(
-            copy, attention=attention, use_cache=check_cache(copy, cache), **or_default(copy, inputs)
-        )
+        captured = verify.capture(question)
         done("captured")
     captured.save(out)
     typer.echo(f"{len(captured)} checkpoints of {captured.model['name']} in {out}")
@@ -94,14 +90,13 @@ def find(
     inputs = read_inputs(text, texts, token_ids, decoder_ids)
     check_writable("--json", json_file)
     tensor = _tensor(file, key)
-    from llm_rebuild.copies import local_copy
     from llm_rebuild.verify.find import usable
     from llm_rebuild.verify.trace import trace
 
     usable(tensor)  # before the model is loaded
-    copy = local_copy.get(model, strict=strict)
+    question = question_of(model, inputs, attention, strict=strict)
     with progress("the official model runs, the tensor is looked for", 2) as done:
-        traced = trace(copy, attention=attention, **or_default(copy, inputs))
+        traced = trace(question)
         done("traced")
         answer = traced.find(tensor)
         done("found")

@@ -12,6 +12,7 @@ from llm_rebuild.errors import InputError
 
 if TYPE_CHECKING:
     from llm_rebuild.copies.local_copy import LocalCopy
+    from llm_rebuild.verify import Question
 
 Name = Annotated[str, typer.Argument(metavar="NAME|DIR", help="A model's name, or a folder with its files.")]
 TextOption = Annotated[
@@ -85,6 +86,21 @@ def read_inputs(
     return inputs
 
 
+def question_of(
+    name: str, inputs: dict[str, Any], attention: str, cache: bool = False, strict: bool = False
+) -> Question:
+    """What is asked of a model: these inputs, or texts that it understands where none were given."""
+    from llm_rebuild.copies import local_copy
+    from llm_rebuild.models import architecture_for
+    from llm_rebuild.verify.question import ask
+
+    copy = local_copy.get(name, strict=strict)
+    architecture = architecture_for(copy.config)
+    if cache and architecture and not architecture.generates:
+        raise InputError(f"{copy.name} writes no text and keeps no keys and values; leave --cache out")
+    return ask(copy, **or_default(copy, inputs), attention=attention, use_cache=cache)
+
+
 def or_default(copy: LocalCopy, inputs: dict[str, Any]) -> dict[str, Any]:
     """The inputs, with a text that this model understands where none was given."""
     from llm_rebuild.models import architecture_for
@@ -93,16 +109,6 @@ def or_default(copy: LocalCopy, inputs: dict[str, Any]) -> dict[str, Any]:
         return inputs
     architecture = architecture_for(copy.config)
     return {**inputs, "texts": [architecture.default_texts(copy.source)[0] if architecture else ANY_TEXT]}
-
-
-def check_cache(copy: LocalCopy, cache: bool) -> bool:
-    """Whether keys and values are kept, which only a model that writes can do."""
-    from llm_rebuild.models import architecture_for
-
-    architecture = architecture_for(copy.config)
-    if cache and architecture and not architecture.generates:
-        raise InputError(f"{copy.name} writes no text and keeps no keys and values; leave --cache out")
-    return cache
 
 
 def _ids(row: str, option: str) -> list[int]:

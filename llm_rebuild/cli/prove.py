@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,8 +21,7 @@ from llm_rebuild.cli.options import (
     TextsFile,
     TokenIds,
     check_attention,
-    check_cache,
-    or_default,
+    question_of,
     read_inputs,
 )
 from llm_rebuild.cli.output import check_writable, console, progress, write_json, write_text
@@ -30,7 +29,7 @@ from llm_rebuild.errors import InputError
 
 if TYPE_CHECKING:
     from llm_rebuild.copies.local_copy import LocalCopy
-    from llm_rebuild.verify import Proof
+    from llm_rebuild.verify import Proof, Question
 
 COLOURS = {"same": "green", "other": "yellow", "better": "green", "worse": "red"}
 
@@ -95,30 +94,28 @@ def verify(
     """
     check_attention(attention)
     inputs = read_inputs(text, texts, token_ids, decoder_ids)
+    once = {"--cache": cache, "--isolated": isolated, "--certificate": certificate, "--html": html}
     if steps and decoder_ids:
         raise InputError("--steps lets the decoder begin with its start token; leave --decoder-ids out")
-    if steps and (isolated or certificate or html):
-        flag = "--isolated" if isolated else "--certificate" if certificate else "--html"
-        raise InputError(f"{flag} serves a single pass; leave --steps out")
-    if str(certificate) == "-":
-        raise InputError("--certificate -: give the name of a file")
-    if str(html) == "-":
-        raise InputError("--html -: give the name of a file")
-    check_writable("--certificate", certificate)
-    check_writable("--html", html)
+    if steps and any(once.values()):
+        option = next(option for option, chosen in once.items() if chosen)
+        raise InputError(f"{option} serves a single pass; leave --steps out")
+    for option, file in (("--certificate", certificate), ("--html", html)):
+        if str(file) == "-":
+            raise InputError(f"{option} -: give the name of a file")
+        check_writable(option, file)
     check_writable("--json", json_file)
     from llm_rebuild import verify as verification
-    from llm_rebuild.copies import local_copy
     from llm_rebuild.proof import isolation
     from llm_rebuild.verify import matched
 
-    copy = local_copy.get(name, strict=strict)
-    inputs = or_default(copy, inputs)
+    question = question_of(name, inputs, attention, cache, strict)
+    copy = question.copy
     if steps:
-        raise typer.Exit(_verify_steps(copy, inputs, steps, attention, exact, json_file))
+        raise typer.Exit(_verify_steps(question, steps, exact, json_file))
     with progress("official model, rebuild, comparison, coverage", 4) as done:
         prove = isolation.prove_isolated if isolated else verification.prove
-        proof = prove(copy, attention=attention, use_cache=check_cache(copy, cache), progress=done, **inputs)
+        proof = prove(question, progress=done)
     proof = explained(copy, proof)
     report = proof.report
     matched.remember(copy, report)
@@ -158,35 +155,16 @@ def explained(copy: LocalCopy, proof: Proof) -> Proof:
     return replace(proof, report=report)
 
 
-def _verify_steps(
-    copy: LocalCopy, inputs: dict[str, Any], steps: int, attention: str, exact: bool, json_file: str | None
-) -> int:
+def _verify_steps(question: Question, steps: int, exact: bool, json_file: str | None) -> int:
     """Verify the prompt and N steps after it, a line each. Returns the exit code."""
-    from llm_rebuild import verify as verification
+    from llm_rebuild.show.results import step_by_step
+    from llm_rebuild.verify.steps import to_json, verify_steps
 
     with progress("the prompt, then step by step", steps + 1) as done:
-        reports = verification.verify_steps(copy, steps=steps, attention=attention, progress=done, **inputs)
-    checkpoints = sum(len(report.verdicts) for report in reports)
-    identical = sum(report.bit_identical for report in reports)
+        reports = verify_steps(question, steps=steps, progress=done)
     if json_file != "-":
-        out = console()
-        for number, report in enumerate(reports):
-            what = f"step {number:<6}" if number else "the prompt "
-            out.print(f"{what} {report.bit_identical} of {len(report.verdicts)} checkpoints bit-identical")
-            if report.first_divergence is not None:
-                out.print(f"  first divergence: {report.first_divergence}", style="red")
-        out.print(
-            f"{identical} of {checkpoints} checkpoints bit-identical in {steps} "
-            f"step{'s' if steps > 1 else ''} ({copy.name}, {attention} attention)",
-            style="bold",
-        )
-    summary = {
-        "steps": steps,
-        "checkpoints": checkpoints,
-        "bit_identical": identical,
-        "failed": sum(not verdict.passes for report in reports for verdict in report.verdicts),
-    }
-    write_json({"steps": [report.to_json() for report in reports], "summary": summary}, json_file)
+        console().print(step_by_step(reports))
+    write_json(to_json(reports), json_file)
     return 0 if all(report.exact if exact else report.passed for report in reports) else 1
 
 

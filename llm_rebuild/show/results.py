@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from rich.console import Group, RenderableType
@@ -22,6 +22,7 @@ from llm_rebuild.using.embedding import Embedded
 from llm_rebuild.using.generate import Generated
 from llm_rebuild.verify import matched
 from llm_rebuild.verify.find import Found
+from llm_rebuild.verify.report import Report
 from llm_rebuild.weights import template
 
 __all__ = ["html", "renderable", "text"]
@@ -69,6 +70,22 @@ def _found(result: Found) -> RenderableType:
     lines = [Text(line) for line in str(result).splitlines()]
     if result.hits:
         lines[0 if result else 1].stylize("bold")
+    return Group(*lines)
+
+
+def step_by_step(reports: Sequence[Report]) -> RenderableType:
+    """What `verify_steps` gives: the prompt, and each step after it."""
+    lines: list[RenderableType] = []
+    for number, report in enumerate(reports):
+        what = f"step {number:<6}" if number else "the prompt "
+        lines.append(f"{what} {report.bit_identical} of {len(report.verdicts)} checkpoints bit-identical")
+        if report.first_divergence is not None:
+            lines.append(Text(f"  first divergence: {report.first_divergence}", style="red"))
+    first, steps = reports[0], len(reports) - 1
+    identical = sum(report.bit_identical for report in reports)
+    checkpoints = sum(len(report.verdicts) for report in reports)
+    line = f"{identical} of {checkpoints} checkpoints bit-identical in {steps} step{'s' if steps > 1 else ''}"
+    lines.append(Text(f"{line} ({first.model['name']}, {first.attention} attention)", style="bold"))
     return Group(*lines)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llm_rebuild.checkpoints import Recorder
 from llm_rebuild.errors import InputError
@@ -58,3 +58,15 @@ def verify_steps(
         question = question.step(truth.tensors["lm_head"][:, -1].argmax(dim=-1))
         progress(f"step {number}")
     return tuple(reports)
+
+
+def to_json(reports: Sequence[Report]) -> dict[str, Any]:
+    """The contract of `verify --steps --json`: a report on the prompt and on each step, and a summary."""
+    verdicts = [verdict for report in reports for verdict in report.verdicts]
+    summary = {
+        "steps": len(reports) - 1,
+        "checkpoints": len(verdicts),
+        "bit_identical": sum(verdict.identical for verdict in verdicts),
+        "failed": sum(not verdict.passes for verdict in verdicts),
+    }
+    return {"steps": [report.to_json() for report in reports], "summary": summary}
