@@ -132,7 +132,7 @@ def verify(
     if certificate:
         from llm_rebuild.proof.certificate import certify
 
-        write_json(certify(copy, proof, use_cache=cache), str(certificate), "--certificate")
+        write_json(certify(proof), str(certificate), "--certificate")
     raise typer.Exit(0 if (report.exact if exact else report.passed) else 1)
 
 

@@ -3,7 +3,8 @@
 A certificate names everything that the result rests on (files, versions, input, options) and everything that
 was found (each verdict, and a sum over the bits of each tensor on both sides). The digest over it shows that
 a file was damaged or edited. It is no signature: whoever edits the file can make a new digest. What convinces
-is not the file but `recheck`, which believes none of it and runs the verification again.
+is not the file but `recheck`, which believes none of it, makes the whole certificate anew, and compares the
+two key by key.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import datetime
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llm_rebuild import files
 from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.hub import sha256_of
 from llm_rebuild.copies.local_copy import MINIATURES, PINS, LocalCopy
 from llm_rebuild.errors import InputError
+from llm_rebuild.json_fields import FLAG, SHA256, TEXT, WORD, Each, Kind, check, one_of, or_null, shown, whole
 from llm_rebuild.proof import isolation
 from llm_rebuild.using.inputs import Inputs
-from llm_rebuild.verify import Proof, prove
+from llm_rebuild.verify import Proof, ask, prove
+from llm_rebuild.verify.environment import environment
+from llm_rebuild.verify.loading import ATTENTIONS
 from llm_rebuild.verify.report import finite
 
 FORMAT = "llm_rebuild certificate"
@@ -37,22 +43,26 @@ NOTE = "The digest shows damage and edits. It is no signature; `llm-rebuild rech
 LARGEST_FILE = 64 * 2**20  # bytes
 MOST_TOKENS, LONGEST_ROW = 2**18, 2**14
 
-
 # ----------------------------------------------------------------------------------- writing it
 
 
-def certify(copy: LocalCopy, proof: Proof, use_cache: bool = False) -> dict[str, Any]:
+def certify(proof: Proof) -> dict[str, Any]:
     """The certificate of a verification, JSON-ready. Hashes every file of the local copy as it is now."""
-    report, truth = proof.report, proof.truth
-    found = report.to_json()
+    report, truth, copy = proof.report, proof.truth, proof.question.copy
+    about = report.to_json()
+    for key in ("attention", "inputs", "isolated", "diagnosis"):  # said in full, or for people only
+        del about[key]
     certificate = {
         "format": f"{FORMAT} {NUMBER}",
         "note": NOTE,
         "made": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "model": found["model"],
+        **about,
         "files": {file: sha256_of(copy.folder / file) for file in sorted(copy.sha256)},
-        "environment": found["environment"],
-        "options": {"attention": report.attention, "cache": use_cache, "isolated": report.isolated},
+        "options": {
+            "attention": report.attention,
+            "cache": proof.question.cache,
+            "isolated": report.isolated,
+        },
         "inputs": _inputs(truth.inputs),
         "checkpoints": [
             {
@@ -62,13 +72,12 @@ def certify(copy: LocalCopy, proof: Proof, use_cache: bool = False) -> dict[str,
                 if checkpoint["name"] in proof.rebuilt
                 else None,
             }
-            for checkpoint in found["checkpoints"]
+            for checkpoint in about["checkpoints"]
         ],
-        "summary": found["summary"],
         "worst": _worst(proof),
-        **{key: found[key] for key in ("first_divergence", "coverage", "coupled", "leaks")},
     }
-    return {**certificate, "digest": digest(certificate)}
+    written: dict[str, Any] = json.loads(_canonical({**certificate, "digest": digest(certificate)}))
+    return written  # as a file gives it back
 
 
 def _inputs(inputs: Inputs) -> dict[str, Any]:
@@ -81,8 +90,14 @@ def _inputs(inputs: Inputs) -> dict[str, Any]:
         raise InputError(
             f"a certificate holds {MOST_TOKENS} tokens at the most, {LONGEST_ROW} in a text; give it less"
         )
-    given = {"texts": list(inputs.texts), **rows}
-    return {**given, "tokens": inputs.count, "sha256": hashlib.sha256(_canonical(given)).hexdigest()}
+    content = {"texts": list(inputs.texts), **rows}
+    return {**content, "tokens": inputs.count, "sha256": sum_of_inputs(content)}
+
+
+def sum_of_inputs(inputs: Mapping[str, Any]) -> str:
+    """The sha256 of the texts and ids."""
+    content = {key: inputs[key] for key in ("texts", "token_ids", "decoder_ids")}
+    return hashlib.sha256(_canonical(content)).hexdigest()
 
 
 def _rows(ids: Tensor, mask: Tensor) -> list[list[int]]:
@@ -120,22 +135,14 @@ def _canonical(content: Any) -> bytes:
 
 
 def read(file: str | Path) -> dict[str, Any]:
-    """A certificate from a file that may be anything. InputError says in one line what is wrong with it."""
-    file = Path(file)
-    try:
-        with file.open("rb") as opened:
-            content = opened.read(LARGEST_FILE + 1)
-    except OSError as error:
-        raise InputError(f"{file}: {(error.strerror or 'cannot be read').lower()}") from None
-    if len(content) > LARGEST_FILE:
-        raise InputError(f"{file} is larger than {LARGEST_FILE >> 20} MB; no certificate is")
+    """A certificate from a file that may be anything. InputError says in one line what is wrong with it.
+
+    What is looked at here is what running it again needs, and that it is whole. The rest is held against the
+    new certificate.
+    """
     advice = "`llm-rebuild verify NAME --certificate FILE` writes one"
-    try:
-        certificate = json.loads(content)  # NaN and infinities: `digest` refuses them
-        content_digest = digest(certificate) if isinstance(certificate, dict) else None
-    except (ValueError, RecursionError):
-        raise InputError(f"{file} is not JSON, so it is no certificate; {advice}") from None
-    format_ = certificate.get("format") if isinstance(certificate, dict) else None
+    certificate = files.read_json(Path(file), advice, LARGEST_FILE)
+    format_ = certificate.get("format")
     if not isinstance(format_, str) or not format_.startswith(f"{FORMAT} "):
         raise InputError(f"{file} is no certificate; {advice}")
     if format_ != f"{FORMAT} {NUMBER}":
@@ -143,156 +150,115 @@ def read(file: str | Path) -> dict[str, Any]:
         raise InputError(
             f"{file} has format {number}; this llm_rebuild reads {NUMBER}, another release made it"
         )
+    try:
+        content_digest = digest(certificate)
+    except (ValueError, RecursionError):  # NaN, infinities, half characters
+        raise InputError(f"{file} holds what no certificate does; {advice}") from None
     if certificate.get("digest") != content_digest:
         raise InputError(f"{file} was changed after it was written: its digest does not fit; {advice}")
-    try:
-        _check(certificate, _SCHEMA, "")
-        _check_sizes(certificate)
-    except _WrongError as wrong:
-        raise InputError(f"{file} is no certificate as llm_rebuild writes it: {wrong}; {advice}") from None
-    return dict(certificate)
+    for key, wanted in _WANTED.items():
+        if key not in certificate:
+            raise InputError(f"{file}: {key} is missing; {advice}")
+        check(certificate[key], wanted, f"{file}: {key}")
+    _check_inputs(certificate["inputs"], f"{file}: inputs")
+    names = [checkpoint["name"] for checkpoint in certificate["checkpoints"]]
+    if len(set(names)) != len(names):
+        raise InputError(f"{file}: checkpoints has a name twice; {advice}")
+    return certificate
 
 
-class _WrongError(Exception):
-    """Where the content is not as it should be."""
+VERDICTS = (  # from best to worst; within a kind the larger number is worse
+    ("bit-identical", None),
+    (r"\d+ ulp", "max_ulp"),
+    (r"\d+ decimals", "max_abs_diff"),
+    ("rounding", "max_abs_diff"),
+    ("wrong values", "max_abs_diff"),
+    ("wrong dtype", None),
+    ("wrong shape", None),
+    ("missing", None),
+)
 
 
-@dataclass(frozen=True)
-class _Is:
-    """A value that a test accepts, and that in words."""
-
-    words: str
-    test: Callable[[Any], bool]
-
-
-@dataclass(frozen=True)
-class _Each:
-    """An object with any keys (at most `most`) whose every value is like this."""
-
-    value: Any
-    most: int = 1000
+def _rank(checkpoint: Mapping[str, Any]) -> tuple[float, float]:
+    """How good a verdict is; 0 is best. Within a kind by how much is wrong, of which NaN is null."""
+    for kind, (pattern, amount) in enumerate(VERDICTS):
+        if re.fullmatch(pattern, checkpoint["verdict"]):
+            size = checkpoint[amount] if amount else 0.0
+            return (kind, math.inf if size is None else float(size))
+    return (len(VERDICTS), 0.0)
 
 
-def _is_word(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= 300 and value.isprintable()
-
-
-def _is_sha256(value: Any) -> bool:
-    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 2**63
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value < math.inf
-
-
-def _or_null(kind: _Is) -> _Is:
-    return _Is(f"{kind.words} or null", lambda value: value is None or kind.test(value))
-
-
-_WORD = _Is("a short text", _is_word)
-_SUM = _Is("a sha256", _is_sha256)
-_COUNT = _Is("a whole number from 0", _is_count)
-_NUMBER = _Is("a number from 0", _is_number)
-_FLAG = _Is("true or false", lambda value: type(value) is bool)
-_ANY_ROWS = _Is("rows of ids or null", lambda value: value is None or isinstance(value, list))
-_SCHEMA: dict[str, Any] = {
-    "made": _WORD,
-    "model": {"name": _WORD, "source": _WORD, "revision": _or_null(_WORD), "sha256": _SUM},
-    "files": _Each(_SUM),
-    "environment": _Each(_Is("a short text or a number", lambda v: _is_word(v) or _is_count(v))),
-    "options": {
-        "attention": _Is("eager or sdpa", lambda value: value in ("eager", "sdpa")),
-        "cache": _FLAG,
-        "isolated": _FLAG,
-    },
+_COUNT = whole()
+_SIZE = Kind("a number from 0", lambda v: type(v) in (int, float) and 0 <= v < math.inf)
+_VERDICT = Kind(
+    "a verdict", lambda v: isinstance(v, str) and any(re.fullmatch(word, v) for word, _ in VERDICTS)
+)
+_DATE = Kind(
+    "a date", lambda v: isinstance(v, str) and bool(re.fullmatch(r"\d{4}(-\d\d){2}T\d\d(:\d\d){2}\+00:00", v))
+)
+_ROWS = Kind("rows of ids or null", lambda v: v is None or isinstance(v, list))
+_WANTED: dict[str, Any] = {
+    "made": _DATE,
+    "model": {"name": WORD, "source": WORD, "revision": or_null(WORD), "sha256": SHA256},
+    "files": Each(SHA256),
+    "environment": dict.fromkeys(
+        environment(), Kind("a short text or a number", lambda v: WORD.accepts(v) or _COUNT.accepts(v))
+    ),
+    "options": {"attention": one_of(*ATTENTIONS), "cache": FLAG, "isolated": FLAG},
     "inputs": {
-        "texts": [_Is("a text", lambda value: isinstance(value, str))],
+        "texts": [TEXT],
         "token_ids": [[_COUNT]],
-        "decoder_ids": _ANY_ROWS,
+        "decoder_ids": _ROWS,
         "tokens": _COUNT,
-        "sha256": _SUM,
+        "sha256": SHA256,
     },
     "checkpoints": [
         {
-            "name": _WORD,
+            "name": WORD,
             "shape": [_COUNT],
-            "dtype": _WORD,
-            "verdict": _WORD,
-            "max_abs_diff": _or_null(_NUMBER),
-            "max_ulp": _or_null(_COUNT),
-            "decimals": _or_null(_COUNT),
-            "official_sha256": _SUM,
-            "rebuilt_sha256": _or_null(_SUM),
+            "dtype": WORD,
+            "verdict": _VERDICT,
+            "max_abs_diff": or_null(_SIZE),
+            "max_ulp": or_null(_COUNT),
+            "decimals": or_null(_COUNT),
+            "coupled": FLAG,
+            "official_sha256": SHA256,
+            "rebuilt_sha256": or_null(SHA256),
         }
     ],
-    "coverage": _Is("an object or null", lambda value: value is None or isinstance(value, dict)),
-    "coupled": [_WORD],
-    "leaks": _Is("a list or null", lambda value: value is None or isinstance(value, list)),
+    "coverage": Kind("an object or null", lambda v: v is None or isinstance(v, dict)),
 }
 
 
-def _check(value: Any, wanted: Any, where: str) -> None:
-    """Compare a value with what is wanted of it: an object of at least these keys, a list of such, …"""
-    if isinstance(wanted, _Is):
-        if not wanted.test(value):
-            raise _WrongError(f"{where} is not {wanted.words}")
-    elif isinstance(wanted, list):
-        if not isinstance(value, list):
-            raise _WrongError(f"{where} is not a list")
-        for number, item in enumerate(value):
-            _check(item, wanted[0], f"{where}[{number}]")
-    elif not isinstance(value, dict):
-        raise _WrongError(f"{where} is not an object")
-    elif isinstance(wanted, _Each):
-        if len(value) > wanted.most or not all(_is_word(key) for key in value):
-            raise _WrongError(f"{where} has keys that it cannot have")
-        for key, item in value.items():
-            _check(item, wanted.value, f"{where}.{key}")
-    else:
-        for key, inner in wanted.items():
-            path = f"{where}.{key}" if where else key
-            if key not in value:
-                raise _WrongError(f"{path} is missing")
-            _check(value[key], inner, path)
-
-
-def _check_sizes(certificate: Mapping[str, Any]) -> None:
-    """What the shapes alone do not say: how many rows, how long, and that names are not given twice."""
-    inputs = certificate["inputs"]
+def _check_inputs(inputs: Mapping[str, Any], path: str) -> None:
+    """What the kinds alone do not say: how many rows, how long, and that all of it belongs together."""
     rows, decoder_rows = inputs["token_ids"], inputs["decoder_ids"]
     if decoder_rows is not None:
-        _check(decoder_rows, [[_COUNT]], "inputs.decoder_ids")
+        check(decoder_rows, [[_COUNT]], f"{path}.decoder_ids")
     every = [*rows, *(decoder_rows or ())]
     if not rows or not all(every):
-        raise _WrongError("inputs.token_ids has no ids")
+        raise InputError(f"{path}.token_ids has no ids")
     longest = max(map(len, every))
     if longest > LONGEST_ROW or longest * len(rows) > MOST_TOKENS:
-        raise _WrongError("inputs has more tokens than a certificate can have")
+        raise InputError(f"{path} has more tokens than a certificate can have")
     if inputs["texts"] and len(inputs["texts"]) != len(rows):
-        raise _WrongError("inputs.texts and inputs.token_ids are not equally many")
-    names = [checkpoint["name"] for checkpoint in certificate["checkpoints"]]
-    if len(set(names)) != len(names):
-        raise _WrongError("checkpoints has a name twice")
-    coverage = certificate["coverage"]
-    if coverage is not None and not _is_number(coverage.get("share")):
-        raise _WrongError("coverage.share is not a number from 0")
+        raise InputError(f"{path}.texts and inputs.token_ids are not equally many")
+    if inputs["sha256"] != sum_of_inputs(inputs):
+        raise InputError(f"{path}.sha256 is not the sum of these texts and ids")
 
 
 # ----------------------------------------------------------------------------- running it again
 
 SAME, OTHER, BETTER, WORSE = "same", "other", "better", "worse"
+SHOWN = 5  # changes of one kind that are told one by one
 
 
 @dataclass(frozen=True)
 class Change:
     """One line of what a recheck found.
 
-    kind  `same`; `other` (not as it was, and nothing depends on it); `better`; or `worse`, which is also
-          what could not be compared because something is missing.
+    kind  `same`; `other` (not as it was, and no verdict depends on it); `better`; or `worse`, which is also
+          whatever the new certificate does not bear out.
     """
 
     kind: str
@@ -321,8 +287,8 @@ class Recheck:
         if worse:
             return f"the certificate does not hold: {', '.join(dict.fromkeys(worse))}"
         if all(change.kind == SAME for change in self.changes):
-            return "the certificate holds: everything is as it was, to the bit"
-        return "the certificate holds: not everything is as it was, and no verdict is worse"
+            return "the certificate holds: all but its date came out again, to the bit"
+        return "the certificate holds: not all is as it was, and no verdict is worse"
 
     def to_json(self) -> dict[str, Any]:
         changes = [{"kind": c.kind, "what": c.what, "text": c.text} for c in self.changes]
@@ -350,19 +316,17 @@ def recheck(
             "these are other weights; name the folder of the right ones with --model"
         )
     options, inputs = certificate["options"], certificate["inputs"]
-    given: dict[str, Any] = {"texts": inputs["texts"] or None, "decoder_ids": inputs["decoder_ids"]}
-    if not inputs["texts"]:
-        given["token_ids"] = inputs["token_ids"]
-    again = isolation.prove_isolated if options["isolated"] else prove
-    proof = again(
+    question = ask(
         copy,
+        inputs["texts"] or None,
+        token_ids=None if inputs["texts"] else inputs["token_ids"],
+        decoder_ids=inputs["decoder_ids"],
         attention=options["attention"],
         use_cache=options["cache"],
-        coverage=certificate["coverage"] is not None,
-        progress=progress,
-        **given,
     )
-    now = certify(copy, proof, options["cache"])
+    again = isolation.prove_isolated if options["isolated"] else prove
+    proof = again(question, coverage=certificate["coverage"] is not None, progress=progress)
+    now = certify(proof)
     return Recheck(tuple(changes(certificate, now)), now)
 
 
@@ -384,107 +348,128 @@ def _copy_meant(about: Mapping[str, Any], model: str | Path | None, store: Path 
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
-    """What differs between two certificates of one model, in the order in which one rests on another."""
-    same_place = before["environment"] == now["environment"]
-    found = [
-        *_changes_of_files(before["files"], now["files"]),
-        *_changes_of_words("environment", before["environment"], now["environment"]),
-    ]
-    found += [
-        Change(WORSE, "input", f"the {what} are others; the tokenizer or its files changed")
-        for what in ("token_ids", "decoder_ids")
-        if before["inputs"][what] != now["inputs"][what]
-    ]
-    found += _changes_of_bits(before["checkpoints"], now["checkpoints"], same_place)
-    found += _changes_of_verdicts(before["checkpoints"], now["checkpoints"])
-    share, share_now = (_share(certificate) for certificate in (before, now))
-    if share == share_now:
-        found.append(Change(SAME, "coverage", f"{share:.1%} as before"))
-    else:
-        kind = WORSE if share_now < share else BETTER
-        found.append(Change(kind, "coverage", f"{share_now:.1%}, was {share:.1%}"))
-    if now["leaks"]:
-        kind = WORSE if now["leaks"] != before["leaks"] else SAME
-        found += [Change(kind, "leak", str(leak)) for leak in now["leaks"]]
-    return found
+    """What differs between two certificates of one model, in the order in which one rests on another. Every
+    key of either takes part but the date, and the digest over it."""
+    checkpoints, same_place = now["checkpoints"], before["environment"] == now["environment"]
+    identical = sum(checkpoint["verdict"] == VERDICTS[0][0] for checkpoint in checkpoints)
+    bits = f"all {len(checkpoints)} tensors as they were"
+    parts = {
+        "files": f"all {len(now['files'])} as they were",
+        "environment": "as it was",
+        "input": "as it was",
+        "checkpoints": "",
+        "official bits": bits,
+        "rebuilt bits": bits,
+        "verdicts": f"as they were, {identical} of {len(checkpoints)} checkpoints bit-identical",
+        "coverage": f"{now['coverage']['share']:.1%} as before"
+        if now["coverage"]
+        else "not measured, as before",
+        "leaks": "".join(now["leaks"] or ()),
+        "all the rest": "as it was",
+    }
+    lines: dict[str, list[Change]] = {part: [] for part in parts}
+    for path, was, is_ in _differences(_by_name(before), _by_name(now)):
+        if path == ("order",) and set(was) != set(is_):
+            continue  # which ones are new and gone is told
+        part = _part_of(path)
+        kind = _verdict_kind(was, is_) if part == "verdicts" else _kind(path, was, is_, same_place)
+        lines[part].append(Change(kind, part, _told(path, was, is_)))
+    told: list[Change] = []
+    for part, same in parts.items():
+        told += _shortened(lines[part], part) if lines[part] else [Change(SAME, part, same)] if same else []
+    return told
 
 
-def _share(certificate: Mapping[str, Any]) -> float:
-    return float(certificate["coverage"]["share"]) if certificate["coverage"] else 0.0
+Path_ = tuple[str, ...]
+_ABSENT = object()
+_NUMBERS = ("verdict", "max_abs_diff", "max_ulp", "decimals")  # of a checkpoint: they are told of together
 
 
-def _changes_of_files(before: Mapping[str, str], now: Mapping[str, str]) -> list[Change]:
-    gone = [Change(WORSE, "files", f"{file} is not there any more") for file in before if file not in now]
-    new = [Change(OTHER, "files", f"{file} is new") for file in now if file not in before]
-    other = [
-        Change(WORSE, "files", f"{file} is another: sha256 {now[file][:12]}…, was {sum_[:12]}…")
-        for file, sum_ in before.items()
-        if now.get(file, sum_) != sum_
-    ]
-    return [*gone, *new, *other] or [Change(SAME, "files", f"all {len(before)} as they were")]
+def _by_name(certificate: Mapping[str, Any]) -> dict[str, Any]:
+    """A certificate as it is compared: its checkpoints by their names, each with its place in the order."""
+    about = {key: value for key, value in certificate.items() if key not in ("made", "digest")}
+    about["checkpoints"] = {
+        checkpoint["name"]: {
+            **{key: value for key, value in checkpoint.items() if key not in _NUMBERS},
+            "verdict": {key: checkpoint[key] for key in (*_NUMBERS, "official_sha256", "rebuilt_sha256")},
+        }
+        for checkpoint in certificate["checkpoints"]
+    }
+    about["order"] = list(about["checkpoints"])
+    return about
 
 
-def _changes_of_words(what: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
-    keys = dict.fromkeys((*before, *now))
-    other = [key for key in keys if before.get(key) != now.get(key)]
-    if not other:
-        return [Change(SAME, what, "as it was")]
-    return [Change(OTHER, what, f"{key} {now.get(key, '–')}, was {before.get(key, '–')}") for key in other]
+def _differences(before: Any, now: Any, path: Path_ = ()) -> Iterator[tuple[Path_, Any, Any]]:
+    """Every value that differs between two JSON values, by its path. What one side lacks is `_ABSENT`."""
+    if path[:1] == ("checkpoints",) and path[2:] == ("verdict",):
+        if any(_canonical(before[key]) != _canonical(now[key]) for key in _NUMBERS):
+            yield path, before, now
+    elif isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys((*before, *now)):
+            yield from _differences(before.get(key, _ABSENT), now.get(key, _ABSENT), (*path, key))
+    elif before is _ABSENT or now is _ABSENT or _canonical(before) != _canonical(now):  # 1 is not true
+        yield path, before, now
 
 
-def _changes_of_bits(before: list[Any], now: list[Any], same_place: bool) -> list[Change]:
-    """Whether the tensors are the same to the bit, on each side. Elsewhere they need not be."""
-    found = []
-    for side in ("official", "rebuilt"):
-        sums = {c["name"]: c[f"{side}_sha256"] for c in now}
-        both = [c for c in before if c["name"] in sums]
-        other = [c["name"] for c in both if sums[c["name"]] != c[f"{side}_sha256"]]
-        if other:
-            kind = WORSE if same_place else OTHER
-            text = f"{len(other)} of {len(both)} tensors have other bits, the first is {other[0]}"
-            found.append(Change(kind, f"{side} bits", text))
-        else:
-            found.append(Change(SAME, f"{side} bits", f"all {len(both)} tensors as they were"))
-    return found
+def _part_of(path: Path_) -> str:
+    """Which line tells of a difference."""
+    if path[0] == "checkpoints" and len(path) > 2:
+        sums = {"official_sha256": "official bits", "rebuilt_sha256": "rebuilt bits", "verdict": "verdicts"}
+        return sums.get(path[-1], "checkpoints")
+    parts = {"inputs": "input", "order": "checkpoints"}
+    parts |= {key: key for key in ("files", "environment", "checkpoints", "coverage", "leaks")}
+    return parts.get(path[0]) or "all the rest"
 
 
-def _changes_of_verdicts(before: list[Any], now: list[Any]) -> list[Change]:
-    there = {c["name"]: c for c in now}
-    found = []
-    gone = [c["name"] for c in before if c["name"] not in there]
-    if gone:
-        found.append(Change(WORSE, "checkpoints", f"{len(gone)} are gone, the first is {gone[0]}"))
-    new = len(there) + len(gone) - len(before)
-    if new:
-        found.append(Change(OTHER, "checkpoints", f"{new} are new"))
-    pairs = [(c, there[c["name"]]) for c in before if c["name"] in there]
-    for kind, sign in ((WORSE, 1), (BETTER, -1)):
-        moved = [(was, is_) for was, is_ in pairs if _compared(_rank(is_), _rank(was)) == sign]
-        found += [
-            Change(kind, "verdicts", f"{was['name']} is {is_['verdict']}, was {was['verdict']}")
-            for was, is_ in moved[:5]
-        ]
-        if len(moved) > 5:
-            found.append(Change(kind, "verdicts", f"and {len(moved) - 5} more"))
-    if not any(change.what == "verdicts" for change in found):
-        identical = sum(c["verdict"] == "bit-identical" for c in now)
-        found.append(
-            Change(SAME, "verdicts", f"as they were, {identical} of {len(now)} checkpoints bit-identical")
-        )
-    return found
+def _kind(path: Path_, was: Any, is_: Any, same_place: bool) -> str:
+    """Whether another place explains a difference. Where numbers were made, and what the folder is called, is
+    the word of whoever made the certificate: it cannot be borne out, and nothing depends on it."""
+    if was is _ABSENT or is_ is _ABSENT:
+        return WORSE
+    if path[0] == "environment" or path in (("model", "name"), ("model", "source")):
+        return OTHER
+    if same_place:
+        return WORSE
+    if path == ("coverage", "share"):
+        return WORSE if is_ < was else BETTER
+    bits = path[0] == "checkpoints" and path[-1] in ("official_sha256", "rebuilt_sha256")
+    return OTHER if bits or path[0] in ("summary", "worst", "first_divergence", "coverage") else WORSE
 
 
-def _compared(one: tuple[float, float], other: tuple[float, float]) -> int:
-    return (one > other) - (one < other)
+def _verdict_kind(was: Mapping[str, Any], is_: Mapping[str, Any]) -> str:
+    """Whether a verdict is better or worse. Of the same bits on both sides there is only one."""
+    if all(was[side] == is_[side] for side in ("official_sha256", "rebuilt_sha256")):
+        return WORSE
+    before, now = _rank(was), _rank(is_)
+    return WORSE if now > before else BETTER if now < before else OTHER
 
 
-def _rank(checkpoint: Mapping[str, Any]) -> tuple[float, float]:
-    """How good a verdict is; 0 is best. Within a kind by how much is wrong."""
-    verdict = checkpoint["verdict"]
-    kinds = ("bit-identical", " ulp", " decimals", "wrong values", "wrong dtype", "wrong shape", "missing")
-    kind = next((n for n, ending in enumerate(kinds) if verdict.endswith(ending)), len(kinds))
-    amount = {1: "max_ulp", 2: "max_abs_diff", 3: "max_abs_diff"}.get(kind)
-    if amount is None:
-        return (kind, 0.0)
-    size = checkpoint[amount]
-    return (kind, math.inf if size is None else float(size))
+def _told(path: Path_, was: Any, is_: Any) -> str:
+    """`threads is 2, was 1`."""
+    name = path[1] if path[0] == "checkpoints" and len(path) > 1 else ".".join(path)
+    if path[0] in ("files", "environment", "inputs"):
+        name = ".".join(path[1:])
+    if path[0] == "checkpoints" and len(path) > 2 and path[-1] != "verdict":
+        name = f"{path[-1]} of {name}"
+    if is_ is _ABSENT:
+        return f"{name} is not there any more"
+    return f"{name} is new" if was is _ABSENT else f"{name} is {_shown(is_)}, was {_shown(was)}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict) and "verdict" in value:
+        size = value["max_abs_diff"]
+        return f"{value['verdict']}, off by {size:.2g}" if size else str(value["verdict"])
+    if SHA256.accepts(value):
+        return f"{value[:12]}…"
+    return value if isinstance(value, str) and len(value) <= 60 else shown(value)
+
+
+def _shortened(lines: Sequence[Change], part: str) -> list[Change]:
+    """The first few, the worst in front. Of sums, which tell nothing one by one, only how many."""
+    ordered = sorted(lines, key=lambda change: (WORSE, OTHER, BETTER).index(change.kind))
+    if part.endswith("bits"):
+        first = ordered[0].text.partition(" is ")[0].rpartition(" ")[2]
+        return [Change(ordered[0].kind, part, f"{len(lines)} tensors have other bits, the first is {first}")]
+    more = [Change(ordered[SHOWN].kind, part, f"and {len(ordered) - SHOWN} more")] if ordered[SHOWN:] else []
+    return ordered[:SHOWN] + more
