@@ -96,7 +96,8 @@ def check(
 
     Shows the map of the model: what is matched, what is next, where the two
     first part, and which mistake it may be. Each function marked @step is also
-    tried alone, fed with official numbers, so that mistakes do not add up.
+    tried alone, fed with official numbers, so that mistakes do not add up. If
+    `forward` takes `attention` or `cache`, it is run in these ways, too.
 
       llm-rebuild check my_gpt2.py --model gpt2
       llm-rebuild check my_gpt2.py --model gpt2 --step h.0.attn.scores --watch
@@ -105,9 +106,13 @@ def check(
     memory, and cannot import transformers. That protects from accidents, not
     from malice: run only what you, or somebody you trust, wrote.
 
-    Exit code 0 when every checkpoint agrees to five decimals (with --exact: to
-    the last bit), 1 when one does not or is not there yet, 2 when the file
-    cannot be run to its end.
+    Without a text two of different length are run, as a padded batch. What was
+    not tried is listed; *done* is said only where nothing is left.
+
+    Exit code 0 when all that ran is right to five decimals (with --exact: to
+    the last bit), every checkpoint, the answer, and each step by itself; 1 when
+    something is not, or is not there yet; 2 when the file cannot be run to its
+    end.
     """
     check_attention(attention)
     inputs = read_inputs(text, texts, token_ids, decoder_ids)
@@ -118,21 +123,20 @@ def check(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     def once() -> int:
+        from llm_rebuild.verify import ask
         from llm_rebuild.workbench import cached
-        from llm_rebuild.workbench.check import check_file
+        from llm_rebuild.workbench.check import Limits, check_file
 
         copy = cached.copy_for(model, strict)
+        question = ask(copy, attention=attention, **or_default(copy, inputs, padded=True))
         with progress("official model, your rebuild, its steps", 3) as done:
             checked = check_file(
                 file,
-                copy,
-                attention=attention,
+                question,
                 step=step,
-                seconds=seconds,
-                memory=memory,
-                fork=sys.platform == "linux",
+                limits=Limits(seconds, memory),
+                fork=sys.platform == "linux" and "transformers" not in sys.modules,
                 progress=done,
-                **or_default(copy, inputs),
             )
         return _shown(checked, exact, json_file)
 

@@ -54,7 +54,7 @@ Store = Annotated[
 Strict = Annotated[bool, typer.Option("--strict", help="Never fall back to a miniature.")]
 
 # What a model is shown that the course has no rebuild of, and so no record with texts of its own.
-ANY_TEXT = "Open-source LLMs rock."
+ANY_TEXTS = ("Open-source LLMs rock.", "They do.")
 
 
 def flag(option: str) -> str:
@@ -101,14 +101,16 @@ def question_of(
     return ask(copy, **or_default(copy, inputs), attention=attention, use_cache=cache)
 
 
-def or_default(copy: LocalCopy, inputs: dict[str, Any]) -> dict[str, Any]:
-    """The inputs, with a text that this model understands where none was given."""
+def or_default(copy: LocalCopy, inputs: dict[str, Any], padded: bool = False) -> dict[str, Any]:
+    """The inputs, with a text that this model understands where none was given; `padded`: with two texts of
+    different length."""
     from llm_rebuild.models import architecture_for
 
     if inputs.get("texts") or inputs.get("token_ids"):
         return inputs
     architecture = architecture_for(copy.config)
-    return {**inputs, "texts": [architecture.default_texts(copy.source)[0] if architecture else ANY_TEXT]}
+    default = architecture.default_texts(copy.source) if architecture else ANY_TEXTS
+    return {**inputs, "texts": list(default if padded else default[:1])}
 
 
 def _ids(row: str, option: str) -> list[int]:

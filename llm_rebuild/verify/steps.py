@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from llm_rebuild.checkpoints import Recorder
 from llm_rebuild.errors import InputError
-from llm_rebuild.verify.capture import capture
+from llm_rebuild.verify.capture import Capture, capture
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import Model, Options, Question, ask
 from llm_rebuild.verify.report import Report
@@ -33,7 +35,29 @@ def verify_steps(
     decoder beside an encoder begins with its start token.
     Raises InputError for a model that does not decode, and where the steps would run past its positions.
     """
-    question = ask(model, texts, **options)
+    question, cache = first_pass(ask(model, texts, **options), steps), None
+    official, reports = Official(question.copy.folder, question.attention), []
+    for number in range(steps + 1):
+        truth, recorder = capture(question, official=official), Recorder()
+        cache = run_rebuild(question, recorder.tap(), cache).cache
+        reports.append(judge(recorder.tensors, truth))
+        question = question.step(likeliest(truth))
+        progress(f"step {number}")
+    return tuple(reports)
+
+
+def likeliest(truth: Capture) -> Tensor:
+    """The token that the official model finds most probable next, of each row. [batch]"""
+    scores = truth.tensors[list(truth)[-1]]  # [batch, token, vocabulary]
+    return scores[:, -1].argmax(dim=-1)
+
+
+def first_pass(question: Question, steps: int) -> Question:
+    """The same question as decoding begins with it: keys and values are kept, shorter prompts padded on the
+    left, and a decoder beside an encoder begins with its start token.
+
+    Raises InputError for a model that does not decode, and where so many steps would run past its positions.
+    """
     copy, rebuild, inputs = question.copy, question.rebuild, question.inputs
     if not rebuild.architecture.generates:
         raise InputError(f"{copy.name} is an encoder: it answers in one pass and has no steps to verify")
@@ -49,15 +73,7 @@ def verify_steps(
             f"a prompt of {inputs.token_ids.shape[1]} tokens and {steps} steps do not fit the model's "
             f"{positions} positions"
         )
-    question, cache = replace(question, inputs=inputs, cache=True), None
-    official, reports = Official(copy.folder, question.attention), []
-    for number in range(steps + 1):
-        truth, recorder = capture(question, official=official), Recorder()
-        cache = run_rebuild(question, recorder.tap(), cache).cache
-        reports.append(judge(recorder.tensors, truth))
-        question = question.step(truth.tensors["lm_head"][:, -1].argmax(dim=-1))
-        progress(f"step {number}")
-    return tuple(reports)
+    return replace(question, inputs=inputs, cache=True)
 
 
 def to_json(reports: Sequence[Report]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.abc
+import inspect
 import json
 import os
 import sys
@@ -15,14 +16,18 @@ import time
 import traceback
 import types
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import safetensors
 
+from llm_rebuild.checkpoints import NO_TAP
 from llm_rebuild.errors import InputError
 from llm_rebuild.files import write
-from llm_rebuild.workbench.steps import GIVEN, UnfilledError, arguments, nearest
+from llm_rebuild.using.inputs import Inputs
+from llm_rebuild.workbench import notebook
+from llm_rebuild.workbench.steps import INPUTS, UnfilledError, arguments, is_empty, nearest
 
 MEGABYTE = 1024 * 1024
 LINE = 300  # characters of a message
@@ -40,36 +45,54 @@ def main(folder: str) -> None:
 
 
 def capture(job: Mapping[str, Any], place: Path) -> None:
-    """Run the official model and save what it computed."""
+    """Run the official model and save what it computed; for a cached step, what it computed in that."""
     from llm_rebuild import verify
+    from llm_rebuild.verify.official import Official
+    from llm_rebuild.verify.steps import likeliest
     from llm_rebuild.workbench.cached import copy_of
 
     try:
-        verify.capture(copy_of(job["model"]), **job["inputs"], attention=job["attention"]).save(job["out"])
+        texts: dict[str, Any] = {key: tuple(map(_tuple, value)) for key, value in job["texts"].items()}
+        inputs = replace(Inputs(**_read_inputs(job["inputs"])), **texts)
+        question = verify.Question(copy_of(job["model"]), inputs, job["attention"], job["cache"])
+        official = None
+        if job["cache"]:
+            official = Official(question.copy.folder, question.attention)
+            question = question.step(likeliest(verify.capture(question, official=official)))
+        verify.capture(question, official=official).save(job["out"])
     except InputError as error:
         _write(place, {"refused": str(error)})
     else:
         _write(place, {"refused": None})
 
 
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
 # ------------------------------------------------------------------------------------- the learner's side
 
 
 def run(job: Mapping[str, Any], place: Path) -> None:
-    """The learner's forward pass, from ids, masks, config and the weight file."""
+    """The learner's forward passes, from ids, masks, config and the weight file, one after another as long
+    as each comes to its end. Each leaves `result.json` in its own folder."""
     learner = _Learner(job)
     learner.enter()
-    keep = Keeper(place, job["names"])
-    result: dict[str, Any] = {"end": "done", "problem": None}
+    folder = Path(job["runs"][0]["folder"])
     try:
         _write(place, {"steps": learner.load()}, "module.json")
-        answer = learner.forward(keep.tap())
-        problem = wrong_answer(answer)
-        if problem:
-            raise InputError(f"forward returned {problem}; it has to return the model's answer, a tensor")
+        for each in job["runs"]:
+            folder = Path(each["folder"])
+            learner.forward(each, folder)
+            _write(folder, {"end": "done", "problem": None})
     except BaseException as error:
-        result = learner.told(error)
-    result |= {"refused": learner.refused, "written": learner.weights.written()}
+        _write(folder, learner.told(error))
+    result = {
+        "refused": learner.refused,
+        "written": learner.weights.written(),
+        "uncalled": [f.__name__ for f in learner.steps if not f.calls],  # type: ignore[attr-defined]
+        "empty": [learner.line_of(f) for f in learner.steps if is_empty(f)],
+    }
     sys.stdout.flush()
     _write(place, result)
     if learner.steps and job["then"]:  # only now, the run being over, do official tensors come in here
@@ -106,12 +129,13 @@ def _alone(learner: _Learner, job: Mapping[str, Any], place: Path) -> None:
     from llm_rebuild.checkpoints import Tap
 
     given = _load_tensors(job["given"])
+    common = learner.named(job["given"], job["attention"])
     with (place / "trials.jsonl").open("w", encoding="utf-8") as told, torch.no_grad():
         for number, trial in enumerate(job["trials"]):
             function = learner.steps[trial["function"]]
-            keep = Keeper(place, job["names"], f"alone-{number:05}-")
+            keep = Keeper(place, job["names"], f"step-{number:05}-")
             inputs = [None if name is None else given[name].clone() for name in trial["inputs"]]
-            named = {**learner.named(), **trial["values"], "name": trial["name"], "tap": Tap(keep.keep)}
+            named = {**common, **trial["values"], "name": trial["name"], "tap": Tap(keep.keep)}
             line: dict[str, Any] = {"name": trial["name"], "state": "done", "problem": None}
             try:
                 result = function(**arguments(function, inputs, named))
@@ -123,6 +147,8 @@ def _alone(learner: _Learner, job: Mapping[str, Any], place: Path) -> None:
             except BaseException as error:
                 found = learner.told(error)
                 line |= {"state": found["end"], "problem": found["problem"]}
+            finally:
+                keep.closed = True
             told.write(json.dumps(line) + "\n")
             told.flush()
 
@@ -140,6 +166,7 @@ class Keeper:
     def __init__(self, place: Path, names: Sequence[str], prefix: str = "tapped-") -> None:
         self._place, self._names, self._prefix = place, set(names), prefix
         self.kept: set[str] = set()
+        self.closed = False
         self._number = 0
 
     def tap(self) -> Any:
@@ -148,9 +175,12 @@ class Keeper:
         return Tap(self.keep)
 
     def keep(self, name: str, tensor: Any) -> None:
-        """Save one tensor. Raises InputError for what cannot be a checkpoint."""
+        """Save one tensor. Raises InputError for what cannot be a checkpoint. Once it is closed nothing is
+        saved: then official tensors are at hand, and a tap that a helper still holds would show those."""
         from safetensors.torch import save_file
 
+        if self.closed:
+            return
         plain = checked(name, tensor, self._names, self.kept)
         file = self._place / f"{self._prefix}{self._number:06}.safetensors"
         save_file({name: plain}, file)
@@ -176,25 +206,33 @@ def checked(name: Any, tensor: Any, names: set[str], before: set[str]) -> Any:
         raise InputError(f"tap({name!r}, …): there is no checkpoint of this name{nearest(name, names)}")
     if name in before:
         raise InputError(f"tap({name!r}, …) for the second time; each checkpoint is tapped once")
-    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-        what = f"{str(tensor.layout).removeprefix('torch.')} tensor on {tensor.device.type}"
-        raise InputError(f"tap({name!r}, …) was given a {what}; it takes a plain one on the CPU")
-    return tensor.detach().contiguous().resolve_conj().resolve_neg()
+    return plain(tensor, f"tap({name!r}, …) was given")
 
 
-def wrong_answer(answer: Any) -> str:
-    """What forward returned where that is no answer: `a str`. Empty where it is one, or nothing."""
+def answer_of(answer: Any) -> Any:
+    """What forward returned, plain and whole in memory; None where it returned nothing.
+
+    Raises InputError for what is no answer: `forward returned a tuple`.
+    """
     import torch
 
-    if answer is None or isinstance(answer, torch.Tensor):
-        return ""
-    among = answer.values() if isinstance(answer, Mapping) else answer
-    if isinstance(among, Sequence) or isinstance(answer, Mapping):
-        if any(isinstance(part, torch.Tensor) for part in among):
-            return ""
-    elif any(isinstance(part, torch.Tensor) for part in vars(answer).values() if hasattr(answer, "__dict__")):
-        return ""
-    return f"a {type(answer).__name__}"
+    if answer is None:
+        return None
+    if not isinstance(answer, torch.Tensor):
+        kind = type(answer).__name__
+        article = "an" if kind[0] in "aeiou" else "a"
+        raise InputError(f"forward returned {article} {kind}; it has to return the model's answer, a tensor")
+    return plain(answer, "forward returned")
+
+
+def plain(tensor: Any, sentence: str) -> Any:
+    """A tensor as a file can hold it. Raises InputError for one on a device, sparse or quantised."""
+    import torch
+
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        what = f"{str(tensor.layout).removeprefix('torch.')} tensor on {tensor.device.type}"
+        raise InputError(f"{sentence} a {what}; it takes a plain one on the CPU")
+    return tensor.detach().contiguous().resolve_conj().resolve_neg()
 
 
 class _Learner:
@@ -205,7 +243,9 @@ class _Learner:
         self.file = Path(job["file"])
         self.steps: list[Callable[..., Any]] = []
         self.refused: str | None = None
-        self._module = types.ModuleType("rebuild")
+        self._function: Callable[..., Any] = print
+        self._packed: bytes | None = None
+        self._cells: set[str] = set()
 
     def enter(self) -> None:
         """Everything that has to be there before the learner's first line runs; then the limits."""
@@ -214,7 +254,6 @@ class _Learner:
         from llm_rebuild.models import architecture_for, rebuild_for
         from llm_rebuild.workbench.cached import copy_of
 
-        self.given = _load_tensors(self.job["given"])
         copy = copy_of(self.job["model"])
         self.weights, self.config = copy.weights(), types.SimpleNamespace(**copy.config)
         if architecture_for(copy.config) is not None:
@@ -225,45 +264,75 @@ class _Learner:
         sys.path.insert(0, str(self.file.parent))
         sys.argv = [str(self.file)]
         _limit(self.job["memory"], self.job["seconds"])
+        if self.job["notebook"]:
+            self._packed = self.file.read_bytes()
         self._guard(copy.weights_file)
 
     def load(self) -> list[list[Any]]:
-        """Run the file. The places of its steps, for `steps.trials`."""
-        source = self.file.read_bytes()
-        self._module.__file__ = str(self.file)
-        sys.modules["rebuild"] = self._module
-        exec(compile(source, str(self.file), "exec"), self._module.__dict__)
-        if not callable(self._module.__dict__.get("forward")):
-            raise InputError("it defines no function `forward(token_ids, mask, weights, config, tap)`")
-        found = {id(f): f for f in vars(self._module).values() if hasattr(f, "places")}
-        self.steps = list(found.values())
+        """Run the file, or unpack the notebook's function. The places of its steps, for `steps.trials`."""
+        if self._packed is not None:
+            function, self._cells = notebook.unpack(self._packed)
+            among = getattr(inspect.unwrap(function), "__globals__", {})
+        else:
+            module = types.ModuleType("rebuild")
+            module.__file__ = str(self.file)
+            sys.modules["rebuild"] = module
+            exec(compile(self.file.read_bytes(), str(self.file), "exec"), module.__dict__)
+            among = module.__dict__
+            if not callable(among.get("forward")):
+                raise InputError("it defines no function `forward(token_ids, mask, weights, config, tap)`")
+            function = among["forward"]
+        self._function = function
+        self.steps = list({id(f): f for f in among.values() if hasattr(f, "places")}.values())
         return [[[place.name, list(place.inputs)] for place in f.places] for f in self.steps]  # type: ignore[attr-defined]
 
-    def forward(self, tap: Any) -> Any:
-        """Call forward with what it asks for."""
+    def forward(self, each: Mapping[str, Any], folder: Path) -> None:
+        """Call forward with what it asks for, and keep what it taps and returns.
+
+        Where keys and values are kept there are two passes, which share a dictionary that is the learner's
+        own. What counts is the last.
+        """
         import torch
+        from safetensors.torch import save_file
 
+        forward = self._function
+        cache: dict[Any, Any] | None = {} if each["cache"] else None
+        *earlier, last = each["passes"]
         with torch.no_grad():
-            forward = self._module.__dict__["forward"]
-            return forward(**forward_arguments(forward, {**self.named(), "tap": tap}))
+            for inputs in earlier:
+                named = {**self.named(inputs, each["attention"]), "cache": cache, "tap": NO_TAP}
+                forward(**forward_arguments(forward, named))
+            keep = Keeper(folder, each["names"])
+            named = {**self.named(last, each["attention"]), "cache": cache, "tap": keep.tap()}
+            try:
+                answer = answer_of(forward(**forward_arguments(forward, named)))
+            finally:
+                keep.closed = True
+        if answer is not None:
+            save_file({"answer": answer}, folder / "answer.safetensors")
 
-    def named(self) -> dict[str, Any]:
+    def named(self, inputs: str, attention: str) -> dict[str, Any]:
         """What a function may ask for by its name."""
-        inputs = {n.removeprefix(GIVEN): t.clone() for n, t in self.given.items() if n.startswith(GIVEN)}
-        return {
-            **inputs,
-            "weights": self.weights,
-            "config": self.config,
-            "attention": self.job["attention"],
-        }
+        common = {"weights": self.weights, "config": self.config, "attention": attention}
+        return {**_read_inputs(inputs), **common}
+
+    def line_of(self, function: Callable[..., Any]) -> str:
+        """Where a function begins: `my_gpt2.py, line 40, in scale`."""
+        lines, first = inspect.getsourcelines(function)
+        number = next((n for n, line in enumerate(lines, first) if line.lstrip().startswith("def ")), first)
+        file = self._name_of(inspect.unwrap(function).__code__.co_filename)
+        return f"{file}, line {number}, in {function.__name__}"
+
+    def _name_of(self, filename: str) -> str:
+        return "the notebook" if filename in self._cells else Path(filename).name
 
     def told(self, error: BaseException) -> dict[str, Any]:
         """An exception in the learner's file, in one line: where, what, and the line itself."""
         frames = [f for f in traceback.extract_tb(error.__traceback__) if self._own(f.filename)]
-        where, line = self.file.name, None
+        where, line = self._name_of(str(self.file)), None
         if frames:
             last = frames[-1]
-            where, line = f"{Path(last.filename).name}, line {last.lineno}", last.lineno
+            where, line = f"{self._name_of(last.filename)}, line {last.lineno}", last.lineno
             if last.name != "<module>":
                 where += f", in {last.name}"
         if self.refused:
@@ -280,7 +349,11 @@ class _Learner:
     def _own(self, filename: str) -> bool:
         """Whether a piece of code is the learner's: the file, or another in its folder, but no package."""
         path = Path(filename)
-        return path == self.file or (path.parent == self.file.parent and path.is_file())
+        return (
+            filename in self._cells
+            or path == self.file
+            or (path.parent == self.file.parent and path.is_file())
+        )
 
     def _guard(self, weight_file: Path) -> None:
         """From here on the official model cannot be imported, nor what it computed be read."""
@@ -336,6 +409,12 @@ def _load_tensors(file: str) -> dict[str, Any]:
     """The tensors of a safetensors file, by the library's own way in, which stays open to us."""
     with OPEN(file, framework="pt") as opened:
         return {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+
+
+def _read_inputs(file: str) -> dict[str, Any]:
+    """What the model reads, by name: `token_ids`."""
+    tensors = _load_tensors(file).items()
+    return {name.removeprefix(INPUTS): tensor for name, tensor in tensors if name.startswith(INPUTS)}
 
 
 def _guard_safetensors(refuse: Callable[[Any], None]) -> None:

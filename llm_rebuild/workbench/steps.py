@@ -3,9 +3,9 @@
     @step("h.{layer}.attn.scaled", "h.{layer}.attn.product")
     def scaled(product): ...
 
-The function stays what it is and is called as any other. But now it can also be tried alone: it is given the
-*official* product, and what it returns is held against the official scaled one. So a mistake in an earlier
-step does not count against this one.
+The function stays what it is and is called as any other. But now it can also be tried by itself: it is given
+the *official* product, and what it returns is held against the official scaled one. So a mistake in an
+earlier step does not count against this one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ PLACEHOLDER = re.compile(
 )  # {layer}, or with what it may be: {side:encoder|decoder}
 COUNTED = re.compile(r"\{(\w+)(-1)?\}")  # {layer}, and {layer-1} for the one before
 LAST = "{last}"
-GIVEN = "inputs."  # what the model is given is no checkpoint: `inputs.token_ids`
+INPUTS = "inputs."  # what the model reads is no checkpoint: `inputs.token_ids`
+READS = ("token_ids", "mask", "decoder_ids", "decoder_mask")
+LONGEST_NAME = 200  # characters; of longer names none is near
 
 
 class UnfilledError(NotImplementedError):
@@ -42,17 +44,17 @@ def step(name: str, *inputs: str) -> Callable[[F], F]:
     inputs  The checkpoints that the function gets as its first arguments, in this order. `{layer-1}` is the
             block before and `{last}` the highest number there is; `a or b` is the first of the two that
             exists; with a `?` at its end it is None where the run has none. `inputs.token_ids`,
-            `inputs.mask`, `inputs.decoder_ids` and `inputs.decoder_mask` are what the model is given.
+            `inputs.mask`, `inputs.decoder_ids` and `inputs.decoder_mask` are what the model reads.
 
-    The function's other parameters are filled in by their names when it is tried alone: `weights`, `config`,
-    `tap`, `name` (of the checkpoint), `attention`, and what the braces stand for, such as `layer`. It may
-    be marked several times, where it computes several checkpoints.
+    The function's other parameters are filled in by their names when it is tried by itself: `weights`,
+    `config`, `tap`, `name` (of the checkpoint), `attention`, and what the braces stand for, such as `layer`.
+    It may be marked several times, where it computes several checkpoints.
     """
 
     def mark(function: F) -> F:
         marked: Any = function
         if not hasattr(marked, "places"):
-            marked = _checked(function)
+            marked = _counted(function)
             marked.places = []
         marked.places.insert(0, Place(name, inputs))
         result: F = marked
@@ -61,21 +63,26 @@ def step(name: str, *inputs: str) -> Callable[[F], F]:
     return mark
 
 
-def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
+def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which counts its calls and refuses to return nothing."""
+
     @functools.wraps(function)
     def stepped(*arguments: Any, **named: Any) -> Any:
+        counter.calls += 1
         result = function(*arguments, **named)
         if result is None or result is ...:
-            if is_blank(function):
+            if is_empty(function):
                 raise UnfilledError(function.__name__)
             raise TypeError(f"{function.__name__} returned nothing; is a `return` missing?")
         return result
 
+    counter: Any = stepped
+    counter.calls = 0
     return stepped
 
 
-def is_blank(function: Callable[..., Any]) -> bool:
-    """Whether a function's body is nothing but its docstring, `...` or `pass`."""
+def is_empty(function: Callable[..., Any]) -> bool:
+    """Whether a body is nothing but its docstring, `...`, `pass` or `raise NotImplementedError`."""
     try:
         source = textwrap.dedent(inspect.getsource(function))
         body = ast.parse(source).body[0]
@@ -83,7 +90,9 @@ def is_blank(function: Callable[..., Any]) -> bool:
         return False
     statements = body.body if isinstance(body, ast.FunctionDef) else []
     return all(
-        isinstance(s, ast.Pass) or (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
+        isinstance(s, ast.Pass)
+        or (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
+        or (isinstance(s, ast.Raise) and s.exc is not None and "NotImplementedError" in ast.dump(s.exc))
         for s in statements
     )
 
@@ -97,15 +106,15 @@ class Place:
 
     def values(self, name: str) -> dict[str, Any] | None:
         """What the braces stand for in `name`; None where it is not of this form."""
-        found = re.fullmatch(_pattern(self.name), name)
-        if found is None:
+        match = re.fullmatch(_pattern(self.name), name)
+        if match is None:
             return None
-        return {key: int(value) if value.isdigit() else value for key, value in found.groupdict().items()}
+        return {key: int(value) if value.isdigit() else value for key, value in match.groupdict().items()}
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One function tried alone for one checkpoint.
+    """One function tried by itself for one checkpoint.
 
     function  Its number among the file's steps.
     values    What the braces stand for, `{"layer": 3}`.
@@ -134,7 +143,7 @@ def trials(
 
             close = nearest(place.name, {template(name) for name in (*names, *others)})
             raise InputError(f"@step({place.name!r}, …): there is no checkpoint of this name{close}")
-    reachable = {*names, *(GIVEN + given for given in ("token_ids", "mask", "decoder_ids", "decoder_mask"))}
+    reachable = {*names, *(INPUTS + word for word in READS)}
     for name in names:
         problem: InputError | None = None
         for number, place in ((n, p) for n, places in enumerate(steps) for p in places):
@@ -158,7 +167,7 @@ def trials(
 def arguments(
     function: Callable[..., Any], inputs: Sequence[Any], named: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What a function is called with when it is tried alone: `inputs` first, the others by their names."""
+    """What a function that is tried by itself is called with: `inputs` first, the others by name."""
     parameters = list(inspect.signature(function).parameters.values())
     if len(parameters) < len(inputs):
         raise InputError(f"@step names {len(inputs)} inputs, but {function.__name__} takes {len(parameters)}")
@@ -179,7 +188,7 @@ def arguments(
 
 def nearest(name: str, names: Collection[str]) -> str:
     """`; did you mean …?`, or nothing where nothing is near."""
-    close = difflib.get_close_matches(name, list(names), n=1)
+    close = difflib.get_close_matches(name, list(names), n=1) if len(name) <= LONGEST_NAME else []
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
@@ -187,13 +196,13 @@ def nearest(name: str, names: Collection[str]) -> str:
 def _pattern(template: str) -> str:
     """The regular expression of a name with braces."""
     pattern, end = "", 0
-    for found in PLACEHOLDER.finditer(template):
-        word, choice = found.groups()
+    for match in PLACEHOLDER.finditer(template):
+        word, choice = match.groups()
         among = "|".join(map(re.escape, choice.split("|"))) if choice else r"\d+"
         again = f"(?P<{word}>" in pattern
-        pattern += re.escape(template[end : found.start()])
+        pattern += re.escape(template[end : match.start()])
         pattern += f"(?P={word})" if again else f"(?P<{word}>{among})"
-        end = found.end()
+        end = match.end()
     return pattern + re.escape(template[end:])
 
 
@@ -216,17 +225,18 @@ def _input(
 
 
 def _filled(template: str, values: Mapping[str, Any], names: Collection[str]) -> str:
-    def value(found: re.Match[str]) -> str:
-        word, before = found.groups()
+    def value(match: re.Match[str]) -> str:
+        word, before = match.groups()
         if word not in values:
-            return str(found.group())
+            return str(match.group())
         return str(values[word] - 1) if before else str(values[word])
 
     name = COUNTED.sub(value, template.replace(LAST, "\0")).replace("\0", LAST)
     if LAST in name:
         head, _, tail = name.partition(LAST)
-        there = [n[len(head) : len(n) - len(tail)] for n in names if n.startswith(head) and n.endswith(tail)]
-        numbers = [int(n) for n in there if n.isdigit()]
+        ends = [n for n in names if n.startswith(head) and n.endswith(tail)]
+        middles = [n[len(head) : len(n) - len(tail)] for n in ends]
+        numbers = [int(n) for n in middles if n.isdigit()]
         if numbers:
             name = f"{head}{max(numbers)}{tail}"
     return name

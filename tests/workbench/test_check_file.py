@@ -449,17 +449,18 @@ def test_ctrl_c_stops_the_file_too(tmp_path: Path, bench: Bench):
 
 def test_it_works_without_a_fork(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench):
     """As on systems that have none, and from Python."""
-    from llm_rebuild.workbench.check import check_file
+    from llm_rebuild.verify import ask
+    from llm_rebuild.workbench.check import Limits, check_file
 
     monkeypatch.setenv("LLM_REBUILD_STORE", str(bench.store))
     (tmp_path / "mine.py").write_text(SOLVED, encoding="utf-8")
     threads = torch.get_num_threads()
-    found = check_file(tmp_path / "mine.py", MODEL, "The baker of Oru")
+    found = check_file(tmp_path / "mine.py", ask(MODEL, "The baker of Oru"))
     assert found.exact
     assert torch.get_num_threads() == threads
     assert found.file == "mine.py"
     (tmp_path / "mine.py").write_text("while True: print('x' * 1000)", encoding="utf-8")
-    found = check_file(tmp_path / "mine.py", MODEL, "The baker of Oru", seconds=6)
+    found = check_file(tmp_path / "mine.py", ask(MODEL, "The baker of Oru"), limits=Limits(seconds=6))
     assert "stopped after 6 s" in str(found.error)
     assert len(found.output) <= 4000
     assert found.lost > 0

@@ -17,7 +17,7 @@ from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
 from llm_rebuild.models import rebuild_for
 from llm_rebuild.workbench import new as writing
-from llm_rebuild.workbench.steps import GIVEN, trials
+from llm_rebuild.workbench.steps import INPUTS, READS, trials
 from tests.workbench.bench import Bench
 
 TEXTS = {
@@ -47,19 +47,13 @@ def places_of(module: dict) -> list:
 def test_filled_in_it_is_bit_identical_at_every_checkpoint_in_order(name: str, rows: int):
     copy, module, recorder = miniature(name), module_of(name, solved=True), Recorder()
     truth = verify.capture(copy, TEXTS[name][:rows])
-    given = {key.removeprefix(GIVEN): tensor for key, tensor in _given(truth).items()}
+    given = {word: value for word in READS if (value := getattr(truth.inputs, word)) is not None}
     with torch.no_grad():
         module["forward"](
             weights=copy.weights(), config=rebuild_for(copy.config).config, tap=recorder.tap(), **given
         )
     assert list(recorder.tensors) == list(truth)
     assert verify.judge(recorder.tensors, truth).exact
-
-
-def _given(truth: verify.Capture) -> dict:
-    from llm_rebuild.workbench.check import _given
-
-    return _given(truth)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -83,7 +77,7 @@ def test_every_name_in_it_is_the_models(name: str):
     known = {c.name for c in rebuild.module.CHECKPOINTS}
     known |= {*rebuild.architecture.weights, *rebuild.architecture.optional}
     known |= {key.replace("{layer}", "0") for key in known}
-    known |= {f"{GIVEN}{i}" for i in ("token_ids", "mask", "decoder_ids", "decoder_mask")}
+    known |= {f"{INPUTS}{i}" for i in READS}
     tree = ast.parse(writing.source(name, solved=True))
     pieces = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     words = [

@@ -1,0 +1,157 @@
+"""Done means tried: what `check` says of a rebuild that is right as far as it was run, and no farther."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llm_rebuild.copies import local_copy
+from llm_rebuild.workbench import new as writing
+from tests.workbench.bench import Bench
+
+GPT2, MINILM, T5 = "gpt2", "minilm", "t5-small"
+Checked = Callable[..., tuple[int, dict[str, Any], str]]
+
+
+@pytest.fixture
+def checked(bench: Bench, tmp_path: Path) -> Checked:
+    """Check a file on a miniature: exit code, JSON, and what a person sees."""
+
+    def run(model: str, source: str, *options: object) -> tuple[int, dict[str, Any], str]:
+        (tmp_path / "mine.py").write_text(source, encoding="utf-8")
+        command = ["check", "mine.py", "--model", local_copy.MINIATURES / model, "--json", "found.json"]
+        result = bench.run(*command, *options, folder=tmp_path)
+        return result.code, json.loads((tmp_path / "found.json").read_text(encoding="utf-8")), result.out
+
+    return run
+
+
+def emptied(model: str, name: str) -> str:
+    """The solved skeleton with one function that is not filled in."""
+    source = writing.source(model, solved=True)
+    start = source.index(f"def {name}(")
+    head, body = source[:start], source[start:]
+    end = body.index('"""', body.index('"""') + 3) + 3
+    rest = body[end:].partition("\n\n\n")[2]
+    return f"{head}{body[:end]}\n    raise NotImplementedError\n\n\n{rest}"
+
+
+@pytest.mark.parametrize(("model", "step"), [(MINILM, "attention_mask"), (T5, "padding_mask")])
+def test_without_a_text_a_padded_pair_is_run(checked: Checked, model: str, step: str):
+    code, found, shown = checked(model, emptied(model, step))
+    assert found["inputs"]["texts"] == 2
+    assert (code, found["done"]) == (1, False)
+    assert found["next"].endswith("mask")
+    assert f"in {step}" in shown
+
+
+@pytest.mark.parametrize(("model", "step"), [(MINILM, "attention_mask"), (T5, "padding_mask")])
+def test_a_step_that_is_empty_is_not_passed_though_nothing_called_it(checked: Checked, model: str, step: str):
+    code, found, shown = checked(model, emptied(model, step), "--token-ids", "3,5,9")
+    assert found["summary"]["failed"] == 0
+    assert (code, found["done"]) == (1, False)
+    assert f"step {step}" in found["untried"]
+    assert any(f"in {step}, which is not filled in" in word for word in found["untried"])
+    assert "not filled in, and nothing called it: mine.py, line " in shown
+
+
+def test_a_step_that_is_never_called_is_untried(checked: Checked):
+    code, found, shown = checked(MINILM, writing.source(MINILM, solved=True), "--token-ids", "3,5,9")
+    assert (code, found["done"]) == (0, False)
+    assert "padding" in found["untried"]
+    assert "step attention_mask" in found["untried"]
+    assert "step attention_mask (nothing calls it)" in shown
+    assert "padding (give two texts of different length)" in shown
+
+
+def test_what_forward_does_not_offer_is_untried(checked: Checked):
+    source = writing.source(MINILM, solved=True)
+    plain = source.replace(', attention: str = "eager"', "")
+    code, found, shown = checked(MINILM, plain)
+    assert (code, found["done"], found["untried"]) == (0, False, ["sdpa attention"])
+    assert "sdpa attention (let `forward` take `attention`)" in shown
+    assert not shown.splitlines()[-1].endswith(": done")
+
+
+ANSWERS = {
+    "nothing": ("return None", "`forward` returned nothing; it has to return lm_head [2, 15, 1024]"),
+    "the hidden state": ("return x", "differs (wrong shape"),
+    "the best token": ("return logits.argmax(dim=-1)", "differs (wrong shape"),
+    "another token's": ("return logits.roll(1, dims=1)", "differs (wrong values)"),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_what_forward_returns_is_compared(checked: Checked, answer: str):
+    """A12b: every checkpoint may be right, and the answer another."""
+    statement, words = ANSWERS[answer]
+    source = writing.source(GPT2, solved=True)
+    assert source.count("    return logits\n") == 1
+    code, found, shown = checked(GPT2, source.replace("    return logits\n", f"    {statement}\n"))
+    assert found["summary"]["failed"] == 0
+    assert (code, found["done"]) == (1, False)
+    assert found["answer"]["name"] == "lm_head"
+    assert words in " ".join(shown.split())
+
+
+def test_a_right_answer_is_bit_identical(checked: Checked):
+    code, found, _ = checked(GPT2, writing.source(GPT2, solved=True))
+    assert (code, found["answer"]["verdict"]) == (0, "bit-identical")
+
+
+@pytest.mark.parametrize(
+    ("answer", "word"), [("3.5", "a float"), ("(logits, 1)", "a tuple"), ("7", "an int")]
+)
+def test_what_is_no_tensor_is_refused_by_its_name(checked: Checked, answer: str, word: str):
+    source = writing.source(GPT2, solved=True).replace("    return logits\n", f"    return {answer}\n")
+    code, found, _ = checked(GPT2, source)
+    assert code == 2
+    assert f"forward returned {word}; it has to return the model's answer, a tensor" in found["error"]
+
+
+def test_a_tap_that_is_kept_shows_nothing_of_the_steps(checked: Checked):
+    """A2: a forward that computes nothing, and a step that taps what it is fed."""
+    source = writing.source(GPT2, solved=True)
+    start, end = source.index("    which = token_embedding"), source.index("    return logits\n")
+    source = source[:start] + "    global TAP\n    TAP = tap\n    return None\n" + source[end + 18 :]
+    source = source.replace("def head(x: Tensor", "def head(x: Tensor", 1)
+    body = '    return F.linear(x, weights["wte.weight"])\n'
+    assert source.count(body) == 1
+    source = source.replace(body, f'    TAP("ln_f", x)\n{body}')
+    code, found, _ = checked(GPT2, source)
+    assert (code, found["summary"]["bit_identical"]) == (1, 0)
+
+
+def test_a_step_that_fails_alone_is_not_passed(checked: Checked):
+    """Right in forward, wrong when it is fed with official numbers: no green beside red."""
+    source = writing.source(GPT2, solved=True)
+    wrong = source.replace(
+        "    return scaled + may_look\n", "    return scaled + may_look * globals().get('ONE', 2)\n"
+    ).replace("    logits = head(x, weights)\n", "    logits = head(x, weights)\n    globals()['ONE'] = 2\n")
+    wrong = wrong.replace(
+        "    which = token_embedding(", "    globals()['ONE'] = 1\n    which = token_embedding("
+    )
+    code, found, shown = checked(GPT2, wrong)
+    assert found["summary"]["failed"] == 0
+    assert not all(step["right"] for step in found["steps"])
+    assert code == 1
+    assert "h.0.attn.scores: " in shown
+
+
+def test_fill_in_names_the_step_that_is_next(checked: Checked):
+    """E: not the first empty function that forward came to."""
+    source = writing.source(GPT2, solved=True)
+    for tapped in ('    tap("wpe", where)\n', '    tap("embeddings", x)\n'):
+        assert source.count(tapped) == 1
+    early = emptied(GPT2, "attention_mask").replace('    tap("wpe", where)\n', "")
+    _, found, shown = checked(GPT2, early)
+    assert found["next"] == "wpe"
+    assert "fill in" not in shown
+    assert "its step is filled in and right alone; `forward` does not tap it" in shown
+    _, found, shown = checked(GPT2, emptied(GPT2, "layer_norm"))
+    assert found["next"] == "h.0.ln_1"
+    assert "in layer_norm" in shown
