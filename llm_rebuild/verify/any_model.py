@@ -7,7 +7,6 @@ path of the module in which it happens, `model.layers.0.self_attn.softmax[0]`. I
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +15,8 @@ import torch
 from torch import nn
 
 from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.errors import InputError
-from llm_rebuild.verify.loading import official_class, official_config
+from llm_rebuild.errors import InputError, one_line
+from llm_rebuild.verify.loading import official_config, text_class
 from llm_rebuild.verify.question import check
 from llm_rebuild.verify.trace import Entry, Trace
 
@@ -101,15 +100,12 @@ def skeleton(copy: LocalCopy) -> nn.Module:
     """The official model's modules with shapes and no numbers."""
     check(copy)
     config = official_config(copy.folder)
-    official = official_class(config)
-    if "input_ids" not in inspect.signature(official.forward).parameters:
-        raise InputError(f"config.json: {official.__name__} does not read token ids; it is no text model")
+    official = text_class(config)
     try:
         with torch.device("meta"):
             model: nn.Module = official(config)
     except Exception as error:  # each model class refuses in its own way
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(f"config.json: transformers builds no model of it ({reason})") from None
+        raise InputError(f"config.json: transformers builds no model of it ({one_line(error)})") from error
     return model
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from llm_rebuild.copies import store as storing
-from llm_rebuild.errors import InputError
+from llm_rebuild.errors import InputError, one_line
 from llm_rebuild.models import architecture_for
 from llm_rebuild.models.architecture import Architecture
 
@@ -21,24 +21,40 @@ ATTENTIONS = ("eager", "sdpa")
 
 
 def load(folder: Path, attention: str, dtype: torch.dtype) -> Any:
-    """The official model in evaluation mode, from files alone."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    with _quiet():
-        import transformers
+    """The official model in evaluation mode, from files alone: of the class that the architecture's record
+    names, else of the one that its config does.
 
-        architecture = architecture_of(folder)
-        if architecture is None:
-            return _load_other(folder, attention, dtype)
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-        model, loaded = getattr(transformers, architecture.official_class).from_pretrained(
-            folder,
-            config=config,
-            attn_implementation=attention,
-            dtype=dtype,
-            local_files_only=True,
-            output_loading_info=True,
+    Its weights must all be there: transformers would invent what is missing. Raises InputError for whatever
+    the library does not take.
+    """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    import transformers
+
+    config = official_config(folder)
+    architecture = architecture_of(folder)
+    official = getattr(transformers, architecture.official_class) if architecture else text_class(config)
+    try:
+        with _quiet():
+            model, loaded = official.from_pretrained(
+                folder,
+                config=config,
+                attn_implementation=attention,
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except Exception as error:  # each model class refuses in its own way
+        raise InputError(f"transformers cannot load {folder} ({one_line(error)})") from error
+    model = _without_invented_pooler(model, loaded["missing_keys"])
+    if missing := sorted(key for key in loaded["missing_keys"] if key in model.state_dict()):
+        several = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(
+            f"the weight file lacks {missing[0]}{several}, which {type(model).__name__} needs; "
+            "it does not fit its config.json"
         )
-    return _without_invented_pooler(model, loaded["missing_keys"]).eval()
+    model.config.return_dict = True  # the form of the answer, and none of its numbers
+    return model.eval()
 
 
 def _without_invented_pooler(model: Any, missing: Collection[str]) -> Any:
@@ -66,7 +82,7 @@ def official_config(folder: Path) -> Any:
                 folder, local_files_only=True, trust_remote_code=False
             )
     except Exception as error:  # each config class refuses in its own way
-        raise InputError(f"config.json: transformers does not take it ({_short(error)})") from None
+        raise InputError(f"config.json: transformers does not take it ({one_line(error)})") from error
 
 
 def official_class(config: Any) -> Any:
@@ -84,38 +100,12 @@ def official_class(config: Any) -> Any:
     raise InputError(f"config.json: transformers has no text model for model_type {config.model_type!r}")
 
 
-def _load_other(folder: Path, attention: str, dtype: torch.dtype) -> Any:
-    """A model of any family. Its weights must all be there: transformers would invent what is missing."""
-    config = official_config(folder)
+def text_class(config: Any) -> Any:
+    """`official_class`, if it reads token ids. Raises InputError where it does not."""
     official = official_class(config)
     if "input_ids" not in inspect.signature(official.forward).parameters:
         raise InputError(f"config.json: {official.__name__} does not read token ids; it is no text model")
-    try:
-        model, loaded = official.from_pretrained(
-            folder,
-            config=config,
-            attn_implementation=attention,
-            dtype=dtype,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except Exception as error:  # each model class refuses in its own way
-        raise InputError(f"transformers cannot load {folder} ({_short(error)})") from None
-    model = _without_invented_pooler(model, loaded["missing_keys"])
-    if missing := sorted(key for key in loaded["missing_keys"] if key in model.state_dict()):
-        several = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise InputError(
-            f"the weight file lacks {missing[0]}{several}, which {official.__name__} needs; "
-            "it does not fit its config.json"
-        )
-    return model.eval()
-
-
-def _short(error: Exception) -> str:
-    """An error of somebody else's in a line."""
-    words = " ".join(str(error).split()) or type(error).__name__
-    return words if len(words) <= 160 else words[:160] + "…"
+    return official
 
 
 @contextlib.contextmanager

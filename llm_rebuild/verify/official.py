@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llm_rebuild.errors import InputError
+from llm_rebuild.errors import InputError, one_line
 from llm_rebuild.verify.loading import ATTENTIONS, architecture_of, load
 from llm_rebuild.verify.question import Question
 
@@ -52,14 +52,12 @@ class Official:
         """
         try:
             return self._call(question, copies)
-        except (IndexError, RuntimeError, ValueError, TypeError) as error:
-            if self.architecture is not None:
-                raise
-            reason = " ".join(str(error).split())[:160]  # a model that we do not know
+        except (IndexError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+            kind = self.model.config.model_type
             raise InputError(
-                f"the official {self.model.config.model_type} model cannot read this input ({reason}); "
-                "give it another"
-            ) from None
+                f"the official {kind} model cannot read this input ({one_line(error)}); give it another, "
+                "or look through its config.json"
+            ) from error
 
     def _call(self, question: Question, copies: bool) -> dict[str, Tensor]:
         inputs = question.inputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.errors import InputError
+from llm_rebuild.errors import InputError, one_line
 from llm_rebuild.tokenizers import Encoding
 
 FILES = (
@@ -33,7 +33,7 @@ class OfficialTokenizer:
                 copy.folder, local_files_only=True, trust_remote_code=False
             )
         except Exception as error:  # each tokenizer class refuses in its own way
-            raise InputError(f"{ask} ({' '.join(str(error).split())[:120]})") from None
+            raise InputError(f"{ask} ({one_line(error)})") from error
 
     @property
     def pad_id(self) -> int | None:

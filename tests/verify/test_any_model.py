@@ -19,9 +19,11 @@ from llm_rebuild import anatomy, verify
 from llm_rebuild.cli import main as cli
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
+from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.official import Official
-from llm_rebuild.verify.question import read_inputs
+from llm_rebuild.verify.question import Question, read_inputs
+from tests.models import small
 
 IDS = [[5, 17, 3, 44, 9], [11, 5, 8]]
 SMALL: dict[str, Any] = {
@@ -295,3 +297,27 @@ def test_a_folder_that_the_map_refuses(llama: LocalCopy, tmp_path: Path):
         anatomy.describe(copy)
     with pytest.raises(InputError, match=r"lacks model\.norm\.weight"):
         verify.capture(copy, token_ids=IDS)
+
+
+def with_field(folder: Path, field: dict[str, Any]) -> LocalCopy:
+    copy = small.model(folder / "bert", small.BERT)
+    config = json.loads((copy.folder / "config.json").read_text(encoding="utf-8"))
+    (copy.folder / "config.json").write_text(json.dumps(config | field), encoding="utf-8")
+    return copy
+
+
+@pytest.mark.parametrize(
+    "field",
+    [{"hidden_dropout_prob": "x"}, {"id2label": [1, 2]}, {"layer_norm_eps": 1}],
+    ids=str,
+)
+def test_the_courses_families_are_loaded_behind_the_same_guard(tmp_path: Path, field: dict[str, Any]):
+    with pytest.raises(InputError, match=r"config\.json: ") as refused:
+        Official(with_field(tmp_path, field).folder)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_form_of_the_answer_is_not_asked_for(tmp_path: Path):
+    copy = with_field(tmp_path, {"return_dict": False})
+    answer = Official(copy.folder).run(Question(copy, Inputs.from_token_ids(IDS, 61, None)))
+    assert answer["sentence_embedding"].shape == (2, 24)
