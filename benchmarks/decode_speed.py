@@ -56,7 +56,7 @@ def measure(folder: Path, rounds: int, tokens: int, prompt_tokens: int = 16) -> 
         return result
 
     def ours() -> Tensor:
-        step = gpt2_step(weights, rebuild.config, mask, attention="sdpa")
+        step = gpt2_step(rebuild.part(weights, attention="sdpa"), mask)
         return decode(step, prompt, Settings(tokens), special)
 
     if not torch.equal(official(), ours()):  # and both are warm now

@@ -54,9 +54,7 @@ def forward(question: Question, official: Official, rounds: int) -> tuple[float,
     rebuild, weights, inputs = question.rebuild, question.copy.weights(), question.inputs
 
     def ours() -> object:
-        return rebuild.module.forward(
-            inputs.token_ids, inputs.mask, weights, rebuild.config, attention=official.attention
-        )
+        return rebuild.run(inputs.batch, rebuild.part(weights, attention=official.attention))
 
     def theirs() -> object:
         output = official.model(input_ids=inputs.token_ids, attention_mask=inputs.mask)

@@ -133,15 +133,7 @@ def test_t5_has_the_loss_it_is_known_to_have(t5_small: LocalCopy, attention: str
     inputs = Inputs.from_texts(tokenizer, ["Hello there"], None)
     inputs = inputs.with_decoder([[start, *labels[:-1]]], start, rebuild.config.vocab_size)
     with torch.no_grad():
-        logits = rebuild.module.forward(
-            inputs.token_ids,
-            inputs.mask,
-            t5_small.weights(),
-            rebuild.config,
-            decoder_ids=inputs.decoder_ids,
-            decoder_mask=inputs.decoder_mask,
-            attention=attention,
-        ).logits
+        logits = rebuild.run(inputs.batch, rebuild.part(t5_small.weights(), attention=attention)).logits
     score = -float(F.cross_entropy(logits[0], torch.tensor(labels), reduction="sum"))
     assert score == pytest.approx(-19.0845, abs=1e-4)
 

@@ -121,12 +121,12 @@ DIFFERENCES = (
         (
             (Line(MINILM, "add_and_norm", "x = layer_norm("),),
             (
-                Line(GPT2, "block", 'weights.at("ln_1")'),
-                Line(GPT2, "forward", 'body.at("ln_f")'),
+                Line(GPT2, "block", 'part.at("ln_1")'),
+                Line(GPT2, "body", 'model.at("ln_f")'),
             ),
             (
-                Line(T5, "attend", 'weights.at("layer_norm")'),
-                Line(T5, "encode", 'weights.at("final_layer_norm")'),
+                Line(T5, "self_attention", 'part.at("layer_norm")'),
+                Line(T5, "encode", 'encoder.at("final_layer_norm")'),
             ),
         ),
     ),
@@ -135,12 +135,12 @@ DIFFERENCES = (
         "Three products, or one that makes all three side by side.",
         ("three matrices", "one matrix, cut in three", "three matrices"),
         (
-            (Line(MINILM, "self_attention", 'query = linear(x, weights.at("query"))'),),
+            (Line(MINILM, "self_attention", 'query = linear(x, part.at("query"))'),),
             (
-                Line(GPT2, "self_attention", 'qkv = conv1d(x, weights.at("c_attn"))'),
+                Line(GPT2, "self_attention", 'qkv = conv1d(x, part.at("c_attn"))'),
                 Line(GPT2, "self_attention", "qkv.chunk(3"),
             ),
-            (Line(T5, "attend", 'query = linear(normed, part.at("q"))'),),
+            (Line(T5, "self_attention", 'query = linear(normed, inside.at("q"))'),),
         ),
     ),
     Difference(
@@ -159,9 +159,9 @@ DIFFERENCES = (
         "A number that is added behind each product.",
         ("everywhere", "everywhere", "nowhere"),
         (
-            (Line("models/ops.py", "linear", 'weights["bias"]'),),
+            (Line("models/ops.py", "linear", 'part.weights["bias"]'),),
             (Line(GPT2, "conv1d", 'weights["bias"]'),),
-            (Line(T5, "linear", 'F.linear(x, weights["weight"])'),),
+            (Line(T5, "linear", 'F.linear(x, part.weights["weight"])'),),
         ),
     ),
     Difference(
@@ -193,8 +193,8 @@ DIFFERENCES = (
             (Line(MINILM, "make_mask", "may_look = mask.bool()"),),
             (Line(GPT2, "make_mask", "not_later = order <="),),
             (
-                Line(T5, "encode", "mask.bool()[:, None, None, :]"),
-                Line("models/t5_looks.py", "may_look_back", "not_later = (order <="),
+                Line(T5, "may_look_at_text", "mask.bool()[:, None, None, :]"),
+                Line(T5, "may_look_back", "not_later = (order <="),
             ),
         ),
     ),
@@ -202,7 +202,7 @@ DIFFERENCES = (
         "Looking at another text",
         "Only a model with two towers can: queries from one side, keys and values from the other.",
         ("no", "no", "cross-attention"),
-        ((), (), (Line(T5, "attend", "source = encoded if crossing"),)),
+        ((), (), (Line(T5, "cross_attention", "keys_and_values(encoded"),)),
     ),
     Difference(
         "Adding back",
@@ -212,7 +212,7 @@ DIFFERENCES = (
         (
             (Line(MINILM, "add_and_norm", "x = x + residual"),),
             (Line(GPT2, "block", "x = attended + x"),),
-            (Line(T5, "attend", "x = x + output"),),
+            (Line(T5, "self_attention", "x = x + mix("),),
         ),
     ),
     Difference(
@@ -235,8 +235,8 @@ DIFFERENCES = (
         ),
         (
             (Line(MINILM, "sentence", "mean = total / count"),),
-            (Line(GPT2, "forward", "logits = F.linear("),),
-            (Line(T5, "decode", "scaled = x * config.d_model**-0.5"),),
+            (Line(GPT2, "head", "logits = F.linear("),),
+            (Line(T5, "head", "scaled = x * model.config.d_model**-0.5"),),
         ),
     ),
     Difference(
@@ -245,8 +245,8 @@ DIFFERENCES = (
         ("no head to tie", "tied", "tied, and shared by both towers"),
         (
             (),
-            (Line(GPT2, "forward", 'else body["wte.weight"]'),),
-            (Line(T5, "decode", 'else "shared.weight"'),),
+            (Line(GPT2, "head", 'else "wte.weight"'),),
+            (Line(T5, "head", 'else "shared.weight"'),),
         ),
     ),
     Difference(
@@ -259,8 +259,8 @@ DIFFERENCES = (
         ),
         (
             (),
-            (Line(GPT2, "forward", "cache = Cache.empty("),),
-            (Line(T5, "decode", "kept += [(own, cross)]"),),
+            (Line(GPT2, "self_attention", "past.then(key, value)"),),
+            (Line(T5, "decode", "[(own, far)]"),),
         ),
     ),
 )  # fmt: skip

@@ -410,7 +410,7 @@ def t5_buckets(copy: LocalCopy) -> str:
     """Part 2: distances and the buckets that they fall into."""
     import torch
 
-    from llm_rebuild.models.t5_looks import bucket_of
+    from llm_rebuild.models.t5 import bucket_of
 
     c = anatomy.describe(copy).config
     farthest, n, side = c.relative_attention_max_distance, 11, 27.0

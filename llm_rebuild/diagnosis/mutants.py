@@ -10,20 +10,18 @@ import importlib
 import importlib.util
 import sys
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from llm_rebuild.checkpoints import NO_TAP, Recorder, Tap
+from llm_rebuild.checkpoints import Recorder, Tap
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
-from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import Capture, capture
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import ask
@@ -32,7 +30,7 @@ from llm_rebuild.verify.question import ask
 SOURCES = {
     "minilm": ("cache", "ops", "minilm"),
     "gpt2": ("cache", "ops", "gpt2"),
-    "t5-small": ("cache", "ops", "t5_looks", "t5"),
+    "t5-small": ("cache", "ops", "t5"),
 }
 
 # What the mutants of the miniatures are run on: texts of different lengths, so that there is padding, and of
@@ -135,20 +133,17 @@ class Scene:
     truth: Capture
     prompt: Capture | None = None
 
-    def play(self, forward: Callable[..., Any], tap: Tap) -> None:
-        """Run a rebuild's `forward` on it. Only the pass that is compared is tapped."""
-        given = partial(
-            forward,
-            weights=self.copy.weights(),
-            config=rebuild_for(self.copy.config).config,
-            attention=self.truth.attention,
+    def play(self, module: types.ModuleType, tap: Tap) -> None:
+        """Run a rebuild's module on it. Only the pass that is compared is tapped."""
+        part = partial(
+            rebuild_for(self.copy.config).part, self.copy.weights(), attention=self.truth.attention
         )
         with torch.no_grad():
             if self.prompt is None:
-                given(**_arguments(self.truth.inputs), tap=tap)
+                module.forward(self.truth.inputs.batch, part(tap))
                 return
-            first = given(**_arguments(self.prompt.inputs), use_cache=True, tap=NO_TAP)
-            given(**_arguments(self.truth.inputs), use_cache=True, cache=first.cache, tap=tap)
+            prompt = module.forward(self.prompt.inputs.batch, part(), module.Cache())
+            module.forward(self.truth.inputs.batch, part(tap), prompt.cache)
 
 
 def scene(
@@ -174,13 +169,6 @@ def scene(
     return Scene(copy, capture(after, official=model), prompt)
 
 
-def _arguments(inputs: Inputs) -> dict[str, Tensor]:
-    given = {"token_ids": inputs.token_ids, "mask": inputs.mask}
-    if inputs.decoder_ids is not None and inputs.decoder_mask is not None:
-        given |= {"decoder_ids": inputs.decoder_ids, "decoder_mask": inputs.decoder_mask}
-    return given
-
-
 @dataclass(frozen=True)
 class Mutated:
     """What a mutant computed: its checkpoints up to the end, or up to the error that stopped it."""
@@ -195,7 +183,7 @@ def run(mutants: Mutant | Sequence[Mutant], scene: Scene, seed: int = 0) -> Muta
     torch.manual_seed(seed)
     with mutated([mutants] if isinstance(mutants, Mutant) else mutants) as module:
         try:
-            scene.play(module.forward, recorder.tap())
+            scene.play(module, recorder.tap())
         except Exception as error:  # what a person's mistake raises can be anything
             return Mutated(recorder.tensors, error)
     return Mutated(recorder.tensors)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from llm_rebuild.checkpoints import Checkpoint, expand
+from llm_rebuild.checkpoints import NO_TAP, Checkpoint, Tap, expand
 from llm_rebuild.errors import InputError
 from llm_rebuild.models import gpt2_config, minilm_config, t5_config
 from llm_rebuild.models.architecture import Architecture
 from llm_rebuild.models.config import shapes
+from llm_rebuild.models.part import Batch, Part
 from llm_rebuild.weights import Weights
 
 # config.json's model_type -> the record of the architecture
@@ -77,9 +78,19 @@ class Rebuild:
     def renamed(self, weights: Weights) -> Weights:
         """The weights under the names that checkpoints have: without the prefix that some files add."""
         prefix = f"{self.architecture.prefix}."
-        if prefix == ".":
+        tensors = weights.peek()
+        if prefix == "." or not any(key.startswith(prefix) for key in tensors):
             return weights
-        return Weights({key.removeprefix(prefix): t for key, t in weights.peek().items()}, weights.file)
+        return Weights({key.removeprefix(prefix): tensor for key, tensor in tensors.items()}, weights.file)
+
+    def part(self, weights: Weights, tap: Tap = NO_TAP, attention: str = "eager") -> Part[Any]:
+        """The model as its functions want to have it."""
+        return Part(self.renamed(weights), self.config, tap, attention)
+
+    def run(self, batch: Batch, part: Part[Any], cache: Any = None) -> Any:
+        """One pass: the module's `Output`. A model that does not generate keeps no `cache`."""
+        with_cache = (cache,) if self.architecture.generates else ()
+        return self.module.forward(batch, part, *with_cache)
 
     def check(self, weights: Weights) -> None:
         """Refuse weights that do not fit the config. Raises InputError."""

@@ -40,19 +40,18 @@ class KeysAndValues:
 
 @dataclass(frozen=True)
 class Cache:
-    """What a decoder's self-attention has seen so far, one entry a block."""
+    """What a decoder's self-attention has seen so far, one entry a block. `Cache()` has seen nothing."""
 
-    blocks: tuple[KeysAndValues, ...]
-
-    @classmethod
-    def empty(cls, depth: int) -> Cache:
-        """Nothing seen yet, by `depth` blocks."""
-        return cls((KeysAndValues.empty(),) * depth)
+    blocks: tuple[KeysAndValues, ...] = ()
 
     @property
     def tokens(self) -> int:
         """How many tokens it holds."""
-        return self.blocks[0].tokens
+        return self.blocks[0].tokens if self.blocks else 0
+
+    def block(self, layer: int) -> KeysAndValues:
+        """What one block has seen."""
+        return self.blocks[layer] if self.blocks else KeysAndValues.empty()
 
     def reorder(self, rows: Tensor) -> Cache:
         """The cache of other rows of the batch, as beam search needs it. rows [batch], int64."""
@@ -64,17 +63,16 @@ class EncoderDecoderCache:
     """What a decoder beside an encoder has seen so far: for each block the answer's own tokens, which grow,
     and the encoder's, which stay what they are."""
 
-    blocks: tuple[tuple[KeysAndValues, KeysAndValues], ...]
-
-    @classmethod
-    def empty(cls, depth: int) -> EncoderDecoderCache:
-        """Nothing seen yet, by `depth` blocks."""
-        return cls(((KeysAndValues.empty(), KeysAndValues.empty()),) * depth)
+    blocks: tuple[tuple[KeysAndValues, KeysAndValues], ...] = ()
 
     @property
     def tokens(self) -> int:
         """How many of the answer's tokens it holds."""
-        return self.blocks[0][0].tokens
+        return self.blocks[0][0].tokens if self.blocks else 0
+
+    def block(self, layer: int) -> tuple[KeysAndValues, KeysAndValues]:
+        """What one block has seen: of the answer, and of the encoder's tokens."""
+        return self.blocks[layer] if self.blocks else (KeysAndValues.empty(), KeysAndValues.empty())
 
     def reorder(self, rows: Tensor) -> EncoderDecoderCache:
         """The cache of other rows of the batch, as beam search needs it. rows [batch], int64."""

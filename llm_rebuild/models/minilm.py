@@ -17,18 +17,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from llm_rebuild.checkpoints import NO_TAP, Checkpoint, Tap
+from llm_rebuild.checkpoints import Checkpoint
 from llm_rebuild.models.minilm_config import Config
 from llm_rebuild.models.ops import (
     ACTIVATIONS,
-    below,
     gelu_new_checkpoints,
     layer_norm,
     linear,
     merge_heads,
     split_heads,
 )
-from llm_rebuild.weights import Weights
+from llm_rebuild.models.part import Batch, Part
 
 BLOCK, SELF = "encoder.layer.{layer}", "encoder.layer.{layer}.attention.self"
 VECTORS, WIDE, SENTENCE = "[batch, token, width]", "[batch, token, wide]", "[batch, width]"
@@ -36,6 +35,7 @@ SCORES, HEADS = "[batch, head, query, key]", "[batch, head, query, head width]"
 EAGER, SDPA = frozenset({"eager"}), frozenset({"sdpa"})  # the fused kernel never shows its scores
 PADDED = EAGER | {"padding"}  # without padding there is no mask
 POOLER = frozenset({"pooler"})  # some files have none
+Mask = Tensor | None  # [batch, 1, query, key]; None: every token may look at every token
 
 # Every interim tensor, in the order in which it comes to be.
 CHECKPOINTS = (
@@ -83,48 +83,38 @@ class Output(NamedTuple):
     sentence_embedding: Tensor  # [batch, width], of length 1
 
 
-def forward(
-    token_ids: Tensor,
-    mask: Tensor,
-    weights: Weights,
-    config: Config,
-    *,
-    attention: str = "eager",
-    tap: Tap = NO_TAP,
-) -> Output:
-    """token_ids and mask [batch, token], mask 1 for a token and 0 for padding."""
-    weights = below("bert", weights)  # the prefix that files saved with a head have
-    x = embed(token_ids, weights.at("embeddings"), config, tap.at("embeddings"))
-    attention_mask = make_mask(mask, x, attention, tap)
-    for i in range(config.num_hidden_layers):
-        path = f"encoder.layer.{i}"
-        x = block(x, attention_mask, weights.at(path), config, attention, tap.at(path))
-    has_pooler = "pooler.dense.weight" in weights
-    pooled = pooler(x, weights.at("pooler"), tap.at("pooler")) if has_pooler else None
-    return Output(x, pooled, sentence(x, mask, tap.at("sentence")))
+def forward(batch: Batch, model: Part[Config]) -> Output:
+    """Each token as a vector, and each text as one."""
+    x = embed(batch.token_ids, model.at("embeddings"))
+    mask = make_mask(batch.mask, x, model)
+    for i in range(model.config.num_hidden_layers):
+        x = block(x, mask, model.at(f"encoder.layer.{i}"))
+    has_pooler = "pooler.dense.weight" in model.weights
+    pooled = pooler(x, model.at("pooler")) if has_pooler else None
+    return Output(x, pooled, sentence(x, batch.mask, model.at("sentence")))
 
 
-def embed(token_ids: Tensor, weights: Weights, config: Config, tap: Tap) -> Tensor:
+def embed(token_ids: Tensor, part: Part[Config]) -> Tensor:
     """[batch, token] -> [batch, token, width]: three looked-up rows for each token, added."""
-    word = F.embedding(token_ids, weights["word_embeddings.weight"])  # [batch, token, width]
-    tap("word_embeddings", word)
+    word = F.embedding(token_ids, part.weights["word_embeddings.weight"])  # [batch, token, width]
+    part.tap("word_embeddings", word)
     # One sentence at a time, so every token is of type 0; BERT's second type is for sentence pairs.
     types = torch.zeros_like(token_ids)  # [batch, token]
-    token_type = F.embedding(types, weights["token_type_embeddings.weight"])  # [batch, token, width]
-    tap("token_type_embeddings", token_type)
+    token_type = F.embedding(types, part.weights["token_type_embeddings.weight"])  # [batch, token, width]
+    part.tap("token_type_embeddings", token_type)
     x = word + token_type  # the type before the position: in another order a third of the bits differ
-    tap("word_and_type", x)
+    part.tap("word_and_type", x)
     positions = torch.arange(token_ids.shape[1]).unsqueeze(0)  # [1, token]
-    position = F.embedding(positions, weights["position_embeddings.weight"])  # [1, token, width]
-    tap("position_embeddings", position)
+    position = F.embedding(positions, part.weights["position_embeddings.weight"])  # [1, token, width]
+    part.tap("position_embeddings", position)
     x = x + position  # [batch, token, width]
-    tap("sum", x)
-    x = layer_norm(x, weights.at("LayerNorm"), config.layer_norm_eps)
-    tap("LayerNorm", x)
+    part.tap("sum", x)
+    x = layer_norm(x, part.at("LayerNorm"), part.config.layer_norm_eps)
+    part.tap("LayerNorm", x)
     return x
 
 
-def make_mask(mask: Tensor, x: Tensor, attention: str, tap: Tap) -> Tensor | None:
+def make_mask(mask: Tensor, x: Tensor, model: Part[Config]) -> Mask:
     """[batch, token] -> [batch, 1, query, key]: who may look at whom, or None when all may.
 
     Eager attention adds it to the scores: 0, or the lowest float, after which the softmax has nothing
@@ -134,114 +124,118 @@ def make_mask(mask: Tensor, x: Tensor, attention: str, tap: Tap) -> Tensor | Non
         return None
     batch, token = mask.shape
     may_look = mask.bool()[:, None, None, :].expand(batch, 1, token, token)
-    if attention == "sdpa":
+    if model.attention == "sdpa":
         return may_look
     added = torch.where(may_look, torch.zeros((), dtype=x.dtype), torch.finfo(x.dtype).min)
-    tap("mask", added)
+    model.tap("mask", added)
     return added
 
 
 # ------------------------------------------------------------------------------- one block
 
 
-def block(
-    x: Tensor, mask: Tensor | None, weights: Weights, config: Config, attention: str, tap: Tap
-) -> Tensor:
+#   x ---+---> self_attention ---> dense --->(+)---> LayerNorm ---> x
+#        |                                    ^
+#        +------------------------------------+
+#
+#   x ---+---> intermediate -----> dense --->(+)---> LayerNorm ---> x
+#        |                                    ^
+#        +------------------------------------+
+
+
+def block(x: Tensor, mask: Mask, part: Part[Config]) -> Tensor:
     """[batch, token, width] -> the same. BERT normalises *after* adding the input back (post-LN)."""
-    attended = self_attention(
-        x, mask, weights.at("attention.self"), config, attention, tap.at("attention.self")
-    )
-    x = add_and_norm(attended, x, weights.at("attention.output"), config, tap.at("attention.output"))
-    wide = intermediate(x, weights.at("intermediate"), config, tap.at("intermediate"))
-    return add_and_norm(wide, x, weights.at("output"), config, tap.at("output"))
+    attended = self_attention(x, mask, part.at("attention.self"))  # [batch, token, width]
+    x = add_and_norm(attended, x, part.at("attention.output"))  # [batch, token, width]
+    wide = intermediate(x, part.at("intermediate"))  # [batch, token, wide]
+    return add_and_norm(wide, x, part.at("output"))
 
 
-def self_attention(
-    x: Tensor, mask: Tensor | None, weights: Weights, config: Config, attention: str, tap: Tap
-) -> Tensor:
+def self_attention(x: Tensor, mask: Mask, part: Part[Config]) -> Tensor:
     """Every token looks at every token. [batch, token, width] -> [batch, token, width]."""
-    query = linear(x, weights.at("query"))  # [batch, token, width]
-    tap("query", query)
-    key = linear(x, weights.at("key"))  # [batch, token, width]
-    tap("key", key)
-    value = linear(x, weights.at("value"))  # [batch, token, width]
-    tap("value", value)
+    query = linear(x, part.at("query"))  # [batch, token, width]
+    part.tap("query", query)
+    key = linear(x, part.at("key"))  # [batch, token, width]
+    part.tap("key", key)
+    value = linear(x, part.at("value"))  # [batch, token, width]
+    part.tap("value", value)
 
-    heads = config.num_attention_heads
+    heads = part.config.num_attention_heads
     query, key, value = (split_heads(t, heads) for t in (query, key, value))
-    mix = {"eager": eager_attention, "sdpa": fused_attention}[attention]
-    head_context = mix(query, key, value, mask, tap)  # [batch, head, query, head width]
-    tap("head_context", head_context)
+    mix = {"eager": eager_attention, "sdpa": fused_attention}[part.attention]
+    head_context = mix(query, key, value, mask, part)  # [batch, head, query, head width]
+    part.tap("head_context", head_context)
     context = merge_heads(head_context)  # [batch, token, width]
-    tap("context", context)
+    part.tap("context", context)
     return context
 
 
-def eager_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, tap: Tap) -> Tensor:
+def eager_attention(query: Tensor, key: Tensor, value: Tensor, mask: Mask, part: Part[Config]) -> Tensor:
     """query, key, value [batch, head, token, head width] -> [batch, head, query, head width]."""
     product = query @ key.transpose(-1, -2)  # [batch, head, query, key]
-    tap("product", product)
+    part.tap("product", product)
     # Multiplied, not divided: 32 ** -0.5 is not exact, and ÷ √32 gives other bits almost every second time.
     scaled = product * query.shape[-1] ** -0.5  # [batch, head, query, key]
-    tap("scaled", scaled)
+    part.tap("scaled", scaled)
     scores = scaled if mask is None else scaled + mask  # [batch, head, query, key]
-    tap("scores", scores)
+    part.tap("scores", scores)
     probs = F.softmax(scores, dim=-1)  # [batch, head, query, key]
-    tap("probs", probs)
+    part.tap("probs", probs)
     return probs @ value
 
 
-def fused_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, tap: Tap) -> Tensor:
+def fused_attention(query: Tensor, key: Tensor, value: Tensor, mask: Mask, part: Part[Config]) -> Tensor:
     """The same in one kernel, which never shows its scores; its sums run in another order."""
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=query.shape[-1] ** -0.5)
 
 
-def intermediate(x: Tensor, weights: Weights, config: Config, tap: Tap) -> Tensor:
+def intermediate(x: Tensor, part: Part[Config]) -> Tensor:
     """Widen to four times the width and bend. [batch, token, width] -> [batch, token, wide]."""
-    wide = linear(x, weights.at("dense"))  # [batch, token, wide]
-    tap("dense", wide)
-    bent = ACTIVATIONS[config.hidden_act](wide, tap.at("intermediate_act_fn"))  # [batch, token, wide]
-    tap("intermediate_act_fn", bent)
+    wide = linear(x, part.at("dense"))  # [batch, token, wide]
+    part.tap("dense", wide)
+    act = ACTIVATIONS[part.config.hidden_act]
+    bent = act(wide, part.tap.at("intermediate_act_fn"))  # [batch, token, wide]
+    part.tap("intermediate_act_fn", bent)
     return bent
 
 
-def add_and_norm(x: Tensor, residual: Tensor, weights: Weights, config: Config, tap: Tap) -> Tensor:
+def add_and_norm(x: Tensor, residual: Tensor, part: Part[Config]) -> Tensor:
     """A linear layer, plus what the half-block was given, normalised. -> [batch, token, width]."""
-    x = linear(x, weights.at("dense"))  # [batch, token, width]
-    tap("dense", x)
+    x = linear(x, part.at("dense"))  # [batch, token, width]
+    part.tap("dense", x)
     x = x + residual  # [batch, token, width]
-    tap("residual", x)
-    x = layer_norm(x, weights.at("LayerNorm"), config.layer_norm_eps)
-    tap("LayerNorm", x)
+    part.tap("residual", x)
+    x = layer_norm(x, part.at("LayerNorm"), part.config.layer_norm_eps)
+    part.tap("LayerNorm", x)
     return x
 
 
 # ------------------------------------------------------- from token vectors to one sentence
 
 
-def pooler(x: Tensor, weights: Weights, tap: Tap) -> Tensor:
+def pooler(x: Tensor, part: Part[Config]) -> Tensor:
     """[batch, token, width] -> [batch, width], from the first token. BERT's training head for pairs
     of sentences; it is in the file and the official model computes it, the sentence embedding does
     not use it."""
-    dense = linear(x[:, 0], weights.at("dense"))  # [batch, width]
-    tap("dense", dense)
+    dense = linear(x[:, 0], part.at("dense"))  # [batch, width]
+    part.tap("dense", dense)
     pooled = torch.tanh(dense)  # [batch, width]
-    tap("activation", pooled)
+    part.tap("activation", pooled)
     return pooled
 
 
-def sentence(x: Tensor, mask: Tensor, tap: Tap) -> Tensor:
+def sentence(x: Tensor, mask: Tensor, part: Part[Config]) -> Tensor:
     """[batch, token, width] -> [batch, width]: the mean over real tokens, at length 1."""
     real = mask.unsqueeze(-1).expand(x.shape).to(x.dtype)  # [batch, token, width], 1 or 0
     masked = x * real  # [batch, token, width]; without this, padding would be averaged in
-    tap("masked", masked)
+    part.tap("masked", masked)
     total = masked.sum(dim=1)  # [batch, width]
-    tap("sum", total)
+    part.tap("sum", total)
     count = real.sum(dim=1).clamp(min=1e-9)  # [batch, width]
-    tap("count", count)
+    part.tap("count", count)
     mean = total / count  # [batch, width]
-    tap("mean", mean)
+    part.tap("mean", mean)
     length: Tensor = torch.linalg.vector_norm(mean, dim=1, keepdim=True)  # [batch, 1]
     embedding = mean / length.clamp_min(1e-12)  # [batch, width]
-    tap("embedding", embedding)
+    part.tap("embedding", embedding)
     return embedding

@@ -8,27 +8,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from llm_rebuild.checkpoints import Checkpoint, Tap
-from llm_rebuild.weights import Weights
+from llm_rebuild.models.part import Part
 
 
-def linear(x: Tensor, weights: Weights) -> Tensor:
+def linear(x: Tensor, part: Part[Any]) -> Tensor:
     """x [..., in] -> [..., out]. The weight lies in the file as [out, in], as torch stores it."""
-    return F.linear(x, weights["weight"], weights["bias"])
+    return F.linear(x, part.weights["weight"], part.weights["bias"])
 
 
-def layer_norm(x: Tensor, weights: Weights, eps: float) -> Tensor:
+def layer_norm(x: Tensor, part: Part[Any], eps: float) -> Tensor:
     """Each token's numbers, shifted to mean 0 and scaled to variance 1, then stretched and moved.
 
     x [..., width] -> [..., width]. One fused operation, not the formula: written out by hand it
     rounds differently in 40% of the elements.
     """
-    return F.layer_norm(x, x.shape[-1:], weights["weight"], weights["bias"], eps)
+    return F.layer_norm(x, x.shape[-1:], part.weights["weight"], part.weights["bias"], eps)
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -37,17 +38,12 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 def merge_heads(x: Tensor) -> Tensor:
-    """[batch, head, token, head width] -> [batch, token, width]."""
-    return x.transpose(1, 2).flatten(start_dim=2)
+    """[batch, head, token, head width] -> [batch, token, width], whole in memory.
 
-
-def below(prefix: str, weights: Weights) -> Weights:
-    """The weights under `prefix` where the file's keys have it, and otherwise as they are.
-
-    A model saved together with a head has a prefix (`transformer.h.0.…`) that the same model saved alone
-    has not (`h.0.…`). Checkpoints are named without it.
+    With heads of width 1 the transposed tensor might pass for a flat one as it is, and the product with the
+    next weight would sum in another order.
     """
-    return weights.at(prefix) if any(key.startswith(f"{prefix}.") for key in weights) else weights
+    return x.transpose(1, 2).contiguous().flatten(start_dim=2)
 
 
 # ---------------------------------------------------------------------- activations, by config.json's name

@@ -6,7 +6,9 @@ official one, only the process that has those can tell.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +16,7 @@ from torch import Tensor
 from llm_rebuild.checkpoints import Tap
 from llm_rebuild.errors import InputError
 from llm_rebuild.models import rebuild_for
+from llm_rebuild.models.part import Batch
 from llm_rebuild.process.exchange import Channel
 from llm_rebuild.process.guard import Guard, forbidden_to_rebuilds
 from llm_rebuild.process.origins import Origins
@@ -34,21 +37,16 @@ def rebuild(channel: Channel) -> None:
         "torch": torch.__version__,
     }
     try:
-        _run(job["config"], Path(job["weights"]), inputs, {**job["options"]}, channel)
+        _run(job, inputs, channel)
     except (InputError, ImportError, PermissionError) as error:
         end = {"end": "refused", "problem": str(error)}
     channel.send(end)
 
 
-def _run(
-    config: dict[str, object],
-    file: Path,
-    inputs: dict[str, Tensor],
-    options: dict[str, object],
-    channel: Channel,
-) -> None:
-    rebuilt, weights = rebuild_for(config), Weights.open(file)
-    module, tensors = rebuilt.module, weights.peek()
+def _run(job: Mapping[str, Any], inputs: dict[str, Tensor], channel: Channel) -> None:
+    file = Path(job["weights"])
+    rebuilt, weights = rebuild_for(job["config"]), Weights.open(file)
+    cache, tensors = rebuilt.module.Cache() if job["cache"] else None, weights.peek()
     Guard(file, tensors, (), forbidden_to_rebuilds, sources=True)
 
     def foreign(tensor: Tensor, operation: str) -> None:
@@ -60,6 +58,6 @@ def _run(
         origins.look(tensor, "tap")
         channel.send({"tapped": name}, {name: tensor})
 
-    ids, mask = inputs.pop("token_ids"), inputs.pop("mask")
+    part = rebuilt.part(weights, Tap(show), job["attention"])
     with torch.no_grad(), origins:
-        module.forward(ids, mask, weights, rebuilt.config, tap=Tap(show), **inputs, **options)
+        rebuilt.run(Batch(**inputs), part, cache)

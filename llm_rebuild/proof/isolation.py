@@ -197,13 +197,11 @@ def run_apart(question: Question) -> tuple[dict[str, Tensor], list[tuple[str, Te
     tensors = {"token_ids": inputs.token_ids, "mask": inputs.mask}
     if inputs.decoder_ids is not None and inputs.decoder_mask is not None:
         tensors |= {"decoder_ids": inputs.decoder_ids, "decoder_mask": inputs.decoder_mask}
-    options: dict[str, Any] = {"attention": question.attention}
-    if question.rebuild.architecture.generates:
-        options["use_cache"] = question.cache
     job = {
         "weights": str(copy.weights_file.absolute()),
         "config": copy.config,
-        "options": options,
+        "attention": question.attention,
+        "cache": question.cache,
         "threads": torch.get_num_threads(),
     }
     rebuilt: dict[str, Tensor] = {}

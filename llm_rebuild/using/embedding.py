@@ -12,6 +12,7 @@ from torch import Tensor
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
 from llm_rebuild.models import rebuild_for
+from llm_rebuild.models.part import Batch
 from llm_rebuild.printing import Printable
 from llm_rebuild.using.inputs import Inputs
 
@@ -48,6 +49,7 @@ def embed(
         raise InputError(f"{copy.name} makes no sentence embeddings; minilm does")
     weights = copy.weights()
     rebuild.check(weights)
+    model = rebuild.part(weights, attention=attention)
     everything = Inputs.from_texts(copy.tokenizer(), texts, rebuild.config.positions)
     lengths = everything.mask.sum(dim=1)
     order = lengths.argsort(stable=True)
@@ -57,7 +59,7 @@ def embed(
             rows = order[start : start + batch_size]
             longest = int(lengths[rows].max())
             token_ids, mask = everything.token_ids[rows, :longest], everything.mask[rows, :longest]
-            output = rebuild.module.forward(token_ids, mask, weights, rebuild.config, attention=attention)
+            output = rebuild.run(Batch(token_ids, mask), model)
             embeddings[rows] = output.sentence_embedding
     ids = tuple(
         tuple(row[:length].tolist())

@@ -22,11 +22,11 @@ from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
 from llm_rebuild.models import gpt2, gpt2_config, rebuild_for, t5, t5_config
 from llm_rebuild.models.cache import Cache, EncoderDecoderCache
+from llm_rebuild.models.part import Batch, Part
 from llm_rebuild.printing import Printable
 from llm_rebuild.tokenizers import Tokenizer
 from llm_rebuild.using.decoding import Settings, SpecialIds, Step, decode
 from llm_rebuild.using.inputs import Inputs
-from llm_rebuild.weights import Weights
 
 GENERATE = ("gpt2", "t5")  # config.json's model_type
 
@@ -100,17 +100,18 @@ def generate(
     weights = copy.weights()
     rebuild.check(weights)
 
+    model = rebuild.part(weights, attention=attention)
     mask = inputs.mask.repeat_interleave(beams, dim=0)  # [row, token]: one row a beam
     if special.start is None:
         prompt, padding = inputs.token_ids, (inputs.mask == 0).sum(dim=1)
-        step = gpt2_step(weights, rebuild.config, mask, attention=attention)
+        step = gpt2_step(model, mask)
     else:
         prompt = torch.full((len(inputs.token_ids), 1), special.start)  # [batch, 1]
         padding = torch.zeros(len(prompt), dtype=torch.int64)
         with torch.no_grad():
-            encoded = t5.encode(inputs.token_ids, inputs.mask, weights, rebuild.config, attention=attention)
+            encoded = t5.encode(inputs.batch, model)
         encoded = encoded.repeat_interleave(beams, dim=0)  # [row, token, width]
-        step = t5_step(weights, rebuild.config, encoded, mask, attention=attention)
+        step = t5_step(model, encoded, mask)
     pieces = None if stream is None or tokenizer is None else Pieces(tokenizer, stream, len(prompt), special)
     token_ids = decode(step, prompt, settings, special, padding=padding, stream=pieces)
     if pieces is not None:
@@ -139,7 +140,7 @@ class GPT2State:
         return GPT2State(self.cache.reorder(rows), self.mask[rows])
 
 
-def gpt2_step(weights: Weights, config: gpt2_config.Config, mask: Tensor, *, attention: str = "sdpa") -> Step:
+def gpt2_step(model: Part[gpt2_config.Config], mask: Tensor) -> Step:
     """GPT-2 as a step. mask [row, token]: 1 for the prompts' tokens and 0 for the padding left of them.
 
     Padding takes no position: a row's first real token is at position 0, as in the official `generate`.
@@ -149,26 +150,21 @@ def gpt2_step(weights: Weights, config: gpt2_config.Config, mask: Tensor, *, att
         new = token_ids.shape[1]
         seen = mask if state is None else F.pad(state.mask, (0, new), value=1)  # [row, token so far]
         positions = (seen.cumsum(dim=1) - 1).clamp(min=0)[:, -new:]  # [row, new token]
-        output = gpt2.forward(
-            token_ids, seen, weights, config, attention=attention,
-            cache=None if state is None else state.cache, use_cache=True, positions=positions, last_only=True,
-        )  # fmt: skip
-        assert output.cache is not None
-        return output.logits[:, -1], GPT2State(output.cache, seen)
+        batch = Batch(token_ids, seen, positions=positions)
+        x, cache = gpt2.body(batch, model, Cache() if state is None else state.cache)
+        assert cache is not None
+        return gpt2.head(x[:, -1:], model)[:, -1], GPT2State(cache, seen)  # only the last token is scored
 
     return step
 
 
-def t5_step(
-    weights: Weights, config: t5_config.Config, encoded: Tensor, mask: Tensor, *, attention: str = "sdpa"
-) -> Step:
+def t5_step(model: Part[t5_config.Config], encoded: Tensor, mask: Tensor) -> Step:
     """T5's decoder as a step. What the encoder made of the texts, encoded [row, token, width] with its
     mask [row, token], stays the same in every step."""
 
     def step(token_ids: Tensor, state: EncoderDecoderCache | None) -> tuple[Tensor, EncoderDecoderCache]:
-        output = t5.decode(
-            token_ids, encoded, mask, weights, config, attention=attention, cache=state, use_cache=True
-        )
+        batch = Batch(token_ids[:, :0], mask, decoder_ids=token_ids)
+        output = t5.decode(batch, encoded, model, EncoderDecoderCache() if state is None else state)
         assert output.cache is not None
         return output.logits[:, -1], output.cache
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from llm_rebuild.errors import InputError
+from llm_rebuild.models.part import Batch
 from llm_rebuild.tokenizers import Encoding, Tokenizer, pad
 
 
@@ -31,6 +32,11 @@ class Inputs:
     truncated: tuple[int, ...] = field(default=())
     decoder_ids: Tensor | None = None
     decoder_mask: Tensor | None = None
+
+    @property
+    def batch(self) -> Batch:
+        """What a rebuild's `forward` takes of it."""
+        return Batch(self.token_ids, self.mask, self.decoder_ids, self.decoder_mask)
 
     @property
     def padded(self) -> bool:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from llm_rebuild.checkpoints import Recorder, Tap
+from llm_rebuild.models.part import Batch
 from llm_rebuild.verify.capture import capture
 from llm_rebuild.verify.equality import FLOAT32_NOISE, VANISHED, relative_difference
 from llm_rebuild.verify.official import Official
@@ -75,10 +75,6 @@ def separate(question: Question, forward: Callable[..., Any] | None = None) -> R
     Costs one forward pass of each, at twice the memory.
     """
     rebuild, inputs, copy = question.rebuild, question.inputs, question.copy
-    run = forward
-    if run is None:
-        decoding = {"use_cache": question.cache} if rebuild.architecture.generates else {}
-        run = partial(rebuild.module.forward, attention=question.attention, **decoding)
     arguments: dict[str, Any] = {}
     if inputs.decoder_ids is not None and inputs.decoder_mask is not None:
         arguments = {"decoder_ids": inputs.decoder_ids.clone(), "decoder_mask": inputs.decoder_mask.clone()}
@@ -91,7 +87,13 @@ def separate(question: Question, forward: Callable[..., Any] | None = None) -> R
         token_ids, mask = inputs.token_ids.clone(), inputs.mask.clone()
         try:
             with torch.no_grad():
-                run(token_ids, mask, weights, rebuild.config, tap=Tap(_only_tensors(recorder)), **arguments)
+                tap = Tap(_only_tensors(recorder))
+                if forward is None:
+                    cache = rebuild.module.Cache() if question.cache else None
+                    batch = Batch(token_ids, mask, **arguments)
+                    rebuild.run(batch, rebuild.part(weights, tap, question.attention), cache)
+                else:
+                    forward(token_ids, mask, weights, rebuild.config, tap=tap, **arguments)
         except (Exception, SystemExit) as error:  # a learner's code raises anything; what it tapped counts
             said = (str(error).splitlines() or [""])[0][:120]
             problem = f"the rebuild does not run in float64 ({type(error).__name__}: {said})"

@@ -29,22 +29,12 @@ def rebuild_run(question: Question) -> dict[str, Tensor]:
 
 def run_rebuild(question: Question, tap: Tap = NO_TAP, cache: Any = None) -> Any:
     """The rebuild's answer. `cache` is what it kept at the step before, where the question goes on."""
-    rebuild, inputs = question.rebuild, question.inputs
-    more: dict[str, Any] = (
-        {"use_cache": question.cache, "cache": cache} if rebuild.architecture.generates else {}
-    )
-    if inputs.decoder_ids is not None:
-        more |= {"decoder_ids": inputs.decoder_ids, "decoder_mask": inputs.decoder_mask}
+    rebuild = question.rebuild
+    if question.cache and cache is None:
+        cache = rebuild.module.Cache()
     with torch.no_grad():
-        return rebuild.module.forward(
-            inputs.token_ids,
-            inputs.mask,
-            question.copy.weights(),
-            rebuild.config,
-            attention=question.attention,
-            tap=tap,
-            **more,
-        )
+        part = rebuild.part(question.copy.weights(), tap, question.attention)
+        return rebuild.run(question.inputs.batch, part, cache)
 
 
 def judge(rebuilt: Mapping[str, Tensor], truth: Capture) -> Report:

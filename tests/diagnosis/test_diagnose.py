@@ -113,8 +113,8 @@ def test_random_numbers_are_unknown_and_not_explained() -> None:
 
 def test_a_run_that_stops_is_explained() -> None:
     mutant = Mutant(
-        "", "gpt2", "torch.addmm(weights[\"bias\"], x.reshape(-1, x.shape[-1]), weight)",
-        "torch.addmm(weights[\"bias\"], x.reshape(-1, x.shape[-1]), weight.T)", "", "",
+        "", "gpt2", "torch.addmm(part.weights[\"bias\"], x.reshape(-1, x.shape[-1]), weight)",
+        "torch.addmm(part.weights[\"bias\"], x.reshape(-1, x.shape[-1]), weight.T)", "", "",
     )  # fmt: skip
     stopped = run(mutant, stage("gpt2"))
     assert stopped.error is not None
@@ -183,9 +183,9 @@ def test_every_cause_that_is_tried_is_in_the_catalogue(model: str) -> None:
 
 def test_a_mistake_behind_a_harmless_rounding_is_found() -> None:
     norm = Mutant(
-        "", "gpt2", "return F.layer_norm(x, x.shape[-1:], weights[\"weight\"], weights[\"bias\"], eps)",
+        "", "gpt2", "return F.layer_norm(x, x.shape[-1:], part.weights[\"weight\"], part.weights[\"bias\"], eps)",
         "d = x - x.mean(-1, keepdim=True)\n    return d / (d.pow(2).mean(-1, keepdim=True) + eps).sqrt()"
-        " * weights[\"weight\"] + weights[\"bias\"]", "", "", file="ops",
+        " * part.weights[\"weight\"] + part.weights[\"bias\"]", "", "", file="ops",
     )  # fmt: skip
     wrong = Mutant("", "gpt2", "x = x + feed_forward(normed,", "x = normed + feed_forward(normed,", "", "")
     rebuilt = run([norm, wrong], stage("gpt2")).tensors

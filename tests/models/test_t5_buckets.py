@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers.models.t5.modeling_t5 import T5Attention
 
+from llm_rebuild.models.t5 import bucket_of
 from llm_rebuild.models.t5_config import Config
-from llm_rebuild.models.t5_looks import bucket_of
 from tests.models import small
 
 

@@ -17,6 +17,7 @@ from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
 from llm_rebuild.errors import InputError
 from llm_rebuild.models import Rebuild, rebuild_for
 from llm_rebuild.models import minilm as model
+from llm_rebuild.models.part import Batch
 from llm_rebuild.proof import isolation
 from llm_rebuild.proof.isolation import Isolated, Leak, run_watched
 from llm_rebuild.verify.official import Official
@@ -44,7 +45,7 @@ def whole(rebuild: Rebuild):
     """The rebuild as it stands."""
 
     def forward(token_ids, mask, weights, tap):
-        return model.forward(token_ids, mask, weights, rebuild.config, tap=tap)
+        return model.forward(Batch(token_ids, mask), rebuild.part(weights, tap))
 
     return forward
 
@@ -55,9 +56,9 @@ def second_block_from(rebuild: Rebuild, x: Tensor | Callable[[], Tensor]):
     def forward(token_ids, mask, weights, tap):
         start = x if isinstance(x, Tensor) else x()
         start = start.reshape(2, -1, 16)
-        added = model.make_mask(mask, start, "eager", tap) if start.shape[1] == mask.shape[1] else None
-        path = "encoder.layer.1"
-        model.block(start, added, weights.at(path), rebuild.config, "eager", tap.at(path))
+        part = rebuild.part(weights, tap)
+        added = model.make_mask(mask, start, part) if start.shape[1] == mask.shape[1] else None
+        model.block(start, added, part.at("encoder.layer.1"))
 
     return forward
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
 from llm_rebuild.models import gpt2, rebuild_for, t5
+from llm_rebuild.models.part import Batch, Part
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify import Question, capture, verify_steps
 from llm_rebuild.verify.official import Official
@@ -67,7 +68,7 @@ def test_positions_that_leave_padding_out(gpt2_copy: LocalCopy, attention: str):
     """As the official `generate` counts them."""
     inputs = inputs_of(gpt2_copy, "left")
     positions = (inputs.mask.cumsum(-1) - 1).clamp(min=0)
-    weights, config = gpt2_copy.weights(), rebuild_for(gpt2_copy.config).config
+    model = part_of(gpt2_copy, attention)
     with torch.no_grad():
         official = Official(gpt2_copy.folder, attention).model(
             inputs.token_ids,
@@ -76,17 +77,10 @@ def test_positions_that_leave_padding_out(gpt2_copy: LocalCopy, attention: str):
             use_cache=False,
             logits_to_keep=1,
         )
-        mine = gpt2.forward(
-            inputs.token_ids,
-            inputs.mask,
-            weights,
-            config,
-            attention=attention,
-            positions=positions,
-            last_only=True,
-        )
-    assert mine.logits.shape == (2, 1, 61)
-    assert same(mine.logits, official.logits)
+        x, _ = gpt2.body(inputs.batch._replace(positions=positions), model, None)
+        mine = gpt2.head(x[:, -1:], model)
+    assert mine.shape == (2, 1, 61)
+    assert same(mine, official.logits)
 
 
 # --------------------------------------------------------------------------------------------- cache
@@ -128,47 +122,35 @@ def test_the_cache_is_a_value(gpt2_copy: LocalCopy, t5_copy: LocalCopy):
         assert same(one.logits, two.logits)
 
 
+def part_of(copy: LocalCopy, attention: str = "eager") -> Part[Any]:
+    return rebuild_for(copy.config).part(copy.weights(), attention=attention)
+
+
 def first_pass(copy: LocalCopy, attention: str) -> tuple[Any, Any]:
     """Both sides on the prompt, with a cache. The official side unpadded below, so masks are given here."""
-    inputs, config = inputs_of(copy, "left"), rebuild_for(copy.config).config
+    inputs = inputs_of(copy, "left")
     official = Official(copy.folder, attention).model
     with torch.no_grad():
         if copy.config["model_type"] == "t5":
             start = torch.zeros(2, 1, dtype=torch.int64)
-            mine = t5.forward(
-                inputs.token_ids,
-                inputs.mask,
-                copy.weights(),
-                config,
-                decoder_ids=start,
-                attention=attention,
-                use_cache=True,
-            )
+            batch = Batch(inputs.token_ids, inputs.mask, start)
+            mine = t5.forward(batch, part_of(copy, attention), t5.Cache())
             theirs = official(
                 inputs.token_ids, attention_mask=inputs.mask, decoder_input_ids=start, use_cache=True
             )
         else:
-            mine = gpt2.forward(
-                inputs.token_ids, inputs.mask, copy.weights(), config, attention=attention, use_cache=True
-            )
+            mine = gpt2.forward(inputs.batch, part_of(copy, attention), gpt2.Cache())
             theirs = official(inputs.token_ids, attention_mask=inputs.mask, use_cache=True)
     theirs.model = official
     return mine, theirs
 
 
 def next_step(copy: LocalCopy, cache: Any, official: Any, new: Tensor, attention: str) -> tuple[Any, Any]:
-    inputs, config = inputs_of(copy, "left"), rebuild_for(copy.config).config
+    inputs = inputs_of(copy, "left")
     with torch.no_grad():
         if copy.config["model_type"] == "t5":
-            mine = t5.forward(
-                inputs.token_ids,
-                inputs.mask,
-                copy.weights(),
-                config,
-                decoder_ids=new,
-                attention=attention,
-                cache=cache,
-            )
+            batch = Batch(inputs.token_ids, inputs.mask, new)
+            mine = t5.forward(batch, part_of(copy, attention), cache)
             theirs = official.model(
                 encoder_outputs=(official.encoder_last_hidden_state,),
                 attention_mask=inputs.mask,
@@ -177,7 +159,7 @@ def next_step(copy: LocalCopy, cache: Any, official: Any, new: Tensor, attention
             )
         else:
             mask = torch.cat([inputs.mask, torch.ones_like(new)], dim=1)
-            mine = gpt2.forward(new, mask, copy.weights(), config, attention=attention, cache=cache)
+            mine = gpt2.forward(Batch(new, mask), part_of(copy, attention), cache)
             theirs = official.model(
                 new, attention_mask=mask, past_key_values=official.past_key_values, use_cache=True
             )
@@ -185,16 +167,15 @@ def next_step(copy: LocalCopy, cache: Any, official: Any, new: Tensor, attention
 
 
 def test_no_cache_where_none_is_asked_for(gpt2_copy: LocalCopy):
-    inputs, config = inputs_of(gpt2_copy), rebuild_for(gpt2_copy.config).config
     with torch.no_grad():
-        assert gpt2.forward(inputs.token_ids, inputs.mask, gpt2_copy.weights(), config).cache is None
+        assert gpt2.forward(inputs_of(gpt2_copy).batch, part_of(gpt2_copy)).cache is None
 
 
 def test_weights_are_never_written(gpt2_copy: LocalCopy, t5_copy: LocalCopy):
     for copy in (gpt2_copy, t5_copy):
         rebuild, weights, inputs = rebuild_for(copy.config), copy.weights(), inputs_of(copy)
         with torch.no_grad():
-            rebuild.module.forward(inputs.token_ids, inputs.mask, weights, rebuild.config, use_cache=True)
+            rebuild.run(inputs.batch, rebuild.part(weights), rebuild.module.Cache())
         assert weights.written() == []
         assert {rebuild.module.__name__: weights.unread()} == {
             rebuild.module.__name__: [key for key in weights.unread() if ".attn.bias" in key]
@@ -205,15 +186,15 @@ def test_weights_are_never_written(gpt2_copy: LocalCopy, t5_copy: LocalCopy):
 
 
 def gpt2_forward(copy: LocalCopy, tokens: int, cached: int = 0) -> None:
-    config, weights = rebuild_for(copy.config).config, copy.weights()
+    model = part_of(copy)
     ids = torch.ones(1, tokens, dtype=torch.int64)
     cache = None
     with torch.no_grad():
         if cached:
             past = torch.ones(1, cached, dtype=torch.int64)
-            cache = gpt2.forward(past, past, weights, config, use_cache=True).cache
+            cache = gpt2.forward(Batch(past, past), model, gpt2.Cache()).cache
         mask = torch.ones(1, cached + tokens, dtype=torch.int64)
-        gpt2.forward(ids, mask, weights, config, cache=cache)
+        gpt2.forward(Batch(ids, mask), model, cache)
 
 
 def test_the_last_position_still_works(gpt2_copy: LocalCopy):
@@ -237,7 +218,7 @@ def test_an_empty_prompt(gpt2_copy: LocalCopy, t5_copy: LocalCopy):
     for copy in (gpt2_copy, t5_copy):
         rebuild = rebuild_for(copy.config)
         with pytest.raises(InputError, match="at least one"):
-            rebuild.module.forward(nothing, nothing, copy.weights(), rebuild.config)
+            rebuild.run(Batch(nothing, nothing), rebuild.part(copy.weights()))
 
 
 def test_an_encoder_has_no_steps(tmp_path: Path):

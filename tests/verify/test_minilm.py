@@ -152,7 +152,7 @@ def test_keys_read_and_keys_declared_unused_are_all_keys(minilm: LocalCopy):
     rebuild, weights = rebuild_for(minilm.config), minilm.weights()
     inputs = read_inputs(minilm, **RUNS["one sentence"])
     with torch.no_grad():
-        rebuild.module.forward(inputs.token_ids, inputs.mask, weights, rebuild.config)
+        rebuild.run(inputs.batch, rebuild.part(weights))
     unused = set(weights.unread())
     assert unused == {key for key in weights if key in rebuild.architecture.unused}
     assert weights.read | unused == set(weights)

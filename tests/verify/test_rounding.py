@@ -11,6 +11,7 @@ from llm_rebuild import verify
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
 from llm_rebuild.diagnosis.mutants import Mutant, mutated
 from llm_rebuild.models import rebuild_for
+from llm_rebuild.models.part import Batch, Part
 from llm_rebuild.verify import proof
 from llm_rebuild.verify.capture import capture
 from llm_rebuild.verify.equality import relative_difference
@@ -60,14 +61,8 @@ def test_it_is_float64_that_is_compared():
     assert found["logits"].dtype == torch.float64
     assert 0 < relative_difference(narrow["logits"], found["logits"]) < 1e-4
     with in_float64(), torch.no_grad():
-        mine = rebuild_for(copy.config).module.forward(
-            inputs.token_ids,
-            inputs.mask,
-            copy.weights().converted(lambda t: t.double()),
-            rebuild_for(copy.config).config,
-            decoder_ids=inputs.decoder_ids,
-            decoder_mask=inputs.decoder_mask,
-        )
+        rebuild = rebuild_for(copy.config)
+        mine = rebuild.run(inputs.batch, rebuild.part(copy.weights().converted(lambda t: t.double())))
     assert relative_difference(mine.logits, found["logits"]) < 1e-13
 
 
@@ -108,10 +103,11 @@ def test_any_forward_can_be_held_against_the_official_model():
 
     def mine(token_ids, mask, weights, config, tap):
         assert weights["wte.weight"].dtype == torch.float64
-        return real(token_ids, mask, weights, config, tap=tap)
+        return real(Batch(token_ids, mask), Part(weights, config, tap))
 
     def shifted(token_ids, mask, weights, config, tap):
-        return real(token_ids, mask, weights, config, positions=torch.ones_like(token_ids), tap=tap)
+        batch = Batch(token_ids, mask, positions=torch.ones_like(token_ids))
+        return real(batch, Part(weights, config, tap))
 
     assert max(separate(question, forward=mine).differences.values()) == 0
     found = separate(question, forward=shifted)

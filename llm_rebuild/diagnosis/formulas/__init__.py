@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from llm_rebuild.checkpoints import NO_TAP
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.models import ops, rebuild_for
-from llm_rebuild.models.t5_looks import bucket_of
+from llm_rebuild.models.t5 import bucket_of
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.equality import HIDDEN
 

@@ -153,7 +153,7 @@ def buckets(
     edge: str = "",
     cut: bool = True,
 ) -> Tensor:
-    """`t5_looks.bucket_of` with its places for mistakes as arguments."""
+    """`t5.bucket_of` with its places for mistakes as arguments."""
     distance = distance * sign
     if absolute:
         distance = -distance.abs()
