@@ -53,7 +53,7 @@ def test_a_line_that_is_not_there_once_is_an_error(line: Line, told: str) -> Non
 
 def test_a_line_is_found_in_its_function_only() -> None:
     """The same words stand in `encode` and in `decode`; the function says which is meant."""
-    words = "weights.at(BIAS)"
+    words = "encoder.at(BIAS)"
     with pytest.raises(NotOnceError):
         compared.find(Line("models/t5.py", "", "at(BIAS)"))
     found = compared.find(Line("models/t5.py", "encode", words))

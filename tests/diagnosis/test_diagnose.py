@@ -183,7 +183,8 @@ def test_every_cause_that_is_tried_is_in_the_catalogue(model: str) -> None:
 
 def test_a_mistake_behind_a_harmless_rounding_is_found() -> None:
     norm = Mutant(
-        "", "gpt2", "return F.layer_norm(x, x.shape[-1:], part.weights[\"weight\"], part.weights[\"bias\"], eps)",
+        "", "gpt2",
+        "return F.layer_norm(x, x.shape[-1:], part.weights[\"weight\"], part.weights[\"bias\"], eps)",
         "d = x - x.mean(-1, keepdim=True)\n    return d / (d.pow(2).mean(-1, keepdim=True) + eps).sqrt()"
         " * part.weights[\"weight\"] + part.weights[\"bias\"]", "", "", file="ops",
     )  # fmt: skip
