@@ -350,8 +350,9 @@ def cross_attention(
         key, value = keys_and_values(encoded, inside)  # [batch, head, key, head width]
         if past is not None:
             past = past.then(key, value)
-            inside.tap("key", past.key)
-            inside.tap("value", past.value)
+            key, value = past.key, past.value
+            inside.tap("key", key)
+            inside.tap("value", value)
     x = x + mix(query, key, value, looks, inside)  # [batch, token, width]
     part.tap("residual", x)
     return x, past
