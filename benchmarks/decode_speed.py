@@ -28,7 +28,8 @@ from torch import Tensor
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
 from llm_rebuild.using.decoding import Settings, decode
-from llm_rebuild.using.generate import gpt2_step, special_ids
+from llm_rebuild.using.defaults import defaults
+from llm_rebuild.using.generate import decoder_step
 from tools import full_size
 
 
@@ -43,7 +44,7 @@ def measure(folder: Path, rounds: int, tokens: int, prompt_tokens: int = 16) -> 
     rebuild = rebuild_for(copy.config)
     weights = copy.weights()
     rebuild.check(weights)
-    special = special_ids(copy.config)
+    special = defaults(copy).special
     random = torch.Generator().manual_seed(0)
     prompt = torch.randint(rebuild.config.vocab_size, (1, prompt_tokens), generator=random)
     mask = torch.ones_like(prompt)
@@ -56,7 +57,7 @@ def measure(folder: Path, rounds: int, tokens: int, prompt_tokens: int = 16) -> 
         return result
 
     def ours() -> Tensor:
-        step = gpt2_step(rebuild.part(weights, attention="sdpa"), mask)
+        step = decoder_step(rebuild, rebuild.part(weights, attention="sdpa"), mask)
         return decode(step, prompt, Settings(tokens), special)
 
     if not torch.equal(official(), ours()):  # and both are warm now

@@ -115,8 +115,19 @@ def read_json(file: Path, advice: str = "", largest: int = LARGEST) -> dict[str,
     return parse_json(read_text(file, advice, largest), str(file), advice)
 
 
+def read_json_array(file: Path, advice: str = "") -> list[Any]:
+    """A file that holds one JSON array."""
+    values: list[Any] = _parsed(read_text(file, advice), str(file), advice, list)
+    return values
+
+
 def parse_json(text: str, name: str, advice: str = "") -> dict[str, Any]:
     """Text that holds one JSON object. InputError, which begins with `name`, where it does not."""
+    values: dict[str, Any] = _parsed(text, name, advice, dict)
+    return values
+
+
+def _parsed(text: str, name: str, advice: str, kind: type) -> Any:
     if text.startswith("\ufeff"):
         raise InputError(
             _advised(f"{name} begins with a byte order mark; save it as UTF-8 without one", advice)
@@ -127,8 +138,9 @@ def parse_json(text: str, name: str, advice: str = "") -> dict[str, Any]:
         raise InputError(_advised(f"{name} is nested too deeply", advice)) from None
     except ValueError as error:
         raise InputError(_advised(f"{name} is not JSON ({error})", advice)) from None
-    if not isinstance(content, dict):
-        raise InputError(_advised(f"{name} holds no JSON object", advice))
+    if not isinstance(content, kind):
+        what = "object" if kind is dict else "array"
+        raise InputError(_advised(f"{name} holds no JSON {what}", advice))
     level: list[Any] = [content]
     for _ in range(DEEPEST):
         level = [

@@ -44,7 +44,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 def with_a_fault(monkeypatch: pytest.MonkeyPatch, by: float) -> None:
     pooler = model.pooler
-    monkeypatch.setattr(model, "pooler", lambda x, weights, tap: pooler(x * (1 + by), weights, tap))
+    monkeypatch.setattr(model, "pooler", lambda x, part: pooler(x * (1 + by), part))
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
@@ -127,7 +127,7 @@ def test_run(run: Run, folder: Path):
     code, out, _ = run("run", folder, "a b", "c", "--json", "-")
     found = json.loads(out)
     assert code == 0
-    assert list(found) == ["model", "source", "texts", "token_ids", "embeddings"]
+    assert list(found) == ["model", "source", "texts", "token_ids", "truncated", "pipeline", "embeddings"]
     assert found["source"] == "folder"
     assert found["token_ids"] == [[2, 5, 6, 3], [2, 7, 3]]
     assert [len(row) for row in found["embeddings"]] == [16, 16]

@@ -18,7 +18,8 @@ from llm_rebuild import tokenizers
 from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
-from llm_rebuild.using.generate import generate, special_ids
+from llm_rebuild.using.defaults import defaults
+from llm_rebuild.using.generate import Settings, generate
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify import Question
 from llm_rebuild.verify.run import rebuild_run
@@ -81,7 +82,7 @@ def test_token_ids_of_the_sentence_from_the_vocabulary_alone(name: str) -> None:
 
 def test_gpt2_writes_what_it_is_known_to_write(gpt2: LocalCopy) -> None:
     """transformers, tests/models/gpt2/test_modeling_gpt2.py: greedy, max_length 20."""
-    written = generate(gpt2, [[464, 3290]], max_new_tokens=18)
+    written = generate(gpt2, [[464, 3290]], Settings(18))
     assert list(written.rows[0]) == [
         464, 3290, 373, 1043, 287, 257, 2214, 1474, 262, 16246, 286, 2688, 290, 2688, 27262, 13, 198, 198,
         464, 3290,
@@ -127,7 +128,7 @@ def test_gpt2_computes_the_numbers_that_were_printed(
 def test_t5_has_the_loss_it_is_known_to_have(t5_small: LocalCopy, attention: str) -> None:
     """transformers, tests/models/t5/test_modeling_t5.py: minus the summed loss of the label's tokens."""
     tokenizer, rebuild = t5_small.tokenizer(), rebuild_for(t5_small.config)
-    start = special_ids(t5_small.config).start
+    start = defaults(t5_small).special.start
     assert start == 0
     labels = tokenizer.encode("Hi I am").ids
     inputs = Inputs.from_texts(tokenizer, ["Hello there"], None)

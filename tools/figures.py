@@ -310,9 +310,9 @@ def minilm_attention(copy: LocalCopy) -> str:
 
 def _t5_answer(copy: LocalCopy) -> tuple[list[int], list[str]]:
     """What the model makes of the sentence, the start token first: ids and tokens."""
-    from llm_rebuild.using.generate import generate
+    from llm_rebuild.using.generate import Settings, generate
 
-    (row,) = generate(copy, T5_SENTENCE, max_new_tokens=20).rows
+    (row,) = generate(copy, T5_SENTENCE, Settings(20)).rows
     return list(row), [copy.tokenizer().tokens[i] for i in row]
 
 
@@ -874,10 +874,10 @@ def gpt2_merges(copy: LocalCopy) -> str:
 
 def gpt2_cache(copy: LocalCopy) -> str:
     """Generation: what is computed in each step, without a cache and with one."""
-    from llm_rebuild.using.generate import generate
+    from llm_rebuild.using.generate import Settings, generate
 
     tokenizer, steps = copy.tokenizer(), 4
-    ids = generate(copy, GPT2_START, max_new_tokens=steps).rows[0]
+    ids = generate(copy, GPT2_START, Settings(steps)).rows[0]
     tokens = [tokenizer.decode([i]) for i in ids]
     prompt, side, top, lefts = len(ids) - steps, 30.0, 96.0, (20.0, 384.0)
     d = Drawing(

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from llm_rebuild.copies.local_copy import LocalCopy
 
 WRITING: dict[str, Any] = {"rich_help_panel": "How to write (gpt2, t5-small)"}
-DEFAULT_NEW_TOKENS = 40
 
 
 @app.command()
@@ -142,9 +141,9 @@ def _written(
         result = generation.generate(
             copy,
             prompts,
-            attention=attention,
+            Settings(**settings),
             stream=stream if live else None,
-            **{"max_new_tokens": DEFAULT_NEW_TOKENS} | settings,
+            attention=attention,
         )
     except SettingError as error:
         raise InputError(_with_flags(str(error), Settings.__dataclass_fields__)) from None

@@ -23,6 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llm_rebuild import files
 from llm_rebuild.copies import hub as fetching
 from llm_rebuild.copies import store as storing
 from llm_rebuild.copies.hub import NotReachableError, Pin, PinnedModel, PinnedWheel, Say, sha256_of
@@ -30,6 +31,9 @@ from llm_rebuild.errors import InputError
 from llm_rebuild.printing import notice
 
 if TYPE_CHECKING:
+    from llm_rebuild.models import Rebuild
+    from llm_rebuild.models.architecture import Architecture
+    from llm_rebuild.models.pipeline import Pipeline
     from llm_rebuild.tokenizers import Tokenizer
     from llm_rebuild.weights import Weights
 
@@ -107,8 +111,43 @@ class LocalCopy:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The model's config.json as a dict. InputError where it is missing, not JSON or no object."""
-        return storing.read_json(self.folder / "config.json", "it has to be the model's own config.json")
+        """The model's config.json as a dict. Of a model that makes sentence embeddings also what the files
+        beside it say of that, under `pipeline.KEY`.
+
+        InputError where a file is missing, not JSON or no object, or asks for what is not supported.
+        """
+        from llm_rebuild.models import ARCHITECTURES
+        from llm_rebuild.models.pipeline import KEY, Pipeline
+
+        advice = "it has to be the model's own config.json"
+        config: dict[str, Any] = files.read_json(self.folder / "config.json", advice)
+        architecture = ARCHITECTURES.get(str(config.get("model_type")))
+        if architecture is not None and architecture.embeds:
+            config[KEY] = Pipeline.read(self.folder).to_json()
+        return config
+
+    @property
+    def architecture(self) -> Architecture | None:
+        """The record of its architecture; None for one that there is no rebuild of. InputError where
+        config.json names none."""
+        from llm_rebuild.models import architecture_for
+
+        return architecture_for(self.config)
+
+    @property
+    def pipeline(self) -> Pipeline | None:
+        """What is done around the network for a sentence embedding; None for a model that makes none."""
+        from llm_rebuild.models.pipeline import KEY, Pipeline
+
+        return Pipeline(**self.config[KEY]) if KEY in self.config else None
+
+    @cached_property
+    def rebuild(self) -> Rebuild:
+        """Its architecture at its size. InputError for one that there is no rebuild of, and by the field's
+        name for a config that asks for what is not supported."""
+        from llm_rebuild.models import rebuild_for
+
+        return rebuild_for(self.config)
 
     @cached_property
     def sha256(self) -> Mapping[str, str]:
@@ -129,7 +168,9 @@ class LocalCopy:
         """The tokenizer of this folder, rebuilt from its vocabulary."""
         from llm_rebuild import tokenizers
 
-        return tokenizers.load(self.folder)
+        architecture, pipeline = self.architecture, self.pipeline
+        algorithm = architecture.tokenizer if architecture else None
+        return tokenizers.load(self.folder, algorithm, bool(pipeline and pipeline.lower_case))
 
 
 def get(

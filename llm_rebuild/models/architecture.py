@@ -67,8 +67,6 @@ class Architecture:
 
     embeds          Whether its answer is one vector a text.
     generates       Whether it writes a text token by token, and keeps keys and values for that.
-    special_ids     Token ids that generation needs, as the official class has them where config.json is
-                    silent.
     texts           What it is shown where nothing else is given: two texts of different length.
     miniature_texts The same for the small model that stands in for the published one.
     """
@@ -99,7 +97,6 @@ class Architecture:
     uncovered: Mapping[str, str] = field(default_factory=dict)
     embeds: bool = False
     generates: bool = False
-    special_ids: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def module(self) -> ModuleType:

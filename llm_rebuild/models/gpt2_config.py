@@ -66,9 +66,9 @@ class Config:
         return frozenset() if self.tie_word_embeddings else frozenset({"lm_head.weight"})
 
     @property
-    def cuts_texts(self) -> bool:
-        """Whether a text that is too long is cut, or refused: its end is what a decoder continues."""
-        return False
+    def text_limit(self) -> None:
+        """To how many tokens a longer text is cut. None is: its end is what a decoder continues."""
+        return None
 
 
 READING = Reading(
@@ -185,7 +185,6 @@ ARCHITECTURE = Architecture(
     official_class="AutoModelForCausalLM",
     official_body="transformer",
     generates=True,
-    special_ids={"eos_token_id": 50256},
     texts=("Open-source LLMs rock.", "They do."),
     miniature_texts=("The baker of Oru lives by the", "The cook"),
 )

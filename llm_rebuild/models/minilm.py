@@ -35,6 +35,8 @@ SCORES, HEADS = "[batch, head, query, key]", "[batch, head, query, head width]"
 EAGER, SDPA = frozenset({"eager"}), frozenset({"sdpa"})  # the fused kernel never shows its scores
 PADDED = EAGER | {"padding"}  # without padding there is no mask
 POOLER = frozenset({"pooler"})  # some files have none
+# What the folder asks for around the network, see pipeline.py.
+MEAN, MAX, UNIT, RAW = (frozenset({word}) for word in ("mean", "max", "normalize", "as it is"))
 Mask = Tensor | None  # [batch, 1, query, key]; None: every token may look at every token
 
 # Every interim tensor, in the order in which it comes to be.
@@ -67,11 +69,14 @@ CHECKPOINTS = (
     Checkpoint(f"{BLOCK}.output.LayerNorm", VECTORS, "normalised: the block's output"),
     Checkpoint("pooler.dense", SENTENCE, "from the first token", only=POOLER),
     Checkpoint("pooler.activation", SENTENCE, "bent by tanh", only=POOLER),
-    Checkpoint("sentence.masked", VECTORS, "padding set to zero", "mul[0]"),
-    Checkpoint("sentence.sum", SENTENCE, "over the tokens", "sum[0]"),
-    Checkpoint("sentence.count", SENTENCE, "how many tokens", "clamp[0]"),
-    Checkpoint("sentence.mean", SENTENCE, "the average token", "div[0]"),
-    Checkpoint("sentence.embedding", SENTENCE, "at length 1: the answer", "returned"),
+    Checkpoint("sentence.masked", VECTORS, "padding set to zero", "mul[0]", MEAN),
+    Checkpoint("sentence.sum", SENTENCE, "over the tokens", "sum[0]", MEAN),
+    Checkpoint("sentence.count", SENTENCE, "how many tokens", "clamp[0]", MEAN),
+    Checkpoint("sentence.mean", SENTENCE, "the average token", "div[0]", MEAN),
+    Checkpoint("sentence.masked", VECTORS, "padding set to minus infinity", "where[0]", MAX),
+    Checkpoint("sentence.max", SENTENCE, "the largest of the tokens' numbers", "amax[0]", MAX),
+    Checkpoint("sentence.embedding", SENTENCE, "at length 1: the answer", "returned", UNIT),
+    Checkpoint("sentence.embedding", SENTENCE, "as it is: the answer", "returned", RAW),
 )
 
 # ---------------------------------------------------------------- from ids to the embedding
@@ -225,7 +230,24 @@ def pooler(x: Tensor, part: Part[Config]) -> Tensor:
 
 
 def sentence(x: Tensor, mask: Tensor, part: Part[Config]) -> Tensor:
-    """[batch, token, width] -> [batch, width]: the mean over real tokens, at length 1."""
+    """[batch, token, width] -> [batch, width]: one vector for all tokens, as the folder asks for it. MiniLM's
+    is the mean of the real tokens, at length 1."""
+    if part.config.pooling == "cls":
+        pooled = x[:, 0]  # [batch, width]
+    elif part.config.pooling == "max":
+        pooled = largest(x, mask, part)
+    else:
+        pooled = average(x, mask, part)
+    embedding = pooled
+    if part.config.normalize:
+        length: Tensor = torch.linalg.vector_norm(pooled, dim=1, keepdim=True)  # [batch, 1]
+        embedding = pooled / length.clamp_min(1e-12)  # [batch, width]
+    part.tap("embedding", embedding)
+    return embedding
+
+
+def average(x: Tensor, mask: Tensor, part: Part[Config]) -> Tensor:
+    """The mean over real tokens. [batch, token, width] -> [batch, width]."""
     real = mask.unsqueeze(-1).expand(x.shape).to(x.dtype)  # [batch, token, width], 1 or 0
     masked = x * real  # [batch, token, width]; without this, padding would be averaged in
     part.tap("masked", masked)
@@ -235,7 +257,13 @@ def sentence(x: Tensor, mask: Tensor, part: Part[Config]) -> Tensor:
     part.tap("count", count)
     mean = total / count  # [batch, width]
     part.tap("mean", mean)
-    length: Tensor = torch.linalg.vector_norm(mean, dim=1, keepdim=True)  # [batch, 1]
-    embedding = mean / length.clamp_min(1e-12)  # [batch, width]
-    part.tap("embedding", embedding)
-    return embedding
+    return mean
+
+
+def largest(x: Tensor, mask: Tensor, part: Part[Config]) -> Tensor:
+    """Of each number the largest that a real token has. [batch, token, width] -> [batch, width]."""
+    masked = x.masked_fill(mask.unsqueeze(-1) == 0, -torch.inf)  # [batch, token, width]
+    part.tap("masked", masked)
+    most = masked.amax(dim=1)  # [batch, width]
+    part.tap("max", most)
+    return most

@@ -9,6 +9,7 @@ from typing import Any
 from llm_rebuild.models.architecture import Architecture, Stack
 from llm_rebuild.models.config import IRRELEVANT_EVERYWHERE, Reading, divides, one_of, read_config
 from llm_rebuild.models.ops import ACTIVATIONS
+from llm_rebuild.models.pipeline import KEY, Pipeline
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,16 @@ class Config:
     type_vocab_size: int
     layer_norm_eps: float
     hidden_act: str
+    pooling: str  # this and what follows: of the files beside config.json, see pipeline.py
+    normalize: bool
+    max_tokens: int | None
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Config:
         """From config.json. Raises InputError, by the field's name, for what is not supported."""
-        read = read_config(config, cls, READING)
+        pipeline = config.get(KEY, Pipeline().to_json())
+        around = {name: pipeline[name] for name in ("pooling", "normalize", "max_tokens")}
+        read = read_config({**config, **around}, cls, READING)
         one_of("hidden_act", read.hidden_act, ACTIVATIONS)
         divides("hidden_size", read.hidden_size, "num_attention_heads", read.num_attention_heads)
         return read
@@ -50,8 +56,8 @@ class Config:
 
     @property
     def conditions(self) -> frozenset[str]:
-        """What this config adds to the conditions of a run: its activation."""
-        return frozenset({self.hidden_act})
+        """What this config adds to the conditions of a run: its activation, and what makes the answer."""
+        return frozenset({self.hidden_act, self.pooling, "normalize" if self.normalize else "as it is"})
 
     @property
     def needed(self) -> frozenset[str]:
@@ -59,9 +65,9 @@ class Config:
         return frozenset()
 
     @property
-    def cuts_texts(self) -> bool:
-        """Whether a text that is too long is cut, as sentence encoders do, or refused."""
-        return True
+    def text_limit(self) -> int:
+        """To how many tokens a longer text is cut, as sentence encoders do."""
+        return min(self.max_tokens or self.positions, self.positions)
 
 
 READING = Reading(

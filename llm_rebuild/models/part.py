@@ -16,6 +16,12 @@ ATTENTIONS = ("eager", "sdpa")  # step by step, or in torch's fused kernel, whic
 C = TypeVar("C")
 
 
+def check_attention(attention: str) -> None:
+    """Refuse a spelling of attention that there is none of. Raises InputError."""
+    if attention not in ATTENTIONS:
+        raise InputError(f"attention is {attention!r}; it is either {' or '.join(ATTENTIONS)}")
+
+
 @dataclass(frozen=True)
 class Part(Generic[C]):
     """A model, or a part of it, under its one name: its weights, and where to show what comes to be.
@@ -34,8 +40,7 @@ class Part(Generic[C]):
     path: str = ""
 
     def __post_init__(self) -> None:
-        if self.attention not in ATTENTIONS:
-            raise InputError(f"attention is {self.attention!r}; it is either {' or '.join(ATTENTIONS)}")
+        check_attention(self.attention)
 
     def at(self, name: str) -> Part[C]:
         """A part of this part. Weights and taps of the same path belong together."""

@@ -101,9 +101,9 @@ class Config:
         return frozenset(key for key in OPTIONAL if ("wi_" if self.gated else "wi.") in key)
 
     @property
-    def cuts_texts(self) -> bool:
-        """Whether a text that is too long is cut. None is too long."""
-        return False
+    def text_limit(self) -> None:
+        """To how many tokens a longer text is cut. None is: none is too long."""
+        return None
 
 
 FEED_FORWARDS = [*ACTIVATIONS, *(f"gated-{name}" for name in ACTIVATIONS)]
@@ -251,7 +251,6 @@ ARCHITECTURE = Architecture(
     official_class="AutoModelForSeq2SeqLM",
     uncovered=dict.fromkeys(("div", "log", "mul"), _BUCKETS_WHY),
     generates=True,
-    special_ids={"eos_token_id": 1, "pad_token_id": 0},
     texts=(
         "translate English to German: The house is wonderful.",
         "translate English to German: They do.",

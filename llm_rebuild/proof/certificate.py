@@ -28,11 +28,11 @@ from llm_rebuild.copies.hub import sha256_of
 from llm_rebuild.copies.local_copy import MINIATURES, PINS, LocalCopy
 from llm_rebuild.errors import InputError
 from llm_rebuild.json_fields import FLAG, SHA256, TEXT, WORD, Each, Kind, check, one_of, or_null, shown, whole
+from llm_rebuild.models.part import ATTENTIONS
 from llm_rebuild.proof import isolation
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify import Proof, ask, prove
 from llm_rebuild.verify.environment import environment
-from llm_rebuild.verify.loading import ATTENTIONS
 from llm_rebuild.verify.report import finite
 
 FORMAT = "llm_rebuild certificate"

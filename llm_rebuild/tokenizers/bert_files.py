@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llm_rebuild.errors import InputError
-from llm_rebuild.tokenizers.checks import read_text
+from llm_rebuild.files import read_json, read_text
+from llm_rebuild.json_fields import FLAG, Kind, check, or_null, shown
+from llm_rebuild.tokenizers.checks import ANEW
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -39,8 +40,17 @@ SUPPORTED_CONFIG: dict[str, object] = {
     "cls_token": "[CLS]",
     "sep_token": "[SEP]",
     "mask_token": "[MASK]",
+    "padding_side": "right",
+    "truncation_side": "right",
 }
-ADDED_TOKEN_FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
+ADDED_TOKEN_FLAGS = {
+    "single_word": False,
+    "lstrip": False,
+    "rstrip": False,
+    "normalized": False,
+    "special": True,
+}
+ANY_OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,7 @@ class Settings:
 
 def read_vocabulary(path: Path) -> dict[str, int]:
     """vocab.txt: a token a line; the line's number, from 0, is its id."""
-    lines = read_text(path).removesuffix("\n").split("\n")
+    lines = read_text(path, ANEW).removesuffix("\n").split("\n")
     vocabulary: dict[str, int] = {}
     for number, token in enumerate(line.removesuffix("\r") for line in lines):
         if token in vocabulary:
@@ -78,70 +88,65 @@ def read_vocabulary(path: Path) -> dict[str, int]:
 
 def read_settings(folder: Path, vocabulary: dict[str, int]) -> Settings:
     """From tokenizer.json where there is one (the library reads nothing else), and tokenizer_config.json."""
-    config = read_object(folder / "tokenizer_config.json")
+    path, whole_path = folder / "tokenizer_config.json", folder / "tokenizer.json"
+    config = read_json(path, ANEW) if path.exists() else {}
     for field, value in SUPPORTED_CONFIG.items():
-        found = config.get(field, value)
-        if isinstance(found, dict):  # older files write {"content": "[CLS]", "lstrip": false, ...}
-            found = found.get("content")
-        require(found == value, folder / "tokenizer_config.json", field, found, value)
+        asked = config.get(field, value)
+        if isinstance(asked, dict):  # older files write {"content": "[CLS]", "lstrip": false, ...}
+            asked = asked.get("content")
+        require(path, field, asked, value)
     configured = Settings(
-        flag(config, "do_lower_case", True, folder / "tokenizer_config.json"),
-        flag(config, "strip_accents", None, folder / "tokenizer_config.json"),
-        flag(config, "tokenize_chinese_chars", True, folder / "tokenizer_config.json"),
+        flag(config, "do_lower_case", True, path),
+        flag(config, "strip_accents", None, path),
+        flag(config, "tokenize_chinese_chars", True, path),
     )
-    path = folder / "tokenizer.json"
-    if not path.is_file():
+    if not whole_path.exists():
         return configured
 
-    whole = read_object(path)
+    whole = read_json(whole_path, ANEW)
     for field, value in SUPPORTED_TOKENIZER_JSON.items():
-        found = look_up(whole, field)
-        require(found == value, path, field, found, value)
+        require(whole_path, field, look_up(whole, field), value)
     if look_up(whole, "model.vocab") != vocabulary:
-        raise InputError(f"{path} and vocab.txt hold different vocabularies: download both again")
-    check_added_tokens(whole.get("added_tokens"), vocabulary, path)
+        raise InputError(f"{whole_path} and vocab.txt hold different vocabularies: download both again")
+    check_added_tokens(whole.get("added_tokens"), vocabulary, whole_path)
     normalizer = whole["normalizer"]
     settings = Settings(
-        flag(normalizer, "lowercase", True, path),
-        flag(normalizer, "strip_accents", None, path),
-        flag(normalizer, "handle_chinese_chars", True, path),
+        flag(normalizer, "lowercase", True, whole_path),
+        flag(normalizer, "strip_accents", None, whole_path),
+        flag(normalizer, "handle_chinese_chars", True, whole_path),
     )
     if config and settings != configured:
         raise InputError(
-            f"{path} says {settings}, tokenizer_config.json says {configured}: correct the wrong one"
+            f"{whole_path} says {settings}, {path.name} says {configured}: correct the wrong one"
         )
     return settings
 
 
 def check_added_tokens(added: Any, vocabulary: dict[str, int], path: Path) -> None:
     """Exactly the five special tokens, all of them found literally, wherever they stand."""
-    if not isinstance(added, list) or not all(isinstance(token, dict) for token in added):
-        raise InputError(f"{path}: added_tokens is not a list of objects")
+    check(added, [ANY_OBJECT], f"{path}: added_tokens")
     for token in added:
         content = token.get("content")
         if content not in SPECIAL_TOKENS or token.get("id") != vocabulary[content]:
-            raise InputError(f"{path}: added_tokens has {content!r}, which is not supported")
-        for name in ADDED_TOKEN_FLAGS:
-            found = token.get(name)
-            require(found is False, path, f"added_tokens {content} {name}", found, False)
-        require(token.get("special") is True, path, f"added_tokens {content} special", False, True)
+            raise InputError(f"{path}: added_tokens has {shown(content)}, which is not supported")
+        for name, value in ADDED_TOKEN_FLAGS.items():
+            require(path, f"added_tokens {content} {name}", token.get(name), value)
     missing = set(SPECIAL_TOKENS) - {token["content"] for token in added}
     if missing:
         raise InputError(f"{path}: added_tokens lacks {min(missing)}, which is not supported")
 
 
-def require(condition: bool, path: Path, field: str, found: object, supported: object) -> None:
-    """InputError that names the field, unless the condition holds."""
-    if not condition:
-        raise InputError(f"{path}: {field} is {found!r}; only {supported!r} is supported")
+def require(path: Path, field: str, asked: object, supported: object) -> None:
+    """InputError that names the field, unless it asks for what is supported. 1 is not true."""
+    if asked != supported or (isinstance(supported, bool) and asked is not supported):
+        raise InputError(f"{path}: {field} is {shown(asked)}; only {supported!r} is supported")
 
 
 def flag(values: dict[str, Any], field: str, default: bool | None, path: Path) -> Any:
     """A field that is true or false, or null where that is its default."""
-    found = values.get(field, default)
-    if not isinstance(found, bool) and (found is not None or default is not None):
-        raise InputError(f"{path}: {field} is {found!r}; it must be true or false")
-    return found
+    asked = values.get(field, default)
+    check(asked, or_null(FLAG) if default is None else FLAG, f"{path}: {field}")
+    return asked
 
 
 def look_up(values: Any, field: str) -> Any:
@@ -149,16 +154,3 @@ def look_up(values: Any, field: str) -> Any:
     for key in field.split("."):
         values = values.get(key) if isinstance(values, dict) else None
     return values
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object; {} if there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON ({error}): download it again") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{path} must hold one JSON object: download it again")
-    return found

@@ -24,11 +24,10 @@ from pathlib import Path
 
 import regex
 
-from llm_rebuild.tokenizers import Encoding, checks
+from llm_rebuild.tokenizers import checks
+from llm_rebuild.tokenizers.encoding import Encoding
 
 END_OF_TEXT = "<|endoftext|>"  # the only special token: it separated the documents of the training text
-
-CACHED_LENGTH = 256  # characters; a longer word is merged again whenever it comes
 
 # 1. Words. --------------------------------------------------------------------------------------
 #
@@ -219,8 +218,7 @@ class ByteBPE:
             tokens = merge(to_symbols(word), self.ranks)
             spans = character_spans(word, tokens)
         encoded = Encoding([self.vocabulary[token] for token in tokens], tokens, spans)
-        if len(word) <= CACHED_LENGTH:
-            checks.remember(self._cache, word, encoded)
+        checks.remember(self._cache, word, encoded)
         return encoded
 
     def merge_steps(self, word: str) -> Iterator[list[str]]:

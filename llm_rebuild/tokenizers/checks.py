@@ -5,15 +5,16 @@ The lessons are next door, in byte_bpe.py and unigram.py; they call these and st
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from llm_rebuild.errors import InputError
-from llm_rebuild.tokenizers import Encoding
+from llm_rebuild.files import read_json, read_text
+from llm_rebuild.tokenizers.encoding import Encoding
 
 CACHE_SIZE = 2**16  # entries of each cache
+CACHED_LENGTH = 256  # characters; a longer word is computed again whenever it comes
 Value = TypeVar("Value")
 
 
@@ -45,7 +46,10 @@ def look_up(token: str, vocabulary: Mapping[str, int]) -> int:
 
 
 def remember(cache: dict[str, Value], key: str, value: Value) -> None:
-    """Keep a result for next time; a cache that is full starts again, so memory stays bounded."""
+    """Keep a result for next time, unless it is a long word's. A cache that is full starts again, so memory
+    stays bounded."""
+    if len(key) > CACHED_LENGTH:
+        return
     if len(cache) >= CACHE_SIZE:
         cache.clear()
     cache[key] = value
@@ -64,24 +68,12 @@ def truncate(encoding: Encoding, max_tokens: int | None, closing: int = 0) -> En
     return Encoding(ids, tokens, offsets, cut.stop - cut.start)
 
 
-def read_text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 (byte {error.start}): download it again") from None
+ANEW = "download it again"
 
 
 def read_vocabulary(path: Path, needed: Iterable[str]) -> dict[str, int]:
     """vocab.json: one object {token: id}, whose ids are 0, 1, 2, ... each once."""
-    try:
-        vocabulary = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        reason = str(error).replace("\n", " ")
-        raise InputError(f"{path} is not JSON ({reason}): download it again") from None
-    if not isinstance(vocabulary, dict):
-        raise InputError(f"{path} must hold one object of tokens and ids: download it again")
+    vocabulary: dict[str, int] = read_json(path, ANEW)
     token_of: dict[int, str] = {}
     for token, token_id in vocabulary.items():
         if type(token_id) is not int:  # JSON's true would pass isinstance
@@ -107,7 +99,7 @@ def read_vocabulary(path: Path, needed: Iterable[str]) -> dict[str, int]:
 def read_merges(path: Path, vocabulary: dict[str, int]) -> dict[tuple[str, str], int]:
     """merges.txt: after a "#version" line, one "left right" a line, the best first."""
     ranks: dict[tuple[str, str], int] = {}
-    lines = read_text(path).removesuffix("\n").split("\n")
+    lines = read_text(path, ANEW).removesuffix("\n").split("\n")
     for number, line in enumerate((line.removesuffix("\r") for line in lines), start=1):
         if line.startswith("#version"):
             continue

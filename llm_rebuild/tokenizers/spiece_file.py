@@ -23,6 +23,7 @@ from math import isfinite
 from pathlib import Path
 
 from llm_rebuild.errors import InputError
+from llm_rebuild.files import read
 
 MODEL_TYPES = {1: "unigram", 2: "BPE", 3: "word", 4: "character"}
 NORMAL, UNKNOWN, CONTROL = 1, 2, 3  # kinds of pieces; 4 to 6 are user-defined, unused, byte
@@ -104,10 +105,7 @@ def read_piece(data: bytes) -> Piece:
 
 def read_spiece_model(path: Path) -> tuple[list[Piece], bytes]:
     """The pieces in order, and the precompiled character map (empty if the file has none)."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    data = read(path, "download it again")
     try:
         pieces, trainer, normalizer = read_model(data)
         model_type = next((value for number, value in reversed(trainer) if number == 3), 1)

@@ -26,14 +26,14 @@ from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
 from llm_rebuild.errors import InputError
-from llm_rebuild.tokenizers import Encoding, checks
+from llm_rebuild.tokenizers import checks
 from llm_rebuild.tokenizers.character_map import CharacterMap, owners
+from llm_rebuild.tokenizers.encoding import Encoding
 from llm_rebuild.tokenizers.spiece_file import CONTROL, Piece, read_spiece_model
 
 SENTINELS = 100  # spans that T5 learned to fill in: <extra_id_0> ... <extra_id_99>
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
 UNKNOWN_PENALTY = 10.0  # an unknown character scores this much less than the rarest piece
-CACHED_LENGTH = 256  # characters; a longer word is computed again whenever it comes
 
 # 1. Words. --------------------------------------------------------------------------------------
 
@@ -185,8 +185,7 @@ class Unigram:
             ids.append(self.vocabulary[escaped[start:end]] if known else self.unknown_id)
             offsets.append((max(start - added, 0), max(end - added, 1)))  # ▁ shares the next place
         encoded = Encoding(ids, tokens, offsets)
-        if len(word) <= CACHED_LENGTH:
-            checks.remember(self._words, word, encoded)
+        checks.remember(self._words, word, encoded)
         return encoded
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:

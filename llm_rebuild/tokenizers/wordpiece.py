@@ -18,22 +18,20 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
-from llm_rebuild.errors import InputError
-from llm_rebuild.tokenizers import Encoding, bert_unicode
+from llm_rebuild.tokenizers import bert_unicode, checks
 from llm_rebuild.tokenizers.bert_files import (
     SPECIAL_TOKENS,
     Settings,
     read_settings,
     read_vocabulary,
 )
-from llm_rebuild.tokenizers.checks import check_ids, refuse_lone_surrogates
+from llm_rebuild.tokenizers.encoding import Encoding
 
 LONGEST_WORD = 100  # characters; a longer word is [UNK] as a whole
-CACHED_CHUNK = 40  # characters; longer stretches seldom come again
 
 Placed = list[tuple[str, int]]  # a character, and its place in the original text
 Pieces = list[tuple[str, int, int]]  # a token, and where in the original text it starts and ends
@@ -243,7 +241,7 @@ class WordPiece:
         self.settings = settings
         self._tokens = sorted(vocabulary, key=vocabulary.__getitem__)  # id -> token
         self._longest = max(map(len, vocabulary))
-        self._cached = lru_cache(maxsize=50_000)(self.pieces)
+        self._cache: dict[str, Pieces] = {}
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> WordPiece:
@@ -253,6 +251,13 @@ class WordPiece:
         """
         vocabulary = read_vocabulary(Path(folder) / "vocab.txt")
         return cls(vocabulary, read_settings(Path(folder), vocabulary))
+
+    def lower_cased(self) -> WordPiece:
+        """The same, of text that is lower-cased first. That alone takes no accents off."""
+        return WordPiece(
+            self.vocabulary,
+            replace(self.settings, lower_case=True, strip_accents=self.settings.strips_accents),
+        )
 
     @property
     def pad_id(self) -> int:
@@ -269,9 +274,7 @@ class WordPiece:
 
         Raises InputError for a lone surrogate in the text, and for `max_tokens` below 2.
         """
-        refuse_lone_surrogates(text)
-        if max_tokens is not None and max_tokens < 2:
-            raise InputError(f"max_tokens is {max_tokens}; [CLS] and [SEP] alone need 2")
+        checks.refuse_lone_surrogates(text)
         pieces: Pieces = []
         for part, part_start, is_special in split_special(text):
             if is_special:
@@ -279,16 +282,15 @@ class WordPiece:
                 continue
             for chunk, chunk_start in split_whitespace(part):
                 offset = part_start + chunk_start
-                found = self._cached(chunk) if len(chunk) <= CACHED_CHUNK else self.pieces(chunk)
-                pieces += [(token, offset + start, offset + end) for token, start, end in found]
-        kept = pieces if max_tokens is None else pieces[: max_tokens - 2]
-        tokens = ["[CLS]", *(token for token, _, _ in kept), "[SEP]"]
-        return Encoding(
-            ids=[self.vocabulary[token] for token in tokens],
-            tokens=tokens,
-            offsets=[(0, 0), *((start, end) for _, start, end in kept), (0, 0)],
-            truncated=len(pieces) - len(kept),
-        )
+                own = self._cache.get(chunk)
+                if own is None:
+                    own = self.pieces(chunk)
+                    checks.remember(self._cache, chunk, own)
+                pieces += [(token, offset + start, offset + end) for token, start, end in own]
+        tokens = ["[CLS]", *(token for token, _, _ in pieces), "[SEP]"]
+        ids = [self.vocabulary[token] for token in tokens]
+        offsets = [(0, 0), *((start, end) for _, start, end in pieces), (0, 0)]
+        return checks.truncate(Encoding(ids, tokens, offsets), max_tokens, closing=1)
 
     def pieces(self, chunk: str) -> Pieces:
         """The tokens of a stretch without whitespace, places counted from its start."""
@@ -308,6 +310,6 @@ class WordPiece:
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         """Ids -> text, lower-cased and without accents as the tokens are; InputError if out of range."""
-        check_ids(ids, self.vocabulary_size)
+        checks.check_ids(ids, self.vocabulary_size)
         tokens = [self._tokens[token_id] for token_id in ids]
         return join([t for t in tokens if not (skip_special_tokens and t in SPECIAL_TOKENS)])

@@ -13,8 +13,9 @@ Sources  Named at each function. Order of operations, padding, ties and random d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llm_rebuild.errors import InputError
+from llm_rebuild.json_fields import shown
 
 NEVER = -1e9  # added to a score, it makes a beam lose against every other
 
@@ -42,14 +44,89 @@ class SettingError(InputError):
 
 @dataclass(frozen=True)
 class Settings:
-    """How to generate. None, or a default, leaves a thing out. Raises SettingError for what makes no sense.
+    """How to generate. None leaves a thing to the model's folder, and where that says nothing, out.
+    Raises SettingError for what makes no sense.
 
-    It samples if `temperature`, `top_k` or `top_p` is given (the official `do_sample=True`, which has a
-    top_k of 50 where none is given; here none means none), and is deterministic otherwise. Without a
-    `seed` it draws from torch's own generator.
+    `sample` says whether tokens are drawn (the official `do_sample`); where it is None they are if
+    `temperature`, `top_k` or `top_p` is given. A top_k of None means none, unless the folder has one;
+    officially it means 50. Without a `seed` draws come from torch's own generator.
     """
 
-    max_new_tokens: int
+    max_new_tokens: int | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    no_repeat_ngram: int | None = None
+    beams: int | None = None
+    length_penalty: float | None = None
+    early_stopping: bool | Literal["never"] | None = None
+    sample: bool | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        def refuse(name: str, must: str) -> None:
+            raise SettingError(f"{name} is {shown(getattr(self, name))}; it must be {must}")
+
+        for name, most in MOST.items():
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                refuse(name, "a whole number from 1")
+            if value is not None and value > most:
+                refuse(name, f"at most {most:,}")
+        for name in ("temperature", "repetition_penalty"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                also = "; for the best token every time leave it out" if name == "temperature" else ""
+                refuse(name, f"a number above 0{also}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            refuse("top_p", "above 0 and at most 1")
+        if self.length_penalty is not None and not abs(self.length_penalty) < float("inf"):
+            refuse("length_penalty", "a finite number")
+        if self.early_stopping not in (None, True, False, "never"):
+            refuse("early_stopping", 'True, False or "never"')
+        if self.seed is not None and (type(self.seed) is not int or not -(2**63) <= self.seed < 2**64):
+            refuse("seed", "a whole number of 64 bits")
+
+    @property
+    def sampling(self) -> bool:
+        """Whether the next token is drawn, not chosen."""
+        if self.sample is not None:
+            return self.sample
+        return not (self.temperature is None and self.top_k is None and self.top_p is None)
+
+    def over(self, others: Settings) -> Settings:
+        """These settings, and where one is None, the others'."""
+        own = {name: value for name, value in vars(self).items() if value is not None}
+        sample = self.sampling or (self.sample is None and others.sampling)
+        return Settings(**{**vars(others), **own, "sample": sample})
+
+    def complete(self) -> Decoding:
+        """With nothing left open. Raises SettingError where settings do not go together."""
+        if self.seed is not None and not self.sampling:
+            raise SettingError("a seed changes nothing without sampling; give a temperature, 1.0 for none")
+        whole = Decoding(
+            **{name: value for name, value in vars(self).items() if value is not None}
+            | {"sample": self.sampling}
+        )
+        exponent = abs(whole.length_penalty * math.log(whole.max_new_tokens))
+        if whole.beams > 1 and exponent > 80:  # float32 ends at about e ** 88
+            raise SettingError(
+                f"length_penalty is {whole.length_penalty}; take one nearer to 0, for a length of "
+                f"{whole.max_new_tokens} to that power is no number any more"
+            )
+        return whole if whole.sample else replace(whole, temperature=None, top_k=None, top_p=None)
+
+
+# The most that is asked for in earnest. What is above it runs out of memory, or never ends.
+MOST = {"max_new_tokens": 10**6, "top_k": 10**9, "no_repeat_ngram": 10**9, "beams": 1000}
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """Settings with nothing left open: what is None is not done."""
+
+    max_new_tokens: int = 20
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
@@ -58,34 +135,12 @@ class Settings:
     beams: int = 1
     length_penalty: float = 1.0
     early_stopping: bool | Literal["never"] = False
+    sample: bool = False
     seed: int | None = None
 
-    def __post_init__(self) -> None:
-        def refuse(name: str, must: str) -> None:
-            raise SettingError(f"{name} is {getattr(self, name)}; it must be {must}")
-
-        for name in ("max_new_tokens", "top_k", "no_repeat_ngram", "beams"):
-            value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
-                refuse(name, "a whole number from 1")
-        for name in ("temperature", "repetition_penalty"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                also = "; for the best token every time leave it out" if name == "temperature" else ""
-                refuse(name, f"a number above 0{also}")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            refuse("top_p", "above 0 and at most 1")
-        if not abs(self.length_penalty) < float("inf"):
-            refuse("length_penalty", "a finite number")
-        if self.early_stopping not in (True, False, "never"):
-            refuse("early_stopping", 'True, False or "never"')
-        if self.seed is not None and not self.sampling:
-            raise SettingError("a seed changes nothing without sampling; give a temperature, 1.0 for none")
-
-    @property
-    def sampling(self) -> bool:
-        """Whether the next token is drawn, not chosen."""
-        return not (self.temperature is None and self.top_k is None and self.top_p is None)
+    def generator(self) -> torch.Generator | None:
+        """Where draws come from: None is torch's own."""
+        return None if self.seed is None else torch.Generator().manual_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -100,7 +155,7 @@ class SpecialIds:
 # ----------------------------------------------------------------- what is done to the scores, in order
 
 
-def adjusted(scores: Tensor, token_ids: Tensor, settings: Settings, padding: Tensor, ends: int) -> Tensor:
+def adjusted(scores: Tensor, token_ids: Tensor, settings: Decoding, padding: Tensor, ends: int) -> Tensor:
     """Everything that is done to the scores of the next token, in the order in which it is done.
 
     scores [row, vocab] -> [row, vocab]. token_ids [row, token] are those so far, padding [row] says how
@@ -203,36 +258,33 @@ def decode(
 
     A row that has ended is filled up with padding until all have.
     """
+    whole = settings.complete()
     padding = torch.zeros(len(prompt), dtype=torch.int64) if padding is None else padding
-    generator = None if settings.seed is None else torch.Generator().manual_seed(settings.seed)
-    if settings.beams == 1:
-        return one_by_one(step, prompt, settings, special, padding, generator, stream)
+    if whole.beams == 1:
+        return one_by_one(step, prompt, whole, special, padding, stream)
     if stream is not None:
         raise InputError("a beam search cannot stream: which text wins is only known at the end")
-    return beam_search(step, prompt, settings, special, padding, generator)
+    return beam_search(step, prompt, whole, special, padding)
 
 
 def one_by_one(
     step: Step,
     prompt: Tensor,
-    settings: Settings,
+    settings: Decoding,
     special: SpecialIds,
     padding: Tensor,
-    generator: torch.Generator | None,
     stream: Callable[[Tensor], None] | None,
 ) -> Tensor:
     """Greedy decoding and sampling: take the best token, or draw one, and go on after it."""
     ends = torch.tensor(special.ends, dtype=torch.int64)
     running = torch.ones(len(prompt), dtype=torch.bool)
     token_ids, new = prompt, prompt
-    state = None
+    state, generator = None, settings.generator()
     for _ in range(settings.max_new_tokens):
         logits, state = step(new, state)  # [batch, vocab]
         scores = adjusted(logits, token_ids, settings, padding, len(ends))
-        if settings.sampling:
-            chosen = torch.multinomial(scores.softmax(dim=-1), 1, generator=generator).squeeze(1)  # [batch]
-        else:
-            chosen = scores.argmax(dim=-1)  # [batch]
+        # [batch]
+        chosen = draw(scores, 1, generator).squeeze(1) if settings.sample else scores.argmax(dim=-1)
         if special.ends and special.padding is not None:
             chosen = torch.where(running, chosen, special.padding)
         new = chosen[:, None]
@@ -245,13 +297,18 @@ def one_by_one(
     return token_ids
 
 
+def draw(scores: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
+    """Different entries of each row, drawn by their probabilities. [row, entry] -> [row, count]."""
+    probabilities = scores.softmax(dim=-1)
+    if not bool(torch.isfinite(probabilities).all()):
+        raise SettingError(
+            "temperature or repetition_penalty makes scores too large to draw by; take one nearer to 1"
+        )
+    return torch.multinomial(probabilities, count, generator=generator)
+
+
 def beam_search(
-    step: Step,
-    prompt: Tensor,
-    settings: Settings,
-    special: SpecialIds,
-    padding: Tensor,
-    generator: torch.Generator | None,
+    step: Step, prompt: Tensor, settings: Decoding, special: SpecialIds, padding: Tensor
 ) -> Tensor:
     """Keeps several beginnings of each text, and returns the finished text with the best score.
 
@@ -261,7 +318,6 @@ def beam_search(
     """
     ends = torch.tensor(special.ends, dtype=torch.int64)
     (batch, prompt_length), beams = prompt.shape, settings.beams
-    longest = prompt_length + settings.max_new_tokens
     # So many that, even if every end is among the best of each beam, enough are left to go on with.
     candidates = beams * max(2, 1 + len(ends))
     among_best = torch.arange(candidates) < beams  # only these may finish; the others are in reserve
@@ -270,17 +326,12 @@ def beam_search(
     # Beginnings that go on. All are the prompt at first, so only the first counts until they differ.
     running = prompt[:, None].expand(batch, beams, prompt_length)  # [batch, beam, token]
     scores = torch.where(torch.arange(beams) == 0, 0.0, NEVER).expand(batch, beams)  # [batch, beam]
-    # Texts that are finished, the best first: nothing yet. 0 fills no row officially, an end does.
-    fill = (special.padding or special.ends[0]) if special.ends else 0
-    texts = F.pad(running, (0, settings.max_new_tokens), value=fill)  # [batch, beam, longest]
-    text_scores = torch.full((batch, beams), NEVER)
-    text_lengths = torch.zeros(batch, beams, dtype=torch.int64)  # new tokens of each
-    finished = torch.zeros(batch, beams, dtype=torch.bool)
+    finished = Finished.none(running, settings, special)
     hopeful = torch.ones(batch, 1, dtype=torch.bool)  # whether a beginning may still beat a finished text
 
     padding = padding.repeat_interleave(beams, dim=0)
     new = running.flatten(0, 1)  # [row, token]
-    state = None
+    state, generator = None, settings.generator()
     for length in range(1, settings.max_new_tokens + 1):
         # 1. Every token after every beginning, and the best of all these.
         logits, state = step(new, state)
@@ -288,46 +339,105 @@ def beam_search(
             logits.log_softmax(dim=-1), running.flatten(0, 1), settings, padding, len(ends)
         ).view(batch, beams, -1)  # [batch, beam, vocab]
         total = (log_probs + scores[:, :, None]).flatten(1)  # [batch, beam × vocab]
-        if settings.sampling:
-            picked = torch.multinomial(total.softmax(dim=-1), candidates, generator=generator)
+        if settings.sample:
+            picked = draw(total, candidates, generator)
             best = total.gather(1, picked)  # [batch, candidate]
         else:
             best, picked = total.topk(candidates)  # [batch, candidate]
         parent, token = picked // log_probs.shape[-1], picked % log_probs.shape[-1]
-        grown = torch.cat([taken(running, parent), token[:, :, None]], dim=2)  # [batch, candidate, token]
+        grown = torch.cat([chosen_of(running, parent), token[:, :, None]], dim=2)  # [batch, candidate, token]
         ended = torch.isin(token, ends) | (length == settings.max_new_tokens)  # [batch, candidate]
 
         # 2. The best that have not ended go on, with what the step remembers of their beginning.
         still_open = best + ended * NEVER
         onward = still_open.topk(beams).indices  # [batch, beam]
-        running, scores = taken(grown, onward), taken(still_open, onward)
-        state = state.reorder((first_row + taken(parent, onward)).flatten())
+        running, scores = chosen_of(grown, onward), chosen_of(still_open, onward)
+        state = state.reorder((first_row + chosen_of(parent, onward)).flatten())
         new = running[:, :, -1].flatten()[:, None]
 
         # 3. Those that have ended take their place among the finished, if they are good enough.
-        newly = ended & among_best
         final = best / length**settings.length_penalty
-        final = final + (finished.all(dim=1, keepdim=True) & (settings.early_stopping is True)) * NEVER
-        final = final + ~hopeful * NEVER
-        final = final + ~newly * NEVER
-        text_scores, order = torch.cat([text_scores, final], dim=1).topk(beams)
-        filled = F.pad(grown, (0, longest - prompt_length - length), value=fill)
-        texts = taken(torch.cat([texts, filled], dim=1), order)
-        lengths = torch.full((batch, candidates), length)
-        text_lengths = taken(torch.cat([text_lengths, lengths], dim=1), order)
-        finished = taken(torch.cat([finished, newly], dim=1), order)
+        finished = finished.joined(grown, final, ended & among_best, hopeful, settings)
 
-        # 4. Stop when no beginning can become better than the worst finished text. Which length to judge
-        #    it by is a guess: its own, or with "never" and a penalty for short texts the longest possible.
-        never = settings.early_stopping == "never" and settings.length_penalty > 0
-        reach = scores[:, :1] / (settings.max_new_tokens if never else length) ** settings.length_penalty
-        worst = torch.where(finished, text_scores.min(dim=1, keepdim=True).values, NEVER)
-        hopeful = hopeful & (reach > worst).any(dim=1, keepdim=True)
-        if not hopeful.any() or (finished.all() and settings.early_stopping is True) or ended.all():
+        # 4. Stop when no beginning can become better than the worst finished text.
+        hopeful = hopeful & finished.may_be_beaten(scores[:, :1], length, settings)
+        all_done = bool(finished.done.all()) and settings.early_stopping is True
+        if not hopeful.any() or all_done or ended.all():
             break
-    return texts[:, 0, : prompt_length + int(text_lengths[:, 0].max())]
+    return finished.best(prompt_length)
 
 
-def taken(rows: Tensor, which: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Finished:
+    """Texts of a beam search that are finished, the best first.
+
+    texts    [batch, beam, longest], filled up
+    scores   [batch, beam]: their log-probability, divided by the length's power
+    lengths  [batch, beam]: how many new tokens each has
+    done     [batch, beam]: whether there is such a text yet
+    fill     What texts are filled up with.
+    """
+
+    texts: Tensor
+    scores: Tensor
+    lengths: Tensor
+    done: Tensor
+    fill: int
+
+    @classmethod
+    def none(cls, running: Tensor, settings: Decoding, special: SpecialIds) -> Finished:
+        """Nothing yet, for beginnings [batch, beam, token]."""
+        fill = (special.padding or special.ends[0]) if special.ends else 0  # 0 fills no row officially
+        batch_and_beam = running.shape[:2]
+        return cls(
+            F.pad(running, (0, settings.max_new_tokens), value=fill),
+            torch.full(batch_and_beam, NEVER),
+            torch.zeros(batch_and_beam, dtype=torch.int64),
+            torch.zeros(batch_and_beam, dtype=torch.bool),
+            fill,
+        )
+
+    def joined(
+        self, grown: Tensor, scores: Tensor, newly: Tensor, hopeful: Tensor, settings: Decoding
+    ) -> Finished:
+        """With those of the candidates that are good enough.
+
+        grown [batch, candidate, token], scores [batch, candidate]; `newly` [batch, candidate] says which of
+        them have ended, hopeful [batch, 1] where one may still be better than those that are here.
+        """
+        scores = scores + (self.done.all(dim=1, keepdim=True) & (settings.early_stopping is True)) * NEVER
+        scores = scores + ~hopeful * NEVER
+        scores = scores + ~newly * NEVER
+        best, order = torch.cat([self.scores, scores], dim=1).topk(settings.beams)
+        left = self.texts.shape[2] - grown.shape[2]
+        length = settings.max_new_tokens - left
+        return Finished(
+            chosen_of(torch.cat([self.texts, F.pad(grown, (0, left), value=self.fill)], dim=1), order),
+            best,
+            chosen_of(
+                torch.cat([self.lengths, torch.full_like(newly, length, dtype=torch.int64)], dim=1), order
+            ),
+            chosen_of(torch.cat([self.done, newly], dim=1), order),
+            self.fill,
+        )
+
+    def may_be_beaten(self, score: Tensor, length: int, settings: Decoding) -> Tensor:
+        """Whether the best beginning, score [batch, 1], may become better than the worst text. [batch, 1].
+
+        Which length to judge it by is a guess: its own, or with "never" and a penalty for short texts the
+        longest possible.
+        """
+        never = settings.early_stopping == "never" and settings.length_penalty > 0
+        reach = score / (settings.max_new_tokens if never else length) ** settings.length_penalty
+        worst = torch.where(self.done, self.scores.min(dim=1, keepdim=True).values, NEVER)
+        may: Tensor = (reach > worst).any(dim=1, keepdim=True)
+        return may
+
+    def best(self, prompt_length: int) -> Tensor:
+        """The best text of each prompt, as long as the longest. [batch, token]."""
+        return self.texts[:, 0, : prompt_length + int(self.lengths[:, 0].max())]
+
+
+def chosen_of(rows: Tensor, which: Tensor) -> Tensor:
     """rows [batch, n, ...], which [batch, m] -> [batch, m, ...]: of each prompt's rows those named."""
     return rows[torch.arange(len(rows))[:, None], which]

@@ -1,4 +1,4 @@
-"""Sentence embeddings by the rebuild alone."""
+"""Sentence embeddings by the rebuild alone, as sentence-transformers makes them of the same folder."""
 
 from __future__ import annotations
 
@@ -8,23 +8,32 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.models import rebuild_for
+from llm_rebuild.models import ARCHITECTURES
 from llm_rebuild.models.part import Batch
+from llm_rebuild.models.pipeline import Pipeline
 from llm_rebuild.printing import Printable
-from llm_rebuild.using.inputs import Inputs
+from llm_rebuild.using import inputs
 
 
 @dataclass(frozen=True)
 class Embedded(Printable):
-    """Texts and their embeddings, [text, width], each of length 1."""
+    """Texts and their embeddings, [text, width].
+
+    token_ids  Each text's ids as the model read them, added tokens included.
+    truncated  How many tokens each text lost to the model's limit.
+    pipeline   What was done around the network, as the model's folder asks.
+    """
 
     model: str
     texts: tuple[str, ...]
     token_ids: tuple[tuple[int, ...], ...]
     embeddings: Tensor
+    truncated: tuple[int, ...]
+    pipeline: Pipeline
 
     def to_json(self) -> dict[str, Any]:
         """The contract of `run --json`."""
@@ -32,37 +41,65 @@ class Embedded(Printable):
             "model": self.model,
             "texts": list(self.texts),
             "token_ids": [list(ids) for ids in self.token_ids],
+            "truncated": list(self.truncated),
+            "pipeline": self.pipeline.to_json(),
             "embeddings": self.embeddings.tolist(),
         }
 
+    def similarities(self, rows: slice = slice(None)) -> Tensor:
+        """How near each of some texts is to every text, as the model's folder compares them: [row, text]."""
+        vectors = self.embeddings
+        if self.pipeline.similarity == "cosine":
+            vectors = F.normalize(vectors, dim=1)
+        return vectors[rows] @ vectors.T
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of these embeddings, a line each."""
+        notes = []
+        if not self.pipeline.published:
+            notes.append(
+                f"{self.model} has no modules.json: as in sentence-transformers its embedding is the mean of "
+                "its tokens' vectors, not brought to length 1"
+            )
+        if self.pipeline.prompt:
+            notes.append(f"before each text stands the model's prompt, {self.pipeline.prompt!r}")
+        if cut := [number for number, lost in enumerate(self.truncated, 1) if lost]:
+            read = len(self.token_ids[cut[0] - 1])
+            several = f" and {len(cut) - 1} more" if len(cut) > 1 else ""
+            notes.append(f"text {cut[0]}{several} cut: the model reads {read} tokens and no more")
+        return notes
+
 
 def embed(
-    copy: LocalCopy, texts: Sequence[str], *, attention: str = "sdpa", batch_size: int = 32
+    copy: LocalCopy, texts: str | Sequence[str], *, attention: str = "sdpa", batch_size: int = 32
 ) -> Embedded:
-    """One embedding for each text, in the order given.
+    """One embedding for each text, in the order given. A string is one text.
 
-    Texts run sorted by length, in batches of neighbours, so that little of a batch is padding.
-    Raises InputError for a model that makes no sentence embeddings.
+    Texts run sorted by length, in batches of neighbours, so that little of a batch is padding. With a
+    `batch_size` of 1 the numbers are those of sentence-transformers to the bit; in a batch a sum may run in
+    another order. Raises InputError for a model that makes no sentence embeddings.
     """
-    rebuild = rebuild_for(copy.config)
-    if copy.config["model_type"] != "bert":
-        raise InputError(f"{copy.name} makes no sentence embeddings; minilm does")
+    if type(batch_size) is not int or batch_size < 1:
+        raise InputError(f"batch_size is {batch_size!r}; it must be a whole number from 1")
+    rebuild, pipeline = copy.rebuild, copy.pipeline
+    if pipeline is None:
+        able = " and ".join(a.published for a in ARCHITECTURES.values() if a.embeds)
+        raise InputError(f"{copy.name} makes no sentence embeddings; {able} does")
+    if inputs.texts_of(texts) is None:
+        raise InputError("embeddings are of texts; token ids were given")
     weights = copy.weights()
     rebuild.check(weights)
     model = rebuild.part(weights, attention=attention)
-    everything = Inputs.from_texts(copy.tokenizer(), texts, rebuild.config.positions)
-    lengths = everything.mask.sum(dim=1)
+    read = inputs.read(copy, texts)
+    lengths = read.mask.sum(dim=1)
     order = lengths.argsort(stable=True)
-    embeddings = torch.empty(len(texts), rebuild.config.hidden_size)
+    embeddings = torch.empty(len(read.texts), rebuild.config.hidden_size)
     with torch.no_grad():
-        for start in range(0, len(texts), batch_size):
+        for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             longest = int(lengths[rows].max())
-            token_ids, mask = everything.token_ids[rows, :longest], everything.mask[rows, :longest]
-            output = rebuild.run(Batch(token_ids, mask), model)
-            embeddings[rows] = output.sentence_embedding
-    ids = tuple(
-        tuple(row[:length].tolist())
-        for row, length in zip(everything.token_ids, lengths.tolist(), strict=True)
-    )
-    return Embedded(copy.name, tuple(texts), ids, embeddings)
+            batch = Batch(read.token_ids[rows, :longest], read.mask[rows, :longest])
+            embeddings[rows] = rebuild.run(batch, model).sentence_embedding
+    ids = tuple(map(tuple, read.rows))
+    return Embedded(copy.name, read.texts, ids, embeddings, read.truncated, pipeline)

@@ -1,16 +1,27 @@
-"""What both sides are given: token ids and a mask, and nothing else."""
+"""What a model is given: token ids and a mask, and nothing else.
+
+One reading for all who ask a model something: embedding, generation, verification, capture, check. A string
+is one text everywhere, ids are whole numbers of the vocabulary, and what does not fit the model is refused.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
 
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
+from llm_rebuild.json_fields import shown
 from llm_rebuild.models.part import Batch
 from llm_rebuild.tokenizers import Encoding, Tokenizer, pad
+
+# One text, several texts, or several rows of token ids.
+Prompts: TypeAlias = str | Sequence[str] | Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -19,8 +30,9 @@ class Inputs:
 
     token_ids     [batch, token], int64
     mask          [batch, token], int64: 1 for a token, 0 for padding
-    tokens        The tokens as text, per row without padding; empty when ids were given directly.
-    truncated     How many tokens each text lost to the model's longest input.
+    texts         The texts, as they were given; empty when ids were.
+    tokens        The tokens as text, per row without padding; empty when ids were given.
+    truncated     How many tokens each text lost, because the model reads no more.
     decoder_ids   [batch, decoder token], int64, and its mask: what the decoder reads, where there is one
                   beside an encoder.
     """
@@ -48,6 +60,11 @@ class Inputs:
         """How many real tokens there are."""
         return int(self.mask.sum())
 
+    @property
+    def rows(self) -> list[list[int]]:
+        """The ids of each text, without padding."""
+        return [ids[real.bool()].tolist() for ids, real in zip(self.token_ids, self.mask, strict=True)]
+
     @classmethod
     def from_texts(
         cls,
@@ -55,17 +72,19 @@ class Inputs:
         texts: Sequence[str],
         positions: int | None,
         side: str = "right",
-        cut: bool = True,
+        limit: int | None = None,
+        prompt: str = "",
     ) -> Inputs:
         """Tokenise and pad to the longest.
 
-        positions  The most tokens that the model can take; None if there is no limit.
+        positions  The most tokens that the model can take; longer texts are refused. None: there is no limit.
         side       Where padding goes, `right` or `left`.
-        cut        Cut longer texts, as sentence encoders do. Otherwise they are refused.
+        limit      Texts are cut to so many tokens, as sentence encoders do. None: not at all.
+        prompt     What is put before every text.
         """
         if not texts:
             raise InputError("no text was given")
-        encodings = [tokenizer.encode(text, max_tokens=positions if cut else None) for text in texts]
+        encodings = [tokenizer.encode(prompt + text, max_tokens=limit) for text in texts]
         for number, encoding in enumerate(encodings, 1):
             if not encoding.ids:
                 raise InputError(f"text {number} has no tokens; give the model something to start from")
@@ -88,13 +107,13 @@ class Inputs:
         cls, rows: Sequence[Sequence[int]], vocab_size: int, positions: int | None, side: str = "right"
     ) -> Inputs:
         """From ids as they are: no special tokens are added. Padded with 0 to the longest row."""
-        if not rows or not all(rows):
+        checked = [_ids(row, vocab_size) for row in _listed(rows)]
+        if not checked or not all(checked):
             raise InputError("no token ids were given")
-        for row in rows:
-            _in_vocabulary(row, vocab_size)
-            if positions is not None and len(row) > positions:
-                raise InputError(f"{len(row)} token ids are more than the model's {positions} positions")
-        return cls(*_padded(rows, side))
+        longest = max(map(len, checked))
+        if positions is not None and longest > positions:
+            raise InputError(f"{longest} token ids are more than the model's {positions} positions")
+        return cls(*_padded(checked, side))
 
     def with_padding(self, side: str) -> Inputs:
         """The same rows with their padding on the `right` or on the `left`."""
@@ -110,35 +129,95 @@ class Inputs:
             mask=mask,
         )
 
-    def with_decoder(self, rows: Sequence[Sequence[int]] | None, start_id: int, vocab_size: int) -> Inputs:
-        """The same, with what the decoder reads.
+    def with_decoder(
+        self, rows: Sequence[Sequence[int]] | None, start_id: int | None, vocab_size: int
+    ) -> Inputs:
+        """The same, with what the decoder beside the encoder reads; the same as it is, where there is none.
 
-        rows  Ids, the start token first, one row for each text. If None: the start token and then the
-              text's own tokens but the last, so that every part of the decoder has something to do.
+        rows      Ids, the start token first, one row for each text. If None: the start token and then the
+                  text's own tokens but the last, so that every part of the decoder has something to do.
+        start_id  The start token's; None for a model without such a decoder.
         """
+        if start_id is None:
+            if rows is not None:
+                raise InputError("the model has no decoder beside its encoder; leave the decoder ids out")
+            return self
         if rows is None:
-            kept = [ids[real.bool()].tolist() for ids, real in zip(self.token_ids, self.mask, strict=True)]
-            rows = [[start_id, *row[:-1]] for row in kept]
-        if len(rows) != len(self.token_ids):
-            raise InputError(f"{len(rows)} rows of decoder ids do not fit {len(self.token_ids)} texts")
-        for row in rows:
-            if not row or row[0] != start_id:
-                raise InputError(
-                    f"decoder ids must begin with the start token {start_id}, not {list(row)[:1]}"
-                )
-            _in_vocabulary(row, vocab_size)
-        ids, mask = _padded(rows, "right")
+            rows = [[start_id, *row[:-1]] for row in self.rows]
+        checked = [_ids(row, vocab_size) for row in _listed(rows)]
+        if len(checked) != len(self.token_ids):
+            raise InputError(f"{len(checked)} rows of decoder ids do not fit {len(self.token_ids)} texts")
+        for row in checked:
+            if row[:1] != [start_id]:
+                raise InputError(f"decoder ids must begin with the start token {start_id}, not {row[:1]}")
+        ids, mask = _padded(checked, "right")
         return replace(self, decoder_ids=ids, decoder_mask=mask)
 
 
-def _in_vocabulary(row: Sequence[int], vocab_size: int) -> None:
-    wrong = [i for i in row if not 0 <= i < vocab_size]
-    if wrong:
-        raise InputError(f"token id {wrong[0]} is outside the vocabulary of 0 to {vocab_size - 1}")
+def read(
+    copy: LocalCopy,
+    prompts: Prompts,
+    decoder_ids: Sequence[Sequence[int]] | None = None,
+    side: str = "right",
+) -> Inputs:
+    """Texts or rows of ids as one padded batch that fits a model that there is a rebuild of.
+
+    decoder_ids  What a decoder beside an encoder reads, see `Inputs.with_decoder`.
+    side         Where padding goes, `right` or `left`.
+
+    Texts go the way of the model's pipeline: its prompt before them, cut where it cuts.
+    """
+    config = copy.rebuild.config
+    texts = texts_of(prompts)
+    if texts is None:
+        rows = cast("Sequence[Sequence[int]]", prompts)
+        inputs = Inputs.from_token_ids(rows, config.vocab_size, config.positions, side)
+    elif not texts:
+        raise InputError("no text was given")
+    else:
+        tokenizer = copy.tokenizer()
+        if tokenizer.vocabulary_size > config.vocab_size:
+            raise InputError(
+                f"the tokenizer of {copy.name} has {tokenizer.vocabulary_size} ids, config.json's vocab_size "
+                f"is {config.vocab_size}; they belong to different models"
+            )
+        prompt = copy.pipeline.prompt if copy.pipeline else ""
+        inputs = Inputs.from_texts(tokenizer, texts, config.positions, side, config.text_limit, prompt)
+    return inputs.with_decoder(decoder_ids, config.start_token, config.vocab_size)
+
+
+def texts_of(prompts: Prompts) -> list[str] | None:
+    """The texts; None for rows of token ids. Raises InputError for what is neither, or a mixture."""
+    if isinstance(prompts, str):
+        return [prompts]
+    listed = _listed(prompts)
+    if all(isinstance(prompt, str) for prompt in listed):
+        return listed
+    if any(isinstance(prompt, str) for prompt in listed):
+        raise InputError("prompts are either all texts or all rows of token ids")
+    return None
+
+
+def _listed(values: Any) -> list[Any]:
+    """A sequence, an array or a tensor as a list. InputError for what cannot be gone through."""
+    values = values.tolist() if hasattr(values, "tolist") else values
+    if isinstance(values, str | bytes) or not isinstance(values, Sequence):
+        raise InputError(f"{shown(values)} is no text, no list of texts and no list of rows of token ids")
+    return list(values)
+
+
+def _ids(row: Any, vocab_size: int) -> list[int]:
+    """A row of token ids as plain integers. Raises InputError for what is none of the vocabulary."""
+    ids = _listed(row)
+    for token in ids:
+        if type(token) is bool or not isinstance(token, Integral):
+            raise InputError(f"token id {shown(token)} is no whole number")
+        if not 0 <= int(token) < vocab_size:
+            raise InputError(f"token id {shown(token)} is outside the vocabulary of 0 to {vocab_size - 1}")
+    return [int(token) for token in ids]
 
 
 def _padded(rows: Sequence[Sequence[int]], side: str) -> tuple[Tensor, Tensor]:
     """Ids and mask [batch, token]."""
-    encodings = [Encoding(list(row), [], []) for row in rows]
-    ids, mask = pad(encodings, 0, side)
+    ids, mask = pad([Encoding(list(row), [], []) for row in rows], 0, side)
     return torch.tensor(ids, dtype=torch.int64), torch.tensor(mask, dtype=torch.int64)

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from llm_rebuild.checkpoints import Checkpoint, part_of
 from llm_rebuild.models import ARCHITECTURES
+from llm_rebuild.models.part import ATTENTIONS
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.compare import Verdict
-from llm_rebuild.verify.loading import ATTENTIONS
 from llm_rebuild.verify.rounding import MISTAKE, ROUNDING, Rounding
 
 InputsOf = Callable[[str], Sequence[str]]

@@ -17,8 +17,6 @@ from llm_rebuild.errors import InputError, one_line
 from llm_rebuild.models import architecture_for
 from llm_rebuild.models.architecture import Architecture
 
-ATTENTIONS = ("eager", "sdpa")
-
 
 def load(folder: Path, attention: str, dtype: torch.dtype) -> Any:
     """The official model in evaluation mode, from files alone: of the class that the architecture's record

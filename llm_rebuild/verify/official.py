@@ -14,18 +14,31 @@ import torch
 from torch import Tensor, nn
 
 from llm_rebuild.errors import InputError, one_line
-from llm_rebuild.verify.loading import ATTENTIONS, architecture_of, load
+from llm_rebuild.models.part import check_attention
+from llm_rebuild.models.pipeline import Pipeline
+from llm_rebuild.verify.loading import architecture_of, load
 from llm_rebuild.verify.question import Question
 
 
 class Sentence(nn.Module):
-    """The last step of a sentence encoder, as the official model card gives it in plain PyTorch."""
+    """The last step of a sentence encoder, in plain PyTorch: the mean as the official model card gives it,
+    the other poolings as sentence-transformers' `Pooling`. A test holds all of it against that library."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        super().__init__()
+        self.pipeline = pipeline
 
     def forward(self, token_embeddings: Tensor, attention_mask: Tensor) -> Tensor:
         """[batch, token, width] and [batch, token] -> [batch, width]."""
-        expanded = attention_mask.unsqueeze(-1).expand(token_embeddings.size()).float()
-        mean = torch.sum(token_embeddings * expanded, 1) / torch.clamp(expanded.sum(1), min=1e-9)
-        return nn.functional.normalize(mean, p=2, dim=1)
+        if self.pipeline.pooling == "cls":
+            pooled = token_embeddings[:, 0]
+        elif self.pipeline.pooling == "max":
+            real = attention_mask.bool().unsqueeze(-1)
+            pooled = torch.where(real, token_embeddings, -torch.inf).amax(1)
+        else:
+            expanded = attention_mask.unsqueeze(-1).expand(token_embeddings.size()).float()
+            pooled = torch.sum(token_embeddings * expanded, 1) / torch.clamp(expanded.sum(1), min=1e-9)
+        return nn.functional.normalize(pooled, p=2, dim=1) if self.pipeline.normalize else pooled
 
 
 class Official:
@@ -35,14 +48,13 @@ class Official:
     """
 
     def __init__(self, folder: Path, attention: str = "eager", dtype: torch.dtype = torch.float32) -> None:
-        if attention not in ATTENTIONS:
-            raise InputError(f"attention {attention!r} is not one of {', '.join(ATTENTIONS)}")
+        check_attention(attention)
         self.attention = attention
         self.model = load(folder, attention, dtype)
         self.architecture = architecture_of(folder)
         self._takes = frozenset(inspect.signature(self.model.forward).parameters)
         embeds = self.architecture is not None and self.architecture.embeds
-        self.sentence = Sentence() if embeds else None
+        self.sentence = Sentence(Pipeline.read(folder)) if embeds else None
         self._past: dict[str, Any] = {}
 
     def run(self, question: Question, copies: bool = True) -> dict[str, Tensor]:

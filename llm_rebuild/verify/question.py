@@ -20,8 +20,10 @@ from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
 from llm_rebuild.models import Rebuild, architecture_for, rebuild_for
+from llm_rebuild.models.part import check_attention
+from llm_rebuild.using import inputs
 from llm_rebuild.using.inputs import Inputs
-from llm_rebuild.verify.loading import ATTENTIONS, official_config
+from llm_rebuild.verify.loading import official_config
 from llm_rebuild.verify.tokens import OfficialTokenizer
 from llm_rebuild.weights import Weights
 
@@ -111,8 +113,7 @@ def ask(
     """
     if isinstance(model, Question):
         return model
-    if attention not in ATTENTIONS:
-        raise InputError(f"attention {attention!r} is not one of {', '.join(ATTENTIONS)}")
+    check_attention(attention)
     copy = open_copy(model)
     if use_cache and has_rebuild(copy) and not rebuild_for(copy.config).architecture.generates:
         raise InputError(f"{copy.name} writes no text and keeps no keys and values; ask without use_cache")
@@ -175,34 +176,8 @@ def read_inputs(
     """Texts or ids as one padded batch that fits the model. `side` is where the padding goes."""
     if not has_rebuild(copy):
         return _read_any(copy, texts, token_ids, decoder_ids, side)
-    config = rebuild_for(copy.config).config
-    if token_ids is not None:
-        inputs = Inputs.from_token_ids(token_ids, config.vocab_size, config.positions, side)
-    else:
-        texts = [texts] if isinstance(texts, str) else list(texts or ())
-        tokenizer = copy.tokenizer()
-        if tokenizer.vocabulary_size > config.vocab_size:
-            raise InputError(
-                f"the tokenizer of {copy.name} has {tokenizer.vocabulary_size} ids, config.json's vocab_size "
-                f"is {config.vocab_size}; they belong to different models"
-            )
-        inputs = Inputs.from_texts(tokenizer, texts, config.positions, side, cut=config.cuts_texts)
-    start = getattr(config, "decoder_start_token_id", None)
-    return _with_decoder(copy, inputs, decoder_ids, start, config.vocab_size)
-
-
-def _with_decoder(
-    copy: LocalCopy,
-    inputs: Inputs,
-    decoder_ids: Sequence[Sequence[int]] | None,
-    start: int | None,
-    vocabulary: int,
-) -> Inputs:
-    if start is not None:
-        return inputs.with_decoder(decoder_ids, start, vocabulary)
-    if decoder_ids is not None:
-        raise InputError(f"{copy.name} has no decoder beside its encoder; leave the decoder ids out")
-    return inputs
+    prompts = token_ids if token_ids is not None else () if texts is None else texts
+    return inputs.read(copy, prompts, decoder_ids, side)
 
 
 def _read_any(
@@ -219,22 +194,24 @@ def _read_any(
     if type(vocabulary) is not int or vocabulary < 1:
         raise InputError(f"config.json: vocab_size is {vocabulary!r}, expected a whole number from 1")
     if token_ids is not None:
-        inputs = Inputs.from_token_ids(token_ids, vocabulary, positions, side)
+        batch = Inputs.from_token_ids(token_ids, vocabulary, positions, side)
     else:
-        rows = [texts] if isinstance(texts, str) else list(texts or ())
-        inputs = Inputs.from_texts(OfficialTokenizer(copy), rows, positions, side, cut=False)
-        if (highest := int(inputs.token_ids.max())) >= vocabulary:
+        rows = inputs.texts_of(() if texts is None else texts)
+        if rows is None:
+            raise InputError("token ids were given in the place of texts; say token_ids=")
+        batch = Inputs.from_texts(OfficialTokenizer(copy), rows, positions, side)
+        if (highest := int(batch.token_ids.max())) >= vocabulary:
             raise InputError(
                 f"the tokenizer of {copy.name} gives id {highest}, config.json's vocab_size is {vocabulary}; "
                 "they belong to different models"
             )
     pad = _first_id(reads, "pad_token_id", vocabulary)
     if pad is not None:  # RoBERTa's positions count the tokens that are not this one
-        inputs = replace(inputs, token_ids=inputs.token_ids.masked_fill(inputs.mask == 0, pad))
+        batch = replace(batch, token_ids=batch.token_ids.masked_fill(batch.mask == 0, pad))
     start = _first_id(config, "decoder_start_token_id", vocabulary) if config.is_encoder_decoder else None
     if config.is_encoder_decoder and start is None:
         raise InputError("config.json has no decoder_start_token_id; add the id its decoder begins with")
-    return _with_decoder(copy, inputs, decoder_ids, start, vocabulary)
+    return batch.with_decoder(decoder_ids, start, vocabulary)
 
 
 def _positions(config: Any) -> int | None:

@@ -23,10 +23,10 @@ from llm_rebuild.diagnosis.case import world_for
 from llm_rebuild.diagnosis.diagnose import diagnose
 from llm_rebuild.errors import InputError
 from llm_rebuild.files import write
+from llm_rebuild.models.part import ATTENTIONS
 from llm_rebuild.verify import Capture, Question, Report, ask, compare, judge
 from llm_rebuild.verify.compare import MISSING, Verdict
 from llm_rebuild.verify.divergence import checkpoint_of, describe
-from llm_rebuild.verify.loading import ATTENTIONS
 from llm_rebuild.verify.question import has_rebuild
 from llm_rebuild.verify.steps import first_pass
 from llm_rebuild.workbench import cached, notebook, runner

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,21 +31,49 @@ def test_the_order_and_the_batch_do_not_matter(tiny: LocalCopy, batch_size: int)
     assert not torch.allclose(together.embeddings[0], together.embeddings[1], atol=1e-3)
 
 
-def test_each_has_length_1(tiny: LocalCopy):
-    lengths = embedding.embed(tiny, TEXTS).embeddings.norm(dim=1)
+def test_each_has_length_1_where_the_folder_says_so(tiny: LocalCopy, minilm: LocalCopy):
+    lengths = embedding.embed(minilm, TEXTS).embeddings.norm(dim=1)
     torch.testing.assert_close(lengths, torch.ones(len(TEXTS)))
+    assert (embedding.embed(tiny, TEXTS).embeddings.norm(dim=1) > 1.1).all()  # no modules.json
+
+
+def test_similarities_are_cosines(tiny: LocalCopy):
+    embedded = embedding.embed(tiny, TEXTS)
+    similar = embedded.similarities()
+    torch.testing.assert_close(similar.diagonal(), torch.ones(len(TEXTS)))
+    assert torch.equal(embedded.similarities(slice(1, 3)), similar[1:3])
 
 
 def test_json(tiny: LocalCopy):
-    found = embedding.embed(tiny, ["a", "b c"]).to_json()
-    assert list(found) == ["model", "texts", "token_ids", "embeddings"]
-    assert (found["model"], found["texts"]) == ("tiny", ["a", "b c"])
-    assert found["token_ids"] == [[2, 5, 3], [2, 6, 7, 3]]
+    json = embedding.embed(tiny, ["a", "b c"]).to_json()
+    assert list(json) == ["model", "texts", "token_ids", "truncated", "pipeline", "embeddings"]
+    assert (json["model"], json["texts"]) == ("tiny", ["a", "b c"])
+    assert json["token_ids"] == [[2, 5, 3], [2, 6, 7, 3]]
+    assert json["pipeline"]["pooling"] == "mean"
+
+
+def test_a_string_is_one_text(tiny: LocalCopy):
+    one = embedding.embed(tiny, "a b")
+    assert one.texts == ("a b",)
+    assert torch.equal(one.embeddings, embedding.embed(tiny, ["a b"]).embeddings)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, True])
+def test_a_batch_of_nothing_is_refused(tiny: LocalCopy, batch_size: Any):
+    with pytest.raises(InputError, match=f"batch_size is {batch_size}; it must be a whole number from 1"):
+        embedding.embed(tiny, "a", batch_size=batch_size)
+
+
+def test_another_attention_is_refused(tiny: LocalCopy):
+    with pytest.raises(InputError, match="attention is 'flash'; it is either eager or sdpa"):
+        embedding.embed(tiny, "a", attention="flash")
 
 
 def test_nothing_to_embed(tiny: LocalCopy):
     with pytest.raises(InputError, match="no text"):
         embedding.embed(tiny, [])
+    with pytest.raises(InputError, match="embeddings are of texts"):
+        embedding.embed(tiny, [[2, 5, 3]])  # type: ignore[list-item]
 
 
 def test_near_meanings_are_near(minilm: LocalCopy):

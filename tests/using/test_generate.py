@@ -85,7 +85,7 @@ def official(copy: LocalCopy, attention: str) -> Any:
 
 def officially(model: Any, prompts: list[list[int]], padding: int, **mode: Any) -> Tensor:
     """The same prompts and settings through the official `generate`."""
-    settings = Settings(**{key: value for key, value in mode.items() if key != "attention"})
+    settings = Settings(**{key: value for key, value in mode.items() if key != "attention"}).complete()
     left = not model.config.is_encoder_decoder
     longest = max(len(row) for row in prompts)
     fill = [[padding] * (longest - len(row)) for row in prompts]
@@ -98,9 +98,9 @@ def officially(model: Any, prompts: list[list[int]], padding: int, **mode: Any) 
         "early_stopping": settings.early_stopping,
         "repetition_penalty": settings.repetition_penalty,
         "no_repeat_ngram_size": settings.no_repeat_ngram,
-        "do_sample": settings.sampling,
+        "do_sample": settings.sample,
     }
-    if settings.sampling:  # there, none means 50
+    if settings.sample:  # there, none means 50
         options["top_k"] = settings.top_k or 0
         options["top_p"] = settings.top_p
         options["temperature"] = settings.temperature
@@ -134,7 +134,8 @@ def compare(copy: LocalCopy, modes: list[dict[str, Any]], number: int, tokens: i
         if {"temperature", "top_k", "top_p"} & mode.keys():
             full["seed"] = seed
         wanted = officially(models[full["attention"]], prompts, padding, **full)
-        got = generate(copy, prompts, **full)
+        asked = Settings(**{key: value for key, value in full.items() if key != "attention"})
+        got = generate(copy, prompts, asked, attention=full["attention"])
         assert torch.equal(got.token_ids, wanted), f"{mode}: {got.token_ids.tolist()} {wanted.tolist()}"
         count["prompts"] += len(prompts)
         count["tokens"] += sum(len(row) for row in got.rows)
@@ -273,7 +274,7 @@ def test_each_change_of_the_scores_by_hand() -> None:
 
 def test_draws_follow_the_seed_and_leave_the_global_generator_alone(small: Any) -> None:
     def drawn(seed: int | None) -> list[list[int]]:
-        result = generate(small("gpt2"), [[9, 8]] * 3, max_new_tokens=8, temperature=1.5, seed=seed)
+        result = generate(small("gpt2"), [[9, 8]] * 3, Settings(8, temperature=1.5, seed=seed))
         return result.token_ids.tolist()
 
     torch.manual_seed(1)
@@ -329,13 +330,13 @@ def test_texts_go_in_and_come_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         streamed[row] += piece
 
     # The seeded model knows ids that Letters cannot decode; they are below 100 and never drawn from the top.
-    result = generate(copy, ["Hi", "Hello"], max_new_tokens=6, top_k=1, seed=0, stream=show)
+    result = generate(copy, ["Hi", "Hello"], Settings(6, top_k=1, seed=0), stream=show)
     assert result.prompts == ("Hi", "Hello")
     assert result.token_ids.shape == (2, 11)
     for row, prompt in enumerate(result.prompts):
         assert result.texts[row] == prompt + streamed[row]
         assert result.texts[row] == Letters().decode(result.rows[row])
-    alone = generate(copy, "Hi", max_new_tokens=6)
+    alone = generate(copy, "Hi", Settings(6))
     assert alone.texts[0] == result.texts[0]
     assert json.loads(json.dumps(alone.to_json())) == {
         "model": "bytes",
@@ -364,7 +365,13 @@ def test_texts_go_in_and_come_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ({"top_p": 1.01}, "top_p is 1.01; it must be above 0 and at most 1"),
         ({"repetition_penalty": 0}, "repetition_penalty is 0; it must be a number above 0"),
         ({"length_penalty": float("inf")}, "length_penalty is inf; it must be a finite number"),
-        ({"early_stopping": "maybe"}, "early_stopping is maybe; it must be True, False or"),
+        ({"early_stopping": "maybe"}, "early_stopping is 'maybe'; it must be True, False or"),
+        ({"beams": 10**18}, "beams is 1000000000000000000; it must be at most 1,000"),
+        ({"max_new_tokens": 10**19}, "max_new_tokens is 10000000000000000000; it must be at most 1,000,000"),
+        ({"beams": 2, "length_penalty": 1e308}, "length_penalty is 1e+308; take one nearer to 0"),
+        ({"beams": 2, "length_penalty": -1e308}, "length_penalty is -1e+308; take one nearer to 0"),
+        ({"temperature": 1e-308, "seed": 1}, "temperature or repetition_penalty makes scores too large"),
+        ({"temperature": 1.0, "seed": 2**64}, "seed is 18446744073709551616; it must be"),
         ({"seed": 3}, "a seed changes nothing without sampling"),
         ({"attention": "flash"}, "attention is 'flash'; it is either eager or sdpa"),
         ({"beams": 2, "stream": print}, "a beam search cannot stream"),
@@ -374,8 +381,11 @@ def test_settings_that_make_no_sense_are_refused(
     settings: dict[str, Any], message: str, small: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LocalCopy, "tokenizer", lambda self: Letters())
+    options = {key: settings[key] for key in ("attention", "stream") if key in settings}
+    others = {key: value for key, value in settings.items() if key not in options}
+    copy = small("gpt2")
     with pytest.raises(InputError) as refused:
-        generate(small("gpt2"), [[5, 6]], **{"max_new_tokens": 3, **settings})
+        generate(copy, [[5, 6]], Settings(**{"max_new_tokens": 3, **others}), **options)
     assert str(refused.value).startswith(message)
     assert "\n" not in str(refused.value)
 
@@ -399,19 +409,19 @@ def test_prompts_that_cannot_be_continued_are_refused(
 ) -> None:
     monkeypatch.setattr(LocalCopy, "tokenizer", lambda self: Letters())
     with pytest.raises(InputError) as refused:
-        generate(small(name), prompts, max_new_tokens=3)
+        generate(small(name), prompts, Settings(3))
     assert str(refused.value).startswith(message)
     assert "\n" not in str(refused.value)
 
 
 def test_the_last_position_is_used_and_none_after_it(small: Any) -> None:
     copy = small("gpt2")  # 64 positions
-    full = generate(copy, [[9] * 60], max_new_tokens=5)  # the fifth new token is never read
+    full = generate(copy, [[9] * 60], Settings(5))  # the fifth new token is never read
     assert full.token_ids.shape[1] <= 65
     with pytest.raises(InputError, match=r"60 tokens and 6 new ones do not fit the model's 64.*at most 5"):
-        generate(copy, [[9] * 60], max_new_tokens=6)
+        generate(copy, [[9] * 60], Settings(6))
     with pytest.raises(InputError, match="65 token ids are more than the model's 64 positions"):
-        generate(copy, [[9] * 65], max_new_tokens=1)
+        generate(copy, [[9] * 65], Settings(1))
 
 
 @pytest.mark.parametrize(
@@ -431,7 +441,7 @@ def test_unknown_special_tokens_are_refused(
     (tmp_path / "config.json").write_text(json.dumps(SMALL[name] | change))
     (tmp_path / "model.safetensors").symlink_to(small(name).weights_file)
     with pytest.raises(InputError) as refused:
-        generate(LocalCopy(name, tmp_path, "folder"), [[5]], max_new_tokens=3)
+        generate(LocalCopy(name, tmp_path, "folder"), [[5]], Settings(3))
     assert str(refused.value).startswith(message)
 
 
@@ -439,12 +449,12 @@ def test_without_an_end_a_batch_needs_equal_lengths(small: Any, tmp_path: Path) 
     (tmp_path / "config.json").write_text(json.dumps(SMALL["gpt2"] | {"eos_token_id": None}))
     (tmp_path / "model.safetensors").symlink_to(small("gpt2").weights_file)
     copy = LocalCopy("gpt2", tmp_path, "folder")
-    assert generate(copy, [[5], [6]], max_new_tokens=30).token_ids.shape == (2, 31)  # nothing ends it
+    assert generate(copy, [[5], [6]], Settings(30)).token_ids.shape == (2, 31)  # nothing ends it
     with pytest.raises(InputError, match="prompts of unequal length need padding"):
-        generate(copy, [[5], [6, 7]], max_new_tokens=3)
+        generate(copy, [[5], [6, 7]], Settings(3))
 
 
 def test_a_model_that_does_not_write_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(InputError, match="minilm does not write texts; gpt2 and t5-small do"):
-        generate(LocalCopy("minilm", tmp_path, "folder"), [[5]], max_new_tokens=3)
+        generate(LocalCopy("minilm", tmp_path, "folder"), [[5]], Settings(3))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
 from llm_rebuild.tokenizers import Encoding
+from llm_rebuild.using import inputs
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import Capture, capture
 from llm_rebuild.verify.question import read_inputs
@@ -51,9 +54,9 @@ def test_a_prompt_longer_than_the_positions_is_refused(tmp_path: Path, letters: 
 
 
 def test_a_sentence_encoder_cuts_and_says_so(tmp_path: Path, letters: type[Letters]):
-    inputs = read_inputs(small.model(tmp_path / "bert", small.BERT), "x" * 30)
-    assert inputs.token_ids.shape == (1, 24)
-    assert inputs.truncated == (6,)
+    batch = read_inputs(small.model(tmp_path / "bert", small.BERT), "x" * 30)
+    assert batch.token_ids.shape == (1, 24)
+    assert batch.truncated == (6,)
 
 
 def test_t5_takes_any_length(tmp_path: Path, letters: type[Letters]):
@@ -89,13 +92,42 @@ def test_ids_outside_the_vocabulary_are_refused(tmp_path: Path, row: list[int]):
         read_inputs(copy, token_ids=[[1]], decoder_ids=[[0, *row]])
 
 
+@pytest.mark.parametrize("wrong", [5.9, 5.0, True, "5", None, pytest.param(10**5000, id="long")])
+def test_ids_that_are_no_whole_numbers_are_refused(tmp_path: Path, wrong: Any):
+    copy = small.model(tmp_path / "t5", small.T5)
+    with refused("is no whole number|no list of rows of token ids|outside the vocabulary"):
+        read_inputs(copy, token_ids=[[4, wrong]])
+    with refused("is no whole number|no list of rows of token ids|outside the vocabulary"):
+        read_inputs(copy, token_ids=[[4]], decoder_ids=[[0, wrong]])
+
+
+@pytest.mark.parametrize("rows", [5, [5, 6], b"ab", [["a"]], None])
+def test_what_are_no_rows_is_refused(tmp_path: Path, rows: Any):
+    with refused("no list of rows of token ids|is no whole number"):
+        inputs.read(small.model(tmp_path / "t5", small.T5), rows)
+
+
+def test_a_mixture_of_texts_and_ids_is_refused(tmp_path: Path):
+    with refused("either all texts or all rows"):
+        inputs.read(small.model(tmp_path / "t5", small.T5), ["a", [5]])  # type: ignore[list-item]
+
+
+def test_arrays_and_tensors_of_ids_are_read(tmp_path: Path):
+    copy = small.model(tmp_path / "t5", small.T5)
+    wanted = inputs.read(copy, [[5, 6], [7, 8]]).token_ids
+    for rows in (torch.tensor([[5, 6], [7, 8]]), torch.tensor([[5, 6], [7, 8]]).numpy()):
+        assert torch.equal(inputs.read(copy, rows).token_ids, wanted)
+    with refused("5.5 is no whole number"):
+        inputs.read(copy, torch.tensor([[5.5]]))  # type: ignore[arg-type]
+
+
 def test_decoder_ids(tmp_path: Path):
     copy = small.model(tmp_path / "t5", small.T5)
-    inputs = read_inputs(copy, token_ids=[[5, 6, 7], [8]])
-    assert inputs.decoder_ids is not None
-    assert inputs.decoder_mask is not None
-    assert inputs.decoder_ids.tolist() == [[0, 5, 6], [0, 0, 0]]  # the start token, then the text itself
-    assert inputs.decoder_mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+    batch = read_inputs(copy, token_ids=[[5, 6, 7], [8]])
+    assert batch.decoder_ids is not None
+    assert batch.decoder_mask is not None
+    assert batch.decoder_ids.tolist() == [[0, 5, 6], [0, 0, 0]]  # the start token, then the text itself
+    assert batch.decoder_mask.tolist() == [[1, 1, 1], [1, 0, 0]]
     given = read_inputs(copy, token_ids=[[5], [8]], decoder_ids=[[0, 4], [0, 9]])
     assert given.decoder_ids is not None
     assert given.decoder_ids.tolist() == [[0, 4], [0, 9]]

@@ -43,7 +43,8 @@ RUNS = {
     "emoji": {"texts": ["🦙🦙 naïve café 東京 \u200d👩🏽‍🚀 ﬁ"]},
     "token ids": {"token_ids": [[101, 2330, 102], [101, 102], [0, 30521]]},
     "256 tokens": {"token_ids": [[101, *(random.Random(3).choices(range(999, 30522), k=254)), 102]]},
-    "512 tokens": {"texts": [WORDS * 3]},
+    "512 tokens": {"token_ids": [[101, *(random.Random(4).choices(range(999, 30522), k=510)), 102]]},
+    "a text that is cut": {"texts": [WORDS * 3, "They do."]},
 }
 
 
@@ -90,7 +91,8 @@ def test_inputs_are_what_they_are_called(minilm: LocalCopy):
     assert inputs["padded batch of 16"].token_ids.shape[0] == 16
     assert inputs["256 tokens"].token_ids.shape == (1, 256)
     assert inputs["512 tokens"].token_ids.shape == (1, 512)
-    assert inputs["512 tokens"].truncated[0] > 0
+    assert inputs["a text that is cut"].token_ids.shape == (2, 256)  # where sentence-transformers cuts
+    assert inputs["a text that is cut"].truncated[0] > 0
     assert inputs["empty string"].token_ids.tolist() == [[101, 102]]
 
 
@@ -98,15 +100,15 @@ def test_a_fault_in_the_rebuild_is_seen(minilm: LocalCopy, officials, monkeypatc
     """Divided where the official model multiplies: mathematically the same, and other bits."""
     from llm_rebuild.models import minilm as model
 
-    def divided(query, key, value, mask, tap):
+    def divided(query, key, value, mask, part):
         product = query @ key.transpose(-1, -2)
-        tap("product", product)
+        part.tap("product", product)
         scaled = product / query.shape[-1] ** 0.5
-        tap("scaled", scaled)
+        part.tap("scaled", scaled)
         scores = scaled if mask is None else scaled + mask
-        tap("scores", scores)
+        part.tap("scores", scores)
         probs = torch.softmax(scores, dim=-1)
-        tap("probs", probs)
+        part.tap("probs", probs)
         return probs @ value
 
     question = verify.ask(minilm, **RUNS["one sentence"])

@@ -82,15 +82,17 @@ def formulas(config: Config, weights: Mapping[str, Tensor], cached: bool, fused:
             _linear("pooler.dense", "pooler.#first"),
             *activation("tanh", "pooler.activation", "pooler.dense"),
         ]
-    return [
-        *steps,
+    if config.pooling != "mean":  # another folder than the course's: what numbers tell has to do
+        return steps
+    steps += [
         Formula("sentence.#real", "real", (x, MASK)),
         Formula("sentence.masked", "masked", (x, "sentence.#real")),
         Formula("sentence.sum", "total", ("sentence.masked",)),
         Formula("sentence.count", "count", ("sentence.#real",)),
         Formula("sentence.mean", "divide", ("sentence.sum", "sentence.count"), facts={"tokens": x}),
-        Formula("sentence.embedding", "unit", ("sentence.mean",)),
     ]
+    steps.append(Formula("sentence.embedding", "unit" if config.normalize else "same", ("sentence.mean",)))
+    return steps
 
 
 def _add_and_norm(path: str, x: str, residual: str, eps: float) -> tuple[Formula, ...]:
