@@ -8,18 +8,23 @@ from llm_rebuild.errors import InputError
 from llm_rebuild.printing import Look, look_from
 
 if TYPE_CHECKING:
+    from llm_rebuild.diagnosis.explain import prove
     from llm_rebuild.workbench.check import check
 
 __version__ = "0.1.0"
-__all__ = ["InputError", "__version__", "check"]
+__all__ = ["InputError", "__version__", "check", "prove"]
 
 
 def __getattr__(name: str) -> Any:
-    """`from llm_rebuild import check` brings torch with it; `import llm_rebuild` does not."""
+    """`from llm_rebuild import check, prove` brings torch with it; `import llm_rebuild` does not."""
     if name == "check":
         from llm_rebuild.workbench.check import check
 
         return check
+    if name == "prove":
+        from llm_rebuild.diagnosis.explain import prove
+
+        return prove
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -28,8 +28,7 @@ from llm_rebuild.cli.output import check_writable, console, progress, write_json
 from llm_rebuild.errors import InputError
 
 if TYPE_CHECKING:
-    from llm_rebuild.copies.local_copy import LocalCopy
-    from llm_rebuild.verify import Proof, Question
+    from llm_rebuild.verify import Question
 
 COLOURS = {"same": "green", "other": "yellow", "better": "green", "worse": "red"}
 
@@ -106,7 +105,9 @@ def verify(
         check_writable(option, file)
     check_writable("--json", json_file)
     from llm_rebuild import verify as verification
+    from llm_rebuild.diagnosis.explain import explain
     from llm_rebuild.proof import isolation
+    from llm_rebuild.show.report import brief
     from llm_rebuild.verify import matched
 
     question = question_of(name, inputs, attention, cache, strict)
@@ -116,11 +117,11 @@ def verify(
     with progress("official model, rebuild, comparison, coverage", 4) as done:
         prove = isolation.prove_isolated if isolated else verification.prove
         proof = prove(question, progress=done)
-    proof = explained(copy, proof)
+    proof = explain(proof)
     report = proof.report
     matched.remember(copy, report)
     if json_file != "-":
-        console().print(report if every_row else report.brief())
+        console().print(report if every_row else brief(report))
     write_json(report.to_json(), json_file)
     if html:
         from llm_rebuild.diagnosis.formulas import world_of
@@ -134,25 +135,6 @@ def verify(
 
         write_json(certify(proof), str(certificate), "--certificate")
     raise typer.Exit(0 if (report.exact if exact else report.passed) else 1)
-
-
-def explained(copy: LocalCopy, proof: Proof) -> Proof:
-    """Where the two sides part: which step is to blame, and which mistake it may be."""
-    if proof.report.first_divergence is None:
-        return proof
-    from dataclasses import replace
-
-    from llm_rebuild.diagnosis.diagnose import diagnose
-    from llm_rebuild.diagnosis.formulas import world_of
-    from llm_rebuild.verify.divergence import describe
-
-    inputs_of = world_of(proof.truth, copy).inputs_of
-    report = replace(
-        proof.report,
-        divergence=describe(proof.report.verdicts, proof.truth, inputs_of),
-        diagnosis=diagnose(proof.rebuilt, proof.truth, copy),
-    )
-    return replace(proof, report=report)
 
 
 def _verify_steps(question: Question, steps: int, exact: bool, json_file: str | None) -> int:

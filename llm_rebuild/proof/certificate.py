@@ -32,8 +32,8 @@ from llm_rebuild.models.part import ATTENTIONS
 from llm_rebuild.proof import isolation
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify import Proof, ask, prove
+from llm_rebuild.verify.compare import finite
 from llm_rebuild.verify.environment import environment
-from llm_rebuild.verify.report import finite
 
 FORMAT = "llm_rebuild certificate"
 NUMBER = 1

@@ -153,11 +153,12 @@ def _first(check: Check) -> Iterator[RenderableType]:
     divergence = check.report.divergence
     where = divergence.words if divergence and divergence.name == first.name else ""
     headline, *worst = first.in_words(where).splitlines()
-    yield Text(f"first divergence: {headline}", style="red")
+    style = "yellow" if first.passes else "red"
+    yield Text(f"first divergence: {headline}", style=style)
     for line in worst:
-        yield indented(line.strip(), "red")
+        yield indented(line.strip(), style)
     if blame := _blame(check.steps.get(first.name)):
-        yield indented(blame, "red")
+        yield indented(blame, style)
     for best in check.report.diagnosis[:1]:
         yield Text(f"diagnosis: {best.cause} at {best.checkpoint} ({best.confidence:.0%} sure)", style="bold")
         for line in (best.explanation, f"evidence: {best.evidence}", f"read: {best.chapter}"):
@@ -170,7 +171,7 @@ def _blame(step: StepVerdict | None) -> str:
     if not step.right:
         return "its step is wrong itself: fed with official numbers it differs as well"
     if not step.verdict.identical:
-        return "it arises in this step, within five decimals: fed with official numbers it rounds so, too"
+        return "it arises in this step, and passes: fed with official numbers it rounds so, too"
     return "its step is right alone, but in `forward` it is fed by something else than it should be"
 
 
@@ -216,9 +217,9 @@ def _other(run: OtherRun) -> Iterator[RenderableType]:
     if run.error:
         yield indented(run.error, "red")
         return
-    first = next((v for v in report.verdicts if not v.passes), report.first_divergence)
-    if first is not None:
-        for line in first.in_words().splitlines():
+    wrong = next((v for v in report.verdicts if not v.passes), report.first_divergence)
+    if wrong is not None:
+        for line in str(wrong).splitlines():
             yield indented(line.strip(), style)
     yield from _answer(run.answer, report)
 

@@ -39,7 +39,7 @@ from llm_rebuild.verify.divergence import (
     token_labels,
 )
 from llm_rebuild.verify.report import Report
-from llm_rebuild.verify.rounding import MISTAKE, ROUNDING
+from llm_rebuild.verify.rounding import INHERITED, MISTAKE, ROUNDING, UNCLEAR
 
 HERE = Path(__file__).parent
 BARS = 40
@@ -52,7 +52,7 @@ ROOMY, TIGHT = 26, 36  # cells in the longest row of the map: up to here large o
 # Verdicts as the page groups and draws them: class -> symbol, and what it is called there.
 KINDS = {
     "identical": ("=", "bit-identical"),
-    "near": ("≈", "five decimals"),
+    "near": ("≈", "five decimals or rounding"),
     "wrong": ("≠", "wrong"),
     "missing": ("∅", "missing"),
 }
@@ -192,14 +192,11 @@ def _float64(verdict: Verdict, report: Report) -> str:
     """What became of the difference in float64."""
     if verdict.identical or report.rounding is None:
         return ""
-    left = report.rounding.differences.get(verdict.name)
-    if left is None:
-        return report.rounding.problem
-    size = f"{left:.1e} of the largest number" if math.isfinite(left) else "without bounds"
     kind = report.rounding.kind(verdict.name)
-    if kind == ROUNDING:
-        return f"vanishes ({size}): rounding"
-    return f"stays ({size}): mistake" if kind == MISTAKE else f"{size}, but parts of it are float32: unclear"
+    if kind == UNCLEAR:
+        return report.rounding.problems.get(verdict.name, "")
+    means = {ROUNDING: "rounding", MISTAKE: "a mistake", INHERITED: "right, but what goes into it is not"}
+    return f"{report.rounding.words(verdict.name)}: {means[kind]}"
 
 
 def _facts(sides: Mapping[str, Tensor], numbers: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from llm_rebuild.anatomy import Anatomy, Part, part_of_module
 from llm_rebuild.checkpoints import part_of
 from llm_rebuild.show import check
+from llm_rebuild.show import report as report_look
 from llm_rebuild.show.terminal import columns, html, renderable, text
 from llm_rebuild.using.embedding import Embedded
 from llm_rebuild.using.generate import Generated
@@ -26,7 +27,7 @@ from llm_rebuild.verify.find import Found
 from llm_rebuild.verify.report import Report
 from llm_rebuild.weights import template
 
-__all__ = ["check", "html", "renderable", "text"]
+__all__ = ["check", "html", "renderable", "report_look", "text"]
 
 MANY = 12  # texts: of more than these not every pair is shown
 SHOWN = 20  # texts: of more than these only the first are shown

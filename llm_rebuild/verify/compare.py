@@ -1,4 +1,4 @@
-"""Is the rebuilt tensor the official one? The answer is one of six verdicts.
+"""Is the rebuilt tensor the official one? The answer is one of eight verdicts.
 
 Shape first, then dtype, then values: a difference between tensors of different shapes means nothing.
 """
@@ -15,6 +15,7 @@ from torch import Tensor
 from llm_rebuild.errors import InputError
 from llm_rebuild.verify.capture import Interim
 from llm_rebuild.verify.equality import FEW_ULP, FIVE_DECIMALS, identical, ulp_distance
+from llm_rebuild.verify.rounding import ROUNDING
 
 BIT_IDENTICAL = "bit-identical"
 WRONG_VALUES = "wrong values"
@@ -27,8 +28,8 @@ MISSING = "missing"
 class Verdict:
     """How a rebuilt tensor compares with the official one of the same name.
 
-    verdict       `bit-identical`, `3 ulp`, `6 decimals`, `wrong values`, `wrong shape`, `wrong dtype` or
-                  `missing`.
+    verdict       `bit-identical`, `3 ulp`, `6 decimals`, `rounding`, `wrong values`, `wrong shape`, `wrong
+                  dtype` or `missing`. Two tensors cannot show that it is rounding; `diagnosis/exact.py` can.
     max_abs_diff  The worst difference; NaN where one side is NaN and the other is not.
     max_ulp       The worst difference in units in the last place.
     decimals      How many decimals agree everywhere; None for bit-identical (all of them).
@@ -55,11 +56,22 @@ class Verdict:
         return self.verdict == BIT_IDENTICAL
 
     @property
-    def passes(self) -> bool:
-        """The strategy's bar: five decimals everywhere."""
+    def five_decimals(self) -> bool:
+        """Every difference is below half a unit of the fifth decimal."""
         return self.identical or (
             self.max_abs_diff is not None and self.max_abs_diff < FIVE_DECIMALS  # never true of NaN
         )
+
+    @property
+    def rounding(self) -> bool:
+        """Larger than five decimals allow, and shown to be rounding even so."""
+        return self.verdict == ROUNDING
+
+    @property
+    def passes(self) -> bool:
+        """The bar: five decimals everywhere. Where the numbers are so large that float32 itself has no five
+        decimals, what was shown to be rounding."""
+        return self.five_decimals or self.rounding
 
     def __str__(self) -> str:
         return self.in_words()
@@ -195,3 +207,8 @@ def decimals_of(difference: float) -> int:
     while difference < 0.5 * 10.0 ** -(n + 1):
         n += 1
     return max(n, 0)
+
+
+def finite(number: float | None) -> float | str | None:
+    """A number as JSON can hold it: NaN and the infinities as words."""
+    return number if number is None or math.isfinite(number) else str(number)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from torch import Tensor
 
@@ -18,8 +19,8 @@ from llm_rebuild.models import ARCHITECTURES
 from llm_rebuild.models.part import ATTENTIONS
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import Capture
-from llm_rebuild.verify.compare import Verdict
-from llm_rebuild.verify.rounding import MISTAKE, ROUNDING, Rounding
+from llm_rebuild.verify.compare import Verdict, finite
+from llm_rebuild.verify.rounding import MISTAKE, ROUNDING, UNCLEAR, Rounding
 
 InputsOf = Callable[[str], Sequence[str]]
 
@@ -31,7 +32,7 @@ MOST_NAMES = 4
 class Divergence:
     """The first checkpoint that is not bit-identical.
 
-    name      The checkpoint.
+    verdict   How it differs.
     words     Where the worst difference is: `block 3, head 7, query token 4 "rock", key token 1 "open"`.
               Empty where there is no coordinate, as for another shape.
     inputs    The checkpoints that it is computed from; None where that is not known. Then those before it
@@ -42,42 +43,59 @@ class Divergence:
               each of these is a difference of its own.
     """
 
-    name: str
-    words: str
-    inputs: tuple[str, ...] | None
-    differing: tuple[str, ...]
-    before: int
+    verdict: Verdict
+    words: str = ""
+    inputs: tuple[str, ...] | None = None
+    differing: tuple[str, ...] = ()
+    before: int = 0
     others: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.verdict.name
 
     @property
     def inputs_identical(self) -> bool:
         return not self.differing
+
+    def __str__(self) -> str:
+        """The verdict, and where the worst difference is."""
+        return self.verdict.in_words(self.words)
 
     def blame(self, rounding: Rounding | None = None) -> str:
         """In a sentence: whether what went in was still identical, and whether it is rounding."""
         if self.differing:
             return f"what goes into this step differs already: {_names(self.differing)}"
         if self.before == 0:
-            given = "nothing is computed before it"
+            came = "nothing is computed before it"
         elif self.inputs is None:
             one = self.before == 1
-            given = f"{'the' if one else f'all {self.before}'} checkpoint{'' if one else 's'} before it "
-            given += f"{'is' if one else 'are'} bit-identical"
+            came = f"{'the' if one else f'all {self.before}'} checkpoint{'' if one else 's'} before it "
+            came += f"{'is' if one else 'are'} bit-identical"
         elif not self.inputs:
-            given = "no other checkpoint goes into it"
+            came = "no other checkpoint goes into it"
         else:
             are = "is" if len(self.inputs) == 1 else "are"
-            given = f"what goes into it ({_names(self.inputs)}) {are} bit-identical"
-        kind = rounding.kind(self.name) if rounding else None
-        if kind == ROUNDING and rounding:
-            left = rounding.differences[self.name]
-            vanishes = f"vanishes but for {left:.0e}" if left else "vanishes"
-            return f"{given}, and in float64 the difference {vanishes}: rounding, no mistake"
-        if kind == MISTAKE:
-            return f"{given}, and in float64 the difference stays: the mistake is in this step"
-        if rounding and rounding.problem:
-            return f"{given}: the difference arises in this step; rounding or not is open: {rounding.problem}"
-        return f"{given}: the difference arises in this step"
+            came = f"what goes into it ({_names(self.inputs)}) {are} bit-identical"
+        kind = rounding.kind(self.name) if rounding else UNCLEAR
+        if rounding and kind == ROUNDING:
+            return f"{came}, and {rounding.words(self.name)}: rounding, no mistake"
+        if rounding and kind == MISTAKE:
+            return f"{came}, and {rounding.words(self.name)}: the mistake is in this step"
+        return f"{came}: the difference arises in this step"
+
+    def to_json(self, rounding: Rounding | None = None) -> dict[str, Any]:
+        """`first_divergence` of `verify --json`, docs/contributing/design.md."""
+        verdict = self.verdict
+        return {
+            "name": self.name,
+            "coordinate": None if verdict.coordinate is None else list(verdict.coordinate),
+            "official": finite(verdict.official),
+            "rebuilt": finite(verdict.rebuilt),
+            "words": self.words,
+            "inputs_identical": self.inputs_identical,
+            "rounding": rounding.to_json(self.name) if rounding else None,
+        }
 
 
 def describe(
@@ -94,17 +112,17 @@ def describe(
         return None
     before = list(identical).index(first.name)
 
-    def given(name: str) -> tuple[str, ...] | None:
+    def into(name: str) -> tuple[str, ...] | None:
         return None if inputs_of is None else tuple(n for n in inputs_of(name) if n in identical)
 
-    inputs = given(first.name)
+    inputs = into(first.name)
     others = []
     for verdict in verdicts[before + 1 :]:
-        its = given(verdict.name)
+        its = into(verdict.name)
         if not verdict.identical and its and all(identical[name] for name in its):
             others.append(verdict.name)
     return Divergence(
-        name=first.name,
+        verdict=first,
         words=in_words(first, truth),
         inputs=inputs,
         differing=tuple(name for name in inputs or () if not identical[name]),

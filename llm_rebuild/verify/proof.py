@@ -13,7 +13,6 @@ from llm_rebuild.verify.coverage import measure
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import Model, Options, Question, ask
 from llm_rebuild.verify.report import Report
-from llm_rebuild.verify.rounding import separate
 from llm_rebuild.verify.run import judge, rebuild_run
 from llm_rebuild.verify.trace import trace
 
@@ -43,6 +42,8 @@ def verify(
     **options: Unpack[Options],
 ) -> Report:
     """Run the official model and the rebuild on the same input and compare every checkpoint.
+
+    What differs is measured here, and explained by `llm_rebuild.prove`.
 
     The model, texts and options are those of `question.ask`; a question that is made already serves as well.
     Raises InputError for input that cannot be used.
@@ -74,7 +75,4 @@ def prove(
         why = question.rebuild.architecture.uncovered
         report = replace(report, coverage=measure(taken, truth.tensors, why))
     progress("coverage")
-    del official, taken  # their memory is wanted now
-    if report.first_divergence is not None:
-        report = replace(report, rounding=separate(question))
     return Proof(question, report, truth, rebuilt)

@@ -1,17 +1,17 @@
-"""Is a difference rounding, or a mistake? Both sides run once more, in float64.
+"""Is a difference rounding, or a mistake? Each step is computed once more in float64, from what went into it.
 
-Two spellings of one formula round differently; in float64 their difference shrinks by nine orders of
-magnitude. A mistake stays as large as it was. So the official model and the rebuild compute everything again
-from the same weights, widened, and each checkpoint's difference is measured against the size of its numbers.
+That is the true result, as far as these numbers go. The official tensor is off from it by the rounding of
+float32, and so is every harmless spelling of the step, by about as much. A mistake is further away. What goes
+into a step is the rebuild's own, so that a later step is not blamed for an earlier one.
 
-Code written for float32 narrows here and there: T5's norm says `.to(torch.float32)`, its softmax `.float()`.
-While this runs, what would narrow a float64 tensor to float32 leaves it as it is, on both sides.
+`diagnosis/exact.py` computes the steps; here is what comes of it.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,86 +19,48 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from llm_rebuild.checkpoints import Recorder, Tap
-from llm_rebuild.models.part import Batch
-from llm_rebuild.verify.capture import capture
-from llm_rebuild.verify.equality import FLOAT32_NOISE, VANISHED, relative_difference
-from llm_rebuild.verify.official import Official
-from llm_rebuild.verify.question import Question
-
 ROUNDING = "rounding"
 MISTAKE = "mistake"
+INHERITED = "inherited"
 UNCLEAR = "unclear"
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """What is left of the differences in float64.
+    """What each step in float64 says of the tensors that differ.
 
-    differences  Checkpoint -> the largest difference, divided by the largest official number; infinite where
-                 the shapes differ or only one side is finite.
-    narrow       Checkpoints that the rebuild computed in another dtype even so.
-    problem      Why nothing could be said, in one line; empty where it could.
+    kinds     Checkpoint -> `rounding`: the step is right, and what goes into it differs by rounding at the
+              most; `mistake`: the step is wrong; `inherited`: it is right, and what goes into it is wrong.
+    off       Checkpoint -> the largest distance from the step in float64 on both sides, rebuilt and official,
+              as shares of the tensor's largest number; infinite where the shapes differ or only one side is
+              finite.
+    problems  Why nothing can be said of a checkpoint.
     """
 
-    differences: Mapping[str, float] = field(default_factory=dict)
-    narrow: frozenset[str] = frozenset()
-    problem: str = ""
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    off: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)
 
     def kind(self, name: str) -> str:
-        """`rounding`, `mistake`, or `unclear`, of a checkpoint that differs in float32."""
-        difference = self.differences.get(name)
-        if difference is None:
-            return UNCLEAR if self.problem else MISTAKE  # it was never computed
-        if difference < VANISHED:
-            return ROUNDING
-        return UNCLEAR if name in self.narrow and difference < FLOAT32_NOISE else MISTAKE
+        """`rounding`, `mistake`, `inherited` or, where it was not computed, `unclear`."""
+        return self.kinds.get(name, UNCLEAR)
+
+    def words(self, name: str) -> str:
+        """How far both sides are from the step in float64. For a checkpoint of which this is known."""
+        off, official = self.off[name]
+        if not math.isfinite(off):
+            return "this step in float64 gives something else"
+        away = f"the rebuilt tensor is {off:.0e} of its largest number away from this step in float64"
+        return f"{away}, the official one {official:.0e}"
 
     def to_json(self, name: str) -> dict[str, Any]:
         """Of one checkpoint. JSON has no infinity: there the difference is null."""
-        difference = self.differences.get(name)
-        finite = difference is not None and difference < float("inf")
+        off, _ = self.off.get(name, (math.inf, math.inf))
         return {
             "kind": self.kind(name),
-            "float64_difference": difference if finite else None,
-            "problem": self.problem or None,
+            "float64_difference": off if math.isfinite(off) else None,
+            "problem": self.problems.get(name),
         }
-
-
-def separate(question: Question, forward: Callable[..., Any] | None = None) -> Rounding:
-    """Run the official model and a rebuild in float64 and hold every checkpoint against each other.
-
-    forward  The rebuild: called as `forward(token_ids, mask, weights, config, tap=tap)`, and with
-             `decoder_ids` and `decoder_mask` where the model has a decoder beside its encoder. If None, the
-             one in `llm_rebuild.models`. Where it cannot run in float64, the answer says so: `problem`.
-
-    Costs one forward pass of each, at twice the memory.
-    """
-    rebuild, inputs, copy = question.rebuild, question.inputs, question.copy
-    arguments: dict[str, Any] = {}
-    if inputs.decoder_ids is not None and inputs.decoder_mask is not None:
-        arguments = {"decoder_ids": inputs.decoder_ids.clone(), "decoder_mask": inputs.decoder_mask.clone()}
-    recorder = Recorder()
-    with in_float64():
-        official = Official(copy.folder, question.attention, torch.float64)
-        truth = capture(question, official=official).tensors
-        del official
-        weights = copy.weights().converted(widened)
-        token_ids, mask = inputs.token_ids.clone(), inputs.mask.clone()
-        try:
-            with torch.no_grad():
-                tap = Tap(_only_tensors(recorder))
-                if forward is None:
-                    cache = rebuild.module.Cache() if question.cache else None
-                    batch = Batch(token_ids, mask, **arguments)
-                    rebuild.run(batch, rebuild.part(weights, tap, question.attention), cache)
-                else:
-                    forward(token_ids, mask, weights, rebuild.config, tap=tap, **arguments)
-        except (Exception, SystemExit) as error:  # a learner's code raises anything; what it tapped counts
-            said = (str(error).splitlines() or [""])[0][:120]
-            problem = f"the rebuild does not run in float64 ({type(error).__name__}: {said})"
-            return _held(recorder.tensors, truth, problem)
-    return _held(recorder.tensors, truth, "")
 
 
 def widened(tensor: Tensor) -> Tensor:
@@ -134,23 +96,3 @@ class _StayWide(TorchFunctionMode):
             if kwargs.get("dtype") is torch.float32:
                 kwargs["dtype"] = torch.float64
         return function(*args, **kwargs)
-
-
-def _only_tensors(recorder: Recorder) -> Callable[[str, Tensor], None]:
-    """What a learner taps may be anything, and twice: that is for the comparison to refuse, not for this."""
-    keep = recorder.tap()
-
-    def observe(name: str, tensor: Tensor) -> None:
-        if isinstance(tensor, Tensor) and name not in recorder.tensors:
-            keep(name, tensor)
-
-    return observe
-
-
-def _held(rebuilt: Mapping[str, Tensor], truth: Mapping[str, Tensor], problem: str) -> Rounding:
-    there = [name for name in truth if name in rebuilt]
-    return Rounding(
-        {name: relative_difference(rebuilt[name], truth[name]) for name in there},
-        frozenset(name for name in there if rebuilt[name].dtype != torch.float64),
-        problem,
-    )

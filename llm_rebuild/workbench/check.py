@@ -19,14 +19,14 @@ from torch import Tensor
 
 from llm_rebuild.checkpoints import expand
 from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.diagnosis.case import world_for
-from llm_rebuild.diagnosis.diagnose import diagnose
+from llm_rebuild.diagnosis.explain import explain, judge_steps
 from llm_rebuild.errors import InputError
 from llm_rebuild.files import write
 from llm_rebuild.models.part import ATTENTIONS
-from llm_rebuild.verify import Capture, Question, Report, ask, compare, judge
+from llm_rebuild.verify import Capture, Proof, Question, Report, ask, compare, judge
 from llm_rebuild.verify.compare import MISSING, Verdict
-from llm_rebuild.verify.divergence import checkpoint_of, describe
+from llm_rebuild.verify.divergence import checkpoint_of
+from llm_rebuild.verify.equality import identical
 from llm_rebuild.verify.question import has_rebuild
 from llm_rebuild.verify.steps import first_pass
 from llm_rebuild.workbench import cached, notebook, runner
@@ -255,8 +255,8 @@ class _Bench:
         return replace(
             checked,
             steps=steps,
-            answer=_answer(main.folder, truth) if finished else None,
-            others=tuple(self.other(run, ended, result) for run in others) if finished else (),
+            answer=_answer(main.folder, truth, checked.report) if finished else None,
+            others=tuple(self.other(run, ended, result, truth) for run in others) if finished else (),
             untried=self.untried(runs if finished else (), result),
             empty=tuple(result.get("empty", ())) if finished else (),
             unfilled=end["problem"] if end.get("end") == "unfilled" else None,
@@ -265,16 +265,19 @@ class _Bench:
             lost=printed.lost if printed else 0,
         )
 
-    def other(self, run: _Run, ended: runner.Ended | None, result: Mapping[str, Any]) -> OtherRun:
-        """One of the further runs, judged."""
-        truth = Capture.load(run.capture)
+    def other(
+        self, run: _Run, ended: runner.Ended | None, result: Mapping[str, Any], first: Capture
+    ) -> OtherRun:
+        """One of the further runs, judged. `first` is the official side of the first one."""
+        truth, prompt = Capture.load(run.capture), first if run.way == CACHED else None
         error = self.error(ended, run, result)
         end = _json(run.folder / "result.json")
         if end.get("end") == "unfilled":
             error = f"{end['problem']}: not filled in"
         kept = _tensors(run.folder, "tapped-*")
-        report = judge({name: tensor for name, tensor in kept.items() if name in truth}, truth)
-        return OtherRun(run.way, report, _answer(run.folder, truth), error)
+        rebuilt = {name: tensor for name, tensor in kept.items() if name in truth}
+        report = judge_steps(rebuilt, truth, self.copy, prompt=prompt)
+        return OtherRun(run.way, report, _answer(run.folder, truth, report), error)
 
     def untried(self, runs: Sequence[_Run], result: Mapping[str, Any]) -> dict[str, str]:
         """What was not tried, and how it can be."""
@@ -355,7 +358,8 @@ class _Bench:
         why = f"it takes longer than {self.limits.seconds:g} s" if why == "time" else why
         lines = {str(line.get("name")): line for line in _json_lines(place / "trials.jsonl")}
         kept = {name: t for name, t in _tensors(place, "step-*").items() if name in truth}
-        verdicts = {v.name: v for v in judge(kept, truth).verdicts if v.verdict != MISSING}
+        judged = judge_steps(kept, truth, self.copy, fed=True).verdicts
+        verdicts = {v.name: v for v in judged if v.verdict != MISSING}
         steps = {t.name: _step_verdict(t, lines.get(t.name), verdicts.get(t.name), why) for t in tried}
         for name, verdict in verdicts.items():  # what a step tapped on its way
             steps.setdefault(name, StepVerdict(name, verdict))
@@ -411,17 +415,10 @@ class _Bench:
         fed: bool,
     ) -> Report:
         """The report with the first divergence of what is there, and its diagnosis."""
-        present = tuple(v for v in report.verdicts if v.verdict != MISSING)
-        if all(v.identical for v in present):
-            return report
-        # Where single steps were tried, what they were fed is official.
-        around = {name: tensor.clone() for name, tensor in truth.tensors.items()} if fed else {}
+        proof = Proof(self.question, report, truth, rebuilt)
         problem = RuntimeError(error) if error else None
         again = None if fed else self.again
-        causes = diagnose({**around, **rebuilt}, truth, self.copy, error=problem, again=again, fed=fed)
-        world = world_for(truth, self.copy)
-        divergence = describe(present, truth, world.inputs_of if world else None)
-        return replace(report, divergence=divergence, diagnosis=causes)
+        return explain(proof, error=problem, again=again, fed=fed, unfinished=True).report
 
     def again(self) -> dict[str, Tensor]:
         """The forward pass once more with another seed: where it differs, something is drawn."""
@@ -523,15 +520,18 @@ def _step_verdict(
     return StepVerdict(trial.name, None, line["problem"])
 
 
-def _answer(folder: Path, truth: Capture) -> Verdict | None:
+def _answer(folder: Path, truth: Capture, report: Report) -> Verdict | None:
     """What forward returned, held against the last checkpoint. None where it did not tap that."""
     name = list(truth)[-1]
-    if name not in _tensors(folder, "tapped-*"):
+    tapped = _tensors(folder, "tapped-*").get(name)
+    if tapped is None:
         return None
     answer = _tensors(folder, "answer*").get("answer")
     official = truth[name]
     if answer is None:
         return Verdict(name, tuple(official.shape), official.dtype, MISSING)
+    if identical(answer, tapped):  # and so is what was found out about it
+        return next(verdict for verdict in report.verdicts if verdict.name == name)
     return compare(answer, official)
 
 

@@ -16,10 +16,11 @@ import torch
 from bs4 import BeautifulSoup
 from torch import Tensor
 
+import llm_rebuild
 from llm_rebuild import verify
 from llm_rebuild.cli import main as cli
-from llm_rebuild.cli import prove
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
+from llm_rebuild.diagnosis.explain import explain
 from llm_rebuild.diagnosis.formulas import world_of
 from llm_rebuild.diagnosis.mutants import Mutant, mutated
 from llm_rebuild.show.page import _map, _pooled, _usual, render
@@ -78,12 +79,12 @@ def test_what_it_rests_on_is_there(clean: verify.Proof):
     assert all(sha256 in text for sha256 in copy.sha256.values())
     assert all(str(value) in text for value in clean.report.environment.values())
     assert all(given in text for given in TEXTS)
-    assert "100.0% of what the official model computes" in text
+    assert "100.0% of the official tensors that count" in text
 
 
 def test_the_first_divergence_stands_on_top_with_its_diagnosis(wrong: verify.Proof):
     copy = miniature("gpt2")
-    explained = prove.explained(copy, wrong)
+    explained = explain(wrong)
     inputs_of = world_of(wrong.truth, copy).inputs_of
     soup = BeautifulSoup(page_of(explained, inputs_of=inputs_of), "html.parser")
     finding = soup.select_one(".finding")
@@ -92,9 +93,7 @@ def test_the_first_divergence_stands_on_top_with_its_diagnosis(wrong: verify.Pro
     assert finding.select_one(".where code").text == "h.0.attn.scaled"
     assert "head" in text
     assert "query token" in text
-    assert (
-        "What goes into it (h.0.attn.product) is bit-identical, and in float64 the difference stays" in text
-    )
+    assert "What goes into it (h.0.attn.product) is bit-identical, and the rebuilt tensor is" in text
     assert "Diagnosis: scale missing" in text
     assert "#scale-missing" in text
     assert [cell["href"] for cell in soup.select("a.cell.here")] == ["#h.0.attn.scaled"]
@@ -118,13 +117,14 @@ def test_a_clean_run_has_no_finding_and_shows_every_head(clean: verify.Proof):
 def test_the_worst_head_is_shown_on_both_sides(wrong: verify.Proof):
     first = wrong.report.first_divergence
     assert first is not None
-    assert first.coordinate is not None
-    row, head, query, key = first.coordinate
+    worst = first.verdict
+    assert worst.coordinate is not None
+    row, head, query, key = worst.coordinate
     heat = charts_of(page_of(wrong))[first.name]["heat"]
     assert heat["at"] == f"text {row + 1} of 2, head {head}"
     assert heat["worst"] == [query, key]
     assert [drawn["name"] for drawn in heat["maps"]] == ["official", "rebuilt", "difference"]
-    for drawn, value in zip(heat["maps"], (first.official, first.rebuilt, first.max_abs_diff), strict=True):
+    for drawn, value in zip(heat["maps"], (worst.official, worst.rebuilt, worst.max_abs_diff), strict=True):
         byte = base64.b64decode(drawn["cells"])[query * heat["columns"] + key]
         shade = drawn["low"] + (byte - 2) / 253 * (drawn["high"] - drawn["low"])
         assert math.isclose(shade, value, abs_tol=(drawn["high"] - drawn["low"]) / 253)
@@ -159,9 +159,8 @@ def test_differences_that_are_rounding_are_not_called_wrong():
     """Divided where the official model multiplies: here and there that sums up to more than five decimals."""
     divided = ("scaled = product * query.shape[-1] ** -0.5", "scaled = product / query.shape[-1] ** 0.5")
     with mutated([Mutant("divided", "minilm", *divided, "", "")]):
-        proof = verify.prove(
-            miniature("minilm"), ["The cook gave the sailor a lamp.", "The cook."], coverage=False
-        )
+        texts = ["The cook gave the sailor a lamp.", "The cook."]
+        proof = llm_rebuild.prove(miniature("minilm"), texts, coverage=False)
     soup = BeautifulSoup(page_of(proof), "html.parser")
     result = soup.select_one(".result")
     assert "differ by rounding alone" in result.text

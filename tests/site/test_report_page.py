@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 
+import llm_rebuild
 from llm_rebuild import verify
-from llm_rebuild.cli import prove
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
 from llm_rebuild.diagnosis.mutants import Mutant, mutated
 from llm_rebuild.show.page import render
@@ -31,7 +31,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     texts = [f"The baker {HOSTILE}", "The cook"]
     clean = verify.prove(copy, texts)
     with mutated([Mutant("m", "gpt2", "scaled = product * scale", "scaled = product", "", "")]):
-        wrong = prove.explained(copy, verify.prove(copy, texts))
+        wrong = llm_rebuild.prove(copy, texts)
     for name, proof in (("clean", clean), ("wrong", wrong)):
         page = render(proof.report, proof.truth, proof.rebuilt, files=copy.sha256)
         Path(folder / f"{name}.html").write_text(page, encoding="utf-8")

@@ -158,7 +158,7 @@ GIVEN: Mapping[str, list[str]] = {"b": ["a"], "c": ["b"], "d": ["a", "elsewhere"
 
 def test_what_goes_into_the_step_is_named():
     found = describe(verdicts(a=True, b=True, c=False, e=False), NOTHING, lambda name: GIVEN[name])
-    assert found == Divergence("c", "", ("b",), (), 2, ())
+    assert found == Divergence(verdicts(c=False)[0], "", ("b",), (), 2, ())
     assert found.inputs_identical
     assert found.blame() == "what goes into it (b) is bit-identical: the difference arises in this step"
 
@@ -192,10 +192,17 @@ def test_nothing_differs():
 @pytest.mark.parametrize(
     ("rounding", "said"),
     [
-        (Rounding({"c": 3e-16}), "in float64 the difference vanishes but for 3e-16: rounding, no mistake"),
-        (Rounding({"c": 0.0}), "in float64 the difference vanishes: rounding, no mistake"),
-        (Rounding({"c": 0.3}), "in float64 the difference stays: the mistake is in this step"),
-        (Rounding({}, frozenset(), "it fails"), "rounding or not is open: it fails"),
+        (
+            Rounding({"c": "rounding"}, {"c": (2e-7, 1e-7)}),
+            "the rebuilt tensor is 2e-07 of its largest number away from this step in float64, the official "
+            "one 1e-07: rounding, no mistake",
+        ),
+        (
+            Rounding({"c": "mistake"}, {"c": (0.3, 1e-7)}),
+            "the rebuilt tensor is 3e-01 of its largest number away from this step in float64, the official "
+            "one 1e-07: the mistake is in this step",
+        ),
+        (Rounding({}, {}, {"c": "no formula"}), "are bit-identical: the difference arises in this step"),
     ],
 )
 def test_the_blame_says_rounding_or_mistake(rounding: Rounding, said: str):
@@ -213,7 +220,7 @@ def test_a_mistake_in_a_real_run_is_placed_and_blamed():
     report = judge(rebuilt, played.truth)
     assert report.divergence is not None
     assert report.first_divergence is not None
-    at = report.first_divergence.coordinate
+    at = report.first_divergence.verdict.coordinate
     assert at is not None
     here: Tensor = played.truth.tensors["h.0.attn.scaled"]
     difference = (rebuilt["h.0.attn.scaled"] - here).abs()

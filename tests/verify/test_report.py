@@ -10,9 +10,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from llm_rebuild.verify.compare import MISSING, Verdict, compare
+from llm_rebuild.show.report import brief
+from llm_rebuild.verify.compare import MISSING, Verdict, compare, finite
 from llm_rebuild.verify.coverage import Coverage
-from llm_rebuild.verify.report import Report, finite
+from llm_rebuild.verify.divergence import Divergence
+from llm_rebuild.verify.report import Report
 
 WHY = {"linalg_vector_norm": "norm statistic inside F.normalize"}
 UNCOVERED, ASIDE = Counter({"linalg_vector_norm": 1}), Counter({"plain copies": 4})
@@ -40,7 +42,7 @@ def verdict(difference: float, name: str = NAME) -> Verdict:
 
 
 GOOD, NEAR, WRONG, NAN = verdict(0.0), verdict(1e-6), verdict(1.0), verdict(float("nan"))
-NOT_ASKED = {"words": None, "inputs_identical": None, "rounding": None}  # nobody ran a capture or float64
+NOT_ASKED = {"words": "", "inputs_identical": True, "rounding": None}  # nobody ran a capture or float64
 LOST = Verdict(NAME, (2, 3), "float32", MISSING)
 
 
@@ -59,7 +61,14 @@ def test_json_has_the_contract_keys():
     ]
     assert set(found["model"]) == {"name", "source", "revision", "sha256"}
     assert set(found["inputs"]) == {"texts", "tokens"}
-    assert set(found["summary"]) == {"checkpoints", "bit_identical", "five_decimals", "failed", "coverage"}
+    assert set(found["summary"]) == {
+        "checkpoints",
+        "bit_identical",
+        "five_decimals",
+        "rounding",
+        "failed",
+        "coverage",
+    }
     assert set(found["first_divergence"]) == {
         "name",
         "coordinate",
@@ -89,6 +98,7 @@ def test_the_summary_counts():
         "checkpoints": 4,
         "bit_identical": 1,
         "five_decimals": 2,
+        "rounding": 0,
         "failed": 2,
         "coverage": 0.99,
     }
@@ -117,13 +127,34 @@ def test_first_divergence_is_the_first_that_is_not_identical():
     assert missing == {"name": NAME, "coordinate": None, "official": None, "rebuilt": None, **NOT_ASKED}
 
 
+def test_a_first_divergence_is_true():
+    """The obvious `if report.first_divergence:` fires, although the verdict in it is false."""
+    first = report(GOOD, WRONG).first_divergence
+    assert first
+    assert isinstance(first, Divergence)
+    assert (first.name, first.verdict) == (NAME, WRONG)
+    assert not first.verdict
+    assert report(GOOD).first_divergence is None
+    assert "wrong values" in str(first)
+
+
+def test_rounding_passes_and_is_counted_by_itself():
+    """It is no five decimals, and no failure."""
+    shown = replace(WRONG, verdict="rounding")
+    found = report(GOOD, NEAR, shown)
+    assert (found.passed, found.exact) == (True, False)
+    summary = found.to_json()["summary"]
+    assert (summary["five_decimals"], summary["rounding"], summary["failed"]) == (2, 1, 0)
+    assert not report(shown, WRONG).passed
+
+
 def test_the_table_fits_80_columns_and_ends_in_the_count():
-    long = "encoder.layer.11.intermediate.intermediate_act_fn.small_cube"
-    wide = compare(torch.zeros(16, 12, 512, 512), torch.zeros(16, 12, 512, 512), long)
+    long = "encoder.layer.11.intermediate.intermediate_act_fn"
+    wide = compare(torch.zeros(2, 12, 512, 512), torch.zeros(2, 12, 512, 512), long)
     lines = str(report(wide, GOOD, NEAR, WRONG, LOST, NAN)).splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[-1].startswith("2 of 6 checkpoints bit-identical")
-    assert "16×12×512×512" in str(report(wide))
+    assert "2×12×512×512" in str(report(wide))
 
 
 def test_the_brief_table_has_a_line_for_each_part_that_is_whole():
@@ -133,7 +164,7 @@ def test_the_brief_table_has_a_line_for_each_part_that_is_whole():
     def rows(*verdicts: Verdict) -> list[str]:
         console = Console(width=80)
         with console.capture() as captured:
-            console.print(report(*verdicts).brief())
+            console.print(brief(report(*verdicts)))
         return [" ".join(line.split()) for line in captured.get().splitlines()[1:]]
 
     whole = rows(*good)
@@ -152,7 +183,8 @@ def test_the_brief_table_has_a_line_for_each_part_that_is_whole():
 
 def test_the_table_shows_what_is_not_covered_and_why():
     text = " ".join(str(report(GOOD)).split())
-    assert "coverage 99.0%: 99 of the 100" in text
+    assert "coverage 99.0%: 99 of the 100 official tensors that count equal a checkpoint" in text
+    assert "; 4 copies and by-products are set aside" in text
     assert "not: 1 × linalg_vector_norm: norm statistic inside F.normalize" in text
 
 

@@ -1,0 +1,74 @@
+"""Each step of a rebuild that differs, computed in float64 from what went into it: rounding, or a mistake."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from llm_rebuild.diagnosis.formulas import Value, World
+from llm_rebuild.verify.capture import Capture
+from llm_rebuild.verify.equality import as_exact, identical, relative_difference
+from llm_rebuild.verify.rounding import INHERITED, MISTAKE, ROUNDING, Rounding, in_float64, widened
+
+
+def exact(world: World, rebuilt: Mapping[str, Tensor], truth: Capture, *, fed: bool = False) -> Rounding:
+    """Hold every tensor that differs against its step in float64, and the official ones against theirs.
+
+    world    The official run as a graph.
+    rebuilt  Tensors by checkpoint name.
+    fed      Whether each of them was computed from official ones, and not from the person's others.
+    """
+    official = world.given(_wide(world.known))
+    own = official if fed else official.given(_wide(rebuilt))
+    lost = () if fed else tuple(name for name in truth if name not in rebuilt)
+    kinds: dict[str, str] = {}
+    off: dict[str, tuple[float, float]] = {}
+    problems: dict[str, str] = {}
+    for name, right in truth.tensors.items():
+        tensor = rebuilt.get(name)
+        if tensor is None or identical(tensor, right):
+            continue
+        if tensor.shape != right.shape or tensor.dtype != right.dtype or not right.is_floating_point():
+            kinds[name], off[name] = MISTAKE, (math.inf, 0.0)
+            continue
+        step, official_step = _step(own, name, lost), _step(official, name)
+        if step is None or official_step is None:
+            problems[name] = "this step has no formula that could be computed in float64"
+            continue
+        off[name] = (relative_difference(tensor, step), relative_difference(right, official_step))
+        into = [] if fed else [n for n in world.inputs_of(name) if n in rebuilt]
+        differing = [n for n in into if not identical(rebuilt[n], truth.tensors[n])]
+        if not as_exact(tensor, step, right, official_step):
+            kinds[name] = MISTAKE
+        else:
+            kinds[name] = ROUNDING if all(kinds.get(n) == ROUNDING for n in differing) else INHERITED
+    return Rounding(kinds, off, problems)
+
+
+def _step(world: World, name: str, lost: tuple[str, ...] = ()) -> Value:
+    """The step that makes a checkpoint, in float64; None where that cannot be computed.
+
+    lost  Checkpoints that were not shown: they are computed from those that were.
+    """
+    formula = world.formulas.get(name)
+    if formula is None or formula.kind == "given":
+        return None
+    between = [world.formulas[n] for n in world.reaching(name, set(world.known) - set(lost))]
+    wide = world.with_weights({k: widened(world.weights[k]) for step in between for k in step.weights})
+    if lost:
+        computed: dict[str, Callable[[World], Value]] = {n: partial(_again, name=n) for n in lost}
+        wide = wide.changed(computed, frozenset(world.known) - set(lost))
+    with in_float64(), torch.no_grad():
+        return wide.attempt(formula)
+
+
+def _again(world: World, name: str) -> Value:
+    return world.compute(world.formulas[name])
+
+
+def _wide(tensors: Mapping[str, Value]) -> dict[str, Value]:
+    return {name: None if tensor is None else widened(tensor.detach()) for name, tensor in tensors.items()}

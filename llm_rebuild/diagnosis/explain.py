@@ -1,0 +1,96 @@
+"""A proof explained: which step is to blame, whether that is rounding, and which mistake it may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.diagnosis.case import world_for
+from llm_rebuild.diagnosis.diagnose import diagnose
+from llm_rebuild.diagnosis.exact import exact
+from llm_rebuild.verify import proof as verification
+from llm_rebuild.verify.capture import Capture
+from llm_rebuild.verify.compare import MISSING, WRONG_VALUES, Verdict
+from llm_rebuild.verify.divergence import describe
+from llm_rebuild.verify.proof import Proof
+from llm_rebuild.verify.report import Report
+from llm_rebuild.verify.rounding import ROUNDING, Rounding
+from llm_rebuild.verify.run import judge
+
+
+def prove(*question: Any, **options: Any) -> Proof:
+    """As `llm-rebuild verify`: the official model and the rebuild on the same input, every checkpoint
+    compared, and where they part, which step is to blame and which mistake it may be.
+
+    The arguments are those of `llm_rebuild.verify.prove`. The answer's `report` is what the command line
+    prints; `truth` and `rebuilt` are the tensors of both sides. Raises InputError for input that cannot be
+    used.
+    """
+    return explain(verification.prove(*question, **options))
+
+
+def explain(
+    proof: Proof,
+    *,
+    error: BaseException | None = None,
+    again: Callable[[], Mapping[str, Tensor]] | None = None,
+    fed: bool = False,
+    unfinished: bool = False,
+) -> Proof:
+    """The same proof; where the two sides part, its report has the blame, the rounding and the diagnosis.
+
+    error, again, fed  As in `diagnose`.
+    unfinished         Whether checkpoints that are not there are still to come, and no divergence.
+    """
+    report, truth, copy = proof.report, proof.truth, proof.question.copy
+    counted = [v for v in report.verdicts if not (unfinished and v.verdict == MISSING)]
+    if all(verdict.identical for verdict in counted):
+        return proof
+    # What single steps were fed is official.
+    rebuilt = {**truth.tensors, **proof.rebuilt} if fed else proof.rebuilt
+    world = world_for(truth, copy)
+    rounding = exact(world, rebuilt, truth, fed=fed) if world else None
+    inputs_of = world.inputs_of if world else None
+    report = replace(
+        report,
+        verdicts=_with_rounding(report.verdicts, rounding),
+        divergence=describe(_with_rounding(counted, rounding), truth, inputs_of),
+        rounding=rounding,
+        diagnosis=diagnose(rebuilt, truth, copy, error=error, again=again, fed=fed),
+    )
+    return replace(proof, report=report)
+
+
+def judge_steps(
+    rebuilt: Mapping[str, Tensor],
+    truth: Capture,
+    copy: LocalCopy,
+    *,
+    prompt: Capture | None = None,
+    fed: bool = False,
+) -> Report:
+    """As `verify.judge`, and what is rounding is shown to be it. There is no diagnosis.
+
+    prompt  For a run that goes on from keys and values: the official tensors of the pass before it.
+    fed     Whether each tensor was computed from official ones, and not from the person's others.
+    """
+    report = judge(rebuilt, truth)
+    if all(verdict.verdict != WRONG_VALUES for verdict in report.verdicts):
+        return report
+    world = world_for(truth, copy, prompt)
+    rounding = exact(world, rebuilt, truth, fed=fed) if world else None
+    return replace(report, verdicts=_with_rounding(report.verdicts, rounding), rounding=rounding)
+
+
+def _with_rounding(verdicts: Sequence[Verdict], rounding: Rounding | None) -> tuple[Verdict, ...]:
+    """The verdict `rounding` where a difference that is too large for five decimals was shown to be it."""
+    if rounding is None:
+        return tuple(verdicts)
+    return tuple(
+        replace(v, verdict=ROUNDING) if v.verdict == WRONG_VALUES and rounding.kind(v.name) == ROUNDING else v
+        for v in verdicts
+    )

@@ -1,0 +1,119 @@
+"""How a report looks: a table of verdicts, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from llm_rebuild.checkpoints import part_of
+from llm_rebuild.show.terminal import columns, indented, renderable
+from llm_rebuild.verify.compare import BIT_IDENTICAL, Verdict
+from llm_rebuild.verify.coverage import Coverage
+from llm_rebuild.verify.divergence import Divergence, first_mistake
+from llm_rebuild.verify.report import Report
+from llm_rebuild.verify.rounding import ROUNDING
+
+
+@renderable.register
+def _report(report: Report) -> RenderableType:
+    return _lines(report, _table(report))
+
+
+def brief(report: Report) -> RenderableType:
+    """A report with one line for each part of the model in which all is bit-identical."""
+    return _lines(report, _table(report, brief=True))
+
+
+def _lines(report: Report, table: Table) -> RenderableType:
+    notes = [Text(note, style="yellow") for note in report.notes]
+    return Group(*notes, table, *_closing(report))
+
+
+def _table(report: Report, brief: bool = False) -> Table:
+    table = columns()
+    table.add_column("checkpoint", overflow="fold")
+    table.add_column("shape", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("worst", no_wrap=True, justify="right")
+    for part, members in groupby(report.verdicts, key=lambda v: part_of(v.name)):
+        verdicts = list(members)
+        if brief and len(verdicts) > 1 and all(v.identical and not v.coupled for v in verdicts):
+            table.add_row(Text(part, style="bold"), f"{len(verdicts)} tensors", in_colour(verdicts[0]), "0")
+            continue
+        table.add_row(Text(part, style="bold"))
+        for v in verdicts:
+            table.add_row(
+                "  " + v.name.removeprefix(part + "."),
+                "×".join(map(str, v.shape)),
+                in_colour(v),
+                "–" if v.max_abs_diff is None else "0" if v.identical else f"{v.max_abs_diff:.1e}",
+            )
+    return table
+
+
+def in_colour(verdict: Verdict) -> Text:
+    """The verdict in its colour, and whether it rests on an official tensor."""
+    good = verdict.identical and not verdict.coupled
+    style = "green" if good else "yellow" if verdict.passes else "red"
+    return Text(f"{verdict.verdict}, coupled" if verdict.coupled else verdict.verdict, style=style)
+
+
+def _closing(report: Report) -> Iterator[RenderableType]:
+    yield ""
+    if report.coverage is not None:
+        yield Text(_covered(report.coverage))
+    if report.first_divergence is not None:
+        yield from _first(report, report.first_divergence)
+    for name in report.coupled:
+        yield Text(f"coupled at {name}: later checkpoints start from an official tensor", style="yellow")
+    for leak in report.leaks or ():
+        yield Text(leak, style="red")
+    if report.isolated:
+        leaks = len(report.leaks or ())
+        yield Text(
+            "isolated: the rebuild ran in a process of its own, from files alone, where transformers "
+            f"cannot be imported; {leaks} leak{'' if leaks == 1 else 's'}"
+        )
+    clean = report.exact and not report.coupled
+    style = "bold green" if clean else "bold yellow" if report.passed else "bold red"
+    count = f"{report.bit_identical} of {len(report.verdicts)} checkpoints {BIT_IDENTICAL}"
+    if report.coupled:
+        count += f", {sum(v.coupled for v in report.verdicts)} coupled"
+    which = f"{report.model['name']}, {report.attention} attention"
+    if report.model["source"] == "miniature":
+        which = f"the miniature of {which}"
+    yield Text(f"{count} ({which})", style=style)
+
+
+def _covered(coverage: Coverage) -> str:
+    """The coverage in a sentence: of how many, what is not covered and why."""
+    why: dict[str, list[str]] = {}
+    for operation, reason in coverage.reasons().items():
+        why.setdefault(reason, []).append(f"{coverage.uncovered[operation]} × {operation}")
+    missing = "; ".join(f"{', '.join(operations)}: {reason}" for reason, operations in why.items())
+    line = f"coverage {coverage.share:.1%}: {coverage.covered} of the {coverage.total} official tensors that "
+    line += "count equal a checkpoint" + (f" (not: {missing})" if missing else "")
+    aside = sum(coverage.aside.values())
+    return f"{line}; {aside} copies and by-products are set aside" if aside else line
+
+
+def _first(report: Report, first: Divergence) -> Iterator[RenderableType]:
+    """Where the two runs part, which step is to blame, and which mistake it may be."""
+    style = "yellow" if first.verdict.passes else "red"
+    seen, *worst = str(first).splitlines()
+    yield Text(f"first divergence: {seen}", style=style)
+    yield from (indented(line.strip(), style) for line in worst)
+    yield indented(first.blame(report.rounding), style)
+    if report.rounding is not None and report.rounding.kind(first.name) == ROUNDING:
+        mistake = first_mistake(report.verdicts, report.rounding)
+        if mistake is not None:
+            yield indented(f"the first step with a mistake: {mistake.name}", "red")
+    for best in report.diagnosis[:1]:
+        yield Text(f"diagnosis: {best.cause} ({best.confidence:.0%} sure)", style="bold")
+        yield indented(best.explanation)
+        yield indented(f"evidence: {best.evidence}")
+        yield indented(f"read: {best.chapter}")
