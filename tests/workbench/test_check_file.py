@@ -149,7 +149,9 @@ def test_padding_attention_and_ids(checked: Checked):
     assert (said.code, json.loads(said.out)["inputs"]) == (0, {"texts": 2, "tokens": 4})
     said = checked(SOLVED, "--attention", "sdpa", "--json", "-")
     found = json.loads(said.out)
-    assert said.code == 1  # eager's head_context has other bits, or at least is not all that there is
+    assert said.code == 0  # eager's head_context has other bits; that this is rounding is shown
+    assert found["summary"]["failed"] == 0
+    assert found["summary"]["bit_identical"] < found["summary"]["checkpoints"]
     assert any("not compared: mask" in note for note in found["notes"])
 
 
