@@ -98,7 +98,7 @@ def question_of(
     architecture = architecture_for(copy.config)
     if cache and architecture and not architecture.generates:
         raise InputError(f"{copy.name} writes no text and keeps no keys and values; leave --cache out")
-    return ask(copy, **or_default(copy, inputs), attention=attention, use_cache=cache)
+    return ask(copy, **or_default(copy, inputs, padded=True), attention=attention, use_cache=cache)
 
 
 def or_default(copy: LocalCopy, inputs: dict[str, Any], padded: bool = False) -> dict[str, Any]:

@@ -30,6 +30,8 @@ def brief(report: Report) -> RenderableType:
 
 def _lines(report: Report, table: Table) -> RenderableType:
     notes = [Text(note, style="yellow") for note in report.notes]
+    if report.tokenizer is not None:
+        notes.append(Text(str(report.tokenizer), style="" if report.tokenizer.passes else "bold red"))
     return Group(*notes, table, *_closing(report))
 
 
@@ -78,6 +80,8 @@ def _closing(report: Report) -> Iterator[RenderableType]:
             "isolated: the rebuild ran in a process of its own, from files alone, where transformers "
             f"cannot be imported; {leaks} leak{'' if leaks == 1 else 's'}"
         )
+    if report.untried:
+        yield Text(f"not tried in this run: {', '.join(report.untried)}")
     clean = report.exact and not report.coupled
     style = "bold green" if clean else "bold yellow" if report.passed else "bold red"
     count = f"{report.bit_identical} of {len(report.verdicts)} checkpoints {BIT_IDENTICAL}"

@@ -79,6 +79,16 @@ class Question:
         holding |= set() if self.goes_on else {"start"}
         return self.rebuild.checkpoints(holding)
 
+    def untried(self) -> tuple[str, ...]:
+        """What this pass leaves open: padding, the other spelling of attention, a step from a cache."""
+        others = [f"{attention} attention" for attention in ATTENTIONS if attention != self.attention]
+        keeps = has_rebuild(self.copy) and self.rebuild.architecture.generates and not self.cache
+        return (
+            *([] if self.inputs.padded else ["padding"]),
+            *others,
+            *(["cached step"] if keeps else []),
+        )
+
     def step(self, new_ids: Tensor) -> Question:
         """The next step of decoding: one new id a row, and a mask that counts it. new_ids [batch]."""
         inputs, one = self.inputs, torch.ones(len(new_ids), 1, dtype=torch.int64)

@@ -11,6 +11,7 @@ from llm_rebuild.verify.compare import Verdict
 from llm_rebuild.verify.coverage import Coverage
 from llm_rebuild.verify.divergence import Divergence
 from llm_rebuild.verify.rounding import Rounding
+from llm_rebuild.verify.tokens import TokenVerdict
 
 
 class Diagnosis(Protocol):
@@ -40,6 +41,8 @@ class Report(Printable):
     divergence  The first divergence in words, and what went into that step.
     rounding    Which differences are rounding, by each step in float64; None where nobody looked.
     diagnosis   Which mistake it may be, the best guess first.
+    tokenizer   Whether the token ids are the official tokenizer's; None where nobody looked.
+    untried     What this run leaves open: padding, the other spelling of attention, a cached step.
     """
 
     model: Mapping[str, Any]
@@ -56,6 +59,13 @@ class Report(Printable):
     divergence: Divergence | None = None
     rounding: Rounding | None = None
     diagnosis: tuple[Diagnosis, ...] = ()
+    tokenizer: TokenVerdict | None = None
+    untried: tuple[str, ...] = ()
+
+    @property
+    def same_tokens(self) -> bool:
+        """Whether no token id was seen to differ."""
+        return self.tokenizer is None or self.tokenizer.passes
 
     @property
     def bit_identical(self) -> int:
@@ -63,13 +73,14 @@ class Report(Printable):
 
     @property
     def passed(self) -> bool:
-        """Five decimals at every checkpoint, or else what was shown to be rounding; and no leak."""
-        return all(v.passes for v in self.verdicts) and not self.leaks
+        """Five decimals at every checkpoint, or else what was shown to be rounding; the official token ids;
+        and no leak."""
+        return all(v.passes for v in self.verdicts) and not self.leaks and self.same_tokens
 
     @property
     def exact(self) -> bool:
-        """Bit-identical at every checkpoint, and no leak."""
-        return all(v.identical for v in self.verdicts) and not self.leaks
+        """Bit-identical at every checkpoint, the official token ids, and no leak."""
+        return all(v.identical for v in self.verdicts) and not self.leaks and self.same_tokens
 
     @property
     def first_divergence(self) -> Divergence | None:
@@ -96,6 +107,7 @@ class Report(Printable):
             "environment": dict(self.environment),
             "attention": self.attention,
             "inputs": {"texts": self.texts, "tokens": self.tokens},
+            "tokenizer": None if self.tokenizer is None else self.tokenizer.to_json(),
             "checkpoints": [v.to_json() for v in self.verdicts],
             "summary": summary,
             "first_divergence": first.to_json(self.rounding) if first else None,
@@ -104,4 +116,5 @@ class Report(Printable):
             "coupled": list(self.coupled),
             "isolated": self.isolated,
             "leaks": None if self.leaks is None else list(self.leaks),
+            "untried": list(self.untried),
         }

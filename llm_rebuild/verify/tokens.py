@@ -1,12 +1,18 @@
-"""A folder's own tokenizer, run by transformers."""
+"""A folder's own tokenizer, run by transformers, and whether the rebuilt one gives the same token ids."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError, one_line
+from llm_rebuild.models import architecture_for
 from llm_rebuild.tokenizers import Encoding
+from llm_rebuild.using.inputs import Inputs
+
+SAME, OTHER, NOT_COMPARED = "same ids", "other ids", "not compared"
 
 FILES = (
     "tokenizer.json",
@@ -44,6 +50,11 @@ class OfficialTokenizer:
     def vocabulary_size(self) -> int:
         return len(self._official)
 
+    def ids(self, text: str, most: int | None = None) -> list[int]:
+        """A text's ids; `most` cuts it as the tokenizer does, which keeps the special tokens."""
+        cut = {} if most is None else {"truncation": True, "max_length": most}
+        return list(self._official(text, **cut)["input_ids"])
+
     def encode(self, text: str, max_tokens: int | None = None) -> Encoding:
         ids = list(self._official(text)["input_ids"])
         kept = ids if max_tokens is None else ids[:max_tokens]
@@ -53,3 +64,51 @@ class OfficialTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         text: str = self._official.decode(list(ids))
         return text
+
+
+@dataclass(frozen=True)
+class TokenVerdict:
+    """The first thing that is compared: the token ids.
+
+    verdict  `same ids`, `other ids` or `not compared`.
+    words    Where they part, or why nothing was compared.
+    """
+
+    verdict: str
+    words: str = ""
+
+    @property
+    def passes(self) -> bool:
+        """Nothing was seen to differ. Where nothing was compared, the verdict says so."""
+        return self.verdict != OTHER
+
+    def __str__(self) -> str:
+        return f"token ids: {self.verdict}" + (f", {self.words}" if self.words else "")
+
+    def to_json(self) -> dict[str, Any]:
+        return {"verdict": self.verdict, "words": self.words}
+
+
+def compare_tokens(copy: LocalCopy, inputs: Inputs) -> TokenVerdict:
+    """Hold the ids that the rebuilt tokenizer made of the texts against the official tokenizer's."""
+    if not inputs.texts:
+        return TokenVerdict(NOT_COMPARED, "for they were given")
+    if architecture_for(copy.config) is None:
+        return TokenVerdict(NOT_COMPARED, "for the official tokenizer made them: there is no other")
+    try:
+        official = OfficialTokenizer(copy)
+    except InputError:
+        return TokenVerdict(NOT_COMPARED, "for the folder has no tokenizer that transformers can read")
+    for number, (text, ids, real) in enumerate(zip(inputs.texts, inputs.token_ids, inputs.mask, strict=True)):
+        cut = len(inputs.truncated) > number and inputs.truncated[number] > 0
+        rebuilt, expected = ids[real.bool()].tolist(), official.ids(text, int(real.sum()) if cut else None)
+        if rebuilt == expected:
+            continue
+        where = f"text {number + 1}: " if len(inputs.texts) > 1 else ""
+        if len(rebuilt) != len(expected):
+            where += f"{len(expected)} official ones, {len(rebuilt)} rebuilt; "
+        at = next((i for i, (a, b) in enumerate(zip(expected, rebuilt, strict=False)) if a != b), None)
+        if at is None:
+            return TokenVerdict(OTHER, f"{where}the others come after them")
+        return TokenVerdict(OTHER, f"{where}token {at} is {expected[at]} officially, {rebuilt[at]} rebuilt")
+    return TokenVerdict(SAME, "as the official tokenizer has them")
