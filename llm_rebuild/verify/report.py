@@ -107,7 +107,6 @@ class Report(Printable):
             "environment": dict(self.environment),
             "attention": self.attention,
             "inputs": {"texts": self.texts, "tokens": self.tokens},
-            "tokenizer": None if self.tokenizer is None else self.tokenizer.to_json(),
             "checkpoints": [v.to_json() for v in self.verdicts],
             "summary": summary,
             "first_divergence": first.to_json(self.rounding) if first else None,
@@ -116,5 +115,6 @@ class Report(Printable):
             "coupled": list(self.coupled),
             "isolated": self.isolated,
             "leaks": None if self.leaks is None else list(self.leaks),
+            "tokenizer": None if self.tokenizer is None else self.tokenizer.to_json(),
             "untried": list(self.untried),
         }
