@@ -20,7 +20,7 @@ from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
 from llm_rebuild.models import Rebuild, architecture_for, rebuild_for
-from llm_rebuild.models.part import check_attention
+from llm_rebuild.models.part import ATTENTIONS, check_attention
 from llm_rebuild.using import inputs
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.loading import official_config
