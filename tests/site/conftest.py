@@ -25,6 +25,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_pla
 REPOSITORY = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 
+PATIENCE = 300_000  # ms: on a machine that does much else a page takes long, and is not broken for that
+
 # Without these, Chromium itself calls home, and the test for outside requests would measure the browser.
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -133,6 +135,7 @@ class Reader:
         self.context: BrowserContext = browser.new_context(**context)
         self.context.route("**/*", self._let_pass_or_refuse)
         self.page: Page = self.context.new_page()
+        self.page.set_default_timeout(PATIENCE)
         self.page.on("response", self._weigh)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)

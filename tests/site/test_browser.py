@@ -83,7 +83,7 @@ def test_search_finds_it(course: Site, reader: Any, words: str) -> None:
     page = visitor.open(course.url)
     page.click(".md-search__input")
     page.keyboard.type(words)
-    page.wait_for_selector(".md-search-result__item a", timeout=10_000)
+    page.wait_for_selector(".md-search-result__item a")
     results = page.locator(".md-search-result__item").all_text_contents()
     needle = words.replace("-", "").lower()
     assert any(needle in text.replace("-", "").lower() for text in results)
