@@ -7,6 +7,7 @@ nobody writes to, a terabyte of zeros, JSON nested so deeply that nobody can wal
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -32,7 +33,7 @@ def replacing(file: Path) -> Iterator[Path]:
     """
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(file.stat().st_mode):
-            raise OSError(f"{file} is no regular file; choose another place")
+            raise OSError(errno.EINVAL, "is no regular file; choose another place", str(file))
     target = Path(os.path.realpath(file))
     part = target.with_name(f".{os.getpid()}.{secrets.token_hex(4)}{PART}")
     try:

@@ -56,10 +56,14 @@ def _run() -> int:
         if isinstance(error.__context__, BrokenPipeError):
             return _closed()
         raise
-    except OSError as error:  # a full disk behind stdout, most of all
-        _silence(sys.stdout)
-        what = f"{error.filename}: " if error.filename else "the result cannot be written: "
-        return _at_fault(f"{what}{(error.strerror or str(error)).lower()}")
+    except OSError as error:
+        if error.errno is None:  # a library's own
+            raise
+        _silence(sys.stdout)  # the disk behind it may be full
+        what = error.filename or "the result cannot be written"
+        return _at_fault(f"{what}: {(error.strerror or str(error)).lower()}")
+    except MemoryError:
+        return _at_fault("this machine has not enough memory for it; try fewer or shorter texts")
     return int(status)
 
 

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from llm_rebuild.checkpoints import Checkpoint
-from llm_rebuild.errors import InputError, NoSuchNameError, one_line
-from llm_rebuild.files import replacing
+from llm_rebuild.errors import InputError, NoSuchNameError
+from llm_rebuild.files import reason, replacing
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.any_model import Step, checkpoints_of
 from llm_rebuild.verify.find import Candidate, Found, find
@@ -126,7 +126,7 @@ class Capture(Mapping[str, Interim]):
             with replacing(Path(file)) as part:
                 save_file(tensors, part, metadata={"llm_rebuild": json.dumps(about)})
         except (OSError, SafetensorError) as error:
-            raise InputError(f"cannot write {file}: {one_line(error)}") from None
+            raise InputError(f"cannot write {file}: {reason(error)}") from None
 
     @classmethod
     def load(cls, file: str | Path) -> Capture:

@@ -234,3 +234,26 @@ def test_a_tensor_with_a_name_that_colours_the_terminal(
         assert "\x1b" not in out + err
         if command == "map":
             assert "\\x1b[2Jwiped" in out
+
+
+@linux
+def test_a_device_is_not_replaced(folder: Path, tmp_path: Path):
+    """As root, `--out /dev/null` would have left a file there. A pipe is no file either."""
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", Path(os.devnull)):
+        ended = in_process("", "capture", folder, "--text", "a", "--out", place)
+        assert ended.returncode == 2
+        assert "is no regular file; choose another place" in ended.stderr
+        assert place.exists()
+        assert not place.is_file()
+
+
+def test_many_texts_are_shown_by_their_nearest(folder: Path):
+    """In memory that grows with the texts and not with their pairs."""
+    texts = [f"{'abcdefg'[n % 7]} {'abcdefg'[n // 7 % 7]} {'abcdefg'[n // 49 % 7]}" for n in range(300)]
+    ended = in_process("", "run", folder, *texts)
+    assert ended.returncode == 0, ended.stderr
+    lines = ended.stdout.splitlines()
+    assert len(lines) == 20 * 3 + 1
+    assert lines[-1] == "the first 20 of 300 texts; --json FILE writes every embedding"
+    assert lines[2].startswith("  nearest: similarity ")
