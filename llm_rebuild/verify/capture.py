@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from llm_rebuild.checkpoints import Checkpoint
 from llm_rebuild.errors import InputError, NoSuchNameError
@@ -26,16 +27,42 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
+class Copies:
+    """Which tensors are copies of official ones. Handed in as rebuilt they would be right for nothing."""
+
+    def __init__(self) -> None:
+        self._sources: dict[Any, str] = {}  # a weak reference to the memory -> the checkpoint
+
+    def remember(self, copy: Tensor, source: str) -> None:
+        self._sources[_memory_of(copy)] = source
+
+    def source_of(self, tensor: Tensor) -> str | None:
+        """The checkpoint whose copy a tensor is a window on; None for any other tensor."""
+        return self._sources.get(_memory_of(tensor))
+
+
+def _memory_of(tensor: Tensor) -> Any:
+    memory: Callable[[Any], Any] = StorageWeakRef
+    return memory(tensor.untyped_storage())
+
+
 @dataclass(frozen=True)
 class Interim:
     """One official interim tensor and its name. `compare` takes it; `.tensor` is a copy of its own."""
 
     name: str
     _tensor: Tensor = field(repr=False)
+    _copies: Copies = field(default_factory=Copies, repr=False, compare=False)
 
     @property
     def tensor(self) -> Tensor:
-        return self._tensor.clone()
+        copy = self._tensor.clone()
+        self._copies.remember(copy, self.name)
+        return copy
+
+    def copied_to(self, tensor: Tensor) -> bool:
+        """Whether a tensor is such a copy, or a window on one, of any checkpoint of the same capture."""
+        return self._copies.source_of(tensor) is not None
 
     @property
     def shape(self) -> list[int]:
@@ -67,11 +94,12 @@ class Capture(Mapping[str, Interim]):
     steps: Mapping[str, Step] = field(default_factory=dict, repr=False)
     checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict, repr=False)
     model_type: str = ""
+    copies: Copies = field(default_factory=Copies, init=False, repr=False, compare=False)
 
     def bridge(self, name: str) -> Tensor:
         """A copy of an official interim tensor, to go on from where you are stuck. Openly: from now on
         every report on this capture says `coupled at NAME`."""
-        tensor = self[name].tensor
+        tensor = Interim(name, self[name]._tensor).tensor  # not remembered: this way is open
         if name not in self.coupled:
             self.coupled.append(name)
         return tensor
@@ -86,7 +114,7 @@ class Capture(Mapping[str, Interim]):
 
     def __getitem__(self, name: str) -> Interim:
         try:
-            return Interim(name, self.tensors[name])
+            return Interim(name, self.tensors[name], self.copies)
         except KeyError:
             raise NoSuchNameError(
                 f"the capture has no checkpoint {name!r}{_nearest(name, self.tensors)}"

@@ -123,6 +123,8 @@ def compare(rebuilt: Any, official: Any, name: str = "") -> Verdict:
     if isinstance(rebuilt, Interim):
         raise InputError(f"{rebuilt.name}: the first argument is official too; nothing was rebuilt")
     if isinstance(official, Interim):
+        if isinstance(rebuilt, Tensor) and official.copied_to(rebuilt):
+            raise InputError(f"{official.name}: the first argument is an official copy; nothing was rebuilt")
         name, official = name or official.name, official._tensor
     if not isinstance(rebuilt, Tensor) or not isinstance(official, Tensor):
         wrong = rebuilt if not isinstance(rebuilt, Tensor) else official

@@ -47,6 +47,12 @@ def judge(rebuilt: Mapping[str, Tensor], truth: Capture) -> Report:
     unknown = [name for name in rebuilt if name not in truth]
     if unknown:
         raise InputError(f"the rebuild names {', '.join(unknown[:3])}, which is no checkpoint of this run")
+    for name, tensor in rebuilt.items():
+        if isinstance(tensor, Tensor) and (source := truth.copies.source_of(tensor)):
+            raise InputError(
+                f"the rebuilt {name} is a copy of the official {source}, as `.tensor` gives it: nothing was "
+                "computed; compute it, or take it openly by bridge()"
+            )
     _disjoint(rebuilt, truth.tensors)
     verdicts = tuple(
         compare(rebuilt[name], interim)

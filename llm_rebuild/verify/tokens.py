@@ -99,9 +99,13 @@ def compare_tokens(copy: LocalCopy, inputs: Inputs) -> TokenVerdict:
         official = OfficialTokenizer(copy)
     except InputError:
         return TokenVerdict(NOT_COMPARED, "for the folder has no tokenizer that transformers can read")
+    lower = bool(copy.pipeline and copy.pipeline.lower_case)  # as sentence-transformers does, before it asks
     for number, (text, ids, real) in enumerate(zip(inputs.texts, inputs.token_ids, inputs.mask, strict=True)):
         cut = len(inputs.truncated) > number and inputs.truncated[number] > 0
-        rebuilt, expected = ids[real.bool()].tolist(), official.ids(text, int(real.sum()) if cut else None)
+        rebuilt, expected = (
+            ids[real.bool()].tolist(),
+            official.ids(text.lower() if lower else text, int(real.sum()) if cut else None),
+        )
         if rebuilt == expected:
             continue
         where = f"text {number + 1}: " if len(inputs.texts) > 1 else ""

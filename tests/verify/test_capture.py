@@ -188,6 +188,25 @@ def test_a_capture_says_what_its_checkpoints_are(truth: Capture, tmp_path: Path)
         assert capture.model_type == "bert"
 
 
+@pytest.mark.parametrize(
+    "window", [lambda t: t, lambda t: t.detach(), lambda t: t.view(t.shape)], ids=["itself", "detached", "view"]
+)
+    "window", [lambda t: t, lambda t: t.detach(), lambda t: t.view(t.shape)], ids=range(3)
+)
+def test_an_official_copy_is_no_rebuilt_tensor(tiny: LocalCopy, window):
+    truth = verify.capture(tiny, ["a b c d", "e"])
+    name = "embeddings.sum"
+    with pytest.raises(InputError, match=r"is a copy of the official embeddings\.sum, .* openly by bridge"):
+        verify.judge({name: window(truth[name].tensor)}, truth)
+    with pytest.raises(InputError, match=r"embeddings\.sum: the first argument is an official copy"):
+        verify.compare(window(truth[name].tensor), truth[name])
+    assert verify.judge({name: truth[name].tensor + 0}, truth).verdicts  # what is computed is nobody's copy
+    other = verify.capture(tiny, ["a b c d", "e"])
+    assert verify.compare(other[name].tensor, truth[name]).identical  # two runs may be compared
+    report = verify.judge({name: window(truth.bridge(name))}, truth)
+    assert report.coupled == (name,)
+
+
 def test_a_bridge_survives_the_file(tiny: LocalCopy, tmp_path: Path):
     truth = verify.capture(tiny, ["a b c d", "e"])
     truth.bridge("embeddings.sum")
