@@ -188,11 +188,10 @@ def test_a_capture_says_what_its_checkpoints_are(truth: Capture, tmp_path: Path)
         assert capture.model_type == "bert"
 
 
-@pytest.mark.parametrize(
-    "window", [lambda t: t, lambda t: t.detach(), lambda t: t.view(t.shape)], ids=["itself", "detached", "view"]
-)
-    "window", [lambda t: t, lambda t: t.detach(), lambda t: t.view(t.shape)], ids=range(3)
-)
+WINDOWS = {"itself": lambda t: t, "detached": lambda t: t.detach(), "a view": lambda t: t.view(t.shape)}
+
+
+@pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
 def test_an_official_copy_is_no_rebuilt_tensor(tiny: LocalCopy, window):
     truth = verify.capture(tiny, ["a b c d", "e"])
     name = "embeddings.sum"
