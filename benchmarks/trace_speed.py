@@ -36,9 +36,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.verify.entries import Trace
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import Question, ask
-from llm_rebuild.verify.trace import Trace, trace
+from llm_rebuild.verify.trace import trace
 from tools import full_size
 
 TOKENS, LONG, BUDGET, ALLOWED = 64, 1024, 64_000_000, 200_000_000

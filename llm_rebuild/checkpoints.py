@@ -22,7 +22,7 @@ class Checkpoint:
     name     Where it lives. `{layer}` stands for the number of the block.
     shape    Its axes in words, `[batch, head, query, key]`.
     meaning  What it holds, in a few words.
-    source   Where the official model computes it; `verify/trace.py` reads it. `output` is what the
+    source   Where the official model computes it; `verify/sources.py` reads it. `output` is what the
              official module of this name returns. For what no such module returns it is an event:
              `matmul[0]` (the first product inside the module that the name's other words name),
              `into softmax[0]` (what that was given), `into c_proj` (what that part was given),

@@ -16,9 +16,9 @@ from torch import nn
 
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError, one_line
+from llm_rebuild.verify.entries import Entry, Trace
 from llm_rebuild.verify.loading import official_config, text_class
 from llm_rebuild.verify.question import check
-from llm_rebuild.verify.trace import Entry, Trace
 
 
 @dataclass(frozen=True)

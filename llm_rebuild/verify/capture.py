@@ -18,10 +18,11 @@ from llm_rebuild.errors import InputError, NoSuchNameError
 from llm_rebuild.files import reason, replacing
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.any_model import Step, checkpoints_of
+from llm_rebuild.verify.entries import Entry, Trace
 from llm_rebuild.verify.find import Candidate, Found, find
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import Model, Options, Question, ask, has_rebuild
-from llm_rebuild.verify.trace import Entry, Trace, trace
+from llm_rebuild.verify.trace import trace
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llm_rebuild.verify.trace import Trace
+from llm_rebuild.verify.entries import Trace
 
 _FUSED_MASK = "the fused kernel turns the mask into 0 and -inf for itself"
 

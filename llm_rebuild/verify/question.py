@@ -74,10 +74,22 @@ class Question:
     @cached_property
     def checkpoints(self) -> list[Checkpoint]:
         """Every checkpoint of this pass, in order, from the list that the rebuild has."""
-        holding = conditions(self.attention, self.inputs) | self.rebuild.conditions(self.weights)
-        holding |= {"cache"} if self.cache else set()
-        holding |= set() if self.goes_on else {"start"}
-        return self.rebuild.checkpoints(holding)
+        return self.rebuild.checkpoints(self.conditions() | self.rebuild.conditions(self.weights))
+
+    def conditions(self) -> set[str]:
+        """What holds in this pass, for the list of checkpoints: `eager` or `sdpa`; `padding` where a row is
+        shorter than the longest; `decoder mask` where a decoder beside an encoder reads several tokens, or
+        padding; `cache` where keys and values are kept, and `start` where none were kept before."""
+        inputs = self.inputs
+        masked = inputs.decoder_mask is not None and not bool(inputs.decoder_mask.all())
+        several = inputs.decoder_ids is not None and inputs.decoder_ids.shape[1] > 1
+        holding = {
+            "padding": inputs.padded,
+            "decoder mask": several or masked,
+            "cache": self.cache,
+            "start": not self.goes_on,
+        }
+        return {self.attention, *(condition for condition, holds in holding.items() if holds)}
 
     def untried(self) -> tuple[str, ...]:
         """What this pass leaves open: padding, the other spelling of attention, a step from a cache."""
@@ -150,17 +162,6 @@ def check(copy: LocalCopy) -> None:
         counts = "layer" in field or "expert" in field or "block" in field
         if counts and type(value) is int and value > max(keys, 64):  # before so many modules are made
             raise InputError(f"config.json: {field} is {value}; the weight file has only {keys} tensors")
-
-
-def conditions(attention: str, inputs: Inputs) -> set[str]:
-    """What holds in a run, for the list of checkpoints: `eager` or `sdpa`; `padding` where a row is shorter
-    than the longest; `decoder mask` where a decoder beside an encoder reads several tokens, or padding."""
-    holding = {attention, "padding"} if inputs.padded else {attention}
-    if inputs.decoder_ids is not None and inputs.decoder_mask is not None:
-        several = inputs.decoder_ids.shape[1] > 1
-        if several or not bool(inputs.decoder_mask.all()):
-            holding.add("decoder mask")
-    return holding
 
 
 def describe(copy: LocalCopy) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from llm_rebuild import verify
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
 from llm_rebuild.verify.capture import Capture
+from llm_rebuild.verify.entries import Trace
 from llm_rebuild.verify.official import Official
-from llm_rebuild.verify.trace import Trace, trace
+from llm_rebuild.verify.trace import trace
 from tests.models import small
 
 IDS = [[5, 17, 3, 44, 9], [11, 5, 8]]
