@@ -78,8 +78,10 @@ def test_every_checkpoint_is_an_entry_with_its_numbers(truth: Capture, taken: Tr
     names = taken.names()
     assert [name for name in truth if name not in names] == []
     assert all(torch.equal(taken.tensor(name), truth.tensors[name]) for name in truth)
-    marked = [entry.checkpoint for entry in taken if entry.checkpoint]
-    assert sorted(marked) == sorted(truth)
+    assert list(taken.checkpoints) == list(truth)
+    marked = {entry.checkpoint for entry in taken if entry.checkpoint}
+    assert marked <= set(truth)
+    assert {taken[name].number for name in marked} == set(taken.checkpoints.values())
 
 
 def test_names_say_where_and_how_often(gpt2: LocalCopy):
