@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 from llm_rebuild import __version__
 from llm_rebuild.cli import main as cli
 from llm_rebuild.cli import output
+from llm_rebuild.diagnosis.causes import CAUSES, GROUPS, REMEDIES
 from llm_rebuild.models import minilm as model
 from llm_rebuild.show.terminal import Terminal
 from llm_rebuild.verify.capture import Capture
@@ -135,7 +137,8 @@ def test_run(run: Run, folder: Path):
 
 
 @pytest.mark.parametrize(
-    "command", ["", "download", "map", "capture", "verify", "run", "recheck", "new", "check"]
+    "command",
+    ["", "download", "map", "capture", "verify", "run", "find", "recheck", "new", "check", "explain"],
 )
 def test_help(run: Run, command: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TERMINAL_WIDTH", "80")
@@ -143,6 +146,23 @@ def test_help(run: Run, command: str, monkeypatch: pytest.MonkeyPatch):
     assert code == 0
     assert "Usage" in out
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_explain(run: Run):
+    code, out, _ = run("explain", "norm-eps")
+    said, do, read = out.split("\n", 2)
+    assert code == 0
+    assert said == f"norm-eps: {CAUSES['norm-eps']}"
+    assert do == f"do: {REMEDIES['norm-eps']}"
+    assert read.startswith("read: part-4/mistakes/#norm-eps ")
+    code, out, _ = run("explain")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines() if re.match(r"  \S", line)] == list(CAUSES)
+    assert [line for line in out.splitlines() if line.rstrip() in GROUPS] == list(GROUPS)
+    assert max(map(len, out.splitlines())) <= 80
+    code, _, err = run("explain", "norm-epps")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "did you mean norm-eps?" in err
 
 
 def test_without_a_command_it_helps(run: Run):

@@ -1,7 +1,9 @@
-"""The commands `capture` and `find`: what the official model computes, and which of it a tensor is."""
+"""The commands `capture`, `find` and `explain`: what the official model computes, which of it a tensor is,
+and what a mistake is."""
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +24,7 @@ from llm_rebuild.cli.options import (
     question_of,
     read_inputs,
 )
-from llm_rebuild.cli.output import check_writable, progress, show, write_json
+from llm_rebuild.cli.output import check_writable, console, progress, show, write_json
 from llm_rebuild.errors import InputError, one_line
 from llm_rebuild.files import check_regular
 
@@ -126,3 +128,32 @@ def _tensor(file: Path, key: str | None) -> Tensor:
     if key is None:
         raise InputError(f"{file} holds {len(keys)} tensors; say which with --key: {shown}")
     raise InputError(f"{file} has no tensor {key!r}; it has {shown}")
+
+
+@app.command()
+def explain(
+    cause: Annotated[
+        str | None,
+        typer.Argument(metavar="CAUSE", help="A name that a report gave. Without it, all are listed."),
+    ] = None,
+) -> None:
+    """Part 4: a mistake from the catalogue. What happened, what to do, and where the course shows it.
+
+    The names are in the reports of verify and check:
+
+      llm-rebuild explain norm-eps
+    """
+    from llm_rebuild.diagnosis.causes import CAUSES, GROUPS, REMEDIES, chapter
+    from llm_rebuild.show.terminal import catalogue
+
+    if cause is None:
+        console().print(catalogue(GROUPS))
+    elif cause in CAUSES:
+        out = console()
+        out.print(f"{cause}: {CAUSES[cause]}")
+        out.print(f"do: {REMEDIES[cause]}")
+        out.print(f"read: {chapter(cause)} on the course's site, docs/part-4/mistakes.md in its source")
+    else:
+        close = difflib.get_close_matches(cause, CAUSES, n=1)
+        ask = f"did you mean {close[0]}? " if close else ""
+        raise InputError(f"no cause is called {cause!r}; {ask}`llm-rebuild explain` lists them all")

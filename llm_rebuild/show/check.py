@@ -161,8 +161,9 @@ def _first(check: Check) -> Iterator[RenderableType]:
         yield indented(blame, style)
     for best in check.report.diagnosis[:1]:
         yield Text(f"diagnosis: {best.cause} at {best.checkpoint} ({best.confidence:.0%} sure)", style="bold")
-        for line in (best.explanation, f"evidence: {best.evidence}", f"read: {best.chapter}"):
-            yield indented(line)
+        yield indented(best.explanation)
+        yield indented(f"evidence: {best.evidence}")
+        yield indented(f"read: llm-rebuild explain {best.cause}")
 
 
 def _blame(step: StepVerdict | None) -> str:

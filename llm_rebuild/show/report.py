@@ -37,7 +37,7 @@ def _lines(report: Report, table: Table) -> RenderableType:
 
 def _table(report: Report, brief: bool = False) -> Table:
     table = columns()
-    table.add_column("checkpoint", overflow="fold")
+    table.add_column("checkpoint", no_wrap=True)
     table.add_column("shape", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     table.add_column("worst", no_wrap=True, justify="right")
@@ -120,4 +120,4 @@ def _first(report: Report, first: Divergence) -> Iterator[RenderableType]:
         yield Text(f"diagnosis: {best.cause} ({best.confidence:.0%} sure)", style="bold")
         yield indented(best.explanation)
         yield indented(f"evidence: {best.evidence}")
-        yield indented(f"read: {best.chapter}")
+        yield indented(f"read: llm-rebuild explain {best.cause}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
@@ -88,3 +88,17 @@ def columns(*, header: bool = True) -> Table:
 def indented(line: str, style: str = "") -> Padding:
     """A line below another; where it is broken, its parts stay below."""
     return Padding(Text(line, style=style), (0, 0, 0, 2), expand=False)
+
+
+def catalogue(groups: Mapping[str, Mapping[str, Sequence[str]]]) -> RenderableType:
+    """Names by group, each with the first of what there is to say about it."""
+    widest = max(len(name) for names in groups.values() for name in names)
+    parts: list[RenderableType] = []
+    for group, names in groups.items():
+        table = columns(header=False)
+        table.add_column(no_wrap=True, min_width=widest + 2)
+        table.add_column()
+        for name, (words, *_) in names.items():
+            table.add_row(f"  {name}", words)
+        parts += [Text(group, style="bold"), table]
+    return Group(*parts)
