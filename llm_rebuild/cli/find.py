@@ -142,6 +142,8 @@ def explain(
     The names are in the reports of verify and check:
 
       llm-rebuild explain norm-eps
+
+    Exit code 0, and 2 for a name that is not in the catalogue.
     """
     from llm_rebuild.diagnosis.causes import CAUSES, GROUPS, REMEDIES, chapter
     from llm_rebuild.show.terminal import catalogue
