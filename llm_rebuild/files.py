@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -15,7 +16,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from llm_rebuild.errors import InputError
 
@@ -101,6 +102,16 @@ def read(file: Path, advice: str = "", largest: int = LARGEST, pipes: bool = Fal
     return content
 
 
+def sha256_of(file: Path) -> str:
+    """The sha256 of a file's bytes, as 64 hexadecimal digits. InputError where it is no regular file."""
+    check_regular(file)
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while chunk := opened.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
 def read_text(file: Path, advice: str = "", largest: int = LARGEST, pipes: bool = False) -> str:
     """A UTF-8 file's text. A byte order mark is a character of it."""
     try:
@@ -153,6 +164,12 @@ def _parsed(text: str, name: str, advice: str, kind: type) -> Any:
         if not level:
             return content
     raise InputError(_advised(f"{name} is nested more than {DEEPEST} levels deep", advice))
+
+
+def to_disk(file: IO[bytes]) -> None:
+    """Return only when the file's bytes have left the operating system's buffers."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def reason(error: Exception) -> str:

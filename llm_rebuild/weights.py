@@ -16,6 +16,7 @@ from torch import Tensor
 
 from llm_rebuild.checkpoints import join
 from llm_rebuild.errors import InputError, NoSuchNameError, one_line
+from llm_rebuild.files import check_regular
 
 # What to do where a weight file and a config.json contradict each other.
 SAME = "take both files from the same model"
@@ -40,11 +41,10 @@ class Weights(Mapping[str, Tensor]):
     def open(cls, file: str | Path) -> Weights:
         """Map a safetensors file. The library checks the header against the file's real length."""
         file = Path(file)
+        check_regular(file)  # a pipe would be waited for
         try:
             with safe_open(file, framework="pt") as opened:
                 tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-        except FileNotFoundError:
-            raise InputError(f"{file}: no such weight file") from None
         except (SafetensorError, OSError) as error:
             raise InputError(
                 f"{file} is not a whole safetensors file ({one_line(error)}); download it again"

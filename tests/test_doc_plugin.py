@@ -511,10 +511,10 @@ def test_a_page_goes_to_no_hub_and_no_registry(
     monkeypatch.delenv("PIP_NO_INDEX", raising=False)
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
 
-    def knock(*args: object) -> None:
+    def check_hub(*args: object) -> None:
         raise AssertionError("a page asked the hub")
 
-    monkeypatch.setattr(fetching, "knock", knock)
+    monkeypatch.setattr(fetching, "check_hub", check_hub)
     page(pages, f"{USES_GPT2}\n```python\nimport os\n\nassert os.environ['PIP_NO_INDEX'] == '1'\n```\n")
     run(pages).assert_outcomes(passed=2)
 

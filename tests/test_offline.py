@@ -23,7 +23,8 @@ import pytest
 
 from llm_rebuild.cli import main as cli
 from llm_rebuild.cli import options
-from llm_rebuild.copies.local_copy import MINIATURES, PINS, LocalCopy
+from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
+from llm_rebuild.copies.pins import PINS
 from llm_rebuild.errors import InputError
 from llm_rebuild.show.terminal import Terminal
 from llm_rebuild.using import generate

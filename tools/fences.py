@@ -25,7 +25,7 @@ from typing import Any
 
 import yaml
 
-from llm_rebuild.copies.local_copy import PINS
+from llm_rebuild.copies.pins import PINS
 
 PYTHON = "python"
 SHELLS = ("sh", "bash")

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from llm_rebuild import __version__
-from llm_rebuild.copies.hub import Say, sha256_of, to_disk
+from llm_rebuild.copies.hub import Say
 from llm_rebuild.errors import InputError, one_line
+from llm_rebuild.files import sha256_of, to_disk
 
 PROVENANCE = "provenance.json"
 
@@ -101,16 +102,3 @@ def records(provenance: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     files = provenance.get("files")
     good = isinstance(files, dict) and all(isinstance(record, dict) for record in files.values())
     return files if good and isinstance(files, dict) else {}
-
-
-def read_json(path: Path, advice: str) -> dict[str, Any]:
-    """A file that holds one JSON object. InputError, which ends with `advice`, where it does not."""
-    try:
-        content = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing; {advice}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON ({one_line(error)}); {advice}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds no JSON object; {advice}")
-    return content

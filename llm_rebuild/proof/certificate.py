@@ -24,9 +24,10 @@ from torch import Tensor
 
 from llm_rebuild import files
 from llm_rebuild.copies import local_copy
-from llm_rebuild.copies.hub import sha256_of
-from llm_rebuild.copies.local_copy import MINIATURES, PINS, LocalCopy
+from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
+from llm_rebuild.copies.pins import PINS
 from llm_rebuild.errors import InputError
+from llm_rebuild.files import sha256_of
 from llm_rebuild.json_fields import FLAG, SHA256, TEXT, WORD, Each, Kind, check, one_of, or_null, shown, whole
 from llm_rebuild.models.part import ATTENTIONS
 from llm_rebuild.proof import isolation

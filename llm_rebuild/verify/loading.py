@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from llm_rebuild.copies import store as storing
 from llm_rebuild.errors import InputError, one_line
+from llm_rebuild.files import read_json
 from llm_rebuild.models import architecture_for
 from llm_rebuild.models.architecture import Architecture
 
@@ -66,7 +66,7 @@ def _without_invented_pooler(model: Any, missing: Collection[str]) -> Any:
 
 def architecture_of(folder: Path) -> Architecture | None:
     """The record of the architecture that a folder's config.json names, if there is one."""
-    config = storing.read_json(folder / "config.json", "it has to be the model's own config.json")
+    config = read_json(folder / "config.json", "it has to be the model's own config.json")
     return architecture_for(config)
 
 

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from llm_rebuild.copies import local_copy
-from llm_rebuild.copies.hub import sha256_of
 from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.copies.pins import PINS
+from llm_rebuild.files import sha256_of
 from llm_rebuild.models import architecture_for
 from llm_rebuild.printing import notice
 from llm_rebuild.verify.environment import environment
@@ -45,7 +46,7 @@ def copy_for(model: str, strict: bool = False) -> LocalCopy:
     hub is not asked each time: for ten minutes the miniature is taken at once.
     """
     asked, now = folder() / f"{model}.asked", time.time()
-    known = model in local_copy.PINS and not Path(model).exists()
+    known = model in PINS and not Path(model).exists()
     if known and not strict and not (local_copy.store_folder() / model).exists():
         with contextlib.suppress(OSError):
             ago = now - asked.stat().st_mtime
