@@ -13,7 +13,6 @@ from itertools import groupby
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
-from torch.nn import functional as F
 
 from llm_rebuild.anatomy import Anatomy, Part, part_of_module
 from llm_rebuild.checkpoints import part_of
@@ -48,13 +47,12 @@ def _generated(result: Generated) -> RenderableType:
 @renderable.register
 def _embedded(result: Embedded) -> RenderableType:
     """Of few texts how similar each is to those above it; of many the nearest of the first ones."""
-    lines: list[RenderableType] = []
+    lines: list[RenderableType] = [Text(note, style="dim") for note in result.notes]
     count, width = result.embeddings.shape
-    directions = F.normalize(result.embeddings, dim=1)
     for number, sentence in enumerate(result.texts[:SHOWN]):
         first = " ".join(f"{x: .4f}" for x in result.embeddings[number, :6].tolist())
         lines += [Text(sentence, style="bold"), Text(f"  {first} … ({width} numbers)")]
-        similar = directions @ directions[number]
+        similar = result.similarities(number)
         others = list(range(number))
         if count > MANY:
             similar[number] = -math.inf

@@ -46,12 +46,12 @@ class Embedded(Printable):
             "embeddings": self.embeddings.tolist(),
         }
 
-    def similarities(self, rows: slice = slice(None)) -> Tensor:
-        """How near each of some texts is to every text, as the model's folder compares them: [row, text]."""
+    def similarities(self, number: int) -> Tensor:
+        """How near one of the texts is to each, as the model's folder compares them: [text]."""
         vectors = self.embeddings
         if self.pipeline.similarity == "cosine":
             vectors = F.normalize(vectors, dim=1)
-        return vectors[rows] @ vectors.T
+        return vectors @ vectors[number]
 
     @property
     def notes(self) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError, one_line
 from llm_rebuild.models import architecture_for
+from llm_rebuild.models.pipeline import Pipeline
 from llm_rebuild.tokenizers import Encoding
 from llm_rebuild.using.inputs import Inputs
 
@@ -26,10 +27,14 @@ FILES = (
 
 class OfficialTokenizer:
     """What transformers makes of a folder's tokenizer files. InputError where it has none or they do not
-    load."""
+    load.
 
-    def __init__(self, copy: LocalCopy) -> None:
+    lower_case  Whether texts are lower-cased first, as sentence-transformers does for some folders.
+    """
+
+    def __init__(self, copy: LocalCopy, lower_case: bool = False) -> None:
         import transformers
+        from tokenizers import normalizers
 
         ask = f"give --token-ids, for {copy.folder} has no tokenizer that transformers can read"
         if not any((copy.folder / file).is_file() for file in FILES):
@@ -40,6 +45,9 @@ class OfficialTokenizer:
             )
         except Exception as error:  # each tokenizer class refuses in its own way
             raise InputError(f"{ask} ({one_line(error)})") from error
+        if lower_case:
+            backend = self._official.backend_tokenizer
+            backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), backend.normalizer])
 
     @property
     def pad_id(self) -> int | None:
@@ -95,17 +103,15 @@ def compare_tokens(copy: LocalCopy, inputs: Inputs) -> TokenVerdict:
         return TokenVerdict(NOT_COMPARED, "for they were given")
     if architecture_for(copy.config) is None:
         return TokenVerdict(NOT_COMPARED, "for the official tokenizer made them: there is no other")
+    around = copy.pipeline or Pipeline()
     try:
-        official = OfficialTokenizer(copy)
+        official = OfficialTokenizer(copy, around.lower_case)
     except InputError:
         return TokenVerdict(NOT_COMPARED, "for the folder has no tokenizer that transformers can read")
-    lower = bool(copy.pipeline and copy.pipeline.lower_case)  # as sentence-transformers does, before it asks
     for number, (text, ids, real) in enumerate(zip(inputs.texts, inputs.token_ids, inputs.mask, strict=True)):
         cut = len(inputs.truncated) > number and inputs.truncated[number] > 0
-        rebuilt, expected = (
-            ids[real.bool()].tolist(),
-            official.ids(text.lower() if lower else text, int(real.sum()) if cut else None),
-        )
+        rebuilt = ids[real.bool()].tolist()
+        expected = official.ids(around.prompt + text, len(rebuilt) if cut else None)
         if rebuilt == expected:
             continue
         where = f"text {number + 1}: " if len(inputs.texts) > 1 else ""

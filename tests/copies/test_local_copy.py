@@ -309,7 +309,7 @@ def test_a_hub_that_sends_next_to_nothing_is_given_up(hub: HubStandIn, tmp_path:
     slow = Patience(lambda: next(ticks))
     assert [slow.is_over(byte) for byte in range(3)] == [False, False, True]
     fast = Patience(lambda: next(ticks))
-    assert not any(fast.is_over(part * 3000) for part in range(100))
+    assert not any(fast.is_over(part * 10_000) for part in range(100))
     again = Patience(lambda: next(ticks))  # what is fetched twice is no progress
     assert [again.is_over(size) for size in (50_000, 0, 40_000, 0, 50_000, 0)].count(True) == 1
 
