@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llm_rebuild.checkpoints import part_of
+from llm_rebuild.models import ARCHITECTURES
 from llm_rebuild.verify import equality
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.compare import MISSING, Verdict
@@ -33,7 +34,6 @@ from llm_rebuild.verify.divergence import (
     InputsOf,
     axes_in_words,
     axes_of,
-    checkpoint_of,
     in_words,
     place,
     token_labels,
@@ -74,7 +74,7 @@ def render(
     """
     tokens = _Labels()
     entries = [_entry(v, report, truth, rebuilt, inputs_of, tokens) for v in report.verdicts]
-    stacks = list(_stacks(entries))
+    stacks = list(_stacks(entries, truth))
     widest = max(sum(len(group) for _, group in row.groups) for stack in stacks for row in stack)
     data = {"charts": [entry.charts for entry in entries], "labels": tokens.lists}
     # A `<` inside a script could end it; inside a JSON string it may as well be written so.
@@ -153,7 +153,7 @@ def _entry(
     tokens: _Labels,
 ) -> Entry:
     name = verdict.name
-    part, known = part_of(name), checkpoint_of(name, truth)
+    part, known = part_of(name), truth.checkpoints.get(name)
     sides = {"official": truth.tensors[name]}
     mine = rebuilt.get(name)
     if mine is not None and not verdict.identical:
@@ -242,9 +242,10 @@ class Row:
         return [entry for _, members in self.groups for entry in members]
 
 
-def _stacks(entries: Sequence[Entry]) -> Iterator[list[Row]]:
+def _stacks(entries: Sequence[Entry], truth: Capture) -> Iterator[list[Row]]:
     """Rows that stand under each other, cell under cell: blocks with the same checkpoints."""
-    for alike, rows in groupby(_rows(entries), key=lambda row: (row.stack, [len(g) for _, g in row.groups])):
+    rows_of = _rows(entries, truth)
+    for alike, rows in groupby(rows_of, key=lambda row: (row.stack, [len(g) for _, g in row.groups])):
         together = list(rows)
         if alike[0]:
             yield together
@@ -252,18 +253,21 @@ def _stacks(entries: Sequence[Entry]) -> Iterator[list[Row]]:
             yield from ([row] for row in together)
 
 
-def _rows(entries: Sequence[Entry]) -> Iterator[Row]:
+def _rows(entries: Sequence[Entry], truth: Capture) -> Iterator[Row]:
+    architecture = ARCHITECTURES.get(truth.model_type)
     runs = [(part, list(those)) for part, those in groupby(entries, key=lambda e: e.part)]
     loose: list[Entry] = []
     for number, (part, those) in enumerate(runs):
-        again = any(part == later for later, _ in runs[number + 1 :])  # T5 makes block 0's bias beforehand
+        again = any(part == later for later, _ in runs[number + 1 :])  # some of block 0 is made beforehand
         if not part.rpartition(".")[2].isdigit() or again:
             loose += those
             continue
         if loose:
             yield _loose(loose)
             loose = []
-        yield Row(", ".join(place(part)), part, list(_groups(those)))
+        stack = architecture.stack_of(those[0].name) if architecture else None
+        groups = _groups(those, f"{stack.inside}." if stack and stack.inside else "")
+        yield Row(", ".join(place(part, truth)), part, list(groups))
     if loose:
         yield _loose(loose)
 
@@ -273,27 +277,28 @@ def _loose(entries: list[Entry]) -> Row:
     return Row(", ".join(names), "", list(_groups(entries)))
 
 
-def _caption(path: str, members: list[Entry]) -> str:
-    """A part of a block, as there is room for it: `1.EncDecAttention`. A single cell's own name, or `+`."""
+def _caption(path: str, members: list[Entry], inside: str) -> str:
+    """A part of a block, as there is room for it: without what stands inside every block. Of a single cell
+    its own name, or `+`."""
     if len(members) == 1:
         last = members[0].name.rpartition(".")[2]
         return "+" if last == "residual" else last
-    return path.removeprefix("layer.")
+    return path.removeprefix(inside)
 
 
-def _groups(entries: list[Entry]) -> Iterator[tuple[str, list[Entry]]]:
+def _groups(entries: list[Entry], inside: str = "") -> Iterator[tuple[str, list[Entry]]]:
     """Neighbours that live in one part of the block. A part's own output goes with what is inside it."""
     current = ""
     members: list[Entry] = []
     for entry in entries:
-        inside = entry.short.rpartition(".")[0] or entry.short
-        if members and inside != current and entry.short != current:
-            yield _caption(current, members), members
+        path = entry.short.rpartition(".")[0] or entry.short
+        if members and path != current and entry.short != current:
+            yield _caption(current, members, inside), members
             members = []
         if not members:
-            current = inside
+            current = path
         members.append(entry)
-    yield _caption(current, members), members
+    yield _caption(current, members, inside), members
 
 
 def _texts(truth: Capture) -> Iterator[dict[str, Any]]:
@@ -445,7 +450,7 @@ def _axis_labels(
     if axes[number] not in ("token", "query", "key"):
         return []
     row = at[axes.index("batch")] if "batch" in axes else 0 if len(truth.inputs.token_ids) == 1 else None
-    labels = token_labels(name, axes[number], truth.inputs, row, tensor.shape[number])
+    labels = token_labels(name, axes[number], truth, row, tensor.shape[number])
     return labels if any(labels) else []
 
 

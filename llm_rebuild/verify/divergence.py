@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from torch import Tensor
 
-from llm_rebuild.checkpoints import Checkpoint, part_of
+from llm_rebuild.checkpoints import part_of
 from llm_rebuild.models import ARCHITECTURES
-from llm_rebuild.models.part import ATTENTIONS
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.compare import Verdict, finite
@@ -145,17 +143,20 @@ def in_words(verdict: Verdict, truth: Capture) -> str:
     """Where a verdict's worst difference is: `block 3, head 7, query token 4 "rock", key token 1 "open"`."""
     if verdict.coordinate is None:
         return ""
-    return ", ".join([*place(verdict.name), *axes_in_words(verdict.name, verdict.coordinate, truth)])
+    words = [*place(verdict.name, truth), *axes_in_words(verdict.name, verdict.coordinate, truth)]
+    return ", ".join(words)
 
 
-def place(name: str) -> list[str]:
-    """The part of the model in words: `block 3`, and for T5 also which side and which attention."""
-    words = part_of(name).split(".")
-    if not words[-1].isdigit():
+def place(name: str, truth: Capture) -> list[str]:
+    """The part of the model in words: `block 3`; where it has two stacks of them, also which, and which
+    attention."""
+    number = part_of(name).rpartition(".")[2]
+    if not number.isdigit():
         return []
-    side = f"{words[0]} " if "block" in words else ""  # T5 has two stacks of blocks
-    found = [f"{side}block {words[-1]}"]
-    return [*found, "cross-attention"] if ".EncDecAttention" in name else found
+    architecture = ARCHITECTURES.get(truth.model_type)
+    stack = architecture.stack_of(name) if architecture else None
+    words = [f"{stack.side} block {number}" if stack and stack.side else f"block {number}"]
+    return [*words, "cross-attention"] if architecture and architecture.crosses(name) else words
 
 
 def axes_in_words(name: str, coordinate: Sequence[int], truth: Capture) -> list[str]:
@@ -170,7 +171,7 @@ def axes_in_words(name: str, coordinate: Sequence[int], truth: Capture) -> list[
     said = []
     for axis, index, size in zip(axes, coordinate, shape, strict=True):
         if axis in ("token", "query", "key"):
-            labels = token_labels(name, axis, truth.inputs, row, size)
+            labels = token_labels(name, axis, truth, row, size)
             what = "token" if axis == "token" else f"{axis} token"
             said.append(" ".join([what, str(index), *([labels[index]] if labels[index] else [])]))
         elif axis == "batch":
@@ -188,36 +189,12 @@ def axes_in_words(name: str, coordinate: Sequence[int], truth: Capture) -> list[
 
 
 def axes_of(name: str, truth: Capture) -> list[str] | None:
-    """The axes of a checkpoint: `["batch", "head", "query", "key"]`. None for a name of no known model."""
-    found = checkpoint_of(name, truth)
-    return found.shape.strip("[]").split(", ") if found else None
+    """The axes of a checkpoint: `["batch", "head", "query", "key"]`. None for a model without a rebuild."""
+    checkpoint = truth.checkpoints.get(name)
+    return checkpoint.shape.strip("[]").split(", ") if checkpoint else None
 
 
-def checkpoint_of(name: str, truth: Capture) -> Checkpoint | None:
-    """What the model's own list says of a checkpoint: shape in words, meaning. None for an unknown model."""
-    listed = _list_of(tuple(truth.tensors), truth.attention)
-    return listed.get(name) or listed.get(_numberless(name))
-
-
-@lru_cache(maxsize=64)
-def _list_of(names: tuple[str, ...], attention: str) -> Mapping[str, Checkpoint]:
-    """The list of the model that these checkpoints are of; a capture does not tell its architecture."""
-    for architecture in ARCHITECTURES.values():
-        other = set(ATTENTIONS) - {attention}
-        listed = {c.name: c for c in architecture.checkpoints if not c.only & other}
-        if all(name in listed or _numberless(name) in listed for name in names):
-            return listed
-    return {}
-
-
-def _numberless(name: str) -> str:
-    """`decoder.block.3.layer.0.residual` as the lists have it: `decoder.block.{layer}.layer.0.residual`."""
-    words = name.split(".")
-    first = next((at for at, word in enumerate(words) if word.isdigit()), None)
-    return name if first is None else ".".join([*words[:first], "{layer}", *words[first + 1 :]])
-
-
-def token_labels(name: str, axis: str, inputs: Inputs, row: int | None, size: int) -> list[str]:
+def token_labels(name: str, axis: str, truth: Capture, row: int | None, size: int) -> list[str]:
     """A label for every place along an axis of tokens: the token in quotes, `(padding)`, or `id 17`.
 
     Empty labels where a place holds another token in each row. In a decoding step the keys are all tokens so
@@ -225,10 +202,9 @@ def token_labels(name: str, axis: str, inputs: Inputs, row: int | None, size: in
     """
     if row is None:
         return [""] * size
-    decoding = inputs.decoder_ids is not None and inputs.decoder_mask is not None
-    if decoding and _of_decoder(name, axis):
-        assert inputs.decoder_ids is not None
-        assert inputs.decoder_mask is not None
+    inputs, architecture = truth.inputs, ARCHITECTURES.get(truth.model_type)
+    decoder = architecture is not None and architecture.counts_decoder(name, axis)
+    if decoder and inputs.decoder_ids is not None and inputs.decoder_mask is not None:
         labels = _labels(inputs.decoder_ids[row], inputs.decoder_mask[row], (), _known_ids(inputs))
         if len(labels) == inputs.decoder_ids.shape[1]:
             labels[0] += " (start)"
@@ -236,16 +212,6 @@ def token_labels(name: str, axis: str, inputs: Inputs, row: int | None, size: in
         tokens = inputs.tokens[row] if row < len(inputs.tokens) else ()
         labels = _labels(inputs.token_ids[row], inputs.mask[row], tokens, {})
     return labels[len(labels) - size :] if size <= len(labels) else [""] * size
-
-
-def _of_decoder(name: str, axis: str) -> bool:
-    """Whether an axis of tokens counts the decoder's. Cross-attention looks from there at the encoder's."""
-    if name.startswith("encoder."):
-        return False
-    crossing = ".EncDecAttention" in name or name.startswith("decoder.cross_")
-    if crossing and axis == "token":
-        return not name.endswith((".k", ".v"))
-    return not (crossing and axis == "key")
 
 
 def _labels(ids: Tensor, mask: Tensor, tokens: Sequence[str], known: Mapping[int, str]) -> list[str]:

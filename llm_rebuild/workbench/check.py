@@ -25,7 +25,6 @@ from llm_rebuild.files import write
 from llm_rebuild.models.part import ATTENTIONS
 from llm_rebuild.verify import Capture, Proof, Question, Report, ask, compare, judge
 from llm_rebuild.verify.compare import MISSING, Verdict
-from llm_rebuild.verify.divergence import checkpoint_of
 from llm_rebuild.verify.equality import identical
 from llm_rebuild.verify.question import has_rebuild
 from llm_rebuild.verify.steps import first_pass
@@ -395,7 +394,7 @@ class _Bench:
         if only is not None:
             report = replace(report, verdicts=tuple(v for v in report.verdicts if v.name in only))
         report = self.explained(report, truth, rebuilt, error, fed)
-        meanings = {n: c.meaning for n in truth if (c := checkpoint_of(n, truth)) is not None}
+        meanings = {name: checkpoint.meaning for name, checkpoint in truth.checkpoints.items()}
         return Check(
             self.learner.name,
             report,

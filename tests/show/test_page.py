@@ -18,6 +18,7 @@ from torch import Tensor
 
 import llm_rebuild
 from llm_rebuild import verify
+from llm_rebuild.checkpoints import Checkpoint
 from llm_rebuild.cli import main as cli
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
 from llm_rebuild.diagnosis.explain import explain
@@ -204,7 +205,8 @@ def fabricated(tensors: dict[str, Tensor], rebuilt: dict[str, Tensor], text: str
     ids = torch.tensor([[1, 2, 3]])
     inputs = Inputs(ids, torch.ones_like(ids), (text,), ((text, "b", "c"),), (0,))
     model = {"name": text, "source": "folder", "revision": text, "sha256": text}
-    truth = Capture(model, "eager", inputs, {}, tensors)
+    known = {n: Checkpoint(n, "[batch, head, query, key]", "", "") for n in tensors if n.endswith("probs")}
+    truth = Capture(model, "eager", inputs, {}, tensors, checkpoints=known)
     return render(judge(rebuilt, truth), truth, rebuilt, files={text: text})
 
 

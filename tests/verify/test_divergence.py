@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from llm_rebuild import verify
+from llm_rebuild.checkpoints import expand
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
 from llm_rebuild.diagnosis.formulas import world_of
 from llm_rebuild.diagnosis.mutants import Mutant, run, scene
+from llm_rebuild.models import ARCHITECTURES
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import Capture, capture
 from llm_rebuild.verify.compare import Verdict
-from llm_rebuild.verify.divergence import Divergence, checkpoint_of, describe, in_words
+from llm_rebuild.verify.divergence import Divergence, describe, in_words
 from llm_rebuild.verify.rounding import Rounding
 from llm_rebuild.verify.run import judge
 
@@ -37,8 +39,20 @@ MINILM, GPT2 = "encoder.layer.3.attention.self.", "h.3.attn."
 SELF, CROSS = "decoder.block.2.layer.0.SelfAttention.", "decoder.block.2.layer.1.EncDecAttention."
 
 
+def of_a_model(name: str, tensor: Tensor, inputs: Inputs = RIGHT_PADDED, attention: str = "eager") -> Capture:
+    """A capture of one checkpoint, of the model that has it."""
+    for model_type, architecture in ARCHITECTURES.items():
+        other = {"eager", "sdpa"} - {attention}
+        listed = [replace(c, only=frozenset()) for c in architecture.checkpoints if not c.only & other]
+        run = {c.name: c for c in expand(listed, dict.fromkeys([s.path for s in architecture.stacks], 9), ())}
+        if name in run:
+            tensors, checkpoints = {name: tensor}, {name: run[name]}
+            return Capture({}, attention, inputs, {}, tensors, checkpoints=checkpoints, model_type=model_type)
+    return Capture({}, attention, inputs, {}, {name: tensor})
+
+
 def words(name: str, shape: tuple[int, ...], at: tuple[int, ...], inputs: Inputs = RIGHT_PADDED) -> str:
-    truth = Capture({}, "eager", inputs, {}, {name: torch.zeros(shape)})
+    truth = of_a_model(name, torch.zeros(shape), inputs)
     return in_words(Verdict(name, shape, "float32", "wrong values", 1.0, 1, 0, at, 0.0, 1.0), truth)
 
 
@@ -123,7 +137,7 @@ def test_every_checkpoint_of_the_three_models_has_its_shape_in_words():
             copy = LocalCopy(name, MINIATURES / name, "miniature")
             truth = capture(copy, token_ids=[[5, 6, 7], [8, 9]], attention=attention)
             for checkpoint, tensor in truth.tensors.items():
-                found = checkpoint_of(checkpoint, truth)
+                found = truth.checkpoints.get(checkpoint)
                 assert found is not None, checkpoint
                 axes = found.shape.strip("[]").split(", ")
                 assert len(axes) == tensor.dim(), checkpoint
@@ -137,8 +151,7 @@ def test_every_checkpoint_of_the_three_models_has_its_shape_in_words():
 )
 def test_a_checkpoint_that_is_listed_twice_is_the_one_of_this_attention(attention: str, meaning: str):
     name = GPT2 + "head_context"
-    found = checkpoint_of(name, Capture({}, attention, RIGHT_PADDED, {}, {name: torch.zeros(1, 1, 1, 1)}))
-    assert found is not None
+    found = of_a_model(name, torch.zeros(1, 1, 1, 1), attention=attention).checkpoints[name]
     assert found.meaning == meaning
 
 
