@@ -20,7 +20,7 @@ from llm_rebuild.errors import InputError
 from llm_rebuild.models import Rebuild, architecture_for, rebuild_for
 from llm_rebuild.printing import Printable
 from llm_rebuild.verify import matched
-from llm_rebuild.weights import template
+from llm_rebuild.weights import reason
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def describe(model: str | Path | LocalCopy, *, attention: str = "eager") -> Anat
         model_type=copy.config["model_type"],
         config=rebuild.config,
         parts=tuple(_parts(rebuild, needed)),
-        unused={key: architecture.unused[template(key)] for key in weights if key not in needed},
+        unused={key: reason(key, architecture.unused) or "" for key in weights if key not in needed},
         checkpoints=tuple(
             rebuild.checkpoints({attention} | architecture.whole | rebuild.conditions(weights))
         ),

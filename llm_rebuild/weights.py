@@ -110,8 +110,8 @@ class Weights(Mapping[str, Tensor]):
         """Refuse a file that is not what the config promises, before any number is used.
 
         shapes  The shape that every needed key must have.
-        unused  Patterns of keys (`{layer}` is any number) that a file may hold and the rebuild does
-                not read, each with the reason.
+        unused  Patterns of keys that a file may hold and the rebuild does not read, each with the reason;
+                see `reason`.
         Raises InputError for missing or unknown keys, other shapes, a dtype other than float32, and
         for numbers that are not finite.
         """
@@ -119,7 +119,7 @@ class Weights(Mapping[str, Tensor]):
         missing = [key for key in shapes if key not in self._tensors]
         if missing:
             raise InputError(f"{name} lacks {_some(missing)}; it does not fit its config.json: {SAME}")
-        extra = [k for k in self._tensors if k not in shapes and not _matches(k, unused)]
+        extra = [k for k in self._tensors if k not in shapes and reason(k, unused) is None]
         if extra:
             raise InputError(f"{name} holds {_some(extra)}, which its config.json does not explain; {SAME}")
         for key, shape in shapes.items():
@@ -141,8 +141,13 @@ class Weights(Mapping[str, Tensor]):
                 )
 
 
-def _matches(key: str, patterns: Mapping[str, str]) -> bool:
-    return template(key) in patterns
+def reason(key: str, patterns: Mapping[str, str]) -> str | None:
+    """What is said of the pattern that a key fits: `{layer}` in a pattern is any number, `*` at its end is
+    whatever follows. None where it fits none."""
+    for pattern, why in patterns.items():
+        if template(key) == pattern or (pattern.endswith("*") and key.startswith(pattern[:-1])):
+            return why
+    return None
 
 
 def template(key: str) -> str:

@@ -14,7 +14,7 @@ from llm_rebuild.models import gpt2_config, minilm_config, t5_config
 from llm_rebuild.models.architecture import Architecture
 from llm_rebuild.models.config import shapes
 from llm_rebuild.models.part import Batch, Part
-from llm_rebuild.weights import Weights
+from llm_rebuild.weights import SAME, Weights
 
 # config.json's model_type -> the record of the architecture
 ARCHITECTURES: Mapping[str, Architecture] = {
@@ -76,12 +76,21 @@ class Rebuild:
         return shapes({**self.architecture.weights, **optional}, self.config, self.config.depth)
 
     def renamed(self, weights: Weights) -> Weights:
-        """The weights under the names that checkpoints have: without the prefix that some files add."""
-        prefix = f"{self.architecture.prefix}."
-        tensors = weights.peek()
-        if prefix == "." or not any(key.startswith(prefix) for key in tensors):
+        """The weights under the names that checkpoints have: without the prefix that a file has where it was
+        saved with a head, and with today's names for older ones. Raises InputError for a name twice."""
+        tensors = {self._name(key): tensor for key, tensor in weights.peek().items()}
+        if tensors.keys() == weights.peek().keys():
             return weights
-        return Weights({key.removeprefix(prefix): tensor for key, tensor in tensors.items()}, weights.file)
+        if len(tensors) < len(weights.peek()):
+            file = weights.file.name if weights.file else "the weights"
+            raise InputError(f"{file} holds tensors twice, under older and newer names; {SAME}")
+        return Weights(tensors, weights.file)
+
+    def _name(self, key: str) -> str:
+        name = key.removeprefix(self.architecture.prefix)
+        for older, newer in self.architecture.older_names.items():
+            name = name.replace(older, newer)
+        return name
 
     def part(self, weights: Weights, tap: Tap = NO_TAP, attention: str = "eager") -> Part[Any]:
         """The model as its functions want to have it."""

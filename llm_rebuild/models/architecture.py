@@ -51,7 +51,8 @@ class Architecture:
     weights         The keys that the weight file must have, and their shapes in words.
     optional        Keys that are read where the file has them, or where config.json asks for them.
     unused          Keys that a file may hold and the rebuild does not read, each with the reason.
-    prefix          What stands before the keys of a file that was saved together with a head. Empty: nothing.
+    prefix          What stands before the keys of a file that was saved together with a head: `bert.`.
+    older_names     Pieces of keys in older files, and what they are called now.
     parts           The parts of the model in the order of the data, and what each is for.
     departures      Where it is not what the textbook figure of a transformer shows: a title, an explanation.
 
@@ -80,7 +81,6 @@ class Architecture:
     weights: Mapping[str, str]
     optional: Mapping[str, str]
     unused: Mapping[str, str]
-    prefix: str
     parts: Mapping[str, str]
     departures: tuple[tuple[str, str], ...]
 
@@ -93,6 +93,8 @@ class Architecture:
     head_width: str = ""
     crossing: tuple[str, ...] = ()
     whole: frozenset[str] = frozenset()
+    prefix: str = ""
+    older_names: Mapping[str, str] = field(default_factory=dict)
     official_body: str = ""
     uncovered: Mapping[str, str] = field(default_factory=dict)
     embeds: bool = False

@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from llm_rebuild.errors import InputError
-from llm_rebuild.json_fields import FLAG, NUMBER, TEXT, check, or_null, shown, whole
+from llm_rebuild.json_fields import FLAG, NUMBER, TEXT, Kind, check, or_null, shown, whole
 
 C = TypeVar("C")
+# A whole number, `1` for `1.0`, is refused by the official classes, too.
+DECIMAL = Kind(f"{NUMBER.words} with a decimal point", lambda v: type(v) is float and NUMBER.accepts(v))
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Reading:
     """How one architecture reads its config.json.
 
     defaults    What the official class assumes for used fields that the file leaves out.
-    fixed       Fields that must have this value (or be absent).
+    fixed       Fields that must have this value, or be absent; besides `FIXED_EVERYWHERE`.
     irrelevant  Fields that do not change an evaluation forward pass, each with the reason.
     aliases     The general name under which the official class takes a used field, too.
     """
@@ -38,13 +40,26 @@ class Reading:
     aliases: Mapping[str, str] = field(default_factory=dict)
 
 
+# Fields that official code reads in any config, whether its class knows them or not. Each could change bits.
+FIXED_EVERYWHERE: Mapping[str, Any] = {
+    "attention_chunk_size": None,
+    "chunk_size_feed_forward": 0,  # products of fewer rows add in another order
+    "dtype": "float32",
+    "fusion_config": None,
+    "kv_sharing_modes": None,
+    "layer_types": None,
+    "per_layer_config": None,
+    "quantization_config": None,
+    "sliding_window": None,
+    "torch_dtype": "float32",  # the older name of dtype
+    "transformers_weights": None,  # another weight file
+}
+
 # Fields that every official config class has and no forward pass in float32 evaluation depends on.
 IRRELEVANT_EVERYWHERE = {
     "_name_or_path": "says where the file came from",
     "architectures": "names official classes, not operations",
     "attn_implementation": "chosen by the caller, by name",
-    "chunk_size_feed_forward": "splits a computation to save memory",
-    "dtype": "the weight file says its own dtype",
     "gradient_checkpointing": "training only",
     "id2label": "names of classes, for a classifier head",
     "label2id": "names of classes, for a classifier head",
@@ -52,7 +67,6 @@ IRRELEVANT_EVERYWHERE = {
     "output_hidden_states": "asks for more outputs, changes none",
     "problem_type": "loss functions only",
     "return_dict": "the form of the answer",
-    "torch_dtype": "the older name of dtype",
     "transformers_version": "says who wrote the file",
 }
 
@@ -65,11 +79,10 @@ def read_config(config: Mapping[str, Any], cls: type[C], reading: Reading) -> C:
     model_type = config.get("model_type")
     if model_type != reading.model_type:
         raise InputError(f"config.json: model_type is {model_type!r}, expected {reading.model_type!r}")
-    for name, value in reading.fixed.items():
-        if config.get(name, value) != value:
-            raise InputError(
-                f"config.json: {name} is {shown(config[name])}; this rebuild supports only {value!r}"
-            )
+    for name, value in {**FIXED_EVERYWHERE, **reading.fixed}.items():
+        asked = config.get(name, value)
+        if (type(asked), asked) != (type(value), value) and not (asked is None and "dtype" in name):
+            raise InputError(f"config.json: {name} is {shown(asked)}; this rebuild supports only {value!r}")
     kinds = typing.get_type_hints(cls)
     values: dict[str, Any] = {}
     for used in dataclasses.fields(cls):  # type: ignore[arg-type]
@@ -77,7 +90,8 @@ def read_config(config: Mapping[str, Any], cls: type[C], reading: Reading) -> C:
         alias = reading.aliases.get(used.name, "")
         if alias in config:
             if used.name in config and value != config[alias]:
-                raise InputError(f"config.json: {used.name} is {value!r} but {alias} is {config[alias]!r}")
+                differ = f"{used.name} is {shown(value)} but {alias} is {shown(config[alias])}"
+                raise InputError(f"config.json: {differ}")
             value = config[alias]
         values[used.name] = _checked(used.name, value, kinds[used.name])
     return cls(**values)
@@ -87,9 +101,9 @@ def _checked(name: str, value: Any, kind: Any) -> Any:
     """The value as `kind`, or a refusal. JSON's true is no number, a size is at least 1, a token id 0."""
     kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     least = 0 if name.endswith("_token_id") else 1
-    wanted = {float: NUMBER, int: whole(least), bool: FLAG, str: TEXT}[kinds[0]]
+    wanted = {float: DECIMAL, int: whole(least), bool: FLAG, str: TEXT}[kinds[0]]
     check(value, or_null(wanted) if type(None) in kinds else wanted, f"config.json: {name}")
-    return float(value) if kinds[0] is float and value is not None else value
+    return value
 
 
 def one_of(name: str, value: str, supported: Iterable[str]) -> None:

@@ -90,7 +90,6 @@ READING = Reading(
         "add_cross_attention": False,
         "is_causal": True,
         "is_encoder_decoder": False,
-        "quantization_config": None,
         "reorder_and_upcast_attn": False,  # another operation for the product of query and key
     },
     irrelevant={
@@ -144,6 +143,10 @@ OPTIONAL = {"lm_head.weight": "[vocab_size, n_embd]"}
 UNUSED = {
     f"{_BLOCK}.attn.bias": "a triangle of ones, the causal mask, which arange makes as well",
     f"{_BLOCK}.attn.masked_bias": "the number that masks a score in older releases",
+    **dict.fromkeys(
+        ("score.*", "classifier.*", "qa_outputs.*", "multiple_choice_head.*"),
+        "of another head that the model was trained with",
+    ),
 }
 
 # The parts of the model in data-flow order, and what each is for.
@@ -176,7 +179,7 @@ ARCHITECTURE = Architecture(
     weights=WEIGHTS,
     optional=OPTIONAL,
     unused=UNUSED,
-    prefix="transformer",
+    prefix="transformer.",
     parts=PARTS,
     departures=DEPARTURES,
     stacks=(Stack("h", enters="embeddings", leaves="mlp.residual"),),

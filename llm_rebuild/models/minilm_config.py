@@ -84,8 +84,8 @@ READING = Reading(
         "hidden_act": "gelu",
     },
     fixed={
+        "is_causal": False,
         "is_decoder": False,
-        "quantization_config": None,
         "add_cross_attention": False,
         "position_embedding_type": "absolute",
         "is_encoder_decoder": False,
@@ -136,7 +136,11 @@ OPTIONAL = {
 }
 
 # Keys that a file may hold and the rebuild does not read, each with the reason.
-UNUSED = {"embeddings.position_ids": "the numbers 0 to 511 in order, which arange makes as well"}
+_HEAD = "of the head that the model was trained with, and not of the model"
+UNUSED = {
+    "embeddings.position_ids": "the numbers 0 to 511 in order, which arange makes as well",
+    **dict.fromkeys(("cls.*", "classifier.*", "qa_outputs.*"), _HEAD),
+}
 
 # The parts of the model in data-flow order, and what each is for.
 PARTS = {
@@ -166,7 +170,8 @@ ARCHITECTURE = Architecture(
     weights=WEIGHTS,
     optional=OPTIONAL,
     unused=UNUSED,
-    prefix="bert",
+    prefix="bert.",
+    older_names={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
     parts=PARTS,
     departures=DEPARTURES,
     stacks=(Stack("encoder.layer", enters="embeddings.LayerNorm", leaves="output.LayerNorm"),),

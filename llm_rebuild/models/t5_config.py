@@ -128,7 +128,6 @@ READING = Reading(
         "is_causal": True,
         "is_decoder": False,
         "is_encoder_decoder": True,
-        "quantization_config": None,
     },
     irrelevant={
         **IRRELEVANT_EVERYWHERE,
@@ -236,7 +235,6 @@ ARCHITECTURE = Architecture(
     weights=WEIGHTS,
     optional=OPTIONAL,
     unused=UNUSED,
-    prefix="",
     parts=PARTS,
     departures=DEPARTURES,
     stacks=(

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import inspect
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import BertConfig, GPT2Config, PreTrainedConfig, T5Config
 
 from llm_rebuild.errors import InputError
 from llm_rebuild.models import gpt2_config, minilm_config, rebuild_for, t5_config
+from llm_rebuild.models.config import FIXED_EVERYWHERE
+from llm_rebuild.verify.official import Official
+from llm_rebuild.verify.question import Question, read_inputs
 from tests.models import small
 
 FAMILIES = [(BertConfig, minilm_config), (GPT2Config, gpt2_config), (T5Config, t5_config)]
@@ -24,7 +33,7 @@ def official_fields(official: type) -> set[str]:
 
 def known_fields(layout: Any) -> set[str]:
     used = {field.name for field in dataclasses.fields(layout.Config)}
-    return used | set(layout.READING.fixed) | set(layout.READING.irrelevant)
+    return used | set(layout.READING.fixed) | set(layout.READING.irrelevant) | set(FIXED_EVERYWHERE)
 
 
 def unknown_fields(official: type, layout: Any) -> set[str]:
@@ -121,3 +130,109 @@ def test_what_is_not_supported_is_refused_by_name(config: dict[str, Any], field:
 def test_an_unknown_architecture_is_refused():
     with pytest.raises(InputError, match="model_type is 'llama'; there is a rebuild for bert, gpt2, t5"):
         rebuild_for({"model_type": "llama"})
+
+
+# --------------------------------------------------------- what official code reads, and what it makes of it
+
+# Attributes that official code reads from a config and that no config.json decides over.
+OF_THE_PROGRAM = {
+    "_attn_implementation": "what the caller asked for",
+    "get_text_config": "a method",
+    "num_labels": "the length of id2label, for a classifier head",
+    "use_return_dict": "the form of the answer",
+    "embedding_size": "asked for in an error message only",
+    "hidden_dropout": "of a classifier head",
+    "classifier_dropout": "of a classifier head",
+    "summary_last_dropout": "of a head of two tasks",
+}
+READ = re.compile(r"""(?:\bconfig\.|\w*attr\((?:self\.)?config, ?["'])(\w+)""")
+
+
+@pytest.mark.parametrize(("official", "layout"), FAMILIES, ids=IDS)
+def test_every_field_that_official_code_reads_is_accounted_for(official: type, layout: Any):
+    """Masks and caches are made from fields that the config classes do not declare."""
+    model = official.__module__.replace("configuration_", "modeling_")
+    modules = (model, "transformers.masking_utils", "transformers.cache_utils")
+    source = "".join(inspect.getsource(importlib.import_module(module)) for module in modules)
+    fields = {field for field in READ.findall(source) if field not in OF_THE_PROGRAM}
+    assert {"sliding_window", "layer_types", "attention_chunk_size"} < fields
+    assert fields - known_fields(layout) - set(official.attribute_map) == set()
+
+
+READ_AS_ANOTHER = {"dense_act_fn", "is_gated_act", "tie_word_embeddings"}  # of T5; see its Config.read
+OTHER_VALUES = (True, False, 0, 1, 3, 0.5, None, "x", "float16", {"0": "a"})
+TRIED = [
+    (layout, config, optional, field)
+    for layout, config, optional in (
+        (minilm_config, small.BERT, small.POOLER),
+        (gpt2_config, small.GPT2, ()),
+        (t5_config, small.T5, ()),
+    )
+    for field in sorted(
+        {*layout.READING.irrelevant} - {"dense_act_fn", "is_gated_act", "tie_word_embeddings"}
+    )
+]
+
+
+@pytest.mark.parametrize(
+    ("layout", "config", "optional", "field"), TRIED, ids=[f"{t[0].READING.model_type} {t[3]}" for t in TRIED]
+)
+def test_an_irrelevant_field_changes_no_official_bit(
+    layout: Any, config: dict[str, Any], optional: tuple[str, ...], field: str, tmp_path: Path
+):
+    """Whatever stands in it: the official model refuses it, or answers the same."""
+    copy = small.model(tmp_path / "model", config, optional)
+    written = json.loads((copy.folder / "config.json").read_text(encoding="utf-8"))
+    inputs = read_inputs(copy, token_ids=small.ROWS)
+
+    def answer() -> dict[str, Any]:
+        return Official(copy.folder, "eager").run(Question(copy, inputs, "eager", config is not small.BERT))
+
+    right = answer()
+    for value in OTHER_VALUES:
+        (copy.folder / "config.json").write_text(json.dumps({**written, field: value}), encoding="utf-8")
+        try:
+            found = answer()
+        except InputError:
+            continue
+        assert all(torch.equal(found[name], tensor) for name, tensor in right.items()), value
+
+
+@pytest.mark.parametrize("config", [small.BERT, small.GPT2, small.T5], ids=IDS)
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("chunk_size_feed_forward", 1),
+        ("dtype", "float16"),
+        ("torch_dtype", "bfloat16"),
+        ("sliding_window", 3),
+        ("attention_chunk_size", 4),
+        ("layer_types", ["sliding_attention"] * 3),
+        ("per_layer_config", {"0": {}}),
+        ("kv_sharing_modes", ["x"]),
+        ("fusion_config", {"x": 1}),
+        ("quantization_config", {"bits": 4}),
+        ("transformers_weights", "other.safetensors"),
+        ("is_encoder_decoder", 0),
+    ],
+    ids=str,
+)
+def test_what_the_official_code_would_obey_is_refused_by_name(config: dict[str, Any], field: str, value: Any):
+    with pytest.raises(InputError, match=rf"^config\.json: {field} is ") as refusal:
+        rebuild_for({**config, field: value})
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("dtype", ["float32", None])
+def test_the_dtype_of_the_file_may_be_said(dtype: Any):
+    rebuild_for({**small.BERT, "dtype": dtype, "torch_dtype": dtype})
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [(small.BERT, "layer_norm_eps"), (small.GPT2, "layer_norm_epsilon"), (small.T5, "layer_norm_epsilon")],
+    ids=IDS,
+)
+def test_a_whole_number_in_place_of_a_decimal_one_is_refused_by_name(config: dict[str, Any], field: str):
+    with pytest.raises(InputError, match=rf"^config\.json: {field} is 1, expected a finite number"):
+        rebuild_for({**config, field: 1})

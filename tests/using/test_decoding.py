@@ -166,6 +166,31 @@ def next_step(copy: LocalCopy, cache: Any, official: Any, new: Tensor, attention
     return mine, theirs
 
 
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("cached", [False, True], ids=["no cache", "empty cache"])
+def test_cross_attention_with_nothing_to_look_at_is_refused(t5_copy: LocalCopy, attention: str, cached: bool):
+    """It used to look at the answer itself, where both sides had as many tokens."""
+    model, ids = part_of(t5_copy, attention), torch.tensor([[3, 4, 5]])
+    cache = t5.Cache() if cached else None
+    with torch.no_grad(), pytest.raises(InputError, match="cross-attention has nothing to look at"):
+        t5.decode(Batch(ids, torch.ones_like(ids), ids), None, model, cache)
+
+
+def test_an_empty_cache_lets_the_encoder_run(t5_copy: LocalCopy):
+    inputs = inputs_of(t5_copy)
+    with torch.no_grad():
+        without = t5.forward(inputs.batch, part_of(t5_copy))
+        output = t5.forward(inputs.batch, part_of(t5_copy), t5.Cache())
+    assert output.encoded is not None
+    assert same(output.encoded, without.encoded)
+
+
+@pytest.mark.parametrize("attention", ["flash", "", None, "EAGER"])
+def test_another_attention_is_refused_by_name(gpt2_copy: LocalCopy, attention: str):
+    with pytest.raises(InputError, match="it is either eager or sdpa"):
+        part_of(gpt2_copy, attention)
+
+
 def test_no_cache_where_none_is_asked_for(gpt2_copy: LocalCopy):
     with torch.no_grad():
         assert gpt2.forward(inputs_of(gpt2_copy).batch, part_of(gpt2_copy)).cache is None
