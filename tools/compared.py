@@ -234,7 +234,7 @@ DIFFERENCES = (
             "a score for each next token, scaled first",
         ),
         (
-            (Line(MINILM, "sentence", "mean = total / count"),),
+            (Line(MINILM, "average", "mean = total / count"),),
             (Line(GPT2, "head", "logits = F.linear("),),
             (Line(T5, "head", "scaled = x * model.config.d_model**-0.5"),),
         ),
