@@ -1,6 +1,7 @@
 """How well mistakes are found: every mutant is run, and counted what is seen and named.
 
-    python -m tools.mutation              # runs all, writes docs/part-4/kill-matrix.json and the page
+    python -m tools.mutation              # runs all, writes docs/part-4/kill-matrix.json, the page, and
+                                          # llm_rebuild/diagnosis/measured.json, which a diagnosis quotes
     python -m tools.mutation --page       # writes the page from the figures that are there
     python -m tools.mutation --check      # exit 1 if the page or the sets are no longer those of the figures
 
@@ -30,8 +31,10 @@ from typing import Any
 import torch
 
 import llm_rebuild
+from llm_rebuild import diagnosis
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis import mutants
+from llm_rebuild.diagnosis.case import DEGREES, Level
 from llm_rebuild.diagnosis.causes import CAUSES
 from llm_rebuild.diagnosis.diagnose import diagnose
 from llm_rebuild.diagnosis.mutants import SOURCES, TEXTS, Mutant, Mutated, Scene
@@ -44,13 +47,15 @@ PROJECT = Path(__file__).parent.parent
 PAGE = PROJECT / "docs" / "part-4" / "kill-matrix.md"
 FIGURES = PAGE.with_suffix(".json")
 MISTAKES = PAGE.with_name("mistakes.md")
+MEASURED = Path(diagnosis.__file__).with_name("measured.json")
 MINIATURES = Path(llm_rebuild.__file__).parent / "miniatures"
 
 BLIND = "second"
 OPEN = tuple(name for name in SETS if name != BLIND)
 TITLES = {"minilm": "MiniLM", "gpt2": "GPT-2", "t5-small": "T5"}
 PAIRS = 120  # of the first set, drawn with seed 1
-SURE = 0.9  # at this confidence and above, the wrong tensor was reproduced
+COMPUTED = {Level.EXACT.words, Level.ROUNDED.words}  # the wrong tensor was computed again
+PLACES = 3  # so many explanations are shown
 
 
 # --------------------------------------------------------------------------------- one mutant
@@ -63,13 +68,13 @@ class Result:
     mutants   The mistakes that were made; in the order of the data flow where there are two.
     first     The checkpoint that differs first; empty where none does.
     named     The causes that the diagnosis gives, the likeliest first.
-    sure      Its confidence in the first of them.
+    degrees   How well each of them is known.
     """
 
     mutants: tuple[Mutant, ...]
     first: str
     named: tuple[str, ...]
-    sure: float
+    degrees: tuple[str, ...]
 
     @property
     def caught(self) -> bool:
@@ -83,6 +88,11 @@ class Result:
     def right(self) -> bool:
         """Whether the cause named first is the one, or, of two mistakes, the earlier one."""
         return bool(self.named) and self.named[0] in self.mutants[0].causes
+
+    @property
+    def computed(self) -> bool:
+        """Whether the cause named first computes the wrong tensor again."""
+        return bool(self.degrees) and self.degrees[0] in COMPUTED
 
     @property
     def among_three(self) -> bool:
@@ -112,8 +122,8 @@ def measure(*made: Mutant) -> Result:
     return Result(
         tuple(sorted(made, key=lambda mutant: _place(stage, mutant))),
         first_divergence(outcome, stage),
-        tuple(diagnosis.cause for diagnosis in found),
-        found[0].confidence if found else 0.0,
+        tuple(likely.cause for likely in found),
+        tuple(likely.degree for likely in found),
     )
 
 
@@ -212,7 +222,8 @@ def digest() -> str:
 
 def figures() -> dict[str, Any]:
     """Run everything. JSON-ready."""
-    sets = {name: _of_set(name, [measure(mutant) for mutant in mistakes(name)]) for name in SETS}
+    results = {name: [measure(mutant) for mutant in mistakes(name)] for name in SETS}
+    sets = {name: _of_set(name, of) for name, of in results.items()}
     return {
         "written_by": "python -m tools.mutation",
         "sets_sha256": digest(),
@@ -223,6 +234,7 @@ def figures() -> dict[str, Any]:
             "llm_rebuild": llm_rebuild.__version__,
         },
         "sets": sets,
+        "degrees": _of_degrees(result for of in results.values() for result in of),
         "pairs": {name: _of_pairs([measure(*pair) for pair in pairs(name)]) for name in ("first", BLIND)},
         "harmless": {
             "equivalent": _reported(m for name in SETS for m in read_set(name).mutants if m.equivalent),
@@ -239,7 +251,7 @@ def figures() -> dict[str, Any]:
 
 
 def _of_set(name: str, results: Sequence[Result]) -> dict[str, Any]:
-    sure = [result for result in results if result.sure >= SURE]
+    sure = [result for result in results if result.computed]
     counted = {
         "mutants": len(results),
         "caught": sum(result.caught for result in results),
@@ -262,6 +274,17 @@ def _of_set(name: str, results: Sequence[Result]) -> dict[str, Any]:
         if not r.right
     ]
     return counted
+
+
+def _of_degrees(results: Iterable[Result]) -> dict[str, list[list[int]]]:
+    """Of each degree, in how many cases the cause in the first place was right, in the second, the third,
+    and in how many there was one of this degree."""
+    degrees = {words: [[0, 0] for _ in range(PLACES)] for words in DEGREES.values()}
+    for result in results:
+        for at, (cause, degree) in enumerate(zip(result.named, result.degrees, strict=True)):
+            degrees[degree][at][0] += cause in result.mutants[0].causes
+            degrees[degree][at][1] += 1
+    return degrees
 
 
 def _counts(results: Iterable[tuple[str, Result]]) -> dict[str, list[int]]:
@@ -314,9 +337,12 @@ before any run; in the third they were found by running, so there this line says
 changed since. *Cause named first* means that the diagnosis begins with the right one of {causes} causes;
 where two of them describe the same numbers, either counts.
 
-Where the diagnosis was sure (a confidence of 0.9 or more: it had computed the wrong tensor again), it was
-right in {sure_right} of {sure} cases, that is in {sure_share}. Where it was less sure, in {unsure_right} of
-{unsure}.
+A diagnosis says how well it knows what it says. How often the cause named first was right, over all three
+sets:
+
+{degrees}
+
+These shares are what a diagnosis gives as its `confidence`; no other number is behind it.
 
 ## Three sets, and why
 
@@ -324,7 +350,7 @@ The **first** set was written together with the catalogue: each mistake in every
 made. The diagnosis was developed with it, so it says how far the diagnosis got, not how good it is.
 
 The **second** set measures. It was written from the sources of the models and from what people report who
-ported them, by someone who had not seen the hypotheses of the diagnosis, and a good part of it are odd
+ported them, by someone who had not seen the tables of the diagnosis, and a good part of it are odd
 forms: one block only, one row only, a right sum over a wrong count. Its mutants can be read in the source;
 which of them fail, and what was said instead, is written nowhere. This page gives sums over groups of causes
 and nothing else, and the diagnosis was never adapted to one of them. It is the figure to quote.
@@ -392,18 +418,12 @@ has thought of is in no set. If you make one, [tell us](../contributing/index.md
 def page(found: dict[str, Any]) -> str:
     """The page, as Markdown."""
     sets = found["sets"]
-    sure = [sum(sets[name]["sure"][i] for name in SETS) for i in (0, 1)]
     mutants_made = sum(sets[name]["mutants"] for name in SETS)
-    named = sum(sets[name]["named"] for name in SETS)
     return HEAD.format(
         made=mutants_made,
         causes=len(CAUSES),
         figures=_table_of_sets(sets),
-        sure_right=sure[0],
-        sure=sure[1],
-        sure_share=_share(*sure),
-        unsure_right=named - sure[0],
-        unsure=mutants_made - sure[1],
+        degrees=_table_of_degrees(found["degrees"]),
         pairs=_table_of_pairs(found["pairs"]),
         harmless=_table_of_harmless(found["harmless"]),
         matrix=_matrix(sets),
@@ -435,6 +455,11 @@ def _table_of_sets(sets: dict[str, Any]) -> str:
         cells = [_of(sets[name][key], sets[name]["mutants"]) for name in SETS]
         lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _table_of_degrees(degrees: dict[str, list[list[int]]]) -> str:
+    lines = ["| | first explanations | right |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| {d} | {of[0][1]} | {_of(*of[0])} |" for d, of in degrees.items())])
 
 
 def _table_of_pairs(found: dict[str, Any]) -> str:
@@ -556,7 +581,10 @@ def main() -> int:
             portable.run("-m", "tools.mutation", *sys.argv[1:])
         torch.set_num_threads(1)  # the miniatures are so small that a second thread costs more than it gives
         start = time.monotonic()
-        FIGURES.write_text(json.dumps(figures(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        measured = figures()
+        FIGURES.write_text(json.dumps(measured, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        quoted = {key: measured[key] for key in ("written_by", "sets_sha256", "degrees")}
+        MEASURED.write_text(json.dumps(quoted, indent=1) + "\n", encoding="utf-8")
         print(f"measured in {time.monotonic() - start:.0f} s")
     found = committed()
     PAGE.write_text(page(found), encoding="utf-8")

@@ -124,7 +124,7 @@ def verify(
         console().print(report if every_row else brief(report))
     write_json(report.to_json(), json_file)
     if html:
-        from llm_rebuild.diagnosis.formulas import world_of
+        from llm_rebuild.diagnosis.graph import world_of
         from llm_rebuild.show.page import render
 
         inputs_of = world_of(proof.truth, copy).inputs_of

@@ -1,21 +1,44 @@
-"""What is known before any hypothesis is tried, and what is found."""
+"""What is known before anything is tried, and what is found."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 
 from torch import Tensor
 
 from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.diagnosis.formulas import World, world_of
-from llm_rebuild.diagnosis.formulas.any_model import world_of_any
-from llm_rebuild.diagnosis.hypotheses import Hypothesis
+from llm_rebuild.diagnosis.any_model import world_of_any
+from llm_rebuild.diagnosis.graph import MINE, Edit, World, world_of
 from llm_rebuild.models import architecture_for
 from llm_rebuild.verify.capture import Capture
-from llm_rebuild.verify.equality import by_rounding, equal
+from llm_rebuild.verify.equality import ROUNDED, apart, by_rounding, equal, reproduces, usual
 
-MINE = "#mine."  # followed by a checkpoint: the tensor that the person has there
+
+class Level(IntEnum):
+    """How well something is known. What numbers show to the bit comes before what was computed but for
+    rounding, and is nevertheless only seen."""
+
+    GUESSED = 0
+    SEEN = 1
+    ROUNDED = 2
+    SHOWN = 3
+    EXACT = 4
+
+    @property
+    def words(self) -> str:
+        """As a person reads it."""
+        return DEGREES[self]
+
+
+DEGREES = {
+    Level.EXACT: "computed to the bit",
+    Level.ROUNDED: "computed but for rounding",
+    Level.SHOWN: "seen in the numbers",
+    Level.SEEN: "seen in the numbers",
+    Level.GUESSED: "a guess",
+}
 
 
 def world_for(truth: Capture, copy: LocalCopy, prompt: Capture | None = None) -> World | None:
@@ -26,13 +49,41 @@ def world_for(truth: Capture, copy: LocalCopy, prompt: Capture | None = None) ->
 
 
 @dataclass(frozen=True)
-class Case:
-    """What is known before any hypothesis is tried.
+class Finding:
+    """Something that fits.
 
-    world   The official run as a graph. For other architectures there is none.
-    first   The first checkpoint that is missing or differs.
-    target  The first that is there and differs: what has to be explained.
-    same    The checkpoints that are bit-identical.
+    cause  Its name in the catalogue.
+    says   What exactly was done, or seen.
+    site   The step at which it was done, where that is not the one at which it is seen.
+    edit   What was computed. None for what is seen in the numbers.
+    """
+
+    cause: str
+    says: str
+    level: Level
+    site: str = ""
+    edit: Edit | None = None
+
+
+@dataclass(frozen=True)
+class NothingToExplain:
+    """All that was shown is right: the rest is missing.
+
+    first  The first checkpoint that was not shown.
+    """
+
+    world: World | None
+    rebuilt: Mapping[str, Tensor]
+    first: str
+
+
+@dataclass(frozen=True)
+class Case:
+    """A checkpoint that is there and differs, and what is known of it.
+
+    world   The official run as a graph. For a model that nothing can be read of there is none.
+    target  The first checkpoint that is there and differs: what has to be explained.
+    same    The checkpoints that are right.
     part    The axis and the slices to which the question is narrowed, where others are right.
     own     Whether guesses are computed from the person's own tensors, which are right but for rounding.
     """
@@ -40,86 +91,61 @@ class Case:
     world: World | None
     rebuilt: Mapping[str, Tensor]
     truth: Mapping[str, Tensor]
-    first: str
-    target: str | None
+    target: str
     same: frozenset[str]
     part: tuple[int, Tensor] | None = None
     own: bool = False
 
-    @classmethod
-    def of(
-        cls,
-        rebuilt: Mapping[str, Tensor],
-        truth: Capture,
-        copy: LocalCopy,
-        prompt: Capture | None,
-        near: bool = False,
-    ) -> Case | None:
-        """None where all that is there is right. `near`: what differs by rounding counts as right, too, and
-        later steps are computed from the person's own tensors."""
-        right = by_rounding if near else equal
-        same = frozenset(n for n, t in truth.tensors.items() if n in rebuilt and right(rebuilt[n], t))
-        different = [n for n in truth.tensors if n not in same]
-        if not different:
-            return None
-        target = next((n for n in different if n in rebuilt), None)
-        world = world_for(truth, copy, prompt)
-        if world is not None:
-            more = {f"{MINE}{n}": t for n, t in rebuilt.items() if n not in same}
-            more |= {n: rebuilt[n] for n in same} if near else {}
-            world = world.given(more)
-        return cls(world, rebuilt, truth.tensors, different[0], target, same, own=near)
-
     @property
     def mine(self) -> Tensor:
-        assert self.target is not None
+        """The person's tensor, or the part of it that is in question."""
         return self.narrowed(self.rebuilt[self.target])
 
     @property
     def official(self) -> Tensor:
-        assert self.target is not None
+        """The official one, likewise."""
         return self.narrowed(self.truth[self.target])
 
     def narrowed(self, tensor: Tensor) -> Tensor:
         """The part of the target, or of a guess at it, that is in question."""
-        assert self.target is not None
         if self.part is None or tensor.shape != self.truth[self.target].shape:
             return tensor
         axis, places = self.part
         return tensor.index_select(axis, places)
 
+    def level(self, guess: Tensor | None) -> Level | None:
+        """How well a guess gives the tensor at hand; None if it does not."""
+        fit = 0 if guess is None else reproduces(self.narrowed(guess), self.mine, self.official)
+        return {2: Level.EXACT, 1: Level.ROUNDED}.get(fit)
 
-@dataclass(frozen=True)
-class Found:
-    """What fits. level 2: to the bit; 1: but for rounding; 0: a description and no computation."""
-
-    cause: str
-    says: str
-    level: int
-    confidence: float
-    site: str = ""
-    hypothesis: Hypothesis | None = None
+    def rounding(self, share: float = ROUNDED) -> bool:
+        """Whether the difference is as small as another order of operations makes it. What a mask puts there
+        is computed by nobody, so it does not round."""
+        mine, official = self.mine, self.official
+        if not by_rounding(mine, official, share):
+            return False
+        return not bool((apart(mine, official) & ~usual(official)).any())
 
 
-def block_output(world: World, name: str) -> int | None:
-    """The number of the block whose output this is; -1 for what goes into the first block."""
-    for words in (".output.LayerNorm", ".mlp.residual", ".layer.1.residual", ".layer.2.residual"):
-        if (
-            name.endswith(words)
-            and name in world.formulas
-            and not name.endswith("attention.output.LayerNorm")
-        ):
-            if name.startswith("decoder") and words == ".layer.1.residual":
-                continue
-            return next((int(word) for word in name.split(".") if word.isdigit()), None)
-    last = name.rpartition(".")[2]
-    if last.isdigit():
-        return int(last)  # a whole block, as a module
-    first = (
-        "embeddings",
-        "embeddings.LayerNorm",
-        "encoder.embed_tokens",
-        "decoder.embed_tokens",
-        "model.embed_tokens",
-    )
-    return -1 if name in first else None
+def case_of(
+    rebuilt: Mapping[str, Tensor],
+    truth: Capture,
+    copy: LocalCopy,
+    prompt: Capture | None = None,
+    near: bool = False,
+) -> Case | NothingToExplain | None:
+    """What has to be explained; None where everything is right. `near`: what differs by rounding counts as
+    right, too, and later steps are computed from the person's own tensors."""
+    right = by_rounding if near else equal
+    same = frozenset(n for n, t in truth.tensors.items() if n in rebuilt and right(rebuilt[n], t))
+    different = [n for n in truth.tensors if n not in same]
+    if not different:
+        return None
+    target = next((n for n in different if n in rebuilt), None)
+    world = world_for(truth, copy, prompt)
+    if target is None:
+        return NothingToExplain(world, rebuilt, different[0])
+    if world is not None:
+        own = {f"{MINE}{n}": t for n, t in rebuilt.items() if n not in same}
+        world = world.given({**own, **({n: rebuilt[n] for n in same} if near else {})})
+    return Case(world, rebuilt, truth.tensors, target, same, own=near)

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from llm_rebuild.diagnosis.formulas import Value, World
+from llm_rebuild.diagnosis.graph import Value, World
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.equality import as_exact, identical, relative_difference
 from llm_rebuild.verify.rounding import INHERITED, MISTAKE, ROUNDING, Rounding, in_float64, widened

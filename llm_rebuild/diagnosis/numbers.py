@@ -1,29 +1,41 @@
-"""What numbers alone tell: whether a computed tensor is the one at hand, and what a tensor looks like beside
-the official one when no computation gives it."""
+"""What numbers alone tell of a wrong tensor, beside the official one, when no computation gives it.
+
+Shape comes first: of a tensor of another shape nothing is said but where its numbers come from.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
 import torch
 from torch import Tensor
 
-from llm_rebuild.diagnosis.formulas import Formula, World
-from llm_rebuild.diagnosis.hypotheses import hypotheses
-from llm_rebuild.diagnosis.transforms import LOOKUPS, OTHERWISE, added_weight, along_distance
+from llm_rebuild.diagnosis.case import Case, Finding, Level
+from llm_rebuild.diagnosis.graph import World
+from llm_rebuild.diagnosis.names import FACTOR, SHIFT, of_guess, of_result
+from llm_rebuild.diagnosis.wrong.masks import patterns
+from llm_rebuild.models.formulas import Formula
 from llm_rebuild.verify.equality import (
     BEYOND,
     HIDDEN,
     ONE_SUM,
     apart,
-    by_rounding,
     difference,
     identical,
     usual,
 )
+from llm_rebuild.verify.transforms import NARROW, axes_of, exchanges, layouts, narrowed, spelled
 
-Description = tuple[str, str, int, float]  # cause, says, level, confidence
+# How far a fitted number may be from all that it explains, as a share of the largest.
+FITTED = 1e-5
+# … where it was fitted to a gate, which is worked out from a quotient, or to rounded sums.
+GATED = 1e-4
+# A constant is fitted to a few 1e-7 of itself; this far from the right one, it is another.
+SLIGHT = 2e-6
+RIGHT_ROOT, RIGHT_CUBIC = math.sqrt(2 / math.pi), 0.044715  # of GELU by tanh
+CLOSE = 1e-3
 
 
 def where(mine: Tensor, official: Tensor) -> str:
@@ -35,21 +47,12 @@ def where(mine: Tensor, official: Tensor) -> str:
     return ", ".join([share, *(says for _, _, says in islice(parts_that_differ(mine, official), 1))])
 
 
-def _axes(tensor: Tensor) -> tuple[str, ...]:
-    return {
-        1: ("place",),
-        2: ("row", "width"),
-        3: ("row", "token", "width"),
-        4: ("row", "head", "query", "key"),
-    }.get(tensor.dim(), tuple(f"axis {i}" for i in range(tensor.dim())))
-
-
 def parts_that_differ(mine: Tensor, official: Tensor) -> Iterator[tuple[int, Tensor, str]]:
     """Axes along which some slices are right and others are not: the axis, the wrong slices, and words."""
     if mine.shape != official.shape:
         return
     differ = apart(mine, official)
-    for axis, name in enumerate(_axes(mine)):
+    for axis, name in enumerate(axes_of(mine)):
         others = [a for a in range(mine.dim()) if a != axis]
         touched = differ.amax(dim=others) if others else differ
         places = touched.nonzero().flatten()
@@ -58,286 +61,236 @@ def parts_that_differ(mine: Tensor, official: Tensor) -> Iterator[tuple[int, Ten
             yield axis, places, f"only at {name} {listed}"
 
 
-# ------------------------------------------------------------------ what a tensor looks like
-
-# What a constant factor or an added constant means, by the kind of step.
-_SCALED = {
-    "scale": "scale-wrong",
-    "product": "scale-order",
-    "add bias": "scale-extra",
-    "lookup": "embedding-scaled",
-    "add": "residual-scaled",
-    "layer norm": "norm-affine-wrong",
-    "stretch": "norm-affine-wrong",
-    "elementwise": "gelu-constant",
-    "act": "activation-other",
-    "softmax": "softmax-changed",
-    "masked": "pool-other",
-    "total": "pool-other",
-    "count": "pool-other",
-    "divide": "pool-other",
-    "unit": "normalised-wrong",
-    "mean square": "norm-variance",
-    "inverse root": "norm-variance",
-    "square": "norm-variance",
-    "multiply": "norm-variance",
-}
-_SHIFTED = {
-    "linear": "bias-wrong",
-    "conv1d": "bias-wrong",
-    "plus eps": "norm-eps",
-    "layer norm": "norm-affine-wrong",
-    "stretch": "norm-affine-wrong",
-    "elementwise": "gelu-constant",
-    "inverse root": "norm-eps-place",
-    "count": "pool-other",
-}
-
-
-def describe(
-    mine: Tensor,
-    official: Tensor,
-    others: Mapping[str, Tensor],
-    formula: Formula | None,
-    world: World | None,
-) -> Iterator[Description]:
-    """What can be said of a wrong tensor without computing it again, the surest first.
-
-    others   The official tensors of other checkpoints, by name.
-    formula  The step that makes this one, if it is known, and the run that it belongs to.
-    """
-    kind = formula.kind if formula is not None else ""
-    if kind != "mask":
-        yield from _empty(mine, official)
-    if kind not in ("lookup", "mask"):
-        yield from _narrow(mine, official)
-    if world is not None:
-        yield from _added(mine, official, kind, world)
-    if formula is not None and world is not None:
-        yield from _combined(mine, formula, world)
-        yield from _hidden(mine, formula, world)
-        yield from _rows(mine, formula, world)
-        yield from _bent(mine, formula, world)
-    if kind != "mask":  # whose few different numbers say little
-        yield from _rearranged(mine, official, formula)
-        for name, other in others.items():
-            if identical(other, mine):
-                yield "another-checkpoint", f"it is the official {name}", 2, 0.7
-                break
-    yield from _moved(mine, official, formula)
+def describe(case: Case) -> Iterator[Finding]:
+    """What can be said of a wrong tensor without computing it again, the surest first."""
+    mine, official, world = case.mine, case.official, case.world
+    formula = world.formulas.get(case.target) if world is not None else None
     if mine.shape != official.shape:
-        yield "wrong-shape", f"{list(mine.shape)} instead of {list(official.shape)}", 0, 0.6
+        yield from _of_another_shape(case, formula)
         return
-    if by_rounding(mine, official, ONE_SUM):
-        yield "rounding", f"off by {difference(mine, official):.1e} at the most", 1, 0.6
-    if formula is not None:
-        cause = LOOKUPS.get(formula.facts.get("what", ""), OTHERWISE.get(kind))
-        if kind in ("elementwise", "act") and "name" in formula.facts:
-            cause = "activation-other"
-        if kind == "add":
-            cause = "residual-wrong" if "residual" in formula.facts else "wrong-operand"
-        if formula.facts.get("head"):
-            cause = "untied-head"
-        if formula.facts.get("output"):
-            cause = "output-scale-wrong"
-        if formula.facts.get("what") == "bucket":
-            cause = "position-bias-wrong"
-        if cause:
-            yield cause, "none of the computations that were tried gives it", 0, 0.3
-    yield "unknown", "", 0, 0.1
-
-
-def _empty(mine: Tensor, official: Tensor) -> Iterator[Description]:
-    if mine.shape == official.shape and bool((mine.isinf() & official.isfinite()).any()):
-        count = int((mine.isinf() & official.isfinite()).sum())
-        yield "not-computed", f"{count} {'numbers are' if count > 1 else 'number is'} infinite", 1, 0.7
+    if formula is not None and world is not None:
+        yield from _bent(mine, formula, world)
+    if case.rounding(ONE_SUM):
+        yield Finding("rounding", f"off by {difference(mine, official):.1e} at the most", Level.SEEN)
         return
-    if bool(mine.isnan().all()):
-        yield "not-computed", "every number is NaN", 1, 0.7
-    elif mine.numel() > 1 and bool((mine == mine.flatten()[0]).all()):
-        yield "not-computed", f"every number is {float(mine.flatten()[0]):g}", 1, 0.6
-    elif bool(mine.isnan().any()):
-        yield "not-computed", f"{int(mine.isnan().sum())} numbers are NaN", 1, 0.7
+    mask = formula is not None and formula.kind == "mask"
+    if not mask:
+        yield from _empty(mine, official)
+        if formula is None or formula.kind != "lookup":
+            yield from _narrow(mine, official)
+    if world is not None:
+        yield from _added(mine, official, formula, world)
+        if formula is not None:
+            for look in (_combined, _hidden, _rows):
+                yield from look(mine, formula, world)
+    if not mask:  # whose few different numbers say little
+        yield from _elsewhere(case, formula)
+    yield from _moved(mine, official, formula)
+    cause = of_guess(formula)
+    says = "none of the computations that were tried gives it" if cause != "unknown" else ""
+    yield Finding(cause, says, Level.GUESSED)
+    if cause != "unknown":
+        yield Finding("unknown", "", Level.GUESSED)
 
 
-def dropped(mine: Tensor, official: Tensor) -> Iterator[Description]:
-    """Dropout sets some numbers to 0 and multiplies all others by 1 / (1 - share)."""
-    if mine.shape != official.shape or mine.numel() < 16:
-        return
-    there = (official != 0) & official.isfinite() & (official.abs() > 1e-20)
-    zero = (mine == 0) & there
-    kept = there & ~zero
-    share = float(zero.sum()) / max(1, int(there.sum()))
-    if not 0.005 < share < 0.95 or not bool(kept.any()):
-        return
-    ratio = (mine.double() / official.double())[kept]
-    factor = float(ratio.median())
-    if float((ratio - factor).abs().max()) < 1e-4 * abs(factor) and factor > 1.0 + 1e-4:
-        rate = 1 - 1 / factor
-        yield (
-            "dropout",
-            f"{share:.0%} of the numbers are 0, the others times {factor:.4g}: a rate of {rate:.2g}",
-            2,
-            0.97,
-        )
+# --------------------------------------------------------------------------------- official numbers
 
 
-def _narrow(mine: Tensor, official: Tensor) -> Iterator[Description]:
-    """Numbers that a narrower type can hold were in one."""
-    if mine.dtype != torch.float32 or mine.numel() < 8:
-        return
-    for narrow in (torch.bfloat16, torch.float16):
-        short = str(narrow).removeprefix("torch.")
-        if official.shape == mine.shape and identical(official.to(narrow).float(), mine):
-            yield "wrong-dtype", f"the official numbers, rounded to {short}", 2, 0.95
-        elif identical(mine.to(narrow).float(), mine) and not identical(
-            official.to(narrow).float(), official
-        ):
-            few = len(torch.unique(mine.flatten()[:1000])) < 8
-            if not few:
-                yield "wrong-dtype", f"every number fits into {short}", 2, 0.9
+def _of_another_shape(case: Case, formula: Formula | None) -> Iterator[Finding]:
+    mine, official = case.mine, case.official
+    shapes = f"{list(mine.shape)} instead of {list(official.shape)}"
+    if mine.numel() == official.numel() and identical(official.reshape(mine.shape).contiguous(), mine):
+        yield Finding("wrong-shape", f"the same numbers in another shape: {shapes}", Level.SHOWN)
+    elif _broadcast(mine, official):
+        yield Finding("wrong-shape", f"the right numbers, not expanded: {shapes}", Level.SHOWN)
+    elif formula is not None and case.world is not None:
+        yield from _hidden(mine, formula, case.world)
+        yield from _rows(mine, formula, case.world)
+    yield from _elsewhere(case, formula)
+    yield Finding("wrong-shape", shapes, Level.GUESSED)
 
 
-def _rearranged(mine: Tensor, official: Tensor, formula: Formula | None) -> Iterator[Description]:
-    """The official numbers at other places."""
+def _broadcast(mine: Tensor, official: Tensor) -> bool:
+    try:
+        return identical(mine.expand(official.shape).contiguous(), official)
+    except RuntimeError:
+        return False
+
+
+def _elsewhere(case: Case, formula: Formula | None) -> Iterator[Finding]:
+    """Official numbers at other places, or those of another checkpoint."""
+    mine, official = case.mine, case.official
     kind = formula.kind if formula is not None else ""
     cause = {"merge": "heads-merged", "split": "heads-split"}.get(kind, "permuted")
     if formula is not None and formula.facts.get("cross"):
         cause = "cross-attention-source"
-    if mine.numel() != official.numel() or mine.numel() < 4:
-        return
-    names = _axes(official)
-    if mine.shape == official.shape:
-        for axis, name in enumerate(names):
-            if official.shape[axis] < 2:
-                continue
-            if identical(official.flip(axis), mine):
-                yield cause, f"along {name} in reverse", 2, 0.85
-            for by in (1, -1):
-                if identical(official.roll(by, axis), mine):
-                    yield cause, f"along {name} moved by {by:+d}", 2, 0.85
-    elif identical(official.reshape(mine.shape).contiguous(), mine):
-        yield "wrong-shape", "the same numbers in another shape", 2, 0.9
-    for one in range(official.dim()):
-        for other in range(one + 1, official.dim()):
-            turned = official.transpose(one, other)
+    if mine.numel() == official.numel() >= 4:
+        if mine.shape == official.shape:
+            for says, do in layouts(official):
+                if identical(do(official), mine):
+                    yield Finding(cause, says, Level.SHOWN)
+        for says, turned in exchanges(official):
             if turned.shape == mine.shape and identical(turned.contiguous(), mine):
-                yield cause, f"{names[one]} and {names[other]} exchanged", 2, 0.85
+                yield Finding(cause, says, Level.SHOWN)
             elif mine.shape == official.shape and identical(turned.reshape(mine.shape), mine):
-                yield cause, f"{names[one]} and {names[other]} exchanged, then reshaped", 2, 0.8
-    if identical(mine.flatten().sort().values, official.flatten().sort().values):
-        yield cause, "all of its numbers are official ones, elsewhere", 1, 0.6
+                yield Finding(cause, f"{says}, then reshaped", Level.SHOWN)
+        if identical(mine.flatten().sort().values, official.flatten().sort().values):
+            yield Finding(cause, "all of its numbers are official ones, elsewhere", Level.SEEN)
+    for name, other in case.truth.items():
+        if name != case.target and identical(other, mine):
+            yield Finding("another-checkpoint", f"it is the official {name}", Level.SHOWN)
+            return
 
 
-def _moved(mine: Tensor, official: Tensor, formula: Formula | None) -> Iterator[Description]:
+def _empty(mine: Tensor, official: Tensor) -> Iterator[Finding]:
+    infinite = int((mine.isinf() & official.isfinite()).sum())
+    missing = int(mine.isnan().sum())
+    if infinite:
+        says = f"{infinite} {'numbers are' if infinite > 1 else 'number is'} infinite"
+    elif missing:
+        says = "every number is NaN" if missing == mine.numel() else f"{missing} numbers are NaN"
+    elif mine.numel() > 1 and bool((mine == mine.flatten()[0]).all()):
+        says = f"every number is {float(mine.flatten()[0]):g}"
+    else:
+        return
+    yield Finding("not-computed", says, Level.SEEN)
+
+
+def _narrow(mine: Tensor, official: Tensor) -> Iterator[Finding]:
+    """Numbers that a narrower type can hold were in one."""
+    if mine.dtype != torch.float32 or mine.numel() < 8:
+        return
+    varied = len(torch.unique(mine.flatten()[:1000])) >= 8
+    for name, dtype in NARROW.items():
+        rounded = narrowed(official, dtype)
+        if identical(rounded, mine):
+            yield Finding("wrong-dtype", f"the official numbers, rounded to {name}", Level.SHOWN)
+        elif varied and identical(narrowed(mine, dtype), mine) and not identical(rounded, official):
+            yield Finding("wrong-dtype", f"every number fits into {name}", Level.SHOWN)
+
+
+def dropped(mine: Tensor, official: Tensor) -> Iterator[Finding]:
+    """Dropout sets some numbers to 0 and multiplies all others by 1 / (1 - share)."""
+    if mine.shape != official.shape or mine.numel() < 16:
+        return
+    solid = official.isfinite() & (official.abs() > 1e-20)
+    zero = (mine == 0) & solid
+    rest = solid & ~zero
+    share = float(zero.sum()) / max(1, int(solid.sum()))
+    if not 0.005 < share < 0.95 or not bool(rest.any()):
+        return
+    ratio = (mine.double() / official.double())[rest]
+    factor = float(ratio.median())
+    if float((ratio - factor).abs().max()) < GATED * abs(factor) and factor > 1.0 + GATED:
+        rate = f"a rate of {1 - 1 / factor:.2g}"
+        says = f"{share:.0%} of the numbers are 0, the others times {factor:.4g}: {rate}"
+        yield Finding("dropout", says, Level.SHOWN)
+
+
+# ------------------------------------------------------------------------------- numbers that are fitted
+
+
+def _moved(mine: Tensor, official: Tensor, formula: Formula | None) -> Iterator[Finding]:
     """A constant factor, or something added that is the same for all tokens."""
-    if mine.shape != official.shape or mine.numel() < 4:
+    if mine.numel() < 4 or not bool((usual(official, BEYOND) & usual(mine, BEYOND)).all()):
         return
-    kind = formula.kind if formula is not None else ""
     m, o = mine.double(), official.double()
-    if not bool((usual(o, BEYOND) & usual(m, BEYOND)).all()):
-        return
-    scale = float(m.abs().max())
-    square = float((o * o).sum())
+    scale, square = float(m.abs().max()), float((o * o).sum())
     factor = float((m * o).sum()) / square if square else 0.0
-    if abs(factor) > 1e-9 and abs(factor - 1) > 1e-5 and float((m - factor * o).abs().max()) <= 1e-5 * scale:
-        cause = _SCALED.get(kind, "scaled")
-        if kind == "add" and formula is not None and "residual" not in formula.facts:
-            cause = "embedding-scaled"
-        if formula is not None and formula.facts.get("output"):
-            cause = "output-scale-wrong"
-        if formula is not None and formula.facts.get("unscaled"):
-            cause = "scale-extra"
-        if formula is not None and formula.facts.get("head"):
-            cause = "output-scale-wrong"
-        if (
-            kind == "scale"
-            and not formula_output(formula)
-            and formula is not None
-            and factor == formula.facts["by"]
-        ):
-            cause = "scale-extra"
-        yield cause, f"the official tensor times {factor:.6g}{_as_root(factor)}", 1, 0.8
+    if (
+        abs(factor) > 1e-9
+        and abs(factor - 1) > FITTED
+        and float((m - factor * o).abs().max()) <= FITTED * scale
+    ):
+        yield Finding(of_result(formula, FACTOR), f"the official tensor times {spelled(factor)}", Level.SEEN)
         return
     shift = m - o
     added = shift.mean(dim=tuple(range(shift.dim() - 1)), keepdim=True) if shift.dim() > 1 else shift
-    if (
-        float((shift - added).abs().max()) <= 1e-5 * max(scale, 1e-30)
-        and float(shift.abs().max()) > 1e-4 * scale
-    ):
-        cause = _SHIFTED.get(kind, "shifted")
-        if formula is not None and kind == "lookup":
-            cause = LOOKUPS[formula.facts["what"]]
-        same = float((added - added.mean()).abs().max()) <= 1e-5 * scale
-        says = (
-            f"the official tensor plus {float(added.mean()):.6g}"
-            if same
-            else "the official tensor plus a vector"
-        )
-        yield cause, says, 1, 0.75
+    alike = float((shift - added).abs().max()) <= FITTED * max(scale, 1e-30)
+    if alike and float(shift.abs().max()) > GATED * scale:
+        same = float((added - added.mean()).abs().max()) <= FITTED * scale
+        what = f"{float(added.mean()):.6g}" if same else "a vector"
+        yield Finding(of_result(formula, SHIFT), f"the official tensor plus {what}", Level.SEEN)
 
 
-def _combined(mine: Tensor, formula: Formula, world: World) -> Iterator[Description]:
+def _combined(mine: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
     """Of a sum: how much of each of its two parts is in it."""
     if formula.kind != "add" or not bool(mine.isfinite().all()):
         return
-    parts = [world.value(name) for name in formula.inputs]
-    if any(part is None or part.shape != mine.shape for part in parts):
+    parts = [part for name in formula.inputs if (part := world.value(name)) is not None]
+    if len(parts) < 2 or any(part.shape != mine.shape for part in parts):
         return
-    columns = torch.stack([part.double().flatten() for part in parts if part is not None], dim=1)
-    shares = torch.linalg.lstsq(columns, mine.double().flatten()[:, None]).solution
-    off = float((columns @ shares - mine.double().flatten()[:, None]).abs().max())
+    columns, numbers = (
+        torch.stack([part.double().flatten() for part in parts], dim=1),
+        mine.double().flatten(),
+    )
+    shares = torch.linalg.lstsq(columns, numbers[:, None]).solution
+    off = float((columns @ shares - numbers[:, None]).abs().max())
     a, b = (float(share) for share in shares)
-    if off <= 1e-5 * float(mine.abs().max()) and max(abs(a - 1), abs(b - 1)) > 1e-4:
-        cause = "residual-scaled" if "residual" in formula.facts else "embedding-scaled"
+    if off <= FITTED * float(mine.abs().max()) and max(abs(a - 1), abs(b - 1)) > GATED:
         one, other = formula.inputs
-        yield cause, f"{a:.4g} times {one} plus {b:.4g} times {other}", 1, 0.85
+        says = f"{a:.4g} times {one} plus {b:.4g} times {other}"
+        yield Finding(of_result(formula, FACTOR), says, Level.SEEN)
 
 
-def _added(mine: Tensor, official: Tensor, kind: str, world: World) -> Iterator[Description]:
+def _added(mine: Tensor, official: Tensor, formula: Formula | None, world: World) -> Iterator[Finding]:
     """A vector of the weight file that came on top, or numbers that depend on the distance."""
-    if mine.shape != official.shape:
-        return
     plain = usual(official, BEYOND) & usual(mine, BEYOND)
     shift = torch.where(plain, mine.double() - official.double(), torch.zeros((), dtype=torch.float64))
     scale = float(mine.double().abs()[plain].max()) if bool(plain.any()) else 0.0
-    if float(shift.abs().max()) < 1e-4 * scale:
+    if float(shift.abs().max()) < GATED * scale:
         return
-    if bool(plain.all()):
-        vector = added_weight(shift, world.weights)
-        if vector is not None:
-            key, times = vector
-            cause = "bias-wrong" if key.endswith("bias") else "wrong-operand"
-            yield cause, f"{key} came on top, {times:+.3g} times", 1, 0.85
-    if kind in ("product", "scale", "add mask", "add bias"):
-        rows = [bool(plain[row].all()) for row in range(len(plain))] if plain.dim() == 4 else []
-        whole = shift[torch.tensor(rows)] if any(rows) else shift[:0]
+    vector = added_weight(shift, world.weights) if bool(plain.all()) else None
+    if vector is not None:
+        key, times = vector
+        cause = "bias-wrong" if key.endswith("bias") else "wrong-operand"
+        yield Finding(cause, f"{key} came on top, {times:+.3g} times", Level.SEEN)
+    if (
+        formula is not None
+        and formula.kind in ("product", "scale", "add mask", "add bias")
+        and plain.dim() == 4
+    ):
+        whole = shift[plain.flatten(1).all(1)]
         if len(whole) and along_distance(whole):
-            yield "position-bias-extra", "numbers were added that depend on the distance alone", 1, 0.8
+            says = "numbers were added that depend on the distance alone"
+            yield Finding("position-bias-extra", says, Level.SEEN)
 
 
-def formula_output(formula: Formula | None) -> bool:
-    return bool(formula is not None and formula.facts.get("output"))
+def along_distance(shift: Tensor) -> bool:
+    """Whether numbers [..., query, key] depend only on how far the key is from the query: an added bias."""
+    scale = float(shift.abs().max())
+    if min(shift.shape[-2:]) < 3 or scale == 0:
+        return False
+    off = (shift[..., 1:, 1:] - shift[..., :-1, :-1]).abs()
+    varied = float((shift[..., :, 1:] - shift[..., :, :-1]).abs().max()) > CLOSE * scale
+    return varied and float(off.max()) <= CLOSE * scale
 
 
-def _as_root(factor: float) -> str:
-    """`0.125` is 1/√64."""
-    for power, words in ((-2.0, "1/√{}"), (2.0, "√{}"), (-1.0, "1/{}")):
-        number = abs(factor) ** power
-        if 1.5 < number < 1e5 and abs(number - round(number)) < 1e-3 * number**0.5 * 0.1:
-            return " = " + ("-" if factor < 0 else "") + words.format(round(number))
-    return ""
+def added_weight(shift: Tensor, weights: Mapping[str, Tensor]) -> tuple[str, float] | None:
+    """A vector of the weight file that was added to every token, and how many times."""
+    if shift.dim() < 2:
+        return None
+    vector = shift.flatten(0, -2).mean(0)
+    scale = float(vector.abs().max())
+    if scale == 0 or float((shift - vector).abs().max()) > CLOSE * scale:
+        return None
+    for key, weight in weights.items():
+        if weight.shape == vector.shape:
+            square = float((weight.double() ** 2).sum())
+            times = float((vector * weight.double()).sum()) / square if square else 0.0
+            if abs(times) > 0.01 and float((vector - times * weight).abs().max()) <= CLOSE * scale:
+                return key, times
+    return None
 
 
-def _bent(mine: Tensor, formula: Formula, world: World) -> Iterator[Description]:
+def _bent(mine: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
     """x times a gate between 0 and 1: which gate it is, and with which constants."""
-    if "x" not in formula.facts or formula.facts.get("name") not in ("gelu", "gelu_new", "gelu_pytorch_tanh"):
+    if "gelu" not in str(formula.facts.get("name")):
         return
+    exact = formula.facts["name"] == "gelu"
     x, y = world[formula.facts["x"]].double().flatten(), mine.double().flatten()
-    if x.shape != y.shape or not bool(y.isfinite().all()):
-        return
     some = (x.abs() > 0.2) & (x.abs() < 2.5)
-    if int(some.sum()) < 8:
+    if x.shape != y.shape or not bool(y.isfinite().all()) or int(some.sum()) < 8:
         return
     x, gate = x[some], y[some] / x[some]
     far = gate[x > 1.5]
@@ -348,95 +301,86 @@ def _bent(mine: Tensor, formula: Formula, world: World) -> Iterator[Description]
         ("gelu-sigmoid", "a sigmoid", torch.logit(gate) / x),
     ):
         middle = float(straight.median())
-        if float((straight - middle).abs().median()) < 1e-4 * abs(middle):
-            cause = "activation-other" if words == "a sigmoid" and abs(middle - 1) < 1e-3 else cause
-            yield cause, f"a gate by {words} of {middle:.5g} x", 1, 0.85
+        if float((straight - middle).abs().median()) < GATED * abs(middle):
+            if words == "erf" and exact and abs(middle * 2**0.5 - 1) < SLIGHT:
+                return  # which is the right one
+            plain = words == "a sigmoid" and abs(middle - 1) < CLOSE  # which is SiLU
+            cause = "activation-other" if plain else cause
+            yield Finding(cause, f"a gate by {words} of {middle:.5g} x", Level.SEEN)
             return
-    bend = torch.atanh(2 * gate - 1)
-    powers = torch.stack([x, x**3], dim=1)
+    bend, powers = torch.atanh(2 * gate - 1), torch.stack([x, x**3], dim=1)
     fitted = torch.linalg.lstsq(powers, bend[:, None]).solution
-    off = float((powers @ fitted - bend[:, None]).abs().median())
-    if off < 1e-4 * float(bend.abs().median()):
+    if float((powers @ fitted - bend[:, None]).abs().median()) < GATED * float(bend.abs().median()):
         root, cubic = float(fitted[0]), float(fitted[1]) / float(fitted[0])
-        yield "gelu-constant", f"a gate by tanh of {root:.5g} (x + {cubic:.5g} x³)", 1, 0.85
+        if not exact and max(abs(root / RIGHT_ROOT - 1), abs(cubic / RIGHT_CUBIC - 1)) < SLIGHT:
+            return
+        yield Finding("gelu-constant", f"a gate by tanh of {root:.5g} (x + {cubic:.5g} x³)", Level.SEEN)
 
 
-def _hidden(mine: Tensor, formula: Formula, world: World) -> Iterator[Description]:
+# --------------------------------------------------------------------------------- masks and rows
+
+
+def _hidden(mine: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
     """Which places a mask hides, whatever number it does it with."""
-    if formula.kind == "mask":
-        mask, hidden = formula, mine < HIDDEN if mine.is_floating_point() else ~mine.bool()
+    mask = world.formulas[formula.inputs[1]] if formula.kind == "add mask" else formula
+    if mask.kind != "mask":
+        return
+    if mask is formula:
+        hidden = mine < HIDDEN if mine.is_floating_point() else ~mine.bool()
         if not bool(hidden.any()) and bool((mine != 0).any()):
             hidden = mine != 0
-        official = world.value(formula.name)
-    elif formula.kind == "add mask":
-        mask = world.formulas[formula.inputs[1]]
+    else:
         before = world[formula.inputs[0]]
         if before.shape != mine.shape:
             return
-        changed = ~((mine == before) | ((mine - before).abs() <= 1e-5 * before.abs()))
+        changed = ~((mine == before) | ((mine - before).abs() <= FITTED * before.abs()))
         hidden = changed.amax(dim=1, keepdim=True)
         if not torch.equal(hidden.expand_as(changed), changed):
             return
-        official = world.value(mask.name)
-    else:
-        return
-    if mask.kind != "mask":
-        return
-    right = official < HIDDEN if official is not None else torch.zeros(1, 1, 1, 1, dtype=torch.bool)
+    official = world.value(mask.name)
+    right = torch.zeros(1, dtype=torch.bool) if official is None else official < HIDDEN
     try:
         shape = (hidden | right).shape
         hidden, right = hidden.expand(shape), right.expand(shape)
-    except RuntimeError:
+    except RuntimeError:  # of a shape that does not even go with the official one
         return
     if torch.equal(hidden, right):
-        yield "mask-fill", "the right places, with another number", 1, 0.85
+        yield Finding("mask-fill", "the right places, with another number", Level.SEEN)
         return
-    for hypothesis in hypotheses(world, mask):
-        if hypothesis.cause == "mask-fill" or mask.name not in hypothesis.changes:
-            continue
-        try:
-            guess = hypothesis.changes[mask.name](world)
-        except (RuntimeError, LookupError, IndexError):
-            continue
-        pattern = torch.zeros_like(hidden) if guess is None else guess < HIDDEN
-        if pattern.dim() == hidden.dim() and torch.equal(pattern.expand_as(hidden), hidden):
-            yield hypothesis.cause, f"{hypothesis.says}, with another number than the lowest", 1, 0.85
+    for cause, says, pattern in patterns(world, mask):
+        if pattern.shape[1:] == hidden.shape[1:] and torch.equal(pattern.expand_as(hidden), hidden):
+            yield Finding(cause, f"{says}, with another number than the lowest", Level.SEEN)
             return
-    more, less = bool((hidden & ~right).any()), bool((right & ~hidden).any())
-    padding = world.known.get(mask.inputs[0])
-    if less and padding is not None and padding.shape[-1] == hidden.shape[-1]:
-        columns = (padding == 0)[:, None, None, :].expand_as(hidden)
-        if bool((columns & right & ~hidden).any()):
-            yield "mask-padding-missing", f"{int((right & ~hidden).sum())} places are not hidden", 1, 0.6
-            return
-    if more and not less:
-        yield "mask-extra", f"{int((hidden & ~right).sum())} more places are hidden", 1, 0.6
-    elif less and not more:
-        yield "mask-missing", f"{int((right & ~hidden).sum())} places are not hidden", 1, 0.6
+    if not bool(hidden.any()):
+        yield Finding("mask-missing", "nothing is hidden", Level.SEEN)
+        return
+    more, less = hidden & ~right, right & ~hidden
+    tokens = world.known.get(mask.inputs[0])
+    padding = (tokens == 0)[:, None, None, :] if tokens is not None else torch.zeros_like(less)
+    if bool((less & padding).any()):
+        yield Finding("mask-padding-missing", f"{int(less.sum())} places are not hidden", Level.SEEN)
+    elif not bool(less.any()):
+        yield Finding("mask-extra", f"{int(more.sum())} more places are hidden", Level.SEEN)
+    elif not bool(more.any()):
+        yield Finding("mask-missing", f"{int(less.sum())} places are not hidden", Level.SEEN)
     else:
-        yield "mask-direction", "other places are hidden", 1, 0.4
+        yield Finding("mask-direction", "other places are hidden", Level.SEEN)
 
 
-def _rows(mine: Tensor, formula: Formula, world: World) -> Iterator[Description]:
+def _rows(mine: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
     """Which rows of the table were looked up."""
     if formula.kind != "lookup" or mine.dim() < 2 or not bool(mine.isfinite().all()):
         return
-    table = world.weights[formula.weights[0]]
-    if mine.shape[-1] != table.shape[-1]:
+    table, rows = world.weights[formula.weights[0]], mine.reshape(-1, mine.shape[-1])
+    if rows.shape[-1] != table.shape[-1]:
         return
-    rows = mine.reshape(-1, mine.shape[-1])
-    found = torch.cdist(rows.double(), table.double()).argmin(1)
-    if not identical(table[found], rows):
+    numbers = torch.cdist(rows.double(), table.double()).argmin(1)
+    if not identical(table[numbers], rows):
         return
-    what, right = formula.facts["what"], world[formula.inputs[0]]
-    ids = found.view(mine.shape[:-1])
-    says = "rows " + ", ".join(map(str, found.tolist()[:8])) + (", …" if len(found) > 8 else "")
-    cause = LOOKUPS[what]
-    if what == "position" and ids.shape == right.shape and len(torch.unique(ids - right)) == 1:
-        cause = "positions-shifted"
-    yield (
-        cause,
-        f"{says} of the table instead of {', '.join(map(str, right.flatten().tolist()[:8]))}",
-        1,
-        0.85,
-    )
+    right = world[formula.inputs[0]].flatten()
+    shifted = formula.facts["what"] == "position" and len(numbers) % len(right) == 0
+    shifted = shifted and len(torch.unique(numbers.view(-1, len(right)) - right)) == 1
+    cause = "positions-shifted" if shifted else of_result(formula, SHIFT)
+    looked_up = ", ".join(map(str, numbers.tolist()[:8])) + (", …" if len(numbers) > 8 else "")
+    says = f"rows {looked_up} of the table instead of {', '.join(map(str, right.tolist()[:8]))}"
+    yield Finding(cause, says, Level.SEEN)

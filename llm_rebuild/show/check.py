@@ -160,7 +160,7 @@ def _first(check: Check) -> Iterator[RenderableType]:
     if blame := _blame(check.steps.get(first.name)):
         yield indented(blame, style)
     for best in check.report.diagnosis[:1]:
-        yield Text(f"diagnosis: {best.cause} at {best.checkpoint} ({best.confidence:.0%} sure)", style="bold")
+        yield Text(f"diagnosis: {best.cause} at {best.checkpoint} ({best.degree})", style="bold")
         yield indented(best.explanation)
         yield indented(f"evidence: {best.evidence}")
         yield indented(f"read: llm-rebuild explain {best.cause}")

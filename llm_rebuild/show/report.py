@@ -117,7 +117,7 @@ def _first(report: Report, first: Divergence) -> Iterator[RenderableType]:
         if mistake is not None:
             yield indented(f"the first step with a mistake: {mistake.name}", "red")
     for best in report.diagnosis[:1]:
-        yield Text(f"diagnosis: {best.cause} ({best.confidence:.0%} sure)", style="bold")
+        yield Text(f"diagnosis: {best.cause} ({best.degree})", style="bold")
         yield indented(best.explanation)
         yield indented(f"evidence: {best.evidence}")
         yield indented(f"read: llm-rebuild explain {best.cause}")

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from llm_rebuild.checkpoints import Recorder
 from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.diagnosis.any_model import world_of_any
 from llm_rebuild.diagnosis.diagnose import diagnose
-from llm_rebuild.diagnosis.formulas.any_model import world_of_any
 from llm_rebuild.verify import Capture, capture
 from llm_rebuild.verify.question import open_copy
 from tests.workbench import tiny_llama

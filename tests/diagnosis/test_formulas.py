@@ -8,7 +8,7 @@ import pytest
 
 import llm_rebuild
 from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.diagnosis.formulas import world_of
+from llm_rebuild.diagnosis.graph import world_of
 from llm_rebuild.diagnosis.mutants import scene
 from llm_rebuild.verify.compare import judge
 from tests.models import small

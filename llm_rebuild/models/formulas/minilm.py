@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from llm_rebuild.diagnosis.formulas import MASK, TOKEN_IDS, Formula, activation
+from llm_rebuild.models.formulas import MASK, TOKEN_IDS, Formula, activation
 from llm_rebuild.models.minilm_config import Config
 
 

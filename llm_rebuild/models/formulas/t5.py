@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from llm_rebuild.diagnosis.formulas import (
+from llm_rebuild.models.formulas import (
     DECODER_IDS,
     DECODER_MASK,
     MASK,
@@ -45,7 +45,7 @@ def _stack(
             (own if own in weights else "shared.weight",),
             {"what": "token"},
         ),
-        Formula(f"{side}.#buckets", "buckets", (ids, mask), facts={"both_ways": not causal}),
+        Formula(f"{side}.#buckets", "buckets", (ids, mask), facts=_distances(not causal, config)),
         Formula(table, "lookup", (f"{side}.#buckets",), (f"{table}.weight",), {"what": "bucket"}),
         Formula(f"{side}.#bias", "bias by head", (table,)),
         Formula(f"{side}.mask", "mask", (mask, ids), facts={"causal": causal}),
@@ -153,7 +153,7 @@ def _norm(path: str, x: str, config: Config) -> list[Formula]:
         of("mean square", "mean_square", f"{path}.square"),
         of("plus eps", "above_zero", f"{path}.mean_square", eps=config.layer_norm_epsilon),
         of("inverse root", "inverse_root", f"{path}.above_zero"),
-        of("multiply", "normed", x, f"{path}.inverse_root"),
+        of("multiply", "normed", x, f"{path}.inverse_root", eps=config.layer_norm_epsilon),
         Formula(
             path,
             "stretch",
@@ -162,6 +162,11 @@ def _norm(path: str, x: str, config: Config) -> list[Formula]:
             {"norm of": x, "norm": path, "eps": config.layer_norm_epsilon},
         ),
     ]
+
+
+def _distances(both_ways: bool, config: Config) -> dict[str, object]:
+    count, limit = config.relative_attention_num_buckets, config.relative_attention_max_distance
+    return {"both_ways": both_ways, "count": count, "limit": limit}
 
 
 def _linear(path: str, x: str, **facts: object) -> Formula:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from llm_rebuild.diagnosis.formulas import MASK, PAST, TOKEN_IDS, Formula, activation
+from llm_rebuild.models.formulas import MASK, PAST, TOKEN_IDS, Formula, activation
 from llm_rebuild.models.gpt2_config import Config
 
 

@@ -9,12 +9,13 @@ diagnosed by computation, and everything else is said of it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
-from llm_rebuild.diagnosis.formulas import MASK, TOKEN_IDS, Formula, Value, World
+from llm_rebuild.diagnosis.graph import Run, Value, World, sizes_of
+from llm_rebuild.models.formulas import MASK, TOKEN_IDS, Formula
 from llm_rebuild.models.ops import ACTIVATIONS
 from llm_rebuild.verify.any_model import Step
 from llm_rebuild.verify.capture import Capture
@@ -34,26 +35,36 @@ NORM_STEPS = {
 def world_of_any(truth: Capture, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> World:
     """The graph of a captured run of any model, as far as its formulas could be found."""
     known: dict[str, Value] = {TOKEN_IDS: truth.inputs.token_ids, MASK: truth.inputs.mask, **truth.tensors}
-    settings = SimpleNamespace(**{"layer_norm_epsilon": 1e-6, **config})
-    world = World({}, known, weights, settings, fused=truth.attention == "sdpa")
-    found: dict[str, Formula] = {}
+    run = Run(truth.attention == "sdpa", sizes_of(config), _blocks(truth.tensors))
+    world = World({}, known, weights, run)
+    formulas: dict[str, Formula] = {}
     for name, step in truth.steps.items():
         if name in truth.tensors:
-            for formulas in _guesses(name, step, truth, world, found):
-                trial = World({**found, **{f.name: f for f in formulas}}, known, weights, settings)
-                if _right(trial, formulas[-1], truth.tensors[name]):
-                    found |= {f.name: f for f in formulas}
+            for guess in _guesses(name, step, truth, world, formulas):
+                trial = replace(world, formulas={**formulas, **{f.name: f for f in guess}})
+                if _right(trial, guess[-1], truth.tensors[name]):
+                    formulas |= {f.name: f for f in guess}
                     break
             else:
-                found[name] = Formula(name, "given")
-    return World(found, known, weights, settings, fused=world.fused)
+                formulas[name] = Formula(name, "given")
+    return replace(world, formulas=formulas)
+
+
+def _blocks(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    """What blocks hand on: a block is a module whose name is a number. What goes into the first is the last
+    tensor of that shape before it."""
+    blocks = {name: int(last) for name in tensors if (last := name.rpartition(".")[2]).isdigit()}
+    first = next(iter(blocks), "")
+    for name, tensor in tensors.items():
+        if any(word.isdigit() for word in name.split(".")):
+            break
+        if first and tensor.shape == tensors[first].shape:
+            blocks = {n: b for n, b in blocks.items() if b >= 0} | {name: -1}
+    return blocks
 
 
 def _right(world: World, formula: Formula, official: Tensor) -> bool:
-    try:
-        value = world.compute(formula)
-    except (RuntimeError, IndexError, LookupError, ValueError, TypeError):
-        return False
+    value = world.attempt(formula)
     return value is not None and identical(value, official)
 
 

@@ -1,0 +1,174 @@
+"""What can be done at any step, whatever it is: another tensor goes in, another weight, or something is done
+to a tensor on its way.
+
+Each is generated from the step's own signature: its inputs, its weights, its result. What is peculiar to a
+kind of step, a wrong fact included, stands in `wrong/`; what an edit is called, in `names.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from llm_rebuild.diagnosis.graph import MINE, World, layer_norm
+from llm_rebuild.diagnosis.names import (
+    BENT,
+    FACTOR,
+    MOVED,
+    NARROW,
+    NORM,
+    OTHER,
+    after_its_half_block,
+)
+from llm_rebuild.models.formulas import Formula
+from llm_rebuild.verify import transforms
+from llm_rebuild.verify.transforms import Function
+
+TURNED = " (transposed)"  # follows the key of a weight
+
+Transform = tuple[str, str, Function]  # the kind of edit, in words, and what is done
+
+
+def other_inputs(world: World, formula: Formula) -> Iterator[tuple[str, str, Formula]]:
+    """Every other known tensor in the place of each that goes in: where, which, and the changed step."""
+    for slot, right in enumerate(formula.inputs):
+        official = world.value(right)
+        if official is None or not official.is_floating_point():
+            continue
+        for name, tensor in world.known.items():
+            if name in (right, MINE + formula.name) or tensor is None or not tensor.is_floating_point():
+                continue
+            if tensor.shape[1:] == official.shape[1:] and may_be_later(world, formula, right, name):
+                inputs = (*formula.inputs[:slot], name, *formula.inputs[slot + 1 :])
+                yield right, name, replace(formula, inputs=inputs)
+
+
+def may_be_later(world: World, formula: Formula, right: str, name: str) -> bool:
+    """Whether a tensor can have gone in here. One of the person's own, which differs, can, although this step
+    is the first that differs, only where blocks or halves of a block run in another order."""
+    if not name.startswith(MINE):
+        return True
+    other, blocks = name.removeprefix(MINE), world.run.blocks
+    return (right in blocks and other in blocks) or after_its_half_block(formula, other)
+
+
+def other_weights(world: World, formula: Formula) -> tuple[World, list[Formula]]:
+    """The same step with weights of another part, all of them or one; and the world that holds them."""
+    if not formula.weights:
+        return world, []
+    shapes = [world.weights[key].shape for key in formula.weights]
+    tried: list[tuple[str, ...]] = []
+    if len(formula.weights) > 1:
+        last = [key.rpartition(".")[2] for key in formula.weights]
+        for key in world.weights:
+            path, _, word = key.rpartition(".")
+            keys = tuple(f"{path}.{w}" for w in last)
+            if word == last[0] and all(k in world.weights for k in keys):
+                tried.append(keys)
+    for slot, right in enumerate(formula.weights):
+        shape, linear = shapes[slot], formula.kind in ("linear", "conv1d")
+        others = [k for k, w in world.weights.items() if k != right and w.dim() == len(shape)]
+        if linear and len(shape) == 2:
+            others += [k + TURNED for k, w in world.weights.items() if w.shape[::-1] == shape and k != right]
+        tried += [(*formula.weights[:slot], key, *formula.weights[slot + 1 :]) for key in others]
+    keys_turned = {k for keys in tried for k in keys if k.endswith(TURNED)}
+    world = world.with_weights({k: world.weights[k.removesuffix(TURNED)].mT for k in keys_turned})
+    return world, [
+        replace(formula, weights=keys)
+        for keys in tried
+        if keys != formula.weights
+        and (formula.kind == "lookup" or [world.weights[k].shape for k in keys] == shapes)
+    ]
+
+
+def on_a_tensor(world: World, x: Tensor) -> Iterator[Transform]:
+    """All that is tried on a tensor that goes into a step or comes out of it."""
+    for name, dtype in transforms.NARROW.items():
+        yield NARROW, f"kept in {name}", lambda t, d=dtype: transforms.narrowed(t, d)
+    yield from _norms(world, x)
+    if x.dim() == 4:
+        yield from ((MOVED, says, do) for says, do in transforms.shared_heads(x))
+        if x.shape[-1] % 2 == 0:
+            yield OTHER, "rotated by its position", lambda t: transforms.rotated(t, True)
+            yield OTHER, "rotated by its position, in pairs", lambda t: transforms.rotated(t, False)
+    for says, do in (*transforms.layouts(x), *transforms.omissions(x)):
+        yield MOVED, says, do
+    yield from ((OTHER, says, do) for says, do in transforms.OF_ROWS.items())
+    for says in ("relu", "tanh", "gelu", "gelu_new", "silu", "sigmoid"):
+        yield BENT, f"{says} of it", transforms.ACTIVATIONS[says]
+    for bound in (1.0, 2.0, 3.0, 5.0, 6.0, 10.0, 20.0, 30.0, 50.0, 100.0, 1e4):
+        yield OTHER, f"cut off at ±{bound:g}", lambda t, b=bound: t.clamp(-b, b)
+        yield OTHER, f"cut off at {bound:g}", lambda t, b=bound: t.clamp(max=b)
+        yield OTHER, f"cut off at -{bound:g}", lambda t, b=bound: t.clamp(min=-b)
+    yield FACTOR, "negated", torch.neg
+    mask = world.known.get("#mask")
+    if mask is not None and x.dim() == 3 and x.shape[:2] == mask.shape:
+        real = mask.unsqueeze(-1)
+        yield OTHER, "padding set to 0", lambda t: t * real
+    for says, by in transforms.factors(x.shape[-1]).items():
+        yield FACTOR, says, lambda t, by=by: t * by
+
+
+def _norms(world: World, x: Tensor) -> Iterator[Transform]:
+    """Any norm of the file, and norms without weights."""
+    for norm in world.formulas.values():
+        weights = [world.weights[key] for key in norm.weights]
+        if norm.kind in ("layer norm", "stretch") and weights[0].shape[0] == x.shape[-1]:
+            says = f"normalised once more, by {norm.name}"
+            yield NORM, says, lambda t, f=norm, w=weights: _normed(f, w, t)
+    for eps in transforms.EPSILONS:
+        yield (
+            NORM,
+            f"a LayerNorm without weights (epsilon {eps:g})",
+            lambda t, e=eps: transforms.layer_norm(t, e),
+        )
+        yield (
+            NORM,
+            f"an RMS norm without weights (epsilon {eps:g})",
+            lambda t, e=eps: transforms.rms_norm(t, e),
+        )
+
+
+def _normed(norm: Formula, weights: list[Tensor], x: Tensor) -> Tensor:
+    if norm.kind == "stretch":
+        return weights[0] * transforms.rms_norm(x, norm.facts["eps"])
+    return layer_norm(x, *weights, eps=norm.facts["eps"])
+
+
+OF_WEIGHTS: Mapping[str, Function] = {
+    "in reverse": lambda t: t.flip(-1),
+    "in reverse along its first axis": lambda t: t.flip(0),
+    "moved by one": lambda t: t.roll(1, 0),
+    "brought to length 1": transforms.to_length_one,
+    "its mean": lambda t: t.mean().expand_as(t),
+    "its mean subtracted": lambda t: t - t.mean(-1, keepdim=True),
+    "its absolute value": torch.abs,
+    "its square": torch.square,
+    "its root": torch.sqrt,
+    "one over it": torch.reciprocal,
+    "its exponential": torch.exp,
+    "negated": torch.neg,
+    "one minus it": lambda t: 1 - t,
+    "1 added": lambda t: 1 + t,
+    "set to 0": torch.zeros_like,
+    "set to 1": torch.ones_like,
+}
+
+
+def on_a_weight(formula: Formula, weight: Tensor) -> Iterator[Transform]:
+    """All that is tried on a weight of a step."""
+    if weight.dim() == 2:
+        turned = weight.T.shape
+        yield MOVED, "brought into the other shape and transposed", lambda t: t.reshape(turned).T
+        if formula.kind == "lookup" and turned[0] == turned[1]:
+            yield MOVED, "transposed", lambda t: t.T
+        for says, at in (("the last", -1), ("the first", 0)):
+            yield OTHER, f"{says} row set to 0", lambda t, at=at: transforms.zeroed(t, 0, at)
+    for name, dtype in transforms.NARROW.items():
+        yield NARROW, f"kept in {name}", lambda t, d=dtype: transforms.narrowed(t, d)
+    yield from ((OTHER, says, do) for says, do in OF_WEIGHTS.items())
+    for says, by in transforms.factors(weight.shape[-1]).items():
+        yield FACTOR, says, lambda t, by=by: t * by

@@ -1,0 +1,281 @@
+"""The search for what gives the tensor at hand, in rounds: each is tried only if those before found nothing.
+
+1. What is known to go wrong at the steps in question (`wrong/`).
+2. The same steps with another tensor or another weight put in.
+3. Something done to a tensor on its way.
+4. All of that once more, for the part of the tensor that differs.
+
+How long it may go on is counted in work (`graph.Work`) and not in seconds: the same file gets the same answer
+on any machine, however busy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from llm_rebuild.checkpoints import part_of
+from llm_rebuild.diagnosis import edits, names
+from llm_rebuild.diagnosis.case import Case, Finding, Level
+from llm_rebuild.diagnosis.graph import MINE, Edit, Make, World
+from llm_rebuild.diagnosis.numbers import parts_that_differ
+from llm_rebuild.diagnosis.wrong import mistakes
+from llm_rebuild.models.formulas import Formula
+from llm_rebuild.verify.equality import identical, reproduces
+from llm_rebuild.weights import template
+
+# Work for one round: some seconds. Only a large model of which little was shown needs so much.
+PATIENCE = 100_000_000_000
+
+
+def fits(case: Case, world: World, edit: Edit) -> Level | None:
+    """How well an edit gives the tensor at hand; None if it does not."""
+    level = case.level(world.changed(edit.changes, case.same).attempt(case.target))
+    return None if level and len(edit.changes) > 1 and contradicted(case, world, edit) else level
+
+
+def contradicted(case: Case, world: World, edit: Edit) -> bool:
+    """Whether an edit would also have changed a checkpoint that is right."""
+    changed = world.changed(edit.changes, frozenset())
+    for name, formula in world.formulas.items():
+        if name in case.same and any(i in edit.changes for i in formula.inputs):
+            value = changed.attempt(name)
+            if value is None or not identical(value, case.truth[name]):
+                return True
+    return False
+
+
+def computed(case: Case, world: World) -> Iterator[Finding]:
+    """All that reproduces the tensor, of the first round in which something does."""
+    findings = [*_whole_blocks(case, world), *_one_by_one(case, world)]
+    for search in (known, elsewhere, on_the_way, in_part):
+        findings = findings or list(search(case, world))
+    yield from findings
+
+
+def _whole_blocks(case: Case, world: World) -> Iterator[Finding]:
+    """A block of which nothing was shown, and the next step went on without it."""
+    formula = world.formulas[case.target]
+    for slot, right in enumerate(formula.inputs):
+        block, part = world.run.blocks.get(right, -1), part_of(right)
+        lost = [name for name in world.reaching(right, case.same) if "#" not in name]
+        if block < 0 or any(name in case.rebuilt for name in lost):
+            continue
+        for name, number in world.run.blocks.items():
+            if number < block and name in world.known:
+                inputs = (*formula.inputs[:slot], name, *formula.inputs[slot + 1 :])
+                says = f"nothing of {part} was shown, and {name} went on"
+                edit = instead(world, "block-skipped", says, replace(formula, inputs=inputs))
+                level = fits(case, world, edit)
+                if level:
+                    yield Finding(edit.cause, says, level, edit=edit)
+                    return
+
+
+def _one_by_one(case: Case, world: World) -> Iterator[Finding]:
+    """The same steps one by one, where the official model has them in one kernel."""
+    steps = [world.formulas[name] for name in world.reaching(case.target, case.same)]
+    says = "the steps one by one instead of the fused kernel"
+    edit = Edit("rounding", says, {s.name: lambda w, s=s: w.compute(s) for s in steps})
+    if fits(case, world, edit) == Level.EXACT:
+        yield Finding("rounding", says, Level.EXACT, edit=edit)
+
+
+def instead(world: World, cause: str, says: str, formula: Formula) -> Edit:
+    """A step that is computed by another formula, from the tensors of this world."""
+    return Edit(cause, says, {formula.name: lambda w: world.compute(formula)})
+
+
+def known(case: Case, world: World) -> Iterator[Finding]:
+    """The mistakes of each step between the target and what is right, in the order of computation."""
+    together: dict[tuple[str, str, str], list[Edit]] = {}
+    for site in reversed(world.reaching(case.target, case.same)):
+        for edit in mistakes(world, world.formulas[site]):
+            together.setdefault((template(site), edit.cause, edit.says), []).append(edit)
+    for (_, cause, says), several in together.items():
+        # The same mistake in every block, as one function makes it; and in a single one.
+        merged = replace(several[0], changes={k: v for e in several for k, v in e.changes.items()})
+        for edit in [merged, *(several if len(several) > 1 else [])]:
+            level = fits(case, world, edit)
+            if level and (cause != "rounding" or level == Level.EXACT or case.rounding()):
+                yield Finding(cause, says, level, next(iter(edit.changes)), edit)
+                break
+
+
+def elsewhere(case: Case, world: World) -> Iterator[Finding]:
+    """The same steps with another tensor put in, or with another weight."""
+    until = world.run.work.spent + PATIENCE
+    for site in world.reaching(case.target, case.same):
+        formula = world.formulas[site]
+        for search in (_other_inputs, _other_weights, _twice):
+            for finding in search(case, world, formula):
+                yield finding
+                if finding.level == Level.EXACT and site != case.target:
+                    return
+            if world.run.work.spent > until:
+                return  # a step far from the last one that is right, in a large model
+
+
+def _other_inputs(case: Case, world: World, formula: Formula) -> Iterator[Finding]:
+    for right, name, changed in edits.other_inputs(world, formula):
+        if not worth_it(case, changed, world, {i: world.value(i) for i in changed.inputs}):
+            continue
+        only_here = instead(world, "", "", changed)
+        level = fits(case, world, only_here)
+        if not level:
+            continue
+        for cause, says, change in names.of_other_input(world, formula, right, name, right in case.same):
+            edit = Edit(cause, says, change or only_here.changes)
+            if change is None or not contradicted(case, world, edit):
+                yield Finding(cause, says, level, edit=edit)
+
+
+def _other_weights(case: Case, world: World, formula: Formula) -> Iterator[Finding]:
+    world, tried = edits.other_weights(world, formula)
+    values = {i: world.value(i) for i in formula.inputs} if tried else {}
+    for changed in tried:
+        if worth_it(case, changed, world, values):
+            edit = instead(world, "", "", changed)
+            level = fits(case, world, edit)
+            if level:
+                cause, says = _of_other_weights(case, world, formula, changed.weights)
+                yield Finding(cause, says, level, edit=replace(edit, cause=cause, says=says))
+
+
+def _of_other_weights(case: Case, world: World, formula: Formula, keys: tuple[str, ...]) -> tuple[str, str]:
+    """What it means that these weights were used: the cause, and in words."""
+    wrong = [(k, right) for k, right in zip(keys, formula.weights, strict=True) if k != right]
+    says = "; ".join(f"{k} was used instead of {right}" for k, right in wrong)
+    key, right = wrong[0]
+    if formula.facts.get("head"):
+        return "untied-head", says
+    if formula.facts.get("what") == "bucket":
+        return "position-bias-wrong", says
+    if template(key) == template(right) and part_of(key) != part_of(right):
+        if _exchanged(case, world, formula, key, right):
+            return "block-order", f"{says}, and so in the other blocks: they run in another order"
+        return "wrong-block-weights", says
+    if formula.facts.get("group") and len(wrong) == len(keys):
+        other = key.removesuffix(".weight")
+        both = {word.rpartition(".")[2] for word in (other, formula.name)}
+        used = other in case.rebuilt and identical(case.rebuilt[other], case.truth[formula.name])
+        if used and both in ({"query", "key"}, {"q", "k"}):
+            return "query-key-swapped", says
+    if len(wrong) == 1 and right.endswith("bias") and len(formula.weights) > 1:
+        return ("norm-affine-wrong" if formula.kind == "layer norm" else "bias-wrong"), says
+    return "wrong-weight", says
+
+
+def _exchanged(case: Case, world: World, formula: Formula, key: str, right: str) -> bool:
+    """Whether the block whose weights were used here, uses others itself."""
+    name = formula.name.replace(part_of(right), part_of(key), 1)
+    other = world.formulas.get(name)
+    if other is None or name not in case.rebuilt or name in case.same:
+        return False
+    inputs = tuple(MINE + i if MINE + i in world.known else i for i in other.inputs)
+    rebuilt = case.rebuilt[name]
+    with_own = world.attempt(replace(other, inputs=inputs))
+    return with_own is not None and not reproduces(with_own, rebuilt, torch.zeros_like(rebuilt))
+
+
+NORM_STEPS = {"layer norm", "square", "mean square", "plus eps", "inverse root", "multiply", "stretch"}
+STARTS = 60  # tensors upstream from which a second pass may have begun
+
+
+def _twice(case: Case, world: World, formula: Formula) -> Iterator[Finding]:
+    """What goes in went through its block, or through a part of it, a second time."""
+    for right in formula.inputs:
+        value, step = world.value(right), world.formulas.get(right)
+        if value is None or step is None or value.dim() != 3:
+            continue
+        if right not in world.run.blocks and "residual" not in step.facts:
+            continue
+        part = world.reaching(right)[1:]
+        for start in [n for n in part if world.known.get(n) is not None][:STARTS]:
+            if world[start].shape != value.shape or not world[start].is_floating_point():
+                continue
+            again: dict[str, Make] = {start: lambda w, right=right: world.value(right)}
+            second = world.changed(again, case.same - {right, *part}).attempt(right)
+            change: dict[str, Make] = {right: lambda w, second=second: second}
+            through = world.changed(change, case.same - {right}).attempt(case.target)
+            level = case.level(through) if second is not None else None
+            if level:
+                between = [n for n in part if start in world.reaching(n)[1:]]
+                norm = {world.formulas[n].kind for n in (right, *between)} <= NORM_STEPS
+                cause = "norm-twice" if norm else "block-repeated"
+                says = f"what lies between {start} and {right} ran twice"
+                yield Finding(cause, says, level, edit=Edit(cause, says, change))
+                return
+
+
+def on_the_way(case: Case, world: World) -> Iterator[Finding]:
+    """Something was done to what went into a step, or to what came out of it."""
+    until = world.run.work.spent + PATIENCE
+    for site in world.reaching(case.target, case.same):
+        formula = world.formulas[site]
+        for edit in _done_at(case, world, formula):
+            level = fits(case, world, edit)
+            if level:
+                yield Finding(edit.cause, edit.says, level, site, edit)
+                return
+            if world.run.work.spent > until:
+                return
+
+
+def _done_at(case: Case, world: World, formula: Formula) -> Iterator[Edit]:
+    """All that may have been done at a step: to each input, to each weight, to the result."""
+    values = {name: world.value(name) for name in formula.inputs}
+    for right, value in values.items():
+        if value is not None and value.is_floating_point() and formula.kind != "mask":
+            for action, says, do in edits.on_a_tensor(world, value):
+                instead_of = {**values, right: do(value)}
+                if worth_it(case, formula, world, instead_of):
+                    cause = names.of_input(world, formula, right, action)
+                    says = f"what went in ({right.replace('#', '')}): {says}"
+                    make: Make = lambda w, given=instead_of: world.given(given).compute(formula)  # noqa: E731
+                    yield Edit(cause, says, {formula.name: make})
+    for key in formula.weights:
+        for action, says, do in edits.on_a_weight(formula, world.weights[key]):
+            other = world.with_weights({key: do(world.weights[key])})
+            if worth_it(case, formula, other, values):
+                cause = names.of_weight(formula, action)
+                yield Edit(cause, f"{key}: {says}", {formula.name: lambda w, o=other: o.compute(formula)})
+    result = world.value(formula.name)
+    if result is not None and result.is_floating_point() and formula.kind != "mask":
+        for action, says, do in edits.on_a_tensor(world, result):
+            cause = names.of_result(formula, action)
+            yield Edit(cause, f"what came out: {says}", {formula.name: lambda w, do=do: do(result)})
+
+
+def in_part(case: Case, world: World) -> Iterator[Finding]:
+    """Mistakes that were made in a part of the tensor only."""
+    for axis, places, says in parts_that_differ(case.mine, case.official):
+        narrow = replace(case, part=(axis, places))
+        findings = [*known(narrow, world), *elsewhere(narrow, world)]
+        for finding in findings:
+            yield replace(finding, says=f"{finding.says}, {says}", edit=None)
+        if findings:
+            return
+
+
+# Steps that treat every token by itself: a few tokens tell already whether a guess can be right.
+ROWWISE = NORM_STEPS | {"linear", "conv1d", "act", "elementwise", "add", "masked"}
+
+
+def worth_it(case: Case, formula: Formula, world: World, values: Mapping[str, Tensor | None]) -> bool:
+    """Whether a guess agrees for the first few tokens. Saves most of the work in a large model."""
+    if formula.kind not in ROWWISE or formula.name != case.target or case.part is not None:
+        return True
+    if case.mine.shape != case.official.shape or case.mine.dim() < 2:
+        return True
+    rows, tokens = case.mine.shape[:2]
+
+    def few(value: Tensor | None) -> Tensor | None:
+        by_token = value is not None and value.dim() > 1 and value.shape[1] == tokens
+        return value[:1, :4] if value is not None and by_token and len(value) in (1, rows) else value
+
+    guess = world.given({n: few(v) for n, v in values.items()}).attempt(formula)
+    return guess is not None and bool(reproduces(guess, case.mine[:1, :4], case.official[:1, :4]))

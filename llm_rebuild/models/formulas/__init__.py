@@ -1,0 +1,67 @@
+"""Each checkpoint's formula: from which tensors and weights it is computed, and how.
+
+A rebuild runs from the ids to the answer and cannot be entered in the middle. To find out which mistake made
+a tensor wrong, one wants just that: to compute one checkpoint from the official ones before it, with a
+single thing changed. So every step of a model is written down once more as a node of a graph: its name, what
+goes into it, and which of a few kinds of operation it is. One file a model, parallel to its rebuild; what
+the kinds compute stands in `diagnosis/graph.py`. A test holds each of them against the official tensors, bit
+for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# What a graph starts from: the inputs of a run, and what an earlier step kept.
+TOKEN_IDS, MASK, DECODER_IDS, DECODER_MASK = "#token_ids", "#mask", "#decoder_ids", "#decoder_mask"
+PAST = "#past."  # followed by the checkpoint that was kept, of the pass before this one
+
+
+@dataclass(frozen=True)
+class Formula:
+    """One step.
+
+    name     A checkpoint; or, with a `#` in it, a tensor in between that has no checkpoint.
+    kind     Which operation it is: a key of `diagnosis.graph.OPERATIONS`.
+    inputs   The names of the tensors that go into it.
+    weights  The keys of the weights that it uses.
+    facts    Its numbers (epsilon, scale, how many heads, …), and what its inputs are to it (`residual`, …).
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def activation(name: str, path: str, x: str) -> list[Formula]:
+    """An activation by config.json's name, with its steps where they are checkpoints."""
+    if name == "gelu_new":
+        return gelu_new(path, x)
+    return [Formula(path, "act", (x,), facts={"name": name, "x": x})]
+
+
+def gelu_new(path: str, x: str) -> list[Formula]:
+    """The steps of `ops.gelu_new`, and its result."""
+
+    def step(name: str, of: Callable[..., Tensor], *inputs: str) -> Formula:
+        return Formula(f"{path}.{name}", "elementwise", inputs, facts={"of": of, "x": x})
+
+    result = {"of": torch.mul, "name": "gelu_new", "x": x}
+    return [
+        step("half", lambda x: 0.5 * x, x),
+        step("cube", lambda x: torch.pow(x, 3.0), x),
+        step("small_cube", lambda cube: 0.044715 * cube, f"{path}.cube"),
+        step("steeper", torch.add, x, f"{path}.small_cube"),
+        step("scaled", lambda steeper: math.sqrt(2.0 / math.pi) * steeper, f"{path}.steeper"),
+        step("tanh", torch.tanh, f"{path}.scaled"),
+        step("gate", lambda tanh: 1.0 + tanh, f"{path}.tanh"),
+        Formula(path, "elementwise", (f"{path}.half", f"{path}.gate"), facts=result),
+    ]
