@@ -22,7 +22,7 @@ from llm_rebuild.show.terminal import columns, html, renderable, text
 from llm_rebuild.using.embedding import Embedded
 from llm_rebuild.using.generate import Generated
 from llm_rebuild.verify import matched
-from llm_rebuild.verify.find import Found
+from llm_rebuild.verify.find import SearchResult
 from llm_rebuild.verify.report import Report
 from llm_rebuild.weights import template
 
@@ -66,7 +66,7 @@ def _embedded(result: Embedded) -> RenderableType:
 
 
 @renderable.register
-def _found(result: Found) -> RenderableType:
+def _found(result: SearchResult) -> RenderableType:
     lines = [Text(line) for line in str(result).splitlines()]
     if result.hits:
         lines[0 if result else 1].stylize("bold")

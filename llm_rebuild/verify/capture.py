@@ -19,7 +19,7 @@ from llm_rebuild.files import reason, replacing
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.any_model import Step, checkpoints_of
 from llm_rebuild.verify.entries import Entry, Trace
-from llm_rebuild.verify.find import Candidate, Found, find
+from llm_rebuild.verify.find import Candidate, SearchResult, find
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import Model, Options, Question, ask, has_rebuild
 from llm_rebuild.verify.trace import trace
@@ -105,7 +105,7 @@ class Capture(Mapping[str, Interim]):
             self.coupled.append(name)
         return tensor
 
-    def find(self, tensor: Tensor, limit: int = 5) -> Found:
+    def find(self, tensor: Tensor, limit: int = 5) -> SearchResult:
         """Which checkpoint is this tensor, or what is it of one? `llm_rebuild.verify.find` says how."""
         candidates = [
             Candidate(name, tuple(official.shape), lambda t=official: t, name)  # type: ignore[misc]

@@ -16,7 +16,7 @@ from torch import Tensor
 from llm_rebuild.checkpoints import join
 from llm_rebuild.errors import InputError, NoSuchNameError
 from llm_rebuild.using.inputs import Inputs
-from llm_rebuild.verify.find import Candidate, Found, find
+from llm_rebuild.verify.find import Candidate, SearchResult, find
 from llm_rebuild.verify.trace_file import Place, TensorFile, events
 
 FORMAT = "llm_rebuild trace 1"
@@ -239,7 +239,7 @@ class Trace(Sequence[Entry]):
         """The entries that are no views."""
         return (entry for entry in self.entries if entry.view_of is None)
 
-    def find(self, tensor: Tensor, limit: int = 5) -> Found:
+    def find(self, tensor: Tensor, limit: int = 5) -> SearchResult:
         """Which official tensor is this? See `llm_rebuild.verify.find`."""
         return find(tensor, self._candidates(), self.weights, limit)
 

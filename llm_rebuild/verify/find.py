@@ -25,15 +25,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from llm_rebuild.errors import InputError
-from llm_rebuild.verify.equality import FILLED, NEVER, ROUNDED, difference, largest, near
+from llm_rebuild.verify.equality import FILLED, NEVER, ROUNDED, difference, largest
+from llm_rebuild.verify.layouts import agree, arrangement
+from llm_rebuild.verify.transforms import ACTIVATIONS, Function, layer_norm, rms_norm, spelled, to_length_one
 
 # How far away a tensor is still the nearest of something, and not just the least different.
 NEAR = 0.05
 _SAMPLES = 512  # numbers that are looked at first
-_MOST_ORDERS = 6000  # ways to lay out the numbers of one candidate that are tried
 _MOST_PLACES = 16  # places where a part may begin that are tried in one candidate
 
 
@@ -76,7 +76,7 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """The answers, best first. True where there is one better than `nearest`."""
 
     shape: tuple[int, ...]
@@ -148,7 +148,7 @@ class Candidate:
 
 def find(
     tensor: Tensor, candidates: Sequence[Candidate], weights: Mapping[str, Tensor], limit: int = 5
-) -> Found:
+) -> SearchResult:
     """Look for a tensor among candidates. Raises InputError for one that cannot be looked for."""
     tensor = usable(tensor)
     with _one_thread():  # the work is many small steps, for which threads wait longer than they work
@@ -167,7 +167,7 @@ def _one_thread() -> Iterator[None]:
 
 def _find(
     tensor: Tensor, candidates: Sequence[Candidate], weights: Mapping[str, Tensor], limit: int
-) -> Found:
+) -> SearchResult:
     among = len({candidate.whose for candidate in candidates})
     same_count = [c for c in candidates if c.count == tensor.numel() and c.tensor.dtype == tensor.dtype]
     hits = [*_same_numbers(tensor, same_count)]
@@ -175,7 +175,7 @@ def _find(
         hits = [*_parts(tensor, [c for c in candidates if c.whole and c.count > tensor.numel()])]
     if not hits:
         hits = _functions_and_neighbours(tensor, same_count, weights)
-    return Found(tuple(tensor.shape), among, tuple(hits[:limit]))
+    return SearchResult(tuple(tensor.shape), among, tuple(hits[:limit]))
 
 
 def usable(tensor: Any) -> Tensor:
@@ -241,110 +241,6 @@ def _same_numbers(tensor: Tensor, candidates: Iterable[Candidate]) -> list[Hit]:
     return list(best.values())
 
 
-def arrangement(tensor: Tensor, official: Tensor, tolerance: float = 0.0) -> tuple[str, float] | None:
-    """How to get from the official tensor to this one by moving numbers: words that follow a name, and the
-    largest difference that is left.
-
-    The words are empty where nothing has to be moved. None where no way was found. With a tolerance (the
-    largest difference allowed) for numbers that are nearly the same.
-    """
-    if _agree(tensor, official, tolerance):
-        return "", difference(tensor, official.reshape(tensor.shape))
-    picked = [int(i) for i in torch.linspace(0, tensor.numel() - 1, 24)]
-    values = tensor.reshape(-1)[torch.tensor(picked)]
-    flat = official.reshape(-1)
-    for dims, order, split in itertools.islice(_orders(tensor, official), _MOST_ORDERS):
-        places = torch.tensor([_source(i, dims, order) for i in picked])
-        if not _agree(values, flat[places], tolerance):
-            continue
-        moved = official.reshape(dims).permute(order).reshape(tensor.shape)
-        if _agree(tensor, moved, tolerance):
-            return _in_words(tensor, official, dims, order, split), difference(tensor, moved)
-    if tolerance == 0.0 and _agree(tensor.flatten().sort().values, flat.sort().values, 0.0):
-        return ", its numbers in another order", 0.0
-    return None
-
-
-def _orders(
-    tensor: Tensor, official: Tensor
-) -> Iterator[tuple[tuple[int, ...], tuple[int, ...], tuple[int, int] | None]]:
-    """Ways to lay numbers out: axes, their order, and which axis was split in two for it (where, heads)."""
-    dims = tuple(n for n in official.shape if n > 1) or (1,)
-    plain = tuple(range(len(dims)))
-    yield dims, plain, None
-    if len(dims) <= 5:
-        orders = [order for order in itertools.permutations(plain) if order != plain]
-        orders.sort(key=lambda order: sum(place != axis for place, axis in enumerate(order)))
-        yield from ((dims, order, None) for order in orders)
-    if len(dims) > 4:
-        return
-    for axis in reversed(plain):
-        size = dims[axis]
-        factors = [n for n in range(2, size) if size % n == 0]
-        factors.sort(key=lambda n: (n not in tensor.shape, size // n not in tensor.shape))
-        for heads in factors[:24]:
-            split = (*dims[:axis], heads, size // heads, *dims[axis + 1 :])
-            for order in itertools.permutations(range(len(split))):
-                if any(a + 1 == b for a, b in itertools.pairwise(order) if a == axis):
-                    continue  # the two halves stay together: no split
-                yield split, order, (axis, heads)
-
-
-def _source(place: int, dims: Sequence[int], order: Sequence[int]) -> int:
-    """Where in `dims` the number lies that comes to `place` when the axes are put into `order`."""
-    coordinates = [0] * len(dims)
-    for axis in reversed(order):
-        place, coordinates[axis] = divmod(place, dims[axis])
-    found = 0
-    for size, coordinate in zip(dims, coordinates, strict=True):
-        found = found * size + coordinate
-    return found
-
-
-def _in_words(
-    tensor: Tensor,
-    official: Tensor,
-    dims: tuple[int, ...],
-    order: tuple[int, ...],
-    split: tuple[int, int] | None,
-) -> str:
-    shape = [n for n in tensor.shape if n > 1]
-    moved = [dims[axis] for axis in order]
-    then = "" if shape == moved else f", then reshaped to {list(tensor.shape)}"
-    plain = tuple(range(len(dims)))
-    if split is not None:
-        axis, heads = split
-        width = dims[axis + 1]
-        swapped = [*plain]
-        swapped[axis - 1], swapped[axis] = swapped[axis], swapped[axis - 1]
-        if axis > 0 and order == tuple(swapped):
-            return f", split into {heads} heads of {width}{then}"
-        return f", its axis of {heads * width} split into {heads} × {width}, axes in the order {order}{then}"
-    if order == plain:
-        return f", reshaped to {list(tensor.shape)}"
-    if order == (*plain[:-2], plain[-1], plain[-2]):
-        return f", transposed in its last two axes{then}"
-    exchanged = [axis for place, axis in enumerate(order) if place != axis]
-    if len(exchanged) == 2:
-        names = [str(_real_axis(official, axis)) for axis in sorted(exchanged)]
-        if then and len(shape) == len(dims) - 1:
-            return f", heads merged (axes {' and '.join(names)} swapped{then})"
-        return f", with axes {' and '.join(names)} swapped{then}"
-    return f", with its axes in the order {tuple(_real_axis(official, axis) for axis in order)}{then}"
-
-
-def _real_axis(official: Tensor, axis: int) -> int:
-    """The number of an axis, those of size 1 counted."""
-    return [number for number, size in enumerate(official.shape) if size > 1][axis]
-
-
-def _agree(one: Tensor, other: Tensor, tolerance: float) -> bool:
-    """As `near`, but that axes of size 1 do not count."""
-    if one.shape != other.shape and [n for n in one.shape if n > 1] == [n for n in other.shape if n > 1]:
-        other = other.reshape(one.shape)
-    return near(one, other, tolerance)
-
-
 def _parts(tensor: Tensor, candidates: Iterable[Candidate]) -> list[Hit]:
     """Slices: tensors that hold these very numbers among more."""
     flat = tensor.reshape(-1)
@@ -382,8 +278,8 @@ def _telling(flat: Tensor) -> int | None:
 def _slice(tensor: Tensor, place: int, official: Tensor, begin: int) -> str | None:
     """`[:, 3, 0:64]`, if the tensor is that part of the official one, whose number `begin` is its `place`."""
     wanted = [(axis, n) for axis, n in enumerate(tensor.shape) if n > 1]
-    at = _coordinates(place, tensor.shape)
-    where = _coordinates(begin, official.shape)
+    at = [int(i) for i in torch.unravel_index(torch.tensor(place), tensor.shape)]
+    where = [int(i) for i in torch.unravel_index(torch.tensor(begin), official.shape)]
     for axes in itertools.permutations(range(official.dim()), len(wanted)):
         index: list[slice] = [slice(c, c + 1) for c in where]
         for (mine, size), axis in zip(wanted, axes, strict=True):
@@ -394,10 +290,10 @@ def _slice(tensor: Tensor, place: int, official: Tensor, begin: int) -> str | No
         part = official[tuple(index)]
         others = [axis for axis in range(official.dim()) if axis not in axes]
         part = part.permute(*others, *axes).reshape(tensor.shape)
-        if _agree(tensor, part, 0.0):
-            spelled = ", ".join(_spelled(s, n) for s, n in zip(index, official.shape, strict=True))
+        if agree(tensor, part):
+            places = ", ".join(_spelled(s, n) for s, n in zip(index, official.shape, strict=True))
             moved = "" if list(axes) == sorted(axes) else f", with its axes in the order {axes}"
-            return f"[{spelled}]{moved}"
+            return f"[{places}]{moved}"
     return None
 
 
@@ -405,14 +301,6 @@ def _spelled(index: slice, size: int) -> str:
     if index.stop - index.start == size:
         return ":"
     return str(index.start) if index.stop == index.start + 1 else f"{index.start}:{index.stop}"
-
-
-def _coordinates(place: int, shape: Sequence[int]) -> list[int]:
-    found = []
-    for size in reversed(shape):
-        place, coordinate = divmod(place, size)
-        found.append(coordinate)
-    return found[::-1]
 
 
 # -------------------------------------------------------------------------- functions and neighbours
@@ -542,19 +430,7 @@ def _scaled(pair: _Pair, traits: _Traits) -> Answer:
         return None
     if difference(pair.few, pair.official_few * factor) > pair.allowed:
         return None
-    return _checked(f"{{}}, scaled by {_number(factor)}", pair, pair.official * factor)
-
-
-def _number(factor: float) -> str:
-    """A factor as people write it: 0.125 is 1/8, 5.65685 is √32."""
-    sign, size = "-" if factor < 0 else "", abs(factor)
-    for before, value in (("", size), ("1/", 1.0 / size)):
-        if abs(value - round(value)) < 1e-5 * value and round(value) <= 4096:
-            return f"{sign}{before}{round(value)}"
-    for before, value in (("√", size * size), ("1/√", 1.0 / (size * size))):
-        if abs(value - round(value)) < 2e-5 * value and round(value) <= 65536:
-            return f"{sign}{before}{round(value)}"
-    return f"{factor:.6g}"
+    return _checked(f"{{}}, scaled by {spelled(factor)}", pair, pair.official * factor)
 
 
 def _shifted(pair: _Pair, traits: _Traits) -> Answer:
@@ -628,14 +504,13 @@ def _activated(pair: _Pair, traits: _Traits) -> Answer:
     return None
 
 
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "exact GELU": F.gelu,
-    "tanh GELU": lambda x: F.gelu(x, approximate="tanh"),
-    "sigmoid GELU": lambda x: x * torch.sigmoid(1.702 * x),
-    "ReLU": F.relu,
-    "SiLU": F.silu,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
+_ACTIVATIONS: dict[str, Function] = {
+    "exact GELU": ACTIVATIONS["gelu"],
+    "tanh GELU": ACTIVATIONS["gelu_pytorch_tanh"],
+    "sigmoid GELU": ACTIVATIONS["quick_gelu"],
+    "ReLU": ACTIVATIONS["relu"],
+    "SiLU": ACTIVATIONS["silu"],
+    **{name: ACTIVATIONS[name] for name in ("tanh", "sigmoid")},
     "exp": torch.exp,
     "the square": torch.square,
 }
@@ -679,7 +554,7 @@ def _normalised(pair: _Pair, traits: _Traits) -> Answer:
                 return answer
     if len(pair.mine) < 4:
         return None
-    for words, function in (("LayerNorm", _layer_norm), ("RMSNorm", _rms_norm)):
+    for words, function in (("LayerNorm", layer_norm), ("RMSNorm", rms_norm)):
         normed = function(pair.official)
         some = torch.linspace(0, normed.shape[-1] - 1, min(64, normed.shape[-1])).long()
         if _stretched(pair.mine[:, some], normed[:, some], 50 * pair.allowed) is None:
@@ -711,18 +586,10 @@ def _stretched(mine: Tensor, normed: Tensor, allowed: float) -> tuple[Tensor, Te
     return (stretch, move, off) if off <= allowed else None
 
 
-def _layer_norm(x: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
-
-
-def _rms_norm(x: Tensor) -> Tensor:
-    return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + 1e-6)
-
-
-_NORMS: dict[str, Callable[[Tensor], Tensor]] = {
-    "LayerNorm without weight and bias": _layer_norm,
-    "RMSNorm without weight": _rms_norm,
-    "each row brought to length 1": lambda x: F.normalize(x, dim=-1),
+_NORMS: dict[str, Function] = {
+    "LayerNorm without weight and bias": layer_norm,
+    "RMSNorm without weight": rms_norm,
+    "each row brought to length 1": to_length_one,
 }
 
 _TESTS: tuple[Callable[[_Pair, _Traits], Answer], ...] = (

@@ -7,10 +7,9 @@ sets themselves are in `tools/mutants/`.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-import torch
 
 from llm_rebuild.diagnosis.mutants import Mutant
 from tools import mutation
@@ -21,15 +20,6 @@ EVERY = 4  # one of so many is run here
 NAMED = 0.9  # the share of a set whose cause is named first
 NAMED_OF_PAIRS = 0.7  # of two mistakes the earlier one
 CHANCE = 2  # so many mutants fewer may be named in a sample
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The miniatures are so small that a second thread costs more than it gives."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def sample(name: str) -> list[Mutant]:

@@ -3,24 +3,16 @@ changes no number is not reported."""
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
-import llm_rebuild
-from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis import mutants
 from llm_rebuild.diagnosis.causes import CAUSES
-from llm_rebuild.diagnosis.mutants import SOURCES, TEXTS, Mutant, Scene
-from llm_rebuild.verify.compare import compare
-from llm_rebuild.verify.run import judge
+from llm_rebuild.diagnosis.mutants import SOURCES, Mutant
+from tools import mutation
 from tools.mutants import SETS, read_set
-
-MINIATURES = Path(llm_rebuild.__file__).parent / "miniatures"
 
 # What a diagnosis can say where no mistake fits is no mistake that anybody makes.
 NO_MISTAKES = {
@@ -35,38 +27,12 @@ NO_MISTAKES = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The miniatures are so small that a second thread costs more than it gives."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@functools.cache
-def scene(model: str, run: str, attention: str) -> Scene:
-    copy = LocalCopy(model, MINIATURES / model, "miniature")
-    return mutants.scene(copy, run, attention, TEXTS[model])
-
-
 def divergence(mutant: Mutant) -> str:
-    """The first checkpoint that is not bit-identical; empty where all are.
-
-    What comes after it differs, too, and to measure by how much takes longer than all the rest. So the
-    verdicts are on the checkpoints up to the first that differs, and none of those behind it was rebuilt.
-    """
-    stage = scene(mutant.model, mutant.run, mutant.attention)
-    rebuilt, kept = mutants.run(mutant, stage).tensors, {}
-    assert set(rebuilt) <= set(stage.truth), f"{mutant.name} shows what is no checkpoint of this run"
-    for name, official in stage.truth.items():
-        if name not in rebuilt:
-            break
-        kept[name] = rebuilt[name]
-        if not compare(rebuilt[name], official):
-            break
-    first = judge(kept, stage.truth).first_divergence
-    return "" if first is None else first.name
+    """The first checkpoint that is not bit-identical; empty where all are."""
+    stage = mutation.scene(mutant.model, mutant.run, mutant.attention)
+    outcome = mutants.run(mutant, stage)
+    assert set(outcome.tensors) <= set(stage.truth), f"{mutant.name} shows what is no checkpoint of this run"
+    return mutation.first_divergence(outcome, stage)
 
 
 @pytest.mark.parametrize("model", SOURCES)
@@ -91,20 +57,10 @@ def test_what_keeps_the_numbers_is_no_divergence(name: str, model: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize(
-    ("model", "run", "attention"),
-    [
-        (model, run, attention)
-        for model in SOURCES
-        for attention in ("eager", "sdpa")
-        for run in ("padded", "single", "cached")
-        if not (model == "minilm" and run == "cached")
-    ],
-)
-def test_the_source_as_it_stands_is_bit_identical(model: str, run: str, attention: str) -> None:
+@pytest.mark.parametrize("same", mutation.unmutated(), ids=lambda m: f"{m.model}-{m.run}-{m.attention}")
+def test_the_source_as_it_stands_is_bit_identical(same: Mutant) -> None:
     """Otherwise the machinery, and not the mistake, might be what is seen."""
-    same = "from typing import NamedTuple"
-    assert not divergence(Mutant("as it stands", model, same, same, "", "", run=run, attention=attention))
+    assert not divergence(same)
 
 
 @pytest.mark.parametrize("name", SETS)

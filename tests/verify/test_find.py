@@ -18,7 +18,8 @@ from llm_rebuild.cli import main as cli
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
 from llm_rebuild.verify.entries import Trace
-from llm_rebuild.verify.find import arrangement, fingerprint
+from llm_rebuild.verify.find import fingerprint
+from llm_rebuild.verify.layouts import arrangement
 from llm_rebuild.verify.trace import trace
 from tests.models import small
 
