@@ -44,7 +44,7 @@ class Diagnosis:
     degree       How well it is known: `computed to the bit`, `computed but for rounding`, `seen in the
                  numbers` or `a guess`.
     confidence   How often an explanation of this degree, in this place of the list, was right when it was
-                 measured.
+                 measured; 0 of `unknown`, which names nothing.
     evidence     What was computed, and how well it agrees with the tensor at hand.
     chapter      The section of the course about it.
     checkpoint   Where.
@@ -234,7 +234,7 @@ def _diagnosis(case: Case, finding: Finding, at: int) -> Diagnosis:
         cause,
         f"At {site}: {CAUSES[cause]}{says}. {REMEDIES[cause]}",
         level.words,
-        confidence(level, at),
+        confidence(level, at) if cause != "unknown" else 0.0,
         evidence,
         chapter(cause),
         site,

@@ -83,8 +83,8 @@ BY_HAND = {
 @pytest.mark.parametrize("model", ["minilm", "gpt2"])
 @pytest.mark.parametrize("spelling", BY_HAND)
 def test_a_right_norm_by_hand_is_rounding(model: str, spelling: str) -> None:
-    before = 'return F.layer_norm(x, x.shape[-1:], weights["weight"], weights["bias"], eps)'
-    after = BY_HAND[spelling] + '    return y * weights["weight"] + weights["bias"]'
+    before = 'return F.layer_norm(x, x.shape[-1:], part.weights["weight"], part.weights["bias"], eps)'
+    after = BY_HAND[spelling] + '    return y * part.weights["weight"] + part.weights["bias"]'
     played = stage(model)
     rebuilt = run(Mutant("", model, before, after, "", "", file="ops"), played).tensors
     assert {d.cause for d in diagnose(rebuilt, played.truth, played.copy)} == {"rounding"}

@@ -47,7 +47,7 @@ LAST: dict[str, Callable[[World, Formula], Iterator[Edit]]] = {
     "cat": heads.of_other_blocks,
     "same": heads.of_other_blocks,
     "add bias": scores.add_bias,
-    "add mask": masks.add_mask,
+    "add mask": scores.add_mask,
 }
 
 

@@ -1,4 +1,4 @@
-"""Mistakes between query and context: product, scale, bias, softmax, and the mixing of values."""
+"""Mistakes between query and context: product, scale, bias, mask, softmax, and the mixing of values."""
 
 from __future__ import annotations
 
@@ -10,19 +10,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llm_rebuild.diagnosis.buckets import Buckets
-from llm_rebuild.diagnosis.graph import MINE, Edit, Make, World
-from llm_rebuild.diagnosis.wrong.base import NARROW, Also, Tables, edits
-from llm_rebuild.diagnosis.wrong.masks import AFTER_SOFTMAX, ALSO_SCORES
+from llm_rebuild.diagnosis.graph import LOWEST, MINE, Edit, World
+from llm_rebuild.diagnosis.wrong.base import NARROW, Also, Tables, bound, edits
+from llm_rebuild.diagnosis.wrong.masks import FILLS
 from llm_rebuild.models.formulas import Formula
+from llm_rebuild.verify.equality import HIDDEN
+
+
+def _product(world: World, f: Formula) -> Formula:
+    return world.source(f.name, "product")
 
 
 def _value(world: World, f: Formula) -> Tensor:
-    """The values of the attention that a product belongs to: they are mixed next."""
+    """The values of the attention that a step belongs to: they are mixed next."""
     later = list(world.formulas).index(f.name)
-    mixes = [g for g in list(world.formulas.values())[later:] if g.kind == "mix"]
-    if not mixes:
-        raise LookupError(f"{f.name}: no values are mixed after it")
-    return world[mixes[0].inputs[1]]
+    for step in list(world.formulas.values())[later:]:
+        if step.kind == "mix":
+            return world[step.inputs[1]]
+    raise LookupError(f"{f.name}: no values are mixed after it")
 
 
 def _square(world: World, f: Formula) -> Tensor:
@@ -33,24 +38,69 @@ def _square(world: World, f: Formula) -> Tensor:
     return key
 
 
-ALSO_PRODUCT: Also = {
+def _bias(world: World, f: Formula) -> Formula:
+    """The step that lays a bias out by head, where one belongs."""
+    bias = world.formulas[f.inputs[1]]
+    if bias.kind != "bias by head":
+        raise LookupError("no bias belongs here")
+    return bias
+
+
+def _masking(world: World, f: Formula) -> Formula:
+    """The step that adds the mask, or the bias, or both."""
+    if f.kind in ("add mask", "biased mask"):
+        return f
+    step = world.formulas[world.source(f.name, "softmax").inputs[0]]
+    if len(step.inputs) != 2:
+        raise LookupError(f"{f.name}: nothing is added before it")
+    return step
+
+
+def _hides(world: World, f: Formula) -> Tensor:
+    """What the mask of these scores hides."""
+    mask = world.value(_masking(world, f).inputs[1])
+    return torch.zeros(1, 1, 1, 1, dtype=torch.bool) if mask is None else mask < HIDDEN
+
+
+def _later(world: World, f: Formula) -> Tensor:
+    """Where the key comes after the query, of scores that no causal mask belongs to."""
+    if world.value(f.inputs[1]) is not None and world.formulas[f.inputs[1]].facts.get("causal"):
+        raise LookupError("there is a causal mask already")
+    query, key = world[f.inputs[0]].shape[-2:]
+    first = key - query if key >= query else 0
+    return torch.arange(key) > torch.arange(first, first + query)[:, None]
+
+
+ALSO: Also = {
+    "query": lambda world, f: world[_product(world, f).inputs[0]],
+    "key": lambda world, f: world[_product(world, f).inputs[1]],
+    "width": lambda world, f: world[_product(world, f).inputs[0]].shape[-1],  # of a head
     "value": _value,
     "square": _square,
-    "width": lambda world, f: world[f.inputs[0]].shape[-1],
+    "scaled": lambda world, f: world[world.source(f.inputs[0], "scale").name],
+    "scores": lambda world, f: world[world.formulas[f.inputs[0]].inputs[0]],
+    # of a step that adds a bias
+    "bias": lambda world, f: world[_bias(world, f).name],
+    "rows": lambda world, f: world[_bias(world, f).inputs[0]],
+    "sum": lambda world, f: world[f.inputs[0]] + world[f.inputs[1]],
+    "any": lambda world, f: world[f.inputs[1]],
+    "masked_next": lambda world, f: world[world.user(f.name, "add mask").inputs[1]],
+    # of a step that adds a mask, or comes after it
+    "unmasked": lambda world, f: world[_masking(world, f).inputs[0]],
+    "mask": lambda world, f: world[_masking(world, f).inputs[1]],
+    "hides": _hides,
+    "visible": lambda world, f: (~_hides(world, f)).float(),
+    "later": _later,
 }
 
 
 def product(world: World, formula: Formula) -> Iterator[Edit]:
-    """A product that is scaled already, and the next step lets it be: that is an order, and no other number."""
-    for scaled in world.users(formula.name, "scale"):
-        if MINE + formula.name in world.known:
-            table = [row for row in TABLES["product"][1] if "{width}" in row[1]]
-            for edit in edits(world, formula, table, ALSO_PRODUCT):
-                passed_on: Make = lambda w: w[formula.name]  # noqa: E731
-                yield Edit("scale-order", edit.says, {**edit.changes, scaled.name: passed_on})
-
-
-# --------------------------------------------------------------------------------- scale and bias
+    """A product that is scaled already, and the next step lets it be: an order, and no other number."""
+    table = [row for row in TABLES["product"][1] if "{width}" in row[1]]
+    for scaled in world.users(formula.name, "scale") if MINE + formula.name in world.known else ():
+        for edit in edits(world, formula, table, ALSO):
+            changes = {**edit.changes, scaled.name: bound(scaled, lambda x: x, {})}
+            yield Edit("scale-order", edit.says, changes)
 
 
 def scale(world: World, formula: Formula) -> Iterator[Edit]:
@@ -89,33 +139,6 @@ def scale(world: World, formula: Formula) -> Iterator[Edit]:
             )
 
 
-def _width(world: World, f: Formula) -> int:
-    """Of one head."""
-    return world[world.source(f.inputs[0], "product").inputs[0]].shape[-1]
-
-
-def _rows(world: World, f: Formula) -> Tensor:
-    """The table's rows for each distance [query, key, head], before they are laid out by head."""
-    if world.formulas[f.inputs[1]].kind != "bias by head":
-        raise LookupError("no bias belongs here")
-    return world[world.formulas[f.inputs[1]].inputs[0]]
-
-
-def _bias(world: World, f: Formula) -> Tensor:
-    _rows(world, f)
-    return world[f.inputs[1]]
-
-
-ALSO_BIAS: Also = {
-    "width": _width,
-    "rows": _rows,
-    "bias": _bias,
-    "sum": lambda world, f: world[f.inputs[0]] + world[f.inputs[1]],
-    "any": lambda world, f: world[f.inputs[1]],
-    "mask": lambda world, f: world[world.user(f.name, "add mask").inputs[1]],
-}
-
-
 def add_bias(world: World, formula: Formula) -> Iterator[Edit]:
     """A bias where there is none, or from another table."""
     product, bias = formula.inputs
@@ -142,47 +165,35 @@ def add_bias(world: World, formula: Formula) -> Iterator[Edit]:
         return
 
 
-# -------------------------------------------------------------------------------- softmax and mix
+def after_softmax(unmasked: Tensor, hides: Tensor) -> Tensor:
+    """Shares of hidden tokens set to 0 afterwards."""
+    return F.softmax(unmasked, -1) * (~hides).float()
 
 
-def _before(world: World, f: Formula) -> Formula:
-    """The step that adds the mask, or the bias, or both."""
-    step = world.formulas[f.inputs[0]]
-    if len(step.inputs) != 2:
-        raise LookupError(f"{f.name}: nothing is added before it")
-    return step
+def after_softmax_again(unmasked: Tensor, hides: Tensor) -> Tensor:
+    """The same, the others raised to sum to 1."""
+    shares = after_softmax(unmasked, hides)
+    return shares / shares.sum(-1, keepdim=True)
 
 
-ALSO_SOFTMAX: Also = {
-    "unmasked": lambda world, f: world[_before(world, f).inputs[0]],
-    "mask": lambda world, f: world[_before(world, f).inputs[1]],
-    "hides": lambda world, f: ALSO_SCORES["hides"](world, _before(world, f)),
-    "width": lambda world, f: world[world.source(f.name, "product").inputs[0]].shape[-1],
+AFTER_SOFTMAX = {
+    "shares of hidden tokens set to 0 afterwards": after_softmax,
+    "shares of hidden tokens set to 0 afterwards, the others raised to sum to 1": after_softmax_again,
 }
 
 
-def _of_product(world: World, f: Formula, number: int) -> Tensor:
-    return world[world.source(f.inputs[0], "product").inputs[number]]
-
-
-def _visible(world: World, f: Formula) -> Tensor:
-    """1 where a key may be looked at, as the mask has it."""
-    hides: Tensor = ALSO_SCORES["hides"](world, _before(world, world.formulas[f.inputs[0]]))
-    return (~hides).float()
-
-
-ALSO_MIX: Also = {
-    "query": lambda world, f: _of_product(world, f, 0),
-    "key": lambda world, f: _of_product(world, f, 1),
-    "scores": lambda world, f: world[world.formulas[f.inputs[0]].inputs[0]],
-    "scaled": lambda world, f: world[world.source(f.inputs[0], "scale").name],
-    "visible": _visible,
-}
+def add_mask(world: World, formula: Formula) -> Iterator[Edit]:
+    """A mask that comes after the softmax changes two steps."""
+    for shares in world.users(formula.name, "softmax"):
+        for says, after in AFTER_SOFTMAX.items():
+            passed_on = bound(formula, lambda x: x, {})
+            changes = {formula.name: passed_on, shares.name: bound(formula, after, ALSO)}
+            yield Edit("mask-after-softmax", says, changes)
 
 
 # fmt: off
 TABLES: Tables = {
-    "product": (ALSO_PRODUCT, (
+    "product": (ALSO, (
         ("query-key-swapped", "key times query", lambda query, key: key @ query.mT),
         ("scale-extra", "the product times 1/√{width}", lambda query, key, width: (query @ key.mT) * width**-0.5),
         ("scale-extra", "the query times 1/√{width}", lambda query, key, width: (query * width**-0.5) @ key.mT),
@@ -198,9 +209,9 @@ TABLES: Tables = {
         ("wrong-operand", "the key not transposed", lambda query, square: query @ square),
         ("wrong-operand", "the key reshaped instead of transposed", lambda query, key: query @ key.reshape(key.mT.shape)),
     )),
-    "add bias": (ALSO_BIAS, (  # bias [1, head, query, key] where one belongs here; any: also where there is none
+    "add bias": (ALSO, (  # bias [1, head, query, key] where one belongs here; any: also where there is none
         ("position-bias-missing", "the product alone", lambda product, bias: product),
-        ("scale-order", "the mask was added before the bias", lambda product, bias, mask: product + mask),
+        ("scale-order", "the mask was added before the bias", lambda product, bias, masked_next: product + masked_next),
         ("position-bias-wrong", "query and key exchanged in the bias", lambda product, bias: product + bias.mT),
         ("position-bias-wrong", "the bias twice", lambda product, bias: product + 2 * bias),
         ("position-bias-wrong", "multiplied by the bias", lambda product, bias: product * bias),
@@ -213,7 +224,7 @@ TABLES: Tables = {
         ("scale-extra", "times √{width} before the bias", lambda product, any, width: product * width**0.5 + any),
         ("scale-extra", "times √{width} after the bias", lambda sum, width: sum * width**0.5),
     )),
-    "softmax": (ALSO_SOFTMAX, (  # x: the scores; unmasked: before the mask was added
+    "softmax": (ALSO, (  # x: the scores; unmasked: before the mask was added
         ("softmax-axis", "over the queries", lambda x: F.softmax(x, -2)),
         ("softmax-axis", "over the heads", lambda x: F.softmax(x, 1)),
         ("softmax-axis", "over the batch", lambda x: F.softmax(x, 0)),
@@ -237,7 +248,7 @@ TABLES: Tables = {
         *(("wrong-dtype", f"computed in {name}", lambda x, t=t: F.softmax(x.to(t), -1).float()) for name, t in NARROW.items()),
         ("rounding", "in float64, then rounded", lambda x: F.softmax(x.double(), -1).float()),
     )),
-    "mix": (ALSO_MIX, (
+    "mix": (ALSO, (
         ("wrong-operand", "the shares transposed", lambda shares, value: shares.mT @ value),
         ("wrong-operand", "the key instead of the value", lambda shares, key: shares @ key),
         ("wrong-operand", "the query instead of the value", lambda shares, query: shares @ query),
@@ -246,6 +257,22 @@ TABLES: Tables = {
         ("softmax-missing", "the scores instead of the shares", lambda scores, value: scores @ value),
         ("softmax-missing", "the scaled products instead of the shares", lambda scaled, value: scaled @ value),
         ("mask-direction", "queries hidden after the softmax", lambda shares, visible, value: (shares * visible.mT) @ value),
+    )),
+    "add mask": (ALSO, (  # x: the scores before the mask
+        ("mask-missing", "the scores alone", lambda x: x),
+        ("mask-inverted", "the mask subtracted", lambda x, mask: x - mask),
+        *(("mask-inverted", f"scores replaced by {fill:g} where shown", lambda x, hides, fill=fill: x.masked_fill(~hides, fill)) for fill in (LOWEST, *FILLS, 0.0, 1e-9)),
+        ("mask-fill", "multiplied by the mask", lambda x, mask: x * mask),
+        *(("mask-fill", f"scores replaced by {fill:g} where hidden", lambda x, hides, fill=fill: x.masked_fill(hides, fill)) for fill in (LOWEST, *FILLS, 0.0, 1e-9)),
+        ("mask-direction", "the mask transposed", lambda x, mask: x + mask.mT),
+        ("mask-extra", "a causal mask on top", lambda x, hides, later: x.masked_fill(later | hides, LOWEST)),
+        ("mask-extra", "a causal mask on top, by -inf", lambda x, hides, later: x.masked_fill(later | hides, -math.inf)),
+    )),
+    "biased mask": (ALSO, (  # for the fused kernel: the bias where one may look, the lowest number where not
+        ("position-bias-missing", "the mask alone", lambda own, hides: torch.zeros_like(own).masked_fill(hides, LOWEST)),
+        *(("mask-fill", f"{fill:g} where hidden", lambda own, hides, fill=fill: own.masked_fill(hides, fill)) for fill in (*FILLS, 0.0)),
+        ("mask-fill", "bias and mask added", lambda own, mask: own + mask),
+        ("position-bias-wrong", "query and key exchanged in the bias", lambda own, hides: own.mT.masked_fill(hides, LOWEST)),
     )),
 }
 # fmt: on
