@@ -14,21 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llm_rebuild.cli import options, output
 from llm_rebuild.cli.app import app
-from llm_rebuild.cli.options import (
-    Attention,
-    DecoderIds,
-    Exact,
-    JsonOption,
-    Strict,
-    TextOption,
-    TextsFile,
-    TokenIds,
-    check_attention,
-    or_default,
-    read_inputs,
-)
-from llm_rebuild.cli.output import check_writable, console, progress, write_json
 from llm_rebuild.errors import InputError
 from llm_rebuild.printing import notice
 
@@ -40,7 +27,7 @@ LOOK = 0.2  # seconds between two looks at whether the file was saved
 
 @app.command()
 def new(
-    model: Annotated[str, typer.Argument(help="minilm, gpt2 or t5-small.")],
+    model: Annotated[str, typer.Argument(help=f"{options.MODELS}.")],
     file: Annotated[Path, typer.Argument(metavar="FILE.py", help="The file to write; it must not exist.")],
     solved: Annotated[bool, typer.Option("--solved", help="With every step filled in.")] = False,
 ) -> None:
@@ -66,11 +53,11 @@ def check(
     model: Annotated[
         str, typer.Option(help="A model's name, or a folder with its files.", metavar="NAME|DIR")
     ],
-    text: TextOption = None,
-    texts: TextsFile = None,
-    token_ids: TokenIds = None,
-    decoder_ids: DecoderIds = None,
-    attention: Attention = "eager",
+    text: options.Text = None,
+    texts: options.TextsFile = None,
+    token_ids: options.TokenIds = None,
+    decoder_ids: options.DecoderIds = None,
+    attention: options.Attention = "eager",
     step: Annotated[
         str | None,
         typer.Option(
@@ -78,7 +65,7 @@ def check(
             metavar="CHECKPOINT",
         ),
     ] = None,
-    exact: Exact = False,
+    exact: options.Exact = False,
     seconds: Annotated[
         float, typer.Option(help="The longest that your file may run.", metavar="N", min=0.1)
     ] = 60.0,
@@ -89,8 +76,8 @@ def check(
         ),
     ] = 4096,
     watch: Annotated[bool, typer.Option("--watch", help="Check again whenever the file is saved.")] = False,
-    json_file: JsonOption = None,
-    strict: Strict = False,
+    json_file: options.Json = None,
+    strict: options.Strict = False,
 ) -> None:
     """Part 4: hold your own rebuild against the official model, checkpoint by checkpoint.
 
@@ -114,9 +101,9 @@ def check(
     something is not, or is not there yet; 2 when the file cannot be run to its
     end.
     """
-    check_attention(attention)
-    inputs = read_inputs(text, texts, token_ids, decoder_ids)
-    check_writable("--json", json_file)
+    options.check_attention(attention)
+    inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
+    output.check_writable("--json", json_file)
     if watch and json_file == "-":
         raise InputError("--watch prints again and again, and --json - one document; name a file")
     # Threads that wait for work should sleep. It changes no number, and is read when torch is imported.
@@ -128,8 +115,8 @@ def check(
         from llm_rebuild.workbench.check import Limits, check_file
 
         copy = cached.copy_for(model, strict)
-        question = ask(copy, attention=attention, **or_default(copy, inputs, padded=True))
-        with progress("official model, your rebuild, its steps", 3) as done:
+        question = ask(copy, attention=attention, **options.or_default(copy, inputs, padded=True))
+        with output.progress("official model, your rebuild, its steps", 3) as done:
             checked = check_file(
                 file,
                 question,
@@ -148,8 +135,8 @@ def check(
 def _shown(checked: Check, exact: bool, json_file: str | None) -> int:
     """Print a check, and write it as JSON. Its exit code; InputError where it did not run to its end."""
     if json_file != "-":
-        console().print(checked)
-    write_json(checked.to_json(), json_file)
+        output.console().print(checked)
+    output.write_json(checked.to_json(), json_file)
     if checked.error:
         last = checked.last_passed
         passed = f"; the last checkpoint that passed is {last}" if last else ""
@@ -170,8 +157,8 @@ def _watch(file: Path, once: Callable[[], int]) -> None:
             gone = True
         else:
             gone = False
-            if console().is_terminal:
-                console().rule()
+            if output.console().is_terminal:
+                output.console().rule()
             _by_itself(once)
             notice(f"waiting for {file} to be saved; Ctrl+C ends it")
         while _saved(file) == saved:

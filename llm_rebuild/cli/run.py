@@ -8,66 +8,50 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llm_rebuild.cli import options, output
 from llm_rebuild.cli.app import app
-from llm_rebuild.cli.options import Attention, JsonOption, Name, Strict, check_attention, flag, or_default
-from llm_rebuild.cli.output import check_writable, console, show, write_json
 from llm_rebuild.errors import InputError
 
 if TYPE_CHECKING:
     from llm_rebuild.copies.local_copy import LocalCopy
 
-WRITING: dict[str, Any] = {"rich_help_panel": "How to write (gpt2, t5-small)"}
+
+def writing(text: str, metavar: str | None = "N", *names: str) -> Any:
+    """An option that says how to write, and that a model which embeds refuses."""
+    panel = f"How to write ({options.WRITERS})"
+    return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=panel)
 
 
 @app.command()
 def run(
-    name: Name,
+    name: options.Name,
     texts: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="TEXT ...", help="What to embed, continue or translate. Several make a batch."
         ),
     ] = None,
-    max_new_tokens: Annotated[
-        int | None,
-        typer.Option(help="How many tokens to write at the most. Else 40.", metavar="N", **WRITING),
-    ] = None,
+    max_new_tokens: Annotated[int | None, writing("How many tokens to write at the most. Else 40.")] = None,
     temperature: Annotated[
-        float | None,
-        typer.Option(help="Draw the next token; below 1 bolder choices get rarer.", metavar="X", **WRITING),
+        float | None, writing("Draw the next token; below 1 bolder choices get rarer.", "X")
     ] = None,
-    top_k: Annotated[
-        int | None, typer.Option(help="Draw it from the K likeliest only.", metavar="K", **WRITING)
-    ] = None,
+    top_k: Annotated[int | None, writing("Draw it from the K likeliest only.", "K")] = None,
     top_p: Annotated[
-        float | None,
-        typer.Option(
-            help="Draw it from the likeliest that have probability P together.", metavar="P", **WRITING
-        ),
+        float | None, writing("Draw it from the likeliest that have probability P together.", "P")
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="The same seed draws the same tokens.", metavar="N", **WRITING)
-    ] = None,
-    beams: Annotated[
-        int | None,
-        typer.Option(help="Search with so many beginnings side by side.", metavar="N", **WRITING),
-    ] = None,
-    length_penalty: Annotated[
-        float | None, typer.Option(help="With beams: above 0 prefers longer texts.", metavar="X", **WRITING)
-    ] = None,
+    seed: Annotated[int | None, writing("The same seed draws the same tokens.")] = None,
+    beams: Annotated[int | None, writing("Search with so many beginnings side by side.")] = None,
+    length_penalty: Annotated[float | None, writing("With beams: above 0 prefers longer texts.", "X")] = None,
     early_stopping: Annotated[
-        bool, typer.Option("--early-stopping", help="With beams: stop at the first N texts.", **WRITING)
+        bool, writing("With beams: stop at the first N texts.", None, "--early-stopping")
     ] = False,
     repetition_penalty: Annotated[
-        float | None,
-        typer.Option(help="Above 1 makes tokens less likely that were there before.", metavar="X", **WRITING),
+        float | None, writing("Above 1 makes tokens less likely that were there before.", "X")
     ] = None,
-    no_repeat_ngram: Annotated[
-        int | None, typer.Option(help="Never write the same N tokens in a row twice.", metavar="N", **WRITING)
-    ] = None,
-    attention: Attention = "sdpa",
-    json_file: JsonOption = None,
-    strict: Strict = False,
+    no_repeat_ngram: Annotated[int | None, writing("Never write the same N tokens in a row twice.")] = None,
+    attention: options.Attention = "sdpa",
+    json_file: options.Json = None,
+    strict: options.Strict = False,
 ) -> None:
     """Use a model by its rebuild alone: embed, continue or translate. The official model is not loaded.
 
@@ -81,39 +65,39 @@ def run(
     The likeliest token is taken each time, unless --temperature, --top-k or
     --top-p asks for a draw. One text appears on a terminal as it is written.
     """
-    options = {
+    chosen = {
         "max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p,
         "seed": seed, "beams": beams, "length_penalty": length_penalty,
         "early_stopping": early_stopping or None, "repetition_penalty": repetition_penalty,
         "no_repeat_ngram": no_repeat_ngram,
     }  # fmt: skip
-    settings = {option: value for option, value in options.items() if value is not None}
-    check_attention(attention)
-    check_writable("--json", json_file)
+    settings = {option: value for option, value in chosen.items() if value is not None}
+    options.check_attention(attention)
+    output.check_writable("--json", json_file)
     from llm_rebuild.copies import local_copy
     from llm_rebuild.models import rebuild_for
 
     copy = local_copy.get(name, strict=strict)
-    prompts = or_default(copy, {"texts": texts})["texts"]
+    prompts = options.or_default(copy, {"texts": texts})["texts"]
     if rebuild_for(copy.config).architecture.embeds:
         if settings:
-            flags = ", ".join(map(flag, settings))
+            flags = ", ".join(map(options.flag, settings))
             raise InputError(f"{copy.name} makes embeddings and writes no text; leave {flags} out")
         from llm_rebuild.using import embedding
 
         embedded = embedding.embed(copy, prompts, attention=attention)
-        show(embedded, json_file)
+        output.show(embedded, json_file)
         result = embedded.to_json()
     else:
         idle = [option for option in ("length_penalty", "early_stopping") if option in settings]
         if idle and settings.get("beams", 1) == 1:
-            flags = " and ".join(map(flag, idle))
+            flags = " and ".join(map(options.flag, idle))
             raise InputError(
                 f"without --beams there is nothing for {flags} to do; add --beams 4 or leave it out"
             )
         result = _written(copy, prompts, settings, attention, json_file == "-")
     # Which copy it was made with stands beside the model's name: a miniature is not the real one.
-    write_json({"model": result["model"], "source": copy.source} | result, json_file)
+    output.write_json({"model": result["model"], "source": copy.source} | result, json_file)
 
 
 def _written(
@@ -124,7 +108,7 @@ def _written(
     from llm_rebuild.using import generate as generation
     from llm_rebuild.using.decoding import SettingError, Settings
 
-    out = console()
+    out = output.console()
     live = out.is_terminal and len(prompts) == 1 and settings.get("beams", 1) == 1 and not silent
     begun = False
 
@@ -154,8 +138,8 @@ def _written(
     return result.to_json()
 
 
-def _with_flags(message: str, options: Iterable[str]) -> str:
+def _with_flags(message: str, names: Iterable[str]) -> str:
     """A message about settings, with the names that they have on the command line."""
-    for option in options:
-        message = re.sub(rf"\b{option}\b", flag(option), message)
+    for option in names:
+        message = re.sub(rf"\b{option}\b", options.flag(option), message)
     return message
