@@ -12,7 +12,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+import torch
 from torch import Tensor
+
+from llm_rebuild.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,29 @@ class Recorder:
     def _keep(self, name: str, tensor: Tensor) -> None:
         if name in self.tensors:
             raise ValueError(f"checkpoint {name!r} was tapped twice in one run")
-        self.tensors[name] = tensor.detach().clone()
+        self.tensors[name] = plain(tensor, f"tap({name!r}, …) was given").clone()
+
+
+def plain(tensor: object, words: str) -> Tensor:
+    """A tensor as numbers in memory: without its gradient, and without what a subclass makes of it, of whose
+    code nothing runs. It is a window on the same memory.
+
+    Raises InputError, which begins with `words`, for what has no such numbers: no tensor, a sparse or a
+    quantised one, one on another device, one of nothing but a shape.
+    """
+    if not isinstance(tensor, Tensor):
+        raise InputError(f"{words} a {type(tensor).__name__}; it takes a tensor")
+    if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:  # its numbers are what its code says
+        raise InputError(f"{words} a {type(tensor).__name__}; it takes a plain tensor")
+    with torch._C.DisableTorchFunctionSubclass():
+        numbers = tensor.detach() if type(tensor) is Tensor else tensor.detach().as_subclass(Tensor)
+        odd = numbers.layout is not torch.strided or numbers.is_quantized or numbers.is_nested
+        if odd or numbers.device.type != "cpu":
+            kind = "quantised" if numbers.is_quantized else "nested" if numbers.is_nested else ""
+            kind = kind or str(numbers.layout).removeprefix("torch.")
+            where = numbers.device.type
+            raise InputError(f"{words} a {kind} tensor on {where}; it takes a plain one on the CPU")
+        return numbers.resolve_conj().resolve_neg()
 
 
 def join(path: str, name: str) -> str:

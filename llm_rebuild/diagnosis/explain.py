@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from llm_rebuild.checkpoints import plain
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.case import world_for
 from llm_rebuild.diagnosis.diagnose import diagnose
@@ -50,8 +51,9 @@ def explain(
     counted = [v for v in report.verdicts if not (unfinished and v.verdict == MISSING)]
     if all(verdict.identical for verdict in counted):
         return proof
-    # What single steps were fed is official.
-    rebuilt = {**truth.tensors, **proof.rebuilt} if fed else proof.rebuilt
+    rebuilt = {name: plain(tensor, f"the rebuilt {name} is") for name, tensor in proof.rebuilt.items()}
+    if fed:  # what single steps were given is official
+        rebuilt = {**truth.tensors, **rebuilt}
     world = world_for(truth, copy)
     rounding = exact(world, rebuilt, truth, fed=fed) if world else None
     inputs_of = world.inputs_of if world else None

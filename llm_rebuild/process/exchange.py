@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llm_rebuild.errors import InputError
+from llm_rebuild.checkpoints import plain
 
 HEAD = struct.Struct(">4sQQ")  # a mark, the length of the JSON, the length of the tensors' bytes
 MARK = b"llmr"
@@ -106,26 +106,11 @@ class Channel:
 
 def pack(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Packed:
     """A message as the pieces of memory to be sent. InputError for a tensor that has no plain numbers."""
-    parts = {name: plain(tensor, f"{name} is") for name, tensor in tensors.items()}
+    parts = {name: plain(tensor, f"{name} is").contiguous() for name, tensor in tensors.items()}
     listed = [[name, str(t.dtype).removeprefix("torch."), list(t.shape)] for name, t in parts.items()]
     words = json.dumps([dict(about), listed]).encode()
     head = HEAD.pack(MARK, len(words), sum(tensor.nbytes for tensor in parts.values()))
     return [head + words, *(_bytes(tensor) for tensor in parts.values())]
-
-
-def plain(tensor: Any, words: str) -> Tensor:
-    """A tensor as numbers in memory, one after another: no subclass, no view that lies.
-
-    Raises InputError, which begins with `words`, for one that has none: sparse, quantised, on another device,
-    or of nothing but a shape.
-    """
-    with torch._C.DisableTorchFunctionSubclass():
-        tensor = tensor.detach() if type(tensor) is Tensor else tensor.detach().as_subclass(Tensor)
-    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-        kind = "quantised" if tensor.is_quantized else str(tensor.layout).removeprefix("torch.")
-        raise InputError(f"{words} a {kind} tensor on {tensor.device.type}; it takes a plain one on the CPU")
-    numbers: Tensor = tensor.contiguous().resolve_conj().resolve_neg()
-    return numbers
 
 
 def _bytes(tensor: Tensor) -> memoryview:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llm_rebuild.checkpoints import plain
 from llm_rebuild.errors import InputError
 from llm_rebuild.verify.capture import Interim
 from llm_rebuild.verify.equality import FEW_ULP, FIVE_DECIMALS, identical, ulp_distance
@@ -123,21 +124,18 @@ def compare(rebuilt: Any, official: Any, name: str = "") -> Verdict:
     if isinstance(rebuilt, Interim):
         raise InputError(f"{rebuilt.name}: the first argument is official too; nothing was rebuilt")
     if isinstance(official, Interim):
-        if isinstance(rebuilt, Tensor) and official.copied_to(rebuilt):
+        if official.copied_to(plain(rebuilt, f"{official.name}: the rebuilt one is")):
             raise InputError(f"{official.name}: the first argument is an official copy; nothing was rebuilt")
         name, official = name or official.name, official._tensor
-    if not isinstance(rebuilt, Tensor) or not isinstance(official, Tensor):
-        wrong = rebuilt if not isinstance(rebuilt, Tensor) else official
-        raise InputError(f"{name or 'compare'}: expected a tensor, got {type(wrong).__name__}")
-    if share_storage(rebuilt, official):
+    same = rebuilt is official
+    rebuilt, official = (plain(t, f"{name or 'compare'}: one side is") for t in (rebuilt, official))
+    if same or share_storage(rebuilt, official):
         raise InputError(f"{name or 'compare'}: a tensor is compared with itself; that proves nothing")
-    return judge(name, rebuilt.detach(), official.detach())
+    return judge(name, rebuilt, official)
 
 
 def share_storage(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors are windows on the same memory, be it through one storage or through numpy."""
-    if one is other:
-        return True
     (start, end), (other_start, other_end) = memory_of(one), memory_of(other)
     return max(start, other_start) < min(end, other_end)
 
@@ -158,6 +156,8 @@ def judge(name: str, rebuilt: Tensor, official: Tensor) -> Verdict:
     if rebuilt.dtype != official.dtype:
         note = f"rebuilt {str(rebuilt.dtype).removeprefix('torch.')}, official {dtype}"
         return Verdict(name, shape, dtype, WRONG_DTYPE, note=note)
+    if official.is_complex():
+        raise InputError(f"{name or 'compare'}: complex numbers; compare torch.view_as_real of both")
     if identical(rebuilt, official):
         return Verdict(name, shape, dtype, BIT_IDENTICAL, max_abs_diff=0.0, max_ulp=0)
     return _measure(name, rebuilt, official, shape, dtype)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llm_rebuild.checkpoints import NO_TAP, Recorder, Tap
+from llm_rebuild.checkpoints import NO_TAP, Recorder, Tap, plain
 from llm_rebuild.errors import InputError
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import Capture
@@ -47,8 +47,9 @@ def judge(rebuilt: Mapping[str, Tensor], truth: Capture) -> Report:
     unknown = [name for name in rebuilt if name not in truth]
     if unknown:
         raise InputError(f"the rebuild names {', '.join(unknown[:3])}, which is no checkpoint of this run")
+    rebuilt = {name: plain(tensor, f"the rebuilt {name} is") for name, tensor in rebuilt.items()}
     for name, tensor in rebuilt.items():
-        if isinstance(tensor, Tensor) and (source := truth.copies.source_of(tensor)):
+        if source := truth.copies.source_of(tensor):
             raise InputError(
                 f"the rebuilt {name} is a copy of the official {source}, as `.tensor` gives it: nothing was "
                 "computed; compute it, or take it openly by bridge()"
@@ -77,7 +78,7 @@ def _disjoint(rebuilt: Mapping[str, Tensor], official: Mapping[str, Tensor]) -> 
     """Refuse tensors that lie in each other's memory. Two rebuilt ones may: one checkpoint may be a view of
     another. Sorted by where they begin, only neighbours can overlap."""
     places = [(*memory_of(tensor), "", name) for name, tensor in official.items()]
-    places += [(*memory_of(t), name, "") for name, t in rebuilt.items() if isinstance(t, Tensor)]
+    places += [(*memory_of(t), name, "") for name, t in rebuilt.items()]
     reach = {True: (0, ""), False: (0, "")}  # rebuilt or official -> the furthest end so far, and whose
     for start, end, mine, theirs in sorted(place for place in places if place[0] < place[1]):
         is_mine = bool(mine)

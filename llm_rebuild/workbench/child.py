@@ -22,7 +22,7 @@ from typing import Any
 
 import safetensors
 
-from llm_rebuild.checkpoints import NO_TAP
+from llm_rebuild.checkpoints import NO_TAP, plain
 from llm_rebuild.errors import InputError
 from llm_rebuild.files import write
 from llm_rebuild.using.inputs import Inputs
@@ -206,7 +206,7 @@ def checked(name: Any, tensor: Any, names: set[str], before: set[str]) -> Any:
         raise InputError(f"tap({name!r}, …): there is no checkpoint of this name{nearest(name, names)}")
     if name in before:
         raise InputError(f"tap({name!r}, …) for the second time; each checkpoint is tapped once")
-    return plain(tensor, f"tap({name!r}, …) was given")
+    return plain(tensor, f"tap({name!r}, …) was given").contiguous()
 
 
 def answer_of(answer: Any) -> Any:
@@ -222,17 +222,7 @@ def answer_of(answer: Any) -> Any:
         kind = type(answer).__name__
         article = "an" if kind[0] in "aeiou" else "a"
         raise InputError(f"forward returned {article} {kind}; it has to return the model's answer, a tensor")
-    return plain(answer, "forward returned")
-
-
-def plain(tensor: Any, sentence: str) -> Any:
-    """A tensor as a file can hold it. Raises InputError for one on a device, sparse or quantised."""
-    import torch
-
-    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-        what = f"{str(tensor.layout).removeprefix('torch.')} tensor on {tensor.device.type}"
-        raise InputError(f"{sentence} a {what}; it takes a plain one on the CPU")
-    return tensor.detach().contiguous().resolve_conj().resolve_neg()
+    return plain(answer, "forward returned").contiguous()
 
 
 class _Learner:

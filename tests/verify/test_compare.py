@@ -5,19 +5,27 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from llm_rebuild.checkpoints import Recorder
 from llm_rebuild.errors import InputError
-from llm_rebuild.verify.capture import Interim
+from llm_rebuild.using.inputs import Inputs
+from llm_rebuild.verify.capture import Capture, Interim
 from llm_rebuild.verify.compare import Verdict, compare, decimals_of
 from llm_rebuild.verify.equality import ulp_distance
+from llm_rebuild.verify.run import judge
 
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 INF, NAN = math.inf, math.nan
+INPUTS = Inputs(
+    torch.tensor([[1, 2, 3]]), torch.ones(1, 3, dtype=torch.int64), ("a",), (("a", "b", "c"),), (0,)
+)
 
 
 def verdict(rebuilt: list[float] | float, official: list[float] | float, dtype=torch.float64) -> Verdict:
@@ -237,10 +245,89 @@ def test_an_official_tensor_on_the_rebuilt_side_is_an_error():
 
 @pytest.mark.parametrize("wrong", [None, 1.0, [1.0], np.zeros(3)])
 def test_what_is_no_tensor_is_refused(wrong: object):
-    with pytest.raises(InputError, match="expected a tensor, got"):
-        compare(wrong, torch.zeros(3))
-    with pytest.raises(InputError, match="expected a tensor, got"):
-        compare(torch.zeros(3), wrong)
+    for pair in ((wrong, torch.zeros(3)), (torch.zeros(3), wrong)):
+        with pytest.raises(InputError, match=f"one side is a {type(wrong).__name__}; it takes a tensor"):
+            compare(*pair)
+
+
+class Liar(Tensor):
+    """A tensor that says it is equal to whatever it is asked about."""
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        asked.append(function)
+        return True
+
+
+class Actor(Tensor):
+    """A tensor whose numbers are what its code says."""
+
+    @staticmethod
+    def __new__(cls, tensor: Tensor) -> Actor:
+        return Tensor._make_wrapper_subclass(cls, tensor.shape, dtype=tensor.dtype)
+
+    @classmethod
+    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise AssertionError("its code runs")
+
+
+asked: list[Any] = []
+
+
+def test_a_subclass_that_lies_is_compared_by_its_numbers():
+    """None of its code runs: not in compare, not in judge, not in a tap."""
+    truth = Capture({}, "eager", INPUTS, {}, {"wte": torch.zeros(3)})
+    liar = torch.ones(3).as_subclass(Liar)
+    asked.clear()
+    assert compare(liar, truth["wte"]).verdict == "wrong values"
+    assert judge({"wte": liar}, truth).verdicts[0].verdict == "wrong values"
+    recorder = Recorder()
+    recorder.tap()("wte", liar)
+    assert type(recorder.tensors["wte"]) is Tensor
+    assert recorder.tensors["wte"].tolist() == [1.0, 1.0, 1.0]
+    assert compare(torch.zeros(3), torch.ones(3).as_subclass(Liar)).verdict == "wrong values"
+    assert asked == []
+
+
+def test_a_parameter_and_a_tensor_with_a_gradient_are_plain():
+    assert compare(torch.nn.Parameter(torch.zeros(3)), torch.zeros(3)).identical
+    assert compare(torch.zeros(3, requires_grad=True) * 1, torch.zeros(3)).identical
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("odd", "kind"),
+    [
+        (lambda: torch.zeros(3).to_sparse(), "sparse_coo tensor on cpu"),
+        (lambda: torch.zeros(3, 3).to_sparse_csr(), "sparse_csr tensor on cpu"),
+        (lambda: torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.quint8), "quantised tensor on cpu"),
+        (lambda: torch.zeros(3, device="meta"), "strided tensor on meta"),
+        (lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(1)]), "nested tensor on cpu"),
+        (lambda: torch.zeros(3).to_mkldnn(), "_mkldnn tensor on cpu"),
+        (lambda: Actor(torch.zeros(3)), "Actor"),
+    ],
+)
+def test_what_has_no_plain_numbers_is_refused_in_one_line(odd: Callable[[], Tensor], kind: str):
+    truth = Capture({}, "eager", INPUTS, {}, {"wte": torch.zeros(3)})
+    for ask in (
+        lambda: compare(odd(), torch.zeros(3)),
+        lambda: compare(torch.zeros(3), odd()),
+        lambda: compare(odd(), truth["wte"]),
+        lambda: judge({"wte": odd()}, truth),
+        lambda: Recorder().tap()("wte", odd()),
+    ):
+        with pytest.raises(InputError, match=f" a {kind}; it takes a plain") as refused:
+            ask()
+        assert "\n" not in str(refused.value)
+
+
+def test_complex_numbers():
+    one = torch.zeros(3, dtype=torch.complex64)
+    assert compare(one, torch.zeros(3)).verdict == "wrong dtype"
+    with pytest.raises(InputError, match="complex numbers"):
+        compare(one, torch.ones(3, dtype=torch.complex64))
+    negative = torch.complex(torch.zeros(3), torch.ones(3)).conj().imag  # a view that means its negative
+    assert compare(negative, -torch.ones(3)).identical
 
 
 # -------------------------------------------------------------------------- scalars, nothing, odd
