@@ -71,7 +71,7 @@ def test_rounding_beyond_five_decimals_is_no_wrong_value():
     summary = report.to_json()["summary"]
     assert (summary["rounding"], summary["failed"]) == (len(beyond), 0)
     assert summary["five_decimals"] == len(report.verdicts) - len(beyond)
-    assert "wrong" not in str(report)
+    assert "wrong values" not in str(report)
     assert ": rounding, no mistake" in " ".join(str(report).split())
 
 
