@@ -61,7 +61,7 @@ class Question:
         """The weight file, mapped."""
         return self.copy.weights()
 
-    @property
+    @cached_property
     def rebuild(self) -> Rebuild:
         """The rebuild that the config asks for. InputError where there is none."""
         return rebuild_for(self.copy.config)

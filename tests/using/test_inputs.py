@@ -162,3 +162,17 @@ def test_a_capture_file_keeps_the_decoder_ids(tmp_path: Path):
     assert again.inputs.decoder_ids is not None
     assert again.inputs.decoder_ids.tolist() == first.inputs.decoder_ids.tolist()
     assert list(again) == list(first)
+
+
+def test_padding_moves_from_one_side_to_the_other(tmp_path: Path):
+    inputs = read_inputs(small.model(tmp_path / "gpt2", small.GPT2), token_ids=[[5, 6, 7], [8]])
+    left = inputs.with_padding("left")
+    assert left.token_ids.tolist() == [[5, 6, 7], [0, 0, 8]]
+    assert left.mask.tolist() == [[1, 1, 1], [0, 0, 1]]
+    back = left.with_padding("right")
+    assert (back.token_ids.tolist(), back.mask.tolist()) == (inputs.token_ids.tolist(), inputs.mask.tolist())
+
+
+def test_a_model_that_keeps_nothing_is_not_asked_to(tmp_path: Path):
+    with pytest.raises(InputError, match="keeps no keys and values"):
+        capture(small.model(tmp_path / "bert", small.BERT), token_ids=[[5, 6]], use_cache=True)
