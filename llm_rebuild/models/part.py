@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
 from torch import Tensor
@@ -38,14 +38,18 @@ class Part(Generic[C]):
     tap: Tap = NO_TAP
     attention: str = "eager"
     path: str = ""
+    _parts: dict[str, Part[C]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_attention(self.attention)
 
     def at(self, name: str) -> Part[C]:
         """A part of this part. Weights and taps of the same path belong together."""
-        path = join(self.path, name)
-        return Part(self.weights.at(name), self.config, self.tap.at(name), self.attention, path)
+        part = self._parts.get(name)
+        if part is None:
+            weights, tap, path = self.weights.at(name), self.tap.at(name), join(self.path, name)
+            part = self._parts[name] = Part(weights, self.config, tap, self.attention, path)
+        return part
 
     @property
     def layer(self) -> int:
