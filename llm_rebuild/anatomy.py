@@ -127,7 +127,7 @@ def _any_model(copy: LocalCopy) -> Anatomy:
 def _parts(rebuild: Rebuild, needed: dict[str, tuple[int, ...]]) -> Iterator[Part]:
     for numbered, purpose in rebuild.architecture.parts.items():
         stack, repeated, _ = numbered.partition(".{layer}")
-        for layer in range(rebuild.config.depth[stack]) if repeated else range(1):
+        for layer in range(rebuild.depth[stack]) if repeated else range(1):
             path = numbered.replace("{layer}", str(layer))
             inside = {
                 key.removeprefix(path + "."): shape

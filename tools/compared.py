@@ -104,9 +104,9 @@ DIFFERENCES = (
         "What keeps the norm's division safe. Too small to matter, one would think.",
         ("1e-12", "1e-5", "1e-6"),
         (
-            (Line("models/minilm_config.py", "", '"layer_norm_eps": 1e-12'),),
-            (Line("models/gpt2_config.py", "", '"layer_norm_epsilon": 1e-5'),),
-            (Line("models/t5_config.py", "", '"layer_norm_epsilon": 1e-6'),),
+            (Line("models/minilm_config.py", "", 'layer_norm_eps: float = 1e-12'),),
+            (Line("models/gpt2_config.py", "", 'layer_norm_epsilon: float = 1e-5'),),
+            (Line("models/t5_config.py", "", 'layer_norm_epsilon: float = 1e-6'),),
         ),
     ),
     Difference(

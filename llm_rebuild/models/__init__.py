@@ -58,10 +58,15 @@ class Rebuild:
         """The module to run: its `forward`."""
         return self.architecture.module
 
+    @property
+    def depth(self) -> dict[str, int]:
+        """How many blocks stand under which path."""
+        return {stack.path: getattr(self.config, stack.blocks) for stack in self.architecture.stacks}
+
     def checkpoints(self, conditions: Collection[str]) -> list[Checkpoint]:
         """Every checkpoint of a run under these conditions, in order."""
         listed = self.architecture.checkpoints
-        return expand(listed, self.config.depth, {*conditions, *self.config.conditions})
+        return expand(listed, self.depth, {*conditions, *self.config.conditions})
 
     def conditions(self, weights: Weights) -> set[str]:
         """What the weight file adds to the conditions of a run: the optional parts that it has."""
@@ -73,7 +78,7 @@ class Rebuild:
         present = self.renamed(weights) if weights is not None else {}
         needed = self.config.needed
         optional = {k: w for k, w in self.architecture.optional.items() if k in present or k in needed}
-        return shapes({**self.architecture.weights, **optional}, self.config, self.config.depth)
+        return shapes({**self.architecture.weights, **optional}, self.config, self.depth)
 
     def renamed(self, weights: Weights) -> Weights:
         """The weights under the names that checkpoints have: without the prefix that a file has where it was
@@ -103,7 +108,7 @@ class Rebuild:
 
     def check(self, weights: Weights) -> None:
         """Refuse weights that do not fit the config. Raises InputError."""
-        for stack, blocks in self.config.depth.items():
+        for stack, blocks in self.depth.items():
             if blocks > len(weights):  # before a list of that many keys is made
                 raise InputError(f"config.json: {blocks} blocks in {stack}; the weight file has fewer keys")
         self.renamed(weights).check(self.shapes(weights), self.architecture.unused)

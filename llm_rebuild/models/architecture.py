@@ -21,6 +21,7 @@ class Stack:
     """Blocks that follow each other.
 
     path    Where they stand: block 3 of `encoder.layer` is `encoder.layer.3`.
+    blocks  What the config calls the number of them.
     enters  The checkpoint that goes into block 0.
     leaves  The checkpoint below a block's path that goes on to the next block: `output.LayerNorm`.
     inside  What stands between a block's number and its parts, where something does: `layer`.
@@ -28,6 +29,7 @@ class Stack:
     """
 
     path: str
+    blocks: str
     enters: str
     leaves: str
     inside: str = ""
@@ -40,65 +42,39 @@ class Stack:
 
 @dataclass(frozen=True)
 class Architecture:
-    """What one architecture is called, what its files hold, how it is run, and what it answers.
+    """What one architecture is called, what its files hold, how it is run, and what it answers."""
 
-    model_type      As config.json has it.
-    file            The rebuild's source in this folder, without `.py`.
-    published       The published model that the course rebuilds, by the name of its local copy.
-    tokenizer       The module of `llm_rebuild.tokenizers` that reads its vocabulary.
-    config          The dataclass of its config; `config.read` takes config.json's fields.
+    model_type: str  # as config.json has it
+    file: str  # the rebuild's source in this folder, without `.py`
+    published: str  # the published model that the course rebuilds, by the name of its local copy
+    tokenizer: str  # the module of `llm_rebuild.tokenizers` that reads its vocabulary
+    config: type[Any]  # the dataclass of its config; `config.read` takes config.json's fields
+    official_class: str  # transformers' class with the answer on top
 
-    weights         The keys that the weight file must have, and their shapes in words.
-    optional        Keys that are read where the file has them, or where config.json asks for them.
-    unused          Keys that a file may hold and the rebuild does not read, each with the reason.
-    prefix          What stands before the keys of a file that was saved together with a head: `bert.`.
-    older_names     Pieces of keys in older files, and what they are called now.
-    parts           The parts of the model in the order of the data, and what each is for.
-    departures      Where it is not what the textbook figure of a transformer shows: a title, an explanation.
+    # What its files hold. Of a key `{layer}` is any number.
+    weights: Mapping[str, str]  # keys that the weight file must have, and their shapes in words
+    optional: Mapping[str, str]  # keys that are read where the file has them or config.json asks for them
+    unused: Mapping[str, str]  # keys that a file may hold and the rebuild does not read, with the reason
+    parts: Mapping[str, str]  # the parts of the model in the order of the data, and what each is for
+    departures: tuple[tuple[str, str], ...]  # from the textbook's transformer: a title, an explanation
+    prefix: str = ""  # stands before the keys of a file that was saved together with a head: `bert.`
+    older_names: Mapping[str, str] = field(default_factory=dict)  # pieces of older keys, and today's
 
-    stacks          Its blocks.
-    width, heads    The fields of config.json that say how wide a token is, and how many heads there are.
-    head_width      The field that says how wide a head is. Empty: the width, shared out among the heads.
-    crossing        Pieces of a checkpoint's name that say: the decoder looks at the encoder's tokens.
-    whole           The conditions of a run that leaves no checkpoint out, beside the attention's spelling.
+    # How it is built.
+    stacks: tuple[Stack, ...] = ()  # its blocks
+    width: str = ""  # the config's field that says how wide a token is,
+    heads: str = ""  # how many heads there are,
+    head_width: str = ""  # and how wide a head is; empty: the width, shared out among the heads
+    crossing: tuple[str, ...] = ()  # pieces of names where the decoder looks at the encoder's tokens
+    whole: frozenset[str] = frozenset()  # conditions of a run that leaves no checkpoint out
+    official_body: str = ""  # where the official class holds what checkpoints are named in
+    uncovered: Mapping[str, str] = field(default_factory=dict)  # official operations without a checkpoint
 
-    official_class  transformers' class with the answer on top.
-    official_body   The path at which that class holds the model proper; checkpoints are named without it.
-    uncovered       Operations of the official model whose results are no checkpoints, each with the reason.
-
-    embeds          Whether its answer is one vector a text.
-    generates       Whether it writes a text token by token, and keeps keys and values for that.
-    texts           What it is shown where nothing else is given: two texts of different length.
-    miniature_texts The same for the small model that stands in for the published one.
-    """
-
-    model_type: str
-    file: str
-    published: str
-    tokenizer: str
-    config: type[Any]
-
-    weights: Mapping[str, str]
-    optional: Mapping[str, str]
-    unused: Mapping[str, str]
-    parts: Mapping[str, str]
-    departures: tuple[tuple[str, str], ...]
-
-    stacks: tuple[Stack, ...]
-    width: str
-    heads: str
-    official_class: str
-    texts: tuple[str, str]
-    miniature_texts: tuple[str, str]
-    head_width: str = ""
-    crossing: tuple[str, ...] = ()
-    whole: frozenset[str] = frozenset()
-    prefix: str = ""
-    older_names: Mapping[str, str] = field(default_factory=dict)
-    official_body: str = ""
-    uncovered: Mapping[str, str] = field(default_factory=dict)
-    embeds: bool = False
-    generates: bool = False
+    # What it answers, and what it is shown where nothing else is given: two texts of different length.
+    embeds: bool = False  # one vector a text
+    generates: bool = False  # a text, token by token, for which it keeps keys and values
+    texts: tuple[str, str] = ("", "")
+    miniature_texts: tuple[str, str] = ("", "")  # the same for the model that stands in for the published one
 
     @property
     def module(self) -> ModuleType:

@@ -27,14 +27,12 @@ DECIMAL = Kind(f"{NUMBER.words} with a decimal point", lambda v: type(v) is floa
 class Reading:
     """How one architecture reads its config.json.
 
-    defaults    What the official class assumes for used fields that the file leaves out.
     fixed       Fields that must have this value, or be absent; besides `FIXED_EVERYWHERE`.
     irrelevant  Fields that do not change an evaluation forward pass, each with the reason.
     aliases     The general name under which the official class takes a used field, too.
     """
 
     model_type: str
-    defaults: Mapping[str, Any] = field(default_factory=dict)
     fixed: Mapping[str, Any] = field(default_factory=dict)
     irrelevant: Mapping[str, str] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
@@ -72,7 +70,7 @@ IRRELEVANT_EVERYWHERE = {
 
 
 def read_config(config: Mapping[str, Any], cls: type[C], reading: Reading) -> C:
-    """Fill the dataclass `cls` from config.json's fields.
+    """Fill the dataclass `cls` from config.json's fields; its defaults are the official class's.
 
     Raises InputError, naming the field, for a value that the rebuild does not support.
     """
@@ -86,7 +84,7 @@ def read_config(config: Mapping[str, Any], cls: type[C], reading: Reading) -> C:
     kinds = typing.get_type_hints(cls)
     values: dict[str, Any] = {}
     for used in dataclasses.fields(cls):  # type: ignore[arg-type]
-        value = config.get(used.name, reading.defaults.get(used.name))
+        value = config.get(used.name, used.default)
         alias = reading.aliases.get(used.name, "")
         if alias in config:
             if used.name in config and value != config[alias]:
@@ -117,6 +115,11 @@ def divides(width_name: str, width: int, heads_name: str, heads: int) -> None:
     """Refuse heads that do not share the width evenly."""
     if width % heads:
         raise InputError(f"config.json: {heads_name} is {heads}, which does not divide {width_name} {width}")
+
+
+def with_bias(path: str, weight: str, bias: str) -> dict[str, str]:
+    """The two keys of a layer or a norm, and their shapes in words."""
+    return {f"{path}.weight": weight, f"{path}.bias": bias}
 
 
 def shapes(table: Mapping[str, str], config: Any, depth: Mapping[str, int]) -> dict[str, tuple[int, ...]]:

@@ -7,25 +7,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_rebuild.models.architecture import Architecture, Stack
-from llm_rebuild.models.config import IRRELEVANT_EVERYWHERE, Reading, divides, one_of, read_config
+from llm_rebuild.models.config import IRRELEVANT_EVERYWHERE, Reading, divides, one_of, read_config, with_bias
 from llm_rebuild.models.ops import ACTIVATIONS
 
 
 @dataclass(frozen=True)
 class Config:
-    """What config.json says, in its own spelling."""
+    """What config.json says, in its own spelling; where it is silent, as transformers' GPT2Config has it."""
 
-    vocab_size: int
-    n_positions: int
-    n_embd: int
-    n_layer: int
-    n_head: int
-    n_inner: int | None
-    activation_function: str
-    layer_norm_epsilon: float
-    scale_attn_weights: bool
-    scale_attn_by_inverse_layer_idx: bool
-    tie_word_embeddings: bool
+    vocab_size: int = 50257
+    n_positions: int = 1024
+    n_embd: int = 768
+    n_layer: int = 12
+    n_head: int = 12
+    n_inner: int | None = None
+    activation_function: str = "gelu_new"
+    layer_norm_epsilon: float = 1e-5
+    scale_attn_weights: bool = True
+    scale_attn_by_inverse_layer_idx: bool = False
+    tie_word_embeddings: bool = True
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Config:
@@ -34,11 +34,6 @@ class Config:
         one_of("activation_function", read.activation_function, ACTIVATIONS)
         divides("n_embd", read.n_embd, "n_head", read.n_head)
         return read
-
-    @property
-    def depth(self) -> dict[str, int]:
-        """How many blocks stand under which path."""
-        return {"h": self.n_layer}
 
     @property
     def positions(self) -> int:
@@ -73,19 +68,6 @@ class Config:
 
 READING = Reading(
     model_type="gpt2",
-    defaults={  # transformers' GPT2Config
-        "vocab_size": 50257,
-        "n_positions": 1024,
-        "n_embd": 768,
-        "n_layer": 12,
-        "n_head": 12,
-        "n_inner": None,
-        "activation_function": "gelu_new",
-        "layer_norm_epsilon": 1e-5,
-        "scale_attn_weights": True,
-        "scale_attn_by_inverse_layer_idx": False,
-        "tie_word_embeddings": True,
-    },
     fixed={
         "add_cross_attention": False,
         "is_causal": True,
@@ -117,72 +99,52 @@ READING = Reading(
 )
 
 _BLOCK = "h.{layer}"
-WEIGHTS = {
-    "wte.weight": "[vocab_size, n_embd]",
-    "wpe.weight": "[n_positions, n_embd]",
-    f"{_BLOCK}.ln_1.weight": "[n_embd]",
-    f"{_BLOCK}.ln_1.bias": "[n_embd]",
-    f"{_BLOCK}.attn.c_attn.weight": "[n_embd, 3 * n_embd]",
-    f"{_BLOCK}.attn.c_attn.bias": "[3 * n_embd]",
-    f"{_BLOCK}.attn.c_proj.weight": "[n_embd, n_embd]",
-    f"{_BLOCK}.attn.c_proj.bias": "[n_embd]",
-    f"{_BLOCK}.ln_2.weight": "[n_embd]",
-    f"{_BLOCK}.ln_2.bias": "[n_embd]",
-    f"{_BLOCK}.mlp.c_fc.weight": "[n_embd, wide]",
-    f"{_BLOCK}.mlp.c_fc.bias": "[wide]",
-    f"{_BLOCK}.mlp.c_proj.weight": "[wide, n_embd]",
-    f"{_BLOCK}.mlp.c_proj.bias": "[n_embd]",
-    "ln_f.weight": "[n_embd]",
-    "ln_f.bias": "[n_embd]",
-}
 
-# Keys that are read where the file has them. A tied head needs none: it is the token table itself.
-OPTIONAL = {"lm_head.weight": "[vocab_size, n_embd]"}
-
-# Keys that a file may hold and the rebuild does not read, each with the reason.
-UNUSED = {
-    f"{_BLOCK}.attn.bias": "a triangle of ones, the causal mask, which arange makes as well",
-    f"{_BLOCK}.attn.masked_bias": "the number that masks a score in older releases",
-    **dict.fromkeys(
-        ("score.*", "classifier.*", "qa_outputs.*", "multiple_choice_head.*"),
-        "of another head that the model was trained with",
-    ),
-}
-
-# The parts of the model in data-flow order, and what each is for.
-PARTS = {
-    "wte": "which token it is: one row for each token, and at the end the head's table, too",
-    "wpe": "where it stands: one row for each position",
-    "h.{layer}": "self-attention, then a feed-forward",
-    "ln_f": "normalised a last time",
-    "lm_head": "a score for every possible next token",
-}
-
-# Where this model is not what the textbook figure of a transformer shows.
-DEPARTURES = (
-    ("decoder only", "no encoder and no cross-attention: it continues what it is given"),
-    ("positions are learned", "a table of {n_positions} rows instead of sines and cosines"),
-    ("pre-LN", "normalised before each half of a block, and once more after the last block"),
-    ("Conv1D", "weights lie in the file as [in, out], the transpose of what torch's Linear stores"),
-    ("fused query, key and value", "one matrix makes all three, side by side"),
-    ("GELU by tanh", "config.json says {activation_function}; the textbook has ReLU"),
-    ("tied head", "the token table serves at both ends, unless tie_word_embeddings is false"),
-)
-
-# What those need to know of this model who do not know it.
+# What is to be known of this model by those who name none.
 ARCHITECTURE = Architecture(
     model_type=READING.model_type,
     file="gpt2",
     published="gpt2",
     tokenizer="byte_bpe",
     config=Config,
-    weights=WEIGHTS,
-    optional=OPTIONAL,
-    unused=UNUSED,
+    weights={
+        "wte.weight": "[vocab_size, n_embd]",
+        "wpe.weight": "[n_positions, n_embd]",
+        **with_bias(f"{_BLOCK}.ln_1", "[n_embd]", "[n_embd]"),
+        **with_bias(f"{_BLOCK}.attn.c_attn", "[n_embd, 3 * n_embd]", "[3 * n_embd]"),
+        **with_bias(f"{_BLOCK}.attn.c_proj", "[n_embd, n_embd]", "[n_embd]"),
+        **with_bias(f"{_BLOCK}.ln_2", "[n_embd]", "[n_embd]"),
+        **with_bias(f"{_BLOCK}.mlp.c_fc", "[n_embd, wide]", "[wide]"),
+        **with_bias(f"{_BLOCK}.mlp.c_proj", "[wide, n_embd]", "[n_embd]"),
+        **with_bias("ln_f", "[n_embd]", "[n_embd]"),
+    },
+    optional={"lm_head.weight": "[vocab_size, n_embd]"},
+    unused={
+        f"{_BLOCK}.attn.bias": "a triangle of ones, the causal mask, which arange makes as well",
+        f"{_BLOCK}.attn.masked_bias": "the number that masks a score in older releases",
+        **dict.fromkeys(
+            ("score.*", "classifier.*", "qa_outputs.*", "multiple_choice_head.*"),
+            "of another head that the model was trained with",
+        ),
+    },
     prefix="transformer.",
-    parts=PARTS,
-    departures=DEPARTURES,
-    stacks=(Stack("h", enters="embeddings", leaves="mlp.residual"),),
+    parts={
+        "wte": "which token it is: one row for each token, and at the end the head's table, too",
+        "wpe": "where it stands: one row for each position",
+        "h.{layer}": "self-attention, then a feed-forward",
+        "ln_f": "normalised a last time",
+        "lm_head": "a score for every possible next token",
+    },
+    departures=(
+        ("decoder only", "no encoder and no cross-attention: it continues what it is given"),
+        ("positions are learned", "a table of {n_positions} rows instead of sines and cosines"),
+        ("pre-LN", "normalised before each half of a block, and once more after the last block"),
+        ("Conv1D", "weights lie in the file as [in, out], the transpose of what torch's Linear stores"),
+        ("fused query, key and value", "one matrix makes all three, side by side"),
+        ("GELU by tanh", "config.json says {activation_function}; the textbook has ReLU"),
+        ("tied head", "the token table serves at both ends, unless tie_word_embeddings is false"),
+    ),
+    stacks=(Stack("h", "n_layer", enters="embeddings", leaves="mlp.residual"),),
     width="n_embd",
     heads="n_head",
     official_class="AutoModelForCausalLM",

@@ -7,27 +7,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_rebuild.models.architecture import Architecture, Stack
-from llm_rebuild.models.config import IRRELEVANT_EVERYWHERE, Reading, divides, one_of, read_config
+from llm_rebuild.models.config import IRRELEVANT_EVERYWHERE, Reading, divides, one_of, read_config, with_bias
 from llm_rebuild.models.ops import ACTIVATIONS
 from llm_rebuild.models.pipeline import KEY, Pipeline
 
 
 @dataclass(frozen=True)
 class Config:
-    """What config.json says, in its own spelling."""
+    """What config.json says, in its own spelling; where it is silent, as transformers' BertConfig has it."""
 
-    vocab_size: int
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    intermediate_size: int
-    max_position_embeddings: int
-    type_vocab_size: int
-    layer_norm_eps: float
-    hidden_act: str
-    pooling: str  # this and what follows: of the files beside config.json, see pipeline.py
-    normalize: bool
-    max_tokens: int | None
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    layer_norm_eps: float = 1e-12
+    hidden_act: str = "gelu"
+    pooling: str = "mean"  # this and what follows: of the files beside config.json, see pipeline.py
+    normalize: bool = False
+    max_tokens: int | None = None
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Config:
@@ -38,11 +38,6 @@ class Config:
         one_of("hidden_act", read.hidden_act, ACTIVATIONS)
         divides("hidden_size", read.hidden_size, "num_attention_heads", read.num_attention_heads)
         return read
-
-    @property
-    def depth(self) -> dict[str, int]:
-        """How many blocks stand under which path."""
-        return {"encoder.layer": self.num_hidden_layers}
 
     @property
     def positions(self) -> int:
@@ -72,17 +67,6 @@ class Config:
 
 READING = Reading(
     model_type="bert",
-    defaults={  # transformers' BertConfig
-        "vocab_size": 30522,
-        "hidden_size": 768,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "intermediate_size": 3072,
-        "max_position_embeddings": 512,
-        "type_vocab_size": 2,
-        "layer_norm_eps": 1e-12,
-        "hidden_act": "gelu",
-    },
     fixed={
         "is_causal": False,
         "is_decoder": False,
@@ -105,76 +89,57 @@ READING = Reading(
 )
 
 _BLOCK = "encoder.layer.{layer}"
-WEIGHTS = {
-    "embeddings.word_embeddings.weight": "[vocab_size, hidden_size]",
-    "embeddings.position_embeddings.weight": "[max_position_embeddings, hidden_size]",
-    "embeddings.token_type_embeddings.weight": "[type_vocab_size, hidden_size]",
-    "embeddings.LayerNorm.weight": "[hidden_size]",
-    "embeddings.LayerNorm.bias": "[hidden_size]",
-    f"{_BLOCK}.attention.self.query.weight": "[hidden_size, hidden_size]",
-    f"{_BLOCK}.attention.self.query.bias": "[hidden_size]",
-    f"{_BLOCK}.attention.self.key.weight": "[hidden_size, hidden_size]",
-    f"{_BLOCK}.attention.self.key.bias": "[hidden_size]",
-    f"{_BLOCK}.attention.self.value.weight": "[hidden_size, hidden_size]",
-    f"{_BLOCK}.attention.self.value.bias": "[hidden_size]",
-    f"{_BLOCK}.attention.output.dense.weight": "[hidden_size, hidden_size]",
-    f"{_BLOCK}.attention.output.dense.bias": "[hidden_size]",
-    f"{_BLOCK}.attention.output.LayerNorm.weight": "[hidden_size]",
-    f"{_BLOCK}.attention.output.LayerNorm.bias": "[hidden_size]",
-    f"{_BLOCK}.intermediate.dense.weight": "[intermediate_size, hidden_size]",
-    f"{_BLOCK}.intermediate.dense.bias": "[intermediate_size]",
-    f"{_BLOCK}.output.dense.weight": "[hidden_size, intermediate_size]",
-    f"{_BLOCK}.output.dense.bias": "[hidden_size]",
-    f"{_BLOCK}.output.LayerNorm.weight": "[hidden_size]",
-    f"{_BLOCK}.output.LayerNorm.bias": "[hidden_size]",
-}
-
-# Keys that are read where the file has them: a model saved without its pooler has no pooler checkpoints.
-OPTIONAL = {
-    "pooler.dense.weight": "[hidden_size, hidden_size]",
-    "pooler.dense.bias": "[hidden_size]",
-}
-
-# Keys that a file may hold and the rebuild does not read, each with the reason.
 _HEAD = "of the head that the model was trained with, and not of the model"
-UNUSED = {
-    "embeddings.position_ids": "the numbers 0 to 511 in order, which arange makes as well",
-    **dict.fromkeys(("cls.*", "classifier.*", "qa_outputs.*"), _HEAD),
-}
 
-# The parts of the model in data-flow order, and what each is for.
-PARTS = {
-    "embeddings": "token, type and place, added and normalised",
-    "encoder.layer.{layer}": "self-attention, then a feed-forward",
-    "pooler": "from the first token; the embedding does not use it",
-    "sentence": "the mean over real tokens, at length 1",
-}
-
-# Where this model is not what the textbook figure of a transformer shows.
-DEPARTURES = (
-    ("positions are learned", "a table of {max_position_embeddings} rows instead of sines and cosines"),
-    ("token types", "a second table says whether a token is of the first or the second sentence"),
-    ("post-LN", "normalised after the input is added back, and once right after the embeddings"),
-    ("exact GELU", "x · Φ(x) by the error function, where the textbook has ReLU"),
-    ("biases everywhere", "every linear layer and every norm has one"),
-    ("no decoder, no output head", "the answer is one vector, the mean of the last block's tokens"),
-)
-
-# What those need to know of this model who do not know it.
+# What is to be known of this model by those who name none.
 ARCHITECTURE = Architecture(
     model_type=READING.model_type,
     file="minilm",
     published="minilm",
     tokenizer="wordpiece",
     config=Config,
-    weights=WEIGHTS,
-    optional=OPTIONAL,
-    unused=UNUSED,
+    weights={
+        "embeddings.word_embeddings.weight": "[vocab_size, hidden_size]",
+        "embeddings.position_embeddings.weight": "[max_position_embeddings, hidden_size]",
+        "embeddings.token_type_embeddings.weight": "[type_vocab_size, hidden_size]",
+        **with_bias("embeddings.LayerNorm", "[hidden_size]", "[hidden_size]"),
+        **with_bias(f"{_BLOCK}.attention.self.query", "[hidden_size, hidden_size]", "[hidden_size]"),
+        **with_bias(f"{_BLOCK}.attention.self.key", "[hidden_size, hidden_size]", "[hidden_size]"),
+        **with_bias(f"{_BLOCK}.attention.self.value", "[hidden_size, hidden_size]", "[hidden_size]"),
+        **with_bias(f"{_BLOCK}.attention.output.dense", "[hidden_size, hidden_size]", "[hidden_size]"),
+        **with_bias(f"{_BLOCK}.attention.output.LayerNorm", "[hidden_size]", "[hidden_size]"),
+        **with_bias(
+            f"{_BLOCK}.intermediate.dense", "[intermediate_size, hidden_size]", "[intermediate_size]"
+        ),
+        **with_bias(f"{_BLOCK}.output.dense", "[hidden_size, intermediate_size]", "[hidden_size]"),
+        **with_bias(f"{_BLOCK}.output.LayerNorm", "[hidden_size]", "[hidden_size]"),
+    },
+    optional={
+        **with_bias("pooler.dense", "[hidden_size, hidden_size]", "[hidden_size]"),
+    },
+    unused={
+        "embeddings.position_ids": "the numbers 0 to 511 in order, which arange makes as well",
+        **dict.fromkeys(("cls.*", "classifier.*", "qa_outputs.*"), _HEAD),
+    },
     prefix="bert.",
     older_names={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
-    parts=PARTS,
-    departures=DEPARTURES,
-    stacks=(Stack("encoder.layer", enters="embeddings.LayerNorm", leaves="output.LayerNorm"),),
+    parts={
+        "embeddings": "token, type and place, added and normalised",
+        "encoder.layer.{layer}": "self-attention, then a feed-forward",
+        "pooler": "from the first token; the embedding does not use it",
+        "sentence": "the mean over real tokens, at length 1",
+    },
+    departures=(
+        ("positions are learned", "a table of {max_position_embeddings} rows instead of sines and cosines"),
+        ("token types", "a second table says whether a token is of the first or the second sentence"),
+        ("post-LN", "normalised after the input is added back, and once right after the embeddings"),
+        ("exact GELU", "x · Φ(x) by the error function, where the textbook has ReLU"),
+        ("biases everywhere", "every linear layer and every norm has one"),
+        ("no decoder, no output head", "the answer is one vector, the mean of the last block's tokens"),
+    ),
+    stacks=(
+        Stack("encoder.layer", "num_hidden_layers", enters="embeddings.LayerNorm", leaves="output.LayerNorm"),
+    ),
     width="hidden_size",
     heads="num_attention_heads",
     whole=frozenset({"padding"}),

@@ -14,22 +14,22 @@ from llm_rebuild.models.ops import ACTIVATIONS
 
 @dataclass(frozen=True)
 class Config:
-    """What config.json says, in its own spelling."""
+    """What config.json says, in its own spelling; where it is silent, as transformers' T5Config has it."""
 
-    vocab_size: int
-    d_model: int
-    d_kv: int
-    d_ff: int
-    num_layers: int
-    num_decoder_layers: int | None
-    num_heads: int
-    relative_attention_num_buckets: int
-    relative_attention_max_distance: int
-    layer_norm_epsilon: float
-    feed_forward_proj: str
-    scale_decoder_outputs: bool
-    pad_token_id: int | None
-    decoder_start_token_id: int | None
+    vocab_size: int = 32128
+    d_model: int = 512
+    d_kv: int = 64
+    d_ff: int = 2048
+    num_layers: int = 6
+    num_decoder_layers: int | None = None
+    num_heads: int = 8
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    layer_norm_epsilon: float = 1e-6
+    feed_forward_proj: str = "relu"
+    scale_decoder_outputs: bool = True
+    pad_token_id: int | None = 0
+    decoder_start_token_id: int | None = 0
 
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Config:
@@ -73,11 +73,6 @@ class Config:
         return self.num_decoder_layers or self.num_layers
 
     @property
-    def depth(self) -> dict[str, int]:
-        """How many blocks stand under which path."""
-        return {"encoder.block": self.num_layers, "decoder.block": self.decoder_layers}
-
-    @property
     def positions(self) -> None:
         """The longest input: none, for positions are relative."""
         return None
@@ -98,7 +93,7 @@ class Config:
     @property
     def needed(self) -> frozenset[str]:
         """The optional keys that this config cannot do without."""
-        return frozenset(key for key in OPTIONAL if ("wi_" if self.gated else "wi.") in key)
+        return frozenset(key for key in ARCHITECTURE.optional if ("wi_" if self.gated else "wi.") in key)
 
     @property
     def text_limit(self) -> None:
@@ -110,20 +105,6 @@ FEED_FORWARDS = [*ACTIVATIONS, *(f"gated-{name}" for name in ACTIVATIONS)]
 
 READING = Reading(
     model_type="t5",
-    defaults={  # transformers' T5Config
-        "vocab_size": 32128,
-        "d_model": 512,
-        "d_kv": 64,
-        "d_ff": 2048,
-        "num_layers": 6,
-        "num_decoder_layers": None,
-        "num_heads": 8,
-        "relative_attention_num_buckets": 32,
-        "relative_attention_max_distance": 128,
-        "layer_norm_epsilon": 1e-6,
-        "feed_forward_proj": "relu",
-        "pad_token_id": 0,
-    },
     fixed={
         "is_causal": True,
         "is_decoder": False,
@@ -156,90 +137,90 @@ def _attention(path: str) -> dict[str, str]:
 
 _ENCODER, _DECODER = "encoder.block.{layer}.layer", "decoder.block.{layer}.layer"
 _BUCKETS = "[relative_attention_num_buckets, num_heads]"
-WEIGHTS = {
-    "shared.weight": "[vocab_size, d_model]",
-    "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight": _BUCKETS,
-    **_attention(f"{_ENCODER}.0.SelfAttention"),
-    f"{_ENCODER}.0.layer_norm.weight": "[d_model]",
-    f"{_ENCODER}.1.DenseReluDense.wo.weight": "[d_model, d_ff]",
-    f"{_ENCODER}.1.layer_norm.weight": "[d_model]",
-    "encoder.final_layer_norm.weight": "[d_model]",
-    "decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight": _BUCKETS,
-    **_attention(f"{_DECODER}.0.SelfAttention"),
-    f"{_DECODER}.0.layer_norm.weight": "[d_model]",
-    **_attention(f"{_DECODER}.1.EncDecAttention"),
-    f"{_DECODER}.1.layer_norm.weight": "[d_model]",
-    f"{_DECODER}.2.DenseReluDense.wo.weight": "[d_model, d_ff]",
-    f"{_DECODER}.2.layer_norm.weight": "[d_model]",
-    "decoder.final_layer_norm.weight": "[d_model]",
-}
-
-# Keys that are read where the file has them, or where config.json asks for them.
-OPTIONAL = {
-    **{
-        f"{ff}.DenseReluDense.{name}.weight": "[d_ff, d_model]"
-        for ff in (f"{_ENCODER}.1", f"{_DECODER}.2")
-        for name in ("wi", "wi_0", "wi_1")
-    },
-    "encoder.embed_tokens.weight": "[vocab_size, d_model]",
-    "decoder.embed_tokens.weight": "[vocab_size, d_model]",
-    "lm_head.weight": "[vocab_size, d_model]",
-}
-
-# Keys that a file may hold and the rebuild does not read, each with the reason.
-UNUSED = {
-    "decoder.block.{layer}.layer.{layer}.EncDecAttention.relative_attention_bias.weight": (
-        "left over from training: cross-attention knows no positions"
-    )
-}
-
-# The parts of the model in data-flow order, and what each is for.
-PARTS = {
-    "shared": "which token it is, on both sides, and at the end the head's table, too",
-    "encoder.block.{layer}": "self-attention, then a feed-forward",
-    "encoder.final_layer_norm": "normalised a last time: what the decoder looks at",
-    "decoder.block.{layer}": "self-attention, cross-attention, then a feed-forward",
-    "decoder.final_layer_norm": "normalised a last time",
-    "lm_head": "a score for every possible next token",
-}
-
-# Where this model is not what the textbook figure of a transformer shows.
-DEPARTURES = (
-    (
-        "relative positions",
-        "scores get a learned number for each of {relative_attention_num_buckets} distances",
-    ),
-    (
-        "shared position bias",
-        "only block 0 of each side has the table; the other blocks take over its numbers",
-    ),
-    ("RMSNorm", "scaled to length, never shifted: no mean is subtracted and there is no bias"),
-    ("pre-LN", "normalised before each part of a block, and once more after the last block"),
-    ("no biases", "no linear layer has one"),
-    ("unscaled scores", "query times key is not divided by √{d_kv}; the initialisation made up for it"),
-    (
-        "tied, scaled head",
-        "the token table at both ends, the output times {d_model} ** -0.5 (but T5 1.1: neither)",
-    ),
-)
-
-# What those need to know of this model who do not know it.
 _BUCKETS_WHY = "arithmetic with distances: whole numbers come out, and what they look up is a checkpoint"
 
+# What is to be known of this model by those who name none.
 ARCHITECTURE = Architecture(
     model_type=READING.model_type,
     file="t5",
     published="t5-small",
     tokenizer="unigram",
     config=Config,
-    weights=WEIGHTS,
-    optional=OPTIONAL,
-    unused=UNUSED,
-    parts=PARTS,
-    departures=DEPARTURES,
+    weights={
+        "shared.weight": "[vocab_size, d_model]",
+        "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight": _BUCKETS,
+        **_attention(f"{_ENCODER}.0.SelfAttention"),
+        f"{_ENCODER}.0.layer_norm.weight": "[d_model]",
+        f"{_ENCODER}.1.DenseReluDense.wo.weight": "[d_model, d_ff]",
+        f"{_ENCODER}.1.layer_norm.weight": "[d_model]",
+        "encoder.final_layer_norm.weight": "[d_model]",
+        "decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight": _BUCKETS,
+        **_attention(f"{_DECODER}.0.SelfAttention"),
+        f"{_DECODER}.0.layer_norm.weight": "[d_model]",
+        **_attention(f"{_DECODER}.1.EncDecAttention"),
+        f"{_DECODER}.1.layer_norm.weight": "[d_model]",
+        f"{_DECODER}.2.DenseReluDense.wo.weight": "[d_model, d_ff]",
+        f"{_DECODER}.2.layer_norm.weight": "[d_model]",
+        "decoder.final_layer_norm.weight": "[d_model]",
+    },
+    optional={
+        **{
+            f"{ff}.DenseReluDense.{name}.weight": "[d_ff, d_model]"
+            for ff in (f"{_ENCODER}.1", f"{_DECODER}.2")
+            for name in ("wi", "wi_0", "wi_1")
+        },
+        "encoder.embed_tokens.weight": "[vocab_size, d_model]",
+        "decoder.embed_tokens.weight": "[vocab_size, d_model]",
+        "lm_head.weight": "[vocab_size, d_model]",
+    },
+    unused={
+        "decoder.block.{layer}.layer.{layer}.EncDecAttention.relative_attention_bias.weight": (
+            "left over from training: cross-attention knows no positions"
+        )
+    },
+    parts={
+        "shared": "which token it is, on both sides, and at the end the head's table, too",
+        "encoder.block.{layer}": "self-attention, then a feed-forward",
+        "encoder.final_layer_norm": "normalised a last time: what the decoder looks at",
+        "decoder.block.{layer}": "self-attention, cross-attention, then a feed-forward",
+        "decoder.final_layer_norm": "normalised a last time",
+        "lm_head": "a score for every possible next token",
+    },
+    departures=(
+        (
+            "relative positions",
+            "scores get a learned number for each of {relative_attention_num_buckets} distances",
+        ),
+        (
+            "shared position bias",
+            "only block 0 of each side has the table; the other blocks take over its numbers",
+        ),
+        ("RMSNorm", "scaled to length, never shifted: no mean is subtracted and there is no bias"),
+        ("pre-LN", "normalised before each part of a block, and once more after the last block"),
+        ("no biases", "no linear layer has one"),
+        ("unscaled scores", "query times key is not divided by √{d_kv}; the initialisation made up for it"),
+        (
+            "tied, scaled head",
+            "the token table at both ends, the output times {d_model} ** -0.5 (but T5 1.1: neither)",
+        ),
+    ),
     stacks=(
-        Stack("encoder.block", "encoder.embed_tokens", "layer.1.residual", inside="layer", side="encoder"),
-        Stack("decoder.block", "decoder.embed_tokens", "layer.2.residual", inside="layer", side="decoder"),
+        Stack(
+            "encoder.block",
+            "num_layers",
+            "encoder.embed_tokens",
+            "layer.1.residual",
+            inside="layer",
+            side="encoder",
+        ),
+        Stack(
+            "decoder.block",
+            "decoder_layers",
+            "decoder.embed_tokens",
+            "layer.2.residual",
+            inside="layer",
+            side="decoder",
+        ),
     ),
     width="d_model",
     heads="num_heads",

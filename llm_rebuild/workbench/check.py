@@ -540,7 +540,7 @@ def _all_names(question: Question, names: Sequence[str]) -> list[str]:
     if has_rebuild(question.copy):
         rebuild = question.rebuild
         listed = [replace(c, only=frozenset()) for c in rebuild.architecture.checkpoints]
-        merged |= dict.fromkeys(c.name for c in expand(listed, rebuild.config.depth, ()))
+        merged |= dict.fromkeys(c.name for c in expand(listed, rebuild.depth, ()))
     return list(merged)
 
 

@@ -36,6 +36,14 @@ def known_fields(layout: Any) -> set[str]:
     return used | set(layout.READING.fixed) | set(layout.READING.irrelevant) | set(FIXED_EVERYWHERE)
 
 
+def official_defaults(layout: Any) -> dict[str, Any]:
+    """The defaults of the fields that the official class has, too."""
+    ours = {"scale_decoder_outputs", "pooling", "normalize", "max_tokens", "decoder_start_token_id"}
+    return {
+        field.name: field.default for field in dataclasses.fields(layout.Config) if field.name not in ours
+    }
+
+
 def unknown_fields(official: type, layout: Any) -> set[str]:
     return official_fields(official) - known_fields(layout)
 
@@ -66,7 +74,7 @@ def test_no_field_is_in_two_groups(official: type, layout: Any):
 @pytest.mark.parametrize(("official", "layout"), FAMILIES, ids=IDS)
 def test_defaults_are_the_official_ones(official: type, layout: Any):
     fields = {field.name: field.default for field in dataclasses.fields(official)}
-    for name, value in layout.READING.defaults.items():
+    for name, value in official_defaults(layout).items():
         assert fields[name] == value, name
     for name, value in layout.READING.fixed.items():
         if name in fields:
