@@ -12,6 +12,7 @@ from llm_rebuild.checkpoints import part_of
 from llm_rebuild.show.terminal import columns, indented, renderable
 from llm_rebuild.verify.compare import BIT_IDENTICAL, MISSING, Verdict
 from llm_rebuild.verify.report import Report
+from llm_rebuild.verify.tokens import SAME
 from llm_rebuild.weights import template
 from llm_rebuild.workbench.result import Check, OtherRun, StepVerdict
 
@@ -32,6 +33,9 @@ def _shown(check: Check) -> Iterator[RenderableType]:
         yield from _printed(check)
     for note in (*check.report.notes, *check.notes):
         yield Text(note, style="yellow")
+    tokens = check.report.tokenizer
+    if tokens is not None and tokens.verdict != SAME:
+        yield Text(str(tokens), style="yellow" if tokens.passes else "bold red")
     if check.report.verdicts:
         yield _map(check)
         yield ""

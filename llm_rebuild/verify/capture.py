@@ -22,6 +22,7 @@ from llm_rebuild.verify.entries import Entry, Trace
 from llm_rebuild.verify.find import Candidate, SearchResult, find
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import Model, Options, Question, ask, has_rebuild
+from llm_rebuild.verify.tokens import TokenVerdict, compare_tokens
 from llm_rebuild.verify.trace import trace
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class Capture(Mapping[str, Interim]):
     checkpoints  What each is: its axes, its meaning, its source; of a model without a rebuild nothing.
     steps        How each came to be, for a model without a rebuild.
     model_type   The architecture, by config.json's name.
+    tokenizer    Whether the token ids are the official tokenizer's.
     """
 
     model: Mapping[str, Any]
@@ -95,6 +97,7 @@ class Capture(Mapping[str, Interim]):
     steps: Mapping[str, Step] = field(default_factory=dict, repr=False)
     checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict, repr=False)
     model_type: str = ""
+    tokenizer: TokenVerdict | None = None
     copies: Copies = field(default_factory=Copies, init=False, repr=False, compare=False)
 
     def bridge(self, name: str) -> Tensor:
@@ -143,6 +146,7 @@ class Capture(Mapping[str, Interim]):
             "order": list(self.tensors),
             "coupled": self.coupled,
             "model_type": self.model_type,
+            "tokenizer": self.tokenizer.to_json() if self.tokenizer else None,
             "checkpoints": {name: [c.shape, c.meaning, c.source] for name, c in self.checkpoints.items()},
             "steps": {name: asdict(step) for name, step in self.steps.items()},
         }
@@ -191,6 +195,7 @@ class Capture(Mapping[str, Interim]):
                 steps,
                 checkpoints,
                 model_type,
+                TokenVerdict(**about["tokenizer"]) if about.get("tokenizer") else None,
             )
         except (OSError, SafetensorError, KeyError, ValueError, TypeError):
             raise InputError(f"{file} is not a capture file; `llm-rebuild capture` makes one") from None
@@ -233,6 +238,7 @@ def read_capture(question: Question, taken: Trace) -> Capture:
         steps=steps,
         checkpoints=checkpoints,
         model_type=str(question.copy.config.get("model_type")),
+        tokenizer=None if question.goes_on else compare_tokens(question.copy, question.inputs),
     )
 
 

@@ -14,7 +14,6 @@ from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import Model, Options, Question, ask
 from llm_rebuild.verify.report import Report
 from llm_rebuild.verify.run import judge, rebuild_run
-from llm_rebuild.verify.tokens import compare_tokens
 from llm_rebuild.verify.trace import trace
 
 if TYPE_CHECKING:
@@ -70,11 +69,7 @@ def prove(
     progress("official")
     rebuilt = run(question)
     progress("rebuild")
-    report = replace(
-        judge(rebuilt, truth),
-        tokenizer=compare_tokens(question.copy, question.inputs),
-        untried=question.untried(),
-    )
+    report = replace(judge(rebuilt, truth), untried=question.untried())
     progress("compare")
     if coverage:
         why = question.rebuild.architecture.uncovered

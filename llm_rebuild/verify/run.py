@@ -71,6 +71,7 @@ def judge(rebuilt: Mapping[str, Tensor], truth: Capture) -> Report:
         coupled=tuple(truth.coupled),
         notes=notes(truth.inputs),
         divergence=describe(verdicts, truth),
+        tokenizer=truth.tokenizer,
     )
 
 

@@ -15,7 +15,6 @@ from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import Model, Options, Question, ask
 from llm_rebuild.verify.report import Report
 from llm_rebuild.verify.run import judge, run_rebuild
-from llm_rebuild.verify.tokens import compare_tokens
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -38,15 +37,13 @@ def verify_steps(
     """
     question, cache = first_pass(ask(model, texts, **options), steps), None
     official, reports = Official(question.copy.folder, question.attention), []
-    tokens = compare_tokens(question.copy, question.inputs)
     for number in range(steps + 1):
         truth, recorder = capture(question, official=official), Recorder()
         cache = run_rebuild(question, recorder.tap(), cache).cache
         reports.append(judge(recorder.tensors, truth))
         question = question.step(likeliest(truth))
         progress(f"step {number}")
-    prompt = replace(reports[0], tokenizer=tokens)
-    return (prompt, *reports[1:])
+    return tuple(reports)
 
 
 def likeliest(truth: Capture) -> Tensor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from llm_rebuild.copies.local_copy import LocalCopy
@@ -97,6 +99,23 @@ class TokenVerdict:
         return {"verdict": self.verdict, "words": self.words}
 
 
+@lru_cache(maxsize=4)
+def _official(
+    copy: LocalCopy, lower_case: bool, stamps: tuple[tuple[int, int] | None, ...]
+) -> OfficialTokenizer:
+    """The tokenizer of these very files: loading it takes longer than what it is asked for."""
+    return OfficialTokenizer(copy, lower_case)
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    """When a file was written, and its size; None where it is not there."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
 def compare_tokens(copy: LocalCopy, inputs: Inputs) -> TokenVerdict:
     """Hold the ids that the rebuilt tokenizer made of the texts against the official tokenizer's."""
     if not inputs.texts:
@@ -105,7 +124,8 @@ def compare_tokens(copy: LocalCopy, inputs: Inputs) -> TokenVerdict:
         return TokenVerdict(NOT_COMPARED, "for the official tokenizer made them: there is no other")
     around = copy.pipeline or Pipeline()
     try:
-        official = OfficialTokenizer(copy, around.lower_case)
+        stamps = tuple(_stamp(copy.folder / file) for file in FILES)
+        official = _official(copy, around.lower_case, stamps)
     except InputError:
         return TokenVerdict(NOT_COMPARED, "for the folder has no tokenizer that transformers can read")
     for number, (text, ids, real) in enumerate(zip(inputs.texts, inputs.token_ids, inputs.mask, strict=True)):

@@ -100,3 +100,27 @@ def test_a_report_says_what_was_not_tried():
     assert padded.untried == ("eager attention",)
     assert padded.to_json()["untried"] == ["eager attention"]
     assert "not tried in this run: eager attention" in str(padded)
+
+
+def test_a_captures_file_keeps_what_was_said_of_its_tokens(tmp_path: Path):
+    truth = verify.capture(miniature("gpt2"), "The baker of Oru")
+    truth.save(tmp_path / "capture")
+    loaded = verify.Capture.load(tmp_path / "capture")
+    assert loaded.tokenizer == truth.tokenizer
+    assert truth.tokenizer is not None
+    assert truth.tokenizer.verdict == SAME
+
+
+def test_files_that_change_are_read_again(tmp_path: Path):
+    shutil.copytree(MINIATURES / "gpt2", tmp_path / "gpt2")
+    copy = LocalCopy("gpt2", tmp_path / "gpt2", "folder")
+    inputs = verify.ask(copy, "The baker of Oru").inputs
+    assert compare_tokens(copy, inputs).verdict == SAME
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "gpt2" / file).unlink(missing_ok=True)
+    whole = json.loads((MINIATURES / "gpt2" / "tokenizer.json").read_text(encoding="utf-8"))
+    one, other = list(whole["model"]["vocab"])[:2]
+    vocabulary = whole["model"]["vocab"]
+    vocabulary[one], vocabulary[other] = vocabulary[other], vocabulary[one]
+    (tmp_path / "gpt2" / "tokenizer.json").write_text(json.dumps(whole), encoding="utf-8")
+    assert compare_tokens(copy, verify.ask(copy, f"{one}{other}").inputs).verdict in (OTHER, NOT_COMPARED)
