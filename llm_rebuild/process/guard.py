@@ -138,7 +138,8 @@ class Guard(MetaPathFinder):
             self._refuse(f"it reads {name}, where official results are kept; compute it instead")
         if writing and (self.sealed or (inode and inode == self._file)):
             raise PermissionError(f"it writes {name}, which a step that is tried by itself has no need of")
-        if inode and inode != self._file and not writing and name.endswith(TENSORS):
+        tensors = name.endswith(".safetensors") or (inode and name.endswith(TENSORS))
+        if tensors and inode != self._file and not writing:
             self._refuse(
                 f"it reads {name}; a rebuild reads one file of tensors, the weight file, which it gets as "
                 "`weights`"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -32,9 +33,10 @@ class Origins(TorchDispatchMode):
             self.own(tensor)
 
     def owns(self, tensor: Tensor) -> bool:
-        """Whether a tensor was made here, or from what it was given."""
-        storage = self._own.get(address(tensor))
-        return storage is not None and not bool(storage.expired())
+        """Whether a tensor was made here, or from what it was given. One that lies nowhere counts as such."""
+        place = _address(tensor)
+        storage = self._own.get(place)
+        return not place or (storage is not None and not storage.expired())
 
     def look(self, tensor: Tensor, operation: str) -> None:
         """Report a tensor that comes from elsewhere."""
@@ -48,7 +50,8 @@ class Origins(TorchDispatchMode):
 
     def own(self, tensor: Tensor) -> None:
         """From now on this tensor is one that it was given."""
-        self._own[address(tensor)] = Storage(tensor.untyped_storage())
+        if place := _address(tensor):
+            self._own[place] = Storage(tensor.untyped_storage())
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -58,20 +61,26 @@ class Origins(TorchDispatchMode):
             raise PermissionError("it maps a file into a tensor; a rebuild gets its weights as `weights`")
         foreign = set()
         for tensor in _tensors((args, kwargs)):
-            if tensor.numel() and not self.owns(tensor):
-                foreign.add(address(tensor))
+            if not self.owns(tensor):
+                foreign.add(_address(tensor))
                 self.look(tensor, name)
         result = function(*args, **(kwargs or {}))
         if name != "set_":  # which makes a window on memory that something else has filled
             for tensor in _tensors(result):
-                if address(tensor) not in foreign and not self.owns(tensor):  # no view of a foreign one
+                if _address(tensor) not in foreign and not self.owns(tensor):  # no view of a foreign one
                     self.own(tensor)
         return result
 
 
-def address(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+def _address(tensor: Tensor) -> int:
+    """Where its memory begins; 0 for a tensor that has none of the plain kind."""
+    if tensor.layout is not torch.strided or tensor.is_meta:
+        return 0
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (NotImplementedError, RuntimeError):  # a wrapper's
+        return 0
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
-    return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor) and not leaf.is_meta)
+    return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))

@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -44,6 +44,9 @@ class Ended:
     lost: int
 
 
+P = TypeVar("P", bound="Process")
+
+
 class Process:
     """A task in a process of its own. Leaving the `with` ends it, and whatever it has started.
 
@@ -60,6 +63,8 @@ class Process:
         self._printed = _Printed(output)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+        self._letters: queue.Queue[Packed | None] = queue.Queue()
+        threading.Thread(target=self._write, daemon=True).start()
 
     def ask(
         self,
@@ -69,16 +74,20 @@ class Process:
     ) -> Iterator[Message]:
         """Send a request, and yield what is answered. The last answer has the key `end`; where none comes
         before the deadline (by time.monotonic), the process is ended, and `ended` says how."""
-        packed = pack(about, tensors or {})
-        threading.Thread(target=self._send, args=(packed,), daemon=True).start()  # it may not be listening
+        self.send(about, tensors)
         while (message := self._next(deadline)) is not None:
             yield message
             if "end" in message.about:
                 return
 
-    def _send(self, packed: Packed) -> None:
-        with contextlib.suppress(OSError, ValueError):  # it has ended: `_next` says how
-            self._channel.write(packed)
+    def send(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
+        """Send what is not answered. It is not waited for: the process may not be listening."""
+        self._letters.put(pack(about, tensors or {}))
+
+    def _write(self) -> None:
+        while (packed := self._letters.get()) is not None:
+            with contextlib.suppress(OSError, ValueError):  # it has ended: `_next` says how
+                self._channel.write(packed)
 
     def _next(self, deadline: float) -> Message | None:
         while self.ended is None:
@@ -129,6 +138,7 @@ class Process:
         if self._closing.is_set():
             return
         self._closing.set()
+        self._letters.put(None)
         if hasattr(os, "killpg"):
             with contextlib.suppress(ProcessLookupError, PermissionError):  # it has no group of its own yet
                 os.killpg(self._pid, signal.SIGKILL)
@@ -141,7 +151,7 @@ class Process:
         self._reader.join(timeout=1.0)
         self._channel.close()
 
-    def __enter__(self) -> Process:
+    def __enter__(self: P) -> P:
         return self
 
     def __exit__(self, *problem: object) -> None:

@@ -181,7 +181,7 @@ def prove_isolated(model: Model | Question, texts: Any = None, **options: Any) -
         return tensors
 
     proof = verify.prove(model, texts, run=run, **options)
-    leaks = _leaks(foreign, proof.truth, used[0])
+    leaks = leaks_of(foreign, proof.truth, used[0])
     return replace(proof, report=replace(proof.report, isolated=True, leaks=tuple(map(str, leaks))))
 
 
@@ -240,7 +240,7 @@ def _check_end(end: Mapping[str, Any], ended: Ended) -> None:
             raise InputError(f"the process of the rebuild has {what} {end[what]}, this one has {value}")
 
 
-def _leaks(foreign: Iterable[tuple[str, Tensor]], truth: Capture, weights: Weights) -> tuple[Leak, ...]:
+def leaks_of(foreign: Iterable[tuple[str, Tensor]], truth: Capture, weights: Weights) -> tuple[Leak, ...]:
     found: dict[str, Leak] = {}
     for operation, tensor in foreign:
         leak = leak_of(tensor, operation, truth, weights)

@@ -39,6 +39,8 @@ def _shown(check: Check) -> Iterator[RenderableType]:
     if check.report.verdicts:
         yield _map(check)
         yield ""
+        for leak in check.report.leaks or ():
+            yield Text(leak, style="red")
         yield from _first(check)
         yield from _by_themselves(check)
         yield from _answer(check.answer, check.report)

@@ -12,23 +12,27 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.copies.pins import PINS
-from llm_rebuild.files import sha256_of
+from llm_rebuild.errors import InputError
+from llm_rebuild.files import PART, sha256_of
 from llm_rebuild.models import architecture_for
 from llm_rebuild.printing import notice
 from llm_rebuild.verify.environment import environment
 
 FOLDER = ".captures"
 MOST = 2_000_000_000  # bytes, of all captures together
-ABANDONED = 86_400  # seconds after which a half-written file is somebody's who is gone
-
 ASK_AGAIN = 600  # seconds after which the hub is asked once more for a model that it did not give
 
 Make = Callable[[Path], None]
@@ -64,38 +68,100 @@ def copy_for(model: str, strict: bool = False) -> LocalCopy:
     return copy
 
 
-def find(copy: LocalCopy, inputs: Mapping[str, Any], attention: str, make: Make, otherwise: Path) -> Path:
+@contextlib.contextmanager
+def writable() -> Iterator[Path]:
+    """The folder of the captures, made if it is not there; where it cannot be written, one that lasts only
+    for a while. What others left half-written, and are gone, is removed."""
+    path, temporary = folder(), Path(tempfile.gettempdir())
+    sweep(temporary)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / f".{os.getpid()}.touch{PART}").touch()
+    except OSError:
+        path = temporary / f".{os.getpid()}.llm-rebuild{PART}"
+        path.mkdir(mode=0o700, exist_ok=True)
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+        return
+    (path / f".{os.getpid()}.touch{PART}").unlink(missing_ok=True)
+    sweep(path)
+    yield path
+
+
+def sweep(path: Path) -> None:
+    """Remove what processes that are gone left half-written: their number stands in its name."""
+    for file in path.glob(f".*{PART}"):
+        number = file.name.split(".")[1]
+        if not number.isdigit() or _alive(int(number)):
+            continue
+        with contextlib.suppress(OSError):
+            if file.is_dir() and "llm-rebuild" in file.name:
+                shutil.rmtree(file, ignore_errors=True)
+            elif path != Path(tempfile.gettempdir()):
+                file.unlink()
+
+
+def _alive(number: int) -> bool:
+    if os.name != "posix":  # where asking would end it
+        return True
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def find(copy: LocalCopy, inputs: Mapping[str, Any], attention: str, make: Make, place: Path) -> Path:
     """The file of a capture, made if it is not there.
 
-    inputs     As for `capture`: texts or ids.
-    make       Writes the capture to the path that it is given.
-    otherwise  A folder to make it in where the store cannot be written.
+    inputs  What the model reads.
+    make    Writes the capture to the path that it is given.
+    place   The folder to keep it in.
     """
     key = key_of(copy, inputs, attention)
-    place = folder()
     for file in sorted(place.glob(f"{key}.*.safetensors")):
-        if file.name.split(".")[1] == sha256_of(file)[:32]:
+        if file.is_file() and _whole(file):
             with contextlib.suppress(OSError):
                 os.utime(file)  # used just now
             return file
         with contextlib.suppress(OSError):
             file.unlink()
+    part = place / f".{os.getpid()}.{key}{PART}"
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        beside = place / f"{key}.{os.getpid()}.part"
-        beside.touch()
-    except OSError:
-        file = otherwise / "capture.safetensors"
-        make(file)
-        return file
-    try:
-        make(beside)
-        file = place / f"{key}.{sha256_of(beside)[:32]}.safetensors"
-        beside.replace(file)
+        make(part)
+        file = place / f"{key}.{sha256_of(part)[:32]}.safetensors"
+        part.replace(file)
     finally:
-        beside.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
     tidy(place, file)
     return file
+
+
+def _whole(file: Path) -> bool:
+    """Whether a file is a capture, and the one that its name says, to the bit."""
+    try:
+        contents(file)
+    except (InputError, OSError):
+        return False
+    return file.name.split(".")[1] == sha256_of(file)[:32]
+
+
+def contents(file: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """Of a capture what the model read, and the names: the official tensors stay on the disk. Raises
+    InputError for a file that is none."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            keys = [key for key in opened.keys() if key.startswith("inputs/")]  # noqa: SIM118
+            # Copies: a tensor of this library is a window on the whole file.
+            read = {key.removeprefix("inputs/"): opened.get_tensor(key).clone() for key in keys}
+            order = json.loads((opened.metadata() or {})["llm_rebuild"])["order"]
+    except (SafetensorError, KeyError, ValueError, TypeError):
+        raise InputError(f"{file} is not a capture file; delete it") from None
+    return read, list(order)
 
 
 def key_of(copy: LocalCopy, inputs: Mapping[str, Any], attention: str) -> str:
@@ -105,8 +171,7 @@ def key_of(copy: LocalCopy, inputs: Mapping[str, Any], attention: str) -> str:
         all_of_them = architecture.checkpoints
         listed = [[c.name, c.source, sorted(c.only)] for c in all_of_them]  # a set has no order of its own
     about = {
-        "files": dict(copy.sha256),
-        "weights": sha256_of_weights(copy),
+        "files": states(copy),
         "config": copy.config,
         "model": [copy.name, copy.source, copy.revision],
         "inputs": dict(inputs),
@@ -117,23 +182,26 @@ def key_of(copy: LocalCopy, inputs: Mapping[str, Any], attention: str) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def sha256_of_weights(copy: LocalCopy) -> str:
-    """The weight file's sum, as the local copy knows it."""
-    return copy.sha256[copy.weights_file.name]
+def states(copy: LocalCopy) -> Any:
+    """What tells that a model's files are others: their sums, where they are known; else, as a check runs at
+    every save, what the system says of them. A file that is written gets another `ctime`, always."""
+    if copy.revision is not None:
+        return dict(copy.sha256)
+    files = [file for pattern in ("*", "*/*.json") for file in sorted(copy.folder.glob(pattern))]
+    known = [(str(f.relative_to(copy.folder)), f.stat()) for f in files if f.is_file()]
+    return [[name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for name, s in known]
 
 
 def tidy(place: Path, keep: Path) -> None:
     """Bring the folder below its limit. `keep` stays whatever its size."""
-    there = []
-    for file in place.iterdir():
+    others = []
+    for file in place.glob("*.safetensors"):
         with contextlib.suppress(OSError):
             status = file.stat()
-            if file.suffix == ".part" and time.time() - status.st_mtime > ABANDONED:
-                file.unlink()
-            elif file.suffix == ".safetensors" and file != keep:
-                there.append((status.st_mtime, status.st_size, file))
+            if file != keep:
+                others.append((status.st_mtime, status.st_size, file))
     room = MOST - keep.stat().st_size
-    for _, size, file in sorted(there, reverse=True):
+    for _, size, file in sorted(others, reverse=True):
         room -= size
         if room < 0:
             with contextlib.suppress(OSError):

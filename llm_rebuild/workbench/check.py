@@ -5,30 +5,33 @@ from __future__ import annotations
 import ast
 import contextlib
 import inspect
-import json
 import re
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+import torch
 from torch import Tensor
 
 from llm_rebuild.checkpoints import expand
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.explain import explain, judge_steps
 from llm_rebuild.errors import InputError
-from llm_rebuild.files import write
+from llm_rebuild.files import read
 from llm_rebuild.models.part import ATTENTIONS
+from llm_rebuild.process.limits import ENFORCED
+from llm_rebuild.process.run import Ended, Process
+from llm_rebuild.proof.isolation import leaks_of
 from llm_rebuild.verify import Capture, Proof, Question, Report, ask, compare, judge
 from llm_rebuild.verify.compare import MISSING, Verdict
 from llm_rebuild.verify.equality import identical
 from llm_rebuild.verify.question import has_rebuild
 from llm_rebuild.verify.steps import first_pass
-from llm_rebuild.workbench import cached, notebook, runner
+from llm_rebuild.weights import Weights
+from llm_rebuild.workbench import cached, child, notebook
 from llm_rebuild.workbench.result import FORWARD, UNFILLED, Check, OtherRun, StepVerdict
 from llm_rebuild.workbench.steps import INPUTS, READS, Place, Trial, nearest, trials
 
@@ -73,9 +76,10 @@ def check_file(
     malice. Raises InputError where nothing can be run.
     """
     file = Path(file).expanduser().absolute()
-    learner = _Learner(file.name, file, _parameters(file))
-    with tempfile.TemporaryDirectory(prefix="llm-rebuild-", ignore_cleanup_errors=True) as exchange:
-        bench = _Bench(learner, question, limits, fork, Path(exchange))
+    source = read(file, largest=LARGEST_FILE)
+    learner = _Learner(file.name, file, source, _parameters(file.name, source))
+    with cached.writable() as captures:
+        bench = _Bench(learner, question, limits, fork, captures)
         return bench.one_step(step, progress) if step else bench.whole(progress)
 
 
@@ -101,23 +105,22 @@ def check(
         raise InputError(f"check takes your function forward, not a {type(forward).__name__}")
     question = ask(model, texts, token_ids=token_ids, decoder_ids=decoder_ids, attention=attention)
     name, parameters = getattr(forward, "__name__", "forward"), set(inspect.signature(forward).parameters)
-    with tempfile.TemporaryDirectory(prefix="llm-rebuild-", ignore_cleanup_errors=True) as exchange:
-        file = Path(exchange) / "notebook"
-        file.write_bytes(notebook.pack(forward))
-        learner = _Learner(name, file, parameters, notebook=True)
-        checked = _Bench(learner, question, LIMITS, False, Path(exchange)).whole(lambda step: None)
+    learner = _Learner(name, Path("notebook"), notebook.pack(forward), parameters, notebook=True)
+    with cached.writable() as captures:
+        checked = _Bench(learner, question, LIMITS, False, captures).whole(lambda step: None)
     return replace(checked, notes=(*checked.notes, checked.error)) if checked.error else checked
 
 
 @dataclass(frozen=True)
 class _Learner:
-    """A learner's file, or the file that a notebook's function was packed into.
+    """A learner's file, or a notebook's function, packed.
 
     parameters  What forward asks for.
     """
 
     name: str
     file: Path
+    source: bytes
     parameters: set[str]
     notebook: bool = False
 
@@ -127,36 +130,92 @@ class _Run:
     """One way to run forward.
 
     way      What to call it.
-    folder   Where the tensors that it taps lie, and what it returned.
     capture  The official side's file.
-    passes   The files of what the model reads, one a pass; the last counts.
+    passes   What the model reads, one a pass; the last counts.
     """
 
     way: str
-    folder: Path
     capture: Path
-    passes: tuple[Path, ...]
+    passes: tuple[Mapping[str, Tensor], ...]
     attention: str
 
-    def job(self, names: Sequence[str]) -> dict[str, Any]:
-        return {
-            "folder": str(self.folder),
-            "passes": [str(file) for file in self.passes],
-            "cache": len(self.passes) > 1,
-            "attention": self.attention,
-            "names": list(names),
+
+@dataclass
+class _Outcome:
+    """What came of a request to the learner's process.
+
+    tapped   The tensors that it tapped; `foreign` those that came from elsewhere, with what they went into.
+    answer   What forward returned.
+    end      How it ended; empty where the process did.
+    """
+
+    tapped: dict[str, Tensor] = field(default_factory=dict)
+    foreign: list[tuple[str, Tensor]] = field(default_factory=list)
+    answer: Tensor | None = None
+    end: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> bool:
+        return self.end.get("end") == "done"
+
+
+class _Session(Process):
+    """A learner's process, and what it can be asked. Leaving the `with` ends it."""
+
+    def __init__(self, bench: _Bench) -> None:
+        super().__init__(child.learner, bench.fork)
+        self._deadline, self._sent = time.monotonic() + bench.limits.seconds, set[str]()
+        job = {
+            "file": str(bench.learner.file),
+            "notebook": bench.learner.notebook,
+            "model": cached.told(bench.copy),
+            "names": bench.names,
+            "hidden": [str(bench.captures)],
+            "memory": bench.limits.memory,
         }
+        self.send(job, {"source": torch.frombuffer(bytearray(bench.learner.source), dtype=torch.uint8)})
+        self.loaded = self.outcome({"do": "load"})
+
+    def forward(self, run: _Run, seed: int = 0) -> _Outcome:
+        """Run forward in one way."""
+        about = {"do": "forward", "passes": len(run.passes), "cache": len(run.passes) > 1, "seed": seed}
+        tensors = {f"{n}/{name}": t for n, read in enumerate(run.passes) for name, t in read.items()}
+        return self.outcome({**about, "attention": run.attention}, tensors)
+
+    def step(self, trial: Trial, truth: Mapping[str, Tensor], attention: str) -> _Outcome:
+        """Try a step by itself. Of the official tensors only those are sent that it is computed from."""
+        needed = {*trial.inputs, *(name for name in truth if name.startswith(INPUTS))} - self._sent - {None}
+        tensors = {name: truth[name] for name in needed if name is not None}
+        self._sent |= set(tensors)
+        return self.outcome({"do": "step", **vars(trial), "attention": attention}, tensors)
+
+    def outcome(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> _Outcome:
+        outcome = _Outcome()
+        for message in self.ask(about, tensors, self._deadline):
+            if "tapped" in message.about:
+                outcome.tapped |= {
+                    name: t for name, t in message.tensors.items() if name not in outcome.tapped
+                }
+            elif "foreign" in message.about:
+                outcome.foreign += [(str(message.about["foreign"]), t) for t in message.tensors.values()]
+            elif "end" in message.about:
+                outcome.end, outcome.answer = message.about, message.tensors.get("answer")
+        return outcome
+
+    def allow(self, seconds: float) -> None:
+        """So much time from now on."""
+        self._deadline = time.monotonic() + seconds
 
 
 @dataclass
 class _Bench:
-    """One check of one file."""
+    """One check of one file. `captures` is the folder where official results are kept."""
 
     learner: _Learner
     question: Question
     limits: Limits
     fork: bool
-    exchange: Path
+    captures: Path
     names: list[str] = field(default_factory=list)  # the checkpoints of any run of this model
 
     @property
@@ -184,43 +243,31 @@ class _Bench:
 
     def run(self, way: str, question: Question, cache: bool = False) -> _Run:
         """A run, with its official side from the store, or made now in a process of its own."""
-        folder = self.place(f"run {way}".strip())
-        read = folder / "read.safetensors"
-        save_file(_read(question), read)
         inputs = question.inputs
         texts = {"texts": inputs.texts, "tokens": inputs.tokens, "truncated": inputs.truncated}
+        about = {name: tensor.tolist() for name, tensor in _read(question).items()}
 
         def make(out: Path) -> None:
-            place = self.place(f"capture {way}".strip())
-            job = {
-                "task": "capture",
-                "model": cached.told(self.copy),
-                "inputs": str(read),
-                "texts": texts,
-                "attention": question.attention,
-                "cache": cache,
-                "out": str(out),
-            }
-            ended = runner.run(job, place, None, self.fork)
-            result = _json(place / "result.json")
-            if result.get("refused"):
-                raise InputError(result["refused"])
-            if ended.how or not result:
+            job = {"model": cached.told(self.copy), "texts": texts, "cache": cache, "out": str(out)}
+            with Process(child.capture, self.fork) as process:
+                job["attention"] = question.attention
+                end = [message.about for message in process.ask(job, _read(question))]
+            if end and end[-1].get("refused"):
+                raise InputError(end[-1]["refused"])
+            if not end:
+                ended = process.ended or Ended("", "", 0)
                 last = (ended.output.strip().splitlines() or ["it said nothing"])[-1]
                 raise InputError(
                     f"the official model could not be run ({ended.how or 'no result'}): {last[:300]}"
                 )
 
-        about = {name: tensor.tolist() for name, tensor in _read(question).items()}
         key = {**about, **texts, "cached step": cache}
-        file = cached.find(self.copy, key, question.attention, make, folder)
-        passes = [read]
-        if cache:
-            passes.append(folder / "step.safetensors")
-            save_file(_opened(file)[0], passes[-1])
+        file = cached.find(self.copy, key, question.attention, make, self.captures)
+        read, names = cached.contents(file)
+        passes = (_read(question), {INPUTS + name: tensor for name, tensor in read.items()})
         if not self.names:
-            self.names = _all_names(self.question, _opened(file)[1])
-        return _Run(way, folder, file, tuple(passes), question.attention)
+            self.names = _all_names(self.question, names)
+        return _Run(way, file, passes if cache else passes[:1], question.attention)
 
     # ------------------------------------------------------------------------------------ checks
 
@@ -228,55 +275,62 @@ class _Bench:
         """The forward pass in every way that there is, then every step by itself."""
         runs = self.runs()
         progress("official")
-        main, *others = runs
-        place = self.place("rebuild")
-        job = self.job("run", main.passes[0]) | {"runs": [run.job(self.names) for run in runs], "then": True}
-        job["seconds"] *= len(runs)
-        with runner.Running(job, place, self.fork) as running:
-            ended = running.wait(self.limits.seconds * len(runs), until=place / "result.json")
+        outcomes: list[_Outcome] = []
+        with _Session(self) as session:
+            for run in runs if session.loaded.finished else ():
+                if outcomes:
+                    session.allow(self.limits.seconds)
+                outcomes.append(session.forward(run))
+                if not outcomes[-1].finished:
+                    break
             progress("rebuild")
-            result, places = _json(place / "result.json"), _json(place / "module.json").get("steps")
-            error = self.error(ended, main, result)
-            truth = Capture.load(main.capture)
+            main = outcomes[0] if outcomes else session.loaded
+            error = self.error(session.ended, main)
+            truth = Capture.load(runs[0].capture)  # only now, what was tapped being here
             steps: dict[str, StepVerdict] = {}
-            if places:
-                try:
-                    steps = self.try_steps(truth, places, None, running if ended is None else None, place)
-                except InputError as problem:
-                    error = error or f"{self.learner.name}: {problem}"
-                if not (place / "then.json").exists():
-                    running.close()  # it waits for steps to try, and there are none
-            printed = ended or running.wait(self.limits.seconds)
-        end = _json(main.folder / "result.json")
-        finished = end.get("end") == "done"
+            try:
+                steps = self.try_steps(truth, session, None)[0]
+            except InputError as problem:
+                error = error or f"{self.learner.name}: {problem}"
         progress("steps")
-        checked = self.judged(truth, _tensors(main.folder, "tapped-*"), error=error)
+        checked = self.judged(truth, main.tapped, error=error)
+        leaks = self.leaks(main, truth)
+        last = outcomes[-1].end if outcomes else {}
+        finished = main.finished and bool(outcomes)
         return replace(
             checked,
+            report=replace(checked.report, leaks=leaks),
             steps=steps,
-            answer=_answer(main.folder, truth, checked.report) if finished else None,
-            others=tuple(self.other(run, ended, result, truth) for run in others) if finished else (),
-            untried=self.untried(runs if finished else (), result),
-            empty=tuple(result.get("empty", ())) if finished else (),
-            unfilled=end["problem"] if end.get("end") == "unfilled" else None,
-            notes=(*checked.notes, *self.notes(result)),
-            output=printed.output if printed else "",
-            lost=printed.lost if printed else 0,
+            answer=_answer(main, truth, checked.report) if finished else None,
+            others=tuple(self.other(*pair, session.ended, truth) for pair in _pairs(runs, outcomes)),
+            untried=self.untried(runs if finished else (), last),
+            empty=tuple(last.get("empty", ())) if finished else (),
+            unfilled=main.end["problem"] if main.end.get("end") == "unfilled" else None,
+            notes=(*checked.notes, *self.notes(last or main.end)),
+            output=session.ended.output if session.ended else "",
+            lost=session.ended.lost if session.ended else 0,
         )
 
-    def other(
-        self, run: _Run, ended: runner.Ended | None, result: Mapping[str, Any], first: Capture
-    ) -> OtherRun:
-        """One of the further runs, judged. `first` is the official side of the first one."""
+    def other(self, run: _Run, outcome: _Outcome | None, ended: Ended | None, first: Capture) -> OtherRun:
+        """One of the further runs, judged.
+
+        outcome  None: an earlier run did not come to its end.
+        first    The official side of the first run.
+        """
         truth, prompt = Capture.load(run.capture), first if run.way == CACHED else None
-        error = self.error(ended, run, result)
-        end = _json(run.folder / "result.json")
-        if end.get("end") == "unfilled":
-            error = f"{end['problem']}: not filled in"
-        kept = _tensors(run.folder, "tapped-*")
-        rebuilt = {name: tensor for name, tensor in kept.items() if name in truth}
+        outcome = outcome or _Outcome(end={"end": "error", "problem": "the run before it did not end"})
+        error = self.error(ended, outcome)
+        if outcome.end.get("end") == "unfilled":
+            error = f"{outcome.end['problem']}: not filled in"
+        rebuilt = {name: tensor for name, tensor in outcome.tapped.items() if name in truth}
         report = judge_steps(rebuilt, truth, self.copy, prompt=prompt)
-        return OtherRun(run.way, report, _answer(run.folder, truth, report), error)
+        report = replace(report, leaks=self.leaks(outcome, truth))
+        return OtherRun(run.way, report, _answer(outcome, truth, report), error)
+
+    def leaks(self, outcome: _Outcome, truth: Capture) -> tuple[str, ...]:
+        """Official tensors that came from elsewhere into the rebuild."""
+        weights = Weights({})  # copies of weights that a file makes for itself are its own affair
+        return tuple(map(str, leaks_of(outcome.foreign, truth, weights)))
 
     def untried(self, runs: Sequence[_Run], result: Mapping[str, Any]) -> dict[str, str]:
         """What was not tried, and how it can be."""
@@ -294,75 +348,77 @@ class _Bench:
         """Some steps only, each fed with the official tensors."""
         main = self.run("", self.question)
         progress("official")
-        truth, place = Capture.load(main.capture), self.place("rebuild")
+        truth = Capture.load(main.capture)
         pattern = re.escape(wanted).replace(r"\{layer\}", r"\d+")
         chosen = [name for name in truth if re.fullmatch(pattern, name)]
         if not chosen:
             raise InputError(
                 f"--step {wanted}: this run has no checkpoint of this name{nearest(wanted, truth)}"
             )
-        ended = runner.run(self.job("load", main.passes[0]), place, self.limits.seconds, self.fork)
-        result, places = _json(place / "result.json"), _json(place / "module.json").get("steps")
-        error = self.error(ended, main, result)
-        if places is None or result.get("refused"):
-            raise InputError(error or f"{self.learner.name}: it cannot be run")
-        alone = self.place("steps")
-        steps = self.try_steps(truth, places, set(chosen), None, alone)
+        with _Session(self) as session:
+            if not session.loaded.finished or session.loaded.end["refused"]:
+                error = self.error(session.ended, session.loaded)
+                raise InputError(error or f"{self.learner.name}: it cannot be run")
+            steps, tapped = self.try_steps(truth, session, set(chosen))
         missing = [name for name in chosen if name not in steps]
         if missing:
-            marked = [trial.name for trial in trials(_places(places), list(truth), self.names)]
+            places = _places(session.loaded.end["steps"])
+            marked = [trial.name for trial in trials(places, list(truth), self.names)]
             raise InputError(
                 f"--step {wanted}: {self.learner.name} has no function marked @step for {missing[0]}"
                 f"{nearest(missing[0], marked)}"
             )
-        rebuilt = {name: t for name, t in _tensors(alone, "step-*").items() if name in chosen}
-        checked = self.judged(truth, rebuilt, only=chosen)
+        checked = self.judged(truth, {name: t for name, t in tapped.items() if name in chosen}, only=chosen)
         return replace(
             checked,
             steps=steps,
             untried={FORWARD: "check without --step"},
             notes=self.notes({}),
-            output=ended.output,
+            output=session.ended.output if session.ended else "",
         )
 
     def try_steps(
-        self,
-        truth: Capture,
-        places: Any,
-        only: set[str] | None,
-        running: runner.Running | None,
-        place: Path,
-    ) -> dict[str, StepVerdict]:
+        self, truth: Capture, session: _Session, only: set[str] | None
+    ) -> tuple[dict[str, StepVerdict], dict[str, Tensor]]:
         """Every step by itself: in the process that has run forward, if it is still there, else in a new one.
+        Their verdicts, and the tensors that they gave.
 
         Raises InputError for a @step that cannot be right.
         """
         others = [name for name in self.names if name not in truth]
-        tried = [t for t in trials(_places(places), list(truth), others) if only is None or t.name in only]
+        places = _places(session.loaded.end.get("steps", ()))
+        tried = [t for t in trials(places, list(truth), others) if only is None or t.name in only]
         if not tried:
-            return {}
-        if running is None and only is None:
-            place = self.place("steps")
-        fed = _read(replace(self.question, inputs=truth.inputs))
-        for name in {name for trial in tried for name in trial.inputs if name is not None} - set(fed):
-            fed[name] = truth.tensors[name].contiguous()
-        save_file(fed, place / "fed.safetensors")
-        job = self.job("trials", place / "fed.safetensors") | {"trials": [vars(trial) for trial in tried]}
-        if running:
-            write(place / "then.json", json.dumps(job))
-            ended = running.wait(self.limits.seconds)
-        else:
-            ended = runner.run(job, place, self.limits.seconds, self.fork)
-        why = ended.how if ended else ""
+            return {}, {}
+        if session.ended is not None:
+            with _Session(self) as new:
+                return self.tried(truth, new, tried)
+        return self.tried(truth, session, tried)
+
+    def tried(
+        self, truth: Capture, session: _Session, trials: Sequence[Trial]
+    ) -> tuple[dict[str, StepVerdict], dict[str, Tensor]]:
+        official = {**truth.tensors, **_read(replace(self.question, inputs=truth.inputs))}
+        session.allow(self.limits.seconds)
+        ends: dict[str, Mapping[str, Any]] = {}
+        tapped: dict[str, Tensor] = {}
+        for trial in trials:
+            if session.ended is not None:
+                break
+            outcome = session.step(trial, official, self.question.attention)
+            ends[trial.name] = outcome.end
+            tapped |= {
+                name: t for name, t in outcome.tapped.items() if name == trial.name or name not in tapped
+            }
+        why = session.ended.how if session.ended else ""
         why = f"it takes longer than {self.limits.seconds:g} s" if why == "time" else why
-        lines = {str(line.get("name")): line for line in _json_lines(place / "trials.jsonl")}
-        kept = {name: t for name, t in _tensors(place, "step-*").items() if name in truth}
+        kept = {name: t for name, t in tapped.items() if name in truth}
         judged = judge_steps(kept, truth, self.copy, fed=True).verdicts
         verdicts = {v.name: v for v in judged if v.verdict != MISSING}
-        steps = {t.name: _step_verdict(t, lines.get(t.name), verdicts.get(t.name), why) for t in tried}
+        steps = {t.name: _step_verdict(t, ends.get(t.name, {}), verdicts.get(t.name), why) for t in trials}
         for name, verdict in verdicts.items():  # what a step tapped on its way
             steps.setdefault(name, StepVerdict(name, verdict))
-        return {name: steps[name] for name in truth if name in steps}
+        return {name: steps[name] for name in truth if name in steps}, tapped
 
     def judged(
         self,
@@ -420,25 +476,22 @@ class _Bench:
         return explain(proof, error=problem, again=again, fed=fed, unfinished=True).report
 
     def again(self) -> dict[str, Tensor]:
-        """The forward pass once more with another seed: where it differs, something is drawn."""
-        main = self.exchange / "run"
-        read, folder = main / "read.safetensors", self.place("again")
-        run = _Run("again", folder, main, (read,), self.question.attention)
-        job = self.job("run", read) | {"runs": [run.job(self.names)], "then": False, "seed": 1}
-        runner.run(job, folder, self.limits.seconds, self.fork)
-        return _tensors(folder, "tapped-*")
+        """The forward pass once more with another seed: where it differs, something is drawn. This process
+        has computed something now, so that the new one is no copy of it."""
+        run = _Run("again", Path(), (_read(self.question),), self.question.attention)
+        with _Session(replace(self, fork=False)) as session:
+            return session.forward(run, seed=1).tapped
 
     # ------------------------------------------------------------------------------------ pieces
 
-    def error(self, ended: runner.Ended | None, run: _Run, result: Mapping[str, Any]) -> str | None:
+    def error(self, ended: Ended | None, outcome: _Outcome) -> str | None:
         """What ended a run before its end, in one line."""
-        name, end = self.learner.name, _json(run.folder / "result.json")
-        refused = str(result.get("refused") or "")
+        name, end = self.learner.name, outcome.end
+        refused, problem = str(end.get("refused") or ""), str(end.get("problem") or "")
         if refused:
-            problem = str(end.get("problem") or result.get("problem") or "")
             return problem if refused in problem else f"{name}: {refused}"
-        if "error" in (end.get("end"), result.get("end")):
-            return str(end.get("problem") or result["problem"])
+        if end.get("end") == "error":
+            return problem
         if end or ended is None:
             return None
         if ended.how == "time":
@@ -450,88 +503,66 @@ class _Bench:
                 f"{name}: it asked for too much memory, more than the limit of {self.limits.memory} MB "
                 "(--memory)"
             )
-        if ended.how == "signal SIGXCPU":
-            return f"{name}: it was stopped, its processor time was used up (--seconds)"
+        if ended.how == "garbage":
+            return f"{name}: it closed the pipe to the checker, or wrote something else into it"
         if ended.how.startswith("signal"):
             return f"{name}: it crashed ({ended.how})"
         how = ended.how or "exit 0"
         return f"{name}: its process ended with {how} before forward was done; does it call exit?"
 
-    def job(self, task: str, given: Path) -> dict[str, Any]:
-        return {
-            "task": task,
-            "file": str(self.learner.file),
-            "notebook": self.learner.notebook,
-            "model": cached.told(self.copy),
-            "given": str(given),
-            "names": self.names,
-            "seed": 0,
-            "attention": self.question.attention,
-            "captures": str(cached.folder()),
-            "seconds": self.limits.seconds,
-            "memory": self.limits.memory,
-        }
-
     def notes(self, result: Mapping[str, Any]) -> tuple[str, ...]:
         """A limit that does not hold here; weights that were written into, which no rebuild has to."""
-        notes = () if runner.ENFORCED else ("on this system the limit to memory is not enforced",)
+        notes = () if ENFORCED else ("on this system the limit to memory is not enforced",)
         written = ", ".join(result.get("written", ())[:3])
         return (*notes, f"your file wrote into the weights in memory: {written}") if written else notes
 
-    def place(self, name: str) -> Path:
-        place = self.exchange / name
-        place.mkdir()
-        return place
 
-
-def _parameters(file: Path) -> set[str]:
+def _parameters(name: str, source: bytes) -> set[str]:
     """What a file's `forward` asks for. Refuses, before anything is run, what is no Python file."""
     try:
-        if file.is_file() and file.stat().st_size > LARGEST_FILE:
-            raise InputError(f"{file.name} is too large to be a Python file")
-        tree = ast.parse(file.read_bytes())
-    except OSError as error:
-        raise InputError(f"{file}: {(error.strerror or 'cannot be read').lower()}") from None
+        tree = ast.parse(source)
     except SyntaxError as error:
         if error.lineno is None:
-            raise InputError(f"{file.name} is no Python file ({error.msg})") from None
+            raise InputError(f"{name} is no Python file ({error.msg})") from None
         line = (error.text or "").strip()
         shown = f" (the line is `{line[:100]}`)" if line else ""
-        raise InputError(
-            f"{file.name}, line {error.lineno}, column {error.offset}: {error.msg}{shown}"
-        ) from None
+        raise InputError(f"{name}, line {error.lineno}, column {error.offset}: {error.msg}{shown}") from None
     except (ValueError, RecursionError, MemoryError) as error:
-        raise InputError(f"{file.name} is no Python file ({' '.join(str(error).split())})") from None
+        raise InputError(f"{name} is no Python file ({' '.join(str(error).split())})") from None
     functions = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "forward"]
     return {a.arg for f in functions[-1:] for a in (*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs)}
 
 
-def _step_verdict(
-    trial: Trial, line: Mapping[str, Any] | None, verdict: Verdict | None, why: str
-) -> StepVerdict:
-    """line  What the process said of this trial; None where it ended before, for the reason `why`."""
-    if line is None:
+def _pairs(runs: Sequence[_Run], outcomes: Sequence[_Outcome]) -> list[tuple[_Run, _Outcome | None]]:
+    """The further runs and what came of them, where the first came to its end."""
+    if not outcomes or not outcomes[0].finished:
+        return []
+    return list(zip_longest(runs[1:], outcomes[1:]))
+
+
+def _step_verdict(trial: Trial, end: Mapping[str, Any], verdict: Verdict | None, why: str) -> StepVerdict:
+    """end  How it ended; empty where the process ended before, for the reason `why`."""
+    if not end:
         return StepVerdict(trial.name, None, why or "not tried")
-    if line["state"] == "done":
+    if end["end"] == "done":
         return StepVerdict(trial.name, verdict)
-    if line["state"] == "unfilled":
-        return StepVerdict(trial.name, None, UNFILLED, line["problem"])
-    return StepVerdict(trial.name, None, line["problem"])
+    if end["end"] == "unfilled":
+        return StepVerdict(trial.name, None, UNFILLED, end["problem"])
+    return StepVerdict(trial.name, None, end["problem"])
 
 
-def _answer(folder: Path, truth: Capture, report: Report) -> Verdict | None:
+def _answer(outcome: _Outcome, truth: Capture, report: Report) -> Verdict | None:
     """What forward returned, held against the last checkpoint. None where it did not tap that."""
     name = list(truth)[-1]
-    tapped = _tensors(folder, "tapped-*").get(name)
+    tapped = outcome.tapped.get(name)
     if tapped is None:
         return None
-    answer = _tensors(folder, "answer*").get("answer")
     official = truth[name]
-    if answer is None:
+    if outcome.answer is None:
         return Verdict(name, tuple(official.shape), official.dtype, MISSING)
-    if identical(answer, tapped):  # and so is what was found out about it
+    if identical(outcome.answer, tapped):  # and so is what was found out about it
         return next(verdict for verdict in report.verdicts if verdict.name == name)
-    return compare(answer, official)
+    return compare(outcome.answer, official)
 
 
 def _all_names(question: Question, names: Sequence[str]) -> list[str]:
@@ -550,41 +581,5 @@ def _read(question: Question) -> dict[str, Tensor]:
     return {INPUTS + name: tensor for name, tensor in tensors.items() if tensor is not None}
 
 
-def _opened(file: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """Of a capture only what the model read, and the names: the official tensors stay on the disk."""
-    with safe_open(file, framework="pt") as opened:
-        keys = [key for key in opened.keys() if key.startswith("inputs/")]  # noqa: SIM118
-        read = {INPUTS + key.removeprefix("inputs/"): opened.get_tensor(key) for key in keys}
-        order = json.loads((opened.metadata() or {})["llm_rebuild"])["order"]
-    return read, list(order)
-
-
 def _places(listed: Any) -> list[list[Place]]:
     return [[Place(name, tuple(inputs)) for name, inputs in places] for places in listed]
-
-
-def _tensors(place: Path, pattern: str) -> dict[str, Tensor]:
-    """What a process left behind; a file that it could not finish is left out."""
-    tensors: dict[str, Tensor] = {}
-    for file in sorted(place.glob(f"{pattern}.safetensors")):
-        with contextlib.suppress(OSError, SafetensorError), safe_open(file, framework="pt") as opened:
-            tensors |= {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-    return tensors
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _json_lines(file: Path) -> Iterator[dict[str, Any]]:
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        with contextlib.suppress(ValueError):
-            yield json.loads(line)

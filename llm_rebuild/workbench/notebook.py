@@ -50,7 +50,8 @@ def unpack(packed: bytes) -> tuple[Callable[..., Any], set[str]]:
     parts = pickle.loads(packed)
     for name, lines in parts[SOURCE].items():
         linecache.cache[name] = (sum(map(len, lines)), None, lines, name)
-    return pickle.loads(parts[VALUE]), set(parts[SOURCE])
+    function: Callable[..., Any] = _Unpacker(io.BytesIO(parts[VALUE])).load()
+    return function, set(parts[SOURCE])
 
 
 class _Packer(pickle.Pickler):
@@ -88,6 +89,13 @@ class _Packer(pickle.Pickler):
         if type(value).__module__ == "dataclasses":  # what a dataclass knows its fields by is there once
             return next((n for n, single in vars(dataclasses).items() if single is value), NotImplemented)
         return NotImplemented
+
+
+class _Unpacker(pickle.Unpickler):
+    """Finds what this module makes functions with here: by then a rebuild may not import it."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        return globals()[name] if module == __name__ else super().find_class(module, name)
 
 
 def _importable(value: Any) -> bool:

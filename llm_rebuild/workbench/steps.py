@@ -143,6 +143,7 @@ def trials(
 
             close = nearest(place.name, {template(name) for name in (*names, *others)})
             raise InputError(f"@step({place.name!r}, …): there is no checkpoint of this name{close}")
+    order = {name: number for number, name in enumerate(names)}
     reachable = {*names, *(INPUTS + word for word in READS)}
     for name in names:
         problem: InputError | None = None
@@ -157,6 +158,9 @@ def trials(
                 continue
             except LookupError:
                 continue  # of another run
+            later = [i for i in inputs if i is not None and order.get(i, -1) >= order[name]]
+            if later:
+                raise InputError(f"@step for {name} asks for {later[0]}, which is not computed before it")
             yield Trial(name, number, values, inputs)
             problem = None
             break

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.files import sha256_of
 from llm_rebuild.workbench import cached
 
 
 @pytest.fixture
 def copy() -> LocalCopy:
     return LocalCopy("gpt2", local_copy.MINIATURES / "gpt2", "miniature")
+
+
+def save(file: Path) -> None:
+    """The smallest capture."""
+    save_file({"inputs/token_ids": torch.arange(3)}, file, metadata={"llm_rebuild": '{"order": ["a"]}'})
 
 
 @pytest.fixture
@@ -25,11 +36,13 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, copy: LocalCopy):
 
     def make(file: Path) -> None:
         count[0] += 1
-        file.write_bytes(b"capture" * 100)
+        save(file)
 
     def ask(texts: str = "a", attention: str = "eager") -> int:
-        file = cached.find(copy, {"texts": [texts]}, attention, make, tmp_path)
-        assert file.read_bytes() == b"capture" * 100
+        with cached.writable() as folder:
+            file = cached.find(copy, {"texts": [texts]}, attention, make, folder)
+            read, names = cached.contents(file)
+        assert (read["token_ids"].tolist(), names) == ([0, 1, 2], ["a"])
         return count[0]
 
     return ask
@@ -41,19 +54,55 @@ def test_the_same_is_found_and_another_is_made(made, monkeypatch: pytest.MonkeyP
     assert made() == 4
 
 
-def test_other_weights_are_another_model(made, monkeypatch: pytest.MonkeyPatch, copy: LocalCopy):
-    assert made() == 1
-    monkeypatch.setitem(copy.__dict__, "sha256", {**copy.sha256, "model.safetensors": "0" * 64})
+def test_other_weights_are_another_model_and_no_check_reads_them(
+    made, monkeypatch: pytest.MonkeyPatch, copy: LocalCopy, tmp_path: Path
+):
+    folder = tmp_path / "model"
+    shutil.copytree(copy.folder, folder)
+    monkeypatch.setitem(copy.__dict__, "folder", folder)
+    monkeypatch.setattr(local_copy, "sha256_of", lambda file: pytest.fail(f"{file} was read"))
+    assert [made(), made()] == [1, 1]
+    file = folder / "model.safetensors"
+    status, content = file.stat(), bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))  # as if nothing had happened
     assert made() == 2
 
 
-@pytest.mark.parametrize(
-    "broken", [b"", b"capture" * 99, b"Xapture" + b"capture" * 99], ids=["empty", "cut", "bit"]
-)
-def test_a_broken_one_is_made_again(made, broken: bytes):
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def flipped(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+def poisoned(file: Path) -> None:
+    """Named by its own sum, and no capture."""
+    other = file.with_name("other")
+    save_file({"x": torch.zeros(3)}, other)
+    file.unlink()
+    other.rename(file.with_name(f"{file.name.split('.')[0]}.{sha256_of(other)[:32]}.safetensors"))
+
+
+def pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def sparse(file: Path) -> None:
+    with file.open("r+b") as opened:
+        opened.truncate(2**40)
+
+
+@pytest.mark.parametrize("harm", [lambda f: f.write_bytes(b""), cut, flipped, poisoned, pipe, sparse])
+def test_a_broken_one_is_made_again(made, harm):
     assert made() == 1
     (file,) = cached.folder().iterdir()
-    file.write_bytes(broken)
+    harm(file)
     assert [made(), made()] == [2, 2]
     assert len(list(cached.folder().iterdir())) == 1
 
@@ -65,29 +114,52 @@ def test_what_was_not_used_for_long_goes_first(made, monkeypatch: pytest.MonkeyP
             if file.stat().st_mtime > 1000:
                 os.utime(file, (number + 1, number + 1))
     made("a")  # used again: now `b` is the oldest
-    monkeypatch.setattr(cached, "MOST", 2200)  # three of 700 bytes
+    size = next(cached.folder().iterdir()).stat().st_size
+    monkeypatch.setattr(cached, "MOST", 3 * size + 1)
     assert made("d") == 4
     assert [made("a"), made("c"), made("d")] == [4, 4, 4]
     assert made("b") == 5
 
 
-def test_one_that_was_not_finished_is_no_capture(
-    made, monkeypatch: pytest.MonkeyPatch, copy: LocalCopy, tmp_path
-):
+def test_one_that_was_not_finished_is_no_capture(made, copy: LocalCopy):
     def stopped(file: Path) -> None:
         file.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setenv("LLM_REBUILD_STORE", str(tmp_path / "store"))
-    with pytest.raises(KeyboardInterrupt):
-        cached.find(copy, {"texts": ["a"]}, "eager", stopped, tmp_path)
+    with cached.writable() as folder, pytest.raises(KeyboardInterrupt):
+        cached.find(copy, {"texts": ["a"]}, "eager", stopped, folder)
     assert list(cached.folder().iterdir()) == []
     assert made() == 1
 
 
-def test_a_store_that_cannot_be_written_is_no_reason_to_fail(made, tmp_path: Path):
+def test_a_store_that_cannot_be_written_is_no_reason_to_fail(
+    made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
     (tmp_path / "store").write_text("a file")
     assert [made(), made()] == [1, 2]
+    assert list(temporary.iterdir()) == []
+
+
+def test_what_those_left_who_are_gone_is_swept_whenever_that_was(
+    made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True)
+    temporary = tmp_path / "temporary"
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    cached.folder().mkdir(parents=True)
+    for number, stays in ((int(gone.stdout), False), (os.getpid(), True), (os.getppid(), True)):
+        folder = temporary / f".{number}.llm-rebuild.part"
+        folder.mkdir(parents=True)
+        (folder / "official.safetensors").touch()
+        part = cached.folder() / f".{number}.abc.part"
+        part.touch()
+        others = temporary / f".{number}.somebody-elses.part"
+        others.touch()
+        made()
+        assert (folder.exists(), part.exists(), others.exists()) == (stays, stays, True)
 
 
 def test_a_hub_that_did_not_answer_is_not_asked_at_every_save(
