@@ -9,7 +9,7 @@ from typing import Any
 from llm_rebuild.errors import InputError
 from llm_rebuild.files import read_json, read_text
 from llm_rebuild.json_fields import FLAG, Kind, check, or_null, shown
-from llm_rebuild.tokenizers.checks import ANEW
+from llm_rebuild.tokenizers.checks import ANEW, CONFIG, read_config, require
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -88,13 +88,8 @@ def read_vocabulary(path: Path) -> dict[str, int]:
 
 def read_settings(folder: Path, vocabulary: dict[str, int]) -> Settings:
     """From tokenizer.json where there is one (the library reads nothing else), and tokenizer_config.json."""
-    path, whole_path = folder / "tokenizer_config.json", folder / "tokenizer.json"
-    config = read_json(path, ANEW) if path.exists() else {}
-    for field, value in SUPPORTED_CONFIG.items():
-        asked = config.get(field, value)
-        if isinstance(asked, dict):  # older files write {"content": "[CLS]", "lstrip": false, ...}
-            asked = asked.get("content")
-        require(path, field, asked, value)
+    path, whole_path = folder / CONFIG, folder / "tokenizer.json"
+    config = read_config(folder, SUPPORTED_CONFIG)
     configured = Settings(
         flag(config, "do_lower_case", True, path),
         flag(config, "strip_accents", None, path),
@@ -134,12 +129,6 @@ def check_added_tokens(added: Any, vocabulary: dict[str, int], path: Path) -> No
     missing = set(SPECIAL_TOKENS) - {token["content"] for token in added}
     if missing:
         raise InputError(f"{path}: added_tokens lacks {min(missing)}, which is not supported")
-
-
-def require(path: Path, field: str, asked: object, supported: object) -> None:
-    """InputError that names the field, unless it asks for what is supported. 1 is not true."""
-    if asked != supported or (isinstance(supported, bool) and asked is not supported):
-        raise InputError(f"{path}: {field} is {shown(asked)}; only {supported!r} is supported")
 
 
 def flag(values: dict[str, Any], field: str, default: bool | None, path: Path) -> Any:

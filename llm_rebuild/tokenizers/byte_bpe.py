@@ -29,6 +29,10 @@ from llm_rebuild.tokenizers.encoding import Encoding
 
 END_OF_TEXT = "<|endoftext|>"  # the only special token: it separated the documents of the training text
 
+# What tokenizer_config.json may say: other values give other tokens.
+SUPPORTED = {"add_prefix_space": False, "add_bos_token": False, "errors": "replace"}
+SUPPORTED |= dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT)
+
 # 1. Words. --------------------------------------------------------------------------------------
 #
 # Letters and digits that Unicode assigned after version 16. The official library carries the tables
@@ -186,7 +190,9 @@ class ByteBPE:
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> ByteBPE:
-        """Read vocab.json and merges.txt; InputError says what is wrong with them."""
+        """Read vocab.json and merges.txt; InputError says what is wrong with them, and which field of
+        tokenizer_config.json asks for something else."""
+        checks.read_config(Path(folder), SUPPORTED)
         needed = [*BYTE_SYMBOLS, END_OF_TEXT]
         vocabulary = checks.read_vocabulary(Path(folder) / "vocab.json", needed)
         return cls(vocabulary, checks.read_merges(Path(folder) / "merges.txt", vocabulary))

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from llm_rebuild.errors import InputError
 from llm_rebuild.files import read_json, read_text
+from llm_rebuild.json_fields import shown
 from llm_rebuild.tokenizers.encoding import Encoding
 
 CACHE_SIZE = 2**16  # entries of each cache
@@ -68,7 +69,25 @@ def truncate(encoding: Encoding, max_tokens: int | None, closing: int = 0) -> En
     return Encoding(ids, tokens, offsets, cut.stop - cut.start)
 
 
-ANEW = "download it again"
+ANEW, CONFIG = "download it again", "tokenizer_config.json"
+
+
+def read_config(folder: Path, supported: Mapping[str, object]) -> dict[str, Any]:
+    """tokenizer_config.json, where there is one. InputError where a field asks for something else than what
+    is `supported`."""
+    config = read_json(folder / CONFIG, ANEW) if (folder / CONFIG).exists() else {}
+    for field, value in supported.items():
+        asked = config.get(field, value)
+        if isinstance(asked, dict):  # older files write {"content": "[CLS]", "lstrip": false, ...}
+            asked = asked.get("content")
+        require(folder / CONFIG, field, asked, value)
+    return config
+
+
+def require(path: Path, field: str, asked: object, supported: object) -> None:
+    """InputError that names the field, unless it asks for what is supported. 1 is not true."""
+    if asked != supported or (isinstance(supported, bool) and asked is not supported):
+        raise InputError(f"{path}: {field} is {shown(asked)}; only {supported!r} is supported")
 
 
 def read_vocabulary(path: Path, needed: Iterable[str]) -> dict[str, int]:

@@ -33,6 +33,7 @@ from llm_rebuild.tokenizers.spiece_file import CONTROL, Piece, read_spiece_model
 
 SENTINELS = 100  # spans that T5 learned to fill in: <extra_id_0> ... <extra_id_99>
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
+SUPPORTED = {"extra_ids": SENTINELS, "pad_token": PAD, "eos_token": END, "unk_token": UNKNOWN}
 UNKNOWN_PENALTY = 10.0  # an unknown character scores this much less than the rarest piece
 
 # 1. Words. --------------------------------------------------------------------------------------
@@ -129,7 +130,9 @@ class Unigram:
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Unigram:
-        """Read spiece.model; InputError says what is wrong with it."""
+        """Read spiece.model; InputError says what is wrong with it, and which field of tokenizer_config.json
+        asks for something else."""
+        checks.read_config(Path(folder), SUPPORTED)
         return cls(*read_spiece_model(Path(folder) / "spiece.model"))
 
     def encode(self, text: str, max_tokens: int | None = None) -> Encoding:

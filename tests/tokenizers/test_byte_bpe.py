@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -18,6 +19,7 @@ import pytest
 import tokenizer_corpus as corpus
 
 from llm_rebuild import tokenizers
+from llm_rebuild.copies.local_copy import MINIATURES
 from llm_rebuild.errors import InputError
 from llm_rebuild.tokenizers import byte_bpe, checks
 from llm_rebuild.tokenizers.byte_bpe import ByteBPE
@@ -242,3 +244,14 @@ def batches(lines: Iterable[str], size: int) -> Iterator[list[str]]:
     iterator = iter(lines)
     while batch := list(islice(iterator, size)):
         yield batch
+
+
+@pytest.mark.parametrize("field", ["add_prefix_space", "add_bos_token"])
+def test_a_tokenizer_config_that_asks_for_more_is_refused(tmp_path: Path, field: str) -> None:
+    for file in ("vocab.json", "merges.txt"):
+        shutil.copyfile(MINIATURES / "gpt2" / file, tmp_path / file)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({field: False, "model_max_length": 8}))
+    ByteBPE.from_folder(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({field: True}))
+    with pytest.raises(InputError, match=f"{field} is True; only False is supported"):
+        ByteBPE.from_folder(tmp_path)

@@ -29,6 +29,7 @@ trained, disagrees with it in the cases below and in no other that half a millio
 from __future__ import annotations
 
 import random
+import shutil
 import struct
 import time
 from collections import Counter
@@ -419,3 +420,10 @@ def test_bad_texts_ids_and_tokens_are_refused() -> None:
             tokenizer.decode([3, token_id])
     with pytest.raises(InputError, match="'<extra_id_100>' is no token of this vocabulary"):
         tokenizer.token_id("<extra_id_100>")
+
+
+def test_a_tokenizer_config_that_asks_for_other_sentinels_is_refused(tmp_path: Path) -> None:
+    shutil.copyfile(MINIATURES / "t5-small" / "spiece.model", tmp_path / "spiece.model")
+    (tmp_path / "tokenizer_config.json").write_text('{"extra_ids": 50}')
+    with pytest.raises(InputError, match="extra_ids is 50; only 100 is supported"):
+        Unigram.from_folder(tmp_path)
