@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 
 from torch import Tensor
 
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.any_model import world_of_any
+from llm_rebuild.diagnosis.exact import in_full
 from llm_rebuild.diagnosis.graph import MINE, Edit, World, world_of
 from llm_rebuild.models import architecture_for
 from llm_rebuild.verify.capture import Capture
-from llm_rebuild.verify.equality import ROUNDED, apart, by_rounding, equal, reproduces, usual
+from llm_rebuild.verify.equality import ONE_SUM, apart, as_exact, by_rounding, equal, reproduces, usual
 
 
 class Level(IntEnum):
@@ -118,13 +120,16 @@ class Case:
         fit = 0 if guess is None else reproduces(self.narrowed(guess), self.mine, self.official)
         return {2: Level.EXACT, 1: Level.ROUNDED}.get(fit)
 
-    def rounding(self, share: float = ROUNDED) -> bool:
-        """Whether the difference is as small as another order of operations makes it. What a mask puts there
-        is computed by nobody, so it does not round."""
-        mine, official = self.mine, self.official
-        if not by_rounding(mine, official, share):
+    @cached_property
+    def rounding(self) -> bool:
+        """Whether the difference is rounding: as small as another order of operations makes it and, where the
+        step has a formula, no further from its result in float64 than the official tensor is. What a mask
+        puts there is computed by nobody, so it does not round."""
+        mine, official = self.rebuilt[self.target], self.truth[self.target]
+        if not by_rounding(mine, official) or bool((apart(mine, official) & ~usual(official)).any()):
             return False
-        return not bool((apart(mine, official) & ~usual(official)).any())
+        step = in_full(self.world, self.target) if self.world is not None else None
+        return by_rounding(mine, official, ONE_SUM) if step is None else as_exact(mine, step, official, step)
 
 
 def case_of(

@@ -124,7 +124,7 @@ def _findings(
     for finding in findings:
         by_cause.setdefault(finding.cause, finding)
     findings = list(by_cause.values())
-    if findings[0].cause == "rounding" and case.rounding():  # beside what is harmless nobody is accused
+    if findings[0].cause == "rounding" and case.rounding:  # beside what is harmless nobody is accused
         return findings[:1]
     if findings[0].level:  # what was computed, or seen, needs no guesses beside it
         findings = [finding for finding in findings if finding.level]
@@ -150,7 +150,7 @@ def explanations(case: Case) -> Iterator[Finding]:
 
 def _only_shown(case: Case) -> Finding | None:
     """A tensor that is wrong although what is computed from it is right: then it was never used."""
-    if case.world is None or case.mine.shape != case.official.shape or case.rounding():
+    if case.world is None or case.mine.shape != case.official.shape or case.rounding:
         return None
     with_mine = case.world.given({case.target: case.mine})
     for user in case.world.users(case.target):
@@ -189,7 +189,7 @@ def _ranked(case: Case, findings: list[Finding]) -> list[Finding]:
     order = {id(finding): number for number, finding in enumerate(findings)}
 
     def rank(finding: Finding) -> tuple[int, bool, int, int]:
-        harmless = finding.cause == "rounding" and finding.level >= Level.ROUNDED and case.rounding()
+        harmless = finding.cause == "rounding" and finding.level >= Level.ROUNDED and case.rounding
         return -finding.level, not harmless, -after.get(id(finding), 0), order[id(finding)]
 
     return sorted(findings, key=rank)

@@ -22,8 +22,7 @@ def exact(world: World, rebuilt: Mapping[str, Tensor], truth: Capture, *, fed: b
     rebuilt  Tensors by checkpoint name.
     fed      Whether each of them was computed from official ones, and not from the person's others.
     """
-    official = world.given(_wide(world.known))
-    own = official if fed else official.given(_wide(rebuilt))
+    own = world if fed else world.given(rebuilt)
     lost = () if fed else tuple(name for name in truth if name not in rebuilt)
     kinds: dict[str, str] = {}
     off: dict[str, tuple[float, float]] = {}
@@ -35,7 +34,7 @@ def exact(world: World, rebuilt: Mapping[str, Tensor], truth: Capture, *, fed: b
         if tensor.shape != right.shape or tensor.dtype != right.dtype or not right.is_floating_point():
             kinds[name], off[name] = MISTAKE, (math.inf, 0.0)
             continue
-        step, official_step = _step(own, name, lost), _step(official, name)
+        step, official_step = in_full(own, name, lost), in_full(world, name)
         if step is None or official_step is None:
             problems[name] = "this step has no formula that could be computed in float64"
             continue
@@ -49,7 +48,7 @@ def exact(world: World, rebuilt: Mapping[str, Tensor], truth: Capture, *, fed: b
     return Rounding(kinds, off, problems)
 
 
-def _step(world: World, name: str, lost: tuple[str, ...] = ()) -> Value:
+def in_full(world: World, name: str, lost: tuple[str, ...] = ()) -> Value:
     """The step that makes a checkpoint, in float64; None where that cannot be computed.
 
     lost  Checkpoints that were not shown: they are computed from those that were.
@@ -57,11 +56,14 @@ def _step(world: World, name: str, lost: tuple[str, ...] = ()) -> Value:
     formula = world.formulas.get(name)
     if formula is None or formula.kind == "given":
         return None
-    between = [world.formulas[n] for n in world.reaching(name, set(world.known) - set(lost))]
-    wide = world.with_weights({k: widened(world.weights[k]) for step in between for k in step.weights})
+    known = set(world.known) - set(lost)
+    steps = [world.formulas[n] for n in world.reaching(name, known - {name})]
+    read = {n for step in steps for n in (*step.inputs, step.name) if n in known and n != name}
+    wide = world.given({n: _wide(world.known[n]) for n in read})
+    wide = wide.with_weights({k: widened(world.weights[k]) for step in steps for k in step.weights})
     if lost:
         computed: dict[str, Callable[[World], Value]] = {n: partial(_again, name=n) for n in lost}
-        wide = wide.changed(computed, frozenset(world.known) - set(lost))
+        wide = wide.changed(computed, frozenset(known))
     with in_float64(), torch.no_grad():
         return wide.attempt(formula)
 
@@ -70,5 +72,5 @@ def _again(world: World, name: str) -> Value:
     return world.compute(world.formulas[name])
 
 
-def _wide(tensors: Mapping[str, Value]) -> dict[str, Value]:
-    return {name: None if tensor is None else widened(tensor.detach()) for name, tensor in tensors.items()}
+def _wide(tensor: Value) -> Value:
+    return None if tensor is None else widened(tensor.detach())

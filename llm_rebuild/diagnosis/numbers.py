@@ -20,7 +20,6 @@ from llm_rebuild.models.formulas import Formula
 from llm_rebuild.verify.equality import (
     BEYOND,
     HIDDEN,
-    ONE_SUM,
     apart,
     difference,
     identical,
@@ -70,7 +69,7 @@ def describe(case: Case) -> Iterator[Finding]:
         return
     if formula is not None and world is not None:
         yield from _bent(mine, formula, world)
-    if case.rounding(ONE_SUM):
+    if case.rounding:
         yield Finding("rounding", f"off by {difference(mine, official):.1e} at the most", Level.SEEN)
         return
     mask = formula is not None and formula.kind == "mask"

@@ -100,7 +100,7 @@ def known(case: Case, world: World) -> Iterator[Finding]:
         merged = replace(several[0], changes={k: v for e in several for k, v in e.changes.items()})
         for edit in [merged, *(several if len(several) > 1 else [])]:
             level = fits(case, world, edit)
-            if level and (cause != "rounding" or level == Level.EXACT or case.rounding()):
+            if level and (cause != "rounding" or level == Level.EXACT or case.rounding):
                 yield Finding(cause, says, level, next(iter(edit.changes)), edit)
                 break
 

@@ -4,9 +4,11 @@ official tensor, a mistake is further away."""
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import llm_rebuild
 from llm_rebuild import verify
@@ -15,6 +17,8 @@ from llm_rebuild.diagnosis.case import world_for
 from llm_rebuild.diagnosis.exact import exact
 from llm_rebuild.diagnosis.explain import explain
 from llm_rebuild.diagnosis.mutants import Mutant, mutated
+from llm_rebuild.models import rebuild_for
+from llm_rebuild.models.part import Part
 from llm_rebuild.verify import Proof
 from llm_rebuild.verify.capture import capture
 from llm_rebuild.verify.rounding import INHERITED, MISTAKE, ROUNDING, UNCLEAR
@@ -73,6 +77,33 @@ def test_rounding_beyond_five_decimals_is_no_wrong_value():
     assert summary["five_decimals"] == len(report.verdicts) - len(beyond)
     assert "wrong values" not in str(report)
     assert ": rounding, no mistake" in " ".join(str(report).split())
+
+
+@pytest.mark.parametrize("name", ["minilm", "gpt2"])
+def test_a_norm_by_hand_passes_and_is_accused_of_nothing(name: str, monkeypatch: pytest.MonkeyPatch):
+    """Mean, variance, the right epsilon, in every norm of the model."""
+
+    def by_hand(x: Tensor, part: Part[Any], eps: float) -> Tensor:
+        mean = x.mean(-1, keepdim=True)
+        variance = ((x - mean) ** 2).mean(-1, keepdim=True)
+        return (x - mean) / torch.sqrt(variance + eps) * part.weights["weight"] + part.weights["bias"]
+
+    copy = miniature(name)
+    monkeypatch.setattr(rebuild_for(copy.config).module, "layer_norm", by_hand)
+    report = llm_rebuild.prove(copy, TEXTS[name], coverage=False).report
+    assert (report.passed, report.exact) == (True, False)
+    assert {d.cause for d in report.diagnosis} == {"rounding"}
+    assert {v.verdict.split()[-1] for v in report.verdicts} <= {
+        "bit-identical", "ulp", "decimals", "rounding"
+    }  # fmt: skip
+
+
+def test_a_small_mistake_is_not_called_rounding():
+    """1/√24 to seven digits is off by little, and in float64 by five times what the official step is."""
+    report = proved(SCALED, "scaled = product * 0.2041241").report
+    assert report.diagnosis
+    assert "rounding" not in {d.cause for d in report.diagnosis}
+    assert "the mistake is in this step" in " ".join(str(report).split())
 
 
 def test_what_was_not_shown_stays_wrong():
@@ -144,7 +175,7 @@ def test_another_shape_or_dtype_is_a_mistake_and_an_unknown_step_unclear():
     seen = exact(world, rebuilt, truth)
     assert (seen.kind("wte"), seen.kind("wpe")) == (MISTAKE, MISTAKE)
     rebuilt = {n: t * 2 for n, t in truth.tensors.items()}
-    nothing = exact(type(world)({}, world.known, world.weights, world.config), rebuilt, truth)
+    nothing = exact(replace(world, formulas={}), rebuilt, truth)
     assert {nothing.kind(n) for n in truth} == {UNCLEAR}
 
 
