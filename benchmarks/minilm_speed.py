@@ -25,6 +25,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from llm_rebuild.copies import local_copy
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.verify.capture import capture
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import Question, ask
@@ -32,6 +33,12 @@ from llm_rebuild.verify.question import Question, ask
 Run = Callable[[], object]
 SENTENCE = "The quick brown fox jumps over the lazy dog, and nobody in the village has ever asked it why."
 SIXTEEN = [SENTENCE] * 16
+
+
+def rows(copy: LocalCopy, texts: list[str]) -> list[list[int]]:
+    """The texts' ids: all that is measured begins with them."""
+    inputs = ask(copy, texts).inputs
+    return [ids[real.bool()].tolist() for ids, real in zip(inputs.token_ids, inputs.mask, strict=True)]
 
 
 def milliseconds(run: Run, clock: Callable[[], float]) -> float:
@@ -190,7 +197,7 @@ def main() -> None:
     for attention in ("eager", "sdpa"):
         official = Official(copy.folder, attention)
         for title, given in texts.items():
-            question = ask(copy, given, attention=attention)
+            question = ask(copy, token_ids=rows(copy, given), attention=attention)
             for what, runs in (("forward", forward), ("capture", capturing)):
                 ratio, ours, theirs = by_turns(*runs(question, official), arguments.rounds, clock)
                 line = f"{what}  {attention:5}  {title:12}  {ratio:.2f}  ({ours:.1f} ms ÷ {theirs:.1f} ms)"
@@ -200,7 +207,7 @@ def main() -> None:
                 print(line, flush=True)
     if arguments.against:
         for title in ("1 sentence", "16 sentences"):
-            ids = ask(copy, texts[title]).inputs.token_ids.tolist()
+            ids = rows(copy, texts[title])
             which = "processor" if arguments.processor else "wall"
             ratio, ours, theirs = proofs(arguments.against, ids, arguments.rounds, arguments.threads, which)
             print(f"proof    eager  {title:12}  {ratio:.2f}  ({ours:.1f} ms ÷ {theirs:.1f} ms)", flush=True)

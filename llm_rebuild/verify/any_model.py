@@ -39,58 +39,58 @@ class Step:
     same_as: str | None = None
 
 
-def checkpoints_of(taken: Trace) -> tuple[dict[str, Entry], dict[str, Step]]:
+def checkpoints_of(traced: Trace) -> tuple[dict[str, Entry], dict[str, Step]]:
     """The checkpoints of a trace by name, in the order in which they came to be, and how each was made."""
     entries: dict[str, Entry] = {}
     steps: dict[str, Step] = {}
-    known: dict[int, list[str]] = {}  # computed entry -> its names so far
-    for _, name, entry, module in _events(taken):
+    named: dict[int, list[str]] = {}  # computed entry -> its names so far
+    for _, name, entry, module in _events(traced):
         base = entry.base
-        names = known.get(base, [])
-        inputs = _names(taken, taken.entries[base].inputs, known)
+        names = named.get(base, [])
+        inputs = _names(traced, traced.entries[base].inputs, named)
         its: tuple[str, ...] = ()
         if module is not None:
-            its = tuple(n for n in _names(taken, module.given, known) if n != name)
+            its = tuple(n for n in _names(traced, module.given, named) if n != name)
         steps[name] = Step(
-            kind=module.kind if module else taken.entries[base].operation,
+            kind=module.kind if module else traced.entries[base].operation,
             path=entry.path if module is None else name.partition("[")[0],
             inputs=(names[-1],) if names else inputs,
             given=its,
-            same_as=names[0] if names and taken.whole_of(entry) else None,
+            same_as=names[0] if names and traced.whole_of(entry) else None,
         )
-        known[base] = [*names, name]
+        named[base] = [*names, name]
         entries[name] = entry
     return entries, steps
 
 
-def _events(taken: Trace) -> list[tuple[int, str, Entry, Any]]:
+def _events(traced: Trace) -> list[tuple[int, str, Entry, Any]]:
     """Every checkpoint: since which entry, its name, where its numbers are, who returned it."""
-    found: list[tuple[int, str, Entry, Any]] = []
+    events: list[tuple[int, str, Entry, Any]] = []
     shown: dict[int, Entry] = {}  # computed entry -> the view that is the product in its final shape
     returned: set[int] = set()
-    for entry in taken:
+    for entry in traced:
         if entry.view_of is not None and entry.aten == "aten._unsafe_view":
             shown.setdefault(entry.view_of, entry)
-        if entry.returned and taken.whole_of(entry):
+        if entry.returned and traced.whole_of(entry):
             returned.add(entry.base)
-        found += [(module.at, module.name, entry, module) for module in entry.returned]
-    for entry in taken.computed():
+        events += [(module.at, module.name, entry, module) for module in entry.returned]
+    for entry in traced.computed():
         if entry.number not in returned and not entry.aside():
-            found.append((entry.number + 1, entry.name, shown.get(entry.number, entry), None))
-    return sorted(found, key=lambda event: event[0])
+            events.append((entry.number + 1, entry.name, shown.get(entry.number, entry), None))
+    return sorted(events, key=lambda event: event[0])
 
 
-def _names(taken: Trace, numbers: Sequence[int], known: dict[int, list[str]]) -> tuple[str, ...]:
+def _names(traced: Trace, numbers: Sequence[int], named: dict[int, list[str]]) -> tuple[str, ...]:
     """The checkpoints that these entries are, or were made of where they are none themselves."""
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
     for number in numbers:
-        entry = taken.entries[number]
+        entry = traced.entries[number]
         base = entry.base
-        if base in known:
-            found[known[base][-1]] = None
+        if base in named:
+            names[named[base][-1]] = None
         else:
-            found.update(dict.fromkeys(_names(taken, taken.entries[base].inputs, known)))
-    return tuple(found)
+            names.update(dict.fromkeys(_names(traced, traced.entries[base].inputs, named)))
+    return tuple(names)
 
 
 # ---------------------------------------------------------------------------------------- anatomy
@@ -118,7 +118,7 @@ def fitting(copy: LocalCopy, model: nn.Module) -> tuple[dict[str, tuple[int, ...
     needed = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     tied = set(getattr(model, "all_tied_weights_keys", {}) or {})
     used: dict[str, tuple[int, ...]] = {}
-    found: set[str] = set()
+    used_names: set[str] = set()
     unused: list[str] = []
     for key, tensor in copy.weights().peek().items():
         name = next((n for n in (key, key.removeprefix(prefix), prefix + key) if n in needed), None)
@@ -131,8 +131,8 @@ def fitting(copy: LocalCopy, model: nn.Module) -> tuple[dict[str, tuple[int, ...
                 f"{list(needed[name])}"
             )
         used[key] = needed[name]
-        found.add(name)
-    missing = [key for key in needed if key not in found and key not in tied]
+        used_names.add(name)
+    missing = [key for key in needed if key not in used_names and key not in tied]
     if missing and unused:  # transformers makes the ones from the others, as it does for Mixtral's experts
         weights = copy.weights().peek()
         return used | {key: tuple(weights[key].shape) for key in unused}, []

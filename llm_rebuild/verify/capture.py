@@ -217,24 +217,24 @@ def capture(
     return read_capture(question, trace(question, official=official))
 
 
-def read_capture(question: Question, taken: Trace) -> Capture:
+def read_capture(question: Question, traced: Trace) -> Capture:
     """The checkpoints of a run, read off its trace."""
     steps: Mapping[str, Step] = {}
     if has_rebuild(question.copy):
-        entries = {name: taken.entries[number] for name, number in taken.checkpoints.items()}
+        entries = {name: traced.entries[number] for name, number in traced.checkpoints.items()}
         missing = [c.name for c in question.checkpoints if c.name not in entries]
         if missing:  # the official code has changed under us: never a skip
             raise RuntimeError(f"the official model never computed {', '.join(missing)}")
         checkpoints = {checkpoint.name: checkpoint for checkpoint in question.checkpoints}
     else:
-        entries, steps = checkpoints_of(taken)
+        entries, steps = checkpoints_of(traced)
         checkpoints = {}
     return Capture(
-        taken.model,
-        taken.attention,
-        taken.inputs,
-        taken.environment,
-        dict(zip(entries, _apart(taken, entries.values()), strict=True)),
+        traced.model,
+        traced.attention,
+        traced.inputs,
+        traced.environment,
+        dict(zip(entries, _apart(traced, entries.values()), strict=True)),
         steps=steps,
         checkpoints=checkpoints,
         model_type=str(question.copy.config.get("model_type")),
@@ -242,11 +242,11 @@ def read_capture(question: Question, taken: Trace) -> Capture:
     )
 
 
-def _apart(taken: Trace, entries: Iterable[Entry]) -> Iterator[Tensor]:
+def _apart(traced: Trace, entries: Iterable[Entry]) -> Iterator[Tensor]:
     """The numbers of entries, each in memory of its own."""
     addresses: set[int] = set()
     for entry in entries:
-        tensor = taken.tensor(entry)
+        tensor = traced.tensor(entry)
         storage = tensor.untyped_storage()
         if storage.nbytes() != entry.bytes or storage.data_ptr() in addresses:
             tensor = tensor.clone()

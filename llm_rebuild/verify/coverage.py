@@ -62,15 +62,15 @@ class Coverage:
 
 
 def measure(
-    taken: Trace, checkpoints: Mapping[str, Tensor], why: Mapping[str, str] | None = None
+    traced: Trace, checkpoints: Mapping[str, Tensor], why: Mapping[str, str] | None = None
 ) -> Coverage:
     """Hold everything that a trace has against the checkpoints of the same run.
 
     why  Operations whose results have no checkpoint, each with the reason.
     """
     coverage = Coverage(why={"where": _FUSED_MASK, **(why or {})})
-    named = [taken.entries[n] for name, n in taken.checkpoints.items() if name in checkpoints]
-    whole = {entry.base for entry in named if taken.whole_of(entry)}
+    named = [traced.entries[n] for name, n in traced.checkpoints.items() if name in checkpoints]
+    whole = {entry.base for entry in named if traced.whole_of(entry)}
 
     @cache
     def known(numbers: int) -> set[bytes]:
@@ -79,16 +79,16 @@ def measure(
 
     @cache
     def print_of(number: int) -> bytes:
-        return digest(taken.tensor(number))
+        return digest(traced.tensor(number))
 
-    for entry in taken.computed():
+    for entry in traced.computed():
         if reason := entry.aside():
             coverage.aside[reason] += 1
         elif entry.number in whole or print_of(entry.number) in known(math.prod(entry.shape)):
             coverage.covered += 1
         elif any(
             earlier.bytes == entry.bytes and print_of(earlier.number) == print_of(entry.number)
-            for earlier in taken.entries[: entry.number]
+            for earlier in traced.entries[: entry.number]
             if earlier.view_of is None
         ):
             coverage.aside["computed before, the same bits"] += 1

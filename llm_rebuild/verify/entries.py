@@ -251,7 +251,7 @@ class Trace(Sequence[Entry]):
             named = entry.checkpoint is not None or bool(entry.returned)
             if base not in best or (named and self.whole_of(entry) and best[base].title == best[base].name):
                 best[base] = entry
-        found: list[Candidate] = []
+        candidates: list[Candidate] = []
         seen: set[tuple[int, Window]] = set()
         for entry in [*best.values(), *self]:
             base = entry.base
@@ -263,8 +263,10 @@ class Trace(Sequence[Entry]):
             of = "" if entry is best[base] or entry.view_of is None else _view_in_words(entry, best[base])
             read = functools.partial(self.tensor, entry)
             named = entry.title != entry.name
-            found.append(Candidate(entry.title, entry.shape, read, base, named, of, self.whole_of(entry)))
-        return found
+            candidates.append(
+                Candidate(entry.title, entry.shape, read, base, named, of, self.whole_of(entry))
+            )
+        return candidates
 
     def whole_of(self, entry: Entry) -> bool:
         """Whether an entry shows as many numbers as were computed, and not a slice of them."""
@@ -331,15 +333,15 @@ def _read(file: Path) -> Trace:
             first = next(stored, None)
             if first is None or first[0].get("format") != FORMAT:
                 raise no_trace
-            taken = _begun(first[0])
-            taken.file = TensorFile(opened, file)
+            traced = _begun(first[0])
+            traced.file = TensorFile(opened, file)
             for event, numbers in stored:
                 if numbers is not None:
-                    taken.file.places[len(taken)] = numbers
-                _replay(taken, event, numbers)
+                    traced.file.places[len(traced)] = numbers
+                _replay(traced, event, numbers)
     except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError):
         raise no_trace from None
-    return taken
+    return traced
 
 
 def _begun(about: dict[str, Any]) -> Trace:
@@ -355,27 +357,27 @@ def _begun(about: dict[str, Any]) -> Trace:
     return Trace(about["model"], about["attention"], inputs, about["environment"])
 
 
-def _replay(taken: Trace, event: dict[str, Any], numbers: Place | None) -> None:
+def _replay(traced: Trace, event: dict[str, Any], numbers: Place | None) -> None:
     """One event. Raises ValueError for what no run can have written."""
     if "end" in event:
-        taken.skipped.update(event["skipped"])
-        taken.whole = event["end"] == len(taken)
+        traced.skipped.update(event["skipped"])
+        traced.whole = event["end"] == len(traced)
     elif "returned" in event:
         module = event["returned"]
         given = tuple(int(number) for number in module["given"])
         returned = Returned(str(module["name"]), str(module["kind"]), int(module["at"]), given)
-        taken.entries[event["entry"]].returned.append(returned)
+        traced.entries[event["entry"]].returned.append(returned)
     elif "checkpoint" in event:
-        taken.is_checkpoint(str(event["checkpoint"]), taken.entries[event["entry"]])
+        traced.is_checkpoint(str(event["checkpoint"]), traced.entries[event["entry"]])
     else:
-        taken.entries.append(_entry(taken, event, numbers))
+        traced.entries.append(_entry(traced, event, numbers))
 
 
-def _entry(taken: Trace, event: dict[str, Any], numbers: Place | None) -> Entry:
+def _entry(traced: Trace, event: dict[str, Any], numbers: Place | None) -> Entry:
     window = Window(tuple(event["shape"]), tuple(event["stride"]), event["offset"])
-    view_of, number = event["view_of"], len(taken)
+    view_of, number = event["view_of"], len(traced)
     if numbers is None:
-        base = taken.entries[view_of]
+        base = traced.entries[view_of]
         if base.number != view_of or base.view_of is not None:
             raise ValueError("a view of a view")
         count, dtype = math.prod(base.shape), base.dtype

@@ -64,8 +64,8 @@ def prove(
     question = ask(model, texts, **options)
     question.rebuild.check(question.weights)  # before the official model invents what is missing
     official = Official(question.copy.folder, question.attention)
-    taken = trace(question, official=official)
-    truth = read_capture(question, taken)
+    traced = trace(question, official=official)
+    truth = read_capture(question, traced)
     progress("official")
     rebuilt = run(question)
     progress("rebuild")
@@ -73,6 +73,6 @@ def prove(
     progress("compare")
     if coverage:
         why = question.rebuild.architecture.uncovered
-        report = replace(report, coverage=measure(taken, truth.tensors, why))
+        report = replace(report, coverage=measure(traced, truth.tensors, why))
     progress("coverage")
     return Proof(question, report, truth, rebuilt)

@@ -8,14 +8,14 @@ from llm_rebuild.checkpoints import Checkpoint, join
 from llm_rebuild.verify.entries import Entry, Returned, Trace
 
 
-def locate(taken: Trace, checkpoints: Iterable[Checkpoint]) -> dict[str, Entry]:
+def locate(traced: Trace, checkpoints: Iterable[Checkpoint]) -> dict[str, Entry]:
     """The entries that are these checkpoints, by name: where the official model computes each, its `source`
     says. A checkpoint that was not computed is left out."""
     final: dict[int, Entry] = {}  # computed entry -> the view that is the product in its final shape
     made: dict[tuple[str, str], list[Entry]] = {}  # path and operation -> what it made there, call by call
     returned: dict[str, tuple[Entry, Returned]] = {}  # module -> its first answer
     entry: Entry | None
-    for entry in taken.entries:
+    for entry in traced.entries:
         if entry.view_of is None:
             made.setdefault((entry.path, entry.operation), []).append(entry)
         elif entry.aten == "aten._unsafe_view":
@@ -28,14 +28,14 @@ def locate(taken: Trace, checkpoints: Iterable[Checkpoint]) -> dict[str, Entry]:
         entry = None
         if path in returned and event in ("returned", "given"):
             answer, module = returned[path]
-            entry = answer if event == "returned" else taken.entries[module.given[0]]
+            entry = answer if event == "returned" else traced.entries[module.given[0]]
         elif "[" in event:
             operation, _, call = event.removeprefix("into ").rstrip("]").partition("[")
             candidates = made.get((path, operation), ())
             if int(call) < len(candidates):
                 entry = candidates[int(call)]
                 if event.startswith("into "):
-                    entry = taken.entries[entry.inputs[0]]
+                    entry = traced.entries[entry.inputs[0]]
                 entry = final.get(entry.number, entry)
         if entry is not None:
             entries[checkpoint.name] = entry

@@ -85,12 +85,14 @@ def trace(
     if official is None:
         question.check()
         official = Official(copy.folder, question.attention)
-    taken = Trace(describe(copy), question.attention, question.inputs, environment(), question.weights.peek())
-    with Observer(taken, official, question.cache, budget, None if out is None else Path(out)) as observer:
+    traced = Trace(
+        describe(copy), question.attention, question.inputs, environment(), question.weights.peek()
+    )
+    with Observer(traced, official, question.cache, budget, None if out is None else Path(out)) as observer:
         official.run(question, copies=False)
         if has_rebuild(copy):
             observer.name(question.checkpoints)
-    return taken
+    return traced
 
 
 class _Facts(NamedTuple):
@@ -110,10 +112,10 @@ class Observer(TorchDispatchMode):
     """
 
     def __init__(
-        self, taken: Trace, official: Official, cache: bool, budget: int | None, out: Path | None
+        self, traced: Trace, official: Official, cache: bool, budget: int | None, out: Path | None
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._trace, self._entries, self._parts = taken, taken.entries, tuple(official.parts())
+        self._trace, self._entries, self._parts = traced, traced.entries, tuple(official.parts())
         self._budget, self._out, self._bytes = budget, out, 0
         self._cache = cache
         self._inside: list[tuple[str, str]] = [("", type(official.model).__name__)]
@@ -139,12 +141,12 @@ class Observer(TorchDispatchMode):
         super().__exit__(kind, *problem)  # type: ignore[no-untyped-call]
         for _, part in self._parts:
             del vars(part)["forward"]
-        taken = self._trace
-        taken.whole = kind is None
-        if taken.file is not None:
+        traced = self._trace
+        traced.whole = kind is None
+        if traced.file is not None:
             if kind is None:
-                taken.file.note({"end": len(taken), "skipped": dict(taken.skipped)})
-            taken.file.close(safely=kind is None)
+                traced.file.note({"end": len(traced), "skipped": dict(traced.skipped)})
+            traced.file.close(safely=kind is None)
 
     def name(self, checkpoints: Iterable[Checkpoint]) -> None:
         """Find the checkpoints among what was computed."""
@@ -296,11 +298,11 @@ class Observer(TorchDispatchMode):
 
         address  Where nothing but this tensor lies, so that it need not be copied yet; else 0.
         """
-        taken = self._trace
+        traced = self._trace
         if self._out is not None or (self._budget is not None and self._bytes + entry.bytes > self._budget):
-            if taken.file is None:
-                taken.file = TensorFile.new(None, self._trace.about())
-            taken.file.append(entry.number, flat(output), entry.to_json())
+            if traced.file is None:
+                traced.file = TensorFile.new(None, self._trace.about())
+            traced.file.append(entry.number, flat(output), entry.to_json())
             return
         if self._budget is not None:
             self._bytes += entry.bytes
@@ -308,10 +310,10 @@ class Observer(TorchDispatchMode):
         # memory where somebody holds it already.
         free = address and address not in self._weights and not self._cache
         if free and entry.operation not in CONSTANTS:
-            taken.memory[entry.number] = output
+            traced.memory[entry.number] = output
             self._uncopied.setdefault(address, []).append(entry.number)
         else:
-            taken.memory[entry.number] = flat(output).clone()
+            traced.memory[entry.number] = flat(output).clone()
 
     def _copy_before(self, written: Iterable[Tensor]) -> None:
         """Copies of the entries in whose memory an operation is about to write."""

@@ -123,8 +123,8 @@ def _header(tensor: dict[str, Any], event: dict[str, Any], position: int) -> byt
 
 
 def _unwritable(path: Path | None, error: OSError) -> InputError:
-    place = "the temporary file" if path is None else str(path)
-    return InputError(f"{place} cannot be written ({one_line(error)}); choose another place")
+    name = "the temporary file" if path is None else str(path)
+    return InputError(f"{name} cannot be written ({one_line(error)}); choose another place")
 
 
 def events(opened: IO[bytes]) -> Iterator[tuple[dict[str, Any], Place | None]]:
