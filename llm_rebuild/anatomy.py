@@ -140,5 +140,5 @@ def _parts(rebuild: Rebuild, needed: dict[str, tuple[int, ...]]) -> Iterator[Par
 def part_of_module(path: str) -> str:
     """The block that a module is in, or the module itself: `model.layers.0`, `model.norm`."""
     words = path.split(".")
-    numbered = [place for place, word in enumerate(words) if word.isdigit()]
+    numbered = [number for number, word in enumerate(words) if word.isdigit()]
     return ".".join(words[: numbered[0] + 1]) if numbered else path

@@ -72,8 +72,8 @@ def expand(
 
 def _stack(checkpoint: Checkpoint) -> str | None:
     """`encoder.layer.{layer}.output` stands in the stack `encoder.layer`."""
-    before, found, _ = checkpoint.name.partition(".{layer}")
-    return before if found else None
+    path, layer, _ = checkpoint.name.partition(".{layer}")
+    return path if layer else None
 
 
 class Tap:

@@ -85,7 +85,7 @@ DIFFERENCES = (
         ("a learned row, added", "a learned row, added", "a number for each distance, added to the scores"),
         (
             (Line(MINILM, "embed", "x = x + position"),),
-            (Line(GPT2, "embed", "x = which + where"),),
+            (Line(GPT2, "embed", "x = word + position"),),
             (Line(T5, "eager_attention", "biased = product + looks.bias"),),
         ),
     ),
@@ -259,7 +259,7 @@ DIFFERENCES = (
         ),
         (
             (),
-            (Line(GPT2, "self_attention", "past.then(key, value)"),),
+            (Line(GPT2, "self_attention", "past.extended(key, value)"),),
             (Line(T5, "decode", "[(own, far)]"),),
         ),
     ),

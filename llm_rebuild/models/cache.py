@@ -29,7 +29,7 @@ class KeysAndValues:
         """How many tokens it holds."""
         return self.key.shape[-2] if self.key.dim() > 1 else 0
 
-    def then(self, key: Tensor, value: Tensor) -> KeysAndValues:
+    def extended(self, key: Tensor, value: Tensor) -> KeysAndValues:
         """These tokens and new ones after them, copied together."""
         return KeysAndValues(torch.cat([self.key, key], dim=-2), torch.cat([self.value, value], dim=-2))
 

@@ -128,13 +128,13 @@ def shapes(table: Mapping[str, str], config: Any, depth: Mapping[str, int]) -> d
     `{"encoder.layer.{layer}.output.dense.bias": "[hidden_size]"}` gives one entry for each block. A
     number of the shape is a config field, or a product such as `3 * n_embd`.
     """
-    found: dict[str, tuple[int, ...]] = {}
+    sizes: dict[str, tuple[int, ...]] = {}
     for key, words in table.items():
         shape = tuple(_size(word, config) for word in words.strip("[]").split(","))
         stack, repeated, _ = key.partition(".{layer}")
         for layer in range(depth[stack]) if repeated else range(1):
-            found[key.replace("{layer}", str(layer))] = shape
-    return found
+            sizes[key.replace("{layer}", str(layer))] = shape
+    return sizes
 
 
 def _size(words: str, config: Any) -> int:

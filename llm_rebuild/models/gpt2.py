@@ -125,13 +125,13 @@ def embed(batch: Batch, model: Part[Config]) -> Tensor:
     if key > model.config.n_positions:
         limit = model.config.n_positions
         raise InputError(f"{key} tokens are more than the {limit} positions of this model")
-    which = F.embedding(batch.token_ids, model.weights["wte.weight"])  # [batch, token, width]
-    model.tap("wte", which)
+    word = F.embedding(batch.token_ids, model.weights["wte.weight"])  # [batch, token, width]
+    model.tap("wte", word)
     counted = torch.arange(key - token, key).unsqueeze(0)  # [1, token], after those in the cache
     positions = counted if batch.positions is None else batch.positions
-    where = F.embedding(positions, model.weights["wpe.weight"])  # [1, token, width]
-    model.tap("wpe", where)
-    x = which + where  # [batch, token, width]
+    position = F.embedding(positions, model.weights["wpe.weight"])  # [1, token, width]
+    model.tap("wpe", position)
+    x = word + position  # [batch, token, width]
     model.tap("embeddings", x)
     return x
 
@@ -188,7 +188,7 @@ def self_attention(x: Tensor, mask: Mask, part: Part[Config], past: Past) -> tup
     part.tap("c_attn", qkv)
     query, key, value = (split_heads(third, part.config.n_head) for third in qkv.chunk(3, dim=-1))
 
-    seen = past.then(key, value) if past else None
+    seen = past.extended(key, value) if past else None
     if seen:
         key, value = seen.key, seen.value  # [batch, head, key, head width], those in the cache first
         part.tap("key", key)

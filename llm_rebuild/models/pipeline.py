@@ -101,26 +101,10 @@ class Pipeline:
         path = folder / MODULES
         if not path.exists():
             return cls(max_tokens=longest)
-        listed = read_json_array(path)
-        kinds = [_kind(path, module) for module in listed]
-        if len({str(module["name"]) for module in listed}) < len(listed):
-            raise InputError(f"{path}: two modules have the same name")
-        if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
-            raise InputError(
-                f"{path} lists {', '.join(kinds) or 'nothing'}; only Transformer, Pooling and then perhaps "
-                "Normalize are supported"
-            )
-        places = [folder / str(module["path"]) for module in listed]
-        if places[0] != folder:
-            raise InputError(
-                f"{path}: the path of Transformer is {listed[0]['path']!r}; only '' is supported"
-            )
+        modules = _modules(path)
         network = next((f for f in (NETWORK, *OLDER) if _object(folder / f)), NETWORK)
-        read = _checked(
-            folder / network,
-            NETWORK,
-            {"max_seq_length": or_null(whole(2)), "do_lower_case": FLAG},
-        )
+        limits = {"max_seq_length": or_null(whole(2)), "do_lower_case": FLAG}
+        read = _checked(folder / network, NETWORK, limits)
         about = _checked(
             folder / ABOUT,
             ABOUT,
@@ -130,14 +114,14 @@ class Pipeline:
                 "similarity_fn_name": or_null(one_of(*SIMILARITIES)),
             },
         )
-        if len(kinds) == 3:
-            _checked(places[2] / "config.json", "normalize", {})
+        if normalize := "Normalize" in modules:
+            _checked(modules["Normalize"] / "config.json", "normalize", {})
         return cls(
             max_tokens=read.get("max_seq_length") or longest,
             lower_case=read.get("do_lower_case", False),
             prompt=_prompt(folder / ABOUT, about),
-            pooling=_pooling(places[1] / "config.json"),
-            normalize=len(kinds) == 3,
+            pooling=_pooling(modules["Pooling"] / "config.json"),
+            normalize=normalize,
             similarity=about.get("similarity_fn_name") or "cosine",
             published=True,
         )
@@ -145,6 +129,22 @@ class Pipeline:
     def to_json(self) -> dict[str, Any]:
         """All of it, by name."""
         return asdict(self)
+
+
+def _modules(path: Path) -> dict[str, Path]:
+    """The steps that modules.json lists, by their class, and the folder of each."""
+    listed = read_json_array(path)
+    kinds = [_kind(path, module) for module in listed]
+    if len({str(module["name"]) for module in listed}) < len(listed):
+        raise InputError(f"{path}: two modules have the same name")
+    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+        raise InputError(
+            f"{path} lists {', '.join(kinds) or 'nothing'}; only Transformer, Pooling and then perhaps "
+            "Normalize are supported"
+        )
+    if Path(str(listed[0]["path"])) != Path():
+        raise InputError(f"{path}: the path of Transformer is {listed[0]['path']!r}; only '' is supported")
+    return {kind: path.parent / str(module["path"]) for kind, module in zip(kinds, listed, strict=True)}
 
 
 def _kind(path: Path, module: Any) -> str:

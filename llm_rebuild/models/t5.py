@@ -221,8 +221,8 @@ def position_bias(query: int, key: int, both_ways: bool, part: Part[Config]) -> 
     T5 gives its tokens no positions. Instead every score gets a number for the distance between the token
     that looks (query) and the token that is looked at (key).
     """
-    where = torch.arange(key)
-    distance = where - where[key - query :, None]  # [query, key]: below 0 for what came before
+    position = torch.arange(key)
+    distance = position - position[key - query :, None]  # [query, key]: below 0 for what came before
     bucket = bucket_of(distance, both_ways, part.config)  # [query, key]
     table = F.embedding(bucket, part.weights["relative_attention_bias.weight"])  # [query, key, head]
     part.tap("relative_attention_bias", table)
@@ -320,7 +320,7 @@ def self_attention(x: Tensor, looks: Looks, part: Part[Config], past: Past = Non
     inside.tap("q", query)
     key, value = keys_and_values(normed, inside)  # [batch, head, key, head width]
     if past is not None:
-        past = past.then(key, value)
+        past = past.extended(key, value)
         key, value = past.key, past.value  # those in the cache first
         inside.tap("key", key)
         inside.tap("value", value)
@@ -349,7 +349,7 @@ def cross_attention(
     else:
         key, value = keys_and_values(encoded, inside)  # [batch, head, key, head width]
         if past is not None:
-            past = past.then(key, value)
+            past = past.extended(key, value)
             key, value = past.key, past.value
             inside.tap("key", key)
             inside.tap("value", value)
