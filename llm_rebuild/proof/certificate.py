@@ -26,6 +26,7 @@ from llm_rebuild import files
 from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
 from llm_rebuild.copies.pins import PINS
+from llm_rebuild.diagnosis.explain import explain
 from llm_rebuild.errors import InputError
 from llm_rebuild.files import sha256_of
 from llm_rebuild.json_fields import FLAG, SHA256, TEXT, WORD, Each, Kind, check, one_of, or_null, shown, whole
@@ -48,7 +49,10 @@ MOST_TOKENS, LONGEST_ROW = 2**18, 2**14
 
 
 def certify(proof: Proof) -> dict[str, Any]:
-    """The certificate of a verification, JSON-ready. Hashes every file of the local copy as it is now."""
+    """The certificate of a verification, JSON-ready. Hashes every file of the local copy as it is now.
+
+    proof  As `diagnosis.explain` gives it, where the two sides part: a recheck explains its own, too.
+    """
     report, truth, copy = proof.report, proof.truth, proof.question.copy
     about = report.to_json()
     for key in ("attention", "inputs", "isolated", "diagnosis"):  # said in full, or for people only
@@ -327,7 +331,7 @@ def recheck(
     )
     again = isolation.prove_isolated if options["isolated"] else prove
     proof = again(question, coverage=certificate["coverage"] is not None, progress=progress)
-    now = certify(proof)
+    now = certify(explain(proof))
     return Recheck(tuple(changes(certificate, now)), now)
 
 
@@ -458,7 +462,7 @@ def _told(path: Path_, was: Any, is_: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, dict) and "verdict" in value:
+    if isinstance(value, dict) and "rebuilt_sha256" in value:  # a checkpoint's numbers
         size = value["max_abs_diff"]
         return f"{value['verdict']}, off by {size:.2g}" if size else str(value["verdict"])
     if SHA256.accepts(value):

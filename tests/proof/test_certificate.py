@@ -216,7 +216,7 @@ def test_a_wrong_value_is_named_in_one_line(edited, change, message: str):
 
 def fault(monkeypatch: pytest.MonkeyPatch, by: float) -> None:
     pooler = model.pooler
-    monkeypatch.setattr(model, "pooler", lambda x, weights, tap: pooler(x * (1 + by), weights, tap))
+    monkeypatch.setattr(model, "pooler", lambda x, *more: pooler(x * (1 + by), *more))
 
 
 def kinds(changes: tuple[certificates.Change, ...]) -> list[tuple[str, str]]:
@@ -463,7 +463,7 @@ def test_several_fields_forged_together_do_not_hold(tiny: LocalCopy, written: Ce
 
     def more_sure(certificate: Certificate) -> None:
         certificate["environment"]["torch"] = "2.99"
-        certificate["coverage"]["share"] = certificate["summary"]["coverage"] = 1.0
+        certificate["coverage"]["share"] = certificate["summary"]["coverage"] = 1.5
 
     for change in (other_text, fewer, more_sure):
         found = recheck(read(edited(change)), tiny.folder)
@@ -510,6 +510,16 @@ def test_the_commands(run: Run, tiny: LocalCopy, tmp_path: Path, monkeypatch: py
     code, out, _ = run("recheck", file, "--model", tiny.folder, "--json", "-")
     assert code == 1
     assert json.loads(out)["holds"] is False
+
+
+def test_a_difference_that_is_still_there_is_as_it_was(
+    run: Run, tiny: LocalCopy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    fault(monkeypatch, 1e-3)
+    file = tmp_path / "proof.json"
+    assert run("verify", tiny.folder, "--text", "a b c", "--certificate", file)[0] == 1
+    code, out, _ = run("recheck", file, "--model", tiny.folder)
+    assert (code, out.splitlines()[-1]) == (0, HOLDS)
 
 
 @pytest.mark.parametrize(
