@@ -64,6 +64,14 @@ def write(file: Path, content: str | bytes) -> None:
         part.write_bytes(data)
 
 
+def expanded(file: str | Path) -> Path:
+    """A path whose `~` is somebody's home. InputError where nobody is called so."""
+    try:
+        return Path(file).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{file}: {reason(error)}") from None
+
+
 def check_regular(file: Path, advice: str = "") -> os.stat_result:
     """What the system says of a file that is to be read. InputError where it is none; `advice` ends it.
 

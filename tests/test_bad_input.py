@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import re
 import resource
 import subprocess
 import sys
@@ -297,6 +299,37 @@ def test_lone_surrogates(refused: Refused, folder: Path):
 def test_no_tokenizer(refused: Refused, folder: Path):
     (folder / "vocab.txt").unlink()
     assert "vocab.txt" in refused("verify", folder, "--text", "a")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_files_that_are_no_files(refused: Refused, tmp_path: Path, folder: Path):
+    """A pipe that nobody writes to, a device without an end, a folder: nothing is waited for."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for file in (tmp_path / "pipe", Path("/dev/zero"), tmp_path / "folder"):
+        for command in (
+            ["recheck", file],
+            ["find", file, "--model", folder],
+            ["check", file, "--model", folder],
+        ):
+            assert re.search("is a (folder|pipe or a device), and should be a file", refused(*command))
+    assert "has no lines" in refused("verify", folder, "--texts", tmp_path / "pipe")
+
+
+def test_homes_of_nobody(refused: Refused, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    assert "~nosuchuser" in refused("verify", "~nosuchuser/model")
+    assert "~nosuchuser" in refused("check", "~nosuchuser/mine.py", "--model", folder)
+    assert "~nosuchuser" in refused("download", "minilm", "--store", "~nosuchuser/store")
+    monkeypatch.setenv("LLM_REBUILD_STORE", "~nosuchuser/store")
+    assert "~nosuchuser" in refused("map", "minilm")
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "vocab.txt"])
+def test_a_models_file_that_is_a_pipe(refused: Refused, folder: Path, file: str):
+    (folder / file).unlink()
+    os.mkfifo(folder / file)
+    for command in ("map", "run") if file != "vocab.txt" else ("run",):
+        assert file in refused(command, folder)
 
 
 # ------------------------------------------------------------------------------- options

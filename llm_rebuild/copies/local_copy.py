@@ -29,7 +29,7 @@ from llm_rebuild.copies.convert import INDEX, PICKLED, one_weight_file
 from llm_rebuild.copies.hub import NotReachableError, Say
 from llm_rebuild.copies.pins import PINS
 from llm_rebuild.errors import InputError
-from llm_rebuild.files import read_json, reason, sha256_of
+from llm_rebuild.files import expanded, read_json, reason, sha256_of
 from llm_rebuild.json_fields import shown
 from llm_rebuild.printing import notice
 
@@ -222,7 +222,7 @@ def _from_hub_or_wheel(name: str, staging: Path, say: Say, progress: bool) -> st
 def store_folder(store: str | Path | None = None) -> Path:
     """Where the models are kept: `store`, else LLM_REBUILD_STORE, else this user's cache folder."""
     if chosen := store or os.environ.get("LLM_REBUILD_STORE"):
-        return Path(chosen).expanduser().absolute()
+        return expanded(chosen).absolute()
     if sys.platform == "win32":
         cache = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":

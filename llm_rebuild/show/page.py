@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,32 +19,24 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import torch
 from markupsafe import Markup
 from torch import Tensor
-from torch.nn import functional as F
 
 from llm_rebuild.checkpoints import part_of
 from llm_rebuild.models import ARCHITECTURES
+from llm_rebuild.show.charts import Labels, charts, usual
 from llm_rebuild.verify import equality
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.compare import MISSING, Verdict
 from llm_rebuild.verify.divergence import (
     InputsOf,
-    axes_in_words,
-    axes_of,
     in_words,
     place,
-    token_labels,
 )
 from llm_rebuild.verify.report import Report
 from llm_rebuild.verify.rounding import INHERITED, MISTAKE, ROUNDING, UNCLEAR
 
 HERE = Path(__file__).parent
-BARS = 40
-MOST_CELLS = 48  # along each side of a heat map
-ALL_HEADS = 12_288  # bytes: where the heads of a checkpoint need no more, all of them are shown
-MASKED, NOT_A_NUMBER, FIRST_SHADE, LAST_SHADE = 0, 1, 2, 255
 MOST_TEXTS, MOST_TOKENS = 8, 80
 ROOMY, TIGHT = 26, 36  # cells in the longest row of the map: up to here large ones fit, from here only small
 
@@ -72,7 +63,7 @@ def render(
     files           sha256 of the model's files by name.
     inputs_of       Which checkpoints a checkpoint is computed from, for the links between them.
     """
-    tokens = _Labels()
+    tokens = Labels()
     entries = [_entry(v, report, truth, rebuilt, inputs_of, tokens) for v in report.verdicts]
     stacks = list(_stacks(entries, truth))
     widest = max(sum(len(group) for _, group in row.groups) for stack in stacks for row in stack)
@@ -150,28 +141,27 @@ def _entry(
     truth: Capture,
     rebuilt: Mapping[str, Tensor],
     inputs_of: InputsOf | None,
-    tokens: _Labels,
+    tokens: Labels,
 ) -> Entry:
     name = verdict.name
-    part, known = part_of(name), truth.checkpoints.get(name)
+    part, listed = part_of(name), truth.checkpoints.get(name)
     sides = {"official": truth.tensors[name]}
-    mine = rebuilt.get(name)
-    if mine is not None and not verdict.identical:
-        sides["rebuilt"] = mine
-    numbers = {side: _usual(tensor) for side, tensor in sides.items() if tensor.is_floating_point()}
+    if name in rebuilt and not verdict.identical:
+        sides["rebuilt"] = rebuilt[name]
+    numbers = {side: usual(tensor) for side, tensor in sides.items() if tensor.is_floating_point()}
     return Entry(
         name=name,
         part=part,
         short=name.removeprefix(part + "."),
         kind=kind_of(verdict),
         verdict=verdict,
-        axes=known.shape if known else "",
-        meaning=known.meaning if known else "",
+        axes=listed.shape if listed else "",
+        meaning=listed.meaning if listed else "",
         where=in_words(verdict, truth),
         float64=_float64(verdict, report),
         inputs=tuple(n for n in inputs_of(name) if n in truth) if inputs_of else (),
         facts=tuple(_facts(sides, numbers)),
-        charts=_charts(verdict, sides, numbers, truth, tokens),
+        charts=charts(verdict, sides, numbers, truth, tokens),
     )
 
 
@@ -201,24 +191,16 @@ def _float64(verdict: Verdict, report: Report) -> str:
 
 def _facts(sides: Mapping[str, Tensor], numbers: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
     """Smallest, largest, mean and spread of the numbers that are numbers."""
-    for side, usual in numbers.items():
+    for side, finite in numbers.items():
         line = "no finite numbers"
-        if usual.numel():
-            spread = float(usual.std(correction=0))
-            line = f"{usual.min():.4g} to {usual.max():.4g}, mean {usual.mean():.4g}, spread {spread:.4g}"
-        odd = sides[side].numel() - usual.numel()
+        if finite.numel():
+            spread = float(finite.std(correction=0))
+            line = f"{finite.min():.4g} to {finite.max():.4g}, mean {finite.mean():.4g}, spread {spread:.4g}"
+        odd = sides[side].numel() - finite.numel()
         masked = int((sides[side] < -equality.NEVER).sum()) if odd else 0
         line += f"; {masked:,} masked" if masked else ""
         line += f"; {odd - masked:,} not finite" if odd > masked else ""
         yield side, line
-
-
-def _usual(tensor: Tensor) -> Tensor:
-    """The numbers of a tensor, flat, without NaN, infinities and what a mask put there."""
-    flat = tensor.detach().flatten()
-    flat = flat if flat.dtype in (torch.float32, torch.float64) else flat.float()
-    usual = equality.usual(flat)
-    return flat if bool(usual.all()) else flat[usual]
 
 
 # ------------------------------------------------------------------------------------------- the map
@@ -255,18 +237,18 @@ def _stacks(entries: Sequence[Entry], truth: Capture) -> Iterator[list[Row]]:
 
 def _rows(entries: Sequence[Entry], truth: Capture) -> Iterator[Row]:
     architecture = ARCHITECTURES.get(truth.model_type)
-    runs = [(part, list(those)) for part, those in groupby(entries, key=lambda e: e.part)]
+    runs = [(part, list(members)) for part, members in groupby(entries, key=lambda e: e.part)]
     loose: list[Entry] = []
-    for number, (part, those) in enumerate(runs):
+    for number, (part, members) in enumerate(runs):
         again = any(part == later for later, _ in runs[number + 1 :])  # some of block 0 is made beforehand
         if not part.rpartition(".")[2].isdigit() or again:
-            loose += those
+            loose += members
             continue
         if loose:
             yield _loose(loose)
             loose = []
-        stack = architecture.stack_of(those[0].name) if architecture else None
-        groups = _groups(those, f"{stack.inside}." if stack and stack.inside else "")
+        stack = architecture.stack_of(members[0].name) if architecture else None
+        groups = _groups(members, f"{stack.inside}." if stack and stack.inside else "")
         yield Row(", ".join(place(part, truth)), part, list(groups))
     if loose:
         yield _loose(loose)
@@ -313,187 +295,3 @@ def _texts(truth: Capture) -> Iterator[dict[str, Any]]:
             "tokens": tokens[:MOST_TOKENS],
             "more": max(0, len(tokens) - MOST_TOKENS),
         }
-
-
-# ------------------------------------------------------------------------------------------- charts
-
-
-class _Labels:
-    """Lists of labels, each kept once: the checkpoints refer to them by number."""
-
-    def __init__(self) -> None:
-        self.lists: list[list[str]] = []
-
-    def number(self, labels: list[str]) -> int:
-        if labels not in self.lists:
-            self.lists.append(labels)
-        return self.lists.index(labels)
-
-
-def _charts(
-    verdict: Verdict,
-    sides: Mapping[str, Tensor],
-    numbers: Mapping[str, Tensor],
-    truth: Capture,
-    tokens: _Labels,
-) -> dict[str, Any]:
-    """What the script draws of one checkpoint."""
-    official, rebuilt = sides["official"], sides.get("rebuilt")
-    if "official" not in numbers or not official.numel():
-        return {}
-    if rebuilt is not None and (rebuilt.shape != official.shape or "rebuilt" not in numbers):
-        rebuilt = None
-    heat = _heat(verdict, official, rebuilt, truth, tokens)
-    return {"histogram": _histogram(numbers)} | ({"heat": heat} if heat else {})
-
-
-def _histogram(sides: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """Bars for both sides over one range. Heights are logarithms of counts: tails are what one looks for."""
-    there = [numbers for numbers in sides.values() if numbers.numel()]
-    if not there:
-        return None
-    low = min(float(numbers.min()) for numbers in there)
-    high = max(float(numbers.max()) for numbers in there)
-    if low == high:
-        beside = 0.5 + abs(low) / 2
-        low, high = low - beside, high + beside
-    counts = {side: torch.histc(numbers, BARS, low, high) for side, numbers in sides.items()}
-    most = max(float(count.max()) for count in counts.values())
-    bars = {
-        side: _bytes((255 * torch.log1p(count) / math.log1p(most)).round()) for side, count in counts.items()
-    }
-    return {"low": low, "high": high, "most": int(most), **bars}
-
-
-def _heat(
-    verdict: Verdict, official: Tensor, rebuilt: Tensor | None, truth: Capture, tokens: _Labels
-) -> dict[str, Any] | None:
-    """One slice of the tensor as a picture: of scores the worst head, query by key, both sides and their
-    difference; of other tensors, where they differ, the difference, token by number."""
-    axes = axes_of(verdict.name, truth)
-    if axes is None or len(axes) != official.dim():
-        axes = [f"axis {number}" for number in range(official.dim())]
-    sides = _sides(axes)
-    if sides is None:
-        return None
-    row_axis, column_axis = sides
-    attention = "query" in axes and "key" in axes
-    if rebuilt is None and not attention:
-        return None
-    at = list(verdict.coordinate or [0] * official.dim())
-    heads = [at[axes.index("head")]] if "head" in axes else [0]
-    if attention and "head" in axes and rebuilt is None:
-        every = official.shape[axes.index("head")]
-        cells = min(official.shape[row_axis], MOST_CELLS) * min(official.shape[column_axis], MOST_CELLS)
-        heads = list(range(every)) if every * cells <= ALL_HEADS else [0]
-
-    def slices(tensor: Tensor) -> Tensor:
-        """[head, row, column]"""
-        found = []
-        for head in heads:
-            index: list[Any] = [head if axis == "head" else at[n] for n, axis in enumerate(axes)]
-            index[row_axis], index[column_axis] = slice(None), slice(None)
-            part = tensor[tuple(index)].detach().double()
-            found.append(part if row_axis < column_axis else part.T)
-        return torch.stack(found)
-
-    shown = slices(official)
-    fixed = [
-        0 if n in sides or (axis == "head" and len(heads) > 1) else i
-        for n, (axis, i) in enumerate(zip(axes, at, strict=True))
-    ]
-    heat: dict[str, Any] = {
-        "at": _fixed_in_words(verdict.name, axes, fixed, sides, len(heads) > 1, truth),
-        "heads": len(heads),
-        "axes": [_axis_word(axes[row_axis]), _axis_word(axes[column_axis])],
-        "size": [official.shape[row_axis], official.shape[column_axis]],
-        "labels": [tokens.number(_axis_labels(verdict.name, axes, n, official, at, truth)) for n in sides],
-    }
-    if rebuilt is None:
-        small = _pooled(shown)
-        heat |= {"rows": small.shape[1], "columns": small.shape[2], "maps": [_map("official", small)]}
-        return heat
-    mine = slices(rebuilt)
-    difference = torch.where(equality.apart(shown, mine), (mine - shown).abs(), torch.zeros_like(shown))
-    differences = _pooled(difference, worst=True)
-    heat |= {"rows": differences.shape[1], "columns": differences.shape[2]}
-    heat["worst"] = [
-        at[n] * heat[count] // official.shape[n] for n, count in zip(sides, ("rows", "columns"), strict=True)
-    ]
-    maps = [_map("difference", differences, 0.0)]
-    if attention:
-        both = [_pooled(shown), _pooled(mine)]
-        usual = _usual(torch.stack(both))
-        low, high = (float(usual.min()), float(usual.max())) if usual.numel() else (0.0, 1.0)
-        maps = [_map("official", both[0], low, high), _map("rebuilt", both[1], low, high), *maps]
-    return heat | {"maps": maps}
-
-
-def _sides(axes: list[str]) -> tuple[int, int] | None:
-    """Which axis goes down and which across."""
-    if len(axes) < 2:
-        return None
-    if "query" in axes and "key" in axes:
-        return axes.index("query"), axes.index("key")
-    down = next((axes.index(word) for word in ("token", "query", "key") if word in axes), len(axes) - 2)
-    return (down, len(axes) - 1) if down != len(axes) - 1 else None
-
-
-def _axis_word(axis: str) -> str:
-    return {"batch": "text", "1": "number"}.get(axis, axis)
-
-
-def _axis_labels(
-    name: str, axes: list[str], number: int, tensor: Tensor, at: list[int], truth: Capture
-) -> list[str]:
-    """A label for each place along an axis, where tokens stand there; else none."""
-    if axes[number] not in ("token", "query", "key"):
-        return []
-    row = at[axes.index("batch")] if "batch" in axes else 0 if len(truth.inputs.token_ids) == 1 else None
-    labels = token_labels(name, axes[number], truth, row, tensor.shape[number])
-    return labels if any(labels) else []
-
-
-def _fixed_in_words(
-    name: str, axes: list[str], fixed: list[int], sides: tuple[int, int], every_head: bool, truth: Capture
-) -> str:
-    """Which slice is shown: `text 1 of 2, head 7`."""
-    if axes[0].startswith("axis"):
-        return ", ".join(f"{axis} at {i}" for n, (axis, i) in enumerate(zip(axes, fixed, strict=True))
-                         if n not in sides)  # fmt: skip
-    words = axes_in_words(name, fixed, truth)
-    left_out = ("token", "query", "key", "number") + (("head",) if every_head else ())
-    return ", ".join(word for word in words if not word.startswith(left_out))
-
-
-def _pooled(cells: Tensor, worst: bool = False) -> Tensor:
-    """[head, row, column], made smaller: means, or the largest. Masked places stay -inf where a cell has
-    no other, and NaN stays NaN."""
-    size = (min(cells.shape[1], MOST_CELLS), min(cells.shape[2], MOST_CELLS))
-    if size == tuple(cells.shape[1:]):
-        return cells
-    if worst:
-        return F.adaptive_max_pool2d(cells, size)
-    usual = equality.usual(cells) | cells.isnan()
-    share = F.adaptive_avg_pool2d(usual.double(), size)
-    mean = F.adaptive_avg_pool2d(torch.where(usual, cells, torch.zeros_like(cells)), size) / share
-    return torch.where(share > 0, mean, torch.full_like(mean, -math.inf))
-
-
-def _map(name: str, cells: Tensor, low: float | None = None, high: float | None = None) -> dict[str, Any]:
-    """Cells as shades from `low` to `high`, the smallest and largest of them where not given."""
-    usual = _usual(cells)
-    if low is None:
-        low = float(usual.min()) if usual.numel() else 0.0
-    if high is None:
-        high = float(usual.max()) if usual.numel() else low
-    span = high - low or 1.0
-    steps = LAST_SHADE - FIRST_SHADE
-    shades = (FIRST_SHADE + ((cells - low) / span * steps).round()).clamp(FIRST_SHADE, LAST_SHADE)
-    shades = torch.where(cells < -equality.NEVER, torch.full_like(shades, MASKED), shades)
-    shades = torch.where(cells.isnan(), torch.full_like(shades, NOT_A_NUMBER), shades)
-    return {"name": name, "low": low, "high": high, "cells": _bytes(shades)}
-
-
-def _bytes(numbers: Tensor) -> str:
-    return base64.b64encode(bytes(numbers.flatten().to(torch.uint8).tolist())).decode("ascii")

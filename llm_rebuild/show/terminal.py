@@ -80,14 +80,26 @@ def html(result: object) -> str:
     return console.export_html(inline_styles=True, code_format='<pre style="line-height:1.35">{code}</pre>')
 
 
+class _Columns(Table):
+    def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
+        """A row whose cells are as wide as what is shown of them."""
+        super().add_row(*map(_shown, cells), **options)
+
+
+def _shown(cell: RenderableType | None) -> RenderableType | None:
+    if isinstance(cell, Text):
+        return Text(escaped(cell.plain), style=cell.style)
+    return escaped(cell) if isinstance(cell, str) else cell
+
+
 def columns(*, header: bool = True) -> Table:
     """A table without lines."""
-    return Table(box=None, show_header=header, pad_edge=False, padding=(0, 2, 0, 0))
+    return _Columns(box=None, show_header=header, pad_edge=False, padding=(0, 2, 0, 0))
 
 
 def indented(line: str, style: str = "") -> Padding:
     """A line below another; where it is broken, its parts stay below."""
-    return Padding(Text(line, style=style), (0, 0, 0, 2), expand=False)
+    return Padding(Text(escaped(line), style=style), (0, 0, 0, 2), expand=False)
 
 
 def catalogue(groups: Mapping[str, Mapping[str, Sequence[str]]]) -> RenderableType:

@@ -19,8 +19,8 @@ from torch import Tensor
 from llm_rebuild.checkpoints import expand
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.explain import explain, judge_steps
-from llm_rebuild.errors import InputError
-from llm_rebuild.files import read
+from llm_rebuild.errors import InputError, one_line
+from llm_rebuild.files import expanded, read
 from llm_rebuild.models.part import ATTENTIONS
 from llm_rebuild.process.limits import ENFORCED
 from llm_rebuild.process.run import Ended, Process
@@ -75,7 +75,7 @@ def check_file(
     It runs code that you wrote yourself, on your own machine: this protects from accidents, not from
     malice. Raises InputError where nothing can be run.
     """
-    file = Path(file).expanduser().absolute()
+    file = expanded(file).absolute()
     source = read(file, largest=LARGEST_FILE)
     learner = _Learner(file.name, file, source, _parameters(file.name, source))
     with cached.writable() as captures:
@@ -528,7 +528,7 @@ def _parameters(name: str, source: bytes) -> set[str]:
         shown = f" (the line is `{line[:100]}`)" if line else ""
         raise InputError(f"{name}, line {error.lineno}, column {error.offset}: {error.msg}{shown}") from None
     except (ValueError, RecursionError, MemoryError) as error:
-        raise InputError(f"{name} is no Python file ({' '.join(str(error).split())})") from None
+        raise InputError(f"{name} is no Python file ({one_line(error)})") from None
     functions = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "forward"]
     return {a.arg for f in functions[-1:] for a in (*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs)}
 

@@ -24,7 +24,8 @@ from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
 from llm_rebuild.diagnosis.explain import explain
 from llm_rebuild.diagnosis.graph import world_of
 from llm_rebuild.diagnosis.mutants import Mutant, mutated
-from llm_rebuild.show.page import _map, _pooled, _usual, render
+from llm_rebuild.show.charts import pooled, shades, usual
+from llm_rebuild.show.page import render
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.run import judge
@@ -137,23 +138,23 @@ def test_the_worst_head_is_shown_on_both_sides(wrong: verify.Proof):
 
 def test_masked_and_not_a_number_have_shades_of_their_own():
     cells = torch.tensor([[[1.0, 3.0, float("-inf"), -3.4e38, float("nan"), 2.0]]], dtype=torch.float64)
-    drawn = _map("official", cells)
+    drawn = shades("official", cells)
     assert (drawn["low"], drawn["high"]) == (1.0, 3.0)
     assert list(base64.b64decode(drawn["cells"])) == [2, 255, 0, 0, 1, 128]
-    assert _usual(cells).tolist() == [1.0, 3.0, 2.0]
-    beyond = _map("difference", torch.tensor([[[0.0, math.inf]]], dtype=torch.float64), 0.0)
+    assert usual(cells).tolist() == [1.0, 3.0, 2.0]
+    beyond = shades("difference", torch.tensor([[[0.0, math.inf]]], dtype=torch.float64), 0.0)
     assert list(base64.b64decode(beyond["cells"]))[1] == 255
 
 
 def test_large_maps_are_means_and_differences_their_largest():
     big = torch.zeros(1, 96, 96, dtype=torch.float64)
     big[0, 0, 0], big[0, 0, 1] = 4.0, -math.inf
-    means, worst = _pooled(big), _pooled(big.clamp(min=0), worst=True)
+    means, worst = pooled(big), pooled(big.clamp(min=0), worst=True)
     assert means.shape == worst.shape == (1, 48, 48)
     assert means[0, 0, 0] == pytest.approx(4 / 3)  # of three cells: one is masked
     assert worst[0, 0, 0] == 4
     assert means.isfinite().all()
-    assert _pooled(torch.full((1, 96, 96), -math.inf, dtype=torch.float64)).isinf().all()
+    assert pooled(torch.full((1, 96, 96), -math.inf, dtype=torch.float64)).isinf().all()
 
 
 def test_differences_that_are_rounding_are_not_called_wrong():

@@ -1,0 +1,61 @@
+"""The terminal: names are neither obeyed nor broken, and results know nothing of it."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import torch
+from rich.console import Group
+from rich.text import Text
+
+from llm_rebuild.show import terminal
+from llm_rebuild.verify.compare import compare
+from llm_rebuild.verify.report import Report
+
+LONG = "model.layers.0." + "self_attention." * 9 + "projection"  # 160 characters
+
+
+def shown(thing: object, **options: object) -> str:
+    console = terminal.Terminal(file=io.StringIO(), width=80, **options)
+    console.print(thing)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("color", [None, "truecolor"])
+def test_control_characters_are_shown_wherever_they_stand(color: str | None):
+    table = terminal.columns()
+    table.add_column("name", no_wrap=True)
+    table.add_column("size")
+    table.add_row("\x1b[2Ja", Text("\u202e1\x07"))
+    out = shown(Group(table, "[bold]\x1b]0;title\x07", terminal.indented("b\x9b1m", "red")),
+                force_terminal=bool(color), color_system=color)  # fmt: skip
+    for word in ("\\x1b[2Ja", "\\u202e1", "[bold]\\x1b]0;title", "b\\x9b1m"):
+        assert word in out
+    assert "\x1b[2J" not in out
+    assert "\x1b]0" not in out
+    if color is None:
+        assert "\x1b" not in out
+        lines = out.splitlines()
+        assert lines[0].index("size") == lines[1].index("\\u202e")  # columns are as wide as what is shown
+
+
+def test_a_name_that_does_not_fit_is_not_broken():
+    table = terminal.columns()
+    table.add_column("checkpoint", no_wrap=True)
+    table.add_column("meaning")
+    table.add_row(LONG, "what it holds")
+    assert f"{LONG}  " in shown(table)
+    assert f"{LONG}:" in shown(Text(f"first divergence at {LONG}: wrong values at number 3"))
+    assert max(map(len, shown(Text("many short words " * 20)).splitlines())) <= 80
+
+
+def test_print_shows_a_result_as_the_terminal_does():
+    right = torch.zeros(2, 3)
+    verdict = compare(right + 1, right, LONG)
+    report = Report({"name": "a\x1bb", "source": "folder"}, {}, "eager", 1, 1, (verdict,))
+    printed = str(report)
+    assert LONG.removeprefix("model.layers.0.") in printed
+    assert printed.splitlines()[-1].endswith("(a\\x1bb, eager attention)")
+    assert "\x1b" not in printed
+    assert "color: #800000" in report._repr_html_()
