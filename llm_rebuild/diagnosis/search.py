@@ -27,8 +27,9 @@ from llm_rebuild.models.formulas import Formula
 from llm_rebuild.verify.equality import identical, reproduces
 from llm_rebuild.weights import template
 
-# Work for one round: some seconds. Only a large model of which little was shown needs so much.
-PATIENCE = 100_000_000_000
+# Work for one round: some seconds. Only a large model of which little was shown needs so much: there every
+# guess is half a forward pass.
+PATIENCE = 20_000_000_000
 
 
 def fits(case: Case, world: World, edit: Edit) -> Level | None:
@@ -95,14 +96,17 @@ def known(case: Case, world: World) -> Iterator[Finding]:
     for site in reversed(world.reaching(case.target, case.same)):
         for edit in mistakes(world, world.formulas[site]):
             together.setdefault((template(site), edit.cause, edit.says), []).append(edit)
-    for (_, cause, says), several in together.items():
+    until = world.run.work.spent + 2 * PATIENCE
+    for several in together.values():
         # The same mistake in every block, as one function makes it; and in a single one.
         merged = replace(several[0], changes={k: v for e in several for k, v in e.changes.items()})
         for edit in [merged, *(several if len(several) > 1 else [])]:
             level = fits(case, world, edit)
-            if level and (cause != "rounding" or level == Level.EXACT or case.rounding):
-                yield Finding(cause, says, level, next(iter(edit.changes)), edit)
+            if level and (edit.cause != "rounding" or level == Level.EXACT or case.rounding):
+                yield Finding(edit.cause, edit.says, level, next(iter(edit.changes)), edit)
                 break
+            if world.run.work.spent > until:
+                return
 
 
 def elsewhere(case: Case, world: World) -> Iterator[Finding]:
@@ -111,7 +115,7 @@ def elsewhere(case: Case, world: World) -> Iterator[Finding]:
     for site in world.reaching(case.target, case.same):
         formula = world.formulas[site]
         for search in (_other_inputs, _other_weights, _twice):
-            for finding in search(case, world, formula):
+            for finding in search(case, world, formula, until):
                 yield finding
                 if finding.level == Level.EXACT and site != case.target:
                     return
@@ -119,8 +123,10 @@ def elsewhere(case: Case, world: World) -> Iterator[Finding]:
                 return  # a step far from the last one that is right, in a large model
 
 
-def _other_inputs(case: Case, world: World, formula: Formula) -> Iterator[Finding]:
+def _other_inputs(case: Case, world: World, formula: Formula, until: int) -> Iterator[Finding]:
     for right, name, changed in edits.other_inputs(world, formula):
+        if world.run.work.spent > until:
+            return
         if not worth_it(case, changed, world, {i: world.value(i) for i in changed.inputs}):
             continue
         only_here = instead(world, "", "", changed)
@@ -133,10 +139,12 @@ def _other_inputs(case: Case, world: World, formula: Formula) -> Iterator[Findin
                 yield Finding(cause, says, level, edit=edit)
 
 
-def _other_weights(case: Case, world: World, formula: Formula) -> Iterator[Finding]:
+def _other_weights(case: Case, world: World, formula: Formula, until: int) -> Iterator[Finding]:
     world, tried = edits.other_weights(world, formula)
     values = {i: world.value(i) for i in formula.inputs} if tried else {}
     for changed in tried:
+        if world.run.work.spent > until:
+            return
         if worth_it(case, changed, world, values):
             edit = instead(world, "", "", changed)
             level = fits(case, world, edit)
@@ -185,7 +193,7 @@ NORM_STEPS = {"layer norm", "square", "mean square", "plus eps", "inverse root",
 STARTS = 60  # tensors upstream from which a second pass may have begun
 
 
-def _twice(case: Case, world: World, formula: Formula) -> Iterator[Finding]:
+def _twice(case: Case, world: World, formula: Formula, until: int) -> Iterator[Finding]:
     """What goes in went through its block, or through a part of it, a second time."""
     for right in formula.inputs:
         value, step = world.value(right), world.formulas.get(right)
@@ -195,6 +203,8 @@ def _twice(case: Case, world: World, formula: Formula) -> Iterator[Finding]:
             continue
         part = world.reaching(right)[1:]
         for start in [n for n in part if world.known.get(n) is not None][:STARTS]:
+            if world.run.work.spent > until:
+                return
             if world[start].shape != value.shape or not world[start].is_floating_point():
                 continue
             again: dict[str, Make] = {start: lambda w, right=right: world.value(right)}
