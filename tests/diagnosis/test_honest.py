@@ -16,6 +16,8 @@ from torch import Tensor
 import llm_rebuild
 from llm_rebuild import diagnosis
 from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.diagnosis import search
+from llm_rebuild.diagnosis.case import Case, case_of
 from llm_rebuild.diagnosis.diagnose import Diagnosis, diagnose
 from llm_rebuild.diagnosis.mutants import TEXTS, Mutant, Scene, run, scene
 
@@ -110,3 +112,15 @@ def test_the_confidence_is_what_was_measured() -> None:
     assert found[0].confidence == round(right / made, 2)
     for shares in degrees.values():
         assert all(0 <= right <= made for right, made in shares)
+
+
+def test_the_search_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the answer alone, and that random, nothing is found; the work for it is bounded."""
+    monkeypatch.setattr(search, "PATIENCE", 300_000_000)
+    played = stage("gpt2")
+    torch.manual_seed(0)
+    case = case_of({"lm_head": torch.randn_like(played.truth.tensors["lm_head"])}, played.truth, played.copy)
+    assert isinstance(case, Case)
+    assert case.world is not None
+    assert list(search.computed(case, case.world)) == []
+    assert 0 < case.world.run.work.spent < 6 * search.PATIENCE
