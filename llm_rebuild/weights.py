@@ -7,7 +7,7 @@ into a weight by mistake changes its own memory and never the file; `written()` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -101,10 +101,6 @@ class Weights(Mapping[str, Tensor]):
     def peek(self) -> Mapping[str, Tensor]:
         """All tensors of the file by full key, without counting them as read: for those who watch."""
         return self._tensors
-
-    def converted(self, convert: Callable[[Tensor], Tensor]) -> Weights:
-        """Weights whose every tensor went through `convert`: another dtype, another device."""
-        return Weights({key: convert(tensor) for key, tensor in self._tensors.items()}, self.file)
 
     def check(self, shapes: Mapping[str, tuple[int, ...]], unused: Mapping[str, str]) -> None:
         """Refuse a file that is not what the config promises, before any number is used.

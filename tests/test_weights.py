@@ -97,14 +97,6 @@ def test_opening_copies_nothing(minilm: LocalCopy, figure):
     assert taken < 0.1 * size
 
 
-def test_converted(file: Path):
-    weights = Weights.open(file)
-    half = weights.converted(lambda t: t.half())
-    assert half["pooler.dense.bias"].dtype == torch.float16
-    assert weights["pooler.dense.bias"].dtype == torch.float32
-    assert set(half) == set(weights)
-
-
 def test_a_missing_file_says_so(tmp_path: Path):
     with pytest.raises(InputError, match=r"absent\.safetensors is missing"):
         Weights.open(tmp_path / "absent.safetensors")

@@ -150,7 +150,8 @@ def explanations(case: Case) -> Iterator[Finding]:
 
 def _only_shown(case: Case) -> Finding | None:
     """A tensor that is wrong although what is computed from it is right: then it was never used."""
-    if case.world is None or case.mine.shape != case.official.shape or case.rounding:
+    mine, official = case.mine, case.official
+    if case.world is None or mine.shape != official.shape or mine.dtype != official.dtype or case.rounding:
         return None
     with_mine = case.world.given({case.target: case.mine})
     for user in case.world.users(case.target):
@@ -256,6 +257,8 @@ def _agreement(case: Case, edit: Edit) -> str:
     verdict = judge(case.target, guess, case.rebuilt[case.target])
     if verdict.identical:
         return f" to the bit, all {guess.numel():,} numbers"
+    if not verdict.max_abs_diff:
+        return " to the bit, but for the sign of zeros"
     return f" but for rounding: off by {verdict.max_abs_diff:.1e} at the most"
 
 

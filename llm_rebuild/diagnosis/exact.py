@@ -12,7 +12,7 @@ from torch import Tensor
 from llm_rebuild.diagnosis.graph import Value, World
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.equality import as_exact, identical, relative_difference
-from llm_rebuild.verify.rounding import INHERITED, MISTAKE, ROUNDING, Rounding, in_float64, widened
+from llm_rebuild.verify.rounding import INHERITED, MISTAKE, ROUNDING, Rounding
 
 
 def exact(world: World, rebuilt: Mapping[str, Tensor], truth: Capture, *, fed: bool = False) -> Rounding:
@@ -60,11 +60,11 @@ def in_full(world: World, name: str, lost: tuple[str, ...] = ()) -> Value:
     steps = [world.formulas[n] for n in world.reaching(name, known - {name})]
     read = {n for step in steps for n in (*step.inputs, step.name) if n in known and n != name}
     wide = world.given({n: _wide(world.known[n]) for n in read})
-    wide = wide.with_weights({k: widened(world.weights[k]) for step in steps for k in step.weights})
+    wide = wide.with_weights({k: _widened(world.weights[k]) for step in steps for k in step.weights})
     if lost:
         computed: dict[str, Callable[[World], Value]] = {n: partial(_again, name=n) for n in lost}
         wide = wide.changed(computed, frozenset(known))
-    with in_float64(), torch.no_grad():
+    with torch.no_grad():
         return wide.attempt(formula)
 
 
@@ -73,4 +73,9 @@ def _again(world: World, name: str) -> Value:
 
 
 def _wide(tensor: Value) -> Value:
-    return None if tensor is None else widened(tensor.detach())
+    return None if tensor is None else _widened(tensor)
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    """A floating-point tensor in float64, any other as it is."""
+    return tensor.detach().double() if tensor.is_floating_point() else tensor

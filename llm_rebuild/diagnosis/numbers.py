@@ -35,6 +35,7 @@ GATED = 1e-4
 SLIGHT = 2e-6
 RIGHT_ROOT, RIGHT_CUBIC = math.sqrt(2 / math.pi), 0.044715  # of GELU by tanh
 CLOSE = 1e-3
+FEW_PLACES = 6  # along an axis: of so many each is named
 
 
 def where(mine: Tensor, official: Tensor) -> str:
@@ -56,8 +57,17 @@ def parts_that_differ(mine: Tensor, official: Tensor) -> Iterator[tuple[int, Ten
         touched = differ.amax(dim=others) if others else differ
         places = touched.nonzero().flatten()
         if 0 < len(places) < len(touched):
-            listed = ", ".join(map(str, places.tolist()[:6])) + (", …" if len(places) > 6 else "")
-            yield axis, places, f"only at {name} {listed}"
+            yield axis, places, _at(name, places.tolist(), len(touched))
+
+
+def _at(axis: str, places: list[int], size: int) -> str:
+    """Places along an axis, in words: the few that there are, or the few that are left out."""
+    others = [place for place in range(size) if place not in set(places)]
+    if len(places) <= FEW_PLACES:
+        return f"only at {axis} {', '.join(map(str, places))}"
+    if len(others) <= FEW_PLACES:
+        return f"everywhere but at {axis} {', '.join(map(str, others))}"
+    return f"at {len(places)} of {size} places along the {axis}"
 
 
 def describe(case: Case) -> Iterator[Finding]:

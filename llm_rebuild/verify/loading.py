@@ -18,7 +18,7 @@ from llm_rebuild.models import architecture_for
 from llm_rebuild.models.architecture import Architecture
 
 
-def load(folder: Path, attention: str, dtype: torch.dtype) -> Any:
+def load(folder: Path, attention: str) -> Any:
     """The official model in evaluation mode, from files alone: of the class that the architecture's record
     names, else of the one that its config does.
 
@@ -37,7 +37,7 @@ def load(folder: Path, attention: str, dtype: torch.dtype) -> Any:
                 folder,
                 config=config,
                 attn_implementation=attention,
-                dtype=dtype,
+                dtype=torch.float32,
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,

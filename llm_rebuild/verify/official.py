@@ -42,15 +42,12 @@ class Sentence(nn.Module):
 
 
 class Official:
-    """An official model from a local folder, ready to be run and watched.
+    """An official model from a local folder, in float32, ready to be run and watched."""
 
-    dtype  float32 as everywhere in this course; float64 where rounding is to be told from mistakes.
-    """
-
-    def __init__(self, folder: Path, attention: str = "eager", dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, folder: Path, attention: str = "eager") -> None:
         check_attention(attention)
         self.attention = attention
-        self.model = load(folder, attention, dtype)
+        self.model = load(folder, attention)
         self.architecture = architecture_of(folder)
         self._takes = frozenset(inspect.signature(self.model.forward).parameters)
         embeds = self.architecture is not None and self.architecture.embeds

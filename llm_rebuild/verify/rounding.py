@@ -9,15 +9,10 @@ into a step is the rebuild's own, so that a later step is not blamed for an earl
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-import torch
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 ROUNDING = "rounding"
 MISTAKE = "mistake"
@@ -61,38 +56,3 @@ class Rounding:
             "float64_difference": off if math.isfinite(off) else None,
             "problem": self.problems.get(name),
         }
-
-
-def widened(tensor: Tensor) -> Tensor:
-    """A floating-point tensor in float64, any other as it is."""
-    return tensor.double() if tensor.is_floating_point() else tensor
-
-
-@contextlib.contextmanager
-def in_float64() -> Iterator[None]:
-    """New tensors are float64, and what is float64 is not narrowed to float32."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        with _StayWide():
-            yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-class _StayWide(TorchFunctionMode):
-    """Turns `x.float()`, `x.to(torch.float32)` and `softmax(x, dtype=torch.float32)` of a float64 tensor into
-    what keeps float64. Whole numbers become float32 as they are told: no digit of theirs is lost."""
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        wide = bool(args) and isinstance(args[0], Tensor) and args[0].dtype == torch.float64
-        if wide and function is Tensor.float:
-            return args[0]
-        if wide and (function in (Tensor.to, Tensor.type) or "dtype" in kwargs):
-            args = tuple(torch.float64 if value is torch.float32 else value for value in args)
-            if kwargs.get("dtype") is torch.float32:
-                kwargs["dtype"] = torch.float64
-        return function(*args, **kwargs)

@@ -3,6 +3,7 @@ official tensor, a mistake is further away."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +18,12 @@ from llm_rebuild.diagnosis.case import world_for
 from llm_rebuild.diagnosis.exact import exact
 from llm_rebuild.diagnosis.explain import explain
 from llm_rebuild.diagnosis.mutants import Mutant, mutated
+from llm_rebuild.diagnosis.numbers import where
 from llm_rebuild.models import rebuild_for
 from llm_rebuild.models.part import Part
 from llm_rebuild.verify import Proof
 from llm_rebuild.verify.capture import capture
+from llm_rebuild.verify.question import ask
 from llm_rebuild.verify.rounding import INHERITED, MISTAKE, ROUNDING, UNCLEAR
 
 TEXTS = {
@@ -177,6 +180,39 @@ def test_another_shape_or_dtype_is_a_mistake_and_an_unknown_step_unclear():
     rebuilt = {n: t * 2 for n, t in truth.tensors.items()}
     nothing = exact(replace(world, formulas={}), rebuilt, truth)
     assert {nothing.kind(n) for n in truth} == {UNCLEAR}
+
+
+def changed_at(name: str, change: Callable[[Tensor], Tensor]) -> Proof:
+    """MiniLM's own tensors with one of them changed, explained."""
+    question = ask(miniature("minilm"), TEXTS["minilm"])
+    truth = capture(question)
+    rebuilt = {n: t.clone() for n, t in truth.tensors.items()}
+    rebuilt[name] = change(rebuilt[name])
+    return explain(Proof(question, verify.judge(rebuilt, truth), truth, rebuilt))
+
+
+@pytest.mark.parametrize("name", ["embeddings.word_and_type", "mask", "sentence.embedding"])
+def test_right_numbers_in_float64_are_a_dtype_and_no_accident(name: str):
+    report = changed_at(name, Tensor.double).report
+    assert next(v for v in report.verdicts if v.name == name).verdict == "wrong dtype"
+    assert report.diagnosis[0].cause == "wrong-dtype"
+    assert "0.0e+00" not in str(report)
+
+
+def test_places_are_named_where_they_are_few():
+    """Only at some places, everywhere but at some, or how many: never the first six of all."""
+
+    official = torch.rand(2, 3, 96)
+
+    def words(places: slice) -> str:
+        mine = official.clone()
+        mine[..., places] += 1
+        return where(mine, official)
+
+    assert words(slice(3, 5)) == "12 of 576 numbers differ, only at width 3, 4"
+    assert words(slice(2, None)) == "564 of 576 numbers differ, everywhere but at width 0, 1"
+    assert words(slice(10, 60)) == "300 of 576 numbers differ, at 50 of 96 places along the width"
+    assert words(slice(None)) == "576 of 576 numbers differ"
 
 
 def test_nothing_is_computed_where_everything_is_identical(monkeypatch: pytest.MonkeyPatch):

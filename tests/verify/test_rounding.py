@@ -1,13 +1,10 @@
-"""What is said of rounding and mistakes, and what float64 means."""
+"""What is said of rounding and mistakes."""
 
 from __future__ import annotations
 
 import math
 
-import pytest
-import torch
-
-from llm_rebuild.verify.rounding import INHERITED, MISTAKE, ROUNDING, UNCLEAR, Rounding, in_float64
+from llm_rebuild.verify.rounding import INHERITED, MISTAKE, ROUNDING, UNCLEAR, Rounding
 
 SEEN = Rounding(
     {"a": ROUNDING, "b": MISTAKE, "c": INHERITED, "d": MISTAKE},
@@ -34,22 +31,3 @@ def test_words_say_how_far_both_sides_are_away():
         "1e-07"
     )
     assert SEEN.words("d") == "this step in float64 gives something else"
-
-
-def test_in_float64_whole_numbers_become_what_they_are_told():
-    wide, whole = torch.ones(2, dtype=torch.float64), torch.ones(2, dtype=torch.int64)
-    with in_float64():
-        assert torch.zeros(1).dtype == torch.float64
-        kept = (wide.float(), wide.to(torch.float32), wide.to(dtype=torch.float32))
-        assert {t.dtype for t in kept} == {torch.float64}
-        assert torch.softmax(wide, -1, dtype=torch.float32).dtype == torch.float64
-        assert whole.float().dtype == torch.float32
-        assert wide.to(torch.bfloat16).dtype == torch.bfloat16  # that would be a mistake, and stays one
-    assert torch.ones(1).double().float().dtype == torch.float32  # and nothing stays wide afterwards
-
-
-@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_float64_ends_with_an_error(error: type[BaseException]):
-    with pytest.raises(error), in_float64():
-        raise error
-    assert torch.get_default_dtype() == torch.float32
