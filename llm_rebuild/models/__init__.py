@@ -10,6 +10,7 @@ from typing import Any
 
 from llm_rebuild.checkpoints import NO_TAP, Checkpoint, Tap, expand
 from llm_rebuild.errors import InputError
+from llm_rebuild.json_fields import shown
 from llm_rebuild.models import gpt2_config, minilm_config, t5_config
 from llm_rebuild.models.architecture import Architecture
 from llm_rebuild.models.config import shapes
@@ -30,7 +31,7 @@ def architecture_for(config: Mapping[str, Any]) -> Architecture | None:
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise InputError(
-            f"config.json: model_type is {model_type!r}; it has to name the model's architecture"
+            f"config.json: model_type is {shown(model_type)}; it has to name the model's architecture"
         )
     return ARCHITECTURES.get(model_type)
 
@@ -40,7 +41,7 @@ def rebuild_for(config: Mapping[str, Any]) -> Rebuild:
     architecture = architecture_for(config)
     if architecture is None:
         raise InputError(
-            f"config.json: model_type is {config['model_type']!r}; there is a rebuild for "
+            f"config.json: model_type is {shown(config['model_type'])}; there is a rebuild for "
             f"{', '.join(ARCHITECTURES)} only, while `map`, `capture` and `check` work on any text model"
         )
     return Rebuild(architecture, architecture.config.read(config))

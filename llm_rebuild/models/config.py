@@ -13,12 +13,15 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llm_rebuild.errors import InputError
 from llm_rebuild.json_fields import FLAG, NUMBER, TEXT, Kind, check, or_null, shown, whole
 
-C = TypeVar("C")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+C = TypeVar("C", bound="DataclassInstance")
 # A whole number, `1` for `1.0`, is refused by the official classes, too.
 DECIMAL = Kind(f"{NUMBER.words} with a decimal point", lambda v: type(v) is float and NUMBER.accepts(v))
 
@@ -76,14 +79,14 @@ def read_config(config: Mapping[str, Any], cls: type[C], reading: Reading) -> C:
     """
     model_type = config.get("model_type")
     if model_type != reading.model_type:
-        raise InputError(f"config.json: model_type is {model_type!r}, expected {reading.model_type!r}")
+        raise InputError(f"config.json: model_type is {shown(model_type)}, expected {reading.model_type!r}")
     for name, value in {**FIXED_EVERYWHERE, **reading.fixed}.items():
         asked = config.get(name, value)
         if (type(asked), asked) != (type(value), value) and not (asked is None and "dtype" in name):
             raise InputError(f"config.json: {name} is {shown(asked)}; this rebuild supports only {value!r}")
     kinds = typing.get_type_hints(cls)
     values: dict[str, Any] = {}
-    for used in dataclasses.fields(cls):  # type: ignore[arg-type]
+    for used in dataclasses.fields(cls):
         value = config.get(used.name, used.default)
         alias = reading.aliases.get(used.name, "")
         if alias in config:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_rebuild.errors import InputError
+from llm_rebuild.json_fields import shown
 from llm_rebuild.models.architecture import Architecture, Stack
 from llm_rebuild.models.config import IRRELEVANT_EVERYWHERE, Reading, one_of, read_config
 from llm_rebuild.models.ops import ACTIVATIONS
@@ -51,7 +52,7 @@ class Config:
         for name, value in (("dense_act_fn", read.activation), ("is_gated_act", read.gated)):
             if config.get(name, value) != value:
                 raise InputError(
-                    f"config.json: {name} is {config[name]!r}, but feed_forward_proj "
+                    f"config.json: {name} is {shown(config[name])}, but feed_forward_proj "
                     f"{read.feed_forward_proj!r} means {value!r}"
                 )
         return read
