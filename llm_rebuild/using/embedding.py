@@ -94,7 +94,7 @@ def embed(
     read = inputs.read(copy, texts)
     lengths = read.mask.sum(dim=1)
     order = lengths.argsort(stable=True)
-    embeddings = torch.empty(len(read.texts), rebuild.config.hidden_size)
+    embeddings = torch.empty(len(read.texts), getattr(rebuild.config, rebuild.architecture.width))
     with torch.no_grad():
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
