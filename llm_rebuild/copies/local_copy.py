@@ -262,12 +262,12 @@ def _copy_of_folder(folder: Path, store: Path, say: Say) -> LocalCopy:
         raise InputError(f"{folder} has no config.json; give the folder that holds the model's files")
     name = folder.resolve().name
     index, pickled = folder / INDEX, folder / PICKLED
-    found = sorted(folder.glob("*.safetensors"))
-    if folder / WEIGHTS in found or not (index.is_file() or (pickled.is_file() and not found)):
+    weight_files = sorted(folder.glob("*.safetensors"))
+    if folder / WEIGHTS in weight_files or not (index.is_file() or (pickled.is_file() and not weight_files)):
         _weights_file(folder)
         return LocalCopy(name, folder, "folder")
 
-    originals = [path for path in [*found, index, pickled, folder / "config.json"] if path.is_file()]
+    originals = [path for path in [*weight_files, index, pickled, folder / "config.json"] if path.is_file()]
     states = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in originals]
     key = hashlib.sha256(repr(states).encode()).hexdigest()[:12]  # a folder that changes is read anew
     target = store / f"{name}-{key}"
@@ -290,17 +290,21 @@ def _copy_of_folder(folder: Path, store: Path, say: Say) -> LocalCopy:
 
 def _small_files(folder: Path) -> list[str]:
     """The files of a folder, the weights aside, that models of these families consist of."""
-    known = {file for model in PINS.values() for file in model.files} - {WEIGHTS}
-    return sorted(file for file in known if (folder / file).is_file())
+    from llm_rebuild.models.pipeline import ABOUT, OLDER
+
+    names = {file for model in PINS.values() for file in model.files} - {WEIGHTS}
+    names |= {"generation_config.json", ABOUT, *OLDER}  # which others may have besides
+    modules = {f"{path.parent.name}/{path.name}" for path in folder.glob("*/config.json")}
+    return sorted(file for file in names | modules if (folder / file).is_file())
 
 
 def _weights_file(folder: Path) -> Path:
-    found = sorted(folder.glob("*.safetensors"))
-    if folder / WEIGHTS in found:
+    weight_files = sorted(folder.glob("*.safetensors"))
+    if folder / WEIGHTS in weight_files:
         return folder / WEIGHTS
-    if len(found) != 1:
-        raise InputError(f"{folder} has {len(found) or 'no'} safetensors files; there must be one")
-    return found[0]
+    if len(weight_files) != 1:
+        raise InputError(f"{folder} has {len(weight_files) or 'no'} safetensors files; there must be one")
+    return weight_files[0]
 
 
 # ------------------------------------------------------------------------------------------- names

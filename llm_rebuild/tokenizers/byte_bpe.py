@@ -235,8 +235,8 @@ class ByteBPE:
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         """Ids -> text. What is no valid UTF-8 (a character cut in two) becomes U+FFFD: �."""
         checks.check_ids(ids, self.vocabulary_size)
-        kept = [i for i in ids if not (skip_special_tokens and i == self.end_of_text_id)]
-        return b"".join(self._bytes[token_id] for token_id in kept).decode(errors="replace")
+        spoken = [i for i in ids if not (skip_special_tokens and i == self.end_of_text_id)]
+        return b"".join(self._bytes[token_id] for token_id in spoken).decode(errors="replace")
 
     def token_id(self, token: str) -> int:
         """The id of a token as vocab.json writes it (`Ġ` for the space); InputError if unknown."""

@@ -21,7 +21,7 @@ class CharacterMap:
 
     4 bytes say how long the first half is, a trie (prefix tree) in a "double array" of 32-bit units;
     the second half holds the replacements, each ended by a zero byte. From the unit of a prefix, the
-    unit for one more byte lies at `place ^ offset ^ byte`, and is the right one if its label is
+    unit for one more byte lies at `node ^ offset ^ byte`, and is the right one if its label is
     that byte. Format: the Darts-clone library; SentencePiece's PrefixMatcher.
     """
 
@@ -42,12 +42,12 @@ class CharacterMap:
             return None
         edits: list[Edit] = []
         for grapheme in GRAPHEME.findall(text):
-            known = self._cache.get(grapheme)
-            if known is None:
-                known = self.rewrite(grapheme)
+            own = self._cache.get(grapheme)
+            if own is None:
+                own = self.rewrite(grapheme)
                 if len(grapheme) <= 5:
-                    remember(self._cache, grapheme, known)
-            edits += known
+                    remember(self._cache, grapheme, own)
+            edits += own
         return edits
 
     def rewrite(self, grapheme: str) -> list[Edit]:
@@ -62,25 +62,25 @@ class CharacterMap:
         Library: the *shortest* entry that `text` begins with replaces all of `text`. SentencePiece
         takes the longest and goes on behind it.
         """
-        place = self.offset(0)
+        node = self.offset(0)
         for byte in text.encode():
-            place ^= byte
-            if byte == 0 or self.unit(place) & 0x800000FF != byte:  # the label
+            node ^= byte
+            if byte == 0 or self.unit(node) & 0x800000FF != byte:  # the label
                 return None
-            is_entry = self.unit(place) >> 8 & 1
-            place ^= self.offset(place)
+            is_entry = self.unit(node) >> 8 & 1
+            node ^= self.offset(node)
             if is_entry:
-                return self.replacement(self.unit(place) & 0x7FFFFFFF)
+                return self.replacement(self.unit(node) & 0x7FFFFFFF)
         return None
 
-    def unit(self, place: int) -> int:
-        if place >= len(self.units):
+    def unit(self, node: int) -> int:
+        if node >= len(self.units):
             raise InputError("spiece.model: its character map leads nowhere: download it again")
-        return self.units[place]
+        return self.units[node]
 
-    def offset(self, place: int) -> int:
+    def offset(self, node: int) -> int:
         """22 bits, or 30 in steps of 256 where bit 9 is set."""
-        unit = self.unit(place)
+        unit = self.unit(node)
         return unit >> 10 << (8 if unit & 0x200 else 0)
 
     def replacement(self, start: int) -> str:

@@ -77,11 +77,11 @@ def best_pieces(
     pieces: list[tuple[int, int, bool]] = []
     end = len(word)
     while end > 0:
-        start, known = step[end]
-        if not known and pieces and not pieces[-1][2]:
+        start, is_known = step[end]
+        if not is_known and pieces and not pieces[-1][2]:
             pieces[-1] = (start, pieces[-1][1], False)  # neighbouring unknowns are one
         else:
-            pieces.append((start, end, known))
+            pieces.append((start, end, is_known))
         end = start
     return pieces[::-1]
 
@@ -183,9 +183,9 @@ class Unigram:
         added = 0 if word.startswith("▁") else 1  # the ▁ that stands for the space before the word
         escaped = "▁" * added + word
         ids, tokens, offsets = [], [], []
-        for start, end, known in best_pieces(escaped, self.scores, self.prefixes, self.unknown_score):
+        for start, end, is_known in best_pieces(escaped, self.scores, self.prefixes, self.unknown_score):
             tokens.append(escaped[start:end])
-            ids.append(self.vocabulary[escaped[start:end]] if known else self.unknown_id)
+            ids.append(self.vocabulary[escaped[start:end]] if is_known else self.unknown_id)
             offsets.append((max(start - added, 0), max(end - added, 1)))  # ▁ shares the next place
         encoded = Encoding(ids, tokens, offsets)
         checks.remember(self._words, word, encoded)

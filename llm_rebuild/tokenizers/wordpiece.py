@@ -6,7 +6,7 @@
                            words             "ete", "中"
                            longest match     "et", "##e", "中"
 
-Until the last step text is a list of `(character, place)`: what the character has become, and where in the
+Until the last step text is a list of `(character, position)`: what the character has become, and where in the
 original text it came from. That is all it takes to say which part of the text a token stands for.
 
 Ids, tokens and offsets equal those of the `tokenizers` library 0.23.3 (its BertNormalizer,
@@ -33,7 +33,7 @@ from llm_rebuild.tokenizers.encoding import Encoding
 
 LONGEST_WORD = 100  # characters; a longer word is [UNK] as a whole
 
-Placed = list[tuple[str, int]]  # a character, and its place in the original text
+Placed = list[tuple[str, int]]  # a character, and its position in the original text
 Pieces = list[tuple[str, int, int]]  # a token, and where in the original text it starts and ends
 
 
@@ -75,24 +75,24 @@ def clean(characters: Placed) -> Placed:
     [('a', 0), ('b', 2)]
     """
     return [
-        (character, place)
-        for character, place in characters
+        (character, position)
+        for character, position in characters
         if character not in bert_unicode.CONTROL and not bert_unicode.is_private_use(character)
     ]
 
 
 def space_chinese(characters: Placed) -> Placed:
-    """Put spaces around CJK ideographs: each becomes a word. The spaces share its place.
+    """Put spaces around CJK ideographs: each becomes a word. The spaces share its position.
 
     >>> space_chinese([("a", 0), ("中", 1)])
     [('a', 0), (' ', 1), ('中', 1), (' ', 1)]
     """
     spaced: Placed = []
-    for character, place in characters:
+    for character, position in characters:
         if bert_unicode.is_chinese(character):
-            spaced += [(" ", place), (character, place), (" ", place)]
+            spaced += [(" ", position), (character, position), (" ", position)]
         else:
-            spaced.append((character, place))
+            spaced.append((character, position))
     return spaced
 
 
@@ -103,8 +103,8 @@ def strip_accents(characters: Placed) -> Placed:
     [('E', 0), ('t', 1), ('e', 2)]
     """
     return [
-        (character, place)
-        for character, place in decompose(characters)
+        (character, position)
+        for character, position in decompose(characters)
         if character not in bert_unicode.NONSPACING_MARKS
     ]
 
@@ -112,7 +112,7 @@ def strip_accents(characters: Placed) -> Placed:
 def decompose(characters: Placed) -> Placed:
     """Unicode's NFD: every character in its parts, marks on the same letter sorted by combining class.
 
-    The first part of each character brings a place, its other parts take over the place before them. Places
+    The first part of each character brings a position, its other parts take over the one before them. Places
     stay in order even where marks were swapped: that is how the library counts, too.
 
     >>> decompose([("é", 0), ("\\u0323", 1)])  # acute (class 230), then dot below (class 220)
@@ -121,7 +121,7 @@ def decompose(characters: Placed) -> Placed:
     if bert_unicode.NORMALIZED.isdisjoint(character for character, _ in characters):
         return characters  # nothing to take apart or to move: most text
 
-    parts: list[tuple[str, bool]] = []  # and: does it bring a place?
+    parts: list[tuple[str, bool]] = []  # and: does it bring a position?
     for character, _ in characters:
         if character in bert_unicode.NORMALIZED:
             own_parts = unicodedata.normalize("NFD", character)
@@ -133,13 +133,13 @@ def decompose(characters: Placed) -> Placed:
     letters = accumulate(combining == 0 for combining in classes)  # number of the letter each is on
     sorting = sorted(zip(letters, classes, range(len(parts)), strict=True))
 
-    places = iter([place for _, place in characters])
-    place = 0
+    places = iter([position for _, position in characters])
+    position = 0
     decomposed: Placed = []
     for _, _, index in sorting:
         part, brings_place = parts[index]
-        place = next(places) if brings_place else place
-        decomposed.append((part, place))
+        position = next(places) if brings_place else position
+        decomposed.append((part, position))
     return decomposed
 
 
@@ -155,8 +155,8 @@ def lower_case(characters: Placed) -> Placed:
     [('ω', 0), ('i', 1), ('̇', 1)]
     """
     return [
-        (lowered, place)
-        for character, place in characters
+        (lowered, position)
+        for character, position in characters
         for lowered in bert_unicode.LOWER.get(character, character)
     ]
 
@@ -168,13 +168,13 @@ def split_words(characters: Placed) -> list[Placed]:
     [[('a', 0)], [(',', 1)], [('b', 2)], [('c', 4)]]
     """
     words: list[Placed] = [[]]
-    for character, place in characters:
+    for character, position in characters:
         if character in bert_unicode.PUNCTUATION:
-            words += [[(character, place)], []]
+            words += [[(character, position)], []]
         elif character == " ":
             words.append([])
         else:
-            words[-1].append((character, place))
+            words[-1].append((character, position))
     return [word for word in words if word]
 
 
@@ -294,7 +294,7 @@ class WordPiece:
 
     def pieces(self, chunk: str) -> Pieces:
         """The tokens of a stretch without whitespace, places counted from its start."""
-        characters = clean([(character, place) for place, character in enumerate(chunk)])
+        characters = clean([(character, position) for position, character in enumerate(chunk)])
         beyond_ascii = not chunk.isascii()  # the next two steps have nothing to do in ASCII
         if self.settings.space_chinese and beyond_ascii:
             characters = space_chinese(characters)

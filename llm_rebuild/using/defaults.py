@@ -98,8 +98,8 @@ def defaults(copy: LocalCopy, drawing: bool = False) -> Defaults:
     for field, value in fields.items():
         if field in fixed and value != fixed[field]:
             raise InputError(f"{name}: {field} is {shown(value)}; only {fixed[field]!r} is supported")
-        known = (*OBEYED, *IDS, *FIXED, *FIXED_IN_DRAWS, *IRRELEVANT, "max_length")
-        if own and field not in known:
+        listed = (*OBEYED, *IDS, *FIXED, *FIXED_IN_DRAWS, *IRRELEVANT, "max_length")
+        if own and field not in listed:
             raise InputError(f"{name}: {field} is {shown(value)}; this field is not supported")
     try:
         settings = Settings(**values)

@@ -747,6 +747,20 @@ def sharded(folder: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
+def test_what_a_pickled_folder_asks_for_comes_along(tmp_path: Path) -> None:
+    """generation_config.json and the pipeline's files are read of the copy, so they have to be in it."""
+    asked = {
+        "generation_config.json": b"{}",
+        "config_sentence_transformers.json": b"{}",
+        "2_Max/config.json": b"{}",
+    }
+    folder = folder_of(tmp_path / "mine", {"config.json": b"{}", **asked})
+    torch.save({"weight": torch.ones(3)}, folder / "pytorch_model.bin")
+    copy = local_copy.get(folder)
+    assert copy.folder != folder
+    assert all((copy.folder / file).read_bytes() == content for file, content in asked.items())
+
+
 def test_shards_become_one_file(tmp_path: Path) -> None:
     tensors = sharded(tmp_path / "mine")
     read = load_file(local_copy.get(tmp_path / "mine").weights_file)
