@@ -123,20 +123,14 @@ MOST = {"max_new_tokens": 10**6, "top_k": 10**9, "no_repeat_ngram": 10**9, "beam
 
 
 @dataclass(frozen=True)
-class Decoding:
+class Decoding(Settings):
     """Settings with nothing left open: what is None is not done."""
 
     max_new_tokens: int = 20
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    repetition_penalty: float | None = None
-    no_repeat_ngram: int | None = None
     beams: int = 1
     length_penalty: float = 1.0
     early_stopping: bool | Literal["never"] = False
     sample: bool = False
-    seed: int | None = None
 
     def generator(self) -> torch.Generator | None:
         """Where draws come from: None is torch's own."""
