@@ -62,7 +62,9 @@ def _run() -> int:
         _silence(sys.stdout)  # the disk behind it may be full
         what = error.filename or "the result cannot be written"
         return _at_fault(f"{what}: {(error.strerror or str(error)).lower()}")
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):  # so torch says it
+            raise
         return _at_fault("this machine has not enough memory for it; try fewer or shorter texts")
     return int(status)
 
