@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_rebuild.checkpoints import part_of
+from llm_rebuild.show.report import diagnosed, parting
 from llm_rebuild.show.terminal import columns, indented, renderable
 from llm_rebuild.verify.compare import BIT_IDENTICAL, MISSING, Verdict
 from llm_rebuild.verify.report import Report
@@ -158,18 +159,9 @@ def _first(check: Check) -> Iterator[RenderableType]:
         return
     divergence = check.report.divergence
     where = divergence.words if divergence and divergence.name == first.name else ""
-    headline, *worst = first.in_words(where).splitlines()
-    style = "yellow" if first.passes else "red"
-    yield Text(f"first divergence: {headline}", style=style)
-    for line in worst:
-        yield indented(line.strip(), style)
-    if blame := _blame(check.steps.get(first.name)):
-        yield indented(blame, style)
+    yield from parting(first, first.in_words(where), _blame(check.steps.get(first.name)))
     for best in check.report.diagnosis[:1]:
-        yield Text(f"diagnosis: {best.cause} at {best.checkpoint} ({best.degree})", style="bold")
-        yield indented(best.explanation)
-        yield indented(f"evidence: {best.evidence}")
-        yield indented(f"read: llm-rebuild explain {best.cause}")
+        yield from diagnosed(best, best.checkpoint)
 
 
 def _blame(step: StepVerdict | None) -> str:

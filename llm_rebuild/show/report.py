@@ -14,7 +14,7 @@ from llm_rebuild.show.terminal import columns, indented, renderable
 from llm_rebuild.verify.compare import BIT_IDENTICAL, Verdict
 from llm_rebuild.verify.coverage import Coverage
 from llm_rebuild.verify.divergence import Divergence, first_mistake
-from llm_rebuild.verify.report import Report
+from llm_rebuild.verify.report import Diagnosis, Report
 from llm_rebuild.verify.rounding import ROUNDING
 
 
@@ -107,17 +107,28 @@ def _covered(coverage: Coverage) -> str:
 
 def _first(report: Report, first: Divergence) -> Iterator[RenderableType]:
     """Where the two runs part, which step is to blame, and which mistake it may be."""
-    style = "yellow" if first.verdict.passes else "red"
-    seen, *worst = str(first).splitlines()
-    yield Text(f"first divergence: {seen}", style=style)
-    yield from (indented(line.strip(), style) for line in worst)
-    yield indented(first.blame(report.rounding), style)
+    yield from parting(first.verdict, str(first), first.blame(report.rounding))
     if report.rounding is not None and report.rounding.kind(first.name) == ROUNDING:
         mistake = first_mistake(report.verdicts, report.rounding)
         if mistake is not None:
             yield indented(f"the first step with a mistake: {mistake.name}", "red")
     for best in report.diagnosis[:1]:
-        yield Text(f"diagnosis: {best.cause} ({best.degree})", style="bold")
-        yield indented(best.explanation)
-        yield indented(f"evidence: {best.evidence}")
-        yield indented(f"read: llm-rebuild explain {best.cause}")
+        yield from diagnosed(best)
+
+
+def parting(verdict: Verdict, seen: str, blame: str) -> Iterator[RenderableType]:
+    """Where two runs part, in words, and whose fault it is. Yellow where it passes."""
+    style = "yellow" if verdict.passes else "red"
+    headline, *worst = seen.splitlines()
+    yield Text(f"first divergence: {headline}", style=style)
+    for line in (*worst, blame) if blame else worst:
+        yield indented(line.strip(), style)
+
+
+def diagnosed(best: Diagnosis, where: str = "") -> Iterator[RenderableType]:
+    """Which mistake it may be, and where to read of it. `where` is the step, if that is to be said."""
+    step = f" at {where}" if where else ""
+    yield Text(f"diagnosis: {best.cause}{step} ({best.degree})", style="bold")
+    yield indented(best.explanation)
+    yield indented(f"evidence: {best.evidence}")
+    yield indented(f"read: llm-rebuild explain {best.cause}")

@@ -182,11 +182,10 @@ local_copy.get = leave
 
 @pytest.mark.parametrize("error", ["MemoryError()", "torch.empty(2**60)"])
 def test_more_than_the_memory_is_a_line(folder: Path, error: str):
-    """A text of a million characters needs an attention of terabytes where a model has no end of positions."""
-    arranged = (
-        f"import torch\ndef get(*a, **n):\n    raise {error}\nfrom llm_rebuild.copies import local_copy"
-    )
-    ended = in_process(f"{arranged}\nlocal_copy.get = get", "map", folder)
+    """A text of a million characters needs terabytes where a model has no end of positions."""
+    arranged = f"import torch\ndef get(*a, **n):\n    raise {error}\n"
+    arranged += "from llm_rebuild.copies import local_copy\nlocal_copy.get = get"
+    ended = in_process(arranged, "map", folder)
     assert ended.returncode == 2
     assert ended.stderr.startswith("llm-rebuild: this machine has not enough memory for it")
     assert ended.stderr.count("\n") == 1
