@@ -88,7 +88,7 @@ def _guesses(
         types = Formula(f"{name}.#types", "types", (TOKEN_IDS,))
         yield [types, Formula(name, "lookup", (types.name,), (weight,), {"what": "type"})]
     elif kind in ("Linear", "Conv1D"):
-        yield from _linear(name, kind, inputs, weight, bias, shape, world, truth)
+        yield from _linear(name, kind, inputs, (weight, bias), world, truth)
     elif "Norm" in kind and weight:
         yield from _norm(name, step, inputs, weight, bias, found)
     elif kind in NORM_STEPS and "norm" in step.path.lower():
@@ -125,17 +125,12 @@ def _key(path: str, word: str, weights: Mapping[str, Tensor]) -> str:
 
 
 def _linear(
-    name: str,
-    kind: str,
-    inputs: tuple[str, ...],
-    weight: str,
-    bias: str,
-    shape: Any,
-    world: World,
-    truth: Capture,
+    name: str, kind: str, inputs: tuple[str, ...], keys: tuple[str, str], world: World, truth: Capture
 ) -> Iterator[list[Formula]]:
+    weight, bias = keys
+    width = truth.tensors[name].shape[-1]
     facts: dict[str, Any] = {}
-    tables = [k for k, w in world.weights.items() if w.dim() == 2 and w.shape[0] == shape[-1]]
+    tables = [k for k, w in world.weights.items() if w.dim() == 2 and w.shape[0] == width]
     if not weight or name.endswith(("head", "embed_out")):  # without one it is tied to the token table
         facts = {"head": True}
     for x in inputs:

@@ -63,13 +63,16 @@ def test_of_another_shape_only_the_shape_is_said(model: str) -> None:
 
 @pytest.mark.parametrize("name", ["h.0.mlp.act", "h.0.ln_1", "h.1.attn.scaled", "h.2.mlp.c_proj"])
 def test_one_number_off_by_a_hair_is_rounding(name: str) -> None:
-    right = stage("gpt2").truth.tensors[name]
+    truth = stage("gpt2").truth.tensors
+    names, right = list(truth), truth[name]
     off = right.clone()
     place = right.abs().argmax()
     off.view(-1)[place] = torch.nextafter(off.view(-1)[place], torch.tensor(torch.inf))
-    found = of("gpt2", **{name.replace(".", "__"): off})
-    assert [d.cause for d in found] == ["rounding"]
-    assert "Nothing is wrong" in found[0].explanation
+    before = {n: truth[n] for n in names[: names.index(name)]}
+    for shown in ({**truth, name: off}, {**before, name: off}):  # beside all others, or as the last
+        found = diagnose(shown, stage("gpt2").truth, stage("gpt2").copy)
+        assert [d.cause for d in found] == ["rounding"]
+        assert "Nothing is wrong" in found[0].explanation
 
 
 BY_HAND = {
@@ -93,16 +96,21 @@ def test_a_right_norm_by_hand_is_rounding(model: str, spelling: str) -> None:
 
 
 def test_the_clock_has_no_part_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a machine on which every look at the clock takes an hour, the answer is the same."""
-    mutant = Mutant("", "gpt2", "x = x + feed_forward(normed,", "x = x + 0.5 * feed_forward(normed,", "", "")
+    """On a machine on which every look at the clock takes an hour, the answer is the same. The mistake stands
+    one step before the first that was shown, where another block's weights went in."""
     played = stage("gpt2")
-    everything = run(mutant, played).tensors
-    rebuilt = {name: tensor for name, tensor in everything.items() if name.endswith(("residual", "lm_head"))}
-    answer = diagnose(rebuilt, played.truth, played.copy)
+    truth, weights = played.truth.tensors, played.copy.weights().peek()
+    context, path = truth["h.1.attn.context"], "h.0.attn.c_proj"
+    flat = torch.addmm(weights[f"{path}.bias"], context.flatten(0, 1), weights[f"{path}.weight"])
+    names = list(truth)
+    shown = {n: truth[n] for n in names[: names.index("h.1.attn.c_proj")]}
+    shown["h.1.attn.residual"] = flat.view_as(context) + truth["h.0.mlp.residual"]
+    answer = diagnose(shown, played.truth, played.copy)
+    assert answer[0].cause == "wrong-block-weights"
     hours = itertools.count(0, 3600)
     for clock in ("monotonic", "perf_counter", "time", "process_time"):
         monkeypatch.setattr(time, clock, lambda: next(hours))
-    assert diagnose(rebuilt, played.truth, played.copy) == answer
+    assert diagnose(shown, played.truth, played.copy) == answer
 
 
 def test_the_confidence_is_what_was_measured() -> None:

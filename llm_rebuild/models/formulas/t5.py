@@ -21,8 +21,8 @@ from llm_rebuild.models.t5_config import Config
 def formulas(config: Config, weights: Mapping[str, Tensor], cached: bool, fused: bool) -> list[Formula]:
     """All steps of a run. `cached`: the decoder goes on from keys and values of an earlier one, and the
     encoder does not run. `fused`: the fused kernel gets bias and mask in one tensor."""
-    steps = [] if cached else _stack("encoder", config, weights, TOKEN_IDS, MASK, cached, fused)
-    steps += _stack("decoder", config, weights, DECODER_IDS, DECODER_MASK, cached, fused)
+    steps = [] if cached else _stack("encoder", config, weights, (TOKEN_IDS, MASK), cached, fused)
+    steps += _stack("decoder", config, weights, (DECODER_IDS, DECODER_MASK), cached, fused)
     x = "decoder.final_layer_norm"
     if config.scale_decoder_outputs:
         facts = {"by": config.d_model**-0.5, "output": True}
@@ -33,8 +33,14 @@ def formulas(config: Config, weights: Mapping[str, Tensor], cached: bool, fused:
 
 
 def _stack(
-    side: str, config: Config, weights: Mapping[str, Tensor], ids: str, mask: str, cached: bool, fused: bool
+    side: str,
+    config: Config,
+    weights: Mapping[str, Tensor],
+    inputs: tuple[str, str],
+    cached: bool,
+    fused: bool,
 ) -> list[Formula]:
+    ids, mask = inputs
     own, causal = f"{side}.embed_tokens.weight", side == "decoder"
     table = f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias"
     steps = [
@@ -64,7 +70,7 @@ def _stack(
     for i in range(config.num_layers if side == "encoder" else config.decoder_layers):
         layer = f"{side}.block.{i}.layer"
         looks = (f"{side}.#bias", f"{side}.mask", f"{side}.biased_mask" if fused else "")
-        steps += _attend(f"{layer}.0", "SelfAttention", x, None, looks, config, cached)
+        steps += _attend(f"{layer}.0.SelfAttention", x, None, looks, config, cached)
         x = f"{layer}.0.residual"
         if side == "decoder":
             source = "encoder.final_layer_norm"
@@ -73,7 +79,7 @@ def _stack(
                 "decoder.cross_mask",
                 "decoder.cross_biased_mask" if fused else "",
             )
-            steps += _attend(f"{layer}.1", "EncDecAttention", x, source, looks, config, cached)
+            steps += _attend(f"{layer}.1.EncDecAttention", x, source, looks, config, cached)
             x = f"{layer}.1.residual"
         steps += _feed_forward(f"{layer}.{1 if side == 'encoder' else 2}", x, config)
         x = steps[-1].name
@@ -81,16 +87,11 @@ def _stack(
 
 
 def _attend(
-    layer: str,
-    name: str,
-    x: str,
-    source: str | None,
-    looks: tuple[str, str, str],
-    config: Config,
-    cached: bool,
+    part: str, x: str, source: str | None, looks: tuple[str, str, str], config: Config, cached: bool
 ) -> list[Formula]:
+    layer = part.rpartition(".")[0]
     bias, mask, both = looks  # for the fused kernel `both` in one
-    part, normed, heads = f"{layer}.{name}", f"{layer}.layer_norm", config.num_heads
+    normed, heads = f"{layer}.layer_norm", config.num_heads
     steps = [*_norm(normed, x, config), _linear(f"{part}.q", normed, group=f"{part}.")]
     known = cached and source is not None  # the encoder's keys and values are those of the first step
     if not known:
