@@ -112,11 +112,11 @@ class Guard(MetaPathFinder):
         if reason:
             raise ImportError(reason)
 
-    def _hook(self, event: str, given: tuple[Any, ...]) -> None:
+    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event in LOOKING:
-            self._look(given[0], event == "open" and bool((given[2] or 0) & WRITING))
+            self._look(arguments[0], event == "open" and bool((arguments[2] or 0) & WRITING))
         elif event in CHANGING:
-            for path in given[:2]:
+            for path in arguments[:2]:
                 self._look(path, True)
         elif event in PROGRAMS:
             raise PermissionError(f"it starts or calls another program ({event}); a rebuild needs none")
@@ -189,14 +189,14 @@ class Guard(MetaPathFinder):
 
             get_slice = get_tensor
 
-        def closed(*given: Any, **named: Any) -> Any:
+        def closed(*arguments: Any, **named: Any) -> Any:
             raise PermissionError("it goes round the guard of this process; a rebuild has no need to")
 
         for module in (RUST, safetensors, safetensors.torch, safetensors.numpy):
             for name, instead in (("safe_open", WeightFile), ("serialize_file", closed)):
                 if hasattr(module, name):
                     setattr(module, name, instead)
-        for place, name in (
+        for owner, name in (
             (torch, "from_file"),
             (torch.UntypedStorage, "from_file"),
             (torch._C, "PyTorchFileReader"),
@@ -204,8 +204,8 @@ class Guard(MetaPathFinder):
             (subprocess, "_fork_exec"),
             (sys.modules.get("_posixsubprocess"), "fork_exec"),
         ):
-            if hasattr(place, name):
-                setattr(place, name, closed)
+            if hasattr(owner, name):
+                setattr(owner, name, closed)
 
 
 def _inode(path: Any) -> tuple[int, int] | None:

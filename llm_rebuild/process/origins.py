@@ -34,24 +34,24 @@ class Origins(TorchDispatchMode):
 
     def owns(self, tensor: Tensor) -> bool:
         """Whether a tensor was made here, or from what it was given. One that lies nowhere counts as such."""
-        place = _address(tensor)
-        storage = self._own.get(place)
-        return not place or (storage is not None and not storage.expired())
+        address = _address(tensor)
+        storage = self._own.get(address)
+        return not address or (storage is not None and not storage.expired())
 
     def look(self, tensor: Tensor, operation: str) -> None:
         """Report a tensor that comes from elsewhere."""
         if not tensor.is_floating_point() or tensor.numel() < FEWEST or self.owns(tensor):
             return
         storage = Storage(tensor.untyped_storage())
-        place = (storage.cdata, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor._version)
-        if place not in self._reported:
-            self._reported[place] = storage  # which keeps its number from being given to another
+        address = (storage.cdata, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor._version)
+        if address not in self._reported:
+            self._reported[address] = storage  # which keeps its number from being given to another
             self._outside(tensor, operation)
 
     def own(self, tensor: Tensor) -> None:
         """From now on this tensor is one that it was given."""
-        if place := _address(tensor):
-            self._own[place] = Storage(tensor.untyped_storage())
+        if address := _address(tensor):
+            self._own[address] = Storage(tensor.untyped_storage())
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

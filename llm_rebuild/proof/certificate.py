@@ -378,11 +378,11 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
             continue  # which ones are new and gone is told
         part = _part_of(path)
         kind = _verdict_kind(was, is_) if part == "verdicts" else _kind(path, was, is_, same_place)
-        lines[part].append(Change(kind, part, _told(path, was, is_)))
-    told: list[Change] = []
+        lines[part].append(Change(kind, part, _sentence(path, was, is_)))
+    listed: list[Change] = []
     for part, same in parts.items():
-        told += _shortened(lines[part], part) if lines[part] else [Change(SAME, part, same)] if same else []
-    return told
+        listed += _shortened(lines[part], part) if lines[part] else [Change(SAME, part, same)] if same else []
+    return listed
 
 
 Path_ = tuple[str, ...]
@@ -449,7 +449,7 @@ def _verdict_kind(was: Mapping[str, Any], is_: Mapping[str, Any]) -> str:
     return WORSE if now > before else BETTER if now < before else OTHER
 
 
-def _told(path: Path_, was: Any, is_: Any) -> str:
+def _sentence(path: Path_, was: Any, is_: Any) -> str:
     """`threads is 2, was 1`."""
     name = path[1] if path[0] == "checkpoints" and len(path) > 1 else ".".join(path)
     if path[0] in ("files", "environment", "inputs"):

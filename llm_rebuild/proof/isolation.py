@@ -175,8 +175,8 @@ def prove_isolated(model: Model | Question, texts: Any = None, **options: Any) -
     used: list[Weights] = []
 
     def run(question: Question) -> dict[str, Tensor]:
-        tensors, found = run_apart(question)
-        foreign.extend(found)
+        tensors, outsiders = run_apart(question)
+        foreign.extend(outsiders)
         used.append(question.copy.weights())
         return tensors
 
@@ -241,9 +241,9 @@ def _check_end(end: Mapping[str, Any], ended: Ended) -> None:
 
 
 def leaks_of(foreign: Iterable[tuple[str, Tensor]], truth: Capture, weights: Weights) -> tuple[Leak, ...]:
-    found: dict[str, Leak] = {}
+    leaks: dict[str, Leak] = {}
     for operation, tensor in foreign:
         leak = leak_of(tensor, operation, truth, weights)
         if leak is not None:
-            found.setdefault(leak.name, leak)
-    return tuple(found.values())
+            leaks.setdefault(leak.name, leak)
+    return tuple(leaks.values())

@@ -50,8 +50,8 @@ def copy_for(model: str, strict: bool = False) -> LocalCopy:
     hub is not asked each time: for ten minutes the miniature is taken at once.
     """
     asked, now = folder() / f"{model}.asked", time.time()
-    known = model in PINS and not Path(model).exists()
-    if known and not strict and not (local_copy.store_folder() / model).exists():
+    published = model in PINS and not Path(model).exists()
+    if published and not strict and not (local_copy.store_folder() / model).exists():
         with contextlib.suppress(OSError):
             ago = now - asked.stat().st_mtime
             if 0 <= ago < ASK_AGAIN:
@@ -61,7 +61,7 @@ def copy_for(model: str, strict: bool = False) -> LocalCopy:
                 )
                 return LocalCopy(model, local_copy.MINIATURES / model, "miniature")
     copy = local_copy.get(model, strict=strict)
-    if known and copy.source == "miniature":
+    if published and copy.source == "miniature":
         with contextlib.suppress(OSError):
             asked.parent.mkdir(parents=True, exist_ok=True)
             asked.touch()
@@ -115,29 +115,29 @@ def _alive(number: int) -> bool:
     return True
 
 
-def find(copy: LocalCopy, inputs: Mapping[str, Any], attention: str, make: Make, place: Path) -> Path:
+def find(copy: LocalCopy, inputs: Mapping[str, Any], attention: str, make: Make, store: Path) -> Path:
     """The file of a capture, made if it is not there.
 
     inputs  What the model reads.
     make    Writes the capture to the path that it is given.
-    place   The folder to keep it in.
+    store   The folder to keep it in.
     """
     key = key_of(copy, inputs, attention)
-    for file in sorted(place.glob(f"{key}.*.safetensors")):
+    for file in sorted(store.glob(f"{key}.*.safetensors")):
         if file.is_file() and _whole(file):
             with contextlib.suppress(OSError):
                 os.utime(file)  # used just now
             return file
         with contextlib.suppress(OSError):
             file.unlink()
-    part = place / f".{os.getpid()}.{key}{PART}"
+    part = store / f".{os.getpid()}.{key}{PART}"
     try:
         make(part)
-        file = place / f"{key}.{sha256_of(part)[:32]}.safetensors"
+        file = store / f"{key}.{sha256_of(part)[:32]}.safetensors"
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
-    tidy(place, file)
+    tidy(store, file)
     return file
 
 
@@ -188,14 +188,14 @@ def states(copy: LocalCopy) -> Any:
     if copy.revision is not None:
         return dict(copy.sha256)
     files = [file for pattern in ("*", "*/*.json") for file in sorted(copy.folder.glob(pattern))]
-    known = [(str(f.relative_to(copy.folder)), f.stat()) for f in files if f.is_file()]
-    return [[name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for name, s in known]
+    stats = [(str(f.relative_to(copy.folder)), f.stat()) for f in files if f.is_file()]
+    return [[name, s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for name, s in stats]
 
 
-def tidy(place: Path, keep: Path) -> None:
+def tidy(store: Path, keep: Path) -> None:
     """Bring the folder below its limit. `keep` stays whatever its size."""
     others = []
-    for file in place.glob("*.safetensors"):
+    for file in store.glob("*.safetensors"):
         with contextlib.suppress(OSError):
             status = file.stat()
             if file != keep:
@@ -208,11 +208,11 @@ def tidy(place: Path, keep: Path) -> None:
                 file.unlink()
 
 
-def told(copy: LocalCopy) -> dict[str, Any]:
+def reference(copy: LocalCopy) -> dict[str, Any]:
     """A local copy as JSON, for another process."""
     return {"name": copy.name, "folder": str(copy.folder), "source": copy.source, "revision": copy.revision}
 
 
-def copy_of(told: Mapping[str, Any]) -> LocalCopy:
-    """The local copy that `told` told."""
-    return LocalCopy(told["name"], Path(told["folder"]), told["source"], told["revision"])
+def copy_of(reference: Mapping[str, Any]) -> LocalCopy:
+    """The local copy that `reference` made."""
+    return LocalCopy(reference["name"], Path(reference["folder"]), reference["source"], reference["revision"])

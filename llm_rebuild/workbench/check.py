@@ -168,7 +168,7 @@ class _Session(Process):
         job = {
             "file": str(bench.learner.file),
             "notebook": bench.learner.notebook,
-            "model": cached.told(bench.copy),
+            "model": cached.reference(bench.copy),
             "names": bench.names,
             "hidden": [str(bench.captures)],
             "memory": bench.limits.memory,
@@ -248,7 +248,7 @@ class _Bench:
         about = {name: tensor.tolist() for name, tensor in _read(question).items()}
 
         def make(out: Path) -> None:
-            job = {"model": cached.told(self.copy), "texts": texts, "cache": cache, "out": str(out)}
+            job = {"model": cached.reference(self.copy), "texts": texts, "cache": cache, "out": str(out)}
             with Process(child.capture, self.fork) as process:
                 job["attention"] = question.attention
                 end = [message.about for message in process.ask(job, _read(question))]
@@ -412,8 +412,8 @@ class _Bench:
             }
         why = session.ended.how if session.ended else ""
         why = f"it takes longer than {self.limits.seconds:g} s" if why == "time" else why
-        kept = {name: t for name, t in tapped.items() if name in truth}
-        judged = judge_steps(kept, truth, self.copy, fed=True).verdicts
+        rebuilt = {name: t for name, t in tapped.items() if name in truth}
+        judged = judge_steps(rebuilt, truth, self.copy, fed=True).verdicts
         verdicts = {v.name: v for v in judged if v.verdict != MISSING}
         steps = {t.name: _step_verdict(t, ends.get(t.name, {}), verdicts.get(t.name), why) for t in trials}
         for name, verdict in verdicts.items():  # what a step tapped on its way

@@ -354,6 +354,17 @@ def test_files_that_are_not_there(bench: Bench, tmp_path: Path):
     assert "outside the vocabulary" in said.err
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_or_a_terabyte_where_the_file_should_be(bench: Bench, tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.py")
+    with (tmp_path / "huge.py").open("wb") as file:
+        file.truncate(2**40)
+    for name, words in (("pipe.py", "is a pipe or a device"), ("huge.py", "has more than 5,000,000 bytes")):
+        said = bench.run("check", name, "--model", MODEL, folder=tmp_path)
+        assert (said.code, said.out, said.err.count("\n")) == (2, "", 1)
+        assert words in said.err
+
+
 def test_nothing_is_left_behind(checked: Checked, tmp_path: Path):
     checked(SOLVED)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.py"]  # no byte code, no results
