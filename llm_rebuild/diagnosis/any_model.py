@@ -138,9 +138,9 @@ def _linear(
         if truth.tensors[x].dim() == 4:  # by head: to be merged first
             before, x = [Formula(f"{name}.#context", "merge", (x,))], f"{name}.#context"
         for key in [weight] if weight else tables:
-            keys = (key, bias) if bias else (key,)
+            used = (key, bias) if bias else (key,)
             kinds = ("conv1d",) if kind == "Conv1D" else ("linear",)
-            yield from ([*before, Formula(name, k, (x,), keys, facts)] for k in kinds)
+            yield from ([*before, Formula(name, k, (x,), used, facts)] for k in kinds)
 
 
 def _norm(
