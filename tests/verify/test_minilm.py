@@ -182,3 +182,18 @@ def test_embeddings_equal_sentence_transformers(minilm: LocalCopy, figure):
     )
     assert len(set(sentences)) == 1000
     assert difference.max() <= 5e-7
+
+
+def test_long_texts_alone_are_those_of_sentence_transformers_to_the_bit(minilm: LocalCopy, figure):
+    """Cut where that library cuts. `python -m benchmarks.embeddings` does a thousand."""
+    sentence_transformers = pytest.importorskip("sentence_transformers", exc_type=ImportError)
+    library = sentence_transformers.SentenceTransformer(
+        str(minilm.folder), device="cpu", local_files_only=True
+    )
+    texts = [" ".join(WORDS.split()[:count]) * 3 for count in (1, 60, 84, 86, 150, 600)]
+    for text in texts:
+        theirs = library.encode([text], convert_to_tensor=True)
+        assert torch.equal(embedding.embed(minilm, text).embeddings, theirs)
+    cut = sum(lost > 0 for lost in embedding.embed(minilm, texts).truncated)
+    assert 0 < cut < len(texts)
+    figure(f"embeddings alone against sentence-transformers: {len(texts)} bit-identical, {cut} of them cut")
