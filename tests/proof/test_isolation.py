@@ -333,7 +333,7 @@ def test_another_file_of_tensors_is_refused(tiny: LocalCopy, truth, changed, tmp
 
 @pytest.mark.parametrize(
     "use",
-    ["x = stolen + 0", "tap('word_and_type', stolen); x = word + token_type"],
+    ["x = stolen + 0", "part.tap('word_and_type', stolen); x = word + token_type"],
     ids=["in a sum", "tapped"],
 )
 def test_official_numbers_that_come_in_by_another_way_are_named(
