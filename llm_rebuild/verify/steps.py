@@ -36,6 +36,7 @@ def verify_steps(
     Raises InputError for a model that does not decode, and where the steps would run past its positions.
     """
     question, cache = first_pass(ask(model, texts, **options), steps), None
+    question.check()
     official, reports = Official(question.copy.folder, question.attention), []
     for number in range(steps + 1):
         truth, recorder = capture(question, official=official), Recorder()
@@ -56,12 +57,12 @@ def first_pass(question: Question, steps: int) -> Question:
     """The same question as decoding begins with it: keys and values are kept, shorter prompts padded on the
     left, and a decoder beside an encoder begins with its start token.
 
-    Raises InputError for a model that does not decode, and where so many steps would run past its positions.
+    Nothing is computed. Raises InputError for a model that does not decode, and where so many steps would run
+    past its positions.
     """
     copy, rebuild, inputs = question.copy, question.rebuild, question.inputs
     if not rebuild.architecture.generates:
         raise InputError(f"{copy.name} is an encoder: it answers in one pass and has no steps to verify")
-    question.check()
     start = getattr(rebuild.config, "decoder_start_token_id", None)
     if start is None:
         inputs = inputs.with_padding("left")

@@ -7,9 +7,8 @@ import contextlib
 import inspect
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -224,22 +223,15 @@ class _Bench:
 
     # ----------------------------------------------------------------------------- the ways to run
 
-    def runs(self) -> tuple[_Run, ...]:
-        """The question's own run, then the other attention and a cached step, where forward offers them."""
-        question = self.question
-        runs = [self.run("", question)]
-        if "attention" in self.learner.parameters:
-            runs += [self.run(f"{a} attention", replace(question, attention=a)) for a in self.others()]
-        if "cache" in self.learner.parameters and self.decodes():
-            with contextlib.suppress(InputError):  # no room for one more token
-                runs.append(self.run(CACHED, first_pass(question, 1), cache=True))
-        return tuple(runs)
-
-    def others(self) -> list[str]:
-        return [attention for attention in ATTENTIONS if attention != self.question.attention]
-
-    def decodes(self) -> bool:
-        return has_rebuild(self.copy) and self.question.rebuild.architecture.generates
+    def other_runs(self) -> Iterator[_Run]:
+        """The ways to run forward that it offers beside the question's own."""
+        for way in self.question.untried():
+            attention = way.removesuffix(" attention")
+            if attention in ATTENTIONS and "attention" in self.learner.parameters:
+                yield self.run(way, replace(self.question, attention=attention))
+            elif way == CACHED and "cache" in self.learner.parameters:
+                with contextlib.suppress(InputError):  # no room for one more token
+                    yield self.run(way, first_pass(self.question, 1), cache=True)
 
     def run(self, way: str, question: Question, cache: bool = False) -> _Run:
         """A run, with its official side from the store, or made now in a process of its own."""
@@ -272,21 +264,24 @@ class _Bench:
     # ------------------------------------------------------------------------------------ checks
 
     def whole(self, progress: Callable[[str], None]) -> Check:
-        """The forward pass in every way that there is, then every step by itself."""
-        runs = self.runs()
+        """The forward pass, in every way that there is if the first is right, then every step by itself."""
+        run = self.run("", self.question)
         progress("official")
-        outcomes: list[_Outcome] = []
+        others: list[OtherRun] = []
         with _Session(self) as session:
-            for run in runs if session.loaded.finished else ():
-                if outcomes:
-                    session.allow(self.limits.seconds)
-                outcomes.append(session.forward(run))
-                if not outcomes[-1].finished:
+            main = session.forward(run) if session.loaded.finished else session.loaded
+            finished = main.finished and session.loaded.finished
+            truth = Capture.load(run.capture)  # only now, what was tapped being here
+            right = finished and judge_steps(_known(main, truth), truth, self.copy).passed
+            last, self.fork = main, False  # threads do not survive a fork, and something was computed
+            for other in self.other_runs() if right else ():
+                session.allow(self.limits.seconds)
+                last = session.forward(other)
+                others.append(self.other(other, last, session.ended, truth))
+                if session.ended:
                     break
             progress("rebuild")
-            main = outcomes[0] if outcomes else session.loaded
             error = self.error(session.ended, main)
-            truth = Capture.load(runs[0].capture)  # only now, what was tapped being here
             steps: dict[str, StepVerdict] = {}
             try:
                 steps = self.try_steps(truth, session, None)[0]
@@ -294,36 +289,27 @@ class _Bench:
                 error = error or f"{self.learner.name}: {problem}"
         progress("steps")
         checked = self.judged(truth, main.tapped, error=error)
-        leaks = self.leaks(main, truth)
-        last = outcomes[-1].end if outcomes else {}
-        finished = main.finished and bool(outcomes)
         return replace(
             checked,
-            report=replace(checked.report, leaks=leaks),
+            report=replace(checked.report, leaks=self.leaks(main, truth)),
             steps=steps,
             answer=_answer(main, truth, checked.report) if finished else None,
-            others=tuple(self.other(*pair, session.ended, truth) for pair in _pairs(runs, outcomes)),
-            untried=self.untried(runs if finished else (), last),
-            empty=tuple(last.get("empty", ())) if finished else (),
+            others=tuple(others),
+            untried=self.untried(others, (last.end or main.end).get("uncalled", ()) if finished else ()),
+            empty=tuple((last.end or main.end).get("empty", ())) if finished else (),
             unfilled=main.end["problem"] if main.end.get("end") == "unfilled" else None,
-            notes=(*checked.notes, *self.notes(last or main.end)),
+            notes=(*checked.notes, *self.notes(last.end or main.end)),
             output=session.ended.output if session.ended else "",
             lost=session.ended.lost if session.ended else 0,
         )
 
-    def other(self, run: _Run, outcome: _Outcome | None, ended: Ended | None, first: Capture) -> OtherRun:
-        """One of the further runs, judged.
-
-        outcome  None: an earlier run did not come to its end.
-        first    The official side of the first run.
-        """
+    def other(self, run: _Run, outcome: _Outcome, ended: Ended | None, first: Capture) -> OtherRun:
+        """One of the further runs, judged. `first` is the official side of the first run."""
         truth, prompt = Capture.load(run.capture), first if run.way == CACHED else None
-        outcome = outcome or _Outcome(end={"end": "error", "problem": "the run before it did not end"})
         error = self.error(ended, outcome)
         if outcome.end.get("end") == "unfilled":
             error = f"{outcome.end['problem']}: not filled in"
-        rebuilt = {name: tensor for name, tensor in outcome.tapped.items() if name in truth}
-        report = judge_steps(rebuilt, truth, self.copy, prompt=prompt)
+        report = judge_steps(_known(outcome, truth), truth, self.copy, prompt=prompt)
         report = replace(report, leaks=self.leaks(outcome, truth))
         return OtherRun(run.way, report, _answer(outcome, truth, report), error)
 
@@ -332,17 +318,14 @@ class _Bench:
         weights = Weights({})  # copies of weights that a file makes for itself are its own affair
         return tuple(map(str, leaks_of(outcome.foreign, truth, weights)))
 
-    def untried(self, runs: Sequence[_Run], result: Mapping[str, Any]) -> dict[str, str]:
+    def untried(self, others: Sequence[OtherRun], uncalled: Sequence[str]) -> dict[str, str]:
         """What was not tried, and how it can be."""
-        done = [run.way for run in runs]
-        untried = {} if self.question.inputs.padded else {"padding": "give two texts of different length"}
-        untried |= {f"{a} attention": "let `forward` take `attention`" for a in self.others()}
-        if self.decodes():
-            takes = "cache" in self.learner.parameters
-            untried[CACHED] = "give a shorter text" if takes else "let `forward` take `cache`"
-        for name in result.get("uncalled", ()) if done else ():
-            untried[f"step {name}"] = "nothing calls it"
-        return {what: remedy for what, remedy in untried.items() if what not in done}
+        takes = self.learner.parameters
+        remedies = {"padding": "give two texts of different length"}
+        remedies[CACHED] = "give a shorter text" if "cache" in takes else "let `forward` take `cache`"
+        ways = {way: remedies.get(way, "let `forward` take `attention`") for way in self.question.untried()}
+        untried = {way: ways[way] for way in ways if way not in [run.way for run in others]}
+        return untried | {f"step {name}": "nothing calls it" for name in uncalled}
 
     def one_step(self, wanted: str, progress: Callable[[str], None]) -> Check:
         """Some steps only, each fed with the official tensors."""
@@ -476,10 +459,9 @@ class _Bench:
         return explain(proof, error=problem, again=again, fed=fed, unfinished=True).report
 
     def again(self) -> dict[str, Tensor]:
-        """The forward pass once more with another seed: where it differs, something is drawn. This process
-        has computed something now, so that the new one is no copy of it."""
+        """The forward pass once more with another seed: where it differs, something is drawn."""
         run = _Run("again", Path(), (_read(self.question),), self.question.attention)
-        with _Session(replace(self, fork=False)) as session:
+        with _Session(self) as session:
             return session.forward(run, seed=1).tapped
 
     # ------------------------------------------------------------------------------------ pieces
@@ -533,11 +515,9 @@ def _parameters(name: str, source: bytes) -> set[str]:
     return {a.arg for f in functions[-1:] for a in (*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs)}
 
 
-def _pairs(runs: Sequence[_Run], outcomes: Sequence[_Outcome]) -> list[tuple[_Run, _Outcome | None]]:
-    """The further runs and what came of them, where the first came to its end."""
-    if not outcomes or not outcomes[0].finished:
-        return []
-    return list(zip_longest(runs[1:], outcomes[1:]))
+def _known(outcome: _Outcome, truth: Capture) -> dict[str, Tensor]:
+    """What was tapped of this run's checkpoints."""
+    return {name: tensor for name, tensor in outcome.tapped.items() if name in truth}
 
 
 def _step_verdict(trial: Trial, end: Mapping[str, Any], verdict: Verdict | None, why: str) -> StepVerdict:

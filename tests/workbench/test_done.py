@@ -68,13 +68,68 @@ def test_a_step_that_is_never_called_is_untried(checked: Checked):
     assert "padding (give two texts of different length)" in shown
 
 
+def plain(source: str) -> str:
+    """MiniLM's rebuild without the other attention, as files were before there was one."""
+    return source.replace('tap: Tap, attention: str = "eager"\n', "tap: Tap\n").replace(
+        "    word = word_embedding(", '    attention = "eager"\n    word = word_embedding('
+    )
+
+
 def test_what_forward_does_not_offer_is_untried(checked: Checked):
-    source = writing.source(MINILM, solved=True)
-    plain = source.replace(', attention: str = "eager"', "")
-    code, found, shown = checked(MINILM, plain)
-    assert (code, found["done"], found["untried"]) == (0, False, ["sdpa attention"])
+    code, found, shown = checked(MINILM, plain(writing.source(MINILM, solved=True)))
+    assert (code, found["done"], found["others"]) == (0, False, [])
+    assert found["untried"] == ["sdpa attention", "step all_in_one"]
     assert "sdpa attention (let `forward` take `attention`)" in shown
     assert not shown.splitlines()[-1].endswith(": done")
+
+
+WAYS = {
+    MINILM: ["sdpa attention"],
+    GPT2: ["sdpa attention", "cached step"],
+    T5: ["sdpa attention", "cached step"],
+}
+
+
+@pytest.mark.parametrize("model", WAYS)
+def test_nothing_left_is_done(checked: Checked, model: str):
+    """The solved skeleton: checkpoints, answer, the other attention and a cached step, to the bit."""
+    code, found, shown = checked(model, writing.source(model, solved=True), "--exact")
+    assert (code, found["done"], found["untried"]) == (0, True, [])
+    assert [run["way"] for run in found["others"]] == WAYS[model]
+    assert all(run["bit_identical"] == run["checkpoints"] > 10 for run in found["others"])
+    assert all(run["answer"]["verdict"] == "bit-identical" for run in found["others"])
+    assert shown.splitlines()[-1].endswith(": done")
+
+
+@pytest.mark.parametrize(
+    ("function", "way"),
+    [("all_in_one", "sdpa attention"), ("remember", "cached step")],
+    ids=["sdpa", "cache"],
+)
+def test_another_way_that_is_not_filled_in_is_not_passed(checked: Checked, function: str, way: str):
+    code, found, shown = checked(GPT2, emptied(GPT2, function))
+    assert found["summary"]["failed"] == 0
+    assert (code, found["done"]) == (1, False)
+    (run,) = [run for run in found["others"] if run["way"] == way]
+    assert f"in {function}: not filled in" in run["error"]
+    assert f"in {function}: not filled in" in shown
+
+
+def test_another_way_that_is_wrong_is_not_passed(checked: Checked):
+    source = writing.source(GPT2, solved=True)
+    wrong = source.replace(
+        "where = position_embedding(mask, weights)[:, -token:]",
+        "where = position_embedding(mask, weights)[:, :token]",
+    )
+    assert wrong != source
+    code, found, shown = checked(GPT2, wrong)
+    assert found["summary"]["failed"] == 0
+    assert (code, found["done"]) == (1, False)
+    assert {run["way"]: run["first_divergence"] for run in found["others"]} == {
+        "sdpa attention": None,
+        "cached step": "wpe",
+    }
+    assert "cached step: " in shown
 
 
 ANSWERS = {

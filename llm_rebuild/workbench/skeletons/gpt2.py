@@ -4,9 +4,9 @@ Fill in one step after another, from the top to the bottom, and after each one a
 
     llm-rebuild check FILE --model gpt2
 
-It compares what you `tap` with what the official model computed, name by name. It tries every step alone as
-well, fed with official numbers. And it says what is next. `forward` is written already: it calls the steps in
-the order in which the model computes, and shows each result to the checker. The first step is done, too.
+It compares what you `tap` with what the official model computed, tries every step alone as well, fed with
+official numbers, and says what is next. `forward` is written already: it calls the steps in the order in
+which the model computes, and shows each result to the checker. The first step is done, too.
 
 Axes     batch   texts that run together            head        one of n_head attention heads
          token   a position in the padded text      head width  width / n_head
@@ -28,21 +28,35 @@ from llm_rebuild.workbench import step
 
 Weights = Mapping[str, Tensor]  # the weight file: weights["h.0.ln_1.weight"]
 Tap = Callable[[str, Tensor], None]  # tap(name, tensor) shows a tensor to the checker
+ATTN = "h.{layer}.attn"
 
 
-def forward(token_ids: Tensor, mask: Tensor, weights: Weights, config: Any, tap: Tap) -> Tensor:
+def forward(
+    token_ids: Tensor,
+    mask: Tensor,
+    weights: Weights,
+    config: Any,
+    tap: Tap,
+    attention: str = "eager",
+    cache: dict[str, Tensor] | None = None,
+) -> Tensor:
     """token_ids, mask [batch, token], mask 1 for a token and 0 for padding -> [batch, token, vocabulary].
 
     config is config.json: config.n_layer, config.n_head, config.layer_norm_epsilon.
+    attention is `eager`, step by step, or `sdpa`, all in one.
+    cache is a dictionary of yours, empty at first. Leave keys and values there: the next time token_ids has
+    the new token only, and mask all of them. None: nothing is kept.
     """
+    token = token_ids.shape[1]
     which = token_embedding(token_ids, weights)
     tap("wte", which)
-    where = position_embedding(token_ids, weights)
+    where = position_embedding(mask, weights)[:, -token:]
     tap("wpe", where)
     x = embeddings(which, where)
     tap("embeddings", x)
-    may_look = attention_mask(mask)
-    tap("mask", may_look)
+    may_look = attention_mask(mask)[:, :, -token:]
+    if attention == "eager":
+        tap("mask", may_look)
 
     for layer in range(config.n_layer):
         # First half of the block: every token looks at itself and at those before.
@@ -50,15 +64,25 @@ def forward(token_ids: Tensor, mask: Tensor, weights: Weights, config: Any, tap:
         tap(f"h.{layer}.ln_1", normed)
         qkv = conv1d(normed, f"h.{layer}.attn.c_attn", weights)
         tap(f"h.{layer}.attn.c_attn", qkv)
-        product = query_times_key(qkv, config)
-        tap(f"h.{layer}.attn.product", product)
-        scaled = scale(product, config)
-        tap(f"h.{layer}.attn.scaled", scaled)
-        scores = add_mask(scaled, may_look)
-        tap(f"h.{layer}.attn.scores", scores)
-        probs = probabilities(scores)
-        tap(f"h.{layer}.attn.probs", probs)
-        head_context = mix_values(probs, qkv, config)
+        key = value = None
+        if cache is not None:
+            key, value = (split_heads(part, config) for part in qkv.chunk(3, dim=-1)[1:])
+            key = remember(key, f"h.{layer}.attn.key", cache)
+            tap(f"h.{layer}.attn.key", key)
+            value = remember(value, f"h.{layer}.attn.value", cache)
+            tap(f"h.{layer}.attn.value", value)
+        if attention == "eager":
+            product = query_times_key(qkv, key, config)
+            tap(f"h.{layer}.attn.product", product)
+            scaled = scale(product, config)
+            tap(f"h.{layer}.attn.scaled", scaled)
+            scores = add_mask(scaled, may_look)
+            tap(f"h.{layer}.attn.scores", scores)
+            probs = probabilities(scores)
+            tap(f"h.{layer}.attn.probs", probs)
+            head_context = mix_values(probs, qkv, value, config)
+        else:
+            head_context = all_in_one(qkv, mask, key, value, config)
         tap(f"h.{layer}.attn.head_context", head_context)
         context = merge_heads(head_context)
         tap(f"h.{layer}.attn.context", context)
@@ -95,13 +119,13 @@ def token_embedding(token_ids: Tensor, weights: Weights) -> Tensor:  # given
     return F.embedding(token_ids, weights["wte.weight"])
 
 
-@step("wpe", "inputs.token_ids")
-def position_embedding(token_ids: Tensor, weights: Weights) -> Tensor:
+@step("wpe", "inputs.mask")
+def position_embedding(mask: Tensor, weights: Weights) -> Tensor:
     """Where it stands. [batch, token] -> [1, token, width]: row 0, 1, 2, … of the table wpe.weight.
 
     The first axis has length 1: it is the same for every text of the batch.
     """
-    positions = torch.arange(token_ids.shape[1]).unsqueeze(0)  # [1, token]
+    positions = torch.arange(mask.shape[1]).unsqueeze(0)  # [1, token]
     return F.embedding(positions, weights["wpe.weight"])
 
 
@@ -153,15 +177,15 @@ def conv1d(x: Tensor, name: str, weights: Weights) -> Tensor:
     return F.linear(x, weights[f"{name}.weight"].T, weights[f"{name}.bias"])
 
 
-@step("h.{layer}.attn.product", "h.{layer}.attn.c_attn")
-def query_times_key(qkv: Tensor, config: Any) -> Tensor:
+@step(f"{ATTN}.product", f"{ATTN}.c_attn", f"{ATTN}.key?")
+def query_times_key(qkv: Tensor, key: Tensor | None, config: Any) -> Tensor:
     """[batch, token, 3 × width] -> [batch, head, query, key]: every query times every key, head by head.
 
     Query, key and value lie side by side in qkv. Take the first two, split each into heads with
-    `split_heads`, and multiply.
+    `split_heads`, and multiply. Where keys are kept, all of them come as `key`, split already, else None.
     """
-    query, key, _ = qkv.chunk(3, dim=-1)
-    return split_heads(query, config) @ split_heads(key, config).transpose(-1, -2)
+    query, new, _ = (split_heads(part, config) for part in qkv.chunk(3, dim=-1))
+    return query @ (new if key is None else key).transpose(-1, -2)
 
 
 def split_heads(x: Tensor, config: Any) -> Tensor:  # yours
@@ -171,6 +195,14 @@ def split_heads(x: Tensor, config: Any) -> Tensor:  # yours
     Two of them use it.
     """
     return x.view(*x.shape[:-1], config.n_head, -1).transpose(1, 2)
+
+
+def remember(new: Tensor, name: str, cache: dict[str, Tensor]) -> Tensor:  # yours
+    """Keys or values [batch, head, token, head width] of all tokens so far, those in cache[name] first. They
+    are kept there, whole in memory (`contiguous`), as torch.cat leaves them.
+    """
+    cache[name] = torch.cat([cache[name], new], dim=-2) if name in cache else new.contiguous()
+    return cache[name]
 
 
 @step("h.{layer}.attn.scaled", "h.{layer}.attn.product")
@@ -195,11 +227,24 @@ def probabilities(scores: Tensor) -> Tensor:
     return F.softmax(scores, dim=-1)
 
 
-@step("h.{layer}.attn.head_context", "h.{layer}.attn.probs", "h.{layer}.attn.c_attn")
-def mix_values(probs: Tensor, qkv: Tensor, config: Any) -> Tensor:
-    """The values by these shares. -> [batch, head, query, head width]. The value is the last third of qkv."""
-    value = qkv.chunk(3, dim=-1)[2]
-    return probs @ split_heads(value, config)
+@step(f"{ATTN}.head_context", f"{ATTN}.probs", f"{ATTN}.c_attn", f"{ATTN}.value?")
+def mix_values(probs: Tensor, qkv: Tensor, value: Tensor | None, config: Any) -> Tensor:
+    """The values by these shares. -> [batch, head, query, head width]. The value is the last third of qkv;
+    where values are kept, all of them come as `value`, split already, else None."""
+    return probs @ (split_heads(qkv.chunk(3, dim=-1)[2], config) if value is None else value)
+
+
+@step(f"{ATTN}.head_context", f"{ATTN}.c_attn", "inputs.mask", f"{ATTN}.key?", f"{ATTN}.value?")
+def all_in_one(qkv: Tensor, mask: Tensor, key: Tensor | None, value: Tensor | None, config: Any) -> Tensor:
+    """From `query_times_key` to `mix_values` at once, by torch's scaled_dot_product_attention.
+
+    -> [batch, head, query, head width]. It scales by itself, and takes who may look at whom as True and
+    False: where `attention_mask` has its 0. Of that, the last rows: as many as there are queries.
+    """
+    query, new_key, new_value = (split_heads(part, config) for part in qkv.chunk(3, dim=-1))
+    may_look = attention_mask(mask)[:, :, -query.shape[-2] :] == 0
+    key, value = new_key if key is None else key, new_value if value is None else value
+    return F.scaled_dot_product_attention(query, key, value, may_look)
 
 
 @step("h.{layer}.attn.context", "h.{layer}.attn.head_context")

@@ -4,9 +4,9 @@ Fill in one step after another, from the top to the bottom, and after each one a
 
     llm-rebuild check FILE --model minilm
 
-It compares what you `tap` with what the official model computed, name by name. It tries every step alone as
-well, fed with official numbers. And it says what is next. `forward` is written already: it calls the steps in
-the order in which the model computes, and shows each result to the checker. The first step is done, too.
+It compares what you `tap` with what the official model computed, tries every step alone as well, fed with
+official numbers, and says what is next. `forward` is written already: it calls the steps in the order in
+which the model computes, and shows each result to the checker. The first step is done, too.
 
 Axes     batch   sentences that run together        head        one of num_attention_heads
          token   a position in the padded sentence  head width  width / heads
@@ -27,12 +27,17 @@ from llm_rebuild.workbench import step
 
 Weights = Mapping[str, Tensor]  # the weight file: weights["embeddings.LayerNorm.weight"]
 Tap = Callable[[str, Tensor], None]  # tap(name, tensor) shows a tensor to the checker
+BLOCK, SELF = "encoder.layer.{layer}", "encoder.layer.{layer}.attention.self"
+BEFORE = "encoder.layer.{layer-1}.output.LayerNorm or embeddings.LayerNorm"  # what goes into a block
 
 
-def forward(token_ids: Tensor, mask: Tensor, weights: Weights, config: Any, tap: Tap) -> Tensor:
+def forward(
+    token_ids: Tensor, mask: Tensor, weights: Weights, config: Any, tap: Tap, attention: str = "eager"
+) -> Tensor:
     """token_ids, mask [batch, token], mask 1 for a token and 0 for padding -> [batch, width].
 
     config is config.json: config.num_hidden_layers, config.num_attention_heads, config.layer_norm_eps.
+    attention is `eager`, step by step, or `sdpa`, all in one.
     """
     word = word_embedding(token_ids, weights)
     tap("embeddings.word_embeddings", word)
@@ -47,7 +52,7 @@ def forward(token_ids: Tensor, mask: Tensor, weights: Weights, config: Any, tap:
     x = layer_norm(x, "embeddings.LayerNorm", weights, config)
     tap("embeddings.LayerNorm", x)
     may_look = None  # without padding every token may look everywhere
-    if not bool(mask.all()):
+    if attention == "eager" and not bool(mask.all()):
         may_look = attention_mask(mask)
         tap("mask", may_look)
 
@@ -60,15 +65,18 @@ def forward(token_ids: Tensor, mask: Tensor, weights: Weights, config: Any, tap:
         tap(f"{block}.attention.self.key", key)
         value = linear(x, f"{block}.attention.self.value", weights)
         tap(f"{block}.attention.self.value", value)
-        product = query_times_key(query, key, config)
-        tap(f"{block}.attention.self.product", product)
-        scaled = scale(product, config)
-        tap(f"{block}.attention.self.scaled", scaled)
-        scores = add_mask(scaled, may_look)
-        tap(f"{block}.attention.self.scores", scores)
-        probs = probabilities(scores)
-        tap(f"{block}.attention.self.probs", probs)
-        head_context = mix_values(probs, value, config)
+        if attention == "eager":
+            product = query_times_key(query, key, config)
+            tap(f"{block}.attention.self.product", product)
+            scaled = scale(product, config)
+            tap(f"{block}.attention.self.scaled", scaled)
+            scores = add_mask(scaled, may_look)
+            tap(f"{block}.attention.self.scores", scores)
+            probs = probabilities(scores)
+            tap(f"{block}.attention.self.probs", probs)
+            head_context = mix_values(probs, value, config)
+        else:
+            head_context = all_in_one(query, key, value, mask, config)
         tap(f"{block}.attention.self.head_context", head_context)
         context = merge_heads(head_context)
         tap(f"{block}.attention.self.context", context)
@@ -138,18 +146,11 @@ def position_embedding(token_ids: Tensor, weights: Weights) -> Tensor:
 
 @step("embeddings.word_and_type", "embeddings.word_embeddings", "embeddings.token_type_embeddings")
 @step("embeddings.sum", "embeddings.word_and_type", "embeddings.position_embeddings")
-@step(
-    "encoder.layer.{layer}.attention.output.residual",
-    "encoder.layer.{layer}.attention.output.dense",
-    "encoder.layer.{layer-1}.output.LayerNorm or embeddings.LayerNorm",
-)
-@step(
-    "encoder.layer.{layer}.output.residual",
-    "encoder.layer.{layer}.output.dense",
-    "encoder.layer.{layer}.attention.output.LayerNorm",
-)
+@step(f"{BLOCK}.attention.output.residual", f"{BLOCK}.attention.output.dense", BEFORE)
+@step(f"{BLOCK}.output.residual", f"{BLOCK}.output.dense", f"{BLOCK}.attention.output.LayerNorm")
 def add(one: Tensor, other: Tensor) -> Tensor:
-    """One plus the other. [batch, token, width]. In another order the last bits would differ."""
+    """One plus the other. [batch, token, width]. Of two, the order does not matter; of the three that make
+    `embeddings.sum` it does: which two are added first decides how the sum is rounded."""
     return one + other
 
 
@@ -169,8 +170,8 @@ def attention_mask(mask: Tensor) -> Tensor:
 
 
 @step("embeddings.LayerNorm", "embeddings.sum")
-@step("encoder.layer.{layer}.attention.output.LayerNorm", "encoder.layer.{layer}.attention.output.residual")
-@step("encoder.layer.{layer}.output.LayerNorm", "encoder.layer.{layer}.output.residual")
+@step(f"{BLOCK}.attention.output.LayerNorm", f"{BLOCK}.attention.output.residual")
+@step(f"{BLOCK}.output.LayerNorm", f"{BLOCK}.output.residual")
 def layer_norm(x: Tensor, name: str, weights: Weights, config: Any) -> Tensor:
     """Each token's numbers at mean 0 and variance 1, then stretched and moved.
 
@@ -182,13 +183,10 @@ def layer_norm(x: Tensor, name: str, weights: Weights, config: Any) -> Tensor:
     )
 
 
-@step(
-    "encoder.layer.{layer}.attention.self.{which:query|key|value}",
-    "encoder.layer.{layer-1}.output.LayerNorm or embeddings.LayerNorm",
-)
-@step("encoder.layer.{layer}.attention.output.dense", "encoder.layer.{layer}.attention.self.context")
-@step("encoder.layer.{layer}.intermediate.dense", "encoder.layer.{layer}.attention.output.LayerNorm")
-@step("encoder.layer.{layer}.output.dense", "encoder.layer.{layer}.intermediate.intermediate_act_fn")
+@step(SELF + ".{which:query|key|value}", BEFORE)
+@step(f"{BLOCK}.attention.output.dense", f"{SELF}.context")
+@step(f"{BLOCK}.intermediate.dense", f"{BLOCK}.attention.output.LayerNorm")
+@step(f"{BLOCK}.output.dense", f"{BLOCK}.intermediate.intermediate_act_fn")
 def linear(x: Tensor, name: str, weights: Weights) -> Tensor:
     """A linear layer. [batch, token, in] -> [batch, token, out], with {name}.weight and {name}.bias.
 
@@ -197,11 +195,7 @@ def linear(x: Tensor, name: str, weights: Weights) -> Tensor:
     return F.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
 
 
-@step(
-    "encoder.layer.{layer}.attention.self.product",
-    "encoder.layer.{layer}.attention.self.query",
-    "encoder.layer.{layer}.attention.self.key",
-)
+@step(f"{SELF}.product", f"{SELF}.query", f"{SELF}.key")
 def query_times_key(query: Tensor, key: Tensor, config: Any) -> Tensor:
     """Every query times every key, head by head. Twice [batch, token, width] -> [batch, head, query, key].
 
@@ -219,7 +213,7 @@ def split_heads(x: Tensor, config: Any) -> Tensor:  # yours
     return x.view(*x.shape[:-1], config.num_attention_heads, -1).transpose(1, 2)
 
 
-@step("encoder.layer.{layer}.attention.self.scaled", "encoder.layer.{layer}.attention.self.product")
+@step(f"{SELF}.scaled", f"{SELF}.product")
 def scale(product: Tensor, config: Any) -> Tensor:
     """Times 1/√(head width). [batch, head, query, key] -> the same. The head width is hidden_size / heads.
 
@@ -230,35 +224,43 @@ def scale(product: Tensor, config: Any) -> Tensor:
     return product * power
 
 
-@step("encoder.layer.{layer}.attention.self.scores", "encoder.layer.{layer}.attention.self.scaled", "mask?")
+@step(f"{SELF}.scores", f"{SELF}.scaled", "mask?")
 def add_mask(scaled: Tensor, may_look: Tensor | None) -> Tensor:
     """What enters the softmax. [batch, head, query, key] -> the same. None: there is no padding."""
     return scaled if may_look is None else scaled + may_look
 
 
-@step("encoder.layer.{layer}.attention.self.probs", "encoder.layer.{layer}.attention.self.scores")
+@step(f"{SELF}.probs", f"{SELF}.scores")
 def probabilities(scores: Tensor) -> Tensor:
     """How much each token looks where. [batch, head, query, key] -> the same; each query's sum is 1."""
     return F.softmax(scores, dim=-1)
 
 
-@step(
-    "encoder.layer.{layer}.attention.self.head_context",
-    "encoder.layer.{layer}.attention.self.probs",
-    "encoder.layer.{layer}.attention.self.value",
-)
+@step(f"{SELF}.head_context", f"{SELF}.probs", f"{SELF}.value")
 def mix_values(probs: Tensor, value: Tensor, config: Any) -> Tensor:
     """The values by these shares. -> [batch, head, query, head width]. Split the value into heads first."""
     return probs @ split_heads(value, config)
 
 
-@step("encoder.layer.{layer}.attention.self.context", "encoder.layer.{layer}.attention.self.head_context")
+@step(f"{SELF}.head_context", f"{SELF}.query", f"{SELF}.key", f"{SELF}.value", "inputs.mask")
+def all_in_one(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, config: Any) -> Tensor:
+    """From `query_times_key` to `mix_values` at once, by torch's scaled_dot_product_attention.
+
+    Three times [batch, token, width] -> [batch, head, query, head width]. It scales by itself, and takes who
+    may look at whom as True and False: the mask [batch, token] as [batch, 1, 1, key]; None without padding.
+    """
+    may_look = None if bool(mask.all()) else mask.bool()[:, None, None, :]
+    query, key, value = (split_heads(x, config) for x in (query, key, value))
+    return F.scaled_dot_product_attention(query, key, value, may_look)
+
+
+@step(f"{SELF}.context", f"{SELF}.head_context")
 def merge_heads(head_context: Tensor) -> Tensor:
     """The heads side by side again. [batch, head, token, head width] -> [batch, token, width]"""
     return head_context.transpose(1, 2).flatten(start_dim=2)
 
 
-@step("encoder.layer.{layer}.intermediate.intermediate_act_fn", "encoder.layer.{layer}.intermediate.dense")
+@step(f"{BLOCK}.intermediate.intermediate_act_fn", f"{BLOCK}.intermediate.dense")
 def gelu(x: Tensor) -> Tensor:
     """x · Φ(x), exact, by the error function. [batch, token, wide] -> the same. torch has it."""
     return F.gelu(x)

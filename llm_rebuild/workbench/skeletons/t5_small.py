@@ -4,9 +4,9 @@ Fill in one step after another, from the top to the bottom, and after each one a
 
     llm-rebuild check FILE --model t5-small
 
-It compares what you `tap` with what the official model computed, name by name. It tries every step alone as
-well, fed with official numbers. And it says what is next. `forward` is written already: it calls the steps in
-the order in which the model computes, and shows each result to the checker. The first step is done, too.
+It compares what you `tap` with what the official model computed, tries every step alone as well, fed with
+official numbers, and says what is next. `forward` is written already: it calls the steps in the order in
+which the model computes, and shows each result to the checker. The first step is done, too.
 
 Axes     batch   texts that run together            head        one of num_heads attention heads
          token   a position in the text             head width  d_kv
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +29,10 @@ from llm_rebuild.workbench import step
 
 Weights = Mapping[str, Tensor]  # the weight file: weights["shared.weight"]
 Tap = Callable[[str, Tensor], None]  # tap(name, tensor) shows a tensor to the checker
+HALF, SAME = "{side:encoder|decoder}.block.{layer}.layer.{half}", "{side}.block.{layer}.layer.{half}"
+LOOK, ITS = HALF + ".{kind:SelfAttention|EncDecAttention}", SAME + ".{kind}"
+TEXT, OWN = "encoder.block.{layer}.layer.0.SelfAttention", "decoder.block.{layer}.layer.0.SelfAttention"
+CROSS = "decoder.block.{layer}.layer.1.EncDecAttention"
 
 
 def forward(
@@ -39,70 +43,81 @@ def forward(
     tap: Tap,
     decoder_ids: Tensor,
     decoder_mask: Tensor,
+    attention: str = "eager",
+    cache: dict[str, Tensor] | None = None,
 ) -> Tensor:
     """token_ids, mask [batch, token], decoder_ids, decoder_mask [batch, decoder token] -> scores of the token
     that follows each of the answer [batch, decoder token, vocabulary]. Mask: 1 for a token, 0 for padding.
 
     config is config.json: config.num_layers, config.num_heads, config.layer_norm_epsilon.
+    attention is `eager`, step by step, or `sdpa`, all in one.
+    cache is a dictionary of yours, empty at first. Leave keys and values there: the next time decoder_ids has
+    the new token only, and decoder_mask all of them. None: nothing is kept.
     """
-    encoded = encoder(token_ids, mask, weights, config, tap)
-    return decoder(decoder_ids, decoder_mask, encoded, mask, weights, config, tap)
+    part = Part(weights, config, tap, attention, cache)
+    encoded = cache["encoded"] if cache else encoder(token_ids, mask, part)
+    if cache is not None:
+        cache["encoded"] = encoded
+    return decoder(decoder_ids, decoder_mask, encoded, mask, part)
 
 
-def encoder(token_ids: Tensor, mask: Tensor, weights: Weights, config: Any, tap: Tap) -> Tensor:
+class Part(NamedTuple):
+    """What every part of the model is given."""
+
+    weights: Weights
+    config: Any
+    tap: Tap
+    attention: str
+    cache: dict[str, Tensor] | None
+
+
+def encoder(token_ids: Tensor, mask: Tensor, part: Part) -> Tensor:
     """The text, each token with all others in view. [batch, token] -> [batch, token, width]"""
+    weights, config, tap, *_ = part
     x = embed(token_ids, weights)
     tap("encoder.embed_tokens", x)
     table = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias"
     bias = encoder_bias(x, table, weights, config)
     tap(table, bias)
-    may_look = None  # without padding every token may look everywhere
-    if not bool(mask.all()):
-        may_look = padding_mask(mask, x)
-        tap("encoder.mask", may_look)
+    may_look = padding_mask(mask, x) if not bool(mask.all()) else None  # None: everybody may look everywhere
+    looks = shown(bias, may_look, "encoder.mask", part)
     for layer in range(config.num_layers):
         block = f"encoder.block.{layer}.layer"
         normed = rms_norm(x, f"{block}.0.layer_norm", weights, config, tap)
-        attended = attention(normed, normed, f"{block}.0.SelfAttention", bias, may_look, weights, config, tap)
+        attended = attend(normed, normed, f"{block}.0.SelfAttention", looks, may_look, part)
         x = add(x, attended)
         tap(f"{block}.0.residual", x)
-        x = feed_forward(x, f"{block}.1", weights, config, tap)
+        x = feed_forward(x, f"{block}.1", part)
     return rms_norm(x, "encoder.final_layer_norm", weights, config, tap)
 
 
-def decoder(
-    decoder_ids: Tensor,
-    decoder_mask: Tensor,
-    encoded: Tensor,
-    mask: Tensor,
-    weights: Weights,
-    config: Any,
-    tap: Tap,
-) -> Tensor:
+def decoder(decoder_ids: Tensor, decoder_mask: Tensor, encoded: Tensor, mask: Tensor, part: Part) -> Tensor:
     """The answer so far, each token with those before and the whole text in view, and what comes next."""
+    weights, config, tap, *_ = part
+    token = decoder_ids.shape[1]
     x = embed(decoder_ids, weights)
     tap("decoder.embed_tokens", x)
     table = "decoder.block.0.layer.0.SelfAttention.relative_attention_bias"
-    bias = decoder_bias(x, table, weights, config)
+    bias = decoder_bias(decoder_mask, table, weights, config)[-token:]
     tap(table, bias)
-    may_look = causal_mask(decoder_mask)
-    tap("decoder.mask", may_look)
-    may_look_across = None
-    if not bool(mask.all()):
-        may_look_across = padding_mask(mask, x)
-        tap("decoder.cross_mask", may_look_across)
+    may_look = causal_mask(decoder_mask)[:, :, -token:]
+    looks = shown(bias, may_look, "decoder.mask", part)
+    may_look_across = padding_mask(mask, x) if not bool(mask.all()) else None
+    nothing = torch.zeros(token, mask.shape[1], config.num_heads)  # cross-attention knows no distances
+    across = shown(
+        None if part.attention == "eager" else nothing, may_look_across, "decoder.cross_mask", part
+    )
     for layer in range(config.num_decoder_layers or config.num_layers):
         block = f"decoder.block.{layer}.layer"
         normed = rms_norm(x, f"{block}.0.layer_norm", weights, config, tap)
-        attended = attention(normed, normed, f"{block}.0.SelfAttention", bias, may_look, weights, config, tap)
+        attended = attend(normed, normed, f"{block}.0.SelfAttention", looks, may_look, part)
         x = add(x, attended)
         tap(f"{block}.0.residual", x)
         normed = rms_norm(x, f"{block}.1.layer_norm", weights, config, tap)
-        cross = f"{block}.1.EncDecAttention"
-        attended = attention(normed, encoded, cross, None, may_look_across, weights, config, tap)
+        attended = attend(normed, encoded, f"{block}.1.EncDecAttention", across, may_look_across, part)
         x = add(x, attended)
         tap(f"{block}.1.residual", x)
-        x = feed_forward(x, f"{block}.2", weights, config, tap)
+        x = feed_forward(x, f"{block}.2", part)
     x = rms_norm(x, "decoder.final_layer_norm", weights, config, tap)
     x = scale(x, config)
     tap("decoder.scaled", x)
@@ -111,32 +126,49 @@ def decoder(
     return logits
 
 
-def attention(
-    x: Tensor,
-    source: Tensor,
-    name: str,
-    bias: Tensor | None,
-    may_look: Tensor | None,
-    weights: Weights,
-    config: Any,
-    tap: Tap,
+def shown(bias: Tensor | None, may_look: Tensor | None, name: str, part: Part) -> Tensor | None:
+    """Show the checker who may look at whom. For `sdpa`, bias and mask in one."""
+    if part.attention == "eager" or bias is None:
+        if may_look is not None:
+            part.tap(name, may_look)
+        return bias
+    bias = biased_mask(bias, may_look)
+    if may_look is not None:
+        part.tap(name.replace("mask", "biased_mask"), bias)
+    return bias
+
+
+def attend(
+    x: Tensor, source: Tensor, name: str, bias: Tensor | None, may_look: Tensor | None, part: Part
 ) -> Tensor:
     """Tokens of x look at tokens of `source`: at each other, or in cross-attention at the encoder's."""
+    weights, config, tap, how, cache = part
     query = linear(x, f"{name}.q", weights)
     tap(f"{name}.q", query)
-    key = linear(source, f"{name}.k", weights)
-    tap(f"{name}.k", key)
-    value = linear(source, f"{name}.v", weights)
-    tap(f"{name}.v", value)
-    product = query_times_key(query, key, config)
-    tap(f"{name}.product", product)
-    biased = add_bias(product, bias)
-    tap(f"{name}.biased", biased)
-    scores = add_mask(biased, may_look)
-    tap(f"{name}.scores", scores)
-    probs = probabilities(scores)
-    tap(f"{name}.probs", probs)
-    head_context = mix_values(probs, value, config)
+    if cache and source is not x and f"{name}.k" in cache:  # the text's are what they were
+        key, value = cache[f"{name}.k"], cache[f"{name}.v"]
+    else:
+        key = linear(source, f"{name}.k", weights)
+        tap(f"{name}.k", key)
+        value = linear(source, f"{name}.v", weights)
+        tap(f"{name}.v", value)
+        if cache is not None:
+            key = remember(split_heads(key, config), f"{name}.k", cache)
+            tap(f"{name}.key", key)
+            value = remember(split_heads(value, config), f"{name}.v", cache)
+            tap(f"{name}.value", value)
+    if how == "eager":
+        product = query_times_key(query, key, config)
+        tap(f"{name}.product", product)
+        biased = add_bias(product, bias)
+        tap(f"{name}.biased", biased)
+        scores = add_mask(biased, may_look)
+        tap(f"{name}.scores", scores)
+        probs = probabilities(scores)
+        tap(f"{name}.probs", probs)
+        head_context = mix_values(probs, value, config)
+    else:
+        head_context = all_in_one(query, key, value, bias, config)
     tap(f"{name}.head_context", head_context)
     context = merge_heads(head_context)
     tap(f"{name}.context", context)
@@ -145,8 +177,9 @@ def attention(
     return output
 
 
-def feed_forward(x: Tensor, name: str, weights: Weights, config: Any, tap: Tap) -> Tensor:
+def feed_forward(x: Tensor, name: str, part: Part) -> Tensor:
     """Each token by itself, normalised, widened, bent, narrowed, and added to what it was."""
+    weights, config, tap, *_ = part
     normed = rms_norm(x, f"{name}.layer_norm", weights, config, tap)
     wide = linear(normed, f"{name}.DenseReluDense.wi", weights)
     tap(f"{name}.DenseReluDense.wi", wide)
@@ -180,10 +213,10 @@ def encoder_bias(x: Tensor, name: str, weights: Weights, config: Any) -> Tensor:
     return F.embedding(bucket_of(distance, True, config), weights[f"{name}.weight"])
 
 
-@step("decoder.block.0.layer.0.SelfAttention.relative_attention_bias", "decoder.embed_tokens")
-def decoder_bias(x: Tensor, name: str, weights: Weights, config: Any) -> Tensor:
-    """The same for the answer's tokens, which look back only. -> [query, key, head]"""
-    where = torch.arange(x.shape[1])
+@step("decoder.block.0.layer.0.SelfAttention.relative_attention_bias", "inputs.decoder_mask")
+def decoder_bias(decoder_mask: Tensor, name: str, weights: Weights, config: Any) -> Tensor:
+    """The same for the answer's tokens, as many as the mask [batch, token] has, which look back only."""
+    where = torch.arange(decoder_mask.shape[1])
     distance = where - where[:, None]  # [query, key]
     return F.embedding(bucket_of(distance, False, config), weights[f"{name}.weight"])
 
@@ -233,6 +266,16 @@ def causal_mask(decoder_mask: Tensor) -> Tensor:
     return torch.where(may_look, torch.zeros(()), torch.finfo(torch.float32).min)
 
 
+def biased_mask(bias: Tensor, may_look: Tensor | None) -> Tensor:  # yours
+    """Bias [query, key, head] and mask [batch, 1, query, key] in one. -> [batch, head, query, key]
+
+    The bias where the mask has its 0, the lowest float32 elsewhere. Without a mask the batch is 1.
+    """
+    bias = bias.permute(2, 0, 1).unsqueeze(0)
+    lowest = torch.finfo(torch.float32).min
+    return bias.contiguous() if may_look is None else torch.where(may_look == 0, bias, lowest)
+
+
 # --------------------------------------------------------------------------------- parts of every block
 
 
@@ -244,10 +287,7 @@ def causal_mask(decoder_mask: Tensor) -> Tensor:
     "decoder.block.{layer}.layer.0.layer_norm",
     "decoder.block.{layer-1}.layer.2.residual or decoder.embed_tokens",
 )
-@step(
-    "{side:encoder|decoder}.block.{layer}.layer.{half}.layer_norm",
-    "{side}.block.{layer}.layer.{half-1}.residual",
-)
+@step(f"{HALF}.layer_norm", "{side}.block.{layer}.layer.{half-1}.residual")
 @step("encoder.final_layer_norm", "encoder.block.{last}.layer.1.residual")
 @step("decoder.final_layer_norm", "decoder.block.{last}.layer.2.residual")
 def rms_norm(x: Tensor, name: str, weights: Weights, config: Any, tap: Tap) -> Tensor:
@@ -276,30 +316,17 @@ def rms_norm(x: Tensor, name: str, weights: Weights, config: Any, tap: Tap) -> T
     "{side:encoder|decoder}.block.{layer}.layer.0.SelfAttention.{which:q|k|v}",
     "{side}.block.{layer}.layer.0.layer_norm",
 )
-@step("decoder.block.{layer}.layer.1.EncDecAttention.q", "decoder.block.{layer}.layer.1.layer_norm")
+@step(f"{CROSS}.q", "decoder.block.{layer}.layer.1.layer_norm")
 @step("decoder.block.{layer}.layer.1.EncDecAttention.{which:k|v}", "encoder.final_layer_norm")
-@step(
-    "{side:encoder|decoder}.block.{layer}.layer.{half}.{kind:SelfAttention|EncDecAttention}.o",
-    "{side}.block.{layer}.layer.{half}.{kind}.context",
-)
-@step(
-    "{side:encoder|decoder}.block.{layer}.layer.{half}.DenseReluDense.wi",
-    "{side}.block.{layer}.layer.{half}.layer_norm",
-)
-@step(
-    "{side:encoder|decoder}.block.{layer}.layer.{half}.DenseReluDense.wo",
-    "{side}.block.{layer}.layer.{half}.DenseReluDense.act",
-)
+@step(f"{LOOK}.o", f"{ITS}.context")
+@step(f"{HALF}.DenseReluDense.wi", f"{SAME}.layer_norm")
+@step(f"{HALF}.DenseReluDense.wo", f"{SAME}.DenseReluDense.act")
 def linear(x: Tensor, name: str, weights: Weights) -> Tensor:
     """A linear layer without a bias, {name}.weight [out, in]. [batch, token, in] -> [batch, token, out]"""
     return F.linear(x, weights[f"{name}.weight"])
 
 
-@step(
-    "{side:encoder|decoder}.block.{layer}.layer.{half}.{kind:SelfAttention|EncDecAttention}.product",
-    "{side}.block.{layer}.layer.{half}.{kind}.q",
-    "{side}.block.{layer}.layer.{half}.{kind}.k",
-)
+@step(f"{LOOK}.product", f"{ITS}.q", f"{ITS}.k")
 def query_times_key(query: Tensor, key: Tensor, config: Any) -> Tensor:
     """Every query times every key, head by head. Twice [batch, token, inner] -> [batch, head, query, key].
 
@@ -311,10 +338,18 @@ def query_times_key(query: Tensor, key: Tensor, config: Any) -> Tensor:
 def split_heads(x: Tensor, config: Any) -> Tensor:  # yours
     """[batch, token, inner] -> [batch, head, token, head width].
 
-    Head 0 has the first d_kv numbers, head 1 the next, and so on. It is no step by itself.
-    Two of them use it.
+    Head 0 has the first d_kv numbers, head 1 the next, and so on. What is split already (as kept keys are)
+    stays as it is. It is no step by itself. Some of them use it.
     """
-    return x.view(*x.shape[:-1], config.num_heads, -1).transpose(1, 2)
+    return x if x.dim() == 4 else x.view(*x.shape[:-1], config.num_heads, -1).transpose(1, 2)
+
+
+def remember(new: Tensor, name: str, cache: dict[str, Tensor]) -> Tensor:  # yours
+    """Keys or values [batch, head, token, head width] of all tokens so far, those in cache[name] first. They
+    are kept there, whole in memory (`contiguous`), as torch.cat leaves them.
+    """
+    cache[name] = torch.cat([cache[name], new], dim=-2) if name in cache else new.contiguous()
+    return cache[name]
 
 
 @step(
@@ -322,10 +357,7 @@ def split_heads(x: Tensor, config: Any) -> Tensor:  # yours
     "{side}.block.{layer}.layer.0.SelfAttention.product",
     "{side}.block.0.layer.0.SelfAttention.relative_attention_bias",
 )
-@step(
-    "decoder.block.{layer}.layer.1.EncDecAttention.biased",
-    "decoder.block.{layer}.layer.1.EncDecAttention.product",
-)
+@step(f"{CROSS}.biased", f"{CROSS}.product")
 def add_bias(product: Tensor, bias: Tensor | None = None) -> Tensor:
     """Plus the bias of block 0, in every block. [batch, head, query, key] and [query, key, head].
 
@@ -334,49 +366,37 @@ def add_bias(product: Tensor, bias: Tensor | None = None) -> Tensor:
     return product if bias is None else product + bias.permute(2, 0, 1)
 
 
-@step(
-    "encoder.block.{layer}.layer.0.SelfAttention.scores",
-    "encoder.block.{layer}.layer.0.SelfAttention.biased",
-    "encoder.mask?",
-)
-@step(
-    "decoder.block.{layer}.layer.0.SelfAttention.scores",
-    "decoder.block.{layer}.layer.0.SelfAttention.biased",
-    "decoder.mask?",
-)
-@step(
-    "decoder.block.{layer}.layer.1.EncDecAttention.scores",
-    "decoder.block.{layer}.layer.1.EncDecAttention.biased",
-    "decoder.cross_mask?",
-)
+@step(f"{TEXT}.scores", f"{TEXT}.biased", "encoder.mask?")
+@step(f"{OWN}.scores", f"{OWN}.biased", "decoder.mask?")
+@step(f"{CROSS}.scores", f"{CROSS}.biased", "decoder.cross_mask?")
 def add_mask(biased: Tensor, may_look: Tensor | None) -> Tensor:
     """What enters the softmax. [batch, head, query, key] -> the same. None: there is no padding."""
     return biased if may_look is None else biased + may_look
 
 
-@step(
-    "{side:encoder|decoder}.block.{layer}.layer.{half}.{kind:SelfAttention|EncDecAttention}.probs",
-    "{side}.block.{layer}.layer.{half}.{kind}.scores",
-)
+@step(f"{LOOK}.probs", f"{ITS}.scores")
 def probabilities(scores: Tensor) -> Tensor:
     """How much each token looks where. [batch, head, query, key] -> the same; each query's sum is 1."""
     return F.softmax(scores, dim=-1)
 
 
-@step(
-    "{side:encoder|decoder}.block.{layer}.layer.{half}.{kind:SelfAttention|EncDecAttention}.head_context",
-    "{side}.block.{layer}.layer.{half}.{kind}.probs",
-    "{side}.block.{layer}.layer.{half}.{kind}.v",
-)
+@step(f"{LOOK}.head_context", f"{ITS}.probs", f"{ITS}.v")
 def mix_values(probs: Tensor, value: Tensor, config: Any) -> Tensor:
     """The values by these shares. -> [batch, head, query, head width]. Split the value into heads first."""
     return probs @ split_heads(value, config)
 
 
-@step(
-    "{side:encoder|decoder}.block.{layer}.layer.{half}.{kind:SelfAttention|EncDecAttention}.context",
-    "{side}.block.{layer}.layer.{half}.{kind}.head_context",
-)
+def all_in_one(query: Tensor, key: Tensor, value: Tensor, bias: Any, config: Any) -> Tensor:  # yours
+    """From `query_times_key` to `mix_values` at once, by torch's scaled_dot_product_attention.
+
+    Three times [batch, token, inner] -> [batch, head, query, head width]. It takes the bias as its mask, and
+    scales if it is left to itself; T5 does not: scale=1.0.
+    """
+    query, key, value = (split_heads(x, config) for x in (query, key, value))
+    return F.scaled_dot_product_attention(query, key, value, bias, scale=1.0)
+
+
+@step(f"{LOOK}.context", f"{ITS}.head_context")
 def merge_heads(head_context: Tensor) -> Tensor:
     """The heads side by side again. [batch, head, token, head width] -> [batch, token, inner]"""
     return head_context.transpose(1, 2).flatten(start_dim=2)
@@ -385,32 +405,21 @@ def merge_heads(head_context: Tensor) -> Tensor:
 @step(
     "encoder.block.{layer}.layer.0.residual",
     "encoder.block.{layer-1}.layer.1.residual or encoder.embed_tokens",
-    "encoder.block.{layer}.layer.0.SelfAttention.o",
+    f"{TEXT}.o",
 )
 @step(
     "decoder.block.{layer}.layer.0.residual",
     "decoder.block.{layer-1}.layer.2.residual or decoder.embed_tokens",
-    "decoder.block.{layer}.layer.0.SelfAttention.o",
+    f"{OWN}.o",
 )
-@step(
-    "decoder.block.{layer}.layer.1.residual",
-    "decoder.block.{layer}.layer.0.residual",
-    "decoder.block.{layer}.layer.1.EncDecAttention.o",
-)
-@step(
-    "{side:encoder|decoder}.block.{layer}.layer.{half}.residual",
-    "{side}.block.{layer}.layer.{half-1}.residual",
-    "{side}.block.{layer}.layer.{half}.DenseReluDense.wo",
-)
+@step("decoder.block.{layer}.layer.1.residual", "decoder.block.{layer}.layer.0.residual", f"{CROSS}.o")
+@step(f"{HALF}.residual", "{side}.block.{layer}.layer.{half-1}.residual", f"{SAME}.DenseReluDense.wo")
 def add(x: Tensor, made: Tensor) -> Tensor:
     """What a part of the block was given, plus what it made of it. [batch, token, width]"""
     return x + made
 
 
-@step(
-    "{side:encoder|decoder}.block.{layer}.layer.{half}.DenseReluDense.act",
-    "{side}.block.{layer}.layer.{half}.DenseReluDense.wi",
-)
+@step(f"{HALF}.DenseReluDense.act", f"{SAME}.DenseReluDense.wi")
 def relu(x: Tensor) -> Tensor:
     """What is below 0 becomes 0. [batch, token, wide] -> the same"""
     return F.relu(x)
