@@ -13,15 +13,19 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from llm_rebuild.errors import InputError
 from llm_rebuild.json_fields import FLAG, NUMBER, TEXT, Kind, check, or_null, shown, whole
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
-C = TypeVar("C", bound="DataclassInstance")
+class Dataclass(Protocol):
+    """Any dataclass, for the type checker."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+C = TypeVar("C", bound=Dataclass)
 # A whole number, `1` for `1.0`, is refused by the official classes, too.
 DECIMAL = Kind(f"{NUMBER.words} with a decimal point", lambda v: type(v) is float and NUMBER.accepts(v))
 
