@@ -19,17 +19,18 @@ FIVE_DECIMALS = 5e-6
 FEW_ULP = 16
 
 # The shares below are of the tensor's largest number.
-# Two orders of one float32 sum: a hundredth of that is usual, a sum of 3,072 summands reaches it.
+# Two orders of one float32 sum, of up to a few thousand summands, stay below.
 ONE_SUM = 4e-6
 # A few such operations in a row, as in a whole block, and a function of their result.
 ROUNDED = 2e-5
 # A guess is the tensor at hand but for rounding if it is a thousand times nearer to it than the official …
 NEARER = 1e-3
-# … and within this of it: the guess may be a dozen blocks' worth of operations away.
+# … and within this of it: rounding that whole blocks have passed on.
 REPRODUCED = 1e-4
 
-# How many times further from the true result than the official tensor a harmless spelling may be. Of the
-# mutants, those that are only another spelling reach 3.3, and the smallest mistake begins at 8.3.
+# How many times further from the true result than the official tensor a harmless spelling may be. Measured on
+# the mutants of the first and the third set: those that are only another spelling reach 3.3, and the smallest
+# mistake begins at 8.3.
 AS_NEAR = 4.0
 
 # What masks put there. Beyond NEVER only the lowest number of a dtype lies, which is another one in float64.
