@@ -32,6 +32,10 @@ class Origins(TorchDispatchMode):
         for tensor in own:
             self.own(tensor)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and asking for it would import the compiler, a second
+
     def owns(self, tensor: Tensor) -> bool:
         """Whether a tensor was made here, or from what it was given. One that lies nowhere counts as such."""
         address = _address(tensor)
