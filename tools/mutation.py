@@ -36,7 +36,7 @@ from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis import mutants
 from llm_rebuild.diagnosis.case import DEGREES, Level
 from llm_rebuild.diagnosis.causes import CAUSES
-from llm_rebuild.diagnosis.diagnose import diagnose
+from llm_rebuild.diagnosis.diagnose import Account, diagnose
 from llm_rebuild.diagnosis.mutants import SOURCES, TEXTS, Mutant, Mutated, Scene
 from llm_rebuild.verify.compare import compare
 from llm_rebuild.verify.run import judge
@@ -116,8 +116,7 @@ def measure(*made: Mutant) -> Result:
         stage.truth,
         stage.copy,
         prompt=stage.prompt,
-        error=outcome.error,
-        again=lambda: mutants.run(made, stage, seed=1).tensors,
+        account=Account(outcome.error, lambda: mutants.run(made, stage, seed=1).tensors),
     )
     return Result(
         tuple(sorted(made, key=lambda mutant: _place(stage, mutant))),

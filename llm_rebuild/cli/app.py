@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from llm_rebuild import __version__
+from llm_rebuild.cli.options import HELP
 
 __all__ = ["TyperException", "app"]
 
@@ -29,24 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="""Take a real language model apart, build it again in plain PyTorch, and prove it right.
-
-    A first round:
-
-      llm-rebuild download minilm
-      llm-rebuild map minilm
-      llm-rebuild verify minilm --text "Open-source LLMs rock."
-      llm-rebuild run gpt2 "Once upon a time"
-
-    NAME is a model (minilm, gpt2, t5-small), or a folder of one of these
-    families with config.json and model.safetensors; map, capture, find and
-    check take any Hugging Face text model's folder. Where a model is not on
-    this disk and cannot be fetched, a miniature that ships with the package
-    stands in, and a line says so.
-
-    Exit code 0: all is well. 1: some checkpoints do not match. 2: the input is
-    at fault; one line says what to do.
-    """,
+    help=HELP,
 )
 
 

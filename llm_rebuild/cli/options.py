@@ -17,6 +17,25 @@ if TYPE_CHECKING:
 # The models that help speaks of. It waits for no record of theirs: these bring torch with them.
 MODELS, WRITERS, TWO_SIDED = "minilm, gpt2 or t5-small", "gpt2, t5-small", "T5"
 
+HELP = """Take a real language model apart, build it again in plain PyTorch, and prove it right.
+
+A first round:
+
+  llm-rebuild download minilm
+  llm-rebuild map minilm
+  llm-rebuild verify minilm --text "Open-source LLMs rock."
+  llm-rebuild run gpt2 "Once upon a time"
+
+NAME is a model (minilm, gpt2, t5-small), or a folder of one of these
+families with config.json and model.safetensors; map, capture, find and
+check take any Hugging Face text model's folder. Where a model is not on
+this disk and cannot be fetched, a miniature that ships with the package
+stands in, and a line says so.
+
+Exit code 0: all is well. 1: some checkpoints do not match. 2: the input is
+at fault; one line says what to do.
+"""
+
 Name = Annotated[str, typer.Argument(metavar="NAME|DIR", help="A model's name, or a folder with its files.")]
 Text = Annotated[
     list[str] | None, typer.Option("--text", help="A text. Repeat it for a padded batch.", metavar="T")

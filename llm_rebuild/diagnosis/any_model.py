@@ -157,8 +157,8 @@ def _norm(
 
 def _norm_step(name: str, step: Step, truth: Capture) -> Iterator[list[Formula]]:
     kind = NORM_STEPS[step.kind]
-    given = truth.steps[step.path].given if step.path in truth.steps else ()
-    facts: dict[str, Any] = {"norm of": given[0] if given else step.inputs[0], "norm": step.path}
+    into = truth.steps[step.path].given if step.path in truth.steps else ()
+    facts: dict[str, Any] = {"norm of": into[0] if into else step.inputs[0], "norm": step.path}
     if kind == "plus eps":
         yield from ([Formula(name, kind, tuple(step.inputs), facts={**facts, "eps": e})] for e in EPSILONS)
     else:

@@ -66,15 +66,31 @@ class Diagnosis:
         return f"{self.explanation}\n  {self.evidence} ({self.degree}; {self.chapter})"
 
 
+@dataclass(frozen=True)
+class Account:
+    """What is known of a person's run beside the tensors that it showed.
+
+    error  What stopped it, if something did.
+    again  Runs it once more. It is called only where nothing explains the tensor, to see whether two runs
+           agree.
+    fed    Whether each tensor was computed from official ones, and not from the person's others.
+    """
+
+    error: BaseException | None = None
+    again: Callable[[], Mapping[str, Tensor]] | None = None
+    fed: bool = False
+
+
+PLAIN = Account()
+
+
 def diagnose(
     rebuilt: Mapping[str, Tensor],
     truth: Capture,
     copy: LocalCopy,
     *,
     prompt: Capture | None = None,
-    error: BaseException | None = None,
-    again: Callable[[], Mapping[str, Tensor]] | None = None,
-    fed: bool = False,
+    account: Account = PLAIN,
 ) -> tuple[Diagnosis, ...]:
     """Explain the first checkpoint that is not bit-identical: up to three causes, the likeliest first.
 
@@ -82,34 +98,27 @@ def diagnose(
     truth    The official ones of the same run.
     copy     The local copy that both were computed from.
     prompt   For a run that goes on from keys and values: the official tensors of the pass before it.
-    error    What stopped the rebuild, if something did.
-    again    Runs the rebuild once more. It is called only where nothing explains the tensor, to see whether
-             two runs agree.
-    fed      Whether each tensor was computed from official ones, and not from the person's others.
+    account  What else is known of the person's run.
     Empty where everything is bit-identical.
     """
     case = case_of(rebuilt, truth, copy, prompt)
     if case is None:
         return _signed_zeros(rebuilt, truth)
     if isinstance(case, NothingToExplain):
-        return (_never_shown(case, error),)
-    findings = _findings(case, error, again, fed)
+        return (_never_shown(case, account.error),)
+    findings = _findings(case, account)
     diagnoses = [_diagnosis(case, finding, at) for at, finding in enumerate(findings[:3])]
     if findings[0].cause == "rounding":  # and behind it, is there more?
         behind = case_of(rebuilt, truth, copy, prompt, near=True)
         if isinstance(behind, Case):
-            diagnoses.insert(0, _diagnosis(behind, _findings(behind, error, again, fed)[0], 0))
+            diagnoses.insert(0, _diagnosis(behind, _findings(behind, account)[0], 0))
     return tuple(diagnoses[:3])
 
 
-def _findings(
-    case: Case,
-    error: BaseException | None,
-    again: Callable[[], Mapping[str, Tensor]] | None,
-    fed: bool,
-) -> list[Finding]:
+def _findings(case: Case, account: Account) -> list[Finding]:
     """One explanation a cause, the likeliest first."""
-    unused = None if fed else _only_shown(case)
+    error, again = account.error, account.again
+    unused = None if account.fed else _only_shown(case)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a wrong formula may well divide by n - 1 = 0
         findings = list(explanations(case))
@@ -200,8 +209,8 @@ def _following(case: Case) -> list[str]:
     """The next checkpoints that were shown, of the same part if there are any."""
     names = list(case.truth)
     later = [n for n in names[names.index(case.target) + 1 :] if n in case.rebuilt]
-    here = [n for n in later if part_of(n) == part_of(case.target)]
-    return (here or later)[:FOLLOWING]
+    inside = [n for n in later if part_of(n) == part_of(case.target)]
+    return (inside or later)[:FOLLOWING]
 
 
 def _explained(case: Case, world: World, edit: Edit, names: list[str]) -> int:
@@ -209,8 +218,8 @@ def _explained(case: Case, world: World, edit: Edit, names: list[str]) -> int:
     changed, count = world.changed(edit.changes, case.same - set(edit.changes)), 0
     for name in names:
         guess = changed.attempt(name) if name in world.formulas else None
-        here = Case(world, case.rebuilt, case.truth, name, case.same)
-        if here.level(guess) is None:
+        follower = Case(world, case.rebuilt, case.truth, name, case.same)
+        if follower.level(guess) is None:
             break
         count += 1
     return count

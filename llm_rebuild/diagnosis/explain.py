@@ -11,7 +11,7 @@ from torch import Tensor
 from llm_rebuild.checkpoints import plain
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.case import world_for
-from llm_rebuild.diagnosis.diagnose import diagnose
+from llm_rebuild.diagnosis.diagnose import Account, diagnose
 from llm_rebuild.diagnosis.exact import exact
 from llm_rebuild.verify import proof as verification
 from llm_rebuild.verify.capture import Capture
@@ -44,7 +44,7 @@ def explain(
 ) -> Proof:
     """The same proof; where the two sides part, its report has the blame, the rounding and the diagnosis.
 
-    error, again, fed  As in `diagnose`.
+    error, again, fed  As in an `Account`.
     unfinished         Whether checkpoints that are not there are still to come, and no divergence.
     """
     report, truth, copy = proof.report, proof.truth, proof.question.copy
@@ -62,7 +62,7 @@ def explain(
         verdicts=_with_rounding(report.verdicts, rounding),
         divergence=describe(_with_rounding(counted, rounding), truth, inputs_of),
         rounding=rounding,
-        diagnosis=diagnose(rebuilt, truth, copy, error=error, again=again, fed=fed),
+        diagnosis=diagnose(rebuilt, truth, copy, account=Account(error, again, fed)),
     )
     return replace(proof, report=report)
 

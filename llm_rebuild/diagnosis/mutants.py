@@ -86,7 +86,7 @@ def mutated(mutants: Sequence[Mutant]) -> Iterator[types.ModuleType]:
     Raises ValueError where a `before` does not stand in the source exactly once.
     """
     model = mutants[0].model
-    kept = {name: sys.modules.get(name) for name in map(_module, SOURCES[model])}
+    originals = {name: sys.modules.get(name) for name in map(_module, SOURCES[model])}
     package = importlib.import_module("llm_rebuild.models")
     try:
         for file in SOURCES[model]:
@@ -101,7 +101,7 @@ def mutated(mutants: Sequence[Mutant]) -> Iterator[types.ModuleType]:
             exec(compile(source, f"<{file}.py, changed>", "exec"), module.__dict__)
         yield sys.modules[_module(SOURCES[model][-1])]
     finally:
-        for name, module_before in kept.items():
+        for name, module_before in originals.items():
             if module_before is None:
                 sys.modules.pop(name, None)
             else:

@@ -255,8 +255,8 @@ def _apart(traced: Trace, entries: Iterable[Entry]) -> Iterator[Tensor]:
 
 
 def _step(stored: Mapping[str, Any]) -> Step:
-    inputs, given = tuple(map(str, stored["inputs"])), tuple(map(str, stored["given"]))
-    return Step(str(stored["kind"]), str(stored["path"]), inputs, given, stored["same_as"])
+    inputs, arguments = tuple(map(str, stored["inputs"])), tuple(map(str, stored["given"]))
+    return Step(str(stored["kind"]), str(stored["path"]), inputs, arguments, stored["same_as"])
 
 
 def _nearest(name: str, names: Mapping[str, Tensor]) -> str:

@@ -97,7 +97,7 @@ class Verdict:
         return self.identical
 
     def to_json(self) -> dict[str, Any]:
-        """As design.md's contract has it. JSON has no NaN, so a NaN difference is null."""
+        """As docs/reference/json.md has it. JSON has no NaN, so a NaN difference is null."""
         worst = self.max_abs_diff
         return {
             "name": self.name,

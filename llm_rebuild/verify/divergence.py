@@ -83,7 +83,7 @@ class Divergence:
         return f"{came}: the difference arises in this step"
 
     def to_json(self, rounding: Rounding | None = None) -> dict[str, Any]:
-        """`first_divergence` of `verify --json`, docs/contributing/design.md."""
+        """`first_divergence` of `verify --json`, docs/reference/json.md."""
         verdict = self.verdict
         return {
             "name": self.name,
@@ -168,24 +168,24 @@ def axes_in_words(name: str, coordinate: Sequence[int], truth: Capture) -> list[
     row = coordinate[axes.index("batch")] if "batch" in axes else None
     if row is None and len(truth.inputs.token_ids) == 1:
         row = 0
-    said = []
+    words = []
     for axis, index, size in zip(axes, coordinate, shape, strict=True):
         if axis in ("token", "query", "key"):
             labels = token_labels(name, axis, truth, row, size)
             what = "token" if axis == "token" else f"{axis} token"
-            said.append(" ".join([what, str(index), *([labels[index]] if labels[index] else [])]))
+            words.append(" ".join([what, str(index), *([labels[index]] if labels[index] else [])]))
         elif axis == "batch":
-            said += [f"text {index + 1} of {size}"] if size > 1 else []
+            words += [f"text {index + 1} of {size}"] if size > 1 else []
         elif axis == "head":
-            said.append(f"head {index}")
+            words.append(f"head {index}")
         elif axis == "vocabulary":
-            said.append(f"score of id {index}")
+            words.append(f"score of id {index}")
         elif axis == "3 × width":
             width = size // 3
-            said.append(f"{('query', 'key', 'value')[index // width]}, number {index % width} of {width}")
+            words.append(f"{('query', 'key', 'value')[index // width]}, number {index % width} of {width}")
         elif size > 1:
-            said.append(f"number {index} of {size}")
-    return said
+            words.append(f"number {index} of {size}")
+    return words
 
 
 def axes_of(name: str, truth: Capture) -> list[str] | None:

@@ -364,8 +364,8 @@ def _replay(traced: Trace, event: dict[str, Any], numbers: Place | None) -> None
         traced.whole = event["end"] == len(traced)
     elif "returned" in event:
         module = event["returned"]
-        given = tuple(int(number) for number in module["given"])
-        returned = Returned(str(module["name"]), str(module["kind"]), int(module["at"]), given)
+        arguments = tuple(int(number) for number in module["given"])
+        returned = Returned(str(module["name"]), str(module["kind"]), int(module["at"]), arguments)
         traced.entries[event["entry"]].returned.append(returned)
     elif "checkpoint" in event:
         traced.is_checkpoint(str(event["checkpoint"]), traced.entries[event["entry"]])

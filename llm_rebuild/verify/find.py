@@ -221,10 +221,10 @@ def _same_numbers(tensor: Tensor, candidates: Iterable[Candidate]) -> list[Hit]:
         if candidate.whole:
             if candidate.whose not in prints:
                 prints[candidate.whose] = candidate.fingerprint
-            found = prints[candidate.whose]
+            numbers = prints[candidate.whose]
         else:
-            found = candidate.fingerprint
-        if found != wanted:
+            numbers = candidate.fingerprint
+        if numbers != wanted:
             continue
         arranged = arrangement(tensor, candidate.tensor)
         if arranged is None:
@@ -249,9 +249,9 @@ def _parts(tensor: Tensor, candidates: Iterable[Candidate]) -> list[Hit]:
         return []
     value = flat.view(torch.int32)[place]
     hits: list[Hit] = []
-    found: set[Any] = set()
+    seen: set[Any] = set()
     for candidate in candidates:
-        if candidate.whose in found:
+        if candidate.whose in seen:
             continue
         official = candidate.tensor
         numbers = official.contiguous().view(torch.int32).reshape(-1)
@@ -261,7 +261,7 @@ def _parts(tensor: Tensor, candidates: Iterable[Candidate]) -> list[Hit]:
             if index is not None:
                 words = f"{candidate.words}, its part {index}"
                 hits.append(Hit(candidate.name, "part", words, candidate.shape))
-                found.add(candidate.whose)
+                seen.add(candidate.whose)
                 break
     return hits
 
@@ -342,10 +342,10 @@ def _functions_and_neighbours(
     best: dict[Any, Hit] = {}
     for _, whose, hit in ranked:
         best.setdefault(whose, hit)
-    found = [hit for hit in best.values() if hit.kind != "nearest"]
-    found = found or _nearly_rearranged(tensor, candidates, size)
-    if found:
-        return found
+    close = [hit for hit in best.values() if hit.kind != "nearest"]
+    close = close or _nearly_rearranged(tensor, candidates, size)
+    if close:
+        return close
     numbers = {candidate.name: candidate.tensor for candidate in candidates}
     return [
         replace(hit, difference=difference(tensor, numbers[hit.name].reshape(tensor.shape)))

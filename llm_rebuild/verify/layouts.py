@@ -74,10 +74,10 @@ def _source(place: int, dims: Sequence[int], order: Sequence[int]) -> int:
     coordinates = [0] * len(dims)
     for axis in reversed(order):
         place, coordinates[axis] = divmod(place, dims[axis])
-    found = 0
+    flat = 0
     for size, coordinate in zip(dims, coordinates, strict=True):
-        found = found * size + coordinate
-    return found
+        flat = flat * size + coordinate
+    return flat
 
 
 def _in_words(
@@ -89,7 +89,7 @@ def _in_words(
 ) -> str:
     shape = [n for n in tensor.shape if n > 1]
     moved = [dims[axis] for axis in order]
-    then = "" if shape == moved else f", then reshaped to {list(tensor.shape)}"
+    afterwards = "" if shape == moved else f", then reshaped to {list(tensor.shape)}"
     plain = tuple(range(len(dims)))
     if split is not None:
         axis, heads = split
@@ -97,19 +97,20 @@ def _in_words(
         swapped = [*plain]
         swapped[axis - 1], swapped[axis] = swapped[axis], swapped[axis - 1]
         if axis > 0 and order == tuple(swapped):
-            return f", split into {heads} heads of {width}{then}"
-        return f", its axis of {heads * width} split into {heads} × {width}, axes in the order {order}{then}"
+            return f", split into {heads} heads of {width}{afterwards}"
+        cut = f"its axis of {heads * width} split into {heads} × {width}"
+        return f", {cut}, axes in the order {order}{afterwards}"
     if order == plain:
         return f", reshaped to {list(tensor.shape)}"
     if order == (*plain[:-2], plain[-1], plain[-2]):
-        return f", transposed in its last two axes{then}"
+        return f", transposed in its last two axes{afterwards}"
     exchanged = [axis for place, axis in enumerate(order) if place != axis]
     if len(exchanged) == 2:
         names = [str(_real_axis(official, axis)) for axis in sorted(exchanged)]
-        if then and len(shape) == len(dims) - 1:
-            return f", heads merged (axes {' and '.join(names)} swapped{then})"
-        return f", with axes {' and '.join(names)} swapped{then}"
-    return f", with its axes in the order {tuple(_real_axis(official, axis) for axis in order)}{then}"
+        if afterwards and len(shape) == len(dims) - 1:
+            return f", heads merged (axes {' and '.join(names)} swapped{afterwards})"
+        return f", with axes {' and '.join(names)} swapped{afterwards}"
+    return f", with its axes in the order {tuple(_real_axis(official, axis) for axis in order)}{afterwards}"
 
 
 def _real_axis(official: Tensor, axis: int) -> int:

@@ -94,7 +94,7 @@ class Report(Printable):
         return None if first is None else Divergence(first)
 
     def to_json(self) -> dict[str, Any]:
-        """The contract of `verify --json`, docs/contributing/design.md."""
+        """The contract of `verify --json`, docs/reference/json.md."""
         first = self.first_divergence
         summary: dict[str, Any] = {
             "checkpoints": len(self.verdicts),

@@ -67,9 +67,9 @@ class OfficialTokenizer:
 
     def encode(self, text: str, max_tokens: int | None = None) -> Encoding:
         ids = list(self._official(text)["input_ids"])
-        kept = ids if max_tokens is None else ids[:max_tokens]
-        tokens = [str(token) for token in self._official.convert_ids_to_tokens(kept)]
-        return Encoding(kept, tokens, [(0, 0)] * len(kept), len(ids) - len(kept))
+        cut = ids if max_tokens is None else ids[:max_tokens]
+        tokens = [str(token) for token in self._official.convert_ids_to_tokens(cut)]
+        return Encoding(cut, tokens, [(0, 0)] * len(cut), len(ids) - len(cut))
 
     def decode(self, ids: Sequence[int]) -> str:
         text: str = self._official.decode(list(ids))

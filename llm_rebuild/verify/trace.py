@@ -161,16 +161,16 @@ class Observer(TorchDispatchMode):
         forward, kind, inside = part.forward, type(part).__name__, self._inside
 
         def watched(*arguments: Any, **named: Any) -> Any:
-            given = {self._number(tensor) for tensor in _tensors(arguments)}
+            numbers = {self._number(tensor) for tensor in _tensors(arguments)}
             if named:
-                given.update(self._number(tensor) for tensor in _tensors(named.values()))
+                numbers.update(self._number(tensor) for tensor in _tensors(named.values()))
             inside.append((path, kind))
             try:
                 output = forward(*arguments, **named)
             finally:
                 inside.pop()
             if path:
-                self._returned(path, kind, given, output)
+                self._returned(path, kind, numbers, output)
             return output
 
         watched.__wrapped__ = forward  # type: ignore[attr-defined]  # for those who ask for its signature

@@ -7,7 +7,11 @@ from pathlib import Path
 
 from llm_rebuild.errors import InputError
 
-SKELETONS = {"minilm": "minilm", "gpt2": "gpt2", "t5-small": "t5_small"}
+FOLDER = Path(__file__).parent / "skeletons"
+# The model's name -> its skeleton.
+SKELETONS = {
+    file.stem.replace("_", "-"): file for file in sorted(FOLDER.glob("*.py")) if file.stem != "__init__"
+}
 EMPTY = "raise NotImplementedError"
 
 
@@ -36,8 +40,7 @@ def source(model: str, *, solved: bool = False) -> str:
     A function is emptied if it is a step, or marked `# yours`, unless it is marked `# given`. Its docstring
     stays: it is the task.
     """
-    template = Path(__file__).parent / "skeletons" / f"{SKELETONS[model]}.py"
-    text = template.read_text(encoding="utf-8")
+    text = SKELETONS[model].read_text(encoding="utf-8")
     lines = text.splitlines()
     if not solved:
         functions = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]

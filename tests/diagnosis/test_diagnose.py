@@ -13,7 +13,7 @@ from torch import Tensor
 import llm_rebuild
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.causes import CAUSES, REMEDIES
-from llm_rebuild.diagnosis.diagnose import diagnose
+from llm_rebuild.diagnosis.diagnose import Account, diagnose
 from llm_rebuild.diagnosis.graph import world_of
 from llm_rebuild.diagnosis.mutants import TEXTS, Mutant, Scene, run, scene
 from llm_rebuild.diagnosis.wrong import mistakes
@@ -94,9 +94,12 @@ def test_chance_is_seen_by_a_second_run() -> None:
     played = stage("gpt2")
     first = run(mutant, played).tensors
     assert diagnose(first, played.truth, copy_of("gpt2"))[0].cause != "dropout"
-    best = diagnose(first, played.truth, copy_of("gpt2"), again=lambda: run(mutant, played, seed=1).tensors)[
-        0
-    ]
+    best = diagnose(
+        first,
+        played.truth,
+        copy_of("gpt2"),
+        account=Account(again=lambda: run(mutant, played, seed=1).tensors),
+    )[0]
     assert best.cause == "dropout"
 
 
@@ -118,7 +121,7 @@ def test_a_run_that_stops_is_explained() -> None:
     )  # fmt: skip
     stopped = run(mutant, stage("gpt2"))
     assert stopped.error is not None
-    best = diagnose(stopped.tensors, stage("gpt2").truth, copy_of("gpt2"), error=stopped.error)[0]
+    best = diagnose(stopped.tensors, stage("gpt2").truth, copy_of("gpt2"), account=Account(stopped.error))[0]
     assert best.cause == "weight-transposed"
     assert best.checkpoint == "h.0.attn.c_attn"
 

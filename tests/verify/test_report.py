@@ -47,7 +47,7 @@ LOST = Verdict(NAME, (2, 3), "float32", MISSING)
 
 
 def test_json_has_the_contract_keys():
-    """docs/contributing/design.md, contract 4; other programs rest on these."""
+    """docs/reference/json.md; other programs rest on these."""
     found = report(GOOD, WRONG).to_json()
     assert list(found)[:8] == [
         "model",

@@ -155,7 +155,7 @@ def test_new_writes_over_nothing(bench: Bench, tmp_path: Path):
 
 
 def test_new_refuses_what_it_cannot_do(tmp_path: Path):
-    with pytest.raises(InputError, match="there is one of minilm, gpt2, t5-small"):
+    with pytest.raises(InputError, match="there is one of gpt2, minilm, t5-small"):
         writing.new("bert", tmp_path / "x.py")
     with pytest.raises(InputError, match="no such file or directory"):
         writing.new("gpt2", tmp_path / "nowhere" / "x.py")

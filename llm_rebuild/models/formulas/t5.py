@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -21,8 +22,9 @@ from llm_rebuild.models.t5_config import Config
 def formulas(config: Config, weights: Mapping[str, Tensor], cached: bool, fused: bool) -> list[Formula]:
     """All steps of a run. `cached`: the decoder goes on from keys and values of an earlier one, and the
     encoder does not run. `fused`: the fused kernel gets bias and mask in one tensor."""
-    steps = [] if cached else _stack("encoder", config, weights, (TOKEN_IDS, MASK), cached, fused)
-    steps += _stack("decoder", config, weights, (DECODER_IDS, DECODER_MASK), cached, fused)
+    run = _Run(config, cached, fused)
+    steps = [] if cached else _stack("encoder", weights, (TOKEN_IDS, MASK), run)
+    steps += _stack("decoder", weights, (DECODER_IDS, DECODER_MASK), run)
     x = "decoder.final_layer_norm"
     if config.scale_decoder_outputs:
         facts = {"by": config.d_model**-0.5, "output": True}
@@ -32,15 +34,16 @@ def formulas(config: Config, weights: Mapping[str, Tensor], cached: bool, fused:
     return [*steps, Formula("lm_head", "linear", (x,), (head,), {"head": True})]
 
 
-def _stack(
-    side: str,
-    config: Config,
-    weights: Mapping[str, Tensor],
-    inputs: tuple[str, str],
-    cached: bool,
-    fused: bool,
-) -> list[Formula]:
-    ids, mask = inputs
+class _Run(NamedTuple):
+    """What holds for all steps; as in `formulas`."""
+
+    config: Config
+    cached: bool
+    fused: bool
+
+
+def _stack(side: str, weights: Mapping[str, Tensor], inputs: tuple[str, str], run: _Run) -> list[Formula]:
+    (ids, mask), (config, _, fused) = inputs, run
     own, causal = f"{side}.embed_tokens.weight", side == "decoder"
     table = f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias"
     steps = [
@@ -70,7 +73,7 @@ def _stack(
     for i in range(config.num_layers if side == "encoder" else config.decoder_layers):
         layer = f"{side}.block.{i}.layer"
         looks = (f"{side}.#bias", f"{side}.mask", f"{side}.biased_mask" if fused else "")
-        steps += _attend(f"{layer}.0.SelfAttention", x, None, looks, config, cached)
+        steps += _attend(f"{layer}.0.SelfAttention", x, None, looks, run)
         x = f"{layer}.0.residual"
         if side == "decoder":
             source = "encoder.final_layer_norm"
@@ -79,17 +82,15 @@ def _stack(
                 "decoder.cross_mask",
                 "decoder.cross_biased_mask" if fused else "",
             )
-            steps += _attend(f"{layer}.1.EncDecAttention", x, source, looks, config, cached)
+            steps += _attend(f"{layer}.1.EncDecAttention", x, source, looks, run)
             x = f"{layer}.1.residual"
         steps += _feed_forward(f"{layer}.{1 if side == 'encoder' else 2}", x, config)
         x = steps[-1].name
     return [*steps, *_norm(f"{side}.final_layer_norm", x, config)]
 
 
-def _attend(
-    part: str, x: str, source: str | None, looks: tuple[str, str, str], config: Config, cached: bool
-) -> list[Formula]:
-    layer = part.rpartition(".")[0]
+def _attend(part: str, x: str, source: str | None, looks: tuple[str, str, str], run: _Run) -> list[Formula]:
+    layer, (config, cached, _) = part.rpartition(".")[0], run
     bias, mask, both = looks  # for the fused kernel `both` in one
     normed, heads = f"{layer}.layer_norm", config.num_heads
     steps = [*_norm(normed, x, config), _linear(f"{part}.q", normed, group=f"{part}.")]
