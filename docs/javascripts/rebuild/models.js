@@ -1,0 +1,86 @@
+// The three rebuilds, and what their config.json may say. The twin of models/config.py and of the _config.py files.
+//
+// A field that changes what is computed is read, or it must have the value that the rebuild is written for. A config
+// cannot ask for something and silently not get it.
+
+import { ACTIVATIONS } from "./ops.js";
+import * as gpt2 from "./gpt2.js";
+import * as minilm from "./minilm.js";
+import * as t5 from "./t5.js";
+import { InputError, Part, Weights } from "./weights.js";
+
+const shown = (value) => String(JSON.stringify(value)).slice(0, 60);
+
+/** The fields of `defaults` as config.json has them; `fixed` ones must have their value; `activations` be known. */
+function read(config, { defaults, fixed, activation }) {
+  for (const [field, value] of Object.entries(fixed))
+    if (field in config && config[field] !== value)
+      throw new InputError(`config.json: ${field} is ${shown(config[field])}; this rebuild supports only ${shown(value)}`);
+  const fields = {};
+  for (const [field, usual] of Object.entries(defaults)) {
+    const value = config[field] ?? usual;
+    const size = typeof usual === "number" && Number.isInteger(usual) && !field.endsWith("_id");
+    if (usual !== null && typeof value !== typeof usual) throw new InputError(`config.json: ${field} is ${shown(value)}, expected a ${typeof usual}`);
+    if (size && (!Number.isSafeInteger(value) || value < 1)) throw new InputError(`config.json: ${field} is ${shown(value)}, expected a whole number from 1`);
+    fields[field] = value;
+  }
+  if (activation && !(fields[activation] in ACTIVATIONS))
+    throw new InputError(`config.json: ${activation} is ${shown(fields[activation])}; this rebuild supports ${Object.keys(ACTIVATIONS).join(", ")}`);
+  return fields;
+}
+
+function readBert(config) {
+  const fields = read(config, {
+    defaults: {
+      vocab_size: 30522, hidden_size: 768, num_hidden_layers: 12, num_attention_heads: 12, intermediate_size: 3072,
+      max_position_embeddings: 512, type_vocab_size: 2, layer_norm_eps: 1e-12, hidden_act: "gelu",
+    },
+    fixed: { position_embedding_type: "absolute", is_decoder: false, add_cross_attention: false, chunk_size_feed_forward: 0 },
+    activation: "hidden_act",
+  });
+  return fields;
+}
+
+function readGpt2(config) {
+  return read(config, {
+    defaults: {
+      vocab_size: 50257, n_positions: 1024, n_embd: 768, n_layer: 12, n_head: 12, n_inner: null, activation_function: "gelu_new",
+      layer_norm_epsilon: 1e-5, scale_attn_weights: true, scale_attn_by_inverse_layer_idx: false, tie_word_embeddings: true,
+    },
+    fixed: { reorder_and_upcast_attn: false, add_cross_attention: false },
+    activation: "activation_function",
+  });
+}
+
+const FEED_FORWARDS = { relu: ["relu", false], "gated-gelu": ["gelu_new", true], "gated-silu": ["silu", true], gelu: ["gelu", false] };
+
+function readT5(config) {
+  const fields = read(config, {
+    defaults: {
+      vocab_size: 32128, d_model: 512, d_kv: 64, d_ff: 2048, num_layers: 6, num_decoder_layers: null, num_heads: 8,
+      relative_attention_num_buckets: 32, relative_attention_max_distance: 128, layer_norm_epsilon: 1e-6,
+      feed_forward_proj: "relu", scale_decoder_outputs: config.tie_word_embeddings !== false, decoder_start_token_id: config.pad_token_id ?? 0,
+    },
+    fixed: {},
+  });
+  if (!(fields.feed_forward_proj in FEED_FORWARDS))
+    throw new InputError(`config.json: feed_forward_proj is ${shown(fields.feed_forward_proj)}; this rebuild supports ${Object.keys(FEED_FORWARDS).join(", ")}`);
+  [fields.activation, fields.gated] = FEED_FORWARDS[fields.feed_forward_proj];
+  return fields;
+}
+
+/** model_type -> the rebuild, how its config is read, and the prefix that its keys have in some files. */
+export const ARCHITECTURES = {
+  bert: { name: "minilm", forward: minilm.forward, read: readBert, prefix: "bert" },
+  gpt2: { name: "gpt2", forward: gpt2.forward, read: readGpt2, prefix: "transformer" },
+  t5: { name: "t5-small", forward: t5.forward, read: readT5, prefix: "" },
+};
+
+/** A model that is ready to run, from the two files that make it: the text of config.json, and the weights. */
+export function open(config, tensors, tap) {
+  const architecture = ARCHITECTURES[config.model_type];
+  if (!architecture)
+    throw new InputError(`config.json: model_type is ${shown(config.model_type)}; there is a rebuild for ${Object.keys(ARCHITECTURES).join(", ")} only`);
+  const weights = new Weights(tensors).without(architecture.prefix);
+  return { ...architecture, model: new Part(weights, architecture.read(config), tap) };
+}
