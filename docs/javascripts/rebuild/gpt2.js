@@ -15,6 +15,12 @@ import { InputError } from "./weights.js";
  * cache  What an earlier call returned, or `new Cache()` to begin with: then keys and values are kept.
  */
 export function forward(batch, model, cache = null) {
+  const after = body(batch, model, cache);
+  return { logits: head(after.x, model), cache: after.cache };
+}
+
+/** [batch, token] -> {x [batch, token, width], cache}: everything but the scores. */
+export function body(batch, model, cache = null) {
   let x = embed(batch, model);
   const mask = makeMask(batch.mask, x, model);
   const blocks = [];
@@ -25,11 +31,11 @@ export function forward(batch, model, cache = null) {
   }
   x = layerNorm(x, model.at("ln_f"), model.config.layer_norm_epsilon); // [batch, token, width]
   model.tap("ln_f", x);
-  return { logits: head(x, model), cache: cache && new Cache(blocks) };
+  return { x, cache: cache && new Cache(blocks) };
 }
 
 /** [batch, token, width] -> [batch, token, vocabulary]. Tied: the table that turned ids into vectors turns vectors into scores. */
-function head(x, model) {
+export function head(x, model) {
   const logits = product(x, model.weights.get(model.weights.has("lm_head.weight") ? "lm_head.weight" : "wte.weight"));
   model.tap("lm_head", logits);
   return logits;

@@ -71,9 +71,9 @@ function readT5(config) {
 
 /** model_type -> the rebuild, how its config is read, and the prefix that its keys have in some files. */
 export const ARCHITECTURES = {
-  bert: { name: "minilm", forward: minilm.forward, read: readBert, prefix: "bert" },
-  gpt2: { name: "gpt2", forward: gpt2.forward, read: readGpt2, prefix: "transformer" },
-  t5: { name: "t5-small", forward: t5.forward, read: readT5, prefix: "" },
+  bert: { name: "minilm", module: minilm, read: readBert, prefix: "bert" },
+  gpt2: { name: "gpt2", module: gpt2, read: readGpt2, prefix: "transformer" },
+  t5: { name: "t5-small", module: t5, read: readT5, prefix: "" },
 };
 
 /** A model that is ready to run, from the two files that make it: the text of config.json, and the weights. */
@@ -82,5 +82,5 @@ export function open(config, tensors, tap) {
   if (!architecture)
     throw new InputError(`config.json: model_type is ${shown(config.model_type)}; there is a rebuild for ${Object.keys(ARCHITECTURES).join(", ")} only`);
   const weights = new Weights(tensors).without(architecture.prefix);
-  return { ...architecture, model: new Part(weights, architecture.read(config), tap) };
+  return { ...architecture, forward: architecture.module.forward, model: new Part(weights, architecture.read(config), tap) };
 }

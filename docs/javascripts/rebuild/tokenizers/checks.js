@@ -1,0 +1,131 @@
+// What comes from outside, checked: texts, ids, limits, and the files that vocabularies come in. The twin of
+// tokenizers/checks.py. `files` is a Map of a folder's file names to their bytes (an ArrayBuffer or a Uint8Array).
+
+import { InputError } from "../weights.js";
+
+export const CONFIG = "tokenizer_config.json";
+const DEEPEST = 100; // levels of JSON; the deepest file of a published model has about 10
+
+/** A value as a message shows it: in JSON, and not more than 60 characters of it. */
+export const shown = (value) => String(JSON.stringify(value)).slice(0, 60);
+
+/** Half of a UTF-16 pair (from a broken JSON file, say) is no character and has no bytes. */
+export function refuseLoneSurrogates(text) {
+  let position = 0;
+  for (const character of text) {
+    const point = character.codePointAt(0);
+    if (point >= 0xd800 && point < 0xe000)
+      throw new InputError(`the text has a lone surrogate (U+${point.toString(16).toUpperCase()}) at character ${position}: it is not valid Unicode; remove it or read the text again`);
+    position++;
+  }
+}
+
+/** Refuse ids that stand for no token. */
+export function checkIds(ids, vocabularySize) {
+  for (const id of ids)
+    if (!Number.isInteger(id) || id < 0 || id >= vocabularySize)
+      throw new InputError(`token id ${id} is out of range: the tokens of this vocabulary are 0 to ${vocabularySize - 1}`);
+}
+
+/** The id of a token. */
+export function lookUp(token, vocabulary) {
+  if (!vocabulary.has(token)) throw new InputError(`${shown(token)} is no token of this vocabulary`);
+  return vocabulary.get(token);
+}
+
+/** Keep maxTokens tokens, the last `closing` of them the closing ones, and count the others. */
+export function truncate({ ids, tokens, offsets }, maxTokens, closing = 0) {
+  const cut = maxTokens === null ? 0 : Math.max(0, ids.length - maxTokens);
+  if (cut && maxTokens <= closing) throw new InputError(`maxTokens is ${maxTokens}; it must be at least ${closing + 1}`);
+  if (!cut) return { ids, tokens, offsets, truncated: 0 };
+  const keep = maxTokens - closing;
+  const shorter = (values) => values.slice(0, keep).concat(values.slice(keep + cut));
+  return { ids: shorter(ids), tokens: shorter(tokens), offsets: shorter(offsets), truncated: cut };
+}
+
+/** A file of the folder as text. A byte order mark is a character of it. */
+export function readText(files, name) {
+  if (!files.has(name)) throw new InputError(`${name} is missing; download it again`);
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(files.get(name));
+  } catch {
+    throw new InputError(`${name} is not UTF-8; save it as UTF-8; download it again`);
+  }
+}
+
+/** The lines of a file, with either kind of line end. */
+export const readLines = (files, name) =>
+  readText(files, name).replace(/\n$/, "").split("\n").map((line) => line.replace(/\r$/, ""));
+
+/** A file of the folder that holds one JSON object. */
+export function readJson(files, name) {
+  let content;
+  try {
+    content = JSON.parse(readText(files, name));
+  } catch (error) {
+    throw error instanceof InputError ? error : new InputError(`${name} is not JSON; download it again`);
+  }
+  if (content === null || typeof content !== "object" || Array.isArray(content))
+    throw new InputError(`${name} holds no JSON object; download it again`);
+  let level = [content];
+  for (let depth = 0; level.length; depth++) {
+    if (depth === DEEPEST) throw new InputError(`${name} is nested more than ${DEEPEST} levels deep; download it again`);
+    level = level.flatMap(Object.values).filter((value) => value !== null && typeof value === "object");
+  }
+  return content;
+}
+
+/** tokenizer_config.json, where there is one. InputError where a field asks for something else than is supported. */
+export function readConfig(files, supported) {
+  const config = files.has(CONFIG) ? readJson(files, CONFIG) : {};
+  for (const [field, value] of Object.entries(supported)) {
+    let asked = field in config ? config[field] : value;
+    if (asked !== null && typeof asked === "object") asked = asked.content; // {"content": "[CLS]", "lstrip": false, ...}
+    require(CONFIG, field, asked, value);
+  }
+  return config;
+}
+
+/** InputError that names the field, unless it asks for what is supported. */
+export function require(name, field, asked, supported) {
+  if (!same(asked, supported)) throw new InputError(`${name}: ${field} is ${shown(asked)}; only ${shown(supported)} is supported`);
+}
+
+/** Whether two values of JSON are the same; the order of an object's keys is nothing. */
+function same(a, b) {
+  if (a === null || b === null || typeof a !== "object" || typeof b !== "object") return a === b;
+  const keys = Object.keys(a);
+  return Array.isArray(a) === Array.isArray(b) && keys.length === Object.keys(b).length && keys.every((key) => key in b && same(a[key], b[key]));
+}
+
+/** vocab.json: one object {token: id}, whose ids are 0, 1, 2, ... each once. -> Map of token to id. */
+export function readVocabulary(files, name, needed) {
+  const vocabulary = new Map(Object.entries(readJson(files, name)));
+  const tokenOf = [];
+  for (const [token, id] of vocabulary) {
+    if (!Number.isInteger(id)) throw new InputError(`${name}: the id of ${shown(token)} is ${shown(id)}, not an integer: download it again`);
+    if (id in tokenOf) throw new InputError(`${name}: ${shown(tokenOf[id])} and ${shown(token)} share id ${id}: download it again`);
+    if (id < 0 || id >= vocabulary.size)
+      throw new InputError(`${name}: ${shown(token)} has id ${id}, but ${vocabulary.size} tokens need the ids 0 to ${vocabulary.size - 1}: download it again`);
+    tokenOf[id] = token;
+  }
+  for (const token of needed)
+    if (!vocabulary.has(token)) throw new InputError(`${name} lacks ${shown(token)}, which this tokenizer needs: download it again`);
+  return vocabulary;
+}
+
+/** merges.txt: after a "#version" line, one "left right" a line, the best first. -> Map of the line to its number. */
+export function readMerges(files, name, vocabulary) {
+  const ranks = new Map();
+  readLines(files, name).forEach((line, index) => {
+    if (line.startsWith("#version")) return;
+    const [left, right, ...others] = line.split(" ");
+    if (!left || !right || others.length)
+      throw new InputError(`${name} line ${index + 1} is broken: ${shown(line.slice(0, 40))} is not two tokens and a space; download it again`);
+    for (const token of [left, right, left + right])
+      if (!vocabulary.has(token))
+        throw new InputError(`${name} line ${index + 1}: ${shown(token)} is not in vocab.json; take both files from the same model`);
+    ranks.set(line, index + 1); // a repeated pair counts where it stands last
+  });
+  return ranks;
+}
