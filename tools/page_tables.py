@@ -22,13 +22,13 @@ from llm_rebuild.tokenizers import bert_unicode, byte_bpe, graphemes
 
 FILE = Path(__file__).parent.parent / "docs" / "javascripts" / "rebuild" / "tokenizers" / "tables.js"
 HEADER = """\
-// What the Python tokenizers know of Unicode: hexadecimal code points, both ends included. JSON inside, and a module
-// around it, since not every browser imports JSON yet. Written by `python -m tools.page_tables`; do not edit.
+// What the Python tokenizers know of Unicode: hexadecimal code points, both ends included. JSON inside, and a
+// module around it, since not every browser imports JSON yet. Written by `python -m tools.page_tables`.
 //
-//   bert          llm_rebuild/tokenizers/bert_unicode.py; `lower` has first-last/step+distance, `combining` the class of
-//                 each mark that moves when text is taken apart
-//   byteBpe       what the pattern of llm_rebuild/tokenizers/byte_bpe.py takes for a letter, a digit and a space
-//   graphemes     llm_rebuild/tokenizers/graphemes.py
+//   bert       llm_rebuild/tokenizers/bert_unicode.py; `lower` has first-last/step+distance, `combining` the
+//              class of each mark that moves when text is taken apart
+//   byteBpe    what the pattern of llm_rebuild/tokenizers/byte_bpe.py takes for a letter, a digit and a space
+//   graphemes  llm_rebuild/tokenizers/graphemes.py
 """
 EVERY = "".join(chr(point) for point in range(0x110000) if not 0xD800 <= point < 0xE000)
 
@@ -106,15 +106,22 @@ def tables() -> dict[str, dict[str, object]]:
     }  # fmt: skip
 
 
+def module() -> str:
+    """The whole file."""
+    return f"{HEADER}export const TABLES = {json.dumps(tables(), indent=2)};\n"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="compare with the committed file, write nothing")
     check = parser.parse_args().check
-    module = f"{HEADER}export const TABLES = {json.dumps(tables(), indent=2)};\n"
+    content = module()
     if not check:
-        FILE.write_text(module, encoding="utf-8")
-    elif not FILE.is_file() or FILE.read_text(encoding="utf-8") != module:
-        print(f"not what would be written now: {FILE.name}; run `python -m tools.page_tables`", file=sys.stderr)
+        FILE.write_text(content, encoding="utf-8")
+    elif not FILE.is_file() or FILE.read_text(encoding="utf-8") != content:
+        print(
+            f"not what would be written now: {FILE.name}; run `python -m tools.page_tables`", file=sys.stderr
+        )
         return 1
     return 0
 

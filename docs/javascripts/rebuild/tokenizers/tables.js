@@ -1,10 +1,10 @@
-// What the Python tokenizers know of Unicode: hexadecimal code points, both ends included. JSON inside, and a module
-// around it, since not every browser imports JSON yet. Written by `python -m tools.page_tables`; do not edit.
+// What the Python tokenizers know of Unicode: hexadecimal code points, both ends included. JSON inside, and a
+// module around it, since not every browser imports JSON yet. Written by `python -m tools.page_tables`.
 //
-//   bert          llm_rebuild/tokenizers/bert_unicode.py; `lower` has first-last/step+distance, `combining` the class of
-//                 each mark that moves when text is taken apart
-//   byteBpe       what the pattern of llm_rebuild/tokenizers/byte_bpe.py takes for a letter, a digit and a space
-//   graphemes     llm_rebuild/tokenizers/graphemes.py
+//   bert       llm_rebuild/tokenizers/bert_unicode.py; `lower` has first-last/step+distance, `combining` the
+//              class of each mark that moves when text is taken apart
+//   byteBpe    what the pattern of llm_rebuild/tokenizers/byte_bpe.py takes for a letter, a digit and a space
+//   graphemes  llm_rebuild/tokenizers/graphemes.py
 export const TABLES = {
   "bert": {
     "control": "0-8 B-C E-1F 7F-9F AD 600-605 61C 6DD 70F 180E 200B-200F 202A-202E 2060-2064 2066-206F FEFF FFF9-FFFB FFFD 110BD 1BCA0-1BCA3 1D173-1D17A E0001 E0020-E007F",
