@@ -64,8 +64,9 @@ lint: setup ## ruff and mypy
 bench: setup ## speed and memory against the official models, as ratios
 	$(BIN)/python -m benchmarks.minilm_speed
 
-figures: setup ## draw the figures and write the reference pages again
+figures: setup ## draw the figures and write the reference pages and the Unicode tables of the page again
 	$(BIN)/python -m tools.figures
+	$(BIN)/python -m tools.page_tables
 	$(BIN)/python -m tools.reference
 
 clean: ## remove what was built (the models stay in their store)
