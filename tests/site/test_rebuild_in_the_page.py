@@ -189,6 +189,8 @@ def lines(site: Site) -> list[str]:
     """Some 1,000 lines: real ones, ones made to hurt, and ones of characters from all over Unicode."""
     made = [
         "",
+        "x" * 10_000,
+        "e\u0301" * 5_000,
         *corpus.real_lines(400),
         *corpus.fuzz(500, PIECES, seed=9),
         *islice(corpus.every_code_point(40, "a .中\u0301\u200d"), 100),
@@ -247,6 +249,7 @@ def test_a_text_or_a_file_that_is_none_is_refused_in_a_sentence(page: Page) -> N
     spiece = (MINIATURES / "t5-small" / "spiece.model").read_bytes()
     vocabulary, merges = (gpt2 / "vocab.json").read_bytes(), (gpt2 / "merges.txt").read_bytes()
     whole = bert.read_bytes()
+    many_fields = b"\n\x05\n\x03abc" + b"\x12\x80\x89\x7a" + b"\x20\x01" * 1_000_000  # 2,000,000 bytes long
     cases: list[tuple[dict[str, bytes], str, str]] = [
         ({}, "", "no tokenizer"),
         ({"vocab.txt": b""}, "", "vocab.txt is empty"),
@@ -264,6 +267,7 @@ def test_a_text_or_a_file_that_is_none_is_refused_in_a_sentence(page: Page) -> N
         ({"merges.txt": "é é".encode(), "vocab.json": vocabulary}, "", "is not in vocab.json"),
         ({"spiece.model": b""}, "", "it has no pieces"),
         ({"spiece.model": b"\xff" * 20}, "", "longer than 64 bits"),
+        ({"spiece.model": many_fields}, "", '"<pad>" is no token'),
         *(
             ({"spiece.model": spiece[:length]}, "", "spiece.model")
             for length in (1, 7, 1000, len(spiece) - 1)

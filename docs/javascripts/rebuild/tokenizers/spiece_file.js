@@ -66,13 +66,12 @@ function readPiece(data) {
 
 /** The outermost message: its pieces, and the fields of trainer_spec and normalizer_spec. */
 function readModel(data) {
-  const pieces = [], trainer = [], normalizer = [];
+  const pieces = [], trainer = [], normalizer = []; // a message that comes in parts is the parts in a row
   for (const [number, value] of fields(data)) {
     if (number > 3) continue;
     if (!isBytes(value)) throw new BrokenMessageError(`field ${number} has the wrong type`);
     if (number === 1) pieces.push(readPiece(value));
-    if (number === 2) trainer.push(...fields(value)); // a message may come in parts
-    if (number === 3) normalizer.push(...fields(value));
+    else for (const field of fields(value)) (number === 2 ? trainer : normalizer).push(field);
   }
   if (!pieces.length) throw new BrokenMessageError("it has no pieces");
   if (!trainer.length) throw new BrokenMessageError("it has no trainer_spec");

@@ -136,7 +136,7 @@ export class WordPiece {
     this.vocabulary = vocabulary; // token -> id
     this.settings = settings;
     this.tokens = [...vocabulary].sort(([, a], [, b]) => a - b).map(([token]) => token); // id -> token
-    this.longest = Math.max(...this.tokens.map(lengthOf));
+    this.longest = this.tokens.reduce((most, token) => Math.max(most, lengthOf(token)), 0);
   }
 
   /** Of vocab.txt and, where present, tokenizer.json and tokenizer_config.json. InputError says what is wrong in them. */
