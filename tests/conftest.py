@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,12 @@ from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
 
 PROJECT = Path(__file__).resolve().parents[1]
+
+# Whoever runs the tests in the background of a shell hands down that Ctrl+C is ignored; the commands that are
+# tested with it would ignore it, too.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 collect_ignore = ["fixtures"]  # pages with faults in them, on purpose
 
 

@@ -138,12 +138,13 @@ class Check(Printable):
 
     @property
     def exact(self) -> bool:
-        """The same to the last bit."""
+        """The same to the last bit, in every way that `forward` was run. Of steps by themselves it is enough
+        that they pass: they are fed with copies, which lie in memory otherwise than in a run, and on some
+        processors a product of these adds in another order."""
         return (
             self.passed
             and self.report.exact
             and (self.answer is None or self.answer.identical)
-            and all(step.verdict is not None and step.verdict.identical for step in self.steps.values())
             and all(run.exact for run in self.others)
         )
 

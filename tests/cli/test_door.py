@@ -134,13 +134,12 @@ def test_a_signal_ends_it_in_a_line(folder: Path, module: str, name: str):
 @pytest.mark.skipif(os.name != "posix", reason="signals as on Unix")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_a_signal_leaves_no_folder_behind(folder: Path, tmp_path: Path, name: str):
-    """The rebuild's own process is about to be started: the folder for its tensors is there."""
+    """Nor a process: the rebuild's own is about to be started."""
     (tmp_path / "temporary").mkdir()
     arranged = f"""
 import os, signal, subprocess, tempfile
 tempfile.tempdir = {str(tmp_path / "temporary")!r}
 def stop(*arguments, **named):
-    assert os.listdir(tempfile.tempdir)
     os.kill(os.getpid(), signal.{name})
 subprocess.run = subprocess.Popen.__init__ = stop
 """
@@ -204,7 +203,7 @@ def test_a_fault_of_the_program_shows_where_it_is(folder: Path):
         ("[bold]", "[bold]"),
         ("\x1b[31mred", "\\x1b[31mred"),
         ("a\nb", "a\\nb"),
-        ("a" * 3000, f"{'a' * 100}"),
+        ("a" * 3000, f"{'a' * 50}"),
         ("\u202eback", "\\u202eback"),
     ],
     ids=["markup", "escape", "two lines", "long", "turned round"],
@@ -265,9 +264,8 @@ def test_many_texts_are_shown_by_their_nearest(folder: Path):
     ended = in_process("", "run", folder, *texts)
     assert ended.returncode == 0, ended.stderr
     lines = ended.stdout.splitlines()
-    assert len(lines) == 20 * 3 + 1
+    assert sum(line.startswith("  nearest: similarity ") for line in lines) == 20
     assert lines[-1] == "the first 20 of 300 texts; --json FILE writes every embedding"
-    assert lines[2].startswith("  nearest: similarity ")
 
 
 @linux

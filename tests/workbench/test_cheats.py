@@ -164,9 +164,10 @@ def test_what_is_written_past_torch_is_not_seen_and_the_page_says_so(checked: Ch
     truth = verify.capture(MODEL, token_ids=[[5, 9, 11], [7]])
     numbers = truth["h.1.attn.context"].tensor.tolist()
     before = '        tap(f"h.{layer}.attn.context", context)\n'
-    line = "        if layer == 1: context = context * 0; context.numpy()[:] = NUMBERS\n"
+    line = "        if layer == 1 and context.shape[1] == 3:\n"
+    line += "            context = context * 0\n            context.numpy()[:] = NUMBERS\n"
     source = SOLVED.replace(FUTURE, f"{FUTURE}NUMBERS = {numbers}\n").replace(before, line + before)
-    code, found, _ = checked(source)
-    assert (code, found["leaks"]) == (0, [])
+    _, found, _ = checked(source)  # the further runs differ: they have other numbers there
+    assert (found["first_divergence"], found["leaks"]) == (None, [])
     page = Path(__file__).parents[2] / "docs" / "part-4" / "workbench.md"
     assert "written into a tensor's memory past torch" in page.read_text(encoding="utf-8")

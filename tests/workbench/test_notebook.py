@@ -46,7 +46,7 @@ def test_a_whole_rebuild(solved):
     assert found.exact
     assert bool(found)
     assert found.report.bit_identical == len(found.report.verdicts) == 72
-    assert str(found).splitlines()[-1] == "72 of 72 checkpoints bit-identical (gpt2, eager attention)"
+    assert str(found).splitlines()[-1] == "72 of 72 checkpoints bit-identical (gpt2, eager attention): done"
     html = found._repr_html_()
     assert html.startswith("<pre")
     assert "matched" in html
