@@ -267,14 +267,15 @@ def _copy_of_folder(folder: Path, store: Path, say: Say) -> LocalCopy:
         _weights_file(folder)
         return LocalCopy(name, folder, "folder")
 
-    originals = [path for path in [*weight_files, index, pickled, folder / "config.json"] if path.is_file()]
+    small = _small_files(folder)
+    originals = [path for path in [*weight_files, index, pickled] if path.is_file()]
+    originals += [folder / file for file in small]
     states = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in originals]
     key = hashlib.sha256(repr(states).encode()).hexdigest()[:12]  # a folder that changes is read anew
     target = store / f"{name}-{key}"
     if not target.exists():
         with storing.staging(target, say) as staging:
             if not target.exists():  # no other process has made it meanwhile
-                small = _small_files(folder)
                 for file in small:
                     (staging / file).parent.mkdir(exist_ok=True)
                     shutil.copyfile(folder / file, staging / file)

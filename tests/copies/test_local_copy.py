@@ -761,6 +761,20 @@ def test_what_a_pickled_folder_asks_for_comes_along(tmp_path: Path) -> None:
     assert all((copy.folder / file).read_bytes() == content for file, content in asked.items())
 
 
+@pytest.mark.parametrize(
+    "file", ["1_Pooling/config.json", "modules.json", "vocab.txt", "generation_config.json"]
+)
+def test_a_converted_folder_is_read_anew_when_a_small_file_changes(file: str, tmp_path: Path) -> None:
+    """Else another pooling, vocabulary or end of a text would be asked for and not be obeyed."""
+    folder = folder_of(tmp_path / "mine", {"config.json": b"{}", file: b"before"})
+    torch.save({"weight": torch.ones(3)}, folder / "pytorch_model.bin")
+    assert (local_copy.get(folder).folder / file).read_bytes() == b"before"
+    (folder / file).write_bytes(b"and after")
+    assert (local_copy.get(folder).folder / file).read_bytes() == b"and after"
+    (folder / file).unlink()
+    assert not (local_copy.get(folder).folder / file).exists()
+
+
 def test_shards_become_one_file(tmp_path: Path) -> None:
     tensors = sharded(tmp_path / "mine")
     read = load_file(local_copy.get(tmp_path / "mine").weights_file)
