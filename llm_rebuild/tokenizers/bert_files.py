@@ -89,7 +89,7 @@ def read_vocabulary(path: Path) -> dict[str, int]:
 def read_settings(folder: Path, vocabulary: dict[str, int]) -> Settings:
     """From tokenizer.json where there is one (the library reads nothing else), and tokenizer_config.json."""
     path, whole_path = folder / CONFIG, folder / "tokenizer.json"
-    config = read_config(folder, SUPPORTED_CONFIG)
+    config = read_config(folder, SUPPORTED_CONFIG, "BertTokenizer", SPECIAL_TOKENS)
     configured = Settings(
         flag(config, "do_lower_case", True, path),
         flag(config, "strip_accents", None, path),

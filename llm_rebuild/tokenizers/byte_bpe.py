@@ -30,7 +30,7 @@ from llm_rebuild.tokenizers.encoding import Encoding
 END_OF_TEXT = "<|endoftext|>"  # the only special token: it separated the documents of the training text
 
 # What tokenizer_config.json may say: other values give other tokens.
-SUPPORTED = {"add_prefix_space": False, "add_bos_token": False, "errors": "replace"}
+SUPPORTED = {"add_prefix_space": False, "add_bos_token": False, "add_eos_token": False, "errors": "replace"}
 SUPPORTED |= dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT)
 
 # 1. Words. --------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ class ByteBPE:
     def from_folder(cls, folder: str | Path) -> ByteBPE:
         """Read vocab.json and merges.txt; InputError says what is wrong with them, and which field of
         tokenizer_config.json asks for something else."""
-        checks.read_config(Path(folder), SUPPORTED)
+        checks.read_config(Path(folder), SUPPORTED, "GPT2Tokenizer", {END_OF_TEXT})
         needed = [*BYTE_SYMBOLS, END_OF_TEXT]
         vocabulary = checks.read_vocabulary(Path(folder) / "vocab.json", needed)
         return cls(vocabulary, checks.read_merges(Path(folder) / "merges.txt", vocabulary))

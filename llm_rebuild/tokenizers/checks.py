@@ -5,7 +5,7 @@ The lessons are next door, in byte_bpe.py and unigram.py; they call these and st
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,18 +70,49 @@ def truncate(encoding: Encoding, max_tokens: int | None, closing: int = 0) -> En
 
 
 ANEW, CONFIG = "download it again", "tokenizer_config.json"
+# What other files of a folder say of special tokens; the library reads them all.
+SPECIAL_FILES = ("special_tokens_map.json", "added_tokens.json")
+ADDING = ("additional_special_tokens", "extra_special_tokens", "added_tokens_decoder", "added_tokens")
+ANY_LIBRARY_CLASS = ("PreTrainedTokenizer", "TokenizersBackend")  # those that do what tokenizer.json says
 
 
-def read_config(folder: Path, supported: Mapping[str, object]) -> dict[str, Any]:
+def read_config(
+    folder: Path, supported: Mapping[str, object], library_class: str, special: Collection[str]
+) -> dict[str, Any]:
     """tokenizer_config.json, where there is one. InputError where a field asks for something else than what
-    is `supported`."""
+    is `supported`, for another class than the library's, or, there or in a file beside it, for a special
+    token that is not one of `special`: it would be cut out of every text."""
     config = read_json(folder / CONFIG, ANEW) if (folder / CONFIG).exists() else {}
-    for field, value in supported.items():
+    for field, value in {**supported, "split_special_tokens": False}.items():
         asked = config.get(field, value)
         if isinstance(asked, dict):  # older files write {"content": "[CLS]", "lstrip": false, ...}
             asked = asked.get("content")
         require(folder / CONFIG, field, asked, value)
+    asked = config.get("tokenizer_class")
+    if asked is not None and str(asked).removesuffix("Fast") not in (library_class, *ANY_LIBRARY_CLASS):
+        require(folder / CONFIG, "tokenizer_class", asked, library_class)
+    for file in (CONFIG, "tokenizer.json", *SPECIAL_FILES):
+        if (folder / file).exists():
+            for field, token in _special_tokens(file, read_json(folder / file, ANEW)):
+                if not (isinstance(token, str) and token in special):
+                    raise InputError(f"{folder / file}: {field} has {shown(token)}, which is not supported")
     return config
+
+
+def _special_tokens(file: str, fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Each special token that a file names, and the field that does."""
+    for field, value in fields.items():
+        if file == "added_tokens.json":
+            values: list[Any] = [field]  # the file is one table of tokens and their ids
+        elif field in ADDING:
+            several = list(value.values()) if isinstance(value, dict) else value
+            values = several if isinstance(several, list) else [several]
+        else:
+            values = [value] if field.endswith("_token") and not isinstance(value, bool) else []
+        for token in values:
+            content = token.get("content") if isinstance(token, dict) else token
+            if content is not None:
+                yield field, content
 
 
 def require(path: Path, field: str, asked: object, supported: object) -> None:

@@ -132,8 +132,9 @@ class Unigram:
     def from_folder(cls, folder: str | Path) -> Unigram:
         """Read spiece.model; InputError says what is wrong with it, and which field of tokenizer_config.json
         asks for something else."""
-        checks.read_config(Path(folder), SUPPORTED)
-        return cls(*read_spiece_model(Path(folder) / "spiece.model"))
+        made = cls(*read_spiece_model(Path(folder) / "spiece.model"))
+        checks.read_config(Path(folder), SUPPORTED, "T5Tokenizer", made.special)
+        return made
 
     def encode(self, text: str, max_tokens: int | None = None) -> Encoding:
         """Text -> ids, tokens, and the characters [start, end) of the text that each token covers.

@@ -246,7 +246,7 @@ def batches(lines: Iterable[str], size: int) -> Iterator[list[str]]:
         yield batch
 
 
-@pytest.mark.parametrize("field", ["add_prefix_space", "add_bos_token"])
+@pytest.mark.parametrize("field", ["add_prefix_space", "add_bos_token", "add_eos_token"])
 def test_a_tokenizer_config_that_asks_for_more_is_refused(tmp_path: Path, field: str) -> None:
     for file in ("vocab.json", "merges.txt"):
         shutil.copyfile(MINIATURES / "gpt2" / file, tmp_path / file)
