@@ -103,7 +103,7 @@ def check(
     """
     options.check_attention(attention)
     inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
-    output.check_writable("--json", json_file)
+    output.check_writable("--json", json_file, file)
     if watch and json_file == "-":
         raise InputError("--watch prints again and again, and --json - one document; name a file")
     # Threads that wait for work should sleep. It changes no number, and is read when torch is imported.

@@ -76,7 +76,7 @@ def find(
     """
     options.check_attention(attention)
     inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
-    output.check_writable("--json", json_file)
+    output.check_writable("--json", json_file, file)
     tensor = _tensor(file, key)
     from llm_rebuild.verify.find import usable
     from llm_rebuild.verify.trace import trace

@@ -32,8 +32,11 @@ def show(result: object, json_file: str | None) -> None:
         console().print(renderable(result))
 
 
-def check_writable(option: str, file: str | Path | None) -> None:
-    """Find out before the long work, not after it, that the result has no place to go."""
+def check_writable(option: str, file: str | Path | None, read: Path | None = None) -> None:
+    """Find out before the long work, not after it, that the result has no place to go.
+
+    read  The file that the command reads. A result in its place would be the end of somebody's work.
+    """
     if file is None or str(file) == "-":
         return
     path = Path(file)
@@ -45,6 +48,8 @@ def check_writable(option: str, file: str | Path | None) -> None:
             raise InputError(f"{option} {path}: there is no folder {folder}; make it first")
         if not os.access(path if path.exists() else folder, os.W_OK):
             raise InputError(f"{option} {path}: cannot be written; choose another place")
+        if read is not None and os.path.realpath(path) == os.path.realpath(read):
+            raise InputError(f"{option} {path}: that is the file that is read; choose another place")
     except (OSError, ValueError) as error:
         raise InputError(f"{option} {path}: {files.reason(error)}") from None
 

@@ -160,7 +160,7 @@ def recheck(
     verdict is worse. 1 when something is worse, or has other bits in the same
     environment.
     """
-    output.check_writable("--json", json_file)
+    output.check_writable("--json", json_file, file)
     from llm_rebuild.proof import certificate
 
     written = certificate.read(file)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 ENFORCED = sys.platform == "linux"
 MEGABYTE = 1024 * 1024
+LARGEST = 2**62  # bytes of a limit, as the system counts them
 PR_SET_PDEATHSIG = 1
 
 
@@ -32,6 +33,11 @@ def limit(memory: int | None) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if memory is not None:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-        most = pages * resource.getpagesize() + memory * MEGABYTE
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (memory * MEGABYTE, memory * MEGABYTE))
+        for kind, before in (
+            (resource.RLIMIT_AS, pages * resource.getpagesize()),
+            (resource.RLIMIT_FSIZE, 0),
+        ):
+            hard = resource.getrlimit(kind)[1]  # what nobody may go above
+            allowed = LARGEST if hard == resource.RLIM_INFINITY else hard
+            most = min(before + memory * MEGABYTE, allowed)
+            resource.setrlimit(kind, (most, most))

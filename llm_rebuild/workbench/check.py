@@ -172,7 +172,8 @@ class _Session(Process):
             "hidden": [str(bench.captures)],
             "memory": bench.limits.memory,
         }
-        self.send(job, {"source": torch.frombuffer(bytearray(bench.learner.source), dtype=torch.uint8)})
+        source = bytearray(bench.learner.source or b"\n")  # torch makes no tensor of nothing
+        self.send(job, {"source": torch.frombuffer(source, dtype=torch.uint8)})
         self.loaded = self.outcome({"do": "load"})
 
     def forward(self, run: _Run, seed: int = 0) -> _Outcome:

@@ -295,7 +295,7 @@ def answer_of(answer: Any) -> dict[str, Tensor]:
         kind = type(answer).__name__
         article = "an" if kind[0] in "aeiou" else "a"
         raise InputError(f"forward returned {article} {kind}; it has to return the model's answer, a tensor")
-    return {"answer": plain(answer, "forward returned")}
+    return {"answer": plain(answer, "forward returned").contiguous()}
 
 
 def forward_arguments(forward: Callable[..., Any], named: Mapping[str, Any]) -> dict[str, Any]:
@@ -316,7 +316,10 @@ def explained(error: BaseException, memory: int | None = None) -> str:
     """An exception in one line."""
     if isinstance(error, SystemExit):
         return f"it called exit({'' if error.code is None else error.code})"
-    message = cut(" ".join(str(error).split()), LINE)
+    try:
+        message = cut(" ".join(str(error).split()), LINE)
+    except Exception:  # of a class of the learner's own, whose __str__ fails
+        message = ""
     if isinstance(error, MemoryError) or "DefaultCPUAllocator" in message or "allocate memory" in message:
         limit = f", more than the limit of {memory} MB (--memory)" if memory else ""
         return f"it asked for too much memory{limit}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 from llm_rebuild.errors import InputError
@@ -23,7 +24,8 @@ def new(model: str, file: str | Path, *, solved: bool = False) -> Path:
     if model not in SKELETONS:
         raise InputError(f"there is no skeleton of {model!r}; there is one of {', '.join(SKELETONS)}")
     file = Path(file)
-    text = source(model, solved=solved).replace("check FILE", f"check {file.name}")
+    name = file.name if re.fullmatch(r"[\w.-]+", file.name) else "FILE"  # others would need quotes, at least
+    text = source(model, solved=solved).replace("check FILE", f"check {name}")
     try:
         with file.open("x", encoding="utf-8") as opened:  # never over a file that is there
             opened.write(text)

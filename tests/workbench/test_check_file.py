@@ -243,6 +243,39 @@ def test_an_accident_is_one_line(refused: Callable[..., str], source: str, said:
         assert "the last checkpoint that passed is wpe" in line
 
 
+FAILS = "class Odd(Exception):\n    def __str__(self): raise ValueError\nraise Odd\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("", "defines no function `forward(token_ids, mask, weights, config, tap)`"),
+        (FAILS, "line 3: Odd (the line is `raise Odd`)"),
+        (
+            short("return torch.zeros(1).expand(10**13)"),
+            "it asked for too much memory, more than the limit of 4096 MB",
+        ),
+    ],
+    ids=["an empty file", "an error without words", "an answer of nothing but a shape"],
+)
+def test_an_odd_accident_is_one_line(refused: Callable[..., str], source: str, said: str):
+    assert said in refused(source)
+
+
+def test_more_memory_than_any_machine_has_is_no_limit(checked: Checked):
+    assert checked(short(), "--memory", 10**20).code == 1
+
+
+def test_a_result_never_takes_the_place_of_what_is_read(bench: Bench, tmp_path: Path):
+    file = tmp_path / "mine.py"
+    file.write_text(short(), encoding="utf-8")
+    for command in (["check", file, "--model", MODEL], ["recheck", file], ["find", file, "--model", MODEL]):
+        said = bench.run(*command, "--json", "./mine.py", folder=tmp_path)
+        assert (said.code, said.out) == (2, "")
+        assert "--json mine.py: that is the file that is read" in said.err
+        assert file.read_text(encoding="utf-8") == short()
+
+
 def test_what_was_right_before_an_accident_is_not_lost(checked: Checked):
     said = checked(short("import os; os.abort()"), "--json", "-")
     found = json.loads(said.out)

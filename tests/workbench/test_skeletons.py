@@ -154,6 +154,13 @@ def test_new_writes_over_nothing(bench: Bench, tmp_path: Path):
     assert (tmp_path / "mine.py").read_text(encoding="utf-8") == "x = 1\n"
 
 
+@pytest.mark.parametrize("name", ["\udcff.py", 'a""" + b.py', "two\nlines.py"])
+def test_a_file_of_any_name_gets_a_skeleton_that_can_be_read(bench: Bench, tmp_path: Path, name: str):
+    said = bench.run("new", "gpt2", name, folder=tmp_path)
+    assert (said.code, said.err) == (0, "")
+    assert "check FILE --model" in ast.get_docstring(ast.parse((tmp_path / name).read_bytes()))
+
+
 def test_new_refuses_what_it_cannot_do(tmp_path: Path):
     with pytest.raises(InputError, match="there is one of gpt2, minilm, t5-small"):
         writing.new("bert", tmp_path / "x.py")
