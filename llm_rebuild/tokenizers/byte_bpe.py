@@ -195,7 +195,10 @@ class ByteBPE:
         checks.read_config(Path(folder), SUPPORTED, "GPT2Tokenizer", {END_OF_TEXT})
         needed = [*BYTE_SYMBOLS, END_OF_TEXT]
         vocabulary = checks.read_vocabulary(Path(folder) / "vocab.json", needed)
-        return cls(vocabulary, checks.read_merges(Path(folder) / "merges.txt", vocabulary))
+        ranks = checks.read_merges(Path(folder) / "merges.txt", vocabulary)
+        checks.check_same(Path(folder), "vocab", vocabulary, "vocab.json")
+        checks.check_same(Path(folder), "merges", list(ranks), "merges.txt")
+        return cls(vocabulary, ranks)
 
     def encode(self, text: str, max_tokens: int | None = None) -> Encoding:
         """Text -> ids, tokens, and the characters [start, end) of the text that each token covers.

@@ -115,6 +115,20 @@ def _special_tokens(file: str, fields: Mapping[str, Any]) -> Iterator[tuple[str,
                 yield field, content
 
 
+def check_same(folder: Path, field: str, tokens: object, own: str) -> None:
+    """InputError where tokenizer.json, which the library reads if it is there, has another `field` than the
+    file that is read here, `own`."""
+    path = folder / "tokenizer.json"
+    model = read_json(path, ANEW).get("model") if path.exists() else None
+    theirs = model.get(field) if isinstance(model, dict) else None
+    if field == "merges" and isinstance(theirs, list):  # older files write "h e" for ["h", "e"]
+        theirs = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in theirs]
+    if field == "vocab" and isinstance(theirs, list):  # [piece, score], in the order of ids
+        theirs = [entry[0] if isinstance(entry, list) and entry else entry for entry in theirs]
+    if theirs is not None and theirs != tokens:
+        raise InputError(f"{path} and {own} hold different tokens or merges: download both again")
+
+
 def require(path: Path, field: str, asked: object, supported: object) -> None:
     """InputError that names the field, unless it asks for what is supported. 1 is not true."""
     if asked != supported or (isinstance(supported, bool) and asked is not supported):

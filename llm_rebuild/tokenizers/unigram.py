@@ -134,6 +134,7 @@ class Unigram:
         asks for something else."""
         made = cls(*read_spiece_model(Path(folder) / "spiece.model"))
         checks.read_config(Path(folder), SUPPORTED, "T5Tokenizer", made.special)
+        checks.check_same(Path(folder), "vocab", made.tokens, "spiece.model")
         return made
 
     def encode(self, text: str, max_tokens: int | None = None) -> Encoding:

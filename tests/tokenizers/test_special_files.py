@@ -75,3 +75,23 @@ def test_what_changes_nothing_is_no_reason_to_refuse(name: str, tmp_path: Path) 
     }
     folder = folder_of(name, tmp_path, "tokenizer_config.json", own | fields)
     assert tokenizers.load(folder).encode("a lamp") == tokenizers.load(MINIATURES / name).encode("a lamp")
+
+
+@pytest.mark.parametrize(("name", "field"), [("gpt2", "vocab"), ("gpt2", "merges"), ("t5-small", "vocab")])
+def test_two_files_that_hold_different_tokens(name: str, field: str, tmp_path: Path) -> None:
+    """The library reads tokenizer.json, and the rebuilt tokenizer the file beside it."""
+    whole = json.loads((MINIATURES / name / "tokenizer.json").read_text())
+    entries = whole["model"][field]
+    if isinstance(entries, dict):
+        entries["h"], entries["i"] = entries["i"], entries["h"]
+    else:
+        entries[29], entries[30] = entries[30], entries[29]
+    folder = folder_of(name, tmp_path, "tokenizer.json", whole)
+    with pytest.raises(InputError, match=r"tokenizer.json and .* hold different tokens or merges"):
+        tokenizers.load(folder)
+
+
+def test_merges_in_the_older_spelling_are_the_same(tmp_path: Path) -> None:
+    whole = json.loads((MINIATURES / "gpt2" / "tokenizer.json").read_text())
+    whole["model"]["merges"] = [" ".join(pair) for pair in whole["model"]["merges"]]
+    tokenizers.load(folder_of("gpt2", tmp_path, "tokenizer.json", whole))
