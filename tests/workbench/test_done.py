@@ -132,6 +132,24 @@ def test_another_way_that_is_wrong_is_not_passed(checked: Checked):
     assert "cached step: " in shown
 
 
+def test_a_norm_by_hand_is_done(checked: Checked):
+    """What it rounds otherwise is kept with keys and values; later numbers are larger, and off by more."""
+    source = writing.source(GPT2, solved=True)
+    by_hand = source.replace(
+        "return F.layer_norm(x, x.shape[-1:], weight, bias, config.layer_norm_epsilon)",
+        "x = x - x.mean(-1, keepdim=True)\n"
+        "    square = x.pow(2).mean(-1, keepdim=True)\n"
+        "    return x / torch.sqrt(square + config.layer_norm_epsilon) * weight + bias",
+    )
+    assert by_hand != source
+    code, found, _ = checked(GPT2, by_hand)
+    assert [(run["way"], run["failed"]) for run in found["others"]] == [
+        ("sdpa attention", 0),
+        ("cached step", 0),
+    ]
+    assert (code, found["done"]) == (0, True)
+
+
 ANSWERS = {
     "nothing": ("return None", "`forward` returned nothing; it has to return lm_head [2, 15, 1024]"),
     "the hidden state": ("return x", "differs (wrong shape"),
