@@ -44,7 +44,8 @@ def new(
     from llm_rebuild.workbench.new import new as write
 
     write(model, file, solved=solved)
-    typer.echo(f"{file}: fill in its steps, and run `llm-rebuild check {file} --model {model}`")
+    what = "every step is filled in; to try it" if solved else "fill in its steps, and"
+    typer.echo(f"{file}: {what} run `llm-rebuild check {file} --model {model}`")
 
 
 @app.command()

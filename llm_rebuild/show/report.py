@@ -87,10 +87,7 @@ def _closing(report: Report) -> Iterator[RenderableType]:
     count = f"{report.bit_identical} of {len(report.verdicts)} checkpoints {BIT_IDENTICAL}"
     if report.coupled:
         count += f", {sum(v.coupled for v in report.verdicts)} coupled"
-    which = f"{report.model['name']}, {report.attention} attention"
-    if report.model["source"] == "miniature":
-        which = f"the miniature of {which}"
-    yield Text(f"{count} ({which})", style=style)
+    yield Text(f"{count} ({report.which})", style=style)
 
 
 def _covered(coverage: Coverage) -> str:

@@ -85,7 +85,9 @@ def step_by_step(reports: Sequence[Report]) -> RenderableType:
     identical = sum(report.bit_identical for report in reports)
     checkpoints = sum(len(report.verdicts) for report in reports)
     line = f"{identical} of {checkpoints} checkpoints bit-identical in {steps} step{'s' if steps > 1 else ''}"
-    lines.append(Text(f"{line} ({first.model['name']}, {first.attention} attention)", style="bold"))
+    if first.untried:
+        lines.append(Text(f"not tried in this run: {', '.join(first.untried)}"))
+    lines.append(Text(f"{line} ({first.which})", style="bold"))
     return Group(*lines)
 
 

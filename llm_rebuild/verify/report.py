@@ -65,6 +65,12 @@ class Report(Printable):
     untried: tuple[str, ...] = ()
 
     @property
+    def which(self) -> str:
+        """Of which model, as the last line of what is shown says it."""
+        which = f"{self.model['name']}, {self.attention} attention"
+        return f"the miniature of {which}" if self.model["source"] == "miniature" else which
+
+    @property
     def same_tokens(self) -> bool:
         """Whether no token id was seen to differ."""
         return self.tokenizer is None or self.tokenizer.passes

@@ -41,7 +41,7 @@ def verify_steps(
     for number in range(steps + 1):
         truth, recorder = capture(question, official=official), Recorder()
         cache = run_rebuild(question, recorder.tap(), cache).cache
-        reports.append(judge(recorder.tensors, truth))
+        reports.append(replace(judge(recorder.tensors, truth), untried=question.untried()))
         question = question.step(likeliest(truth))
         progress(f"step {number}")
     return tuple(reports)

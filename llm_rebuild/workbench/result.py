@@ -182,10 +182,7 @@ class Check(Printable):
         count = f"{r.bit_identical} of {len(r.verdicts)} checkpoints {BIT_IDENTICAL}"
         if self.untapped:
             count += f", {len(self.untapped)} not tapped"
-        which = f"{r.model['name']}, {r.attention} attention"
-        if r.model["source"] == "miniature":
-            which = f"the miniature of {which}"
-        return f"{count} ({which})"
+        return f"{count} ({r.which})"
 
     def __bool__(self) -> bool:
         return self.passed

@@ -176,7 +176,7 @@ def test_a_hub_that_did_not_answer_is_not_asked_at_every_save(
     assert cached.copy_for("gpt2").source == "miniature"
     assert cached.copy_for("gpt2").folder == copy.folder
     assert asked == ["gpt2"]
-    assert "could not be had 0 min ago; `llm-rebuild download gpt2` tries again" in capsys.readouterr().err
+    assert "could not be had 1 min ago; `llm-rebuild download gpt2` tries again" in capsys.readouterr().err
     cached.copy_for("gpt2", strict=True)
     assert len(asked) == 2
     long_ago = (cached.folder() / "gpt2.asked").stat().st_mtime - cached.ASK_AGAIN
