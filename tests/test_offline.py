@@ -124,6 +124,7 @@ def test_every_step_of_decoding_is_bit_identical(run: Run, name: str) -> None:
     assert report["summary"]["bit_identical"] == report["summary"]["checkpoints"] > 200
     assert report["summary"]["failed"] == 0
     assert report["steps"][4]["model"]["source"] == "miniature"
+    assert [step["untried"] for step in report["steps"]] == [["sdpa attention"]] * 5
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.text import Text
 
 from llm_rebuild.show import terminal
+from llm_rebuild.show.results import step_by_step
 from llm_rebuild.verify.compare import compare
 from llm_rebuild.verify.report import Report
 
@@ -59,3 +60,12 @@ def test_print_shows_a_result_as_the_terminal_does():
     assert printed.splitlines()[-1].endswith("(a\\x1bb, eager attention)")
     assert "\x1b" not in printed
     assert "color: #800000" in report._repr_html_()
+
+
+def test_steps_say_what_was_not_tried_and_that_a_miniature_stands_in():
+    right = torch.zeros(2, 3)
+    model = {"name": "gpt2", "source": "miniature"}
+    report = Report(model, {}, "eager", 1, 1, (compare(right.clone(), right),), untried=("sdpa attention",))
+    lines = shown(step_by_step([report, report])).splitlines()
+    assert "not tried in this run: sdpa attention" in lines
+    assert " ".join(map(str.strip, lines)).endswith("in 1 step (the miniature of gpt2, eager attention)")

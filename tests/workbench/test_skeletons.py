@@ -133,7 +133,8 @@ def test_new_and_check(bench: Bench, tmp_path: Path, name: str):
     assert found["error"] is None
     assert {s["problem"] for s in found["steps"] if not s["right"]} == {"not filled in"}
 
-    bench.run("new", name, "solved.py", "--solved", folder=tmp_path)
+    said = bench.run("new", name, "solved.py", "--solved", folder=tmp_path)
+    assert "every step is filled in" in said.out
     said = bench.run(
         "check", "solved.py", "--model", model, "--exact", "--json", "found.json", folder=tmp_path
     )
