@@ -22,6 +22,7 @@ from playwright.sync_api import Browser, Page
 
 from llm_rebuild import tokenizers
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
+from llm_rebuild.diagnosis.mutants import TEXTS
 from llm_rebuild.tokenizers.graphemes import GRAPHEME
 from llm_rebuild.tokenizers.wordpiece import decompose
 from llm_rebuild.using import decoding, inputs
@@ -42,14 +43,6 @@ CALL = "([name, ...values]) => window.rebuild[name](...values)"
 TOKENIZER_FILES = {
     "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "tokenizer.json", "tokenizer_config.json"
 }  # fmt: skip
-TEXTS = {
-    "minilm": ["The cook gave the sailor a lamp.", "The cook."],
-    "gpt2": ["The baker of Oru lives by the river and sells bread.", "The cook"],
-    "t5-small": [
-        "translate English to German: four hundred twenty-seven thousand three hundred and twelve",
-        "translate English to German: nine",
-    ],
-}
 PIECES = [
     " ", "  ", "\t", "\n", "\r\n", "\u3000", "\x85", "\u2028", "\x1c", "\xa0", "a", "the", "and", "ing", "'s",
     "don't", "'ll", "É", "e\u0301", "ǖ\u0308", "\u0323", "İ", "Σ", "ß", "[MASK]", "[CLS]", "[mask]", "##s",

@@ -7,9 +7,6 @@
 /** A tensor of zeros. */
 export const zeros = (shape) => ({ shape, data: new Float32Array(shape.reduce((product, size) => product * size, 1)) });
 
-/** The same numbers under other sizes. */
-export const reshape = (x, shape) => ({ shape, data: x.data });
-
 /** f of every number. x [...] -> [...]. */
 export function map(x, f) {
   const y = zeros(x.shape);

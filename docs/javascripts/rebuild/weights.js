@@ -85,19 +85,6 @@ export class Weights {
     if (!prefix || ![...this.tensors.keys()].some((key) => key.startsWith(start))) return this;
     return new Weights(new Map([...this.tensors].map(([key, t]) => [key.startsWith(start) ? key.slice(start.length) : key, t])));
   }
-
-  /** Refuse a file that is not what the config promises. `shapes`: a shape for every key that is needed. */
-  check(shapes) {
-    for (const [key, shape] of Object.entries(shapes)) {
-      const tensor = this.get(key);
-      if (!(tensor.data instanceof Float32Array))
-        throw new InputError(`${key} is not float32; convert it and save it anew`);
-      if (tensor.shape.join() !== shape.join())
-        throw new InputError(
-          `${key} has shape [${tensor.shape.join(", ")}], its config.json says [${shape.join(", ")}]; take both files from the same model`,
-        );
-    }
-  }
 }
 
 /** Shows interim tensors to an observer. It returns nothing and changes nothing. */
