@@ -1,0 +1,90 @@
+"""What was read of a person's code: the lines, what they do otherwise, and what puts it right.
+
+    official = reading.record_official(truth, copy, prompt)    # the official run, operation by operation
+    readings = reading.read(run, truth, official, own)         # `run` is anything that calls a tap
+
+`read` runs the person's code two or three times more, in the process in which it is called, and only after its
+tensors were compared: what is tapped in these runs decides nothing. In a learner's process the official record
+comes in as JSON and tensors (`Record.to_json`, `Record.tensors`, `Record.load`), behind the end of `forward`;
+what goes out are readings as JSON.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+# How well a repair is known: the person's code ran once more with it, and the checkpoint was official …
+TO_THE_BIT = "proved"
+ROUNDED = "proved but for rounding"
+# … or so it was with these several lines changed together, and it is not known which of them is at fault.
+TOGETHER = "these lines together"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a person's code. `code` is its text without indentation; empty where there is no source."""
+
+    file: str
+    number: int
+    function: str
+    code: str
+
+
+@dataclass(frozen=True)
+class Repair:
+    """One thing put right with which the checkpoint is the official one.
+
+    words   What to do: `divide by √32 instead of √384`.
+    line    Where.
+    before  The line as it is, and `after`, as it would be right; both empty where it cannot be written so.
+    degree  `proved`, `proved but for rounding` or `these lines together`.
+    kind    What kind of edit it is: `constant`, `operand`, `drop`, `insert`, `replace`, `layout`.
+    operation  The node that is edited, by the name that programs use: `mul`, `softmax`.
+    """
+
+    words: str
+    line: Line | None
+    before: str
+    after: str
+    degree: str
+    kind: str = ""
+    operation: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One mistake.
+
+    checkpoint  The first that it makes wrong, or that is missing because of it.
+    lines       Where it is made, the likeliest first; at most three.
+    difference  What the person's code does there, and what the official model does: whole words.
+    repairs     What puts it right. Of several any one would do.
+    extent      How far it could be read and why not further; empty where nothing was in the way.
+    also        Later checkpoints that the same line makes wrong in the same way.
+    """
+
+    checkpoint: str
+    lines: tuple[Line, ...]
+    difference: str
+    repairs: tuple[Repair, ...] = ()
+    extent: str = ""
+    also: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Reading:
+        """What `to_json` gave. KeyError or TypeError for anything else."""
+        repairs = [
+            Repair(**{**repair, "line": None if repair["line"] is None else Line(**repair["line"])})
+            for repair in stored["repairs"]
+        ]
+        lines = tuple(Line(**line) for line in stored["lines"])
+        return cls(**{**stored, "lines": lines, "repairs": tuple(repairs), "also": tuple(stored["also"])})
