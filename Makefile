@@ -68,6 +68,7 @@ figures: setup ## draw the figures and write the reference pages and the Unicode
 	$(BIN)/python -m tools.figures
 	$(BIN)/python -m tools.page_tables
 	$(BIN)/python -m tools.reference
+	$(BIN)/python -m tools.course
 
 clean: ## remove what was built (the models stay in their store)
 	rm -rf $(VENV) site docs/notebooks build dist

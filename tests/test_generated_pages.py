@@ -30,6 +30,10 @@ def test_the_reference_has_the_checkpoints_of_the_models() -> None:
     check("reference")
 
 
+def test_the_chapters_say_where_one_is_and_how_long_they_take() -> None:
+    check("course")
+
+
 def test_the_kill_matrix_is_of_the_mutants_that_are_there() -> None:
     check("mutation")
 

@@ -73,6 +73,8 @@ SHOWN_COMMANDS = {
     "llm-rebuild download": "it needs the network, which is closed to the pages under test",
 }
 
+COURSE = ("part-*", "after")  # the folders of docs/ that hold chapters
+
 OPENING = re.compile(r"^(?P<indent>[ \t>]*)(?P<ticks>`{3,}|~{3,})(?P<info>.*)$")
 LISTED_OPENING = re.compile(r"^[ \t>]*(?:[-*+]|\d+[.)])[ \t]+(?:`{3,}|~{3,})[^`]*$")
 INCLUDE = re.compile(r"^[ \t]*-+8<-+(?P<target>[ \t]+.*)?$")
@@ -163,15 +165,15 @@ def read_page(path: Path) -> Page:
 
 
 def is_chapter(path: Path) -> bool:
-    """A chapter is a page in a `part-…` folder that has Python in it."""
-    return path.parent.name.startswith("part-") and any(
+    """A chapter is a page in a folder of the course that has Python in it."""
+    return any(path.parent.match(folder) for folder in COURSE) and any(
         fence.language == PYTHON for fence in read_page(path).fences
     )
 
 
 def chapters(docs: Path) -> list[Path]:
     """The chapters of a course, in order."""
-    return [path for path in sorted(docs.glob("part-*/*.md")) if is_chapter(path)]
+    return [path for folder in COURSE for path in sorted(docs.glob(f"{folder}/*.md")) if is_chapter(path)]
 
 
 def front_matter_end(lines: list[str]) -> int:
