@@ -207,7 +207,8 @@ def table(chapters: list[Chapter]) -> list[tuple[str, tuple[int, ...]]]:
 def with_table(text: str, chapters: list[Chapter]) -> str:
     """The page of objectives and exercises with its tables as they should be."""
     links = [f"[{c.title}]({posixpath.relpath(c.address, 'reference')})" for c in chapters]
-    tables = {"sizes": ["chapter | minutes | figures | exercises | of these graded", "--- | --- | --- | --- | ---"]}
+    head = "chapter | minutes | figures | exercises | of these graded"
+    tables = {"sizes": [head, "--- | --- | --- | --- | ---"]}
     for name, (_, sizes) in zip([*links, "all"], table(chapters), strict=True):
         _, _, figures, exercises, graded, _, minutes = sizes
         tables["sizes"].append(f"{name} | {minutes:,} | {figures} | {exercises} | {graded}")
