@@ -14,7 +14,7 @@ import pytest
 from llm_rebuild import __version__
 from llm_rebuild.cli import main as cli
 from llm_rebuild.cli import output
-from llm_rebuild.diagnosis.causes import CAUSES, GROUPS, REMEDIES
+from llm_rebuild.diagnosis.causes import CAUSES, GROUPS
 from llm_rebuild.models import minilm as model
 from llm_rebuild.show.terminal import Terminal
 from llm_rebuild.verify.capture import Capture
@@ -150,11 +150,15 @@ def test_help(run: Run, command: str, monkeypatch: pytest.MonkeyPatch):
 
 def test_explain(run: Run):
     code, out, _ = run("explain", "norm-eps")
-    said, do, read = out.split("\n", 2)
+    said, should, why, _, title, *_ = out.splitlines()
     assert code == 0
-    assert said == f"norm-eps: {CAUSES['norm-eps']}"
-    assert do == f"do: {REMEDIES['norm-eps']}"
-    assert read.startswith("read: part-4/mistakes/#norm-eps ")
+    assert said == f"norm-eps: {CAUSES['norm-eps'].did}"
+    assert should == f"right: {CAUSES['norm-eps'].should}"
+    assert why == f"why: {CAUSES['norm-eps'].why}"
+    assert title == "The wrong epsilon"
+    assert "1e-12 in MiniLM, 1e-5 in GPT-2" in out
+    assert "read: part-4/mistakes/#norm-eps " in out
+    assert run("explain", "norm-eps", "--list")[1] == run("explain")[1]
     code, out, _ = run("explain")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines() if re.match(r"  \S", line)] == list(CAUSES)
@@ -162,7 +166,10 @@ def test_explain(run: Run):
     assert max(map(len, out.splitlines())) <= 80
     code, _, err = run("explain", "norm-epps")
     assert (code, err.count("\n")) == (2, 1)
-    assert "did you mean norm-eps?" in err
+    assert "did you mean norm-eps or norm-" in err
+    code, _, err = run("explain", "norm-" * 100_000)
+    assert (code, err.count("\n")) == (2, 1)
+    assert len(err) < 300
 
 
 def test_without_a_command_it_helps(run: Run):

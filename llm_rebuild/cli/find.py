@@ -122,8 +122,9 @@ def explain(
         str | None,
         typer.Argument(metavar="CAUSE", help="A name that a report gave. Without it, all are listed."),
     ] = None,
+    listed: Annotated[bool, typer.Option("--list", help="List all names, whatever CAUSE is.")] = False,
 ) -> None:
-    """Part 4: a mistake from the catalogue. What happened, what to do, and where the course shows it.
+    """Part 4: a mistake from the catalogue. What was done, what is right, why, and its section.
 
     The names are in the reports of verify and check:
 
@@ -131,17 +132,23 @@ def explain(
 
     Exit code 0, and 2 for a name that is not in the catalogue.
     """
-    from llm_rebuild.diagnosis.causes import CAUSES, GROUPS, REMEDIES, chapter
+    from llm_rebuild.diagnosis.causes import CAUSES, GROUPS, chapter, section
     from llm_rebuild.show.terminal import catalogue
 
-    if cause is None:
-        output.console().print(catalogue(GROUPS))
-    elif cause in CAUSES:
-        out = output.console()
-        out.print(f"{cause}: {CAUSES[cause]}")
-        out.print(f"do: {REMEDIES[cause]}")
-        out.print(f"read: {chapter(cause)} on the course's site, docs/part-4/mistakes.md in its source")
-    else:
-        close = difflib.get_close_matches(cause, CAUSES, n=1)
-        ask = f"did you mean {close[0]}? " if close else ""
-        raise InputError(f"no cause is called {cause!r}; {ask}`llm-rebuild explain` lists them all")
+    out = output.console()
+    if listed or cause is None:
+        out.print(catalogue(GROUPS))
+        return
+    if cause not in CAUSES:
+        close = difflib.get_close_matches(cause[:100], CAUSES)
+        ask = f"did you mean {' or '.join(close)}? " if close else ""
+        shown = cause if len(cause) <= 100 else f"{cause[:99]}…"
+        raise InputError(f"no cause is called {shown!r}; {ask}`llm-rebuild explain` lists them all")
+    words = CAUSES[cause]
+    out.print(f"{cause}: {words.did}")
+    out.print(f"right: {words.should}")
+    out.print(f"why: {words.why}")
+    for paragraph in section(cause):
+        out.print(f"\n{paragraph}")
+    out.print("")
+    out.print(f"read: {chapter(cause)} on the course's site, docs/part-4/mistakes.md in its source")

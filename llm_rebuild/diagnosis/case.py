@@ -35,11 +35,11 @@ class Level(IntEnum):
 
 
 DEGREES = {
-    Level.EXACT: "computed to the bit",
-    Level.ROUNDED: "computed but for rounding",
+    Level.EXACT: "proved",
+    Level.ROUNDED: "proved but for rounding",
     Level.SHOWN: "seen in the numbers",
     Level.SEEN: "seen in the numbers",
-    Level.GUESSED: "a guess",
+    Level.GUESSED: "a question",
 }
 
 

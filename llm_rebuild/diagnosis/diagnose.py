@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from torch import Tensor
 from llm_rebuild.checkpoints import part_of
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis import numbers, search
-from llm_rebuild.diagnosis.case import Case, Finding, Level, NothingToExplain, case_of
-from llm_rebuild.diagnosis.causes import CAUSES, REMEDIES, chapter
+from llm_rebuild.diagnosis.case import DEGREES, Case, Finding, Level, NothingToExplain, case_of
+from llm_rebuild.diagnosis.causes import CAUSES, chapter
 from llm_rebuild.diagnosis.graph import Edit, World
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.compare import judge
@@ -40,27 +40,53 @@ class Diagnosis:
     """One explanation of a first difference.
 
     cause        Its name in `causes.py`.
-    explanation  What happened, and what to do: two sentences.
-    degree       How well it is known: `computed to the bit`, `computed but for rounding`, `seen in the
-                 numbers` or `a guess`.
+    checkpoint   Where.
+    says         What exactly was done, or seen; may be empty.
+    evidence     What was computed, and how well it agrees with the tensor at hand.
+    degree       How well it is known: `proved`, `proved but for rounding`, `seen in the numbers`; or
+                 `a question`, where it is asked and not said.
     confidence   How often an explanation of this degree, in this place of the list, was right when it was
                  measured; 0 of `unknown`, which names nothing.
-    evidence     What was computed, and how well it agrees with the tensor at hand.
-    chapter      The section of the course about it.
-    checkpoint   Where.
     """
 
     cause: str
-    explanation: str
+    checkpoint: str
+    says: str
+    evidence: str
     degree: str
     confidence: float
-    evidence: str
-    chapter: str
-    checkpoint: str
+
+    @property
+    def did(self) -> str:
+        """What was done: a clause that can stand behind the checkpoint, or a question."""
+        did = f"{CAUSES[self.cause].did} ({self.says})" if self.says else CAUSES[self.cause].did
+        asked = self.degree == DEGREES[Level.GUESSED] and self.cause not in ("unknown", "rounding")
+        return f"could it be that {did}?" if asked else f"{did}."
+
+    @property
+    def should(self) -> str:
+        """What is right, or what to do: a sentence."""
+        return CAUSES[self.cause].should
+
+    @property
+    def why(self) -> str:
+        """Why it matters: a sentence."""
+        return CAUSES[self.cause].why
+
+    @property
+    def explanation(self) -> str:
+        """Where, what was done, and what to do: two sentences."""
+        return f"At {self.checkpoint}: {self.did} {self.should}"
+
+    @property
+    def chapter(self) -> str:
+        """The section of the course about it."""
+        return chapter(self.cause)
 
     def to_json(self) -> dict[str, Any]:
         """The contract's keys."""
-        return asdict(self)
+        keys = "cause", "explanation", "degree", "confidence", "evidence", "chapter", "checkpoint"
+        return {key: getattr(self, key) for key in (*keys, "did", "should", "why")}
 
     def __str__(self) -> str:
         return f"{self.explanation}\n  {self.evidence} ({self.degree}; {self.chapter})"
@@ -228,7 +254,6 @@ def _explained(case: Case, world: World, edit: Edit, names: list[str]) -> int:
 def _diagnosis(case: Case, finding: Finding, at: int) -> Diagnosis:
     cause, level = finding.cause, finding.level
     site = finding.site if finding.site and "#" not in finding.site else case.target
-    says = f" ({finding.says})" if finding.says else ""
     if finding.edit is not None:
         inputs = "your own inputs, which are right but for rounding" if case.own else "the official inputs"
         how_well = _agreement(case, finding.edit)
@@ -240,15 +265,8 @@ def _diagnosis(case: Case, finding: Finding, at: int) -> Diagnosis:
         evidence = f"Seen in the numbers of {case.target}, to the bit."
     else:
         evidence = f"Seen in the numbers of {case.target}; {numbers.where(case.mine, case.official)}."
-    return Diagnosis(
-        cause,
-        f"At {site}: {CAUSES[cause]}{says}. {REMEDIES[cause]}",
-        level.words,
-        confidence(level, at) if cause != "unknown" else 0.0,
-        evidence,
-        chapter(cause),
-        site,
-    )
+    sure = confidence(level, at) if cause != "unknown" else 0.0
+    return Diagnosis(cause, site, finding.says, evidence, level.words, sure)
 
 
 def confidence(level: Level, at: int = 0) -> float:
@@ -275,20 +293,10 @@ def _signed_zeros(rebuilt: Mapping[str, Tensor], truth: Capture) -> tuple[Diagno
     """Where no number differs, a zero's sign may."""
     for name, official in truth.tensors.items():
         if not identical(rebuilt[name], official):
-            explanation = f"At {name}: {CAUSES['rounding']} (-0 instead of 0). It changes no other number."
+            says = "-0 instead of 0, which changes no other number"
             evidence = f"All numbers of {name} are equal; only the sign of zeros differs."
             level = Level.SHOWN
-            return (
-                Diagnosis(
-                    "rounding",
-                    explanation,
-                    level.words,
-                    confidence(level),
-                    evidence,
-                    chapter("rounding"),
-                    name,
-                ),
-            )
+            return (Diagnosis("rounding", name, says, evidence, level.words, confidence(level)),)
     return ()
 
 
@@ -306,10 +314,8 @@ def _never_shown(case: NothingToExplain, error: BaseException | None) -> Diagnos
         part = part_of(case.first)
         if not any(part_of(name) == part for name in case.rebuilt) and any(c.isdigit() for c in part):
             cause, says = "block-skipped", f"nothing of {part} was shown"
-    says = f" ({says})" if says else ""
-    explanation = f"At {case.first}: {CAUSES[cause]}{says}. {REMEDIES[cause]}"
     evidence = "All checkpoints that were shown before it are bit-identical."
-    return Diagnosis(cause, explanation, level.words, confidence(level), evidence, chapter(cause), case.first)
+    return Diagnosis(cause, case.first, says, evidence, level.words, confidence(level))
 
 
 def _turned(case: NothingToExplain, error: BaseException) -> bool:

@@ -161,7 +161,7 @@ def _first(check: Check) -> Iterator[RenderableType]:
     where = divergence.words if divergence and divergence.name == first.name else ""
     yield from parting(first, first.in_words(where), _blame(check.steps.get(first.name)))
     for best in check.report.diagnosis[:1]:
-        yield from diagnosed(best, best.checkpoint)
+        yield from diagnosed(best)
 
 
 def _blame(step: StepVerdict | None) -> str:

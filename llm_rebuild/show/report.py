@@ -122,10 +122,12 @@ def parting(verdict: Verdict, seen: str, blame: str) -> Iterator[RenderableType]
         yield indented(line.strip(), style)
 
 
-def diagnosed(best: Diagnosis, where: str = "") -> Iterator[RenderableType]:
-    """Which mistake it may be, and where to read of it. `where` is the step, if that is to be said."""
-    step = f" at {where}" if where else ""
-    yield Text(f"diagnosis: {best.cause}{step} ({best.degree})", style="bold")
-    yield indented(best.explanation)
+def diagnosed(best: Diagnosis) -> Iterator[RenderableType]:
+    """Which mistake it may be: what was done, what is right, why it matters, how that is known, and where to
+    read of it."""
+    yield Text(f"diagnosis: {best.cause} at {best.checkpoint} ({best.degree})", style="bold")
+    yield indented(best.did)
+    yield indented(f"right: {best.should}")
+    yield indented(f"why: {best.why}")
     yield indented(f"evidence: {best.evidence}")
     yield indented(f"read: llm-rebuild explain {best.cause}")
