@@ -31,6 +31,7 @@ FLOORS = (
     ("anatomy", "diagnosis", "process"),
     ("proof",),
     ("workbench",),
+    ("exercises",),
     ("show",),
     ("cli",),
     ("__main__",),

@@ -1,0 +1,11 @@
+"""The exercises that a program checks.
+
+from llm_rebuild.exercises import check
+check("parameters-of-a-decoder", 124_439_808)
+"""
+
+from __future__ import annotations
+
+from llm_rebuild.exercises.grade import Graded, check, names
+
+__all__ = ["Graded", "check", "names"]

@@ -1,0 +1,257 @@
+"""Checking the answer to an exercise: a number, a tensor, a function, or a whole `forward`.
+
+What there is to answer stands in exercises.json, a name for each. A tensor is held against the official
+model's, and a mistake gets its name from the diagnosis; a function runs in a process of its own, on inputs
+that its author has not seen, against the one in references.py; a `forward` goes to the workbench.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llm_rebuild.checkpoints import plain
+from llm_rebuild.diagnosis.explain import explain
+from llm_rebuild.errors import InputError, one_line
+from llm_rebuild.exercises import references, worker
+from llm_rebuild.process.run import Process
+from llm_rebuild.verify import Proof, ask, capture, compare
+from llm_rebuild.verify import judge as judge_all
+from llm_rebuild.workbench import notebook
+from llm_rebuild.workbench.check import check as check_forward
+
+DATA = Path(__file__).with_name("exercises.json")
+SECONDS = 60.0  # that an answer's function may take, the start of its process included
+MEMORY = 4096  # MB on top of what torch needs
+KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text", list: "a list"}
+
+
+@dataclass(frozen=True)
+class Graded:
+    """What came of an answer. It is true where the answer is right; `message` says what is wrong, or what
+    else is worth knowing."""
+
+    name: str
+    passed: bool
+    message: str = ""
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def __str__(self) -> str:
+        verdict = "right" if self.passed else "not yet"
+        return f"{self.name}: {verdict}" + (f". {self.message}" if self.message else "")
+
+    __repr__ = __str__  # a notebook shows the last line of a cell by it
+
+
+def names() -> tuple[str, ...]:
+    """Every exercise that `check` knows."""
+    return tuple(_exercises())
+
+
+def check(name: str, answer: Any) -> Graded:
+    """Check the answer to an exercise.
+
+    name    As the exercise's page writes it: `check("softmax-by-hand", softmax)`.
+    answer  A number, text or list; a torch tensor; or your function itself, not what it returns.
+
+    Raises InputError for a name that there is not, and where the model that the exercise is about cannot be
+    had. A wrong answer, of whatever kind, is no error: the result is false, and says why.
+    """
+    if name not in _exercises():
+        raise InputError(
+            f"there is no exercise {one_line(repr(name))}; llm_rebuild.exercises.names() has all"
+        )
+    exercise = _exercises()[name]
+    graders: Mapping[str, Callable[[Mapping[str, Any], Any], tuple[bool, str]]] = {
+        "value": _value,
+        "tensor": _tensor,
+        "function": _function,
+        "forward": _forward,
+    }
+    return Graded(name, *graders[exercise["kind"]](exercise, answer))
+
+
+@functools.cache
+def _exercises() -> dict[str, Any]:
+    exercises: dict[str, Any] = json.loads(DATA.read_text(encoding="utf-8"))
+    return exercises
+
+
+# ------------------------------------------------------------------------------------------- values
+
+
+def _value(exercise: Mapping[str, Any], answer: Any) -> tuple[bool, str]:
+    """`expected`; for a number `within` so much; `wrong`: answers that people give, and what to say then."""
+    expected = exercise["expected"]
+    if isinstance(answer, Tensor) and answer.numel() == 1 and not isinstance(expected, list):
+        answer = answer.item()
+    if isinstance(answer, tuple | Tensor) and isinstance(expected, list):
+        answer = answer.tolist() if isinstance(answer, Tensor) else list(answer)
+    number = isinstance(expected, int | float) and not isinstance(expected, bool)
+    if not _fits(answer, expected):
+        return False, f"{_shown(answer)} is {_kind_of(answer)}; the answer is {KINDS[type(expected)]}"
+    if number and math.isnan(answer):
+        return False, "nan is no number: an infinity or a zero was divided by its like"
+    if answer == expected or (number and abs(answer - expected) <= exercise.get("within", 0)):
+        return True, exercise.get("note", "")
+    if known := exercise.get("wrong", {}).get(str(answer)):
+        return False, known
+    if isinstance(expected, list):
+        return False, _list_difference(answer, expected)
+    if number:
+        return False, f"{_shown(answer)} is too {'small' if answer < expected else 'large'}"
+    return False, f"it is not {_shown(answer)}"
+
+
+def _fits(answer: Any, expected: Any) -> bool:
+    """Whether an answer is of the kind that is expected: a float where one is, and no bool for a number."""
+    if isinstance(expected, float):
+        return isinstance(answer, int | float) and not isinstance(answer, bool)
+    return type(answer) is type(expected)
+
+
+def _list_difference(answer: list[Any], expected: list[Any]) -> str:
+    for place, (one, other) in enumerate(zip(answer, expected, strict=False)):
+        if one != other:
+            return f"the first {place} fit; at place {place} {_shown(one)} is not it"
+    return f"{len(answer)} items, where {len(expected)} are expected"
+
+
+# ------------------------------------------------------------------------------------------ tensors
+
+
+def _tensor(exercise: Mapping[str, Any], answer: Any) -> tuple[bool, str]:
+    """A checkpoint of the official model on the exercise's text."""
+    if not isinstance(answer, Tensor):
+        return False, f"{_shown(answer)} is {_kind_of(answer)}; the answer is a torch tensor"
+    question, name = ask(exercise["model"], exercise["texts"]), exercise["checkpoint"]
+    truth = _official(exercise["model"], tuple(exercise["texts"]))
+    try:
+        verdict = compare(plain(answer, "your answer is"), truth[name])
+    except InputError as refused:
+        return False, str(refused)
+    if verdict.passes:
+        return True, str(verdict)
+    if broken := _not_numbers(answer):
+        return False, broken
+    rebuilt = {name: plain(answer, "your answer is")}
+    report = explain(Proof(question, judge_all(rebuilt, truth), truth, rebuilt), fed=True).report
+    causes = [d for d in report.diagnosis if d.checkpoint == name]
+    return False, f"{verdict}" + (f"\n  {causes[0].explanation}" if causes else "")
+
+
+@functools.lru_cache(maxsize=4)
+def _official(model: str, texts: tuple[str, ...]) -> Any:
+    return capture(model, list(texts))
+
+
+def _forward(exercise: Mapping[str, Any], answer: Any) -> tuple[bool, str]:
+    """A rebuild, or its beginning: the `checkpoints` have to pass, and whatever else it taps."""
+    if not callable(answer):
+        return False, f"{_shown(answer)} is {_kind_of(answer)}; the answer is your function forward itself"
+    checked = check_forward(answer, exercise["model"], exercise["texts"])
+    verdicts = {v.name: v for v in checked.report.verdicts if v.verdict != "missing"}
+    absent = [name for name in exercise["checkpoints"] if name not in verdicts]
+    wrong = [v for v in verdicts.values() if not v.passes]
+    if checked.error or wrong:
+        return False, f"\n{checked}"
+    if absent:
+        return False, f"{absent[0]} was not tapped"
+    return True, f"{len(verdicts)} checkpoints pass"
+
+
+# ---------------------------------------------------------------------------------------- functions
+
+
+def _function(exercise: Mapping[str, Any], answer: Any) -> tuple[bool, str]:
+    """The same as `reference` on every case; `exact` where every bit has to be."""
+    if not callable(answer):
+        return False, f"{_shown(answer)} is {_kind_of(answer)}; the answer is your function itself"
+    try:
+        source = bytearray(notebook.pack(answer))
+    except InputError as refused:
+        return False, str(refused).replace("forward uses", "your function uses").partition("; write")[0]
+    cases = [{name: _made(value) for name, value in case.items()} for case in exercise["cases"]]
+    reference = getattr(references, exercise["reference"])
+    plain_values = [{n: v for n, v in case.items() if not isinstance(v, Tensor)} for case in cases]
+    order = [list(case) for case in cases]
+    tensors = {
+        f"{i}/{n}": v for i, case in enumerate(cases) for n, v in case.items() if isinstance(v, Tensor)
+    }
+    tensors["source"] = torch.frombuffer(source, dtype=torch.uint8)
+    with Process(worker.run) as process:
+        about = {"values": plain_values, "order": order, "memory": MEMORY}
+        deadline = time.monotonic() + SECONDS
+        for message in process.ask(about, tensors, deadline):
+            if "end" in message.about:
+                problem = message.about.get("problem")
+                return (False, str(problem)) if problem else (True, f"{len(cases)} inputs tried")
+            case = cases[message.about["case"]]
+            result = message.tensors.get("value", message.about.get("value"))
+            difference = _difference(result, reference(**case), exercise.get("exact", False))
+            if difference:
+                shown = ", ".join(_shown(value) for value in case.values())
+                return False, f"of ({shown}) it makes {difference}"
+    ended = process.ended
+    if ended and ended.how == "time":
+        return False, f"it was stopped after {SECONDS:g} s; does a loop never end?"
+    return False, f"its process ended ({ended.how if ended else 'closed'}) before it had answered"
+
+
+def _made(value: Any) -> Any:
+    """`{"shape": [2, 3], "seed": 1}` is a tensor of normal numbers, `{"numbers": [[1, 2]]}` one of these."""
+    if isinstance(value, dict) and "shape" in value:
+        generator = torch.Generator().manual_seed(value["seed"])
+        return torch.randn(value["shape"], generator=generator) * value.get("times", 1)
+    return torch.tensor(value["numbers"]) if isinstance(value, dict) and "numbers" in value else value
+
+
+def _difference(result: Any, expected: Any, exact: bool) -> str:
+    """What is wrong with a function's result, or nothing."""
+    if isinstance(expected, Tensor):
+        if not isinstance(result, Tensor):
+            return f"{_shown(result)}, {_kind_of(result)}, where a tensor is expected"
+        verdict = compare(result, expected)
+        if verdict.identical or (verdict.passes and not exact):
+            return ""
+        return _not_numbers(result) or str(verdict).strip().replace("official", "expected")
+    if isinstance(result, Tensor):
+        return f"a tensor, where {KINDS[type(expected)]} is expected"
+    if not _fits(result, expected):
+        return f"{_shown(result)}, {_kind_of(result)}, where {KINDS[type(expected)]} is expected"
+    return "" if result == expected else f"{_shown(result)}, where {_shown(expected)} is expected"
+
+
+def _not_numbers(tensor: Tensor) -> str:
+    """What to say of a tensor with NaN in it; nothing of another."""
+    count = int(torch.isnan(tensor).sum()) if tensor.is_floating_point() else 0
+    return (
+        f"{count} of {tensor.numel()} numbers that are nan: an infinity or a zero divided by its like"
+        if count
+        else ""
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"tensor {list(value.shape)}"
+    try:
+        return one_line(repr(value), 80)
+    except Exception:  # an object of the learner's own, whose __repr__ fails
+        return f"your {type(value).__name__}"
+
+
+def _kind_of(value: Any) -> str:
+    kind = type(value).__name__
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"

@@ -1,0 +1,149 @@
+"""An answer is checked: what is right passes, and what is not is told what is wrong with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from llm_rebuild import InputError
+from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.exercises import check, grade, references
+from llm_rebuild.verify import capture
+
+
+def answers() -> dict[str, Callable[..., object]]:
+    """Functions as a notebook has them: no module can be asked for them."""
+
+    def softmax(x):
+        powers = (x - x.max(dim=-1, keepdim=True).values).exp()
+        return powers / powers.sum(dim=-1, keepdim=True)
+
+    def overflowing(x):
+        return x.exp() / x.exp().sum(dim=-1, keepdim=True)
+
+    def along_the_first(x):
+        return x.softmax(dim=0)
+
+    def with_transformers(x):
+        from transformers import AutoModel
+
+        return AutoModel.from_config(x)
+
+    def endless(x):
+        while True:
+            pass
+
+    def crashing(x):
+        raise SystemExit(3)
+
+    def as_a_list(x):
+        return x.tolist()
+
+    def as_a_set(x):
+        return {1}
+
+    return locals()
+
+
+ANSWERS = answers()
+
+
+def test_a_right_function_passes():
+    assert check("softmax", ANSWERS["softmax"])
+    assert str(check("softmax", lambda x: x.softmax(-1))) == "softmax: right. 3 inputs tried"
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (ANSWERS["overflowing"], r"of \(tensor \[2, 2\]\) it makes 4 of 4 numbers that are nan"),
+        (
+            ANSWERS["along_the_first"],
+            r"it makes \[2, 3, 5\]  wrong values\n  worst at .*expected .*, rebuilt",
+        ),
+        (ANSWERS["with_transformers"], r"it uses transformers, which would answer in your place"),
+        (references.softmax, r"it uses llm_rebuild.exercises.references, which would answer in your place"),
+        (ANSWERS["crashing"], r"it called exit\(3\)"),
+        (ANSWERS["as_a_list"], r"a list, where a tensor is expected"),
+        (ANSWERS["as_a_set"], r"it returns a set; a tensor, a number, a text or a list is wanted"),
+        (lambda: 1, r"TypeError: .* takes 0 positional arguments but 1 was given"),
+        (torch.ones(3), r"tensor \[3\] is a Tensor; the answer is your function itself"),
+        (None, r"None is a NoneType; the answer is your function itself"),
+    ],
+)
+def test_a_function_that_is_not_right_is_told_why(answer: object, message: str):
+    graded = check("softmax", answer)
+    assert not graded
+    assert re.search(message, graded.message), graded.message
+
+
+def test_a_function_that_never_ends_is_stopped(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(grade, "SECONDS", 0.5)
+    graded = check("softmax", ANSWERS["endless"])
+    assert not graded
+    assert graded.message == "it was stopped after 0.5 s; does a loop never end?"
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "message"),
+    [
+        ("parameters-of-gpt2", 124_439_807, "124439807 is too small"),
+        ("parameters-of-gpt2", 163_037_184, "the token table is counted twice; the head is tied to it"),
+        ("parameters-of-gpt2", True, "True is a bool; the answer is a whole number"),
+        ("parameters-of-gpt2", "1e9", "'1e9' is a str; the answer is a whole number"),
+        ("parameters-of-gpt2", float("nan"), "nan is a float; the answer is a whole number"),
+        ("shape-of-shares", [2, 7, 7], "there is a table for each head"),
+        ("shape-of-shares", (2, 12, 7), "3 items, where 4 are expected"),
+        ("shape-of-shares", [2, 12, 9, 9], "the first 2 fit; at place 2 9 is not it"),
+        ("name-of-a-checkpoint", "encoder.layer.4", "it is not 'encoder.layer.4'"),
+    ],
+)
+def test_a_value_that_is_not_right_is_told_why(name: str, answer: object, message: str):
+    graded = check(name, answer)
+    assert not graded
+    assert graded.message == message
+
+
+def test_a_right_value_passes_also_as_a_tensor_or_tuple():
+    assert check("parameters-of-gpt2", torch.tensor(124_439_808))
+    assert check("shape-of-shares", (2, 12, 7, 7))
+    assert check("shape-of-shares", torch.tensor([2, 12, 7, 7]))
+
+
+def test_a_tensor_is_held_against_the_official_one_and_its_mistake_named(minilm: LocalCopy):
+    truth = capture(minilm, "They do.")
+    name, weights = "embeddings.LayerNorm", minilm.weights()
+    weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+    summed = truth["embeddings.sum"].tensor
+    right = F.layer_norm(summed, (384,), weight, bias, 1e-12)
+    assert check("embeddings-of-a-sentence", right)
+    for answer, message in (
+        (
+            F.layer_norm(summed, (384,), weight, bias, 1e-5),
+            "the norm has the wrong epsilon (1e-05 instead of 1e-12)",
+        ),
+        (right[0], "wrong shape"),
+        (right * float("nan"), "1920 of 1920 numbers that are nan"),
+        (right.tolist(), "is a list; the answer is a torch tensor"),
+        (right.to_sparse(), "sparse"),
+    ):
+        graded = check("embeddings-of-a-sentence", answer)
+        assert not graded
+        assert message in graded.message, graded.message
+
+
+def test_a_forward_goes_to_the_workbench():
+    def forward(token_ids, weights, tap):
+        tap("wte", F.embedding(token_ids, weights["wte.weight"]))
+
+    assert check("decoder-begins", forward).message == "wpe was not tapped"
+    assert "your function forward itself" in check("decoder-begins", 3).message
+
+
+def test_an_unknown_name_is_an_error():
+    with pytest.raises(InputError, match="there is no exercise 'nonsense'"):
+        check("nonsense", 1)
