@@ -148,7 +148,7 @@ def _tensor(exercise: Mapping[str, Any], answer: Any) -> tuple[bool, str]:
     rebuilt = {name: plain(answer, "your answer is")}
     report = explain(Proof(question, judge_all(rebuilt, truth), truth, rebuilt), fed=True).report
     causes = [d for d in report.diagnosis if d.checkpoint == name]
-    return False, f"{verdict}" + (f"\n  {causes[0].explanation}" if causes else "")
+    return False, f"{verdict}" + (f"\n  {name}: {causes[0].did} {causes[0].should}" if causes else "")
 
 
 @functools.lru_cache(maxsize=4)
