@@ -1,4 +1,4 @@
-"""The three sets of mutants, as data: a piece of source once (`-`), below it the mistakes made in it (`+`).
+"""The sets of mutants, as data: a piece of source once (`-`), below it the mistakes made in it (`+`).
 
     @@ gpt2 gpt2.py                                  the model, and the source file that is changed
     - x = which + where                              what stands there, exactly once
@@ -7,9 +7,9 @@
 
 Behind a mutant's name may stand how it is run (`[cached]`, `[single]`) and in which attention (`[sdpa]`);
 behind the colon the causes that may be named (`a | b`, where two of the catalogue's sentences describe the
-same numbers), and the checkpoint that must be the first to differ. Where a change alters no number,
-`= reason` stands there. `%% refactorings` begins those changes that nobody should hear of, `%% pairs` the
-mistakes made two at once. A line that begins with a single `#` is for readers.
+same numbers; `-`, where none of them does), and the checkpoint that must be the first to differ. Where a
+change alters no number, `= reason` stands there. `%% refactorings` begins those changes that nobody should
+hear of, `%% pairs` the mistakes made two at once. A line that begins with a single `#` is for readers.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class MutantSet:
 
 @functools.cache
 def read_set(name: str) -> MutantSet:
-    """The set `first`, `second` or `third`. Raises ValueError for a line that means nothing."""
+    """The set `first`, `second`, `third` or `fourth`. Raises ValueError for a line that means nothing."""
     sections: dict[str, list[Mutant]] = {"mutants": [], "refactorings": []}
     pairs: list[tuple[str, str]] = []
     section, model, file = "mutants", "", ""
@@ -84,13 +84,13 @@ def _mutant(head: re.Match[str], model: str, file: str, before: str, after: str)
     how = re.findall(r"\w+", head["how"])
     same, _, reason = head["what"].partition("= ")
     causes, _, first = ("", "", "") if reason and not same else head["what"].partition(" @ ")
-    several = tuple(causes.split(" | "))
+    several = () if causes == "-" else tuple(causes.split(" | "))
     mutant = Mutant(
         head["name"],
         model,
         before,
         after,
-        several if len(several) > 1 else causes,
+        several if len(several) != 1 else causes,
         first,
         attention="sdpa" if "sdpa" in how else "eager",
         run=next((run for run in _RUNS if run in how), "padded"),
