@@ -10,6 +10,8 @@ behind the colon the causes that may be named (`a | b`, where two of the catalog
 same numbers; `-`, where none of them does), and the checkpoint that must be the first to differ. Where a
 change alters no number, `= reason` stands there. `%% refactorings` begins those changes that nobody should
 hear of, `%% pairs` the mistakes made two at once. A line that begins with a single `#` is for readers.
+
+`handwriting` is a set, too, but not of mistakes: its reasons are `identical` and `rounding`.
 """
 
 from __future__ import annotations
