@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from html import escape
+from math import log10
 from pathlib import Path
 
 from llm_rebuild import anatomy
@@ -305,6 +306,34 @@ def minilm_attention(copy: LocalCopy) -> str:
             for j in range(n):
                 d.cell(left + j * side, top + i * side, side - 2, float(probs[0, head, i, j]))
         d.text(left + n * side / 2, top + n * side + 28, f"head {head}", bold=True)
+    return d.svg()
+
+
+def minilm_drift(copy: LocalCopy) -> str:
+    """Part 3: how far three changed models are off after each block, as the page's own table says."""
+    lines = (FIGURES.parent / "part-3" / "floats.md").read_text(encoding="utf-8").splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("embeddings.LayerNorm "))
+    rows = [[float(word) for word in line.split()[1:]] for line in lines[first : first + 7]]
+    left, right, top, bottom, decades = 84, 610, 30, 270, range(-7, 0)
+    d = Drawing(720, 320, "Largest difference to the official model after each block, for three changes.")
+
+    def y(difference: float) -> float:
+        return bottom - (max(log10(difference), -7) + 7) * (bottom - top) / 6 if difference else bottom
+
+    for decade in decades:
+        height = y(10.0**decade)
+        d.line(f"M{left} {height:g}H{right}", "line", arrow=False)
+        words = "0" if decade == -7 else f"1e{decade}"
+        d.text(left - 10, height + 5, words, at="end", size=13, kind="muted")
+    steps = [left + 30 + number * (right - left - 60) / 6 for number in range(7)]
+    for number, x in enumerate(steps):
+        words = f"block {number - 1}" if number else "embeddings"
+        d.text(x, bottom + 24, words, at="middle", size=13, kind="muted")
+    labels = ("÷ √32: rounding", "tanh GELU", "epsilon 1e-5")
+    for column, (label, kind) in enumerate(zip(labels, ("good", "accent", "warm"), strict=True)):
+        points = [(x, y(row[column])) for x, row in zip(steps, rows, strict=True)]
+        d.line("M" + "L".join(f"{x:g} {height:.1f}" for x, height in points), kind, arrow=False)
+        d.text(steps[-1] + 10, points[-1][1] + 5, label, size=13, kind=kind)
     return d.svg()
 
 
@@ -1018,6 +1047,7 @@ DRAWINGS: dict[str, Callable[[LocalCopy], str]] = {
     "minilm-architecture.svg": minilm_architecture,
     "minilm-block.svg": minilm_block,
     "minilm-attention.svg": minilm_attention,
+    "minilm-drift.svg": minilm_drift,
     "leaks.svg": leaks,
     "gpt2-architecture.svg": gpt2_architecture,
     "gpt2-merges.svg": gpt2_merges,
