@@ -18,12 +18,12 @@ from llm_rebuild.errors import InputError, NoSuchNameError
 from llm_rebuild.files import reason, replacing
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.any_model import Step, checkpoints_of
-from llm_rebuild.verify.entries import Entry, Trace
+from llm_rebuild.verify.environment import environment
 from llm_rebuild.verify.find import Candidate, SearchResult, find
 from llm_rebuild.verify.official import Official
-from llm_rebuild.verify.question import Model, Options, Question, ask, has_rebuild
+from llm_rebuild.verify.question import Model, Options, Question, ask, describe, has_rebuild
 from llm_rebuild.verify.tokens import TokenVerdict, compare_tokens
-from llm_rebuild.verify.trace import trace
+from llm_rebuild.verify.trace import Observer, observe
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -214,27 +214,29 @@ def capture(
     and a question that is made already serves as well. `official` is the model where it is loaded already.
     """
     question = ask(model, texts, **options)
-    return read_capture(question, trace(question, official=official))
+    return read_capture(question, observe(question, official))
 
 
-def read_capture(question: Question, traced: Trace) -> Capture:
-    """The checkpoints of a run, read off its trace."""
+def read_capture(question: Question, observer: Observer) -> Capture:
+    """The checkpoints of a run, as its observer saw them."""
+    tensors: Mapping[str, Tensor]
     steps: Mapping[str, Step] = {}
     if has_rebuild(question.copy):
-        entries = {name: traced.entries[number] for name, number in traced.checkpoints.items()}
-        missing = [c.name for c in question.checkpoints if c.name not in entries]
+        checkpoints = {checkpoint.name: checkpoint for checkpoint in question.checkpoints}
+        tensors = observer.checkpoints()
+        missing = [name for name in checkpoints if name not in tensors]
         if missing:  # the official code has changed under us: never a skip
             raise RuntimeError(f"the official model never computed {', '.join(missing)}")
-        checkpoints = {checkpoint.name: checkpoint for checkpoint in question.checkpoints}
     else:
+        checkpoints, traced = {}, observer.trace()
         entries, steps = checkpoints_of(traced)
-        checkpoints = {}
+        tensors = {name: traced.tensor(entry) for name, entry in entries.items()}
     return Capture(
-        traced.model,
-        traced.attention,
-        traced.inputs,
-        traced.environment,
-        dict(zip(entries, _apart(traced, entries.values()), strict=True)),
+        describe(question.copy),
+        question.attention,
+        question.inputs,
+        environment(),
+        dict(zip(tensors, _apart(tensors.values()), strict=True)),
         steps=steps,
         checkpoints=checkpoints,
         model_type=str(question.copy.config.get("model_type")),
@@ -242,13 +244,12 @@ def read_capture(question: Question, traced: Trace) -> Capture:
     )
 
 
-def _apart(traced: Trace, entries: Iterable[Entry]) -> Iterator[Tensor]:
-    """The numbers of entries, each in memory of its own."""
+def _apart(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Tensors, each in memory of its own."""
     addresses: set[int] = set()
-    for entry in entries:
-        tensor = traced.tensor(entry)
+    for tensor in tensors:
         storage = tensor.untyped_storage()
-        if storage.nbytes() != entry.bytes or storage.data_ptr() in addresses:
+        if storage.nbytes() != tensor.nbytes or storage.data_ptr() in addresses:
             tensor = tensor.clone()
         addresses.add(storage.data_ptr())
         yield tensor

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +99,20 @@ class Official:
                 self._past["encoder_outputs"] = (output.encoder_last_hidden_state,)
         return {name: answer.clone() for name, answer in answers.items()} if copies else {}
 
-    def parts(self) -> Iterator[tuple[str, nn.Module]]:
-        """Every module by the path that checkpoints have."""
+    @cached_property
+    def memory(self) -> frozenset[int]:
+        """Where the weights and other numbers of its own lie: the addresses of their memory."""
+        numbers = (*self.model.parameters(), *self.model.buffers())
+        return frozenset(tensor.untyped_storage().data_ptr() for tensor in numbers)
+
+    @cached_property
+    def parts(self) -> tuple[tuple[str, nn.Module], ...]:
+        """Every module that computes, by the path that checkpoints have: no list of modules, and no dropout,
+        which in evaluation hands on what it is given."""
+        idle = (nn.Dropout, nn.ModuleList, nn.ModuleDict)
+        return tuple((path, part) for path, part in self._parts() if not isinstance(part, idle))
+
+    def _parts(self) -> Iterator[tuple[str, nn.Module]]:
         body = self.architecture.official_body if self.architecture is not None else ""
         for path, part in self.model.named_modules():
             if path == body or not body:

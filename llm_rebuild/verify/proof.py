@@ -14,7 +14,7 @@ from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import Model, Options, Question, ask
 from llm_rebuild.verify.report import Report
 from llm_rebuild.verify.run import judge, rebuild_run
-from llm_rebuild.verify.trace import trace
+from llm_rebuild.verify.trace import observe
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -64,8 +64,8 @@ def prove(
     question = ask(model, texts, **options)
     question.rebuild.check(question.weights)  # before the official model invents what is missing
     official = Official(question.copy.folder, question.attention)
-    traced = trace(question, official=official)
-    truth = read_capture(question, traced)
+    observer = observe(question, official)
+    truth = read_capture(question, observer)
     progress("official")
     rebuilt = run(question)
     progress("rebuild")
@@ -73,6 +73,6 @@ def prove(
     progress("compare")
     if coverage:
         why = question.rebuild.architecture.uncovered
-        report = replace(report, coverage=measure(traced, truth.tensors, why))
+        report = replace(report, coverage=measure(observer.trace(), truth.tensors, why))
     progress("coverage")
     return Proof(question, report, truth, rebuilt)

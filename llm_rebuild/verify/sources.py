@@ -1,45 +1,64 @@
-"""Where the official model computes each checkpoint, read off a trace."""
+"""Where the official model computes each checkpoint: what is looked for while it runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from torch import Tensor
 
 from llm_rebuild.checkpoints import Checkpoint, join
-from llm_rebuild.verify.entries import Entry, Returned, Trace
+from llm_rebuild.verify.recording import Note, answer_of, tensors_in
 
 
-def locate(traced: Trace, checkpoints: Iterable[Checkpoint]) -> dict[str, Entry]:
-    """The entries that are these checkpoints, by name: where the official model computes each, its `source`
-    says. A checkpoint that was not computed is left out."""
-    final: dict[int, Entry] = {}  # computed entry -> the view that is the product in its final shape
-    made: dict[tuple[str, str], list[Entry]] = {}  # path and operation -> what it made there, call by call
-    returned: dict[str, tuple[Entry, Returned]] = {}  # module -> its first answer
-    entry: Entry | None
-    for entry in traced.entries:
-        if entry.view_of is None:
-            made.setdefault((entry.path, entry.operation), []).append(entry)
-        elif entry.aten == "aten._unsafe_view":
-            final.setdefault(entry.view_of, entry)
-        for module in entry.returned:
-            returned.setdefault(module.name, (entry, module))
-    entries: dict[str, Entry] = {}
-    for checkpoint in checkpoints:
-        path, event = source_of(checkpoint)
-        entry = None
-        if path in returned and event in ("returned", "given"):
-            answer, module = returned[path]
-            entry = answer if event == "returned" else traced.entries[module.given[0]]
-        elif "[" in event:
-            operation, _, call = event.removeprefix("into ").rstrip("]").partition("[")
-            candidates = made.get((path, operation), ())
-            if int(call) < len(candidates):
-                entry = candidates[int(call)]
-                if event.startswith("into "):
-                    entry = traced.entries[entry.inputs[0]]
-                entry = final.get(entry.number, entry)
-        if entry is not None:
-            entries[checkpoint.name] = entry
-    return entries
+class Sources:
+    """Tells which of a run's tensors are checkpoints. Where each is computed, its `source` says."""
+
+    def __init__(self, checkpoints: Iterable[Checkpoint]) -> None:
+        self.names: list[str] = []
+        # What is looked for. Module -> operation -> call -> (name, whether what goes into it is meant).
+        self._calls: dict[str, dict[str, dict[int, list[tuple[str, bool]]]]] = {}
+        self._modules: dict[str, list[tuple[str, bool]]] = {}  # module -> (name, whether what it is given is)
+        self._count: Counter[tuple[str, str]] = Counter()
+        self._last: tuple[str, Tensor] | None = None
+        for checkpoint in checkpoints:
+            self.names.append(checkpoint.name)
+            path, event = source_of(checkpoint)
+            if event in ("returned", "given"):
+                self._modules.setdefault(path, []).append((checkpoint.name, event == "given"))
+            else:
+                operation, _, call = event.removeprefix("into ").rstrip("]").partition("[")
+                calls = self._calls.setdefault(path, {}).setdefault(operation, {})
+                calls.setdefault(int(call), []).append((checkpoint.name, event.startswith("into ")))
+
+    def among(self, notes: Iterable[Note]) -> Iterator[tuple[int, str, Tensor]]:
+        """The checkpoints that some notes show: which note, the name, the tensor. Each note is to be shown
+        once, and in order."""
+        for number, (facts, (path, _), inputs, named, result) in enumerate(notes):
+            if facts is None:
+                if path in self._modules:
+                    for name, tensor in self._returned(path, tensors_in((inputs, named)), result):
+                        yield number, name, tensor
+            elif path in self._calls:
+                operations = self._calls[path]
+                if facts.operation in operations:
+                    output = answer_of(result)
+                    if output is None or not output.is_floating_point():
+                        continue
+                    call = self._count[path, facts.operation]
+                    self._count[path, facts.operation] = call + 1
+                    for name, into in operations[facts.operation].get(call, ()):
+                        self._last = (name, tensors_in(inputs)[0] if into else output)
+                        yield number, *self._last
+                elif facts.aten == "aten._unsafe_view" and self._last and inputs[0] is self._last[1]:
+                    yield number, self._last[0], result  # a product gets its final shape
+
+    def _returned(self, path: str, inputs: list[Tensor], result: Any) -> Iterator[tuple[str, Tensor]]:
+        answer = answer_of(result)
+        if answer is not None and not any(answer is tensor for tensor in inputs):
+            for name, into in self._modules.pop(path):
+                yield name, next(t for t in inputs if t.is_floating_point()) if into else answer
 
 
 def source_of(checkpoint: Checkpoint) -> tuple[str, str]:

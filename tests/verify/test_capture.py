@@ -76,7 +76,7 @@ def test_watching_changes_nothing(tiny: LocalCopy):
     assert all(torch.equal(again[name].tensor, watched[name].tensor) for name in watched)
     after = official.run(question)
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert not any(part._forward_hooks or part._forward_pre_hooks for _, part in official.parts())
+    assert not any(part._forward_hooks or part._forward_pre_hooks for _, part in official.parts)
 
 
 def test_unknown_names(truth: Capture):

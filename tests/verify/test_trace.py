@@ -156,6 +156,25 @@ def test_what_is_overwritten_later_is_kept_as_it_was(gpt2: LocalCopy, monkeypatc
     assert taken.skipped["memory without numbers"] == 1
 
 
+class Doubling(torch.nn.Module):
+    """Writes into what it is given."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mul_(2) + 0
+
+
+@pytest.mark.parametrize("use_cache", [False, True])
+def test_a_checkpoint_that_is_overwritten_later_is_captured_as_it_was(gpt2: LocalCopy, use_cache: bool):
+    question, official = verify.ask(gpt2, token_ids=IDS, use_cache=use_cache), Official(gpt2.folder)
+    name = f"h.{small.GPT2['n_layer'] - 1}.mlp.residual"
+    last = verify.capture(question, official=official)[name].tensor
+    official = Official(gpt2.folder)
+    official.model.transformer.ln_f = Doubling()
+    truth = verify.capture(question, official=official)
+    assert torch.equal(truth[name].tensor, last)
+    assert torch.equal(truth["ln_f"].tensor, 2 * last)
+
+
 # ------------------------------------------------------------------------------- memory and the file
 
 
