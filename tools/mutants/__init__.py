@@ -11,7 +11,8 @@ same numbers; `-`, where none of them does), and the checkpoint that must be the
 change alters no number, `= reason` stands there. `%% refactorings` begins those changes that nobody should
 hear of, `%% pairs` the mistakes made two at once. A line that begins with a single `#` is for readers.
 
-`handwriting` is a set, too, but not of mistakes: its reasons are `identical` and `rounding`.
+`handwriting` is a set, too, but not of mistakes: its reasons are `identical` and `rounding`. `others` changes no
+rebuild of the course, but the files in others/.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from llm_rebuild.diagnosis.mutants import Mutant
+from llm_rebuild.diagnosis.mutants import SOURCES, Mutant
 
 SETS = ("first", "second", "third")
 
@@ -87,15 +88,16 @@ def _mutant(head: re.Match[str], model: str, file: str, before: str, after: str)
     same, _, reason = head["what"].partition("= ")
     causes, _, first = ("", "", "") if reason and not same else head["what"].partition(" @ ")
     several = () if causes == "-" else tuple(causes.split(" | "))
-    mutant = Mutant(
+    own = SOURCES.get(model, ())[-1:] == (file,)
+    return Mutant(
         head["name"],
         model,
         before,
         after,
         several if len(several) != 1 else causes,
         first,
+        None if own else file,
         attention="sdpa" if "sdpa" in how else "eager",
         run=next((run for run in _RUNS if run in how), "padded"),
         equivalent=reason if not same else "",
     )
-    return mutant if mutant.source == file else Mutant(**{**vars(mutant), "file": file})

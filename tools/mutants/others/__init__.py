@@ -1,0 +1,101 @@
+"""Five models that the course does not rebuild, each as a person rebuilt it, and mistakes in these files.
+
+`llama.py` and its neighbours define `forward` as `llm-rebuild check` wants it, are right to the bit, and tap each
+checkpoint by the name that the official trace gives it. `others.diff`, one folder up, has the mistakes, in the
+format of the other sets. The models are tiny and seeded, so nothing has to be fetched.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import tempfile
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llm_rebuild.checkpoints import Recorder
+from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.diagnosis.mutants import Mutant, Mutated, changed
+from llm_rebuild.verify import Capture, ask, capture
+
+IDS = [[5, 17, 3, 44, 9, 60, 2, 31, 12], [11, 5, 8, 23, 50]]  # the second row is padded
+DECODER_IDS = [[2, 7, 40, 21, 4, 33], [2, 8, 61]]
+_SIZES: dict[str, Any] = {
+    "vocab_size": 67, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "intermediate_size": 48, "max_position_embeddings": 40,
+}  # fmt: skip
+_SHARED = _SIZES | {"num_key_value_heads": 2, "tie_word_embeddings": False}
+_BART: dict[str, Any] = {
+    "vocab_size": 67, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "max_position_embeddings": 40,
+    "scale_embedding": True,
+}  # fmt: skip
+MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "llama": ("LlamaForCausalLM", "LlamaConfig", _SHARED | {"rope_theta": 500.0, "rms_norm_eps": 1e-5}),
+    "qwen2": ("Qwen2ForCausalLM", "Qwen2Config", _SHARED),
+    "qwen3": ("Qwen3ForCausalLM", "Qwen3Config", _SHARED | {"head_dim": 12}),
+    "roberta": ("RobertaForMaskedLM", "RobertaConfig", _SIZES | {"pad_token_id": 1}),
+    "bart": ("BartForConditionalGeneration", "BartConfig", _BART),
+}
+
+
+@dataclass(frozen=True)
+class Other:
+    """A model that the course does not rebuild, and what its official code makes of `IDS`."""
+
+    copy: LocalCopy
+    truth: Capture
+
+    def run(self, source: str, file: str = "mine.py") -> Mutated:
+        """What a person's file taps. Raises what its module raises; what `forward` raises is kept."""
+        module = types.ModuleType("mine")
+        exec(compile(source, file, "exec"), module.__dict__)
+        recorder = Recorder()
+        batch, config = self.truth.inputs.batch, types.SimpleNamespace(**self.copy.config)
+        named = {**batch._asdict(), "weights": self.copy.weights(), "config": config, "tap": recorder.tap()}
+        wanted = inspect.signature(module.forward).parameters
+        torch.manual_seed(0)
+        try:
+            with torch.no_grad():
+                module.forward(**{name: named[name] for name in wanted})
+        except Exception as error:  # what a person's mistake raises can be anything
+            return Mutated(recorder.tensors, error)
+        return Mutated(recorder.tensors)
+
+
+def source_of(model: str, mutant: Mutant | None = None) -> str:
+    """The right file of a model, or the same with a mistake in it."""
+    source = Path(__file__).with_name(f"{model}.py").read_text(encoding="utf-8")
+    return source if mutant is None else changed(source, mutant)
+
+
+@functools.cache
+def other(model: str) -> Other:
+    """One of `MODELS`, made once in a folder that goes with the process."""
+    folder = Path(_root().name) / model
+    _make(model, folder)
+    copy = LocalCopy(model, folder, "folder")
+    decoder_ids = DECODER_IDS if "decoder_layers" in copy.config else None
+    return Other(copy, capture(ask(copy, token_ids=IDS, decoder_ids=decoder_ids)))
+
+
+@functools.cache
+def _root() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="others-")
+
+
+def _make(model: str, folder: Path) -> None:
+    """A seeded model. Norms and biases are random, too, so that none of them is idle."""
+    import transformers
+
+    model_class, config_class, fields = MODELS[model]
+    torch.manual_seed(0)
+    made = getattr(transformers, model_class)(getattr(transformers, config_class)(**fields))
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape)
+    made.save_pretrained(folder)
