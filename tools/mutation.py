@@ -4,6 +4,7 @@
                                           # llm_rebuild/diagnosis/measured.json, which a diagnosis quotes
     python -m tools.mutation --page       # writes the page from the figures that are there
     python -m tools.mutation --check      # exit 1 if the page or the sets are no longer those of the figures
+    python -m tools.mutation --others     # counts the mistakes in models that the course does not rebuild
 
 Everything runs on the miniatures, on the texts of `mutants.TEXTS`, in one thread, and with the kernels of
 tools/portable.py, so that another processor gives the same figures. The second set is measured
@@ -42,6 +43,7 @@ from llm_rebuild.verify.compare import compare
 from llm_rebuild.verify.run import judge
 from tools import portable
 from tools.mutants import SETS, read_set
+from tools.mutants.others import MODELS, other, source_of
 
 PROJECT = Path(__file__).parent.parent
 PAGE = PROJECT / "docs" / "part-4" / "kill-matrix.md"
@@ -214,6 +216,18 @@ def digest() -> str:
     everything = [part for name in SETS for part in (read_set(name).mutants, read_set(name).refactorings)]
     everything.append(pairs(BLIND))
     return hashlib.sha256(repr(everything).encode()).hexdigest()
+
+
+def others() -> dict[str, dict[str, int]]:
+    """Mistakes in models that the course does not rebuild: of each model how many, caught, first in place."""
+    counted = {model: {"mutants": 0, "caught": 0, "first_right": 0} for model in MODELS}
+    for mutant in mistakes("others"):
+        stage, count = other(mutant.model), counted[mutant.model]
+        first = stage.first_divergence(stage.run(source_of(mutant.model, mutant)))
+        count["mutants"] += 1
+        count["caught"] += bool(first)
+        count["first_right"] += first == mutant.first
+    return counted
 
 
 # --------------------------------------------------------------------------------- the figures
@@ -570,7 +584,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--page", action="store_true", help="write the page from the figures that are there")
     parser.add_argument("--check", action="store_true", help="compare the page with the figures, run nothing")
+    parser.add_argument("--others", action="store_true", help="count those in models without a rebuild")
     given = parser.parse_args()
+    if given.others:
+        for model, of in others().items():
+            print(f"{model}: of {of['mutants']} {of['caught']} caught, {of['first_right']} first in place")
+        return 0
     if given.check:
         wrong = stale()
         print("\n".join(wrong), file=sys.stderr, end="\n" if wrong else "")

@@ -1,8 +1,8 @@
 """Five models that the course does not rebuild, each as a person rebuilt it, and mistakes in these files.
 
-`llama.py` and its neighbours define `forward` as `llm-rebuild check` wants it, are right to the bit, and tap each
-checkpoint by the name that the official trace gives it. `others.diff`, one folder up, has the mistakes, in the
-format of the other sets. The models are tiny and seeded, so nothing has to be fetched.
+`llama.py` and its neighbours define `forward` as `llm-rebuild check` wants it, are right to the bit, and tap
+checkpoints by the names that the official trace gives them. `others.diff`, one folder up, has the mistakes, in
+the format of the other sets. The models are tiny and seeded, so nothing has to be fetched.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from llm_rebuild.checkpoints import Recorder
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.mutants import Mutant, Mutated, changed
-from llm_rebuild.verify import Capture, ask, capture
+from llm_rebuild.verify import Capture, ask, capture, compare
 
 IDS = [[5, 17, 3, 44, 9, 60, 2, 31, 12], [11, 5, 8, 23, 50]]  # the second row is padded
 DECODER_IDS = [[2, 7, 40, 21, 4, 33], [2, 8, 61]]
@@ -65,6 +65,21 @@ class Other:
         except Exception as error:  # what a person's mistake raises can be anything
             return Mutated(recorder.tensors, error)
         return Mutated(recorder.tensors)
+
+    def first_divergence(self, outcome: Mutated) -> str:
+        """The first checkpoint that is missing or not bit-identical; empty where none is. What the right file
+        does not tap is not asked for."""
+        for name, official in self.truth.items():
+            if name in self.tapped:
+                rebuilt = outcome.tensors.get(name)
+                if rebuilt is None or not compare(rebuilt, official).identical:
+                    return name
+        return ""
+
+    @functools.cached_property
+    def tapped(self) -> frozenset[str]:
+        """What the right file shows."""
+        return frozenset(self.run(source_of(self.copy.name)).tensors)
 
 
 def source_of(model: str, mutant: Mutant | None = None) -> str:

@@ -1,0 +1,36 @@
+"""Models that the course does not rebuild, as persons rebuilt them (tools/mutants/others): right to the bit,
+and each mistake changes a number, first where it is said to. They measure, so nothing is diagnosed here."""
+
+from __future__ import annotations
+
+import pytest
+
+from llm_rebuild.diagnosis.causes import CAUSES
+from llm_rebuild.diagnosis.mutants import Mutant
+from tools.mutants import read_set
+from tools.mutants.others import MODELS, other, source_of
+
+MUTANTS = read_set("others").mutants
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_right_file_is_right_to_the_bit(model: str):
+    stage = other(model)
+    outcome = stage.run(source_of(model))
+    assert outcome.error is None
+    assert stage.first_divergence(outcome) == ""
+    assert len(outcome.tensors) > 60
+    assert list(outcome.tensors)[-1] == list(stage.truth)[-1]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_it_differs_first_where_it_is_said_to(mutant: Mutant):
+    stage = other(mutant.model)
+    assert stage.first_divergence(stage.run(source_of(mutant.model, mutant))) == mutant.first
+
+
+def test_there_are_twelve_of_each_and_their_causes_are_in_the_catalogue():
+    named = [mutant for mutant in MUTANTS if mutant.first]
+    assert all(sum(mutant.model == model for mutant in named) >= 12 for model in MODELS)
+    assert {cause for mutant in named for cause in mutant.causes} <= set(CAUSES)
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
