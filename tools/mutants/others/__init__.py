@@ -1,8 +1,8 @@
 """Five models that the course does not rebuild, each as a person rebuilt it, and mistakes in these files.
 
 `llama.py` and its neighbours define `forward` as `llm-rebuild check` wants it, are right to the bit, and tap
-checkpoints by the names that the official trace gives them. `others.diff`, one folder up, has the mistakes, in
-the format of the other sets. The models are tiny and seeded, so nothing has to be fetched.
+checkpoints by the names that the official trace gives them. `others.diff`, one folder up, has the mistakes,
+in the format of the other sets. The models are tiny and seeded, so nothing has to be fetched.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""RoBERTa as a person rebuilt it: BERT whose positions begin behind the padding's id, and a head for words."""
+"""RoBERTa as a person rebuilt it: BERT whose positions begin behind the padding's id, and another head."""
 
 from __future__ import annotations
 
