@@ -60,7 +60,16 @@ function breakLongNames() {
   }
 }
 
+// The parts of a page that compute, where there are any. The modules are loaded by the page that has them.
+const LIVE = new URL("live/live.js", document.currentScript.src);
+
+function comeToLife() {
+  const boxes = document.querySelectorAll("[data-live]");
+  if (boxes.length) import(LIVE).then(({ start }) => start(boxes));
+}
+
 document$.subscribe(() => {
+  comeToLife();
   renderMathematics();
   breakLongNames();
   nameForScreenReaders();

@@ -16,11 +16,22 @@ const KINDS = { F32: Float32Array, I64: BigInt64Array, U8: Uint8Array, BOOL: Uin
  * numbers. Nothing that it says of itself is believed before it fits the bytes that are there.
  */
 export function readSafetensors(buffer) {
-  const whole = buffer.byteLength;
+  const { start, entries } = readHeader(buffer, buffer.byteLength);
+  return new Map(entries.map(([key, about]) => [key, readTensor(buffer, start, key, about)]));
+}
+
+/** How long a file's header is, from its first 8 bytes. `whole`: how long the file is. */
+export function headerLength(buffer, whole) {
   if (whole < 8) throw new InputError("this is no safetensors file: it has fewer than 8 bytes");
   const length = Number(new DataView(buffer).getBigUint64(0, true));
   if (length > LARGEST_HEADER || 8 + length > whole)
     throw new InputError("this is no whole safetensors file: its header is longer than the file; download it again");
+  return length;
+}
+
+/** The header of a file of `whole` bytes, of which `buffer` has the first -> {start, entries: [[key, about]], metadata}. */
+export function readHeader(buffer, whole) {
+  const length = headerLength(buffer, whole);
   let header;
   try {
     header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(new Uint8Array(buffer, 8, length)));
@@ -28,10 +39,8 @@ export function readSafetensors(buffer) {
     throw new InputError("this is no safetensors file: its header is not JSON");
   }
   if (header === null || typeof header !== "object") throw new InputError("this is no safetensors file: its header is no object");
-  const tensors = new Map();
-  for (const [key, about] of Object.entries(header))
-    if (key !== "__metadata__") tensors.set(key, readTensor(buffer, 8 + length, key, about));
-  return tensors;
+  const { __metadata__: metadata = {}, ...tensors } = header;
+  return { start: 8 + length, entries: Object.entries(tensors), metadata };
 }
 
 function readTensor(buffer, start, key, about) {

@@ -1,0 +1,178 @@
+// A live page: one model, one sentence, and parts that show what becomes of it.
+//
+// A part is an element with data-live="gpt2" and data-part="map". All parts of a page share one session: one worker,
+// in which the rebuild of javascripts/rebuild/ runs. Nothing is loaded before a part comes into view, and nothing that is
+// typed or dropped leaves the page.
+
+import { Client, newest } from "./client.js";
+import { make } from "./tensor.js";
+
+const ROOT = new URL("../../live/", import.meta.url);
+const STYLES = ["../../stylesheets/map.css", "../../stylesheets/live.css"];
+const PARTS = {
+  sentence: () => import("./sentence.js"),
+  map: () => import("./anatomy.js"),
+  next: () => import("./next.js"),
+  write: () => import("./write.js"),
+  beams: () => import("./beams.js"),
+  similar: () => import("./similar.js"),
+  crossing: () => import("./crossing.js"),
+  hero: () => import("./hero.js"),
+};
+
+let sessions = [];
+
+/** Bring the parts of a page to life, each as soon as it comes into view. */
+export function start(boxes) {
+  sessions = sessions.filter((session) => session.alive || session.close());
+  const byModel = new Map();
+  for (const box of boxes) {
+    if (box.dataset.started) continue;
+    box.dataset.started = "waiting";
+    if (!byModel.has(box.dataset.live)) byModel.set(box.dataset.live, new Session(box.dataset.live));
+    byModel.get(box.dataset.live).add(box);
+  }
+  sessions.push(...byModel.values());
+}
+
+/** What the parts of one model on one page share. */
+export class Session {
+  parts = [];
+  boxes = [];
+  own = null; // the name of the reader's own copy, where one is open
+  run = null; // the last answer of `run`
+
+  constructor(name) {
+    this.name = name;
+    this.client = new Client();
+    this.ask = (...values) => this.client.ask(...values);
+    this.go = newest((text) => this.ask("run", text), (run, text) => this.show(run, text), (problem) => this.fail(problem));
+    this.observer = new IntersectionObserver((seen) => {
+      for (const { target, isIntersecting } of seen) if (isIntersecting) this.begin(target);
+    }, { rootMargin: "200px" });
+  }
+
+  get alive() {
+    return this.boxes.some((box) => box.isConnected);
+  }
+
+  close() {
+    this.observer.disconnect();
+    this.client.close();
+    for (const part of this.parts) part.close?.();
+  }
+
+  add(box) {
+    this.boxes.push(box);
+    this.observer.observe(box);
+  }
+
+  /** Something has come into view: open the model, once, and build the parts of the page in their order. */
+  async begin(box) {
+    if (box.dataset.started !== "waiting") return;
+    this.observer.unobserve(box);
+    box.dataset.started = "yes";
+    try {
+      this.opening ??= this.open();
+      const [{ Part }] = await Promise.all([PARTS[box.dataset.part](), this.opening, ...STYLES.map(styled)]);
+      if (!box.isConnected) return;
+      const inside = make("div", { class: "live-inside" });
+      box.classList.add("live");
+      box.replaceChildren(inside);
+      const part = new Part(inside, this, box);
+      this.parts.push(part);
+      if (this.run) await part.update?.(this.run, this.text);
+      if (this.problem) part.fail?.(this.problem);
+    } catch (problem) {
+      box.append(make("p", { class: "live-problem", role: "alert" }, problem.message)); // below the picture that stands there
+    }
+    box.dataset.started = "done";
+  }
+
+  async open() {
+    this.record = await (await fetch(new URL(`data/${this.name}.json`, ROOT))).json();
+    this.about = new Map(this.record.checkpoints.map((entry) => [entry.name, entry]));
+    await this.openMiniature();
+  }
+
+  /** The model that the site carries, on its first sentence. */
+  async openMiniature() {
+    this.model = await this.ask("fetch", this.record, new URL(`models/${this.name}/`, ROOT).href);
+    this.own = null;
+    await this.say(this.record.sentences[0]);
+  }
+
+  /** A model of the reader's own: name -> File. */
+  async openOwn(name, files) {
+    this.model = await this.ask("open", this.record, files);
+    this.own = name;
+    await this.say(this.text);
+  }
+
+  /** Run on a sentence and wait for it. */
+  async say(text) {
+    try {
+      await this.show(await this.ask("run", text), text);
+    } catch (problem) {
+      this.fail(problem);
+    }
+  }
+
+  /** Run on a sentence as soon as there is time; of several only the last. */
+  type(text) {
+    this.typed = text;
+    this.go(text);
+  }
+
+  async show(run, text) {
+    [this.run, this.text, this.problem] = [run, text, null];
+    this.verdicts = this.own ? null : await this.verdictsOf(text);
+    await Promise.all(this.parts.map((part) => part.update?.(run, text)));
+    for (const box of this.boxes) box.dataset.answered = text;
+  }
+
+  fail(problem) {
+    this.problem = problem;
+    for (const part of this.parts) part.fail?.(problem);
+  }
+
+  /** How the run compares with the official tensors, which the site carries for one sentence. */
+  async verdictsOf(text) {
+    return text === this.record.sentences[0] ? this.ask("official", new URL(`data/${this.name}.safetensors`, ROOT).href) : null;
+  }
+
+  /** What is known of a checkpoint, with the numbers of its block filled in. */
+  entry(name) {
+    if (this.about.has(name)) return { ...this.about.get(name), inputs: this.resolved(this.about.get(name).inputs, -1) };
+    const stack = this.record.stacks.find(({ path }) => name.startsWith(`${path}.`));
+    if (!stack) return null;
+    const [number, ...rest] = name.slice(stack.path.length + 1).split(".");
+    const entry = this.about.get([stack.path, "{layer}", ...rest].join("."));
+    if (!entry) return null;
+    const layer = Number(number), filled = (words) => words.replaceAll("{layer}", layer).replaceAll("{before}", layer - 1);
+    return {
+      ...entry, name, official: filled(entry.official), weights: entry.weights.map(filled),
+      inputs: this.resolved(layer === 0 && entry.first ? entry.first : entry.inputs, layer),
+    };
+  }
+
+  /** Names of checkpoints with their numbers; those that this run does not have are left out. */
+  resolved(names, layer) {
+    const present = new Map(this.run?.names ?? []);
+    const last = (path) => Math.max(...[...present.keys()].filter((name) => name.startsWith(`${path}.`)).map((name) => Number(name.slice(path.length + 1).split(".")[0])));
+    return names
+      .map((name) => name.replaceAll("{layer}", layer).replaceAll("{before}", layer - 1).replace(/^(.*)\.\{last\}/, (_, path) => `${path}.${last(path)}`))
+      .filter((name) => present.has(name));
+  }
+}
+
+/** A stylesheet that only live pages need. */
+function styled(path) {
+  const href = new URL(path, import.meta.url).href;
+  const present = [...document.querySelectorAll("link[rel=stylesheet]")].find((link) => link.href === href);
+  if (present) return present.loaded;
+  const link = make("link", { rel: "stylesheet", href });
+  link.loaded = new Promise((resolve) => ["load", "error"].forEach((kind) => link.addEventListener(kind, resolve, { once: true })));
+  document.head.append(link);
+  return link.loaded;
+}

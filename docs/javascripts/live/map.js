@@ -1,0 +1,1 @@
+../../../llm_rebuild/show/map.js

@@ -1,0 +1,343 @@
+// What a live page has done for it: open a model, run it on a sentence, and hand out what came to be, a tensor at a time.
+
+import { chartsOf, sliceOf } from "./charts.js";
+import { compare } from "./compare.js";
+import { checkSizes, readWeights, shapesOf } from "./copy.js";
+import { modules } from "./modules.js";
+
+const MOST_TOKENS = 128; // of one text: more than a map can show
+const MOST_BARS = 14; // of the chart of next tokens
+
+export class Service {
+  edits = {};
+
+  // ---------------------------------------------------------------------------------------- opening
+
+  /** A model that the site carries. record: what NAME.json says of it; url: its folder. */
+  async fetch(record, url) {
+    const bytes = async (name) => {
+      const answer = await fetch(new URL(name, url));
+      if (!answer.ok) throw new Error(`${name} could not be loaded (${answer.status})`);
+      return [name, await answer.blob()];
+    };
+    return this.open(record, new Map(await Promise.all(record.files.map(bytes))));
+  }
+
+  /** A model from its files, name -> Blob. -> {parameters, bytes, sha256, config}. */
+  async open(record, files) {
+    this.code = await modules(this.edits);
+    const { InputError } = this.code.weights;
+    const fail = (words) => new InputError(words);
+    checkSizes(files, fail);
+    const read = async (name) => files.has(name) && files.get(name).arrayBuffer();
+    const json = async (name) => {
+      if (!files.has(name)) return null;
+      try {
+        const value = JSON.parse(await files.get(name).text());
+        if (value && typeof value === "object" && !Array.isArray(value)) return value;
+      } catch {} // said below
+      throw fail(`${name} is not what it should be: an object in JSON; download it again.`);
+    };
+    const config = await json("config.json");
+    const architecture = this.code.models.ARCHITECTURES[config.model_type];
+    if (!architecture || config.model_type !== record.type)
+      throw fail(`config.json: model_type is ${String(JSON.stringify(config.model_type)).slice(0, 40)}; this page takes ${record.title} apart, "${record.type}".`);
+    const fields = sizes(architecture.read(config), config);
+    const needed = { shapes: shapesOf(record.weights, fields, record.stacks), optional: shapesOf(record.optional, fields, record.stacks), unused: record.unused };
+    const rename = (key) => (architecture.prefix && key.startsWith(`${architecture.prefix}.`) ? key.slice(architecture.prefix.length + 1) : key);
+    const buffer = await readWeights(files.get("model.safetensors"), needed, rename, this.code.weights);
+    const tokenizerFiles = new Map();
+    for (const name of files.keys()) if (!["model.safetensors", "config.json", "generation_config.json"].includes(name)) tokenizerFiles.set(name, await read(name));
+    const tokenizer = this.code.tokenizers.load(tokenizerFiles);
+    const generates = config.model_type !== "bert";
+    const asked = generates ? this.code.defaults.defaults(config, await json("generation_config.json"), fields.vocab_size, record.crossing.length > 0) : null;
+    const tensors = this.code.weights.readSafetensors(buffer);
+    this.model = { record, config, tensors, tokenizer, asked, generates, positions: fields.n_positions ?? fields.max_position_embeddings ?? null };
+    this.prepare();
+    const counted = [...tensors].filter(([key]) => needed.shapes.has(rename(key)) || needed.optional.has(rename(key)));
+    return {
+      parameters: counted.reduce((sum, [, { data }]) => sum + data.length, 0),
+      bytes: buffer.byteLength,
+      sha256: await sha256(buffer),
+      settings: asked?.settings ?? null,
+    };
+  }
+
+  /** The model as the rebuild wants to have it; once more after an edit. */
+  prepare() {
+    const { config, tensors } = this.model;
+    this.opened = this.code.models.open(config, tensors, {
+      at: (path) => this.recorder.tap.at(path),
+      show: (...shown) => this.recorder.tap.show(...shown),
+    });
+  }
+
+  /**
+   * Go on with other lines of code: {"gpt2.js": [[before, after], …]}; {} is the rebuild as it is. What ran before stays what
+   * `compareWith("before")` compares with.
+   */
+  async edit(edits) {
+    this.edits = edits;
+    this.code = await modules(edits);
+    this.prepare();
+    this.before = Object.keys(edits).length ? (this.before ?? this.tensors) : null;
+  }
+
+  // ---------------------------------------------------------------------------------------- running
+
+  /** One run. -> {tokens, decoderTokens, names: [[name, shape]], truncated, answer}. */
+  run(text) {
+    const { tokenizer, generates, positions, config } = this.model;
+    const most = Math.min(MOST_TOKENS, positions ?? MOST_TOKENS);
+    const encoding = tokenizer.encode(text, most);
+    const batch = batchOf(encoding.ids);
+    this.recorder = new this.code.weights.Recorder();
+    this.text = { ids: encoding.ids, tokens: this.spelt(encoding) };
+    let answer = null, decoderIds = null;
+    if (config.model_type === "t5") {
+      const written = this.write(text, { maxNewTokens: 40 }, false);
+      decoderIds = written.ids;
+      answer = written.text;
+      batch.decoderIds = { shape: [1, decoderIds.length], data: Int32Array.from(decoderIds) };
+    }
+    this.decoder = decoderIds && { ids: decoderIds, tokens: decoderIds.map((id) => this.word(id)) };
+    this.recorder = new this.code.weights.Recorder();
+    this.output = generates ? this.opened.forward(batch, this.opened.model, new this.code.cache.Cache()) : this.opened.forward(batch, this.opened.model);
+    this.tensors = this.recorder.tensors;
+    return {
+      tokens: this.text.tokens, ids: this.text.ids, decoderTokens: this.decoder?.tokens ?? null, decoderIds, truncated: encoding.truncated, answer,
+      names: [...this.tensors].map(([name, { shape }]) => [name, shape]),
+    };
+  }
+
+  /** A token as people read it. */
+  word(id) {
+    const { tokenizer, config } = this.model;
+    if (config.model_type === "gpt2") return tokenizer.decode([id]);
+    return tokenizer.tokens[id] ?? `id ${id}`;
+  }
+
+  spelt({ ids, tokens }) {
+    return this.model.config.model_type === "gpt2" ? ids.map((id) => this.word(id)) : tokens;
+  }
+
+  // ----------------------------------------------------------------------------------- one checkpoint
+
+  /** The pictures of a checkpoint of the last run -> {chart, labels}. */
+  picture(name, axes) {
+    const tensor = this.tensors.get(name);
+    if (!tensor) return null;
+    const labels = [[], this.labelsOf(this.text), this.decoder ? this.labelsOf(this.decoder) : []];
+    const layout = ["token", "query", "key"];
+    const rows = axes.find((axis) => layout.includes(axis)), last = axes.at(-1);
+    const listOf = (axis) => (layout.includes(axis) ? (this.countsDecoder(name, axis) ? 2 : 1) : 0);
+    const sides = this.before?.get(name) ? { here: this.before.get(name), wrong: tensor } : { here: tensor };
+    const both = Object.values(sides).every(({ shape }) => shape.join() === tensor.shape.join());
+    return { chart: chartsOf(both ? sides : { here: tensor }, axes, [listOf(rows), listOf(last)]), labels };
+  }
+
+  labelsOf({ tokens }) {
+    return tokens.map((token) => `"${token}"`);
+  }
+
+  /** Whether an axis counts the decoder's own tokens. The twin of Architecture.counts_decoder. */
+  countsDecoder(name, axis) {
+    const { record } = this.model;
+    if (!record.crossing.length || name.startsWith(`${record.stacks[0].side}.`)) return false;
+    const crosses = record.crossing.some((piece) => name.includes(piece));
+    if (crosses && axis === "token") return !/\.[kv]$/.test(name);
+    return !(crosses && axis === "key");
+  }
+
+  /** The numbers of one head, {shape: [rows, columns], data}. */
+  numbers(name, axes, head) {
+    return sliceOf(this.tensors.get(name), axes, head);
+  }
+
+  /** Smallest, largest, mean and spread of a checkpoint's numbers. */
+  facts(name) {
+    const { data } = this.tensors.get(name);
+    let low = Infinity, high = -Infinity, sum = 0, squares = 0, count = 0;
+    for (const x of data) {
+      if (!Number.isFinite(x) || Math.abs(x) > 1e30) continue;
+      low = Math.min(low, x);
+      high = Math.max(high, x);
+      sum += x;
+      squares += x * x;
+      count++;
+    }
+    const mean = sum / count;
+    return { low, high, mean, spread: Math.sqrt(Math.max(0, squares / count - mean * mean)), count, other: data.length - count };
+  }
+
+  // -------------------------------------------------------------------------------------- comparing
+
+  /** How the last run compares with an official capture, name -> {kind, words, worst}. Null where it is of another text. */
+  async official(url) {
+    this.captures ??= new Map();
+    if (!this.captures.has(url)) this.captures.set(url, await (await fetch(url)).arrayBuffer());
+    return this.against(this.code.weights.readSafetensors(this.captures.get(url)));
+  }
+
+  against(stored) {
+    const ids = (key) => Array.from(stored.get(`inputs/${key}`)?.data ?? [], Number).join();
+    if (ids("token_ids") !== this.text.ids.join() || (this.decoder && ids("decoder_ids") !== this.decoder.ids.join())) return null;
+    const verdicts = {};
+    for (const [key, tensor] of stored)
+      if (key.startsWith("checkpoint/")) verdicts[key.slice("checkpoint/".length)] = compare(this.tensors.get(key.slice("checkpoint/".length)), tensor);
+    return verdicts;
+  }
+
+  /** How the last run, with edited code, compares with the one before the edit; null where nothing is edited. */
+  compareWithBefore() {
+    if (!this.before) return null;
+    return Object.fromEntries([...this.before].map(([name, tensor]) => [name, compare(this.tensors.get(name), tensor)]));
+  }
+
+  // -------------------------------------------------------------------------------------- generation
+
+  /** The scores of the next token of the last run as chances, before and after what the settings do to them. */
+  next(settings) {
+    const { logits } = this.output;
+    const vocabulary = logits.shape[2];
+    const scores = logits.data.slice(-vocabulary);
+    const { adjusted, complete } = this.code.decoding;
+    const ids = this.decoder?.ids ?? this.text.ids;
+    const after = shares(adjusted(scores, ids, complete({ ...settings, sample: true, maxNewTokens: 1 }), 0, this.model.asked.special.ends.length));
+    const before = shares(scores);
+    const order = Array.from(before.keys()).sort((a, b) => before[b] - before[a]);
+    const left = after.reduce((count, share) => count + (share > 0), 0);
+    return { left, vocabulary, bars: order.slice(0, MOST_BARS).map((id) => ({ id, word: this.word(id), before: before[id], after: after[id] })) };
+  }
+
+  /**
+   * A text gone on with, or translated. -> {text, ids, words, steps: [{fresh, seen}], end}.
+   *
+   * steps  Of each pass: how many tokens were read anew, and how many the cache had.
+   */
+  write(text, settings, keep = true) {
+    const { tokenizer, asked } = this.model;
+    const { ids } = tokenizer.encode(text, MOST_TOKENS);
+    const log = [];
+    const [row] = this.decode(ids, this.fitting(ids, { ...asked.settings, ...settings }), log);
+    const { start, ends } = asked.special;
+    const written = row.slice(start === null ? ids.length : 1);
+    const end = written.findIndex((id) => ends.includes(id));
+    const own = end < 0 ? written : written.slice(0, end);
+    if (keep) this.log = log;
+    return {
+      text: tokenizer.decode(own, true), ids: start === null ? row.slice(0, ids.length + own.length) : [start, ...own], words: own.map((id) => this.word(id)),
+      ended: end >= 0, prompt: start === null ? ids.map((id) => this.word(id)) : [this.word(start)], text_tokens: start === null ? 0 : ids.length,
+      steps: log.map(({ fresh, seen }) => ({ fresh: fresh[0].length, seen })),
+    };
+  }
+
+  /** As many new tokens as the model has positions for. */
+  fitting(ids, settings) {
+    const { positions, config } = this.model;
+    const most = config.model_type === "t5" || !positions ? Infinity : positions - ids.length + 1;
+    return { ...settings, maxNewTokens: Math.min(settings.maxNewTokens ?? 40, most) };
+  }
+
+  decode(ids, settings, log) {
+    const { special } = this.model.asked;
+    const quiet = this.recorder;
+    this.recorder = { tap: this.code.weights.NO_TAP }; // many passes: nobody looks inside
+    try {
+      const step = recorded(this.code.generate.stepOf(this.opened, batchOf(ids), settings.beams ?? 1), log);
+      return this.code.decoding.decode(step, [special.start === null ? ids : [special.start]], settings, special);
+    } finally {
+      this.recorder = quiet;
+    }
+  }
+
+  /** A beam search as a tree: [{word, parent, score, alive}] a step, and the text that won. */
+  beams(text, settings) {
+    const { tokenizer, asked } = this.model;
+    const { ids } = tokenizer.encode(text, MOST_TOKENS);
+    const log = [];
+    const whole = this.fitting(ids, { ...asked.settings, ...settings, sample: false, temperature: null, topK: null, topP: null });
+    const [row] = this.decode(ids, whole, log);
+    const prompt = asked.special.start === null ? ids.length : 1;
+    const levels = [];
+    let sums = log[0].fresh.map((_, beam) => (beam ? -Infinity : 0));
+    log.forEach(({ scores, parents }, at) => {
+      const next = log[at + 1];
+      const alive = next ? next.fresh.map(([id], beam) => ({ id, parent: parents[beam] })) : [];
+      const level = [];
+      scores.forEach((logs, beam) => {
+        if (sums[beam] === -Infinity) return;
+        const best = Array.from(logs.keys()).sort((a, b) => logs[b] - logs[a]).slice(0, whole.beams);
+        const kept = alive.filter(({ parent }) => parent === beam).map(({ id }) => id);
+        for (const id of new Set([...kept, ...best]))
+          level.push({ id, word: this.word(id), parent: beam, score: sums[beam] + logs[id], beam: alive.findIndex((one) => one.id === id && one.parent === beam), ends: asked.special.ends.includes(id) });
+      });
+      levels.push(level);
+      sums = alive.map(({ id, parent }) => sums[parent] + scores[parent][id]);
+    });
+    const won = row.slice(prompt).filter((id) => !asked.special.ends.includes(id) && id !== asked.special.padding);
+    return { levels, won: won.map((id) => this.word(id)), wonIds: row.slice(prompt), text: tokenizer.decode(won, true), greedy: this.write(text, { maxNewTokens: whole.maxNewTokens, beams: 1, sample: false }).text };
+  }
+
+  // --------------------------------------------------------------------------------------- similarity
+
+  /** Sentences as vectors, and the cosine of each two. */
+  similar(texts) {
+    const { tokenizer, positions } = this.model;
+    this.recorder = { tap: this.code.weights.NO_TAP };
+    const vectors = texts.map((text) => {
+      const { ids } = tokenizer.encode(text, Math.min(MOST_TOKENS, positions));
+      return this.opened.forward(batchOf(ids), this.opened.model).sentenceEmbedding.data;
+    });
+    return vectors.map((a) => vectors.map((b) => a.reduce((sum, x, i) => sum + x * b[i], 0)));
+  }
+}
+
+/** One row of ids as a batch. */
+function batchOf(ids) {
+  const shape = [1, ids.length];
+  return { tokenIds: { shape, data: Int32Array.from(ids) }, mask: { shape, data: new Int32Array(ids.length).fill(1) } };
+}
+
+/** The sizes that shapes speak of: the fields that are read, and what follows from them. */
+function sizes(fields, config) {
+  return {
+    ...fields,
+    wide: fields.n_inner || 4 * fields.n_embd,
+    decoder_layers: fields.num_decoder_layers ?? fields.num_layers,
+    num_decoder_layers: fields.num_decoder_layers ?? fields.num_layers,
+    d_ff: fields.d_ff ?? config.d_ff,
+  };
+}
+
+async function sha256(buffer) {
+  if (!globalThis.crypto?.subtle) return null; // not on a page without encryption
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", buffer));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+function shares(scores) {
+  const largest = scores.reduce((a, b) => Math.max(a, b), -Infinity);
+  const shares = Float64Array.from(scores, (score) => Math.exp(score - largest));
+  const sum = shares.reduce((a, b) => a + b, 0);
+  return shares.map((share) => share / sum);
+}
+
+/** A step that writes down what it is asked: the tokens that are new, how many the cache has, and who goes on from whom. */
+function recorded(step, log) {
+  const around = (state) => ({
+    state,
+    reorder(rows) {
+      log.at(-1).parents = rows;
+      return around(state.reorder(rows));
+    },
+  });
+  return (tokenIds, known) => {
+    const { scores, state } = step(tokenIds, known?.state ?? null);
+    const [rows, fresh] = tokenIds.shape, vocabulary = scores.shape[1];
+    const seen = log.length ? log.at(-1).seen + log.at(-1).fresh[0].length : 0;
+    const logs = Array.from({ length: rows }, (_, row) => shares(scores.data.subarray(row * vocabulary, (row + 1) * vocabulary)).map(Math.log));
+    log.push({ fresh: Array.from({ length: rows }, (_, row) => Array.from(tokenIds.data.subarray(row * fresh, (row + 1) * fresh))), seen, scores: logs });
+    return { scores, state: around(state) };
+  };
+}
