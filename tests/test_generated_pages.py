@@ -34,6 +34,10 @@ def test_the_chapters_say_where_one_is_and_how_long_they_take() -> None:
     check("course")
 
 
+def test_the_live_pages_know_the_checkpoints_of_the_models() -> None:
+    check("live")
+
+
 def test_the_kill_matrix_is_of_the_mutants_that_are_there() -> None:
     check("mutation")
 

@@ -3,9 +3,9 @@
     python -m tools.live            # writes docs/live/data/
     python -m tools.live --check    # exit 1 if a file is not what would be written now
 
-A model has two files. `NAME.json` says of each checkpoint what it holds, from what it is computed, the line of
-the rebuild that computes it, where the official model shows it, and its weights. `NAME.safetensors` is an official
-capture of one sentence, for the page to compare itself with.
+A model has two files. `NAME.json` says of each checkpoint what it holds, from what it is computed, the line
+of the rebuild that computes it, where the official model shows it, and its weights. `NAME.safetensors` is an
+official capture of one sentence, for the page to compare itself with.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ FOLDER = PROJECT / "docs" / "live" / "data"
 TITLES = {"minilm": "MiniLM", "gpt2": "GPT-2", "t5-small": "T5"}
 # A page opens with the first; it is the one that comes with official tensors.
 SENTENCES = {
-    "minilm": ("The cook gave the sailor a lamp.", "A sailor got a lamp from the cook.", "The old king sleeps."),
+    "minilm": (
+        "The cook gave the sailor a lamp.", "A sailor got a lamp from the cook.", "The old king sleeps.",
+    ),
     "gpt2": ("The baker of Oru lives by the", "Every morning the farmer", "The cook"),
     "t5-small": (
         "translate English to German: four hundred twenty-seven", "translate English to German: nine",
@@ -52,8 +54,8 @@ SENTENCES = {
 
 # What the page reads of a folder.
 FILES = {
-    "config.json", "generation_config.json", "merges.txt", "model.safetensors", "spiece.model", "tokenizer.json",
-    "tokenizer_config.json", "vocab.json", "vocab.txt",
+    "config.json", "generation_config.json", "merges.txt", "model.safetensors", "spiece.model",
+    "tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt",
 }  # fmt: skip
 
 # The colours of the map: what a checkpoint is to the model. The first pattern that its name ends with.
@@ -129,8 +131,8 @@ def miniature(name: str) -> LocalCopy:
 
 
 def official(name: str, *texts: str) -> Capture:
-    """The official run of these texts as the page runs them: with a cache where there is one, and T5's decoder reads
-    what it has written itself."""
+    """The official run of these texts as the page runs them: with a cache where there is one, and T5's
+    decoder reads what it has written itself."""
     copy = miniature(name)
     architecture = copy.rebuild.architecture
     answers = None
@@ -222,8 +224,8 @@ def source(file: Path) -> list[str]:
 
 
 def entries(truth: Capture, copy: LocalCopy) -> list[dict[str, Any]]:
-    """What there is to know of each checkpoint. Blocks are alike, so a stack's are said once: of the last block,
-    whose number is `{layer}` and that of the block before it `{before}`. `first` are the inputs of block 0."""
+    """What there is to know of each checkpoint. Blocks are alike, so a stack's are said once: of the
+    last block, whose number is `{layer}`; `{before}` is the one before it. `first`: block 0's inputs."""
     architecture, depth = copy.rebuild.architecture, copy.rebuild.depth
     world, code = world_of(truth, copy), lines_of_code(truth, copy)
     keys = list(copy.rebuild.shapes(copy.weights()))
@@ -277,7 +279,7 @@ def model(name: str) -> dict[str, Any]:
 
 
 def differences(name: str, file: Path) -> Iterator[str]:
-    """What is not what would be written now. Bits are those of a processor: numbers may be another order's."""
+    """What is not what would be written now. Bits are a processor's: numbers may be another order's."""
     expected = json.dumps(model(name), indent=1, ensure_ascii=False) + "\n"
     if not file.with_suffix(".json").is_file() or file.with_suffix(".json").read_text("utf-8") != expected:
         yield f"{name}.json"

@@ -100,9 +100,20 @@ export class Explorer {
     for (const kind of ["pointerover", "focusin"])
       this.map.addEventListener(kind, (event) => this.say(event.target.closest?.("a.cell")));
     this.map.addEventListener("keydown", (event) => this.walk(event));
+    box.addEventListener("click", (event) => this.follow(event));
     this.kind = "";
     this.listening = new AbortController();
     addEventListener("hashchange", () => this.arrive(), { signal: this.listening.signal });
+  }
+
+  /** A link to a checkpoint changes the address and nothing else, whatever the page around makes of links. */
+  follow(event) {
+    const link = event.target.closest?.('a[href^="#"]');
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    event.stopPropagation();
+    history.replaceState(history.state, "", link.hash);
+    this.arrive();
   }
 
   /** Nothing is listened to any more: the page that it stood on has gone. */

@@ -86,7 +86,7 @@ export class Part {
       entry && ["formula", entry.formula],
       ["numbers", facts.count ? numbers + (facts.other ? `; ${facts.other.toLocaleString("en")} masked` : "") : "none that is finite"],
       verdict && ["official", verdict.words + (verdict.worst ? `, off by ${verdict.worst.toExponential(0)} of its largest number` : "")],
-      entry && ["in Python", [{ code: `${entry.code[0]}:${entry.code[1]}` }, make("pre", { tabindex: "0" }, make("code", {}, entry.code[2]))]],
+      entry && ["in Python", [{ code: `${entry.code[0]}:${entry.code[1]}` }, make("code", { class: "line" }, entry.code[2])]],
       entry && ["officially", entry.official.split("`").map((words, i) => (i % 2 ? { code: words } : words))],
       entry?.weights.length && ["weights", entry.weights.flatMap((key, i) => [i ? ", " : "", { code: key }])],
       entry?.inputs.length && ["computed from", list(entry.inputs)],
