@@ -95,7 +95,7 @@ def _guesses(
         yield from _norm_step(name, step, truth)
     elif len(inputs) == 1 and kind[0].isupper():
         for activation in ACTIVATIONS:
-            yield [Formula(name, "act", inputs, facts={"name": activation, "x": inputs[0]})]
+            yield [Formula(name, "act", inputs, facts={"name": activation, "whole": inputs[0]})]
     elif kind in ("matmul", "bmm") and len(inputs) == 2:
         yield from _product(name, inputs, truth)
     elif kind == "softmax" and len(inputs) == 1:
@@ -150,7 +150,7 @@ def _norm(
         for eps in EPSILONS:
             yield [Formula(name, "layer norm", (x,), (weight, bias), {"eps": eps})]
     inside = [f.facts["eps"] for n, f in found.items() if n.startswith(f"{step.path}.") and "eps" in f.facts]
-    facts = {"norm of": inputs[0] if inputs else "", "norm": name, "eps": inside[0] if inside else 1e-6}
+    facts = {"whole": inputs[0] if inputs else "", "norm": name, "eps": inside[0] if inside else 1e-6}
     for x in step.inputs:
         yield [Formula(name, "stretch", (x,), (weight,), facts)]
 
@@ -158,7 +158,7 @@ def _norm(
 def _norm_step(name: str, step: Step, truth: Capture) -> Iterator[list[Formula]]:
     kind = NORM_STEPS[step.kind]
     into = truth.steps[step.path].given if step.path in truth.steps else ()
-    facts: dict[str, Any] = {"norm of": into[0] if into else step.inputs[0], "norm": step.path}
+    facts: dict[str, Any] = {"whole": into[0] if into else step.inputs[0], "norm": step.path}
     if kind == "plus eps":
         yield from ([Formula(name, kind, tuple(step.inputs), facts={**facts, "eps": e})] for e in EPSILONS)
     else:

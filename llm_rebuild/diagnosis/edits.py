@@ -7,16 +7,20 @@ kind of step, a wrong fact included, stands in `wrong/`; what an edit is called,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from llm_rebuild.diagnosis.graph import MINE, World, layer_norm
+from llm_rebuild.diagnosis import names
+from llm_rebuild.diagnosis.graph import MINE, Edit, Make, Value, World, layer_norm
 from llm_rebuild.diagnosis.names import (
+    ANYWHERE,
     BENT,
     FACTOR,
+    LEFT,
     MOVED,
     NARROW,
     NORM,
@@ -27,6 +31,8 @@ from llm_rebuild.models.formulas import Formula
 from llm_rebuild.verify import transforms
 from llm_rebuild.verify.transforms import Function
 
+MOVES = ("same", "split", "merge", "cat", "mask", "given", "repeat")  # which compute no number
+BINARY = ("add", "add bias", "add mask", "multiply", "stretch", "divide", "elementwise")  # of two tensors
 TURNED = " (transposed)"  # follows the key of a weight
 
 Transform = tuple[str, str, Function]  # the kind of edit, in words, and what is done
@@ -150,11 +156,10 @@ OF_WEIGHTS: Mapping[str, Function] = {
     "its root": torch.sqrt,
     "one over it": torch.reciprocal,
     "its exponential": torch.exp,
-    "negated": torch.neg,
-    "one minus it": lambda t: 1 - t,
-    "1 added": lambda t: 1 + t,
     "set to 0": torch.zeros_like,
     "set to 1": torch.ones_like,
+    "one minus it": lambda t: 1 - t,
+    "1 added": lambda t: 1 + t,
 }
 
 
@@ -167,8 +172,107 @@ def on_a_weight(formula: Formula, weight: Tensor) -> Iterator[Transform]:
             yield MOVED, "transposed", lambda t: t.T
         for says, at in (("the last", -1), ("the first", 0)):
             yield OTHER, f"{says} row set to 0", lambda t, at=at: transforms.zeroed(t, 0, at)
-    for name, dtype in transforms.NARROW.items():
-        yield NARROW, f"kept in {name}", lambda t, d=dtype: transforms.narrowed(t, d)
     yield from ((OTHER, says, do) for says, do in OF_WEIGHTS.items())
     for says, by in transforms.factors(weight.shape[-1]).items():
         yield FACTOR, says, lambda t, by=by: t * by
+
+
+# ------------------------------------------------------------------------------- the step itself
+
+OPERATORS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "+": torch.add,
+    "-": torch.sub,
+    "×": torch.mul,
+    "÷": torch.div,
+}
+EPSILONS = (1e-5, 1e-12, 1e-6, 1e-8, 1e-3, 1e-4, 1e-7, 1e-10, 1e-9, 1e-2, 1e-15, 0.1)
+
+
+def on_a_step(world: World, formula: Formula) -> Iterator[Edit]:
+    """A step that was left out, done twice, in a narrower type, with another operation or another number."""
+    name = formula.name
+    result = world.value(name)
+    if result is not None and result.is_floating_point() and formula.kind not in MOVES:
+        yield from _left_out(world, formula, result)
+        yield from _otherwise(world, formula, result)
+    for fact, values in rivals(world, formula).items():
+        for value in values:
+            if value != formula.facts[fact]:
+                changed = replace(formula, facts={**formula.facts, fact: value})
+                says = f"{fact.replace('_', ' ')}: {value} instead of {formula.facts[fact]}"
+                yield Edit(names.of_fact(formula, fact), says, {name: lambda w, f=changed: w.compute(f)})
+
+
+def _left_out(world: World, formula: Formula, result: Tensor) -> Iterator[Edit]:
+    if formula.kind == "lookup":
+        zeros: Make = lambda w: torch.zeros_like(result)  # noqa: E731
+        yield Edit(names.of_result(formula, LEFT), "zeros instead", {formula.name: zeros})
+    for present in dict.fromkeys((*formula.inputs, formula.facts.get("whole", ""))):
+        tensor = world.attempt(present) if present else None
+        if (
+            tensor is not None
+            and tensor.shape[1:] == result.shape[1:]
+            and formula.kind not in ("linear", "conv1d")
+        ):
+            cause = names.left_out(world, formula, present)
+            says = f"{present.replace('#', '')} as it was, and nothing else"
+            yield Edit(cause, says, {formula.name: lambda w, present=present: w[present]})
+    for key in formula.weights:
+        if world.weights[key].dim() == 1:
+            nothing = torch.zeros_like if key.endswith("bias") else torch.ones_like
+            for action, says, do in (
+                (LEFT, "not used", nothing),
+                (FACTOR, "negated", torch.neg),
+                (FACTOR, "twice", lambda t: t + t),
+            ):
+                other = world.with_weights({key: do(world.weights[key])})
+                cause = names.of_weight(formula, key, action)
+                yield Edit(
+                    cause, f"{key} {says}", {formula.name: lambda w, other=other: other.compute(formula)}
+                )
+
+
+def _otherwise(world: World, formula: Formula, result: Tensor) -> Iterator[Edit]:
+    name, values = formula.name, [world.value(i) for i in formula.inputs]
+    for right, tensor in zip(formula.inputs, values, strict=True):
+        if tensor is not None and tensor.shape == result.shape and tensor.dtype == result.dtype:
+            make: Make = lambda w, right=right: w.given({right: w.compute(formula)}).compute(formula)  # noqa: E731
+            yield Edit(names.of_twice(world, formula, right), "done twice", {name: make})
+    operands = [*values, *(world.weights[key] for key in formula.weights)]
+    if formula.kind in BINARY and len(operands) == 2 and all(o is not None for o in operands):
+        for sign, operator in OPERATORS.items():
+            for says, (one, other) in {"": operands, ", the other way round": operands[::-1]}.items():
+                make = lambda w, do=operator, one=one, other=other: do(one, other)  # noqa: E731
+                yield Edit(names.of_operator(formula, sign), f"{sign} instead{says}", {name: make})
+    for says, dtype in transforms.NARROW.items():
+        for how in ("computed", "inputs kept", "weights kept"):
+            make = lambda w, how=how, dtype=dtype: _narrowly(w, formula, how, dtype)  # noqa: E731
+            yield Edit(ANYWHERE[NARROW], f"{how} in {says}", {name: make})
+
+
+def _narrowly(world: World, formula: Formula, how: str, dtype: torch.dtype) -> Value:
+    """A step with its inputs or its weights kept in a narrower type, or computed in it."""
+    wide = torch.float32 if how != "computed" else dtype
+    values = {i: world.value(i) for i in formula.inputs if how != "weights kept"}
+    floats = {i: t.to(dtype).to(wide) for i, t in values.items() if t is not None and t.is_floating_point()}
+    used = formula.weights if how != "inputs kept" else ()
+    weights = {key: world.weights[key].to(dtype).to(wide) for key in used}
+    result = world.given(floats).with_weights(weights).compute(formula)
+    return None if result is None else result.float()
+
+
+def rivals(world: World, formula: Formula) -> dict[str, Sequence[Any]]:
+    """For each number of a step, what people write in its place."""
+    facts = formula.facts
+    tried: dict[str, Sequence[Any]] = {}
+    if formula.kind in ("layer norm", "plus eps"):
+        tried["eps"] = EPSILONS
+    if formula.kind == "buckets":
+        tried["both_ways"] = (not facts["both_ways"],)
+        tried["count"] = [n for n in (facts["count"] // 2, facts["count"] - 1) if n > 3]
+        tried["limit"] = (facts["limit"] // 2, facts["limit"] * 2)
+    if formula.kind == "scale":
+        width, sizes = round(facts["by"] ** -2) if facts["by"] else 0, dict.fromkeys(world.run.sizes.values())
+        sizes |= {width: None, world[formula.inputs[0]].shape[-1]: None}
+        tried["by"] = [f for n in sizes if n for f in (n**-0.5, 1 / n, n**0.5, float(n))]
+    return tried

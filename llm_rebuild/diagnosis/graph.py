@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,6 @@ from torch.nn import functional as F
 
 from llm_rebuild.checkpoints import NO_TAP
 from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.diagnosis.buckets import Buckets
 from llm_rebuild.models import ops, rebuild_for
 from llm_rebuild.models.formulas import DECODER_IDS, DECODER_MASK, MASK, PAST, TOKEN_IDS, Formula
 from llm_rebuild.verify.capture import Capture
@@ -49,6 +49,7 @@ class Work:
 
 
 PRODUCTS = ("linear", "conv1d", "product", "mix")
+NORM_STEPS = {"layer norm", "square", "mean square", "plus eps", "inverse root", "multiply", "stretch"}
 STEP = 100_000  # multiplications that take as long as the smallest step
 
 
@@ -307,7 +308,19 @@ def distances(ids: Tensor, mask: Tensor) -> Tensor:
 
 def buckets(ids: Tensor, mask: Tensor, *, both_ways: bool, count: int, limit: int) -> Tensor:
     """Distances as numbers of buckets [query, key]."""
-    return Buckets(both_ways, count, limit).of(distances(ids, mask))
+    return buckets_of(distances(ids, mask), both_ways, count, limit)
+
+
+def buckets_of(distance: Tensor, both_ways: bool, count: int, limit: int) -> Tensor:
+    """Distances [query, key], below 0 for what came before, as numbers of buckets. Half of them hold one
+    distance each; the others grow with the logarithm, up to a distance from which on all share the last."""
+    first, distance = torch.zeros_like(distance), -distance.clamp(max=0) if not both_ways else distance
+    if both_ways:  # what comes after has buckets of its own
+        count //= 2
+        first, distance = (distance > 0).long() * count, distance.abs()
+    near = count // 2
+    far = torch.log(distance.clamp(min=1).float() / near) / math.log(limit / near) * (count - near)
+    return first + torch.where(distance < near, distance, (near + far.long()).clamp(max=count - 1))
 
 
 def real(x: Tensor, mask: Tensor) -> Tensor:

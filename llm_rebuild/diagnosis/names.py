@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from llm_rebuild.checkpoints import part_of
-from llm_rebuild.diagnosis.graph import MINE, Make, World
-from llm_rebuild.diagnosis.wrong import called
+from llm_rebuild.diagnosis.graph import MINE, NORM_STEPS, Make, World
 from llm_rebuild.models.formulas import PAST, Formula
 
 # Kinds of edit.
-FACTOR, SHIFT, MOVED, NARROW, NORM, BENT, OTHER = (
+LEFT, FACTOR, SHIFT, MOVED, NARROW, NORM, BENT, OTHER = (
+    "left out",
     "factor",
     "shift",
     "moved",
@@ -25,61 +25,92 @@ FACTOR, SHIFT, MOVED, NARROW, NORM, BENT, OTHER = (
 )
 ANYWHERE = {NARROW: "wrong-dtype", NORM: "norm-twice", BENT: "activation-other"}
 
-# What it means of a step's result: that it is the right one times a number, that something was added, and
-# that it is wrong in any other way.
-OF_RESULT: Mapping[str, tuple[str, str, str]] = {
-    "token": ("embedding-scaled", "token-ids-wrong", "token-ids-wrong"),
-    "position": ("embedding-scaled", "positions-wrong", "positions-wrong"),
-    "type": ("embedding-scaled", "token-types-wrong", "token-types-wrong"),
-    "bucket": ("embedding-scaled", "buckets-count", "buckets-count"),
-    "add": ("embedding-scaled", "shifted", "wrong-operand"),
-    "residual": ("residual-scaled", "shifted", "residual-wrong"),
-    "linear": ("scaled", "bias-wrong", "unknown"),
-    "conv1d": ("scaled", "bias-wrong", "unknown"),
-    "head": ("output-scale-wrong", "bias-wrong", "untied-head"),
-    "output": ("output-scale-wrong", "shifted", "output-scale-wrong"),
-    "cat": ("cache-mixed", "shifted", "cache-mixed"),
-    "product": ("scale-order", "shifted", "wrong-operand"),
-    "unscaled": ("scale-extra", "shifted", "wrong-operand"),
-    "scale": ("scale-wrong", "shifted", "scale-wrong"),
-    "add bias": ("scale-extra", "shifted", "position-bias-wrong"),
-    "add mask": ("scale-order", "shifted", "mask-fill"),
-    "softmax": ("softmax-changed", "shifted", "softmax-changed"),
-    "mix": ("wrong-operand", "shifted", "wrong-operand"),
-    "merge": ("heads-merged", "shifted", "heads-merged"),
-    "act": ("activation-other", "shifted", "activation-other"),
-    "gelu": ("gelu-constant", "gelu-constant", "gelu-constant"),
-    "layer norm": ("norm-affine-wrong", "norm-affine-wrong", "norm-affine-wrong"),
-    "stretch": ("norm-affine-wrong", "norm-affine-wrong", "norm-affine-wrong"),
-    "square": ("norm-variance", "shifted", "norm-variance"),
-    "mean square": ("norm-variance", "shifted", "norm-variance"),
-    "plus eps": ("scaled", "norm-eps", "unknown"),
-    "inverse root": ("norm-variance", "norm-eps-place", "norm-variance"),
-    "normed": ("norm-variance", "shifted", "unknown"),
-    "multiply": ("norm-variance", "shifted", "unknown"),
-    "first token": ("pooler-token", "shifted", "pooler-token"),
-    "masked": ("pool-other", "shifted", "pool-other"),
-    "total": ("pool-other", "shifted", "pool-other"),
-    "count": ("pool-other", "pool-other", "pool-other"),
-    "divide": ("pool-other", "shifted", "pool-other"),
-    "unit": ("normalised-wrong", "shifted", "normalised-wrong"),
+# What it means of a step: that it was left out; that its result is the right one times a number; that
+# something was added to it; that it is wrong in any other way.
+OF_STEP: Mapping[str, tuple[str, str, str, str]] = {
+    "token": ("token-ids-wrong", "embedding-scaled", "token-ids-wrong", "token-ids-wrong"),
+    "position": ("positions-missing", "embedding-scaled", "positions-wrong", "positions-wrong"),
+    "type": ("token-types-missing", "embedding-scaled", "token-types-wrong", "token-types-wrong"),
+    "bucket": ("position-bias-missing", "embedding-scaled", "buckets-count", "buckets-count"),
+    "add": ("wrong-operand", "embedding-scaled", "shifted", "wrong-operand"),
+    "residual": ("wrong-operand", "residual-scaled", "shifted", "residual-wrong"),
+    "linear": ("unknown", "scaled", "bias-wrong", "unknown"),
+    "conv1d": ("unknown", "scaled", "bias-wrong", "unknown"),
+    "head": ("unknown", "output-scale-wrong", "bias-wrong", "untied-head"),
+    "output": ("output-scale-missing", "output-scale-wrong", "shifted", "output-scale-wrong"),
+    "cat": ("cache-not-appended", "cache-mixed", "shifted", "cache-mixed"),
+    "product": ("wrong-operand", "scale-extra", "shifted", "wrong-operand"),
+    "unscaled": ("wrong-operand", "scale-extra", "shifted", "wrong-operand"),
+    "scale": ("scale-missing", "scale-wrong", "shifted", "scale-wrong"),
+    "add bias": ("position-bias-missing", "scale-extra", "shifted", "position-bias-wrong"),
+    "add mask": ("mask-missing", "scale-order", "shifted", "mask-fill"),
+    "softmax": ("softmax-missing", "softmax-changed", "shifted", "softmax-changed"),
+    "mix": ("wrong-operand", "wrong-operand", "shifted", "wrong-operand"),
+    "merge": ("heads-merged", "heads-merged", "shifted", "heads-merged"),
+    "act": ("activation-missing", "activation-other", "shifted", "activation-other"),
+    "gelu": ("gelu-constant", "gelu-constant", "gelu-constant", "gelu-constant"),
+    "layer norm": ("norm-missing", "norm-affine-wrong", "norm-affine-wrong", "norm-affine-wrong"),
+    "stretch": ("norm-affine-missing", "norm-affine-wrong", "norm-affine-wrong", "norm-affine-wrong"),
+    "square": ("norm-variance", "norm-variance", "shifted", "norm-variance"),
+    "mean square": ("norm-variance", "norm-variance", "shifted", "norm-variance"),
+    "plus eps": ("norm-eps-place", "scaled", "norm-eps", "unknown"),
+    "inverse root": ("norm-variance", "norm-variance", "norm-eps-place", "norm-variance"),
+    "normed": ("norm-missing", "norm-variance", "shifted", "unknown"),
+    "multiply": ("wrong-operand", "norm-variance", "shifted", "wrong-operand"),
+    "first token": ("pooler-token", "pooler-token", "shifted", "pooler-token"),
+    "masked": ("pool-padding", "pool-other", "shifted", "pool-other"),
+    "total": ("pool-other", "pool-other", "shifted", "pool-other"),
+    "count": ("pool-other", "pool-other", "pool-other", "pool-other"),
+    "divide": ("pool-other", "pool-other", "shifted", "pool-other"),
+    "unit": ("not-normalised", "normalised-wrong", "shifted", "normalised-wrong"),
 }
-# What it means that something else went into a step of this kind.
-OF_INPUT = {
-    "product": "wrong-operand",
-    "mix": "wrong-operand",
-    "merge": "heads-merged",
-    "unit": "normalised-wrong",
-    "softmax": "softmax-changed",
-    "masked": "pool-other",
-    "total": "pool-other",
-    "count": "pool-other",
-    "divide": "pool-other",
+COLUMN = {LEFT: 0, FACTOR: 1, SHIFT: 2}
+NOTHING_KNOWN = ("unknown", "scaled", "shifted", "unknown")
+# Kinds into which something wrong goes as seldom as something wrong comes out: it is called the same.
+AS_RESULT = {
+    "product",
+    "mix",
+    "merge",
+    "unit",
+    "softmax",
+    "masked",
+    "total",
+    "count",
+    "divide",
+    "elementwise",
 }
+# What it is to do a step twice, where it has a name of its own.
+TWICE = {
+    "layer norm": "norm-twice",
+    "normed": "norm-twice",
+    "scale": "scale-extra",
+}
+# What it is to compute with another number, by the fact's name.
+OF_FACT = {
+    "eps": "norm-eps",
+    "both_ways": "buckets-direction",
+    "count": "buckets-count",
+    "limit": "buckets-count",
+    "by": "scale-wrong",
+}
+
+
+def called(formula: Formula) -> str:
+    """A step's kind, or more exactly: what is looked up, added, or computed in an activation."""
+    facts, kind = formula.facts, formula.kind
+    if kind == "lookup":
+        return str(facts["what"])
+    if kind == "add" and facts.get("residual"):
+        return "residual"
+    if kind == "multiply" and facts.get("whole"):
+        return "normed"
+    if kind == "elementwise":
+        return "gelu " if "name" in facts else f"gelu {formula.name.rpartition('.')[2]}"
+    return kind
 
 
 def role(formula: Formula) -> str:
-    """What a step is in `OF_RESULT`."""
+    """What a step is in `OF_STEP`."""
     for fact in ("head", "output", "unscaled"):
         if formula.facts.get(fact):
             return fact
@@ -88,11 +119,46 @@ def role(formula: Formula) -> str:
 
 def of_result(formula: Formula | None, action: str) -> str:
     """The cause of an edit of a step's result; `None` is a step that nothing is known of."""
-    if action in ANYWHERE:
+    if action in ANYWHERE and (formula is None or formula.kind != "unit" or action == NARROW):
         return ANYWHERE[action]
-    column = {FACTOR: 0, SHIFT: 1}.get(action, 2)
-    unknown = ("scaled", "shifted", "unknown")
-    return (OF_RESULT.get(role(formula), unknown) if formula is not None else unknown)[column]
+    row = OF_STEP.get(role(formula), NOTHING_KNOWN) if formula is not None else NOTHING_KNOWN
+    return row[COLUMN.get(action, 3)]
+
+
+def left_out(world: World, formula: Formula, present: str) -> str:
+    """The cause where a tensor that goes into a step came out of it as it was."""
+    if formula.facts.get("whole") == present and formula.kind == "stretch":
+        return "norm-missing"
+    if formula.facts.get("whole") == present and "name" in formula.facts:
+        return "activation-missing"
+    for absent in formula.inputs:
+        if absent != present and formula.kind == "add":
+            before = world.formulas.get(absent)
+            if absent == formula.facts.get("residual"):
+                return "residual-missing"
+            if before is not None and before.kind == "lookup":
+                return of_result(before, LEFT) if before.facts["what"] != "token" else "wrong-operand"
+    return of_result(formula, LEFT)
+
+
+def of_twice(world: World, formula: Formula, right: str) -> str:
+    """The cause where a step was done a second time to what came out of it, in the place of `right`."""
+    if formula.kind.startswith("add"):
+        return of_input(world, formula, next((i for i in formula.inputs if i != right), right), FACTOR)
+    output = role(formula) == "output"
+    return "output-scale-wrong" if output else TWICE.get(called(formula), of_result(formula, OTHER))
+
+
+def of_fact(formula: Formula, fact: str) -> str:
+    """The cause of another number at a step."""
+    return "output-scale-wrong" if role(formula) == "output" else OF_FACT[fact]
+
+
+def of_operator(formula: Formula, sign: str) -> str:
+    """The cause of another operation of the two that go into a step."""
+    if formula.kind == "add mask" and sign == "-":
+        return "mask-inverted"
+    return of_result(formula, FACTOR if called(formula) in ("residual", "normed") else OTHER)
 
 
 def of_guess(formula: Formula | None) -> str:
@@ -106,7 +172,7 @@ def of_guess(formula: Formula | None) -> str:
 
 def of_input(world: World, formula: Formula, right: str, action: str) -> str:
     """The cause of an edit of what goes into a step, where `right` belongs."""
-    if action in ANYWHERE:
+    if action in ANYWHERE and formula.kind != "unit":
         return ANYWHERE[action]
     before, facts, scaled = world.formulas.get(right), formula.facts, action == FACTOR
     kind = before.kind if before is not None else ""
@@ -127,24 +193,27 @@ def of_input(world: World, formula: Formula, right: str, action: str) -> str:
         return "position-bias-wrong"
     if kind == "mask":
         return "mask-fill" if scaled else "mask-direction"
-    if formula.kind == "product" and scaled:
-        return "scale-extra" if facts.get("unscaled") else "scale-order"
-    if facts.get("head") and scaled:
-        return "output-scale-wrong"
-    return OF_INPUT.get(formula.kind, "scaled" if scaled else "wrong-input")
+    if scaled and (facts.get("head") or formula.kind in ("product", "scale", "add bias")):
+        return of_result(formula, action)
+    if formula.kind in AS_RESULT or (formula.kind in NORM_STEPS and not scaled):
+        return of_result(formula, action)
+    return "scaled" if scaled else "wrong-input"
 
 
-def of_weight(formula: Formula, action: str) -> str:
+def of_weight(formula: Formula, key: str, action: str) -> str:
     """The cause of an edit of a weight of a step."""
     if action == NARROW:
         return ANYWHERE[NARROW]
     if action == MOVED:
         return "weight-transposed"
+    norm = formula.kind in ("layer norm", "stretch")
+    if key.endswith("bias") and not norm:
+        return "bias-missing" if action == LEFT else "bias-wrong"
     if action == FACTOR and formula.kind == "lookup":
         return "embedding-scaled"
     if formula.facts.get("head"):
         return "output-scale-wrong" if action == FACTOR else "untied-head"
-    return "norm-affine-wrong" if formula.kind in ("layer norm", "stretch") else "wrong-weight"
+    return ("norm-affine-missing" if action == LEFT else "norm-affine-wrong") if norm else "wrong-weight"
 
 
 def of_other_input(
@@ -174,11 +243,17 @@ def of_other_input(
         yield "cache-order", says, None
     elif facts.get("cross") == right:
         yield "cross-attention-source", says, None
-    elif facts.get("residual") == right:
-        yield "residual-wrong", says, None
+    elif facts.get("residual") in (right, other):
+        yield (
+            "residual-wrong"
+            if facts["residual"] == right and other not in formula.inputs
+            else "residual-scaled",
+            says,
+            None,
+        )
     elif formula.kind == "add bias" and right == formula.inputs[1]:
         yield "position-bias-wrong", says, None
-    elif formula.kind in ("product", "mix", "multiply", "add"):
+    elif formula.kind in ("product", "mix", "multiply", "add", "split"):
         yield "wrong-operand", says, None
     elif before is not None and before.kind == "scale" and before.facts.get("output"):
         yield "output-scale-missing", says, None
@@ -192,11 +267,11 @@ def _left_out(before: Formula | None, other: str, says: str, shown: bool) -> Ite
     """The step before was passed over, or simply another tensor was taken. Where a norm's own result was
     shown, and is right, it was hardly forgotten."""
     norm = before is not None and before.kind in ("layer norm", "stretch")
-    source = before.facts.get("norm of", next(iter(before.inputs), "")) if before is not None else ""
+    source = before.facts.get("whole", next(iter(before.inputs), "")) if before is not None else ""
     forgotten = "norm-missing", f"{says}: what should have been normalised first", None
     if norm and other == source and not shown:
         yield forgotten
-    elif before is not None and "name" in before.facts and other == before.facts.get("x"):
+    elif before is not None and "name" in before.facts and other == before.facts.get("whole"):
         yield "activation-missing", says, None
     yield "wrong-input", says, None
     if norm and other == source and shown:

@@ -294,10 +294,10 @@ def added_weight(shift: Tensor, weights: Mapping[str, Tensor]) -> tuple[str, flo
 
 def _bent(mine: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
     """x times a gate between 0 and 1: which gate it is, and with which constants."""
-    if "gelu" not in str(formula.facts.get("name")):
+    if "name" not in formula.facts or "whole" not in formula.facts:
         return
     exact = formula.facts["name"] == "gelu"
-    x, y = world[formula.facts["x"]].double().flatten(), mine.double().flatten()
+    x, y = world[formula.facts["whole"]].double().flatten(), mine.double().flatten()
     some = (x.abs() > 0.2) & (x.abs() < 2.5)
     if x.shape != y.shape or not bool(y.isfinite().all()) or int(some.sum()) < 8:
         return

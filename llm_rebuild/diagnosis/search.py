@@ -20,7 +20,7 @@ from torch import Tensor
 from llm_rebuild.checkpoints import part_of
 from llm_rebuild.diagnosis import edits, names
 from llm_rebuild.diagnosis.case import Case, Finding, Level
-from llm_rebuild.diagnosis.graph import MINE, Edit, Make, World
+from llm_rebuild.diagnosis.graph import MINE, NORM_STEPS, Edit, Make, World
 from llm_rebuild.diagnosis.numbers import parts_that_differ
 from llm_rebuild.diagnosis.wrong import mistakes
 from llm_rebuild.models.formulas import Formula
@@ -94,8 +94,8 @@ def known(case: Case, world: World) -> Iterator[Finding]:
     """The mistakes of each step between the target and what is right, in the order of computation."""
     together: dict[tuple[str, str, str], list[Edit]] = {}
     for site in reversed(world.reaching(case.target, case.same)):
-        for edit in mistakes(world, world.formulas[site]):
-            together.setdefault((template(site), edit.cause, edit.says), []).append(edit)
+        for edit in (*edits.on_a_step(world, world.formulas[site]), *mistakes(world, world.formulas[site])):
+            together.setdefault((template(site), edit.cause, template(edit.says)), []).append(edit)
     until = world.run.work.spent + 2 * PATIENCE
     for several in together.values():
         # The same mistake in every block, as one function makes it; and in a single one.
@@ -189,7 +189,6 @@ def _exchanged(case: Case, world: World, formula: Formula, key: str, right: str)
     return with_own is not None and not reproduces(with_own, rebuilt, torch.zeros_like(rebuilt))
 
 
-NORM_STEPS = {"layer norm", "square", "mean square", "plus eps", "inverse root", "multiply", "stretch"}
 STARTS = 60  # tensors upstream from which a second pass may have begun
 
 
@@ -251,7 +250,7 @@ def _done_at(case: Case, world: World, formula: Formula) -> Iterator[Edit]:
         for action, says, do in edits.on_a_weight(formula, world.weights[key]):
             other = world.with_weights({key: do(world.weights[key])})
             if worth_it(case, formula, other, values):
-                cause = names.of_weight(formula, action)
+                cause = names.of_weight(formula, key, action)
                 yield Edit(cause, f"{key}: {says}", {formula.name: lambda w, o=other: o.compute(formula)})
     result = world.value(formula.name)
     if result is not None and result.is_floating_point() and formula.kind != "mask":
@@ -279,7 +278,7 @@ def worth_it(case: Case, formula: Formula, world: World, values: Mapping[str, Te
     """Whether a guess agrees for the first few tokens. Saves most of the work in a large model."""
     if formula.kind not in ROWWISE or formula.name != case.target or case.part is not None:
         return True
-    if case.mine.shape != case.official.shape or case.mine.dim() < 2:
+    if case.mine.shape != case.official.shape or case.mine.dim() < 3:
         return True
     rows, tokens = case.mine.shape[:2]
 

@@ -8,86 +8,35 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from llm_rebuild.diagnosis.graph import LOWEST, Edit, World, may_look
-from llm_rebuild.diagnosis.wrong.base import Also, Table, Tables, bound
+from llm_rebuild.diagnosis.graph import LOWEST, Edit, World
+from llm_rebuild.diagnosis.wrong.base import Table, Tables, allowed, bound
 from llm_rebuild.models.formulas import Formula
 
 # What people add instead of the lowest number.
 FILLS = (-math.inf, -1e4, -1e9, -1e5, -1e3, -100.0, -10.0, -1.0, 1.0, -1e8, -1e10, -1e6, -1e30, -1e38)
 
-
-def _allowed(world: World, f: Formula) -> Tensor:
-    return may_look(world.value(f.inputs[0]), world[f.inputs[1]], causal=f.facts["causal"])
-
-
-def _padding(world: World, f: Formula) -> Tensor:
-    """Where the key is padding [batch, 1, query, key]."""
-    return ~may_look(world.value(f.inputs[0]), world[f.inputs[1]], causal=False)
-
-
-def _apart(world: World, f: Formula) -> Tensor:
-    """How far a key is behind its query [query, key]; above 0 for what comes later."""
-    query, key = _allowed(world, f).shape[-2:]
-    return torch.arange(key) - torch.arange(key - query, key)[:, None]
-
-
-def _square(world: World, f: Formula) -> Tensor:
-    """The same with queries counted from 0, whatever came before."""
-    query, key = _allowed(world, f).shape[-2:]
-    return torch.arange(key) - torch.arange(query)[:, None]
-
-
-ALSO: Also = {
-    "allowed": _allowed,
-    "wrong": lambda world, f: ~_allowed(world, f),
-    "padding": _padding,
-    "apart": _apart,
-    "counted": _square,
-}
-
+# Which places are hidden [batch, 1, query, key]; apart: how far the key is behind the query.
 # fmt: off
-# Which places are hidden [batch, 1, query, key], in any attention …
 PLACES: Table = (
-    ("mask-inverted", "hides what it should show", lambda allowed: allowed),
+    ("mask-inverted", "hides what it should show", lambda shown: shown),
     ("mask-padding-missing", "the first row's for all rows", lambda wrong: wrong[:1]),
     ("mask-padding-missing", "the last row's for all rows", lambda wrong: wrong[-1:]),
     ("mask-direction", "the rows of the batch exchanged", lambda wrong: wrong.flip(0)),
 )
-# fmt: on
-# … in one that looks back only …
+# In an attention that looks back only …
 PLACES_CAUSAL: Table = (
     ("mask-causal-missing", "later tokens are seen", lambda padding: padding),
-    (
-        "mask-causal-missing",
-        "only what is both later and padding is hidden",
-        lambda apart, padding: (apart > 0) & padding,
-    ),
+    ("mask-causal-missing", "only what is both later and padding is hidden", lambda apart, padding: (apart > 0) & padding),
     ("mask-padding-missing", "padding is seen", lambda apart: apart > 0),
     ("mask-off-by-one", "one later token is seen, too", lambda apart, padding: (apart > 1) | padding),
     ("mask-off-by-one", "one later token is seen, too, and padding is seen", lambda apart: apart > 1),
     ("mask-off-by-one", "a token does not see itself", lambda apart, padding: (apart > -1) | padding),
     ("mask-off-by-one", "a token does not see itself, and padding is seen", lambda apart: apart > -1),
-    (
-        "mask-direction",
-        "earlier tokens are hidden instead of later ones",
-        lambda apart, padding: (apart < 0) | padding,
-    ),
+    ("mask-direction", "earlier tokens are hidden instead of later ones", lambda apart, padding: (apart < 0) | padding),
     ("mask-direction", "earlier tokens are hidden, and padding is seen", lambda apart: apart < 0),
-    (
-        "mask-direction",
-        "queries of padding are hidden instead of keys",
-        lambda apart, padding: (apart > 0) | padding.mT,
-    ),
-    (
-        "mask-extra",
-        "queries are counted from 0, though others came before",
-        lambda counted, padding: (counted > 0) | padding,
-    ),
-    (
-        "mask-extra",
-        "queries of padding are hidden as well as keys",
-        lambda apart, padding: (apart > 0) | padding | padding.mT,
-    ),
+    ("mask-direction", "queries of padding are hidden instead of keys", lambda apart, padding: (apart > 0) | padding.mT),
+    ("mask-extra", "queries are counted from 0, though others came before", lambda counted, padding: (counted > 0) | padding),
+    ("mask-extra", "queries of padding are hidden as well as keys", lambda apart, padding: (apart > 0) | padding | padding.mT),
     ("mask-inverted", "padding shown, tokens hidden", lambda apart, padding: (apart > 0) | ~padding),
 )
 # … and in one that looks both ways.
@@ -102,10 +51,10 @@ PLACES_BOTH_WAYS: Table = (
 
 def patterns(world: World, formula: Formula) -> Iterator[tuple[str, str, Tensor]]:
     """All ways to hide the wrong places: cause, in words, and which they are [batch, 1, query, key]."""
-    shape = _allowed(world, formula).shape
+    shape = allowed(world, formula, False).shape
     for table in (PLACES, PLACES_CAUSAL if formula.facts["causal"] else PLACES_BOTH_WAYS):
         for cause, says, mistake in table:
-            hidden = bound(formula, mistake, ALSO)(world)
+            hidden = bound(formula, mistake)(world)
             if hidden is not None:
                 whole = hidden | torch.zeros(shape, dtype=torch.bool)
                 yield cause, says, whole if whole.shape == shape else hidden  # of one query it is turned
@@ -117,23 +66,20 @@ def hide(hidden: Tensor, fill: float = LOWEST) -> Tensor:
 
 
 def mask(world: World, formula: Formula) -> Iterator[Edit]:
-    """The places first, whatever the number; then the number."""
+    """The wrong places, by the right number."""
     yield Edit("mask-missing", "nothing is hidden", {formula.name: lambda w: None})
     for cause, says, hidden in patterns(world, formula):
         yield Edit(cause, says, {formula.name: lambda w, hidden=hidden: hide(hidden)})
         if cause == "mask-inverted":
-            says = f"{says}, by -inf"
-            yield Edit(cause, says, {formula.name: lambda w, hidden=hidden: hide(hidden, -math.inf)})
+            change = {formula.name: lambda w, hidden=hidden: hide(hidden, -math.inf)}
+            yield Edit(cause, f"{says}, by -inf", change)
 
 
 # fmt: off
 TABLES: Tables = {
-    "mask": (ALSO, (
-        *(("mask-fill", f"adds {fill:g}", lambda wrong, fill=fill: hide(wrong, fill)) for fill in FILLS),
-        ("mask-fill", "adds half the lowest number", lambda wrong: hide(wrong, LOWEST / 2)),
-        ("mask-fill", "adds the lowest number of float16", lambda wrong: hide(wrong, torch.finfo(torch.float16).min)),
-        ("mask-fill", "1 and 0 are added as they are", lambda allowed: allowed.float()),
-        ("mask-inverted", "1 is added where it should hide", lambda wrong: wrong.float()),
-    )),
+    "mask": (  # the right places, by the wrong number
+        *(("mask-fill", f"adds {fill:g}", lambda wrong, fill=fill: hide(wrong, fill)) for fill in (*FILLS, LOWEST / 2, torch.finfo(torch.float16).min)),
+        ("mask-fill", "1 and 0 are added as they are", lambda shown: shown.float()),
+    ),
 }
 # fmt: on

@@ -45,16 +45,16 @@ def activation(name: str, path: str, x: str) -> list[Formula]:
     """An activation by config.json's name, with its steps where they are checkpoints."""
     if name == "gelu_new":
         return gelu_new(path, x)
-    return [Formula(path, "act", (x,), facts={"name": name, "x": x})]
+    return [Formula(path, "act", (x,), facts={"name": name, "whole": x})]
 
 
 def gelu_new(path: str, x: str) -> list[Formula]:
     """The steps of `ops.gelu_new`, and its result."""
 
     def step(name: str, of: Callable[..., Tensor], *inputs: str) -> Formula:
-        return Formula(f"{path}.{name}", "elementwise", inputs, facts={"of": of, "x": x})
+        return Formula(f"{path}.{name}", "elementwise", inputs, facts={"of": of, "whole": x})
 
-    result = {"of": torch.mul, "name": "gelu_new", "x": x}
+    result = {"of": torch.mul, "name": "gelu_new", "whole": x}
     return [
         step("half", lambda x: 0.5 * x, x),
         step("cube", lambda x: torch.pow(x, 3.0), x),

@@ -148,7 +148,7 @@ def _feed_forward(layer: str, x: str, config: Config) -> list[Formula]:
 
 def _norm(path: str, x: str, config: Config) -> list[Formula]:
     def of(kind: str, name: str, *inputs: str, **facts: object) -> Formula:
-        return Formula(f"{path}.{name}", kind, inputs, facts={"norm of": x, "norm": path, **facts})
+        return Formula(f"{path}.{name}", kind, inputs, facts={"whole": x, "norm": path, **facts})
 
     return [
         of("square", "square", x),
@@ -161,7 +161,7 @@ def _norm(path: str, x: str, config: Config) -> list[Formula]:
             "stretch",
             (f"{path}.normed",),
             (f"{path}.weight",),
-            {"norm of": x, "norm": path, "eps": config.layer_norm_epsilon},
+            {"whole": x, "norm": path, "eps": config.layer_norm_epsilon},
         ),
     ]
 

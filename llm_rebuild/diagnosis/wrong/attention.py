@@ -1,0 +1,232 @@
+"""Mistakes between the width and the context: heads, products, scores, shares, and what a cache keeps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import permutations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from llm_rebuild.diagnosis.graph import LOWEST, MINE, OPERATIONS, Edit, Make, World
+from llm_rebuild.diagnosis.wrong.base import Mistake, Tables, bound, other_of
+from llm_rebuild.diagnosis.wrong.masks import FILLS
+from llm_rebuild.models.formulas import PAST, Formula
+from llm_rebuild.weights import template
+
+NAMES = ("query", "key", "value")
+
+
+def _own(x: Tensor, part: int | None) -> Tensor:
+    """The tensor that is cut, or its third of a fused product."""
+    return x if part is None else x.chunk(3, dim=-1)[part]
+
+
+# x [batch, token, width], or a fused product of three; part: which third. To [batch, head, token, head width]
+INTERLEAVED: Mapping[str, Mistake] = {
+    "head by head: query, key, value of the first head, …": (
+        lambda x, part, heads: x.reshape(*x.shape[:2], heads, 3, -1)[..., part, :].transpose(1, 2)
+    ),
+    "every third number": lambda x, part, heads: OPERATIONS["split"](x[..., part::3], heads=heads),
+}
+CUT: Mapping[str, Mistake] = {
+    "reshaped to [batch, head, token, head width] at once, without a transpose": (
+        lambda x, part, heads: _own(x, part).reshape(x.shape[0], heads, x.shape[1], -1)
+    ),
+    "the head width in front of the heads": (
+        lambda x, part, heads: _own(x, part).reshape(*x.shape[:2], -1, heads).permute(0, 3, 1, 2)
+    ),
+}
+
+
+def split(world: World, formula: Formula) -> Iterator[Edit]:
+    """One function cuts all three, so one mistake is in all three; or somebody wrote it out three times. The
+    group is tried once, where it is first met."""
+    group, heads, part = formula.facts["group"], formula.facts["heads"], formula.facts.get("part")
+    members = {name: world.formulas[group + name] for name in NAMES if group + name in world.formulas}
+    if formula.facts["name"] != "query" and group + "query" in world.reaching(formula.name):
+        return
+
+    def cut(mistake: Mistake, *names: str) -> dict[str, Make]:
+        steps = (replace(m, facts={"part": None, **m.facts}) for n, m in members.items() if n in names)
+        return {step.name: bound(step, mistake) for step in steps}
+
+    if part is not None:
+        for order in list(permutations(range(3)))[1:]:  # the first is the right one
+            says = ", ".join(NAMES[order.index(i)] for i in range(3))
+            yield Edit("qkv-order", f"as {says}", _with(members, "part", order))
+        for says, mistake in INTERLEAVED.items():
+            yield Edit("qkv-interleaved", says, cut(mistake, *members))
+    for names in (list(members), *([name] for name in members)):
+        only = f"only in the {names[0]}: " if len(names) == 1 else ""
+        for says, mistake in CUT.items():
+            yield Edit("heads-split", f"{only}{says}", cut(mistake, *names))
+    for count in dict.fromkeys((heads * 2, heads // 2, 1, heads * 3, heads + 1, heads - 1, 2, 8, 12, 16)):
+        if 0 < count != heads:
+            says = f"{count} heads instead of {heads}"
+            yield Edit("heads-count", says, _with(members, "heads", [count] * len(members)))
+
+
+def _with(members: Mapping[str, Formula], fact: str, values: Sequence[int]) -> dict[str, Make]:
+    """The steps of a group with another fact each."""
+    steps = [replace(m, facts={**m.facts, fact: v}) for m, v in zip(members.values(), values, strict=True)]
+    return {step.name: lambda w, step=step: w.compute(step) for step in steps}
+
+
+def _flat(x: Tensor, *order: int) -> Tensor:
+    """Axes in an order, read as [batch, token, width]. x [batch, head, token, head width]"""
+    batch, heads, token, width = x.shape
+    return x.permute(0, *order).reshape(batch, token, heads * width)
+
+
+def _written(old: Tensor, new: Tensor, at: int) -> Tensor:
+    cache = old.clone()
+    cache[:, :, at] = new[:, :, -1]
+    return cache
+
+
+def of_other_blocks(world: World, formula: Formula) -> Iterator[Edit]:
+    """The keys or values that another block kept; and keys for values."""
+    old, *new = formula.inputs
+    if not old.startswith(PAST):
+        return
+    for name in world.known:
+        if name != old and template(name) == template(old):
+            says = f"the keys and values that another block kept ({name.removeprefix(PAST)})"
+            changed = replace(formula, inputs=(name, *new))
+            yield Edit("cache-order", says, {formula.name: lambda w, f=changed: w.compute(f)})
+    if formula.kind == "same":
+        other = world.formulas[other_of(formula)]
+        mixed = {formula.name: lambda w: w[other.inputs[0]]}
+        yield Edit("cache-mixed", "keys and values exchanged", {**mixed, other.name: lambda w: w[old]})
+        yield Edit("cache-mixed", "keys kept for values, or values for keys", mixed)
+
+
+def product(world: World, formula: Formula) -> Iterator[Edit]:
+    """A product that is scaled already, and the next step lets it be: an order, and no other number."""
+    for scaled in world.users(formula.name, "scale") if MINE + formula.name in world.known else ():
+        by = scaled.facts["by"]
+        ways: dict[str, Mistake] = {
+            "the product was scaled": lambda query, key, by=by: (query @ key.mT) * by,
+            "the query was scaled": lambda query, key, by=by: (query * by) @ key.mT,
+            "the key was scaled": lambda query, key, by=by: query @ (key * by).mT,
+        }
+        for says, mistake in ways.items():
+            changes = {formula.name: bound(formula, mistake), scaled.name: bound(scaled, lambda x: x)}
+            yield Edit("scale-order", says, changes)
+
+
+def scale(world: World, formula: Formula) -> Iterator[Edit]:
+    """The mask before the scale."""
+    x, by = formula.inputs[0], formula.facts["by"]
+    for masked in world.users(formula.name, "add mask"):
+        for factor, says in (
+            (by, "the mask was added before, and scaled as well"),
+            (1.0, "the mask was added first"),
+        ):
+            make = lambda w, factor=factor, mask=masked.inputs[1]: (w[x] + w[mask]) * factor  # noqa: E731
+            yield Edit("scale-order", says, {formula.name: make})
+
+
+def add_bias(world: World, formula: Formula) -> Iterator[Edit]:
+    """The bias of another attention, where none belongs."""
+    product, bias = formula.inputs
+    if world.formulas[bias].kind == "no bias":
+        for own in reversed(world.all_of("bias by head")):
+            says = f"that of another attention ({own.name.replace('#', '')})"
+            make = lambda w, own=own: w[product] + w[own.name]  # noqa: E731
+            yield Edit("position-bias-extra", says, {formula.name: make})
+
+
+POWERS = (-0.5, -1.0)  # of the head width, by which one divides
+
+
+def after_softmax(unmasked: Tensor, hides: Tensor) -> Tensor:
+    """Shares of hidden tokens set to 0 afterwards."""
+    return F.softmax(unmasked, -1) * (~hides).float()
+
+
+def after_softmax_again(unmasked: Tensor, hides: Tensor) -> Tensor:
+    """The same, the others raised to sum to 1."""
+    shares = after_softmax(unmasked, hides)
+    return shares / shares.sum(-1, keepdim=True)
+
+
+AFTER_SOFTMAX: Mapping[str, Mistake] = {
+    "shares of hidden tokens set to 0 afterwards": after_softmax,
+    "shares of hidden tokens set to 0 afterwards, the others raised to sum to 1": after_softmax_again,
+    "the mask added to the shares": lambda unmasked, mask: F.softmax(unmasked, -1) + mask,
+}
+
+
+def add_mask(world: World, formula: Formula) -> Iterator[Edit]:
+    """A mask that comes after the softmax changes two steps."""
+    for shares in world.users(formula.name, "softmax"):
+        for says, after in AFTER_SOFTMAX.items():
+            changes = {formula.name: bound(formula, lambda x: x), shares.name: bound(shares, after)}
+            yield Edit("mask-after-softmax", says, changes)
+
+
+# fmt: off
+TABLES: Tables = {
+    "merge": (
+        ("heads-merged", "reshaped without moving the tokens in front", lambda x: _flat(x, 1, 2, 3)),
+        ("heads-merged", "the head width in front of the heads", lambda x: _flat(x, 2, 3, 1)),
+    ),
+    "cat": (  # old, new [batch, head, token, head width]: keys, or values; *_other: the other of the two
+        ("cache-not-appended", "the new token alone, without those before", lambda new: new),
+        ("cache-not-appended", "those before alone, without the new token", lambda old: old),
+        ("cache-not-appended", "the new token written over the last one", lambda old, new: _written(old, new, -1)),
+        ("cache-not-appended", "the first of those before dropped", lambda old, new: torch.cat([old[:, :, 1:], new], -2)),
+        ("cache-order", "the new token in front of those before", lambda old, new: torch.cat([new, old], -2)),
+        ("cache-order", "the new token written over the first one", lambda old, new: _written(old, new, 0)),
+        ("cache-order", "the new token twice", lambda old, new: torch.cat([old, new, new], -2)),
+        ("cache-mixed", "the new values appended to keys, or keys to values", lambda old, new_other: torch.cat([old, new_other], -2)),
+        ("cache-mixed", "keys kept for values, or values for keys", lambda old_other, new_other: torch.cat([old_other, new_other], -2)),
+        ("cache-mixed", "appended to the values kept instead of the keys, or the keys", lambda old_other, new: torch.cat([old_other, new], -2)),
+    ),
+    "product": (
+        ("query-key-swapped", "key times query", lambda query, key: key @ query.mT),
+        ("scale-extra", "query and key were brought to length 1", lambda query, key: F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).mT),
+        *(("scale-extra", f"the product times the head width^{p:g}", lambda query, key, p=p: (query @ key.mT) * query.shape[-1] ** p) for p in POWERS),
+        *(("scale-extra", f"the query times the head width^{p:g}", lambda query, key, p=p: (query * query.shape[-1] ** p) @ key.mT) for p in POWERS),
+        *(("scale-extra", f"the key times the head width^{p:g}", lambda query, key, p=p: query @ (key * query.shape[-1] ** p).mT) for p in POWERS),
+        ("wrong-operand", "the key reshaped instead of transposed", lambda query, key: query @ key.reshape(key.mT.shape)),
+    ),
+    "add bias": (  # bias [1, head, query, key]
+        *(("scale-extra", f"the product times the head width^{p:g}", lambda product, bias, query, p=p: product * query.shape[-1] ** p + bias) for p in (*POWERS, 0.5)),
+        ("scale-order", "the mask was added before the bias", lambda product, mask_next: product + mask_next),
+        ("position-bias-wrong", "query and key exchanged in the bias", lambda product, bias: product + bias.mT),
+    ),
+    "softmax": (  # x: the scores; unmasked: before the mask was added
+        *(("softmax-axis", says, lambda x, axis=axis: F.softmax(x, axis)) for says, axis in {"over the queries": -2, "over the heads": 1, "over the batch": 0}.items()),
+        ("softmax-axis", "over queries and keys together", lambda x: F.softmax(x.flatten(-2), -1).view(x.shape)),
+        ("scale-extra", "of the scores ÷ √(head width)", lambda x, query: F.softmax(x * query.shape[-1] ** -0.5, -1)),
+        ("mask-missing", "of the scores before the mask", lambda unmasked: F.softmax(unmasked, -1)),
+        *(("mask-after-softmax", says, after) for says, after in AFTER_SOFTMAX.items()),
+        ("softmax-changed", "the exponentials, not divided by their sum", lambda x: x.exp()),
+        ("softmax-changed", "with one more in the sum", lambda x: x.exp() / (1 + x.exp().sum(-1, keepdim=True))),
+        *(("softmax-changed", f"of the scores times {by:g}", lambda x, by=by: F.softmax(x * by, -1)) for by in (2.0, 0.5, math.log(2))),
+    ),
+    "mix": (
+        ("wrong-operand", "the shares transposed", lambda shares, value: shares.mT @ value),
+        ("mask-direction", "queries hidden after the softmax", lambda shares, hides, value: (shares * (~hides).float().mT) @ value),
+        ("softmax-missing", "the scores instead of the shares", lambda scores, value: scores @ value),
+        ("softmax-missing", "the scores before the mask instead of the shares", lambda unmasked, value: unmasked @ value),
+    ),
+    "add mask": (  # x: the scores before the mask
+        *(("mask-fill", f"scores replaced by {fill:g} where hidden", lambda x, hides, fill=fill: x.masked_fill(hides, fill)) for fill in (LOWEST, *FILLS, 0.0)),
+        *(("mask-inverted", f"scores replaced by {fill:g} where shown", lambda x, hides, fill=fill: x.masked_fill(~hides, fill)) for fill in (LOWEST, *FILLS, 0.0)),
+        ("mask-direction", "the mask transposed", lambda x, mask: x + mask.mT),
+        *(("mask-extra", f"a causal mask on top, by {fill:g}", lambda x, hides, later, fill=fill: x.masked_fill(later | hides, fill)) for fill in (LOWEST, -math.inf)),
+    ),
+    "biased mask": (  # for the fused kernel: the bias where one may look, the lowest number where not
+        ("position-bias-missing", "the mask alone", lambda own, hides: torch.zeros_like(own).masked_fill(hides, LOWEST)),
+        *(("mask-fill", f"{fill:g} where hidden", lambda own, hides, fill=fill: own.masked_fill(hides, fill)) for fill in (*FILLS, 0.0)),
+        ("position-bias-wrong", "query and key exchanged in the bias", lambda own, hides: own.mT.masked_fill(hides, LOWEST)),
+    ),
+}
+# fmt: on

@@ -1,0 +1,215 @@
+"""Mistakes in what is looked up, in sums, linear layers, norms and activations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from llm_rebuild.diagnosis.graph import Edit, World, buckets_of, distances, layer_norm
+from llm_rebuild.diagnosis.wrong.base import Tables
+from llm_rebuild.models.formulas import Formula
+from llm_rebuild.verify.transforms import ACTIVATIONS, NARROW, Function, rms_norm
+
+
+def rows(ids: Tensor, table: Tensor) -> Tensor:
+    """Rows of a table; a number outside it means its first or last row."""
+    return F.embedding(ids.clamp(0, len(table) - 1), table)
+
+
+def sinusoidal(positions: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """The original transformer's sines and cosines: [1, token, width / 2] each."""
+    half = width // 2
+    steps = positions[..., None].float() * torch.exp(torch.arange(half).float() * (-math.log(10000.0) / half))
+    return steps.sin(), steps.cos()
+
+
+def bucket(world: World, formula: Formula) -> Iterator[Edit]:
+    """Distances between other places, or counted the other way."""
+    step, table = world.formulas[formula.inputs[0]], world.weights[formula.weights[0]]
+    apart = distances(*(world[name] for name in step.inputs))
+    both_ways, count, limit = (step.facts[name] for name in ("both_ways", "count", "limit"))
+    ways = []
+    if world.cached:
+        places, query = torch.arange(apart.shape[1]), len(apart)
+        advanced, from_zero = places[:query] - places[:query, None], places - places[:query, None]
+        ways = [
+            ("positions-not-advanced", "those before are not counted", advanced, both_ways),
+            ("positions-not-advanced", "queries are counted from 0", from_zero, both_ways),
+        ]
+    ways += [
+        ("buckets-sign", "query minus key instead of key minus query", -apart, both_ways),
+        ("buckets-direction", "the absolute distance, whatever the side", -apart.abs(), both_ways),
+        ("buckets-direction", "the other kind of buckets and the opposite sign", -apart, not both_ways),
+    ]
+    for cause, says, distance, both in ways:
+        numbers = buckets_of(distance, both, count, limit)
+        yield Edit(cause, says, {formula.name: lambda w, ids=numbers: rows(ids, table)})
+
+
+GELU_BY_TANH = ("gelu_new", "gelu_pytorch_tanh")  # two spellings of one function
+
+
+def gelu_by_tanh(x: Tensor, root: float = math.sqrt(2 / math.pi), cubic: float = 0.044715) -> Tensor:
+    """GELU by tanh with its constants as arguments."""
+    return 0.5 * x * (1.0 + torch.tanh(root * (x + cubic * torch.pow(x, 3.0))))
+
+
+SPELLINGS: Mapping[str, Function] = {
+    "gelu, written out": lambda x: x * 0.5 * (1.0 + torch.erf(x / math.sqrt(2.0))),
+    "gelu_new, written out": gelu_by_tanh,
+}
+GELU_WRONG: Mapping[str, Function] = {
+    "gelu without the half": lambda x: x * (1.0 + torch.erf(x / math.sqrt(2.0))),
+    "gelu_new without the half": lambda x: 2 * gelu_by_tanh(x),
+    "gelu_new without the 1": lambda x: 0.5 * x * torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)),
+    "gelu_new without the cube": lambda x: gelu_by_tanh(x, cubic=0.0),
+    "gelu_new with √(2π)": lambda x: gelu_by_tanh(x, root=math.sqrt(2 * math.pi)),
+}
+
+
+def act(world: World, formula: Formula) -> Iterator[Edit]:
+    """Another activation, whatever its steps are."""
+    x, right = formula.facts["whole"], formula.facts["name"]
+    for other, bend in {**ACTIVATIONS, **SPELLINGS, **GELU_WRONG}.items():
+        if other != right:
+            change = {formula.name: lambda w, bend=bend: bend(w[x])}
+            yield Edit(_called(other, right), f"{other} instead of {right}", change)
+
+
+def _called(other: str, right: str) -> str:
+    """What it is to use another activation in the place of the right one."""
+    other = other.removesuffix(", written out")
+    if other in GELU_WRONG:
+        return "gelu-constant"
+    if other == right or (other in GELU_BY_TANH and right in GELU_BY_TANH):
+        return "rounding"
+    if other in GELU_BY_TANH and right == "gelu":
+        return "gelu-tanh"
+    if other == "gelu" and right in GELU_BY_TANH:
+        return "gelu-exact"
+    return {"quick_gelu": "gelu-sigmoid", "relu": "activation-relu"}.get(other, "activation-other")
+
+
+def centred(x: Tensor, axes: int | tuple[int, ...] = -1) -> Tensor:
+    """x less its mean along some axes."""
+    return x - x.mean(axes, keepdim=True)
+
+
+def variance(x: Tensor, axes: int | tuple[int, ...] = -1, less: int = 0) -> Tensor:
+    """The mean square of that, or the sum of squares by n - 1."""
+    return x.var(axes, correction=less, keepdim=True)
+
+
+def plain(x: Tensor, eps: float) -> Tensor:
+    """A LayerNorm without weights."""
+    return layer_norm(x, None, None, eps=eps)
+
+
+AXES = {
+    "over the tokens": (1,),
+    "over tokens and width": (1, 2),
+    "over the batch": (0,),
+    "over batch and tokens": (0, 1),
+    "over everything": (0, 1, 2),
+}
+
+# fmt: off
+TABLES: Tables = {
+    "position": (  # ids: the positions [1, token]; new_ids: the same, where others came before
+        ("positions-not-advanced", "the new token counts from 0", lambda new_ids, table: rows(new_ids - new_ids.min(), table)),
+        ("positions-not-advanced", "one position behind", lambda new_ids, table: rows(new_ids - 1, table)),
+        *(("positions-shifted", f"{by:+d} for every token", lambda ids, table, by=by: rows(ids + by, table)) for by in (1, 2, -1, 3, -2)),
+        ("positions-wrong", "counted from the first real token, by the mask", lambda ids, table, real_tokens: rows((real_tokens.cumsum(1) - 1)[:, -ids.shape[1] :], table)),
+        ("positions-sinusoidal", "sines and cosines (halves)", lambda ids, table: torch.cat(sinusoidal(ids, table.shape[-1]), -1)),
+        ("positions-sinusoidal", "sines and cosines (alternating)", lambda ids, table: torch.stack(sinusoidal(ids, table.shape[-1]), -1).flatten(-2)),
+    ),
+    "type": (  # ids: a 0 for each token
+        ("token-types-wrong", "the second type for all", lambda ids, table: rows(ids + 1, table)),
+        ("token-types-wrong", "the types taken from the mask", lambda real_tokens, table: rows(real_tokens, table)),
+    ),
+    "residual": (  # result: what the half-block made; residual: what it was given
+        ("norm-position", "the result was normalised before the residual was added", lambda result, residual, norm: norm(result) + residual),
+        ("norm-position", "the residual was normalised before it was added", lambda result, residual, norm: norm(residual) + result),
+    ),
+    "linear": (  # matrix [out, in]; maybe: the bias, or None
+        ("bias-wrong", "multiplied", lambda x, matrix, bias: F.linear(x, matrix) * bias),
+        ("weight-transposed", "x @ W", lambda x, matrix, maybe: F.linear(x, matrix.T, maybe)),
+        ("weight-transposed", "x @ W, and no bias", lambda x, matrix: F.linear(x, matrix.T)),
+        ("weight-transposed", "read as [in, out]", lambda x, matrix, maybe: F.linear(x, matrix.reshape(matrix.T.shape).T, maybe)),
+        ("weight-transposed", "read as [in, out], and no bias", lambda x, matrix: F.linear(x, matrix.reshape(matrix.T.shape).T)),
+        ("weight-transposed", "reshaped instead of transposed", lambda x, matrix, maybe: F.linear(x, matrix.T.reshape(matrix.shape), maybe)),
+        ("weight-transposed", "reshaped instead of transposed, and no bias", lambda x, matrix: F.linear(x, matrix.T.reshape(matrix.shape))),
+        ("weight-transposed", "each of the three squares", lambda x, matrix, maybe: F.linear(x, torch.cat([part.T for part in matrix.chunk(3)]), maybe)),
+        *(("wrong-dtype", f"multiplied in {name}", lambda x, matrix, maybe, t=t: (F.linear(x.to(t), matrix.to(t)).float() + (0 if maybe is None else maybe))) for name, t in NARROW.items()),
+    ),
+    "layer norm": (
+        ("norm-position", "of the half-block's sum: the norm stands behind it", lambda behind, weight, bias, eps: layer_norm(behind, weight, bias, eps=eps)),
+        ("norm-affine-missing", "neither stretch nor shift", lambda x, eps: plain(x, eps)),
+        ("norm-mean-kept", "an RMS norm with weight and bias", lambda x, weight, bias, eps: rms_norm(x, eps) * weight + bias),
+        ("norm-mean-kept", "an RMS norm without bias", lambda x, weight, eps: rms_norm(x, eps) * weight),
+        ("norm-mean-kept", "an RMS norm without weight and bias", lambda x, eps: rms_norm(x, eps)),
+        ("norm-mean-kept", "the mean was not subtracted, but the deviation from it is what divides", lambda x, weight, bias, eps: x / (variance(x) + eps).sqrt() * weight + bias),
+        ("norm-variance", "only the mean was subtracted", lambda x, weight, bias: centred(x) * weight + bias),
+        ("norm-variance", "divided by n - 1", lambda x, weight, bias, eps: centred(x) / (variance(x, less=1) + eps).sqrt() * weight + bias),
+        ("norm-variance", "divided by n - 1, epsilon outside the root", lambda x, weight, bias, eps: centred(x) / (x.std(-1, keepdim=True) + eps) * weight + bias),
+        ("norm-variance", "divided by the variance instead of its root", lambda x, weight, bias, eps: centred(x) / (variance(x) + eps) * weight + bias),
+        ("norm-variance", "divided by the mean distance from the mean", lambda x, weight, bias, eps: centred(x) / (centred(x).abs().mean(-1, keepdim=True) + eps) * weight + bias),
+        ("norm-eps-place", "epsilon outside the root", lambda x, weight, bias, eps: centred(x) / (variance(x).sqrt() + eps) * weight + bias),
+        *(("wrong-dtype", f"normalised in {name}", lambda x, weight, bias, eps, t=t: (plain(x.to(t), eps).float() * weight + bias)) for name, t in NARROW.items()),
+        *(("norm-axis", f"{says}{how}", lambda x, weight, bias, eps, axes=axes, less=less: centred(x, axes) * torch.rsqrt(variance(x, axes, less) + eps) * weight + bias) for less, how in enumerate(("", ", by n - 1")) for says, axes in AXES.items()),
+        ("rounding", "the formula written out by hand", lambda x, weight, bias, eps: centred(x) / (variance(x) + eps).sqrt() * weight + bias),
+    ),
+    "square": (
+        ("norm-position", "of the half-block's sum: the norm stands behind it", lambda behind: behind.pow(2)),
+        ("norm-mean-subtracted", "the mean was subtracted first", lambda x: centred(x).pow(2)),
+    ),
+    "mean square": (  # x: the squares; whole: what the norm is given
+        ("norm-mean-subtracted", "the variance", lambda whole: variance(whole)),
+        ("norm-mean-subtracted", "the variance by n - 1", lambda whole: variance(whole, less=1)),
+        *(("norm-axis", says, lambda x, axes=axes: x.mean(axes, keepdim=True)) for says, axes in AXES.items()),
+        ("norm-axis", "over everything, as one number", lambda x: x.mean()),
+        ("norm-axis", "over tokens and width, for every token", lambda x: x.mean((1, 2), keepdim=True).expand((*x.shape[:2], 1))),
+    ),
+    "plus eps": (
+        ("norm-eps-place", "at least epsilon, not plus epsilon", lambda x, eps: x.clamp(min=eps)),
+        ("norm-eps-place", "the epsilon subtracted", lambda x, eps: x - eps),
+    ),
+    "inverse root": (  # x: what has epsilon; bare: what has none; small: epsilon
+        ("norm-eps-place", "epsilon outside the root", lambda bare, small: 1.0 / (bare.sqrt() + small)),
+        ("norm-eps-place", "epsilon added after the root", lambda bare, small: torch.rsqrt(bare) + small),
+        ("norm-eps-place", "the epsilon twice", lambda x, small: torch.rsqrt(x + small)),
+        ("norm-eps-place", "the root of what has no epsilon", lambda bare: torch.rsqrt(bare)),
+        ("norm-variance", "one over it, without the root", lambda x: 1.0 / x),
+    ),
+    "normed": (  # a: what is normalised; b: one over its root mean square
+        ("norm-mean-subtracted", "the mean was subtracted", lambda a, b: centred(a) * b),
+        ("norm-mean-subtracted", "a LayerNorm without weights", lambda a, eps: plain(a, eps)),
+    ),
+    "stretch": (
+        ("norm-mean-subtracted", "a LayerNorm with this weight", lambda whole, weight, eps: layer_norm(whole, weight, None, eps=eps)),
+        ("norm-missing", "stretched but never normalised", lambda whole, weight: weight * whole),
+    ),
+    "gelu tanh": (
+        ("gelu-sigmoid", "a sigmoid instead of tanh", lambda x: torch.sigmoid(x)),
+        ("gelu-exact", "erf instead of tanh", lambda x: torch.erf(x)),
+        ("gelu-exact", "erf of x/√2 instead of tanh", lambda whole: torch.erf(whole / math.sqrt(2.0))),
+        *(("activation-other", f"{other} instead of tanh", lambda x, other=other: ACTIVATIONS[other](x)) for other in ("relu", "silu", "hardtanh", "softplus")),
+    ),
+    "multiply": (
+        ("wrong-operand", "the activation on the other branch", lambda bent: bent),
+    ),
+    "first token": (
+        ("pooler-token", "the last place", lambda x: x[:, -1]),
+        ("pooler-token", "the second token", lambda x: x[:, 1]),
+        ("pooler-token", "the last token", lambda x, real_tokens: x[torch.arange(len(x)), real_tokens.sum(1) - 1]),
+        ("pooler-token", "the mean over all places", lambda x: x.mean(1)),
+        ("pooler-token", "the mean over the tokens", lambda x, real_tokens: (x * real_tokens.unsqueeze(-1)).sum(1) / real_tokens.sum(1, keepdim=True)),
+        ("pooler-token", "the largest over all places", lambda x: x.amax(1)),
+        ("pooler-token", "the sum over all places", lambda x: x.sum(1)),
+    ),
+}
+# fmt: on
