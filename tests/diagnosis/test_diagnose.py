@@ -14,6 +14,7 @@ import llm_rebuild
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.causes import CAUSES
 from llm_rebuild.diagnosis.diagnose import Account, diagnose
+from llm_rebuild.diagnosis.edits import on_a_step
 from llm_rebuild.diagnosis.graph import world_of
 from llm_rebuild.diagnosis.mutants import TEXTS, Mutant, Scene, run, scene
 from llm_rebuild.diagnosis.wrong import mistakes
@@ -177,7 +178,11 @@ def test_no_checkpoint_makes_it_fail(model: str) -> None:
 def test_every_cause_that_is_tried_is_in_the_catalogue(model: str) -> None:
     played = stage(model)
     world = world_of(played.truth, copy_of(model))
-    tried = {e.cause for formula in world.formulas.values() for e in mistakes(world, formula)}
+    tried = {
+        e.cause
+        for formula in world.formulas.values()
+        for e in (*on_a_step(world, formula), *mistakes(world, formula))
+    }
     assert tried <= set(CAUSES)
     assert len(tried) > 30
 
