@@ -6,8 +6,6 @@ PORT   ?= 8000
 JOBS   ?= 2
 BIN    := $(VENV)/bin
 
-export NO_MKDOCS_2_WARNING = 1
-
 # Tests of numbers whose last digits a page shows: they run with kernels that all processors have in common.
 DIGITS := tests/diagnosis
 XDIST  := -n $(JOBS) --dist loadfile --durations 12
@@ -49,8 +47,7 @@ verify: models ## compare every checkpoint of the rebuilds with the official mod
 	$(OFFLINE) $(BIN)/python -m tools.models --verify
 
 site: setup ## build the site into site/
-	$(BIN)/python -m tools.notebooks
-	$(OFFLINE) $(BIN)/python -m mkdocs build --strict --quiet
+	$(OFFLINE) $(BIN)/python -m tools.site
 
 serve: ## serve the built site on 127.0.0.1:$(PORT)
 	@echo "The course is at http://127.0.0.1:$(PORT) (stop with Ctrl+C)"

@@ -74,17 +74,14 @@ def built_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _build(site: Path) -> None:
-    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
-    for command in (["tools.notebooks"], ["mkdocs", "build", "--strict", "--site-dir", str(site)]):
-        result = subprocess.run(
-            [sys.executable, "-m", *command],
-            cwd=PROJECT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if result.returncode:
-            lines = f"{result.stdout}{result.stderr}".splitlines()
-            told = [line for line in lines if line.startswith(("WARNING", "ERROR", "  - "))] + lines[-3:]
-            pytest.fail(f"{' '.join(command)} failed:\n" + "\n".join(told), pytrace=False)
+    result = subprocess.run(
+        [sys.executable, "-m", "tools.site", "--site-dir", str(site)],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode:
+        lines = f"{result.stdout}{result.stderr}".splitlines()
+        told = [line for line in lines if line.startswith(("WARNING", "ERROR", "  - "))] + lines[-3:]
+        pytest.fail("tools.site failed:\n" + "\n".join(told), pytrace=False)

@@ -302,7 +302,7 @@ def slug(title: str) -> str:
 
 def overview() -> str:
     """One row for each difference, in words; each title leads to its lines of code."""
-    rows = [f"| | {' | '.join(MODELS)} |", "|---|---|---|---|"]
+    rows = [f"| part | {' | '.join(MODELS)} |", "|---|---|---|---|"]
     rows += [f"| [{d.title}](#{slug(d.title)}) | {' | '.join(d.words)} |" for d in DIFFERENCES]
     return "\n".join(rows)
 
@@ -311,7 +311,7 @@ def lines() -> str:
     """Each difference with the lines of code that make it."""
     sections = []
     for d in DIFFERENCES:
-        rows = ["| | how, and the line | where |", "|---|---|---|"]
+        rows = ["| part | how, and the line | where |", "|---|---|---|"]
         for model, words, wanted in zip(MODELS, d.words, d.lines, strict=True):
             found = [find(line) for line in wanted]
             how = "<br>".join([words, *(f"`{f.code}`" for f in found)])

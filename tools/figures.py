@@ -525,7 +525,7 @@ def t5_block(copy: LocalCopy) -> str:
         d.box(x - 98, y, 196, 46, kind)
         d.text(x, y + 19, words, bold=True)
         d.text(x, y + 37, below, size=13, mono=True, kind="muted")
-        if row < 9 and not (row == 0 and x < 600):
+        if row < 9 and (row, x) not in ((0, 120), (0, 360), (3, 600)):  # their lines lead elsewhere
             d.line(f"M{x} {y + 46}v12")
 
     columns = (120, 360, 600)
@@ -539,20 +539,16 @@ def t5_block(copy: LocalCopy) -> str:
     for x, part, key in ((120, "0.SelfAttention", written), (360, "1.EncDecAttention", read)):
         crossing = key == read
         for i, name in enumerate("qkv"):
-            d.box(x - 98 + 68 * i, 152, 60, 26, "accent")
-            d.text(x - 68 + 68 * i, 170, name, bold=True)
+            middle = x - 66 + 66 * i
+            rows = read if crossing and name != "q" else written
+            d.box(middle - 32, 152, 64, 44, "accent")
+            d.text(middle, 169, name, bold=True)
+            d.text(middle, 187, f"[1,{rows},{inner}]", size=11, mono=True, kind="muted")
             if name == "q" or not crossing:
-                d.line(f"M{x - 68 + 68 * i} 138v12")
-        kv = f"k, v {shape(1, key, inner)}"
-        d.text(
-            x,
-            196,
-            f"q {shape(1, written, inner)} {kv}" if crossing else f"each {shape(1, key, inner)}",
-            size=12,
-            mono=True,
-            kind="muted",
-        )
-        d.line(f"M{x} 200v10")
+                d.line(f"M{middle} 138v12")
+            if name != "v":
+                d.line(f"M{middle} 196v14")
+        d.line(f"M{x + 98} 174H{x + 105}V475H{x + 100}")
         step(x, 2, "product: q · k", of(f"{part}.product", key))
         step(
             x,
@@ -575,11 +571,11 @@ def t5_block(copy: LocalCopy) -> str:
     for x in columns:  # the input, added back
         d.line(f"M{x} 72H{x - 110}V655H{x - 100}", "good", dashed=True)
     for x in columns[:2]:  # on to the next half
-        d.line(f"M{x} 678V700H{x + 117}V46H{x + 240}V62", arrow=True)
+        d.line(f"M{x} 678V700H{x + 119}V46H{x + 240}V62", arrow=True)
     d.line("M600 678V722")
     d.text(600, 742, "to the next block", size=14)
-    d.line("M394 744V716H468V145H428V150", "good")
-    d.line("M428 145H360V150", "good")
+    d.line("M394 744V716H472V144H426V150", "good")
+    d.line("M426 144H360V150", "good")
     d.text(394, 760, f"the encoder's result {shape(1, read, c.d_model)}", size=13, kind="good")
     d.text(394, 780, "for k and v of every block", size=13, kind="good")
     return d.svg()
@@ -791,11 +787,11 @@ def gpt2_block(copy: LocalCopy) -> str:
     step(280, 36, "ln_1", "ln_1")
     d.line("M368 61H402")
     step(510, 36, "attn.c_attn", "c_attn", "accent", w=212)
-    d.text(510, 108, "cut in three, then into heads", size=13)
+    d.text(510, 101, "cut in three, then into heads", size=13)
     heads = shape(1, c.n_head, n, c.n_embd // c.n_head)
-    d.line("M470 116V122H210V134")
-    d.line("M510 116V122H420V134")
-    d.line("M550 116V122H630V134")
+    d.line("M470 106V112H210V134")
+    d.line("M510 106V122H420V134")
+    d.line("M550 106V112H630V134")
     for x, part in ((210, "query"), (420, "key"), (630, "value")):
         box(x, 136, part, heads, w=168)
     d.line("M210 186V202H306V214")
@@ -812,7 +808,7 @@ def gpt2_block(copy: LocalCopy) -> str:
     step(450, 500, "attn.head_context", "head_context: probs · value", w=262)
     d.line("M450 550V566")
     step(450, 568, "attn.context", "context: heads merged", w=262)
-    d.line("M319 593H270V616")
+    d.line("M450 618V643H302")
     step(220, 618, "attn.c_proj", "c_proj", "accent", w=160)
     d.line("M140 643H72")
     plus(641, "")
@@ -823,7 +819,7 @@ def gpt2_block(copy: LocalCopy) -> str:
     step(396, 700, "mlp.c_fc", "c_fc", "accent")
     d.line("M484 725H516")
     step(606, 700, "mlp.act", "GELU, by tanh")
-    d.line("M606 750V790H486")
+    d.line("M606 750V805H486")
     step(396, 780, "mlp.c_proj", "c_proj", "accent")
     d.line("M396 830V895H72")
     plus(895, "")
@@ -964,8 +960,9 @@ def leaks(copy: LocalCopy) -> str:
         d.line(f"M250 {y + 21}H308", "good", arrow=False)
         d.line(f"M412 {y + 21}H470", "good", arrow=False)
         d.text(360, y + 26, "compare", size=13, kind="good")
-    d.line("M240 83C300 112 400 112 478 124", "bad", dashed=True)
-    d.text(360, 104, "✗ interim tensors", size=13, kind="bad")
+    d.line("M242 83L298 93", "bad", dashed=True, arrow=False)
+    d.text(360, 108, "✗ interim tensors", size=13, kind="bad")
+    d.line("M420 114L478 124", "bad", dashed=True)
     d.box(60, 262, 270, 48, "surface")
     d.text(195, 282, "the official model's memory", size=14)
     d.text(195, 300, "(live weights)", size=13, kind="muted")
@@ -975,8 +972,9 @@ def leaks(copy: LocalCopy) -> str:
     d.line("M120 262V218")
     d.line("M570 262V218", "good")
     d.text(580, 244, "✓", kind="good", at="start", bold=True)
-    d.line("M290 262C330 226 420 236 488 218", "bad", dashed=True)
-    d.text(388, 250, "✗ live weights", size=13, kind="bad", at="end")
+    d.line("M290 262L338 251", "bad", dashed=True, arrow=False)
+    d.text(389, 244, "✗ live weights", size=13, kind="bad")
+    d.line("M438 229L486 218", "bad", dashed=True)
     return d.svg()
 
 

@@ -462,7 +462,7 @@ def _table_of_sets(sets: dict[str, Any]) -> str:
         ("cause named first", "named"),
         ("cause among the first three", "among_three"),
     )
-    lines = ["| | first set | second set | third set |", "|---|---|---|---|"]
+    lines = ["| of the mutants | first set | second set | third set |", "|---|---|---|---|"]
     lines.append(f"| mutants | {' | '.join(str(sets[name]['mutants']) for name in SETS)} |")
     for title, key in rows:
         cells = [_of(sets[name][key], sets[name]["mutants"]) for name in SETS]
@@ -471,7 +471,7 @@ def _table_of_sets(sets: dict[str, Any]) -> str:
 
 
 def _table_of_degrees(degrees: dict[str, list[list[int]]]) -> str:
-    lines = ["| | first explanations | right |", "|---|---|---|"]
+    lines = ["| degree | first explanations | right |", "|---|---|---|"]
     return "\n".join([*lines, *(f"| {d} | {of[0][1]} | {_of(*of[0])} |" for d, of in degrees.items())])
 
 
@@ -481,7 +481,7 @@ def _table_of_pairs(found: dict[str, Any]) -> str:
         ("the earlier cause named first", "named"),
         ("one of the two causes named first", "either"),
     )
-    lines = ["| | pairs of the first set | pairs of the second set |", "|---|---|---|"]
+    lines = ["| of the pairs | pairs of the first set | pairs of the second set |", "|---|---|---|"]
     lines.append(f"| pairs | {' | '.join(str(found[name]['pairs']) for name in ('first', BLIND))} |")
     for title, key in rows:
         cells = [_of(found[name][key], found[name]["pairs"]) for name in ("first", BLIND)]
@@ -495,14 +495,14 @@ def _table_of_harmless(found: dict[str, Any]) -> str:
         "refactorings": "refactorings",
         "equivalent": "mutants that change nothing",
     }
-    lines = ["| | tried | reported |", "|---|---|---|"]
+    lines = ["| what was held against it | tried | reported |", "|---|---|---|"]
     lines += [f"| {title} | {found[key][1]} | {found[key][0]} |" for key, title in titles.items()]
     return "\n".join(lines)
 
 
 def _matrix(sets: dict[str, Any]) -> str:
     lines = [
-        "| | " + " | ".join(TITLES[model] for model in SOURCES) + " | second set |",
+        "| cause | " + " | ".join(TITLES[model] for model in SOURCES) + " | second set |",
         "|---|---|---|---|---|",
     ]
     for group, causes in groups().items():

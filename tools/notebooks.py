@@ -3,29 +3,30 @@
     python -m tools.notebooks        writes docs/notebooks/part-3-minilm.ipynb, …
 
 A chapter's prose becomes Markdown cells (admonitions, tabs and figures in plain Markdown), each `python`
-fence one code cell with exactly its source, each `sh` fence a shell cell. Hidden set-up fences become cells
-where they stand, since a notebook has to run from the top as well. Outputs are not stored: the reader makes
-them.
+fence one code cell with exactly its source, each `sh` fence a shell cell, with the output that the page shows
+and the tests compare. Hidden set-up fences become cells where they stand, since a notebook has to run from the
+top as well. The same input always gives the same bytes.
 
-docs/part-3/minilm-rebuilt.py (jupytext's percent format) becomes docs/part-3/minilm-rebuilt.ipynb, which the
-site renders and executes. The same input always gives the same bytes.
+A notebook is read far from the site. So a figure is an image with the light page's colours in it, and a link
+to another page leads to the site's address, where that is configured; elsewhere its words stay, without it.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import functools
+import os
 import posixpath
 import re
 import sys
 from collections.abc import Iterator
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
-import jupytext
 import nbformat
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from tools import fences
 from tools.fences import PYTHON, Fence
@@ -68,10 +69,9 @@ def chapter_notebook(chapter: Path, docs: Path) -> nbformat.NotebookNode:
             prose.append(part)
             continue
         close_prose()
-        if part.language == PYTHON:
-            cells.append(new_code_cell(part.source.rstrip("\n")))
-        else:
-            cells.append(new_code_cell(shell_cell(part)))
+        source = part.source.rstrip("\n") if part.language == PYTHON else shell_cell(part)
+        shown = [new_output("stream", name="stdout", text=part.output.code)] if part.output else []
+        cells.append(new_code_cell(source, outputs=shown))
     close_prose()
     return _finished(cells)
 
@@ -84,18 +84,13 @@ def shell_cell(fence: Fence) -> str:
     return f"!{code}"
 
 
-def script_notebook(script: Path) -> nbformat.NotebookNode:
-    """The notebook of a script in jupytext's percent format."""
-    return _finished(jupytext.read(script, fmt="py:percent").cells)
-
-
 def _finished(cells: list[nbformat.NotebookNode]) -> nbformat.NotebookNode:
     """A valid notebook of these cells, with ids that do not change from one run to the next."""
     for number, cell in enumerate(cells, start=1):
         cell["id"] = f"cell-{number:03d}"
         cell["metadata"] = {key: value for key, value in cell.metadata.items() if key == "tags"}
         if cell.cell_type == "code":
-            cell["outputs"], cell["execution_count"] = [], None
+            cell["execution_count"] = None
     notebook = new_notebook(cells=cells, metadata=METADATA)
     nbformat.validate(notebook)
     return notebook
@@ -176,10 +171,40 @@ def _included(line: str, chapter: Path) -> list[str]:
         raise ValueError(f"{chapter.name}: {reason}") from None
     if not text.startswith(("<svg", "<?xml")):
         return text.splitlines()
-    title = re.search(r"<title[^>]*>(.*?)</title>", text, re.S)
-    data = base64.b64encode(text.encode("utf-8")).decode("ascii")
-    alternative = escape(re.sub(r"\s+", " ", title[1]).strip() if title else "figure", quote=True)
+    label = re.search(r'aria-label="([^"]*)"|<title[^>]*>(.*?)</title>', text, re.S)
+    if not label:
+        raise ValueError(f"{chapter.name}: a figure without `aria-label` or `<title>`: {line.strip()}")
+    alternative = escape(re.sub(r"\s+", " ", unescape(label[1] or label[2])).strip(), quote=True)
+    data = base64.b64encode(image(text).encode("utf-8")).decode("ascii")
     return [f'<img alt="{alternative}" src="data:image/svg+xml;base64,{data}">']
+
+
+def image(svg: str) -> str:
+    """A figure of the site as a file of its own: what it takes from the page it stands in, put in."""
+    colours = _colours()
+
+    def literal(variable: re.Match[str]) -> str:
+        if variable[1] not in colours:
+            raise ValueError(f"a figure asks for {variable[1]}, which docs/stylesheets/extra.css does not have")
+        return colours[variable[1]]
+
+    svg = re.sub(r"var\((--[\w-]+)\)", literal, svg)
+    start = f'<svg xmlns="http://www.w3.org/2000/svg" style="background:{colours["--fig-paper"]}" '
+    start += r'font-family="sans-serif" width="\1" height="\2" viewBox="0 0 \1 \2"'
+    return re.sub(r'<svg [^>]*?viewBox="0 0 (\S+) (\S+)"', start, svg, count=1)
+
+
+@functools.cache
+def _colours() -> dict[str, str]:
+    """The style sheet's variables as they are on the light page."""
+    sheet = (PROJECT / "docs" / "stylesheets" / "extra.css").read_text(encoding="utf-8")
+    dark = sheet.index('[data-md-color-scheme="slate"] {')
+    light = sheet[:dark] + sheet[sheet.index("}", dark) :]
+    values = dict(re.findall(r"(--(?:fig|rebuild|md-code-font)[\w-]*):\s*([^;]+);", light))
+    while references := [name for name, value in values.items() if value.startswith("var(")]:
+        for name in references:
+            values[name] = values[values[name][4:-1]]
+    return {name: re.sub(r"\s+", " ", value).replace('"', "'") for name, value in values.items()}
 
 
 def _without_comments(line: str, in_comment: bool) -> tuple[str, bool]:
@@ -246,16 +271,21 @@ def _plain_prose(text: str, relative: str) -> str:
     text = re.sub(r"\s+markdown(?:=\"[^\"]*\")?(?=[\s>])", "", text) if "<" in text else text
     text = re.sub(r"\\[()]", "$", text)
     text = re.sub(r"\\[\[\]]", "$$", text)
-    return LINK.sub(lambda link: link["before"] + _target(link["target"], relative) + link["after"], text)
+    return LINK.sub(lambda link: _link(link, relative), text)
 
 
-def _target(target: str, relative: str) -> str:
-    """A link of a page, seen from docs/notebooks/."""
-    if re.match(r"^(?:[a-z][a-z0-9+.-]*:|/)", target, re.I):
-        return target
-    path, mark, anchor = target.partition("#")
+def _link(link: re.Match[str], relative: str) -> str:
+    """A link of a page as a notebook has it: to where the site is, or its words alone."""
+    if re.match(r"^[a-z][a-z0-9+.-]*:", link["target"], re.I):
+        return link[0]
+    site = os.environ.get("LLM_REBUILD_SITE_URL", "")
+    if not site:
+        return link["before"].removeprefix("!")[1:-2]
+    path, mark, anchor = link["target"].partition("#")
     absolute = posixpath.normpath(posixpath.join(posixpath.dirname(relative), path)) if path else relative
-    return posixpath.relpath(absolute, "notebooks") + mark + anchor
+    page = re.sub(r"(?:(?<=/)|^)index\.md$", "", absolute)
+    page = f"{page[:-3]}/" if page.endswith(".md") else page
+    return f"{link['before']}{site.rstrip('/')}/{page}{mark}{anchor}{link['after']}"
 
 
 def write_notebooks(docs: Path) -> list[Path]:
@@ -264,8 +294,6 @@ def write_notebooks(docs: Path) -> list[Path]:
     wanted: dict[Path, Any] = {
         folder / notebook_name(chapter): chapter_notebook(chapter, docs) for chapter in fences.chapters(docs)
     }
-    for script in sorted(docs.glob("part-*/*.py")):
-        wanted[script.with_suffix(".ipynb")] = script_notebook(script)
     folder.mkdir(exist_ok=True)
     for stale in set(folder.glob("*.ipynb")) - set(wanted):
         stale.unlink()

@@ -1,23 +1,34 @@
 // What the theme leaves to us, done again after every (instant) page change: mathematics and names
 // for screen readers. Everything is served from this site; nothing is fetched from elsewhere.
 
-function renderMathematics() {
-  // Pages: arithmatex marks each formula. The notebook page: formulas stand between dollars.
-  const own = [
+const ROOT = new URL("..", document.currentScript.src);
+let mathematics; // KaTeX, once it is loaded: only where there is a formula
+
+function load(tag, attributes) {
+  return new Promise((done, failed) => {
+    const element = Object.assign(document.createElement(tag), attributes, { onload: done, onerror: failed });
+    document.head.append(element);
+  });
+}
+
+async function loadMathematics() {
+  const at = (file) => new URL(`assets/katex/${file}`, ROOT).href;
+  await Promise.all([
+    load("link", { rel: "stylesheet", href: at("katex.min.css") }),
+    load("script", { src: at("katex.min.js") }).then(() => load("script", { src: at("auto-render.min.js") })),
+  ]);
+}
+
+async function renderMathematics() {
+  const formulas = document.querySelectorAll(".arithmatex");
+  if (formulas.length === 0) return;
+  mathematics ??= loadMathematics();
+  await mathematics;
+  const delimiters = [
     { left: "\\[", right: "\\]", display: true },
     { left: "\\(", right: "\\)", display: false },
   ];
-  const notebook = [
-    { left: "$$", right: "$$", display: true },
-    { left: "$", right: "$", display: false },
-    ...own,
-  ];
-  for (const element of document.querySelectorAll(".arithmatex")) {
-    renderMathInElement(element, { delimiters: own, throwOnError: false });
-  }
-  for (const element of document.querySelectorAll(".jp-RenderedMarkdown")) {
-    renderMathInElement(element, { delimiters: notebook, throwOnError: false });
-  }
+  for (const element of formulas) renderMathInElement(element, { delimiters, throwOnError: false });
 }
 
 function nameForScreenReaders() {
@@ -37,11 +48,23 @@ function nameForScreenReaders() {
 // What scrolls sideways must be reachable with the keyboard.
 function reachWhatScrolls() {
   const mayScroll =
-    ".md-typeset__scrollwrap, .md-typeset pre > code, .katex-display, .figure-scroll, " +
-    ".jupyter-wrapper .highlight-ipynb, .jupyter-wrapper pre, .jp-OutputArea-output";
+    ".md-typeset__scrollwrap, .md-typeset pre > code, .katex-display, .figure-scroll";
   for (const element of document.querySelectorAll(mayScroll)) {
     if (element.scrollWidth > element.clientWidth) element.tabIndex = 0;
     else element.removeAttribute("tabindex");
+  }
+}
+
+// A figure that is wider than the page shows at which edge it goes on.
+function showWhereFiguresGoOn() {
+  for (const frame of document.querySelectorAll(".figure-scroll")) {
+    const mark = () => {
+      const rest = frame.scrollWidth - frame.clientWidth - frame.scrollLeft;
+      frame.classList.toggle("more-left", frame.scrollLeft > 4);
+      frame.classList.toggle("more-right", rest > 4);
+    };
+    frame.onscroll = mark;
+    mark();
   }
 }
 
@@ -61,24 +84,27 @@ function breakLongNames() {
 }
 
 // The parts of a page that compute, where there are any. The modules are loaded by the page that has them.
-const LIVE = new URL("live/live.js", document.currentScript.src);
+const LIVE = new URL("javascripts/live/live.js", ROOT);
 
 function comeToLife() {
   const boxes = document.querySelectorAll("[data-live]");
   if (boxes.length) import(LIVE).then(({ start }) => start(boxes));
 }
 
-document$.subscribe(() => {
+document$.subscribe(async () => {
+  const page = location.pathname;
   comeToLife();
-  renderMathematics();
   breakLongNames();
   nameForScreenReaders();
   // The theme attaches annotations, copy buttons and tables just after this moment.
-  window.setTimeout(() => {
-    nameForScreenReaders();
-    reachWhatScrolls();
-    document.body.dataset.rebuildReady = location.pathname;
-  }, 300);
+  await Promise.all([renderMathematics(), new Promise((done) => window.setTimeout(done, 300))]);
+  nameForScreenReaders();
+  reachWhatScrolls();
+  showWhereFiguresGoOn();
+  document.body.dataset.rebuildReady = page;
 });
 
-window.addEventListener("resize", reachWhatScrolls);
+window.addEventListener("resize", () => {
+  reachWhatScrolls();
+  showWhereFiguresGoOn();
+});

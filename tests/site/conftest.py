@@ -127,7 +127,7 @@ def small_site(project: Path, pages: dict[str, str], *, strict: bool) -> Path:
     build = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", "site"],
         cwd=project,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
         check=False,
