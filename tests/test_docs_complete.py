@@ -57,25 +57,21 @@ def blocks_of_html(html: str) -> tuple[list[str], list[str]]:
     return python, plain
 
 
-def rendered_blocks(site: Path, docs: Path) -> tuple[Blocks, list[str], int]:
-    """The Python that the site shows, what in it is code and no fence, and how many blocks its notebooks have."""
+def rendered_blocks(site: Path, docs: Path) -> tuple[Blocks, list[str]]:
+    """The Python that the site shows, and what in it is code and no fence."""
     pages = {page_address(path.relative_to(docs).as_posix()): path for path in docs.rglob("*.md")}
-    executed = {page_address(path.relative_to(docs).as_posix()) for path in docs.rglob("*.ipynb")}
     rendered: Blocks = Counter()
-    unnamed, in_notebooks = [], 0
+    unnamed = []
     for file in sorted(site.rglob("*.html")):
         address = file.relative_to(site).as_posix()
         python, plain = blocks_of_html(file.read_text(encoding="utf-8"))
-        if address in executed and address not in pages:
-            in_notebooks += len(python)
-            continue
         page, fenced = address, Counter[str]()
         if address in pages:
             page = pages[address].relative_to(docs).as_posix()
             fenced.update(fences.dedent(fence.code) for fence in fences.read_page(pages[address]).fences)
         rendered.update((page, code) for code in python)
         unnamed += [f"{page}: {code.splitlines()[0] if code else ''}" for code in Counter(plain) - fenced]
-    return rendered, unnamed, in_notebooks
+    return rendered, unnamed
 
 
 def collected_blocks(docs: Path, root: Path) -> Blocks:
@@ -114,33 +110,18 @@ def mkdocs_settings() -> dict[str, object]:
     return dict(yaml.load((PROJECT / "mkdocs.yml").read_text(encoding="utf-8"), Loader))
 
 
-def plugin_settings(name: str) -> dict[str, object]:
-    plugins = mkdocs_settings()["plugins"]
-    assert isinstance(plugins, list)
-    return next(dict(plugin[name]) for plugin in plugins if isinstance(plugin, dict) and name in plugin)
-
-
 def test_every_block_of_the_site_was_run(built_site: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rendered, unnamed, in_notebooks = rendered_blocks(built_site, DOCS)
+    rendered, unnamed = rendered_blocks(built_site, DOCS)
     collected = collected_blocks(DOCS, PROJECT)
     escaped, unseen = rendered - collected, collected - rendered
     with capsys.disabled():
         print(
             f"\nPython blocks on the site: {rendered.total()} in pages, {(rendered & collected).total()} "
-            f"run by the tests, {escaped.total()} escaped; {in_notebooks} in notebooks, run by the build"
+            f"run by the tests, {escaped.total()} escaped"
         )
     assert not named(escaped), "on the site, and not run"
     assert not named(unseen), "run, and not on the site: hide it in a comment, or show it"
     assert not unnamed, "code on the site that is no fence"
-
-
-def test_the_build_runs_the_notebooks_it_shows_and_stops_at_an_error() -> None:
-    settings = plugin_settings("mkdocs-jupyter")
-    assert settings["include"] == ["*.ipynb"]
-    assert settings["execute"] is True
-    assert not settings.get("execute_ignore")
-    assert settings["allow_errors"] is False
-    assert settings["cache"] is False
 
 
 @pytest.mark.parametrize("chapter", fences.chapters(DOCS), ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -197,7 +178,7 @@ def test_a_rendered_block_that_nothing_runs_is_named(tmp_path: Path) -> None:
     site = tmp_path / "site"
     build = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(site)]
     subprocess.run(build, cwd=tmp_path, check=True, capture_output=True)
-    rendered, unnamed, _ = rendered_blocks(site, docs)
+    rendered, unnamed = rendered_blocks(site, docs)
     collected = collected_blocks(docs, tmp_path)
     assert rendered == collected
     assert rendered.total() == 12
@@ -212,6 +193,6 @@ def test_a_rendered_block_that_nothing_runs_is_named(tmp_path: Path) -> None:
     )
     (docs / "index.md").write_text(page + more, encoding="utf-8")
     subprocess.run(build, cwd=tmp_path, check=True, capture_output=True)
-    rendered, unnamed, _ = rendered_blocks(site, docs)
+    rendered, unnamed = rendered_blocks(site, docs)
     assert sorted(code for _, code in (rendered - collected)) == [">>> 13", "x = 11", "x = 12"]
     assert unnamed == ["index.md: x = 10"]

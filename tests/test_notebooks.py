@@ -1,6 +1,5 @@
 """The notebooks that readers download have exactly the code that the tests run."""
 
-# ruff: noqa: E501 — the pages are strings
 from __future__ import annotations
 
 import base64
@@ -108,13 +107,17 @@ def course(tmp_path: Path) -> Path:
     (docs / "part-1" / "index.md").write_text("# No code here\n")
     (tmp_path / "mkdocs.yml").write_text("site_name: x\n")
     (tmp_path / "figure.svg").write_text(
-        '<svg xmlns="http://www.w3.org/2000/svg"><title>A "figure"</title></svg>\n'
+        '<svg viewBox="0 0 9 9"><title>A "figure"</title><path fill="var(--fig-accent)"/></svg>\n'
     )
     return docs
 
 
 def code_cells(notebook: nbformat.NotebookNode) -> list[str]:
     return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def printed(cell: nbformat.NotebookNode) -> str:
+    return "".join(output.get("text", "") for output in cell.outputs)
 
 
 def expected_cells(chapter: Path) -> list[str]:
@@ -128,7 +131,8 @@ def expected_cells(chapter: Path) -> list[str]:
 def test_the_cells_of_a_chapter_are_its_tested_fences(chapter: Path) -> None:
     notebook = notebooks.chapter_notebook(chapter, DOCS)
     assert code_cells(notebook) == expected_cells(chapter)
-    assert all(not cell.outputs for cell in notebook.cells if cell.cell_type == "code")
+    shown = [fence.output.code if fence.output else "" for fence in fences.read_page(chapter).runnable]
+    assert [printed(cell) for cell in notebook.cells if cell.cell_type == "code"] == shown
     prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     for leftover in ("--8<--", "<!--", "!!!", "???", "\n===", "{ .md-button", ":material-"):
         assert leftover not in prose
@@ -153,12 +157,12 @@ def test_a_chapter_becomes_cells(course: Path) -> None:
     assert prose[1] == "# A *small* chapter"
     image = '<img alt="A &quot;figure&quot;" src="data:image/svg+xml;base64,'
     assert prose[2].startswith(
-        "The product $a b$ and `{ .kept }`, see [the map](../part-2/map.md#x), [above](../part-1/small.md#top), "
-        "[next](../part-1/other.md) and\n[a site](https://example.org/a.md).\n\n" + image
+        "The product $a b$ and `{ .kept }`, see the map, above, next and\n"
+        "[a site](https://example.org/a.md).\n\n" + image
     )
     figure = re.search(r"base64,([^\"]+)", prose[2])
     assert figure
-    assert base64.b64decode(figure[1]).startswith(b"<svg")
+    assert b'fill="#17606d"' in base64.b64decode(figure[1]), "the colours are those of the light page"
     assert prose[3] == "> **The trap**\n>\n> It *looks* right."
     assert prose[4] == "> And goes on.\n\n**One**\n\nIn a tab."
     assert prose[5] == "- item"
@@ -171,19 +175,23 @@ def test_the_same_chapter_gives_the_same_bytes(course: Path) -> None:
     stale = course / "notebooks" / "part-1-gone.ipynb"
     stale.parent.mkdir()
     stale.write_text("{}")
-    (course / "part-1" / "whole.py").write_text("# %% [markdown]\n# # Whole\n\n# %%\nx = 1\n")
     written = notebooks.write_notebooks(course)
-    assert written == [course / "notebooks" / "part-1-small.ipynb", course / "part-1" / "whole.ipynb"]
+    assert written == [course / "notebooks" / "part-1-small.ipynb"]
     assert not stale.exists()
     first = [path.read_bytes() for path in written]
     for path in written:
         path.unlink()
     assert [path.read_bytes() for path in notebooks.write_notebooks(course)] == first
-    whole = nbformat.read(written[1], as_version=4)
-    assert [(cell.cell_type, cell.source) for cell in whole.cells] == [
-        ("markdown", "# Whole"),
-        ("code", "x = 1"),
-    ]
+
+
+def test_links_lead_to_the_site_where_its_address_is_known(
+    course: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLM_REBUILD_SITE_URL", "https://example.org/course")
+    notebook = notebooks.chapter_notebook(course / "part-1" / "small.md", course)
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    assert "[the map](https://example.org/course/part-2/map/#x)" in prose
+    assert "[above](https://example.org/course/part-1/small/#top)" in prose
 
 
 def test_a_notebook_runs(course: Path) -> None:
@@ -191,12 +199,8 @@ def test_a_notebook_runs(course: Path) -> None:
     chapter = course / "part-1" / "small.md"
     notebook = notebooks.chapter_notebook(chapter, course)
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
-    printed = [
-        "".join(output.get("text", "") for output in cell.outputs).strip()
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-    ]
+    given = [printed(cell).strip() for cell in notebook.cells if cell.cell_type == "code"]
     shown = [
         fence.output.code.strip() if fence.output else "" for fence in fences.read_page(chapter).runnable
     ]
-    assert printed == shown
+    assert given == shown

@@ -4,8 +4,8 @@
 
 A chapter's prose becomes Markdown cells (admonitions, tabs and figures in plain Markdown), each `python`
 fence one code cell with exactly its source, each `sh` fence a shell cell, with the output that the page shows
-and the tests compare. Hidden set-up fences become cells where they stand, since a notebook has to run from the
-top as well. The same input always gives the same bytes.
+and the tests compare. Hidden set-up fences become cells where they stand, since a notebook has to run from
+the top as well. The same input always gives the same bytes.
 
 A notebook is read far from the site. So a figure is an image with the light page's colours in it, and a link
 to another page leads to the site's address, where that is configured; elsewhere its words stay, without it.
@@ -185,7 +185,9 @@ def image(svg: str) -> str:
 
     def literal(variable: re.Match[str]) -> str:
         if variable[1] not in colours:
-            raise ValueError(f"a figure asks for {variable[1]}, which docs/stylesheets/extra.css does not have")
+            raise ValueError(
+                f"a figure asks for {variable[1]}, which docs/stylesheets/extra.css does not have"
+            )
         return colours[variable[1]]
 
     svg = re.sub(r"var\((--[\w-]+)\)", literal, svg)

@@ -10,7 +10,7 @@ import re
 from html import escape
 from typing import Any
 
-# A verdict as a report or `compare` prints it. The two words that are also plain English must stand in a column.
+# A verdict as a report or `compare` prints it. Words that are plain English, too, must stand in a column.
 VERDICT = re.compile(
     r"(?<![\w-])(?:(?P<identical>bit-identical)|(?P<ulp>\d+ ulp)|(?P<decimals>\d+ decimals?)"
     r"|(?P<wrong>wrong (?:values|shape|dtype)|(?<=  )missing(?=$|  ))"

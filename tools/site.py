@@ -31,7 +31,7 @@ def build(site: Path) -> None:
 
 
 def without_what_nobody_asks_for(site: Path) -> None:
-    """The theme brings maps of its sources, for those who work on it, and search in languages other than ours."""
+    """The theme brings maps of its sources, for those who work on it, and search in other languages."""
     shutil.rmtree(site / "assets" / "javascripts" / "lunr", ignore_errors=True)
     for file in (site / "assets").rglob("*.map"):
         file.unlink()

@@ -214,7 +214,6 @@ UNRENDERED = r"""() => {
 BARRIERS = """async (options) => {
   const found = await axe.run(document, {resultTypes: ["violations"], iframes: false, ...options});
   return found.violations
-    .filter((violation) => ["serious", "critical"].includes(violation.impact))
     .flatMap((violation) => violation.nodes.map((node) => `${violation.id}: ${node.html.slice(0, 160)}`));
 }"""
 
@@ -227,6 +226,8 @@ class Visit:
     errors: list[str]
     bytes: int
     unrendered: list[str]
+    formulas: int = 0
+    mathematics: bool = False
     phone_width: int = 0
     barriers: dict[str, list[str]] = field(default_factory=dict)
 
@@ -243,6 +244,8 @@ def visits(course: Site, sampler: Site, browser: Browser) -> dict[str, Visit]:
         reader = Reader(browser, viewport=DESKTOP, reduced_motion="reduce", color_scheme="light")
         page = reader.open(url)
         visit = Visit(reader.outside, reader.errors, reader.bytes, page.evaluate(UNRENDERED))
+        visit.formulas = page.locator(".arithmatex").count()
+        visit.mathematics = page.evaluate("'renderMathInElement' in window")
         page.evaluate("document.querySelectorAll('details').forEach((fold) => (fold.open = true))")
         page.evaluate(AXE_SCRIPT)
         visit.barriers["light"] = page.evaluate(BARRIERS, {})

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +15,6 @@ from .conftest import PHONE, UNRENDERED, Site, Visit
 # Bytes of everything that a first visit to one page fetches, before any compression in transit. A third
 # of it is the search index, which grows with every chapter.
 PAGE_WEIGHT = 1_400_000
-# The executed notebook carries nbconvert's own styles inside it.
-NOTEBOOK_WEIGHT = 1_850_000
 
 NEXT_PAGE = "a.md-footer__link--next"
 PREVIOUS_PAGE = "a.md-footer__link--prev"
@@ -60,13 +62,18 @@ def test_mathematics_is_rendered_on_arrival_and_after_instant_navigation(sampler
     assert page.evaluate("document.fonts.check('16px KaTeX_Main')")
 
 
+def test_mathematics_is_loaded_only_where_there_is_a_formula(visits: dict[str, Visit]) -> None:
+    assert any(visit.formulas for visit in visits.values())
+    assert [url for url, visit in visits.items() if visit.mathematics != (visit.formulas > 0)] == []
+
+
 def test_nothing_is_wider_than_a_phone(visits: dict[str, Visit]) -> None:
     widths = {url: visit.phone_width for url, visit in visits.items()}
     assert {url: width for url, width in widths.items() if width > PHONE["width"]} == {}
 
 
 @pytest.mark.parametrize("sight", ["light", "dark", "phone"])
-def test_axe_finds_no_serious_barrier(visits: dict[str, Visit], sight: str) -> None:
+def test_axe_finds_no_barrier(visits: dict[str, Visit], sight: str) -> None:
     """For readers with a screen reader, with a keyboard only, or with weak sight."""
     assert {url: visit.barriers[sight] for url, visit in visits.items() if visit.barriers[sight]} == {}
 
@@ -74,7 +81,24 @@ def test_axe_finds_no_serious_barrier(visits: dict[str, Visit], sight: str) -> N
 def test_page_weight(visits: dict[str, Visit]) -> None:
     for url, visit in visits.items():
         assert visit.bytes > 100_000, f"{url}: nothing was weighed"
-        assert visit.bytes < (NOTEBOOK_WEIGHT if "rebuilt" in url else PAGE_WEIGHT), url
+        assert visit.bytes < PAGE_WEIGHT, url
+
+
+def test_the_figures_of_a_notebook_are_seen(built_site: Path, reader: Any) -> None:
+    """Each in a page of its own, without the site around it, as in a notebook."""
+    page, seen = reader().page, 0
+    for notebook in sorted((built_site / "notebooks").glob("*.ipynb")):
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        images = re.findall(r"<img [^>]*>", "\n".join("".join(cell["source"]) for cell in cells))
+        page.set_content("".join(images), wait_until="load")
+        assert page.evaluate("[...document.images].filter((image) => !image.naturalWidth).length") == 0, (
+            notebook.name
+        )
+        for image in images:
+            drawn = base64.b64decode(re.search(r"base64,([^\"]+)", image)[1]).decode("utf-8")
+            assert "var(--" not in drawn, f"{notebook.name}: a colour that only the site has"
+        seen += len(images)
+    assert seen > 10
 
 
 @pytest.mark.parametrize("words", ["checkpoint", "bit-identical", "ulp"])
@@ -103,8 +127,9 @@ def test_search_finds_nothing_where_there_is_nothing(course: Site, reader: Any) 
 def test_every_fence_can_be_copied(sampler: Site, reader: Any) -> None:
     visitor = reader(permissions=["clipboard-read", "clipboard-write"])
     page = visitor.open(sampler.url)
-    fences = page.locator(".md-typeset .highlight:visible")
-    assert fences.count() > 3
+    assert page.locator(".language-text button[data-md-type=copy]").count() == 0, "nobody copies an output"
+    fences = page.locator(".md-typeset .highlight:not(.language-text):visible")
+    assert fences.count() >= 3
     copied = {}
     for index in range(fences.count()):
         fence = fences.nth(index)

@@ -80,3 +80,18 @@ def test_no_word_vanishes_from_a_drawing(built_site: Path) -> None:
         for element in drawing.find_all(html)
     ]
     assert vanished == [], 'write <div markdown="0"> around the drawing (docs/contributing)'
+
+
+def test_nothing_is_served_that_nobody_asks_for(built_site: Path) -> None:
+    served = [
+        file.relative_to(built_site).as_posix() for file in Path(built_site).rglob("*") if file.is_file()
+    ]
+    assert [name for name in served if name.endswith((".map", ".py")) or "/lunr/" in name] == []
+    scripts = [file for file in Path(built_site).rglob("*") if file.suffix in (".js", ".css")]
+    assert [file for file in scripts if "sourceMappingURL=" in file.read_text(encoding="utf-8")] == []
+
+
+def test_no_page_shows_a_path_of_the_machine_that_built_it(built_site: Path) -> None:
+    places = [str(Path.home()), sys.prefix, str(Path(__file__).parents[2])]
+    pages = {page: page.read_text(encoding="utf-8") for page in Path(built_site).rglob("*.html")}
+    assert [(page, place) for page, text in pages.items() for place in places if place in text] == []
