@@ -40,6 +40,8 @@ function nameForScreenReaders() {
   name(".md-search[role=dialog]", "Search");
   name(".md-progress", "Loading page");
   name(".md-annotation__index", "Note on this line");
+  // One button is no place to go to: a page has as many of these as it has fences.
+  for (const frame of document.querySelectorAll(".md-code__nav")) frame.role = "none";
   for (const box of document.querySelectorAll(".task-list-item input")) {
     box.setAttribute("aria-label", box.checked ? "done" : "to do");
   }
