@@ -41,25 +41,46 @@ export class Part {
 
   update() {
     const first = !this.explorer.cells.length;
+    if (this.session.guest) return this.welcome();
     this.draw();
     if (first && location.hash.length > 1) this.explorer.arrive(true);
-    else if (first) return this.explorer.choose(this.element.dataset.shown ?? this.session.run.names.find(([name]) => name.endsWith("probs"))[0]);
+    if (first && !this.explorer.chosen) return this.explorer.choose(this.element.dataset.shown ?? this.session.run.names.find(([name]) => name.endsWith("probs"))[0]);
     return this.explorer.refresh();
   }
 
+  /** The official tensors have come: verdicts can be shown. */
+  judge() {
+    this.draw();
+    return this.explorer.refresh();
+  }
+
+  /** A report or a capture instead of the run. */
+  welcome() {
+    const { guest } = this.session;
+    this.draw();
+    const back = make("button", { type: "button" }, "Back to the sentence");
+    back.addEventListener("click", () => this.session.say(this.session.text));
+    const lines = guest.kind === "report" ? guest.said : [`A capture of ${guest.model}, ${guest.names.length} checkpoints of ${guest.texts.length === 1 ? `“${guest.texts[0].slice(0, 200)}”` : `${guest.texts.length} texts, of which the first is shown`}.`];
+    this.note.replaceChildren(make("strong", {}, guest.title), ": ", lines.join(" "), " ", back);
+    return this.explorer.choose(guest.first || (guest.names.some(([name]) => name === this.explorer.chosen) ? this.explorer.chosen : guest.names[0][0]));
+  }
+
   draw() {
-    const { verdicts, run, record, own } = this.session;
-    const [, radio] = this.choice.querySelectorAll("input");
+    const { run, record, own, guest } = this.session;
+    const verdicts = guest ? guest.verdicts : this.session.verdicts;
+    const [roles, radio] = this.choice.querySelectorAll("input");
     radio.disabled = !verdicts;
+    if (guest?.verdicts) this.colours = "verdicts";
+    radio.checked = this.colours === "verdicts";
+    roles.checked = !radio.checked;
     const judged = verdicts && this.colours === "verdicts";
     this.explorer.kinds = judged ? VERDICTS : ROLES;
-    const cells = run.names.map(([name]) => {
-      const entry = this.session.entry(name);
-      const verdict = verdicts?.[name];
-      return { name, meaning: entry?.meaning ?? "", kind: judged ? (verdict?.kind ?? "missing") : (entry?.role ?? "answer"), words: verdict ? verdict.words : "" };
+    const cells = (guest ?? run).names.map(([name]) => {
+      const entry = this.session.entry(name), verdict = verdicts?.[name];
+      return { name, meaning: entry?.meaning ?? guest?.entries?.[name]?.[1] ?? "", kind: judged ? (verdict?.kind ?? "missing") : (entry?.role ?? "answer"), words: verdict ? verdict.words : "" };
     });
     this.explorer.show(cells);
-    this.note.replaceChildren(...this.said(cells, verdicts, record, own));
+    if (!guest) this.note.replaceChildren(...this.said(cells, verdicts, record, own));
   }
 
   said(cells, verdicts, record, own) {
@@ -72,26 +93,31 @@ export class Part {
   }
 
   async about(name) {
-    const { session } = this;
+    const { session } = this, { guest } = session;
     const entry = session.entry(name);
-    const shape = session.run.names.find(([one]) => one === name)[1];
-    const axes = entry ? entry.shape.replace(/[[\]]/g, "").split(", ") : shape.map((_, i) => `axis ${i}`);
-    const [picture, facts] = await Promise.all([session.ask("picture", name, axes), session.ask("facts", name)]);
-    const numbers = `${short(facts.low)} to ${short(facts.high)}, mean ${short(facts.mean)}, spread ${short(facts.spread)}`;
+    const shown = (guest ?? session.run).names;
+    const shape = shown.find(([one]) => one === name)[1];
+    const words = entry?.shape ?? guest?.entries?.[name]?.[0];
+    const named = words ? words.replace(/[[\]]/g, "").split(", ") : [];
+    const axes = named.length === shape.length ? named : shape.map((_, i) => `axis ${i}`);
+    const verdict = (guest ? guest.verdicts : session.verdicts)?.[name];
+    // A report has verdicts and no tensors.
+    const [picture, facts] = guest?.kind === "report" ? [{}, null] : await Promise.all([session.ask("picture", name, axes), session.ask("facts", name)]);
+    const numbers = facts && `${short(facts.low)} to ${short(facts.high)}, mean ${short(facts.mean)}, spread ${short(facts.spread)}`;
     const list = (names) => names.flatMap((link, i) => [i ? ", " : "", { link }]);
-    const users = session.run.names.map(([one]) => one).filter((one) => session.entry(one)?.inputs.includes(name));
-    const verdict = session.verdicts?.[name];
+    const users = shown.map(([one]) => one).filter((one) => session.entry(one)?.inputs.includes(name));
+    const off = verdict?.worst ? `, off by ${verdict.worst.toExponential(0)} of its largest number` : Number.isFinite(verdict?.off) && verdict.off > 0 ? `, off by ${verdict.off.toExponential(1)}` : "";
     const rows = [
-      ["shape", entry ? [{ code: entry.shape }, ` = ${shape.join(" × ")}`] : shape.join(" × ")],
+      ["shape", words ? [{ code: words }, ` = ${shape.join(" × ")}`] : shape.join(" × ")],
       entry && ["formula", entry.formula],
-      ["numbers", facts.count ? numbers + (facts.other ? `; ${facts.other.toLocaleString("en")} masked` : "") : "none that is finite"],
-      verdict && ["official", verdict.words + (verdict.worst ? `, off by ${verdict.worst.toExponential(0)} of its largest number` : "")],
+      facts && ["numbers", facts.count ? numbers + (facts.other ? `; ${facts.other.toLocaleString("en")} masked` : "") : "none that is finite"],
+      verdict && ["official", `${verdict.words}${off}${verdict.coupled ? ", coupled" : ""}`],
       entry && ["in Python", [{ code: `${entry.code[0]}:${entry.code[1]}` }, make("code", { class: "line" }, entry.code[2])]],
       entry && ["officially", entry.official.split("`").map((words, i) => (i % 2 ? { code: words } : words))],
       entry?.weights.length && ["weights", entry.weights.flatMap((key, i) => [i ? ", " : "", { code: key }])],
       entry?.inputs.length && ["computed from", list(entry.inputs)],
       users.length && ["goes into", list(users)],
     ].filter(Boolean);
-    return { facts: rows, ...picture, numbers: (head) => session.ask("numbers", name, axes, head) };
+    return { facts: rows, ...picture, numbers: facts && ((head) => session.ask("numbers", name, axes, head)) };
   }
 }

@@ -5,7 +5,7 @@ import { visible } from "./sentence.js";
 import { make } from "./tensor.js";
 
 const SLIDERS = [["beams", "beams", 2, 5, 1, 3], ["maxNewTokens", "tokens", 2, 8, 1, 6], ["lengthPenalty", "length penalty", -2, 2, 0.5, 1]];
-const WIDE = 132, TALL = 24, LEFT = 6, TOP = 22;
+const WIDE = 158, LETTER = 7.6, TALL = 24, LEFT = 6, TOP = 22;
 
 export class Part {
   constructor(box, session) {
@@ -52,15 +52,18 @@ export class Part {
         const [x, y] = place(at, row);
         const from = at ? levels[at - 1].findIndex((one) => one.beam === node.parent) : 0;
         const [x0, y0] = at ? place(at - 1, from) : [LEFT, TOP];
+        node.says = `${visible(node.word).slice(0, 11)} ${node.score.toFixed(1)}${node.ends ? " ∎" : ""}`;
+        const before = at ? levels[at - 1][from].says.length : "the sentence".length;
+        const start = x0 + before * LETTER + 4;
         const kind = node.won ? "won" : node.beam >= 0 ? "alive" : "dead";
-        lines.append(make("path", { d: `M${x0 + WIDE - 36} ${y0}C${x0 + WIDE - 14} ${y0} ${x - 24} ${y} ${x - 4} ${y}`, class: kind }));
-        nodes.append(make("text", { x, y: y + 4, class: kind }, `${visible(node.word).slice(0, 11)} ${node.score.toFixed(1)}${node.ends ? " ∎" : ""}`));
+        lines.append(make("path", { d: `M${start} ${y0}C${(start + x) / 2} ${y0} ${(start + x) / 2} ${y} ${x - 4} ${y}`, class: kind }));
+        nodes.append(make("text", { x, y: y + 4, class: kind }, node.says));
       });
     });
     nodes.append(make("text", { x: LEFT, y: TOP + 4, class: "won" }, "the sentence"));
     svg.append(lines, nodes);
     this.tree.replaceChildren(svg);
-    this.said.replaceChildren("The search goes on with ", make("b", {}, text || "nothing"), text === greedy ? ", and so does who takes the likeliest each time." : make("span", {}, "; who takes the likeliest each time gets ", make("b", {}, greedy || "nothing"), "."));
+    this.said.replaceChildren("The search goes on with ", make("b", {}, `“${text.trim()}”`), text === greedy ? ", and so does who takes the likeliest each time." : make("span", {}, "; who takes the likeliest each time gets ", make("b", {}, `“${greedy.trim()}”`), "."));
     const line = (node, at) => make("tr", {}, make("td", {}, String(at + 1)), make("th", { scope: "row" }, visible(node.word)), make("td", {}, node.score.toFixed(3)), make("td", {}, node.won ? "in the best text" : node.beam >= 0 ? "goes on" : "dropped"));
     this.rows.replaceChildren(make("table", {}, make("thead", {}, make("tr", {}, ...["step", "token", "log-probability so far", "what becomes of it"].map((words) => make("th", { scope: "col" }, words)))), make("tbody", {}, ...levels.flatMap((level, at) => level.map((node) => line(node, at))))));
   }

@@ -42,7 +42,7 @@ export class Part {
     const axes = ["batch", "head", "query", "key"], name = this.names[this.block];
     const picture = await this.session.ask("picture", name, axes);
     delete picture.chart.histogram;
-    picture.chart.heat.axes = ["written token", "token of the text"];
+    picture.chart.heat.axes = ["decoder token", "token of the text"];
     const open = this.panel.querySelector(".numbers")?.open ?? false;
     this.panel.replaceChildren(pictures({ ...picture, numbers: (head) => this.session.ask("numbers", name, axes, head) }, this.panel, open));
   }

@@ -125,20 +125,26 @@ export class Session {
   }
 
   async show(run, text) {
-    [this.run, this.text, this.problem] = [run, text, null];
-    this.verdicts = this.own ? null : await this.verdictsOf(text);
+    [this.run, this.text, this.problem, this.verdicts, this.guest] = [run, text, null, null, null];
     await Promise.all(this.parts.map((part) => part.update?.(run, text)));
     for (const box of this.boxes) box.dataset.answered = text;
+    const verdicts = this.own || text !== this.record.sentences[0] ? null : await this.ask("official", new URL(`data/${this.name}.safetensors`, ROOT).href);
+    if (this.run !== run || !verdicts) return;
+    this.verdicts = verdicts;
+    for (const part of this.parts) part.judge?.();
+  }
+
+  /** A report or a capture that the reader has dropped, on the map instead of the run; until the next sentence. */
+  async receive(guest) {
+    this.guest = guest;
+    const map = this.boxes.find((box) => box.dataset.part === "map");
+    map?.scrollIntoView({ block: "start" });
+    for (const part of this.parts) await part.welcome?.();
   }
 
   fail(problem) {
     this.problem = problem;
     for (const part of this.parts) part.fail?.(problem);
-  }
-
-  /** How the run compares with the official tensors, which the site carries for one sentence. */
-  async verdictsOf(text) {
-    return text === this.record.sentences[0] ? this.ask("official", new URL(`data/${this.name}.safetensors`, ROOT).href) : null;
   }
 
   /** What is known of a checkpoint, with the numbers of its block filled in. */
@@ -158,7 +164,7 @@ export class Session {
 
   /** Names of checkpoints with their numbers; those that this run does not have are left out. */
   resolved(names, layer) {
-    const present = new Map(this.run?.names ?? []);
+    const present = new Map((this.guest ?? this.run)?.names ?? []);
     const last = (path) => Math.max(...[...present.keys()].filter((name) => name.startsWith(`${path}.`)).map((name) => Number(name.slice(path.length + 1).split(".")[0])));
     return names
       .map((name) => name.replaceAll("{layer}", layer).replaceAll("{before}", layer - 1).replace(/^(.*)\.\{last\}/, (_, path) => `${path}.${last(path)}`))

@@ -2,6 +2,7 @@
 
 import { modelIn } from "./copy.js";
 import { Problem } from "./client.js";
+import { readReport } from "./report.js";
 import { make } from "./tensor.js";
 
 export class Part {
@@ -23,19 +24,27 @@ export class Part {
     this.problem = make("p", { class: "live-problem", role: "alert", hidden: true });
     this.source = make("p", { class: "source" });
     this.chooser = make("input", { type: "file", webkitdirectory: true, multiple: true, tabindex: "-1", "aria-hidden": "true", hidden: true });
-    const choose = make("button", { type: "button" }, "Open a model of your own …");
-    choose.addEventListener("click", () => this.chooser.click());
-    this.chooser.addEventListener("change", () => {
-      this.receive(Array.from(this.chooser.files, (file) => ({ path: file.webkitRelativePath || file.name, file })));
-      this.chooser.value = "";
-    });
+    this.reports = make("input", { type: "file", accept: ".json,.safetensors", tabindex: "-1", "aria-hidden": "true", hidden: true });
+    const choose = this.door("Open a model of your own …", this.chooser);
+    const chooseReport = this.door("Open a report or a capture …", this.reports);
     this.back = make("button", { type: "button", hidden: true }, "Back to the miniature");
     this.back.addEventListener("click", () => this.work(() => session.openMiniature()));
     box.append(
       form, make("p", { class: "examples" }, make("span", {}, "Or: "), ...examples), this.tokens, this.problem,
-      make("div", { class: "door" }, this.source, make("p", {}, choose, this.chooser, " ", this.back)),
+      make("div", { class: "door" }, this.source, make("p", {}, choose, " ", chooseReport, " ", this.back, this.chooser, this.reports)),
     );
     this.dropping(box.parentElement);
+  }
+
+  /** A button for a field that chooses files. */
+  door(words, field) {
+    const button = make("button", { type: "button" }, words);
+    button.addEventListener("click", () => field.click());
+    field.addEventListener("change", () => {
+      this.receive(Array.from(field.files, (file) => ({ path: file.webkitRelativePath || file.name, file })));
+      field.value = "";
+    });
+    return button;
   }
 
   /** Files may be dropped anywhere on the part. */
@@ -59,8 +68,8 @@ export class Part {
   receive(chosen) {
     return this.work(async () => {
       const [only] = chosen;
-      if (chosen.length === 1 && /\.json$/i.test(only.path)) return this.session.report(only.file);
-      if (chosen.length === 1 && /\.safetensors$/i.test(only.path)) return this.session.capture(only.file);
+      if (chosen.length === 1 && /\.json$/i.test(only.path)) return this.session.receive(await readReport(only.file));
+      if (chosen.length === 1 && /\.safetensors$/i.test(only.path)) return this.session.receive({ kind: "capture", title: only.path, ...(await this.session.ask("capture", only.file)) });
       const { name, files } = modelIn(chosen, (words) => new Problem(words));
       await this.session.openOwn(name, files);
     });

@@ -6,10 +6,12 @@ import { checkSizes, readWeights, shapesOf } from "./copy.js";
 import { modules } from "./modules.js";
 
 const MOST_TOKENS = 128; // of one text: more than a map can show
+const LARGEST_CAPTURE = 800e6; // bytes
 const MOST_BARS = 14; // of the chart of next tokens
 
 export class Service {
   edits = {};
+  code = modules(); // begun at once, so that it is there when a model comes
 
   // ---------------------------------------------------------------------------------------- opening
 
@@ -23,9 +25,9 @@ export class Service {
     return this.open(record, new Map(await Promise.all(record.files.map(bytes))));
   }
 
-  /** A model from its files, name -> Blob. -> {parameters, bytes, sha256, config}. */
+  /** A model from its files, name -> Blob. -> {parameters, bytes, sha256, settings}. */
   async open(record, files) {
-    this.code = await modules(this.edits);
+    this.code = await this.code;
     const { InputError } = this.code.weights;
     const fail = (words) => new InputError(words);
     checkSizes(files, fail);
@@ -194,6 +196,36 @@ export class Service {
     return Object.fromEntries([...this.before].map(([name, tensor]) => [name, compare(this.tensors.get(name), tensor)]));
   }
 
+  /**
+   * A capture of the reader's own, as `llm-rebuild capture` writes it -> {names, entries: {name: [shape, meaning]}, texts, model}. From
+   * now on its tensors are those that are looked at, until the next run.
+   */
+  async capture(blob) {
+    this.code = await this.code;
+    const { InputError, readHeader, readSafetensors } = this.code.weights;
+    if (blob.size > LARGEST_CAPTURE) throw new InputError(`This capture has ${Math.round(blob.size / 1e6)} MB; this page reads up to ${LARGEST_CAPTURE / 1e6} MB.`);
+    const buffer = await blob.arrayBuffer();
+    const { metadata } = readHeader(buffer, buffer.byteLength);
+    let about;
+    try {
+      about = JSON.parse(metadata.llm_rebuild);
+    } catch {
+      throw new InputError("This is no capture: `llm-rebuild capture` writes one. For a model of your own choose its whole folder.");
+    }
+    const stored = readSafetensors(buffer);
+    const names = (Array.isArray(about?.order) ? about.order : []).filter((name) => typeof name === "string" && stored.has(`checkpoint/${name}`));
+    if (!names.length) throw new InputError("This capture holds no checkpoint.");
+    this.tensors = new Map(names.map((name) => [name, numbers(stored.get(`checkpoint/${name}`))]));
+    this.before = null;
+    const row = (key) => Array.from(stored.get(`inputs/${key}`)?.data ?? [], Number).slice(0, stored.get(`inputs/${key}`)?.shape[1] ?? 0);
+    const listed = (value) => (Array.isArray(value) ? value.map(String) : []);
+    this.text = { ids: row("token_ids"), tokens: listed(about.tokens?.[0]) };
+    const decoder = row("decoder_ids");
+    this.decoder = decoder.length ? { ids: decoder, tokens: decoder.map((id) => `id ${id}`) } : null;
+    const entries = Object.fromEntries(names.map((name) => [name, listed(about.checkpoints?.[name]).slice(0, 2)]));
+    return { names: [...this.tensors].map(([name, { shape }]) => [name, shape]), entries, texts: listed(about.texts), model: String(about.model?.name ?? "a model") };
+  }
+
   // -------------------------------------------------------------------------------------- generation
 
   /** The scores of the next token of the last run as chances, before and after what the settings do to them. */
@@ -309,6 +341,9 @@ function sizes(fields, config) {
     d_ff: fields.d_ff ?? config.d_ff,
   };
 }
+
+/** A tensor with float32 numbers, whatever it came as. */
+const numbers = ({ shape, data }) => ({ shape, data: data instanceof Float32Array ? data : Float32Array.from(data, Number) });
 
 async function sha256(buffer) {
   if (!globalThis.crypto?.subtle) return null; // not on a page without encryption

@@ -37,7 +37,7 @@ export class Part {
   }
 
   show({ prompt, words, text, steps, ended, text_tokens: asked }) {
-    const before = asked ? [make("span", { class: "given" }, this.session.text)] : [];
+    const before = [make("span", { class: "given" }, this.session.text), asked ? "" : " → "];
     this.text.replaceChildren(...before, make("strong", {}, text), ended ? "" : " …");
     const tokens = [...prompt, ...words];
     const slider = make("input", { type: "range", min: 1, max: steps.length, value: steps.length });

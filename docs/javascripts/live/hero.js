@@ -1,0 +1,57 @@
+// The home page's picture: a sentence to type, a cell for every tensor that comes of it, and what the model says.
+
+import { rowsOf } from "./map.js";
+import { visible } from "./sentence.js";
+import { make } from "./tensor.js";
+
+const SAID = 4;
+
+export class Part {
+  constructor(box, session) {
+    this.session = session;
+    this.field = make("input", { type: "text", value: session.record.sentences[0], autocomplete: "off", spellcheck: "false" });
+    this.field.addEventListener("input", () => session.type(this.field.value));
+    const form = make("form", {}, make("label", {}, make("span", {}, "Type something: a small GPT-2 runs in this page"), this.field));
+    form.addEventListener("submit", (event) => event.preventDefault());
+    this.tokens = make("ol", { class: "tokens", "aria-label": "Its tokens" });
+    this.map = make("div", { class: "hero-map explorer", role: "img" });
+    this.says = make("p", { class: "says", "aria-live": "polite" });
+    this.note = make("p", { class: "note-line" });
+    this.problem = make("p", { class: "live-problem", role: "alert", hidden: true });
+    const apart = make("a", { href: new URL("../../live/gpt2/", import.meta.url).href }, "Open every cell");
+    box.append(form, this.tokens, this.map, this.says, this.problem, this.note, make("p", {}, apart));
+  }
+
+  async update(run) {
+    const { session } = this;
+    this.problem.hidden = true;
+    this.tokens.replaceChildren(...run.tokens.map((token) => make("li", {}, visible(token))));
+    this.judge();
+    const { bars } = await session.ask("next", {});
+    this.says.replaceChildren("What comes next: ", ...bars.slice(0, SAID).flatMap(({ word, before }, i) => [i ? " " : "", make("span", { class: "bet", style: `--share: ${Math.round(100 * before)}%` }, make("code", {}, visible(word)), before < 0.005 ? " < 1 %" : ` ${Math.round(100 * before)} %`)]));
+  }
+
+  /** The cells in the colours of what they are; or, where official tensors are at hand, of how near they are to them. */
+  judge() {
+    const { session } = this, { run, verdicts } = session;
+    let count = 0;
+    const cell = (name) => make("i", { class: `cell ${verdicts?.[name]?.kind ?? session.entry(name)?.role ?? "answer"}`, style: `--at: ${count++}` });
+    const rows = rowsOf(run.names.map(([name]) => ({ name })), session.record.stacks);
+    this.map.replaceChildren(
+      ...rows.map(({ label, part, groups }, at) =>
+        make("div", { class: "line" }, make("span", {}, part ? label : at ? "out" : "in"), make("div", { class: "cells" }, ...groups.flatMap(([, cells]) => cells.map(({ name }) => cell(name)))))),
+    );
+    const all = Object.values(verdicts ?? {}), identical = all.filter(({ kind }) => kind === "identical").length;
+    this.map.setAttribute("aria-label", `${run.names.length} tensors between the sentence and the answer`);
+    this.note.replaceChildren(
+      ...(verdicts
+        ? [`${run.names.length} tensors, each compared with the official one: `, make("b", { class: "identical" }, `${identical} to the bit`), ", ", make("b", { class: "near" }, `${all.length - identical} but for rounding`), ", for JavaScript adds in another order. In Python all are equal, bit for bit."]
+        : [`${run.names.length} tensors, in the colours of what they are. For a sentence of your own, the Python package computes the official ones to compare with.`]),
+    );
+  }
+
+  fail(problem) {
+    this.problem.textContent = problem.message;
+    this.problem.hidden = false;
+  }
+}
