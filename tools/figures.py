@@ -1040,6 +1040,39 @@ def gpt2_check(copy: LocalCopy) -> str:
     return d.svg()
 
 
+def decision(copy: LocalCopy) -> str:
+    """Part 4: from "it differs" to a line of code."""
+    questions = (
+        ("Same ids on both sides?", "compare tokens"),
+        ("Same files, type, attention, batch?", "make the runs alike"),
+        ("Which checkpoint differs first?", ""),
+        ("Another shape?", "heads, [out, in], cache"),
+        ("Right alone?", "look at forward: what is it fed?"),
+        ("Has the mistake a name?", "llm-rebuild explain"),
+        ("Is it another official tensor?", "llm-rebuild find"),
+        ("Another order of the same sum?", "rounding: spell it as they do"),
+    )
+    leads = ("no", "no", "", "yes", "yes", "yes", "yes", "yes")  # the answer that leads to the right
+    left, width, height, step = 40, 280, 38, 60
+    d = Drawing(
+        720, 40 + step * (len(questions) + 1), "A chart of questions, from a difference to its cause."
+    )
+    for number, ((question, remedy), lead) in enumerate(zip(questions, leads, strict=True)):
+        y = 20.0 + number * step
+        d.box(left, y, width, height, "surface" if remedy else "accent")
+        d.text(left + width / 2, y + 24, question)
+        d.line(f"M{left + width / 2} {y + height}V{y + step - 3}")
+        if remedy:
+            d.line(f"M{left + width} {y + height / 2}H{left + width + 77}")
+            d.text(left + width + 38, y + height / 2 - 6, lead, size=13, kind="muted")
+            d.box(left + width + 80, y, 270, height, "good")
+            d.text(left + width + 215, y + 24, remedy)
+    y = 20.0 + len(questions) * step
+    d.box(left, y, width, height, "warm")
+    d.text(left + width / 2, y + 24, "bridge it, go on, come back")
+    return d.svg()
+
+
 DRAWINGS: dict[str, Callable[[LocalCopy], str]] = {
     "minilm-numbers.svg": minilm_numbers,
     "minilm-architecture.svg": minilm_architecture,
@@ -1047,6 +1080,7 @@ DRAWINGS: dict[str, Callable[[LocalCopy], str]] = {
     "minilm-attention.svg": minilm_attention,
     "minilm-drift.svg": minilm_drift,
     "leaks.svg": leaks,
+    "decision.svg": decision,
     "gpt2-architecture.svg": gpt2_architecture,
     "gpt2-merges.svg": gpt2_merges,
     "gpt2-block.svg": gpt2_block,
