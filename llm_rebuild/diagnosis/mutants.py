@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import linecache
 import sys
 import types
 from collections.abc import Iterator, Sequence
@@ -98,7 +99,9 @@ def mutated(mutants: Sequence[Mutant]) -> Iterator[types.ModuleType]:
             module = types.ModuleType(_module(file))
             module.__file__, module.__package__ = real.__file__, "llm_rebuild.models"
             sys.modules[_module(file)] = module
-            exec(compile(source, f"<{file}.py, changed>", "exec"), module.__dict__)
+            shown = f"<{file}.py, changed>"
+            linecache.cache[shown] = (len(source), None, source.splitlines(keepends=True), shown)
+            exec(compile(source, shown, "exec"), module.__dict__)
         yield sys.modules[_module(SOURCES[model][-1])]
     finally:
         for name, module_before in originals.items():

@@ -3,10 +3,10 @@
     official = reading.record_official(truth, copy, prompt)    # the official run, operation by operation
     readings = reading.read(run, truth, official, own)         # `run` is anything that calls a tap
 
-`read` runs the person's code two or three times more, in the process in which it is called, and only after its
-tensors were compared: what is tapped in these runs decides nothing. In a learner's process the official record
-comes in as JSON and tensors (`Record.to_json`, `Record.tensors`, `Record.load`), behind the end of `forward`;
-what goes out are readings as JSON.
+`read` runs the person's code a few times more, in the process in which it is called, and only after its
+tensors were compared: what is tapped in these runs decides nothing. In a learner's process the official
+record comes in as JSON and tensors (`Record.to_json`, `Record.tensors`, `Record.load`), behind the end of
+`forward`; what goes out are readings as JSON.
 """
 
 from __future__ import annotations

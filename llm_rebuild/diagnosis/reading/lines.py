@@ -1,0 +1,247 @@
+"""Which line: of the lines that waited for an operation, the one at which somebody would put it right.
+
+The operation itself stands on the innermost one. But a helper that is right for others is not at fault: then
+the line is that of the caller, or of the loop, from which on things went otherwise. And where nothing was
+done, nothing is on a stack: then it is the line that ran last before the tap.
+"""
+
+from __future__ import annotations
+
+import ast
+import linecache
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from llm_rebuild.diagnosis.reading.record import Frame, Node, Record
+from llm_rebuild.diagnosis.reading.result import Line
+from llm_rebuild.diagnosis.reading.slices import Difference, Slice, word
+
+SHOWN = 3  # lines of one mistake
+
+
+def line_of(frame: Frame) -> Line:
+    """A frame as a line with its text."""
+    code = linecache.getline(frame.file, frame.number).strip()
+    return Line(Path(frame.file).name or frame.file, frame.number, frame.function, code)
+
+
+def lines_of(
+    between: Slice, edits: Sequence[Difference], checkpoint: str, target: int, missing: str = ""
+) -> list[Frame]:
+    """The lines of a mistake, the likeliest first, at most three."""
+    found: list[Frame] = list(_left_early(between.person.record, missing)) if missing else []
+    for edit in reversed(edits):
+        found += _of_edit(between, edit, checkpoint)
+    found += between.person.record[target].frames[:2]
+    different: dict[tuple[str, int], Frame] = {}
+    for frame in found:
+        different.setdefault(frame.line, frame)
+    return list(different.values())[:SHOWN]
+
+
+def _of_edit(between: Slice, edit: Difference, checkpoint: str) -> Iterator[Frame]:
+    record = between.person.record
+    node = record[edit.node]
+    if edit.kind == "constant":
+        yield from _of_constant(record, node)
+        yield from blamed(between, node)
+    elif edit.kind == "operand":
+        source = between.person.through(node.inputs[edit.at])
+        made = record[source]
+        if made.function is not None and not between.right(source):
+            yield from made.frames[:1]
+        yield from passed(between, node, source)
+        if made.function is not None:
+            yield from blamed(between, made)[:1]
+        yield from node.frames[:1]
+    elif edit.kind == "insert" and edit.user < 0:
+        yield from _before_the_tap(between, checkpoint, node)
+        yield from node.frames[:1]
+    elif edit.kind == "insert":
+        yield from passed(between, record[edit.user], edit.node)
+        yield from node.frames[:1]
+    else:
+        yield from blamed(between, node)
+
+
+def passed(between: Slice, node: Node, source: int) -> list[Frame]:
+    """The frames of an operation whose operand is another's: first the one that did not get it as a
+    parameter. Where nobody passed it (a weight), the one from which on its calls differ from those that came
+    out right."""
+    calls, frames, depth = between.person.record.calls, node.frames, 0
+    same = {source, between.person.base(source)}
+    while depth + 1 < len(frames) and same & calls.get(frames[depth].call, ((), frozenset()))[1]:
+        depth += 1
+    if not depth:
+        depth = max(
+            (_parting(frames, other, between.person.record) for other in _right(between, node)), default=0
+        )
+    return [frames[depth], *frames[:depth][::-1], *frames[depth + 1 :]] if frames else []
+
+
+def blamed(between: Slice, node: Node) -> list[Frame]:
+    """The frames of an operation, first the one from which on its calls differ from those that came out
+    right."""
+    others = _right(between, node)
+    return _blamed(node.frames, others, between.person.record)
+
+
+def _blamed(frames: Sequence[Frame], others: Sequence[Sequence[Frame]], record: Record) -> list[Frame]:
+    """The same of a stack. Of two calls from the same line, the caller is to blame where it passed None
+    once."""
+    depth = 0
+    for other in others:
+        for at, (one, two) in enumerate(zip(frames, other, strict=False)):
+            if one.line != two.line:
+                depth = max(depth, at)
+                break
+            empty, other_empty = record.calls.get(one.call, ("",))[0], record.calls.get(two.call, ("",))[0]
+            if empty != other_empty and at + 1 < len(frames):
+                depth = max(depth, at + 1)
+    return [frames[depth], *frames[:depth][::-1], *frames[depth + 1 :]] if frames else []
+
+
+def _right(between: Slice, node: Node) -> list[Sequence[Frame]]:
+    """The call stacks of the same operation on the same line, where it came out right."""
+    found: dict[Sequence[Frame], None] = {}
+    for other in between.person.record.nodes:
+        alike = other.function is not None and other.frames and node.frames and word(other) == word(node)
+        if not alike or other.frames[0].line != node.frames[0].line or other.frames == node.frames:
+            continue
+        if other.value is not None and other.value.is_floating_point() and between.right(other.number):
+            found[other.frames] = None
+    return list(found)
+
+
+def _parting(frames: Sequence[Frame], other: Sequence[Frame], record: Record) -> int:
+    """How far up two stacks have other lines, or meet in the same call: there is the loop."""
+    for depth, (one, two) in enumerate(zip(frames, other, strict=False)):
+        if one.line != two.line or one.call == two.call:
+            return depth
+    return 0
+
+
+def _of_constant(record: Record, node: Node) -> Iterator[Frame]:
+    """Where a number came from that stood in a variable: the line that set it, or, of a parameter, the
+    caller's."""
+    frames = list(node.frames)
+    names = set(node.variables)
+    while frames and names:
+        here = frames[0]
+        text = linecache.getline(here.file, here.number)
+        name = next((n for n in sorted(names) if n in _names(text)), None)
+        if name is None:
+            return
+        origin = _assigned(record, here, name, node.number)
+        if origin is not None:
+            yield from _returned(record, origin, node.number)
+            yield origin
+            return
+        frames.pop(0)  # a parameter
+        if frames:
+            caller = linecache.getline(frames[0].file, frames[0].number)
+            names = _names(caller)
+            yield frames[0]
+            return
+
+
+def _names(text: str) -> set[str]:
+    try:
+        tree = ast.parse(
+            text.strip().rstrip(":") if not text.strip().startswith("return") else text.strip()[6:].strip()
+        )
+    except SyntaxError:
+        return set()
+    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+
+
+def _sets(text: str, name: str) -> bool:
+    """Whether a line begins by setting a variable."""
+    left, equals, _ = text.partition("=")
+    target = left.rstrip("+-*/@ ").partition(":")[0].strip()
+    return bool(equals) and name in [part.strip() for part in target.split(",")]
+
+
+def _assigned(record: Record, here: Frame, name: str, before: int) -> Frame | None:
+    """The last line of the same call that set a variable."""
+    for frame, nodes in reversed(record.steps):
+        if (
+            frame.call == here.call
+            and nodes <= before
+            and _sets(linecache.getline(frame.file, frame.number), name)
+        ):
+            return frame
+    return None
+
+
+def _returned(record: Record, line: Frame, before: int) -> Iterator[Frame]:
+    """What a function of theirs did that was called on a line: how it came to what it returned."""
+    steps = [frame for frame, nodes in record.steps if nodes <= before]
+    at = max((i for i, frame in enumerate(steps) if frame[:4] == line[:4]), default=None)
+    if at is None:
+        return
+    inside: list[Frame] = []
+    for frame in steps[at + 1 :]:
+        if frame.call == line.call:
+            break
+        inside.append(frame)
+    called = [frame for frame in inside if inside and frame.call == inside[0].call]
+    if called and "return" in linecache.getline(called[-1].file, called[-1].number):
+        names = _names(linecache.getline(called[-1].file, called[-1].number).strip())
+        for name in sorted(names):
+            origin = _assigned(record, called[-1], name, before)
+            if origin is not None:
+                yield origin
+        yield called[-1]
+
+
+def _before_the_tap(between: Slice, checkpoint: str, node: Node) -> Iterator[Frame]:
+    """What ran last before a tap, in the function that taps; then the tap. First of all a caller, where its
+    siblings in other blocks are right and were called otherwise."""
+    record = between.person.record
+    taps = record.taps.get(checkpoint, ())
+    if not taps:
+        return
+    pattern = _pattern(checkpoint)
+    others = [f for n, f in record.taps.items() if n != checkpoint and _pattern(n) == pattern]
+    others = [f for n, f in record.taps.items() if f in others and between.right(record.tapped[n])]
+    blame = _blamed(taps, others, record)[0]
+    if blame != taps[0]:
+        yield blame
+    tap = taps[0]
+    before = [frame for frame, nodes in record.steps if frame.call == tap.call and nodes >= node.number]
+    at = next((i for i, frame in enumerate(before) if frame.line == tap.line), 0)
+    if at and before[at - 1].line != tap.line and "tap(" not in linecache.getline(*before[at - 1].line):
+        yield before[at - 1]
+    yield tap
+
+
+def _left_early(record: Record, missing: str) -> Iterator[Frame]:
+    """Where a function ended before the tap of a checkpoint that is missing."""
+    for file in {frame.file for frame, _ in record.steps}:
+        for number, text in enumerate(linecache.getlines(file), 1):
+            tapped = re.search(r"""tap\(\s*["']([^"']+)["']""", text)
+            if tapped is None or not f".{missing}".endswith(f".{tapped[1]}"):
+                continue
+            if any(frame.line == (file, number) for frame, _ in record.steps):
+                continue
+            inside = next((f for f in _functions(file) if f.lineno <= number <= (f.end_lineno or 0)), None)
+            ran = [
+                frame
+                for frame, _ in record.steps
+                if frame.file == file
+                and inside is not None
+                and inside.lineno < frame.number <= (inside.end_lineno or 0)
+            ]
+            yield from ran[-1:]
+
+
+def _functions(file: str) -> list[ast.FunctionDef]:
+    tree = ast.parse("".join(linecache.getlines(file)))
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+
+
+def _pattern(checkpoint: str) -> str:
+    """A checkpoint's name without the block's number."""
+    return ".".join("{}" if part.isdigit() else part for part in checkpoint.split("."))

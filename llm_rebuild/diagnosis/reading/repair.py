@@ -1,0 +1,208 @@
+"""A repair: the same code with one thing put right, first on the recorded slice, then in a run of the code
+itself.
+
+What is put right is read off the official slice: its constant, its operand, its operation, one more or one
+less. An official tensor is never put in the place of what it should be computed as: what goes in are weights,
+inputs, and tensors that the person's run had already made itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llm_rebuild.diagnosis.reading.record import (
+    Call,
+    Correction,
+    Record,
+    Ref,
+    call,
+    compute,
+    leaves,
+    mapped,
+    operation_of,
+)
+from llm_rebuild.diagnosis.reading.slices import Difference, Slice
+from llm_rebuild.verify.equality import equal, relative_difference
+
+LISTS = {"split", "split_with_sizes", "chunk", "unbind", "tensor_split"}
+MADE = 3  # official operations in a row that may be put in front of another
+SAME_FUNCTION = 1e-7  # of the largest number, in float64: two spellings of one function stay far below
+
+
+class NotPossibleError(Exception):
+    """An edit that cannot be made."""
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Edits that are made together: what each operation of the person's gives then."""
+
+    slice: Slice
+    edits: tuple[Difference, ...]
+
+    def corrections(self) -> dict[Call, Correction]:
+        """By the operation, for `Recorder`. NotPossibleError where there is no operation to correct."""
+        nodes = self.slice.person.record.nodes
+        calls: dict[Call, list[Difference]] = {}
+        for edit in self.edits:
+            node = edit.user if edit.kind == "insert" and edit.user >= 0 else edit.node
+            if nodes[node].function is None:
+                raise NotPossibleError
+            calls.setdefault(nodes[node].call, []).append(edit)
+        return {
+            at: Correction(lambda f, a, k, e=edits: self._corrected(e, f, a, k))
+            for at, edits in calls.items()
+        }
+
+    def _corrected(self, edits: Sequence[Difference], function: Any, args: Any, named: Any) -> Any:
+        """What an operation gives with these edits; in the form in which it gives its results."""
+        operands = [x for x in leaves((args, tuple(named.values()))) if isinstance(x, Tensor)]
+        for edit in edits:
+            if edit.kind == "operand":
+                operands[edit.at] = self.official(edit.other)
+            elif edit.kind == "insert" and edit.user >= 0:
+                operands[edit.edge] = self._inserted(edit, operands[edit.edge])
+            elif edit.kind == "in place":
+                operands[0] = operands[0].clone()
+        left = iter(operands)
+        put = lambda x: next(left) if isinstance(x, Tensor) else x  # noqa: E731
+        instead: dict[int, Any] = {}
+        for edit in edits:
+            node = self.slice.person.record[edit.node]
+            if edit.kind == "drop":
+                instead[node.output] = operands[node.inputs.index(edit.other)].clone()
+            elif edit.kind == "value":
+                instead[node.output] = self.official(edit.other).reshape(node.value.shape)
+            elif edit.kind in ("constant", "replace", "layout"):
+                instead[node.output] = self._replaced(edit, operands)
+        several = len(getattr(getattr(function, "_schema", None), "returns", ())) > 1
+        result: Any = None
+        if not instead or several or max(instead) or operation_of(function) in LISTS:
+            result = call(function, mapped(args, put), mapped(named, put))
+        elif instead:
+            result = instead[0]
+        for edit in edits:
+            if edit.kind == "insert" and edit.user < 0:
+                at = self.slice.person.record[edit.node].output
+                before = instead.get(at, result[at] if isinstance(result, (list, tuple)) else result)
+                instead[at] = self._inserted(edit, before)
+        if isinstance(result, (list, tuple)):
+            return type(result)(instead.get(at, value) for at, value in enumerate(result))
+        return instead.get(0, result)
+
+    def _inserted(self, edit: Difference, value: Tensor) -> Any:
+        """What the missing operation makes of a person's tensor."""
+        sources = self.slice.official.record[edit.other].inputs
+        others = [value if at == edit.at else self.official(source) for at, source in enumerate(sources)]
+        return self._called(edit.other, others)
+
+    def _replaced(self, edit: Difference, operands: Sequence[Tensor]) -> Any:
+        """The official operation on the person's operands; what it has more is official."""
+        sources = self.slice.official.record[edit.other].inputs
+        order = self.slice.order(edit.node, edit.other)
+        put = [operands[i] if i >= 0 else self.official(sources[at]) for at, i in enumerate(order)]
+        return self._called(edit.other, put)
+
+    def _called(self, other: int, operands: Sequence[Any]) -> Any:
+        node, left = self.slice.official.record[other], iter(operands)
+        put = lambda x: next(left) if type(x) is Ref else x  # noqa: E731
+        args = mapped(node.arguments, put)
+        return compute(node.function, args, mapped(dict(node.named), put), node.output)
+
+    def official(self, number: int, left: int = MADE) -> Tensor:
+        """An official tensor that a person has at hand: a weight, an input, what their own run has made, or a
+        few operations on these; of whole numbers and truth values, as many as it takes. NotPossibleError for
+        any other."""
+        side = self.slice.official
+        node = side.record[side.through(number)]
+        if node.function is None or node.checkpoint or self.slice.has(node.number):
+            return node.value.clone()  # type: ignore[no-any-return]
+        if not left:
+            raise NotPossibleError
+        left = left - 1 if node.value.is_floating_point() else 10 * MADE
+        values = [self.official(source, left) for source in node.inputs]
+        return self._called(node.number, values)  # type: ignore[no-any-return]
+
+
+def replay(record: Record, nodes: Iterable[int], corrections: dict[Call, Correction]) -> dict[int, Any]:
+    """Compute these nodes again, in order, with corrections: those that come out otherwise, by number.
+
+    Raises what the operations raise.
+    """
+    new: dict[int, Any] = {}
+    for number in nodes:
+        node = record[number]
+        correction = corrections.get(node.call)
+        if node.function is None or (correction is None and not any(i in new for i in node.inputs)):
+            continue
+        put = lambda x: new.get(x.node, record[x.node].value) if type(x) is Ref else x  # noqa: E731
+        args, named = mapped(node.arguments, put), mapped(dict(node.named), put)
+        if correction is None:
+            new[number] = compute(node.function, args, named, node.output)
+        else:
+            result = correction.compute(node.function, args, named)
+            new[number] = result[node.output] if isinstance(result, (list, tuple)) else result
+    return new
+
+
+def narrower(between: Slice, edits: Sequence[Difference], target: int) -> Iterable[tuple[Difference, ...]]:
+    """Of whole numbers and truth values that should be others: the earliest that need to be, one at a
+    time."""
+    for edit in edits:
+        if edit.kind != "operand" or len(edits) != 1:
+            continue
+        source = between.person.record[edit.node].inputs[edit.at]
+        wanted = between.official.record[edit.other].value
+        if wanted is None or wanted.is_floating_point():
+            continue
+        theirs = [between.official.record[i] for i in between.official_operations(edit.other)]
+        for number in between.operations(source):
+            node = between.person.record[number]
+            if node.function is None or node.value is None or between.right(number):
+                continue
+            for other in theirs:
+                if other.value.numel() == node.value.numel() and other.value.dtype == node.value.dtype:
+                    yield (Difference("value", number, other.number),)
+
+
+def in_float64(record: Record, nodes: Sequence[int]) -> Tensor | None:
+    """The last of these nodes, computed in float64 from what goes into them all; None where that cannot be
+    done."""
+    inside, new = set(nodes), dict[int, Any]()
+
+    def wide(x: Any) -> Any:
+        if type(x) is Ref:
+            if x.node in inside:
+                return new[x.node]
+            value = record[x.node].value
+            return value.double() if value.dtype is torch.float32 else value
+        return torch.float64 if x is torch.float32 else x
+
+    try:
+        with torch.no_grad():
+            for number in nodes:
+                node = record[number]
+                if node.function is None:
+                    new[number] = wide(Ref(-1)) if node.value is None else node.value.double()
+                    continue
+                new[number] = compute(
+                    node.function, mapped(node.arguments, wide), mapped(dict(node.named), wide), node.output
+                )
+    except Exception:  # an operation that has no float64, or does not fit together so
+        return None
+    return new[nodes[-1]] if isinstance(new[nodes[-1]], Tensor) else None
+
+
+def same_function(between: Slice, target: int, other: int) -> bool:
+    """Whether both slices compute the same from the same: in float64 rounding is too small to hide
+    anything."""
+    one = in_float64(between.person.record, between.operations(target))
+    two = in_float64(between.official.record, between.official_operations(other))
+    if one is None or two is None or one.shape != two.shape:
+        return False
+    return equal(one, two) or (one.is_floating_point() and relative_difference(one, two) <= SAME_FUNCTION)

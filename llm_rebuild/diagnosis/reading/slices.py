@@ -1,0 +1,344 @@
+"""What lies between: the person's operations since their tensors were last right, beside the official ones.
+
+A person's tensor is right where the official run has one of the same shape, dtype and bits. From a checkpoint
+that differs one goes back on both sides at once, and asks of each pair of operations what the smallest
+difference is: the same operation on something else, with another constant, one operation more, one less, one
+in another's place. That is the distance between two trees, with one edit counting one. What is right ends the
+way back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llm_rebuild.diagnosis.reading.record import Node, Record, Ref, compute, leaves, mapped, written_by
+
+# Operations that hand their tensor on, number for number and in the same shape.
+SAME = {"detach", "alias", "clone", "lift_fresh", "contiguous", "lift", "_to_copy", "to", "dropout"}
+# Those that only lay it out otherwise.
+VIEWS = {
+    "view", "_unsafe_view", "reshape", "transpose", "permute", "t", "unsqueeze", "squeeze", "expand", "unflatten",
+    "flatten", "_reshape_alias", "movedim", "numpy_T", "as_strided", *SAME,
+}  # fmt: skip
+MOVES = VIEWS | {"split", "chunk", "split_with_sizes", "unbind", "select", "slice"}  # none of them computes
+COMMUTES = {"add", "mul", "eq", "ne", "maximum", "minimum", "bitwise_and", "bitwise_or", "logical_and"}
+# The same operation under several names of the dispatcher.
+_ALIKE = {
+    "_unsafe_view": "view", "reshape": "view", "_reshape_alias": "view", "t": "transpose", "permute":
+    "transpose", "mm": "matmul", "bmm": "matmul", "mv": "matmul", "_safe_softmax": "softmax", "_softmax":
+    "softmax", "native_layer_norm": "layer_norm", "bitwise_and": "and", "logical_and": "and", "_to_copy":
+    "to", "true_divide": "div", "masked_fill": "where", "native_dropout": "dropout", "split_with_sizes":
+    "split", "chunk": "split", "_scaled_dot_product_flash_attention_for_cpu": "sdpa",
+    "_scaled_dot_product_fused_attention_overrideable": "sdpa",
+}  # fmt: skip
+_NO_MATTER = {"device", "pin_memory", "layout", "memory_format", "non_blocking"}
+LARGE = 4 * 2**20  # numbers; such a tensor is known by how it was made
+PAIRS = 3000  # of operations that are held against each other for one checkpoint
+EXCHANGED = 3.0  # to take an operation out and to put the same one in
+UNLIKE = 50.0  # farther apart than this there is nothing to say
+
+
+def word(node: Node) -> str:
+    """What programs call a node's operation: `matmul`, `softmax`, `view`."""
+    return _ALIKE.get(node.operation, node.operation)
+
+
+def fingerprint(tensor: Tensor) -> bytes:
+    """Of shape, dtype and numbers; a zero's sign does not count."""
+    with torch.no_grad():
+        tensor = tensor.detach()
+        if tensor.is_floating_point():
+            tensor = tensor + 0.0
+        raw = tensor.contiguous().flatten().view(torch.uint8).numpy()
+    head = f"{tuple(tensor.shape)} {tensor.dtype}".encode()
+    return hashlib.blake2b(raw, digest_size=16, person=hashlib.blake2b(head, digest_size=8).digest()).digest()
+
+
+class Side:
+    """A record and what its tensors are known by.
+
+    strict  Whether an operation that happens to change nothing counts as one: on the person's side it may
+            have been
+            meant to change something.
+    """
+
+    def __init__(self, record: Record, strict: bool = False) -> None:
+        self.record, self.strict = record, strict
+        self._prints: dict[int, Any] = {}
+
+    def print_of(self, number: int) -> Any:
+        """The fingerprint of a node's tensor; None where the operation failed."""
+        if number not in self._prints:
+            self._prints[number] = self._made(self.record[number])
+        return self._prints[number]
+
+    @cached_property
+    def prints(self) -> frozenset[Any]:
+        """Of all its tensors but single numbers, of which too many are alike."""
+        nodes = self.record.nodes
+        return frozenset(
+            self.print_of(n.number) for n in nodes if n.value is not None and n.value.numel() > 1
+        )
+
+    @cached_property
+    def where(self) -> dict[Any, list[int]]:
+        """Fingerprint -> the nodes that have it."""
+        where: dict[Any, list[int]] = {}
+        for node in self.record.nodes:
+            if node.value is not None:
+                where.setdefault(self.print_of(node.number), []).append(node.number)
+        return where
+
+    def _made(self, node: Node) -> Any:
+        if node.value is None:
+            return None
+        if node.value.numel() <= LARGE:
+            return fingerprint(node.value)
+        if node.function is None:
+            return node.name or fingerprint(node.value)
+        rest = [
+            value for value in leaves((node.arguments, tuple(node.named.values()))) if type(value) is not Ref
+        ]
+        return (node.operation, str(rest), tuple(self.print_of(i) for i in node.inputs), node.output)
+
+    def base(self, number: int) -> int:
+        """Back through everything that only lays a tensor out."""
+        while self.record[number].operation in VIEWS and self.record[number].inputs:
+            number = self.record[number].inputs[0]
+        return number
+
+    def through(self, number: int) -> int:
+        """Back through what hands a tensor on as it is. Of the official side, and of whole numbers and truth
+        values, whatever the operation is called."""
+        while True:
+            node = self.record[number]
+            if (
+                self.strict
+                and node.operation not in SAME
+                and node.value is not None
+                and node.value.is_floating_point()
+            ):
+                return number
+            of = self.print_of(number)
+            source = next((i for i in node.inputs if i != number and self.print_of(i) == of), None)
+            if source is None or of is None or written_by(node.function):
+                return number
+            number = source
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One edit.
+
+    kind   `constant`, `operand`, `drop` (an operation too many), `insert` (one is missing), `replace`,
+           `layout`, `value`
+           (whole numbers or truth values that should be others), or `other`, where the two sides have nothing
+           in common.
+    node   The person's node at which it is made. Of `insert`: behind which the operation is missing.
+    other  The official node: what should stand there.
+    at     Of `operand`: which input of `node` it is. Of `insert`: as which input of `other` the node goes in.
+    user   Of `insert`: the person's operation in front of which it is missing; -1: behind `node`, whoever
+           uses it. edge   Of `insert`: which input of `user` it is.
+    """
+
+    kind: str
+    node: int
+    other: int
+    at: int = -1
+    user: int = -1
+    edge: int = -1
+
+
+class Slice:
+    """The two sides, and what they have in common."""
+
+    def __init__(self, person: Record, official: Side) -> None:
+        self.person, self.official = Side(person, strict=True), official
+        self._known: dict[tuple[int, int], tuple[float, tuple[Difference, ...]]] = {}
+        self._open: set[tuple[int, int]] = set()
+        self._target = (-1, -1)
+
+    def right(self, number: int) -> bool:
+        """Whether a person's tensor is an official one. Of a single number that shows nothing."""
+        node = self.person.record[number]
+        if node.function is None and node.name:
+            return True
+        return node.value is not None and self.person.print_of(number) in self.official.prints
+
+    def same(self, number: int, other: int) -> bool:
+        return self.person.print_of(number) == self.official.print_of(other)
+
+    def operations(self, target: int) -> list[int]:
+        """The person's nodes from the last right ones to this, in order. Whole numbers and truth values are
+        followed to where they come from: too many of them are alike."""
+        seen: set[int] = set()
+        stack = [target]
+        while stack:
+            number = stack.pop()
+            if number in seen:
+                continue
+            seen.add(number)
+            for source in self.person.record[number].inputs:
+                node = self.person.record[source]
+                if node.function is None or (node.value is not None and self.right(source)):
+                    continue
+                stack.append(source)
+        return sorted(seen)
+
+    def official_operations(self, target: int) -> list[int]:
+        """The official nodes from what the person's run has, too, to this, in order."""
+        seen: set[int] = set()
+        stack = [target]
+        while stack:
+            number = stack.pop()
+            if number in seen:
+                continue
+            seen.add(number)
+            record = self.official.record
+            stack += [i for i in record[number].inputs if record[i].function is not None and not self.has(i)]
+        return sorted(seen)
+
+    def has(self, other: int) -> bool:
+        """Whether the person's run has an official tensor anywhere."""
+        return self.official.print_of(other) in self.person.prints
+
+    # ------------------------------------------------------------------------ the smallest difference
+
+    def differences(self, number: int, other: int) -> tuple[Difference, ...]:
+        """The fewest edits that make the official tree of the person's."""
+        self._known.clear()
+        self._open.clear()
+        self._target = (self.person.through(number), self.official.through(other))
+        return self._apart(number, other)[1]
+
+    def _apart(self, p: int, o: int) -> tuple[float, tuple[Difference, ...]]:
+        p, o = self.person.through(p), self.official.through(o)
+        if self.same(p, o):
+            return 0.0, ()
+        if (p, o) in self._known:
+            return self._known[p, o]
+        if (p, o) in self._open or len(self._known) + len(self._open) > PAIRS:
+            return UNLIKE, (Difference("other", p, o),)
+        self._open.add((p, o))
+        best = min(self._ways(p, o), key=lambda way: way[0])
+        self._open.discard((p, o))
+        self._known[p, o] = best
+        return best
+
+    def _ways(self, p: int, o: int) -> list[tuple[float, tuple[Difference, ...]]]:
+        mine, theirs = self.person.record[p], self.official.record[o]
+        ways: list[tuple[float, tuple[Difference, ...]]] = [(UNLIKE, (Difference("other", p, o),))]
+        # Below what is right on a side there is nothing to be found on it.
+        if (
+            mine.function is not None
+            and theirs.function is not None
+            and ((p, o) == self._target or mine.operation in MOVES or not (self.right(p) and self.has(o)))
+        ):
+            ways.append(self._in_place(p, o))
+        if mine.function is not None and not self.right(p):
+            for x in mine.inputs:
+                cost, more = self._apart(x, o)
+                again = word(mine) == word(theirs) and any(e.kind == "insert" and e.other == o for e in more)
+                cost += self._price(mine) + EXCHANGED * again
+                ways.append((cost, (*more, Difference("drop", p, x))))
+        if theirs.function is not None and not (mine.function is None and mine.name):
+            for at, y in enumerate(theirs.inputs):
+                if self.has(o) and not self.same(p, y):
+                    continue
+                cost, more = self._apart(p, y)
+                again = word(mine) == word(theirs) and any(e.kind == "drop" and e.node == p for e in more)
+                cost += self._price(theirs) + EXCHANGED * again
+                ways.append((cost, (*more, Difference("insert", p, o, at))))
+        return ways
+
+    def _price(self, node: Node) -> float:
+        """What an operation more or less costs: a change of layout is little, and less the one that loses
+        much."""
+        return 0.4 if node.operation in VIEWS else 1.0
+
+    def _in_place(self, p: int, o: int) -> tuple[float, tuple[Difference, ...]]:
+        """One operation in the place of the other: with other constants, on other operands, or another
+        one."""
+        mine, theirs = self.person.record[p], self.official.record[o]
+        same_word = word(mine) == word(theirs)
+        cost, edits = 0.0, list[Difference]()
+        for at, source in enumerate(self.order(p, o)):
+            if source < 0:
+                cost += 0.2
+            else:
+                more, of_operand = self._operand(mine.inputs[source], theirs.inputs[at], p, source)
+                cost += more
+                edits += of_operand
+        if not same_word or len(mine.inputs) != len(theirs.inputs):
+            return cost + 1.0 + 0.2 * max(0, len(mine.inputs) - len(theirs.inputs)), (
+                *edits,
+                Difference("replace", p, o),
+            )
+        if not self.alike(mine, theirs):
+            return cost + 1.0, (*edits, Difference("constant", p, o))
+        return (cost, tuple(edits)) if edits else (1.5, (Difference("layout", p, o),))
+
+    def order(self, p: int, o: int) -> list[int]:
+        """For each input of an official operation, which of the person's takes its place; -1: there is
+        none."""
+        mine, theirs = self.person.record[p], self.official.record[o]
+        left = list(range(len(mine.inputs)))
+        order = [-1] * len(theirs.inputs)
+        if word(mine) != word(theirs) or len(left) != len(order) or word(mine) in COMMUTES:
+            for at, source in enumerate(theirs.inputs):
+                match = next((i for i in left if self.same(mine.inputs[i], source)), None)
+                if match is not None:
+                    order[at] = match
+                    left.remove(match)
+        for at in range(len(order)):
+            if order[at] < 0 and left:
+                order[at] = left.pop(0)
+        return order
+
+    def _operand(self, x: int, y: int, user: int, at: int) -> tuple[float, tuple[Difference, ...]]:
+        """The difference of two operands: how they were made, or that another tensor was taken."""
+        cost, edits = self._apart(x, y)
+        taken = Difference("operand", user, y, at)
+        edits = tuple(
+            replace(e, user=user, edge=at) if e.kind == "insert" and e.user < 0 else e for e in edits
+        )
+        p, o = self.person.through(x), self.official.through(y)
+        if cost > 1.0 and (self.right(p) or self.official.record[o].function is None):
+            return 1.0, (taken,)
+        if 0.0 < cost <= 1.0 and self.right(p) and not any(e.kind == "constant" for e in edits):
+            return 1.0, (taken,)
+        value = self.official.record[o].value
+        if cost > 3.0 and value is not None and not value.is_floating_point():
+            return 3.0, (taken,)
+        return cost, edits
+
+    def alike(self, mine: Node, theirs: Node) -> bool:
+        """Whether two nodes of the same operation have the same constants, or such as make no difference."""
+        if mine.output != theirs.output:
+            return False
+        if constants(mine) == constants(theirs):
+            return True
+        try:
+            order = iter(
+                [self.person.record[mine.inputs[i]].value for i in self.order(mine.number, theirs.number)]
+            )
+            put = lambda x: next(order) if type(x) is Ref else x  # noqa: E731
+            arguments, named = mapped(theirs.arguments, put), mapped(dict(theirs.named), put)
+            return fingerprint(
+                compute(theirs.function, arguments, named, theirs.output)
+            ) == self.person.print_of(mine.number)
+        except Exception:  # what the official constants are not made for
+            return False
+
+
+def constants(node: Node) -> list[Any]:
+    """What an operation is given that is no tensor, without what does not change a number."""
+    named: Mapping[str, Any] = {k: v for k, v in node.named.items() if k not in _NO_MATTER}
+    return [value for value in leaves((node.arguments, tuple(named.values()))) if type(value) is not Ref]

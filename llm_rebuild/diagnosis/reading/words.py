@@ -1,0 +1,239 @@
+"""What was read, in words: the numbers with the names that a config has for them, tensors with those of
+checkpoints."""
+
+from __future__ import annotations
+
+import ast
+import linecache
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from llm_rebuild.diagnosis.reading.record import Frame, Node
+from llm_rebuild.diagnosis.reading.slices import VIEWS, Difference, Side, Slice, constants, word
+
+SIGNS = {
+    "add": ast.Add,
+    "sub": ast.Sub,
+    "mul": ast.Mult,
+    "div": ast.Div,
+    "matmul": ast.MatMult,
+    "pow": ast.Pow,
+}
+SIGNS |= {"and": ast.BitAnd, "or": ast.BitOr}
+_NAMED = {"constant": "another constant", "operand": "another operand", "layout": "another layout"}
+
+
+class Words:
+    """Sentences about the edits of one slice. `config` is what config.json holds."""
+
+    def __init__(self, between: Slice, config: Mapping[str, Any]) -> None:
+        self.slice, self.config = between, config
+
+    def difference(self, edits: Sequence[Difference]) -> str:
+        """What the code does, and what the official model does."""
+        return "; ".join(dict.fromkeys(self._of(edit) for edit in edits))
+
+    def repair(self, edits: Sequence[Difference]) -> str:
+        """What to do."""
+        return ", and ".join(dict.fromkeys(self._to_do(edit) for edit in edits))
+
+    def _of(self, edit: Difference) -> str:
+        mine, theirs = self._sides(edit)
+        if edit.kind == "constant":
+            one, other = self._constants(mine, theirs)
+            return f"`{word(mine)}` with {one}; the official model has {other}"
+        if edit.kind == "operand":
+            return f"`{word(mine)}` takes {self._person(mine.inputs[edit.at])}, officially {self._official(edit.other)}"
+        if edit.kind == "in place":
+            return (
+                f"`{word(mine)}` writes into {self._person(mine.inputs[0])}, which is still needed as it was"
+            )
+        if edit.kind == "drop":
+            return f"`{word(mine)}`{self._with(mine)} is one operation too many"
+        if edit.kind == "insert":
+            return f"`{word(theirs)}`{self._with(theirs, edit.at)} is missing"
+        if edit.kind == "replace":
+            return f"`{word(mine)}`{self._with(mine)}, where the official model has `{word(theirs)}`{self._with(theirs)}"
+        if edit.kind == "value":
+            return f"`{word(mine)}` gives other numbers than officially {self._official(edit.other)}"
+        if edit.kind == "layout":
+            return f"`{word(mine)}` of what lies in memory in another way"
+        return f"`{word(mine) or 'a tensor from elsewhere'}`, where the official model has `{word(theirs)}`"
+
+    def _to_do(self, edit: Difference) -> str:
+        mine, theirs = self._sides(edit)
+        if edit.kind == "constant":
+            one, other = self._constants(mine, theirs)
+            return f"give `{word(mine)}` {other} instead of {one}"
+        if edit.kind == "operand":
+            return f"use {self._official(edit.other)} instead of {self._person(mine.inputs[edit.at])}"
+        if edit.kind == "in place":
+            return f"let `{word(mine)}` make a new tensor"
+        if edit.kind == "drop":
+            return f"leave out `{word(mine)}`{self._with(mine)}"
+        if edit.kind == "insert":
+            return f"add `{word(theirs)}`{self._with(theirs, edit.at)}"
+        if edit.kind == "value":
+            return f"make it {self._official(edit.other)}"
+        return f"use `{word(theirs)}`{self._with(theirs)} instead of `{word(mine)}`"
+
+    def _sides(self, edit: Difference) -> tuple[Node, Node]:
+        return self.slice.person.record[edit.node], self.slice.official.record[edit.other]
+
+    # --------------------------------------------------------------------------------- names of things
+
+    def _official(self, number: int) -> str:
+        return (
+            name_of(self.slice.official, number) or f"what `{word(self.slice.official.record[number])}` gives"
+        )
+
+    def _person(self, number: int) -> str:
+        side = self.slice.person
+        name = name_of(side, number) or self._by_value(number)
+        if name:
+            return name
+        node = side.record[number]
+        if node.function is None:
+            return "a tensor from elsewhere"
+        line = f" in line {node.frames[0].number}" if node.frames else ""
+        return f"what `{word(node)}` gives{line}"
+
+    def _by_value(self, number: int) -> str:
+        official = self.slice.official.where.get(self.slice.person.print_of(number), ())
+        return next((name for name in (name_of(self.slice.official, i) for i in official) if name), "")
+
+    def _with(self, node: Node, but: int = -1) -> str:
+        """An operation's constants and its other operands, in brackets."""
+        side = self.slice.official if but >= 0 else self.slice.person
+        parts = [
+            self.number(x) for x in constants(node) if type(x) in (int, float) and word(node) not in ("view",)
+        ]
+        if but >= 0:
+            names = [name_of(side, i) for at, i in enumerate(node.inputs) if at != but]
+            parts += [name for name in names if name]
+        return f" ({', '.join(parts[:4])})" if parts else ""
+
+    def _constants(self, mine: Node, theirs: Node) -> tuple[str, str]:
+        if word(mine) in ("view", "expand"):
+            return str(list(mine.value.shape)), str(list(theirs.value.shape))
+        a, b = constants(mine), constants(theirs)
+        if len(a) == len(b):
+            pairs = [(x, y) for x, y in zip(a, b, strict=True) if x != y]
+            a, b = [x for x, _ in pairs], [y for _, y in pairs]
+        if not a and not b:  # one of several results
+            return f"part {mine.output}", f"part {theirs.output}"
+        return ", ".join(map(self.number, a)) or "nothing", ", ".join(map(self.number, b)) or "nothing"
+
+    def number(self, value: Any) -> str:
+        """A number, and what it is called."""
+        if type(value) is bool or not isinstance(value, (int, float)) or abs(value) > 1e15:
+            return str(value).removeprefix("torch.")
+        name = self.name_of_number(value)
+        return f"{value:.9g} ({name})" if name else f"{value:.9g}"
+
+    def name_of_number(self, value: float) -> str:
+        """What a config calls it, or which root it is; empty where that is not known."""
+        if type(value) is int or not math.isfinite(value) or round(value, 3) == value:
+            return ""
+        for key, of in self.config.items():
+            if type(of) is float and of == value:
+                return f"config.{key}"
+        for root, words in ((value**-2, "1/√{}"), (value**2, "√{}")):
+            whole = round(root) if 1 < root < 1e6 else 0
+            if whole and abs(root - whole) < 1e-6 * whole and value != int(value):
+                return words.format(whole)
+        return ""
+
+
+def name_of(side: Side, number: int) -> str:
+    """A tensor's name: the checkpoint's, the weight's, or that of what it is a view of; empty where it has
+    none."""
+    names: list[str] = []
+    node = side.record[number]
+    while True:
+        name = node.checkpoint or node.name
+        if name:
+            return f"`{name}`{' (laid out otherwise)' if names else ''}"
+        if node.operation not in VIEWS or not node.inputs:
+            return ""
+        names.append(node.operation)
+        node = side.record[node.inputs[0]]
+
+
+# ------------------------------------------------------------------------------- a line put right
+
+
+def written(words: Words, edits: Sequence[Difference], frame: Frame | None) -> tuple[str, str]:
+    """A line as it is and as it would be right; both empty where the edit cannot be written into it."""
+    if len(edits) != 1 or frame is None:
+        return "", ""
+    before = linecache.getline(frame.file, frame.number).strip()
+    edit = edits[0]
+    mine, theirs = words.slice.person.record[edit.node], words.slice.official.record[edit.other]
+    try:
+        tree = ast.parse(before)
+    except SyntaxError:
+        return "", ""
+    spots = [after for after in _rewritten(words, edit, mine, theirs, before, tree) if after != before]
+    return (before, spots[0]) if len(spots) == 1 else ("", "")
+
+
+def _rewritten(
+    words: Words, edit: Difference, mine: Node, theirs: Node, before: str, tree: ast.Module
+) -> list[str]:
+    """Every way to write an edit into a line."""
+    found: list[str] = []
+    for node in ast.walk(tree):
+        if edit.kind == "constant" and isinstance(node, ast.Constant):
+            for x, y in zip(constants(mine), constants(theirs), strict=False):
+                if x != y and type(node.value) in (int, float) and node.value == x:
+                    found.append(_put(before, node, repr(y)))
+        elif edit.kind == "drop" and word(mine) in SIGNS and isinstance(node, ast.BinOp):
+            if isinstance(node.op, SIGNS[word(mine)]):
+                left = mine.inputs[0] == edit.other
+                found.append(
+                    _put(
+                        before, node, ast.get_source_segment(before, node.left if left else node.right) or ""
+                    )
+                )
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and _means(node.func.attr, mine)
+        ):
+            if edit.kind == "drop":
+                outside = isinstance(node.func.value, ast.Name) and node.func.value.id in ("torch", "F")
+                inner = node.args[0] if outside and node.args else node.func.value
+                found.append(_put(before, node, ast.get_source_segment(before, inner) or ""))
+            elif (
+                edit.kind == "replace"
+                and _exists(node.func, theirs)
+                and len(node.args) == 1
+                and not node.keywords
+            ):
+                found.append(
+                    before[: node.func.end_col_offset - len(node.func.attr)]
+                    + word(theirs)
+                    + before[node.func.end_col_offset :]
+                )
+    return found
+
+
+def _means(name: str, node: Node) -> bool:
+    return name.rstrip("_") in (word(node), node.operation)
+
+
+def _exists(function: ast.Attribute, theirs: Node) -> bool:
+    outside = function.value.id if isinstance(function.value, ast.Name) else ""
+    home = {"torch": torch, "F": F}.get(outside, torch.Tensor)
+    return len(theirs.inputs) == 1 and not constants(theirs) and hasattr(home, word(theirs))
+
+
+def _put(text: str, node: Any, instead: str) -> str:
+    if not text.isascii():  # positions are counted in bytes
+        return text
+    return text[: node.col_offset] + instead + text[node.end_col_offset :]
