@@ -24,6 +24,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from llm_rebuild.verify.equality import identical
+
 OPERATIONS = 200_000  # of a run; a rebuild of a large model has some thousands
 BYTES = 4 * 2**30  # of the tensors that are kept
 STEPS = 1_000_000  # lines that ran
@@ -150,9 +152,8 @@ class Record:
     def _first(self, tensor: Tensor, start: int) -> int | None:
         for node in self.nodes[start:]:
             value = node.value
-            if value is not None and value.shape == tensor.shape and value.dtype == tensor.dtype:
-                if torch.equal(value, tensor):
-                    return node.number
+            if value is not None and identical(value, tensor):
+                return node.number
         return None
 
     def __getitem__(self, number: int) -> Node:
@@ -207,13 +208,8 @@ def written_by(function: Any) -> tuple[int, ...]:
     return _WRITTEN[function]
 
 
-@dataclass
-class Correction:
-    """What an operation gives in place of what it would: computed from what goes in. See `repair.py`."""
-
-    compute: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
-
-
+# What an operation gives in place of what it would: of the function, its arguments, and those by name.
+Correction = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 Window = tuple[int, int, tuple[int, ...], tuple[int, ...], torch.dtype]
 
 
@@ -237,11 +233,10 @@ class _Products(TorchFunctionMode):
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs, tensors = kwargs or {}, [a for a in args if isinstance(a, Tensor)]
-        if function in _MATMUL and len(tensors) == 2 and not kwargs and not self._recorder.paused:
-            if min(tensor.dim() for tensor in tensors) > 2:
-                if function is Tensor.__rmatmul__:
-                    args = args[::-1]
-                return self._recorder.show(torch.matmul, args, {})
+        batched = function in _MATMUL and len(tensors) == 2 and min(t.dim() for t in tensors) > 2
+        if batched and not kwargs and not self._recorder.paused:
+            args = args[::-1] if function is Tensor.__rmatmul__ else args
+            return self._recorder.show(torch.matmul, args, {})
         return function(*args, **kwargs)
 
 
@@ -390,7 +385,7 @@ class Recorder(TorchDispatchMode):
         self.paused = True  # what it consists of is not looked at
         try:
             if self._operation in self._corrections:
-                result = self._corrections[self._operation].compute(function, args, kwargs)
+                result = self._corrections[self._operation](function, args, kwargs)
             else:
                 result = function(*args, **kwargs)
         except Exception:

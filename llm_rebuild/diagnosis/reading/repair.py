@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -54,10 +55,7 @@ class Patch:
             if nodes[node].function is None:
                 raise NotPossibleError
             calls.setdefault(nodes[node].call, []).append(edit)
-        return {
-            at: Correction(lambda f, a, k, e=edits: self._corrected(e, f, a, k))
-            for at, edits in calls.items()
-        }
+        return {at: partial(self._corrected, edits) for at, edits in calls.items()}
 
     def _corrected(self, edits: Sequence[Difference], function: Any, args: Any, named: Any) -> Any:
         """What an operation gives with these edits; in the form in which it gives its results."""
@@ -89,13 +87,13 @@ class Patch:
         for edit in edits:
             if edit.kind == "insert" and edit.user < 0:
                 at = self.slice.person.record[edit.node].output
-                before = instead.get(at, result[at] if isinstance(result, (list, tuple)) else result)
-                instead[at] = self._inserted(edit, before)
+                plain = result[at] if isinstance(result, (list, tuple)) else result
+                instead[at] = self._inserted(edit, instead.get(at, plain))
         if isinstance(result, (list, tuple)):
             return type(result)(instead.get(at, value) for at, value in enumerate(result))
         return instead.get(0, result)
 
-    def _inserted(self, edit: Difference, value: Tensor) -> Any:
+    def _inserted(self, edit: Difference, value: Any) -> Any:
         """What the missing operation makes of a person's tensor."""
         sources = self.slice.official.record[edit.other].inputs
         others = [value if at == edit.at else self.official(source) for at, source in enumerate(sources)]
@@ -145,7 +143,7 @@ def replay(record: Record, nodes: Iterable[int], corrections: dict[Call, Correct
         if correction is None:
             new[number] = compute(node.function, args, named, node.output)
         else:
-            result = correction.compute(node.function, args, named)
+            result = correction(node.function, args, named)
             new[number] = result[node.output] if isinstance(result, (list, tuple)) else result
     return new
 

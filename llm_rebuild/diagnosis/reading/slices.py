@@ -24,8 +24,8 @@ from llm_rebuild.diagnosis.reading.record import Node, Record, Ref, compute, lea
 SAME = {"detach", "alias", "clone", "lift_fresh", "contiguous", "lift", "_to_copy", "to", "dropout"}
 # Those that only lay it out otherwise.
 VIEWS = {
-    "view", "_unsafe_view", "reshape", "transpose", "permute", "t", "unsqueeze", "squeeze", "expand", "unflatten",
-    "flatten", "_reshape_alias", "movedim", "numpy_T", "as_strided", *SAME,
+    "view", "_unsafe_view", "reshape", "transpose", "permute", "t", "unsqueeze", "squeeze", "expand",
+    "unflatten", "flatten", "_reshape_alias", "movedim", "numpy_T", "as_strided", *SAME,
 }  # fmt: skip
 MOVES = VIEWS | {"split", "chunk", "split_with_sizes", "unbind", "select", "slice"}  # none of them computes
 COMMUTES = {"add", "mul", "eq", "ne", "maximum", "minimum", "bitwise_and", "bitwise_or", "logical_and"}
@@ -56,7 +56,7 @@ def fingerprint(tensor: Tensor) -> bytes:
         tensor = tensor.detach()
         if tensor.is_floating_point():
             tensor = tensor + 0.0
-        raw = tensor.contiguous().flatten().view(torch.uint8).numpy()
+        raw = tensor.contiguous().flatten().view(torch.uint8).numpy().data
     head = f"{tuple(tensor.shape)} {tensor.dtype}".encode()
     return hashlib.blake2b(raw, digest_size=16, person=hashlib.blake2b(head, digest_size=8).digest()).digest()
 
@@ -173,7 +173,8 @@ class Slice:
         return node.value is not None and self.person.print_of(number) in self.official.prints
 
     def same(self, number: int, other: int) -> bool:
-        return self.person.print_of(number) == self.official.print_of(other)
+        """Whether a person's tensor and an official one are the same."""
+        return bool(self.person.print_of(number) == self.official.print_of(other))
 
     def operations(self, target: int) -> list[int]:
         """The person's nodes from the last right ones to this, in order. Whole numbers and truth values are
@@ -331,9 +332,8 @@ class Slice:
             )
             put = lambda x: next(order) if type(x) is Ref else x  # noqa: E731
             arguments, named = mapped(theirs.arguments, put), mapped(dict(theirs.named), put)
-            return fingerprint(
-                compute(theirs.function, arguments, named, theirs.output)
-            ) == self.person.print_of(mine.number)
+            result = compute(theirs.function, arguments, named, theirs.output)
+            return bool(fingerprint(result) == self.person.print_of(mine.number))
         except Exception:  # what the official constants are not made for
             return False
 

@@ -47,7 +47,8 @@ class Words:
             one, other = self._constants(mine, theirs)
             return f"`{word(mine)}` with {one}; the official model has {other}"
         if edit.kind == "operand":
-            return f"`{word(mine)}` takes {self._person(mine.inputs[edit.at])}, officially {self._official(edit.other)}"
+            source = self._person(mine.inputs[edit.at])
+            return f"`{word(mine)}` takes {source}, officially {self._official(edit.other)}"
         if edit.kind == "in place":
             return (
                 f"`{word(mine)}` writes into {self._person(mine.inputs[0])}, which is still needed as it was"
@@ -57,7 +58,8 @@ class Words:
         if edit.kind == "insert":
             return f"`{word(theirs)}`{self._with(theirs, edit.at)} is missing"
         if edit.kind == "replace":
-            return f"`{word(mine)}`{self._with(mine)}, where the official model has `{word(theirs)}`{self._with(theirs)}"
+            other = f"`{word(theirs)}`{self._with(theirs)}"
+            return f"`{word(mine)}`{self._with(mine)}, where the official model has {other}"
         if edit.kind == "value":
             return f"`{word(mine)}` gives other numbers than officially {self._official(edit.other)}"
         if edit.kind == "layout":
@@ -172,59 +174,39 @@ def written(words: Words, edits: Sequence[Difference], frame: Frame | None) -> t
     if len(edits) != 1 or frame is None:
         return "", ""
     before = linecache.getline(frame.file, frame.number).strip()
-    edit = edits[0]
-    mine, theirs = words.slice.person.record[edit.node], words.slice.official.record[edit.other]
     try:
-        tree = ast.parse(before)
-    except SyntaxError:
+        spots = [after for after in _rewritten(words, edits[0], before) if after != before]
+    except SyntaxError:  # a part of a statement
         return "", ""
-    spots = [after for after in _rewritten(words, edit, mine, theirs, before, tree) if after != before]
     return (before, spots[0]) if len(spots) == 1 else ("", "")
 
 
-def _rewritten(
-    words: Words, edit: Difference, mine: Node, theirs: Node, before: str, tree: ast.Module
-) -> list[str]:
+def _rewritten(words: Words, edit: Difference, before: str) -> list[str]:
     """Every way to write an edit into a line."""
+    mine, theirs = words.slice.person.record[edit.node], words.slice.official.record[edit.other]
     found: list[str] = []
-    for node in ast.walk(tree):
-        if edit.kind == "constant" and isinstance(node, ast.Constant):
-            for x, y in zip(constants(mine), constants(theirs), strict=False):
-                if x != y and type(node.value) in (int, float) and node.value == x:
-                    found.append(_put(before, node, repr(y)))
-        elif edit.kind == "drop" and word(mine) in SIGNS and isinstance(node, ast.BinOp):
+    for node in ast.walk(ast.parse(before)):
+        if isinstance(node, ast.Constant) and edit.kind == "constant":
+            pairs = zip(constants(mine), constants(theirs), strict=False)
+            right = [y for x, y in pairs if x != y and type(node.value) in (int, float) and node.value == x]
+            found += [_put(before, node, repr(y)) for y in right]
+        elif isinstance(node, ast.BinOp) and edit.kind == "drop" and word(mine) in SIGNS:
             if isinstance(node.op, SIGNS[word(mine)]):
-                left = mine.inputs[0] == edit.other
-                found.append(
-                    _put(
-                        before, node, ast.get_source_segment(before, node.left if left else node.right) or ""
-                    )
-                )
-        elif (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Attribute)
-            and _means(node.func.attr, mine)
-        ):
+                inner = node.left if mine.inputs[0] == edit.other else node.right
+                found.append(_put(before, node, ast.get_source_segment(before, inner) or ""))
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and _means(node.func, mine):
+            outside = isinstance(node.func.value, ast.Name) and node.func.value.id in ("torch", "F")
             if edit.kind == "drop":
-                outside = isinstance(node.func.value, ast.Name) and node.func.value.id in ("torch", "F")
                 inner = node.args[0] if outside and node.args else node.func.value
                 found.append(_put(before, node, ast.get_source_segment(before, inner) or ""))
-            elif (
-                edit.kind == "replace"
-                and _exists(node.func, theirs)
-                and len(node.args) == 1
-                and not node.keywords
-            ):
-                found.append(
-                    before[: node.func.end_col_offset - len(node.func.attr)]
-                    + word(theirs)
-                    + before[node.func.end_col_offset :]
-                )
+            elif edit.kind == "replace" and _exists(node.func, theirs) and len(node.args) == outside:
+                home = ast.get_source_segment(before, node.func.value)
+                found.append(_put(before, node.func, f"{home}.{word(theirs)}"))
     return found
 
 
-def _means(name: str, node: Node) -> bool:
-    return name.rstrip("_") in (word(node), node.operation)
+def _means(function: ast.Attribute, node: Node) -> bool:
+    return function.attr.rstrip("_") in (word(node), node.operation)
 
 
 def _exists(function: ast.Attribute, theirs: Node) -> bool:
