@@ -30,12 +30,12 @@ def lines_of(
     between: Slice, edits: Sequence[Difference], checkpoint: str, target: int, missing: str = ""
 ) -> list[Frame]:
     """The lines of a mistake, the likeliest first, at most three."""
-    found: list[Frame] = list(_left_early(between.person.record, missing)) if missing else []
+    frames: list[Frame] = list(_left_early(between.person.record, missing)) if missing else []
     for edit in reversed(edits):
-        found += _of_edit(between, edit, checkpoint)
-    found += between.person.record[target].frames[:2]
+        frames += _of_edit(between, edit, checkpoint)
+    frames += between.person.record[target].frames[:2]
     different: dict[tuple[str, int], Frame] = {}
-    for frame in found:
+    for frame in frames:
         different.setdefault(frame.line, frame)
     return list(different.values())[:SHOWN]
 
@@ -104,14 +104,14 @@ def _blamed(frames: Sequence[Frame], others: Sequence[Sequence[Frame]], record: 
 
 def _right(between: Slice, node: Node) -> list[Sequence[Frame]]:
     """The call stacks of the same operation on the same line, where it came out right."""
-    found: dict[Sequence[Frame], None] = {}
+    frames: dict[Sequence[Frame], None] = {}
     for other in between.person.record.nodes:
         alike = other.function is not None and other.frames and node.frames and word(other) == word(node)
         if not alike or other.frames[0].line != node.frames[0].line or other.frames == node.frames:
             continue
         if other.value is not None and other.value.is_floating_point() and between.right(other.number):
-            found[other.frames] = None
-    return list(found)
+            frames[other.frames] = None
+    return list(frames)
 
 
 def _parting(frames: Sequence[Frame], other: Sequence[Frame], record: Record) -> int:
@@ -128,12 +128,12 @@ def _of_constant(record: Record, node: Node) -> Iterator[Frame]:
     frames = list(node.frames)
     names = set(node.variables)
     while frames and names:
-        here = frames[0]
-        text = linecache.getline(here.file, here.number)
+        inner = frames[0]
+        text = linecache.getline(inner.file, inner.number)
         name = next((n for n in sorted(names) if n in _names(text)), None)
         if name is None:
             return
-        origin = _assigned(record, here, name, node.number)
+        origin = _assigned(record, inner, name, node.number)
         if origin is not None:
             yield from _returned(record, origin, node.number)
             yield origin
@@ -163,11 +163,11 @@ def _sets(text: str, name: str) -> bool:
     return bool(equals) and name in [part.strip() for part in target.split(",")]
 
 
-def _assigned(record: Record, here: Frame, name: str, before: int) -> Frame | None:
+def _assigned(record: Record, inner: Frame, name: str, before: int) -> Frame | None:
     """The last line of the same call that set a variable."""
     for frame, nodes in reversed(record.steps):
         if (
-            frame.call == here.call
+            frame.call == inner.call
             and nodes <= before
             and _sets(linecache.getline(frame.file, frame.number), name)
         ):

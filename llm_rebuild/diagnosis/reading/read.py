@@ -56,7 +56,7 @@ def record_official(
 
 
 def known(copy: LocalCopy, truth: Capture) -> dict[str, Tensor]:
-    """What both sides are given, by name."""
+    """What both sides read, by name."""
     inputs = truth.inputs
     named = {"token_ids": inputs.token_ids, "mask": inputs.mask}
     named |= {} if inputs.decoder_ids is None else {"decoder_ids": inputs.decoder_ids}
@@ -66,12 +66,12 @@ def known(copy: LocalCopy, truth: Capture) -> dict[str, Tensor]:
 def observe(
     run: Callable[[Tap], Any],
     own: Own,
-    given: Mapping[str, Tensor],
+    sources: Mapping[str, Tensor],
     right: Mapping[str, Tensor],
     corrections: Mapping[Call, Correction] | None = None,
 ) -> Record:
     """Run a person's code and record it. From each tap on, the run goes on with the tensor in `right`."""
-    recorder = Recorder(own, given, corrections)
+    recorder = Recorder(own, sources, corrections)
 
     def tap(name: str, tensor: Tensor) -> None:
         recorder.paused = True
@@ -103,33 +103,33 @@ def read(
     truth     The official tensors of the run, and `official` its record, by `record_official`.
     own       Says of a file's name whether it is the person's.
     """
-    given = known(copy, truth)
-    record = observe(run, own, given, truth.tensors)
+    sources = known(copy, truth)
+    record = observe(run, own, sources, truth.tensors)
     session = _Session(Slice(record, official), truth, Words(Slice(record, official), copy.config))
-    found = session.mistakes(most)
-    if not found:
+    mistakes = session.mistakes(most)
+    if not mistakes:
         return ()
-    again = observe(run, own, given, truth.tensors)
-    if any(not session.repeated(again, mistake.target) for mistake in found):
+    again = observe(run, own, sources, truth.tensors)
+    if any(not session.repeated(again, mistake.target) for mistake in mistakes):
         extent = "two runs of this code differ, so nothing was tried out: look for random numbers"
-        return tuple(session.reading(mistake, extent=extent) for mistake in found[:1])
+        return tuple(session.reading(mistake, extent=extent) for mistake in mistakes[:1])
 
     def proved(chosen: Sequence[_Mistake]) -> None:
         corrections: dict[Call, Correction] = {}
         for mistake in chosen:
             corrections |= mistake.corrections(session.slice)
-        after = observe(run, own, given, truth.tensors, corrections)
+        after = observe(run, own, sources, truth.tensors, corrections)
         for mistake in chosen:
             mistake.judge(after, truth.tensors[mistake.target])
 
-    tried = [mistake for mistake in found if mistake.patches]
+    tried = [mistake for mistake in mistakes if mistake.patches]
     if tried:
         proved(tried)
     for mistake in tried:
         while not mistake.degree and len(mistake.patches) > 1:
             mistake.patches.pop(0)
             proved([mistake])
-    return tuple(session.reading(mistake) for mistake in found)
+    return tuple(session.reading(mistake) for mistake in mistakes)
 
 
 @dataclass
@@ -171,7 +171,7 @@ class _Session:
         self.record, self.official = between.person.record, between.official.record
 
     def mistakes(self, most: int) -> list[_Mistake]:
-        found: dict[Any, _Mistake] = {}
+        mistakes: dict[Any, _Mistake] = {}
         by_place: dict[Any, _Mistake] = {}
         missing = ""
         for name, right in self.truth.tensors.items():
@@ -196,15 +196,15 @@ class _Session:
             chosen = mistake.patches[0] if mistake.patches else edits
             mistake.frames = lines_of(self.slice, chosen, name, number, before)
             key = (tuple(f.line for f in mistake.frames[:1]), chosen[-1].kind)
-            earlier = found.get(key) or self._consequence(number, found.values())
+            earlier = mistakes.get(key) or self._consequence(number, mistakes.values())
             if earlier is not None:
                 earlier.also.append(name)
                 by_place[place] = earlier
                 continue
-            if len(found) == most:
+            if len(mistakes) == most:
                 break
-            found[key] = by_place[place] = mistake
-        return list(found.values())
+            mistakes[key] = by_place[place] = mistake
+        return list(mistakes.values())
 
     def _in_place(self, edit: Difference) -> Difference:
         """Where the operand is wrong because somebody wrote into it, that is what is wrong."""
@@ -217,10 +217,10 @@ class _Session:
                 return replace(edit, kind="in place", node=source)
         return edit
 
-    def _consequence(self, number: int, found: Any) -> _Mistake | None:
+    def _consequence(self, number: int, mistakes: Any) -> _Mistake | None:
         """The earlier mistake that a tensor was computed through."""
         through = set(self.slice.operations(number))
-        for mistake in found:
+        for mistake in mistakes:
             if any(edit.node in through for edit in mistake.edits):
                 return mistake  # type: ignore[no-any-return]
         return None

@@ -304,20 +304,20 @@ class Slice:
         return order
 
     def _operand(self, x: int, y: int, user: int, at: int) -> tuple[float, tuple[Difference, ...]]:
-        """The difference of two operands: how they were made, or that another tensor was taken."""
+        """The difference of two operands: how they were made, or that another tensor was instead."""
         cost, edits = self._apart(x, y)
-        taken = Difference("operand", user, y, at)
+        instead = Difference("operand", user, y, at)
         edits = tuple(
             replace(e, user=user, edge=at) if e.kind == "insert" and e.user < 0 else e for e in edits
         )
         p, o = self.person.through(x), self.official.through(y)
         if cost > 1.0 and (self.right(p) or self.official.record[o].function is None):
-            return 1.0, (taken,)
+            return 1.0, (instead,)
         if 0.0 < cost <= 1.0 and self.right(p) and not any(e.kind == "constant" for e in edits):
-            return 1.0, (taken,)
+            return 1.0, (instead,)
         value = self.official.record[o].value
         if cost > 3.0 and value is not None and not value.is_floating_point():
-            return 3.0, (taken,)
+            return 3.0, (instead,)
         return cost, edits
 
     def alike(self, mine: Node, theirs: Node) -> bool:

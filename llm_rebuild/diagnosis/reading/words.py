@@ -184,25 +184,25 @@ def written(words: Words, edits: Sequence[Difference], frame: Frame | None) -> t
 def _rewritten(words: Words, edit: Difference, before: str) -> list[str]:
     """Every way to write an edit into a line."""
     mine, theirs = words.slice.person.record[edit.node], words.slice.official.record[edit.other]
-    found: list[str] = []
+    ways: list[str] = []
     for node in ast.walk(ast.parse(before)):
         if isinstance(node, ast.Constant) and edit.kind == "constant":
             pairs = zip(constants(mine), constants(theirs), strict=False)
             right = [y for x, y in pairs if x != y and type(node.value) in (int, float) and node.value == x]
-            found += [_put(before, node, repr(y)) for y in right]
+            ways += [_put(before, node, repr(y)) for y in right]
         elif isinstance(node, ast.BinOp) and edit.kind == "drop" and word(mine) in SIGNS:
             if isinstance(node.op, SIGNS[word(mine)]):
                 inner = node.left if mine.inputs[0] == edit.other else node.right
-                found.append(_put(before, node, ast.get_source_segment(before, inner) or ""))
+                ways.append(_put(before, node, ast.get_source_segment(before, inner) or ""))
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and _means(node.func, mine):
             outside = isinstance(node.func.value, ast.Name) and node.func.value.id in ("torch", "F")
             if edit.kind == "drop":
                 inner = node.args[0] if outside and node.args else node.func.value
-                found.append(_put(before, node, ast.get_source_segment(before, inner) or ""))
+                ways.append(_put(before, node, ast.get_source_segment(before, inner) or ""))
             elif edit.kind == "replace" and _exists(node.func, theirs) and len(node.args) == outside:
                 home = ast.get_source_segment(before, node.func.value)
-                found.append(_put(before, node.func, f"{home}.{word(theirs)}"))
-    return found
+                ways.append(_put(before, node.func, f"{home}.{word(theirs)}"))
+    return ways
 
 
 def _means(function: ast.Attribute, node: Node) -> bool:
