@@ -68,4 +68,4 @@ figures: setup ## draw the figures and write the reference pages and the Unicode
 	$(BIN)/python -m tools.course
 
 clean: ## remove what was built (the models stay in their store)
-	rm -rf $(VENV) site docs/notebooks build dist
+	rm -rf $(VENV) site docs/notebooks docs/source build dist

@@ -64,6 +64,8 @@ def rendered_blocks(site: Path, docs: Path) -> tuple[Blocks, list[str]]:
     unnamed = []
     for file in sorted(site.rglob("*.html")):
         address = file.relative_to(site).as_posix()
+        if address.startswith("source/"):  # the package's own files
+            continue
         python, plain = blocks_of_html(file.read_text(encoding="utf-8"))
         page, fenced = address, Counter[str]()
         if address in pages:

@@ -66,7 +66,7 @@ def test_a_line_is_found_in_its_function_only() -> None:
         compared.find(Line("models/t5.py", "", "at(BIAS)"))
     found = compared.find(Line("models/t5.py", "encode", words))
     source = (compared.PACKAGE / "models/t5.py").read_text(encoding="utf-8").splitlines()
-    assert found.file == "t5.py"
+    assert found.file.name == "t5.py"
     assert source[found.number - 1].strip().startswith(found.code)
     assert words in found.code
 

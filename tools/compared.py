@@ -16,7 +16,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-PROJECT = Path(__file__).parent.parent
+from tools import sources
+
+PROJECT = Path(__file__).resolve().parents[1]
 PACKAGE = PROJECT / "llm_rebuild"
 PAGE = PROJECT / "docs" / "part-2" / "compared.md"
 MODELS = ("MiniLM", "GPT-2", "T5")
@@ -38,7 +40,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Found:
-    file: str
+    file: Path
     number: int
     code: str
 
@@ -276,7 +278,7 @@ def find(line: Line) -> Found:
         where = f"{line.file}, {line.function}" if line.function else line.file
         raise NotOnceError(f"{where}: {line.piece!r} is there {len(hits)} times, not once")
     code = re.sub(r"\s{2,}#.*$", "", lines[hits[0] - 1]).strip()
-    return Found(line.file.rpartition("/")[2], hits[0], code)
+    return Found(PACKAGE / line.file, hits[0], code)
 
 
 def _lines_of(text: str, line: Line) -> tuple[int, int]:
@@ -300,6 +302,11 @@ def slug(title: str) -> str:
     return re.sub(r"[^a-z]+", "-", title.lower()).strip("-")
 
 
+def link(found: Found) -> str:
+    target = sources.address(found.file, found.number, PAGE.relative_to(PROJECT / "docs").as_posix())
+    return f"[`{found.file.name}:{found.number}`]({target})"
+
+
 def overview() -> str:
     """One row for each difference, in words; each title leads to its lines of code."""
     rows = [f"| part | {' | '.join(MODELS)} |", "|---|---|---|---|"]
@@ -315,7 +322,7 @@ def lines() -> str:
         for model, words, wanted in zip(MODELS, d.words, d.lines, strict=True):
             found = [find(line) for line in wanted]
             how = "<br>".join([words, *(f"`{f.code}`" for f in found)])
-            where = "<br>".join(f"`{f.file}:{f.number}`" for f in found) or "–"
+            where = "<br>".join(link(f) for f in found) or "–"
             rows.append(f"| **{model}** | {how} | {where} |")
         sections.append(f"### {d.title}\n\n{d.why}\n\n" + "\n".join(rows))
     return "\n\n".join(sections)

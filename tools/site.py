@@ -1,4 +1,4 @@
-"""Build the site: the notebooks, the pages, and then without what nobody asks for.
+"""Build the site: the notebooks, the source, the pages, and then without what nobody asks for.
 
     python -m tools.site                  builds site/
     python -m tools.site --site-dir DIR   builds it elsewhere
@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tools import notebooks
+from tools import notebooks, sources
 
 PROJECT = Path(__file__).resolve().parents[1]
 MAP = re.compile(r"\n?(?://|/\*)# sourceMappingURL=\S+(?: ?\*/)?\s*\Z")
@@ -25,6 +25,7 @@ MAP = re.compile(r"\n?(?://|/\*)# sourceMappingURL=\S+(?: ?\*/)?\s*\Z")
 def build(site: Path) -> None:
     """Build the site into this folder. Raises CalledProcessError where mkdocs finds something wrong."""
     notebooks.write_notebooks(PROJECT / "docs")
+    sources.write()
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site)]
     subprocess.run(command, cwd=PROJECT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, check=True)
     without_what_nobody_asks_for(site)

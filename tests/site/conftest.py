@@ -56,9 +56,14 @@ class Site:
     url: str
 
     def pages(self) -> list[str]:
-        """The address of every page, the page for unknown addresses aside."""
-        files = sorted(self.root.rglob("*.html"))
-        relative = [file.relative_to(self.root).as_posix() for file in files if file.name != "404.html"]
+        """The address of every page of the menu: not those of the source's files, and not the one for unknown
+        addresses."""
+        files = [
+            file
+            for file in sorted(self.root.rglob("index.html"))
+            if "language-source" not in file.read_text("utf-8")
+        ]
+        relative = [file.relative_to(self.root).as_posix() for file in files]
         return [self.url + path.removesuffix("index.html") for path in relative]
 
 
@@ -108,7 +113,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     yield from served(small_site(tmp_path_factory.mktemp("live"), pages, strict=False))
 
 
-def small_site(project: Path, pages: dict[str, str], *, strict: bool) -> Path:
+def small_site(project: Path, pages: dict[str, str], *, strict: bool, **environment: str) -> Path:
     """A site of these pages, built with the course's configuration, looks and scripts. -> its folder."""
     shutil.copytree(REPOSITORY / "overrides", project / "overrides")
     shutil.copytree(REPOSITORY / "includes", project / "includes")
@@ -127,7 +132,7 @@ def small_site(project: Path, pages: dict[str, str], *, strict: bool) -> Path:
     build = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", "site"],
         cwd=project,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(REPOSITORY)},
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(REPOSITORY), **environment},
         capture_output=True,
         text=True,
         check=False,
