@@ -21,7 +21,12 @@ MODELS = {
     "t5-small": ("t5", "T5-small", 6),
 }
 
-HEAD = """# Checkpoints of {title}
+HEAD = """---
+search:
+  boost: 0.25
+---
+
+# Checkpoints of {title}
 
 Every interim tensor of the {title} rebuild, in the order in which it is computed. `N` is the number of a
 block, from 0.

@@ -110,6 +110,11 @@ def page(file: Path) -> str:
 
 def index() -> str:
     lines = [
+        "---",
+        "search:",
+        "  exclude: true",
+        "---",
+        "",
         "# The source",
         "",
         "What the chapters build, as it stands in the package: a model is one file, read in one sitting.",

@@ -114,6 +114,18 @@ def test_search_finds_it(course: Site, reader: Any, words: str) -> None:
     assert visitor.outside == []
 
 
+@pytest.mark.parametrize(
+    "words", ["attention", "softmax", "embedding", "logits", "residual stream", "causal mask", "KV cache"]
+)
+def test_a_word_of_the_field_is_explained_first(course: Site, reader: Any, words: str) -> None:
+    page = reader().open(course.url)
+    page.click(".md-search__input")
+    page.keyboard.type(words)
+    page.wait_for_function(
+        "() => document.querySelector('.md-search-result__item a')?.href.includes('/glossary/')"
+    )
+
+
 def test_search_finds_nothing_where_there_is_nothing(course: Site, reader: Any) -> None:
     page = reader().open(course.url)
     page.click(".md-search__input")
