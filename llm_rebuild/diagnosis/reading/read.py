@@ -3,6 +3,7 @@ right."""
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,9 @@ from llm_rebuild.diagnosis.reading.record import (
 from llm_rebuild.diagnosis.reading.repair import Patch, narrower, replay, same_function
 from llm_rebuild.diagnosis.reading.result import ROUNDED, TO_THE_BIT, TOGETHER, Reading, Repair
 from llm_rebuild.diagnosis.reading.slices import Difference, Side, Slice
+from llm_rebuild.diagnosis.reading.stored import load, store
 from llm_rebuild.diagnosis.reading.words import Words, written
+from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.equality import by_rounding, equal, identical
 from llm_rebuild.verify.official import Official
@@ -37,50 +40,85 @@ MISTAKES = 8  # that are told apart in one run
 Own = Callable[[str], bool]
 
 
-def record_official(
-    truth: Capture, copy: LocalCopy, prompt: Capture | None = None, official: Official | None = None
-) -> Side:
-    """The official run that a capture is of, operation by operation."""
-    model = official or Official(copy.folder, truth.attention)
-    first = prompt or truth
-    question = Question(copy, first.inputs, truth.attention, prompt is not None)
-    recorder = Recorder(
-        lambda file: "transformers" in file or file.endswith("verify/official.py"), known(copy, truth)
-    )
-    with recorder:
-        model.run(question, copies=False)
-        if prompt is not None:
-            model.run(replace(question, inputs=truth.inputs, goes_on=True), copies=False)
-    recorder.record.name(truth.tensors)
-    return Side(recorder.record)
+@dataclass(frozen=True)
+class OfficialRun:
+    """The official run that a person's is read beside.
+
+    side     Its record, operation by operation.
+    tensors  Its checkpoints by name, in order.
+    sources  What both sides read, by name: weights, and `inputs.token_ids`.
+    config   What config.json holds.
+    """
+
+    side: Side
+    tensors: Mapping[str, Tensor]
+    sources: Mapping[str, Tensor]
+    config: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls, truth: Capture, copy: LocalCopy, prompt: Capture | None = None, official: Official | None = None
+    ) -> OfficialRun:
+        """Run the official model once more, as it was run for a capture.
+
+        prompt    The capture of the pass before, where `truth` is of a step that goes on from it.
+        official  The model, where it is loaded already.
+        """
+        model = official or Official(copy.folder, truth.attention)
+        first = prompt or truth
+        question = Question(copy, first.inputs, truth.attention, prompt is not None)
+        sources = sources_of(copy, first.inputs) | sources_of(copy, truth.inputs)
+        with Recorder(_is_official, sources) as recorder:
+            model.run(question, copies=False)
+            if prompt is not None:
+                model.run(replace(question, inputs=truth.inputs, goes_on=True), copies=False)
+        recorder.record.name(truth.tensors)
+        return cls(Side(recorder.record), truth.tensors, sources, copy.config)
+
+    def store(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Its record as JSON, and the few tensors that are neither a source nor can be computed again."""
+        return store(self.side.record, self.sources)
+
+    @classmethod
+    def load(
+        cls,
+        stored: tuple[Mapping[str, Any], Mapping[str, Tensor]],
+        tensors: Mapping[str, Tensor],
+        sources: Mapping[str, Tensor],
+        config: Mapping[str, Any],
+    ) -> OfficialRun:
+        """From what `store` gave. InputError for anything else."""
+        return cls(Side(load(*stored, sources)), tensors, sources, config)
 
 
-def known(copy: LocalCopy, truth: Capture) -> dict[str, Tensor]:
+def _is_official(file: str) -> bool:
+    return "transformers" in file or file == inspect.getfile(Official)
+
+
+def sources_of(copy: LocalCopy, inputs: Inputs) -> dict[str, Tensor]:
     """What both sides read, by name."""
-    inputs = truth.inputs
-    named = {"token_ids": inputs.token_ids, "mask": inputs.mask}
-    named |= {} if inputs.decoder_ids is None else {"decoder_ids": inputs.decoder_ids}
-    return {**copy.weights().peek(), **{f"inputs.{name}": tensor for name, tensor in named.items()}}
+    read = {"token_ids": inputs.token_ids, "mask": inputs.mask, "decoder_ids": inputs.decoder_ids}
+    named = {f"inputs.{name}": tensor for name, tensor in read.items() if tensor is not None}
+    return {**copy.weights().peek(), **named}
 
 
 def observe(
     run: Callable[[Tap], Any],
+    official: OfficialRun,
     own: Own,
-    sources: Mapping[str, Tensor],
-    right: Mapping[str, Tensor],
     corrections: Mapping[Call, Correction] | None = None,
 ) -> Record:
-    """Run a person's code and record it. From each tap on, the run goes on with the tensor in `right`."""
-    recorder = Recorder(own, sources, corrections)
+    """Run a person's code and record it. From each tap on, the run goes on with the official tensor."""
+    recorder = Recorder(own, official.sources, corrections)
 
     def tap(name: str, tensor: Tensor) -> None:
         recorder.paused = True
         try:
             numbers = plain(tensor, "tap")
             recorder.tapped(name, numbers)
-            official = right.get(name)
-            if official is not None and not identical(numbers, official):
-                recorder.instead(numbers, official.clone(), name)
+            right = official.tensors.get(name)
+            if right is not None and not identical(numbers, right):
+                recorder.instead(numbers, right.clone(), name)
         finally:
             recorder.paused = False
 
@@ -93,42 +131,39 @@ def observe(
     return recorder.record
 
 
-def read(
-    run: Callable[[Tap], Any], truth: Capture, official: Side, own: Own, copy: LocalCopy, most: int = MISTAKES
-) -> tuple[Reading, ...]:
+def read(run: Callable[[Tap], Any], official: OfficialRun, own: Own) -> tuple[Reading, ...]:
     """What a person's code does otherwise than the official model, one reading for each mistake, in the order
     of the data. Empty where nothing differs, or differs by rounding.
 
-    run       Runs the code once and calls a tap. It is called a few times.
-    truth     The official tensors of the run, and `official` its record, by `record_official`.
-    own       Says of a file's name whether it is the person's.
+    run  Runs the code once and calls a tap. It is called a few times.
+    own  Says of a file's name whether it is the person's.
     """
-    sources = known(copy, truth)
-    record = observe(run, own, sources, truth.tensors)
-    session = _Session(Slice(record, official), truth, Words(Slice(record, official), copy.config))
-    mistakes = session.mistakes(most)
+    record = observe(run, official, own)
+    between = Slice(record, official.side)
+    session = _Session(between, official.tensors, Words(between, official.config))
+    mistakes = session.mistakes()
     if not mistakes:
         return ()
-    again = observe(run, own, sources, truth.tensors)
+    again = observe(run, official, own)
     if any(not session.repeated(again, mistake.target) for mistake in mistakes):
         extent = "two runs of this code differ, so nothing was tried out: look for random numbers"
         return tuple(session.reading(mistake, extent=extent) for mistake in mistakes[:1])
 
-    def proved(chosen: Sequence[_Mistake]) -> None:
+    def prove(chosen: Sequence[_Mistake]) -> None:
         corrections: dict[Call, Correction] = {}
         for mistake in chosen:
-            corrections |= mistake.corrections(session.slice)
-        after = observe(run, own, sources, truth.tensors, corrections)
+            corrections |= Patch(between, mistake.patches[0]).corrections()
+        after = observe(run, official, own, corrections)
         for mistake in chosen:
-            mistake.judge(after, truth.tensors[mistake.target])
+            mistake.judge(after, official.tensors[mistake.target])
 
     tried = [mistake for mistake in mistakes if mistake.patches]
     if tried:
-        proved(tried)
+        prove(tried)
     for mistake in tried:
         while not mistake.degree and len(mistake.patches) > 1:
             mistake.patches.pop(0)
-            proved([mistake])
+            prove([mistake])
     return tuple(session.reading(mistake) for mistake in mistakes)
 
 
@@ -150,9 +185,6 @@ class _Mistake:
     degree: str = ""
     also: list[str] = field(default_factory=list)
 
-    def corrections(self, between: Slice) -> dict[Call, Correction]:
-        return Patch(between, self.patches[0]).corrections()
-
     def judge(self, after: Record, official: Tensor) -> None:
         number = after.tapped.get(self.target)
         value = None if number is None else after[number].value
@@ -166,15 +198,15 @@ class _Mistake:
 class _Session:
     """One record beside the official one."""
 
-    def __init__(self, between: Slice, truth: Capture, words: Words) -> None:
-        self.slice, self.truth, self.words = between, truth, words
+    def __init__(self, between: Slice, tensors: Mapping[str, Tensor], words: Words) -> None:
+        self.slice, self.tensors, self.words = between, tensors, words
         self.record, self.official = between.person.record, between.official.record
 
-    def mistakes(self, most: int) -> list[_Mistake]:
+    def mistakes(self) -> list[_Mistake]:
         mistakes: dict[Any, _Mistake] = {}
         by_place: dict[Any, _Mistake] = {}
         missing = ""
-        for name, right in self.truth.tensors.items():
+        for name, right in self.tensors.items():
             number = self.record.tapped.get(name)
             if number is None:
                 missing = missing or name
@@ -201,7 +233,7 @@ class _Session:
                 earlier.also.append(name)
                 by_place[place] = earlier
                 continue
-            if len(mistakes) == most:
+            if len(mistakes) == MISTAKES:
                 break
             mistakes[key] = by_place[place] = mistake
         return list(mistakes.values())

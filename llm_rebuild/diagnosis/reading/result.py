@@ -1,12 +1,12 @@
 """What was read of a person's code: the lines, what they do otherwise, and what puts it right.
 
-    official = reading.record_official(truth, copy, prompt)    # the official run, operation by operation
-    readings = reading.read(run, truth, official, own)         # `run` is anything that calls a tap
+    official = OfficialRun.of(truth, copy, prompt)    # the official run, operation by operation
+    readings = read(run, official, own)               # `run` is anything that calls a tap
 
 `read` runs the person's code a few times more, in the process in which it is called, and only after its
-tensors were compared: what is tapped in these runs decides nothing. In a learner's process the official
-record comes in as JSON and tensors (`Record.to_json`, `Record.tensors`, `Record.load`), behind the end of
-`forward`; what goes out are readings as JSON.
+tensors were compared: what is tapped in these runs decides nothing. In a learner's process the official run
+comes in behind the end of `forward`, as some kilobytes of JSON and a few tensors (`OfficialRun.store`, made
+where the capture is made and kept beside it; `OfficialRun.load`); what goes out are readings as JSON.
 """
 
 from __future__ import annotations
