@@ -117,16 +117,32 @@ def _special_tokens(file: str, fields: Mapping[str, Any]) -> Iterator[tuple[str,
 
 def check_same(folder: Path, field: str, tokens: object, own: str) -> None:
     """InputError where tokenizer.json, which the library reads if it is there, has another `field` than the
-    file that is read here, `own`."""
+    file that is read here, `own`: `vocab` or `merges`, or `normalizer`, where none says something, too."""
     path = folder / "tokenizer.json"
-    model = read_json(path, ANEW).get("model") if path.exists() else None
-    theirs = model.get(field) if isinstance(model, dict) else None
-    if field == "merges" and isinstance(theirs, list):  # older files write "h e" for ["h", "e"]
-        theirs = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in theirs]
-    if field == "vocab" and isinstance(theirs, list):  # [piece, score], in the order of ids
-        theirs = [entry[0] if isinstance(entry, list) and entry else entry for entry in theirs]
-    if theirs is not None and theirs != tokens:
+    whole = read_json(path, ANEW) if path.exists() else {}
+    model = whole.get("model")
+    if not isinstance(model, dict):
+        return
+    if field == "normalizer":
+        if whole.get(field) != tokens:
+            raise InputError(f"{path}: its normalizer is not that of {own}: download both again")
+        return
+    theirs = model.get(field)
+    if theirs is not None and _plain(theirs) != _plain(tokens):
         raise InputError(f"{path} and {own} hold different tokens or merges: download both again")
+
+
+def _plain(tokens: Any) -> Any:
+    """Older files write a merge as "h e" for ["h", "e"]; the library loses a score's last bits."""
+    if not isinstance(tokens, list):
+        return tokens
+    entries = [entry.split(" ") if isinstance(entry, str) else entry for entry in tokens]
+    return [
+        [f"{v:.7g}" if isinstance(v, float) else v for v in entry]
+        if isinstance(entry, list | tuple)
+        else entry
+        for entry in entries
+    ]
 
 
 def require(path: Path, field: str, asked: object, supported: object) -> None:

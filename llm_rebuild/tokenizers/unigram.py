@@ -22,6 +22,7 @@ Sources  Kudo (2018), Subword Regularization; Raffel et al. (2020), section 3.1.
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
@@ -119,11 +120,11 @@ class Unigram:
         self.special |= {piece.text for piece in pieces if piece.kind == CONTROL}
         self._special_in_text = re.compile(f"({'|'.join(map(re.escape, self.special))})")
 
-        by_id = [*(piece.score for piece in pieces), *[0.0] * SENTINELS]
         # Library: the special tokens, with score 0, are pieces like the others here.
-        self.scores = {token: by_id[i] for token, i in self.vocabulary.items()}
+        self.by_id = [*(piece.score for piece in pieces), *[0.0] * SENTINELS]
+        self.scores = {token: self.by_id[i] for token, i in self.vocabulary.items()}
         self.prefixes = all_prefixes(self.scores)
-        self.unknown_score = min(by_id) - UNKNOWN_PENALTY
+        self.unknown_score = min(self.by_id) - UNKNOWN_PENALTY
 
         self.character_map = CharacterMap(charsmap) if charsmap else None
         self._words: dict[str, Encoding] = {}
@@ -132,9 +133,13 @@ class Unigram:
     def from_folder(cls, folder: str | Path) -> Unigram:
         """Read spiece.model; InputError says what is wrong with it, and which field of tokenizer_config.json
         asks for something else."""
-        made = cls(*read_spiece_model(Path(folder) / "spiece.model"))
-        checks.read_config(Path(folder), SUPPORTED, "T5Tokenizer", made.special)
-        checks.check_same(Path(folder), "vocab", made.tokens, "spiece.model")
+        folder = Path(folder)
+        pieces, charsmap = read_spiece_model(folder / "spiece.model")
+        made = cls(pieces, charsmap)
+        checks.read_config(folder, SUPPORTED, "T5Tokenizer", made.special)
+        checks.check_same(folder, "vocab", list(zip(made.tokens, made.by_id, strict=True)), "spiece.model")
+        map_field = {"type": "Precompiled", "precompiled_charsmap": b64encode(charsmap).decode()}
+        checks.check_same(folder, "normalizer", map_field if charsmap else None, "spiece.model")
         return made
 
     def encode(self, text: str, max_tokens: int | None = None) -> Encoding:

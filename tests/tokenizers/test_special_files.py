@@ -91,6 +91,23 @@ def test_two_files_that_hold_different_tokens(name: str, field: str, tmp_path: P
         tokenizers.load(folder)
 
 
+def test_a_score_that_is_another(tmp_path: Path) -> None:
+    whole = json.loads((MINIATURES / "t5-small" / "tokenizer.json").read_text())
+    whole["model"]["vocab"][29][1] -= 1e-14
+    tokenizers.load(folder_of("t5-small", tmp_path / "rounded", "tokenizer.json", whole))
+    whole["model"]["vocab"][29][1] -= 0.5
+    with pytest.raises(InputError, match=r"tokenizer.json and spiece.model hold different tokens"):
+        tokenizers.load(folder_of("t5-small", tmp_path / "other", "tokenizer.json", whole))
+
+
+@pytest.mark.parametrize("normalizer", [None, {"type": "Lowercase"}, {"type": "Precompiled"}])
+def test_a_normalizer_that_is_not_the_character_map(normalizer: object, tmp_path: Path) -> None:
+    whole = json.loads((MINIATURES / "t5-small" / "tokenizer.json").read_text())
+    folder = folder_of("t5-small", tmp_path, "tokenizer.json", whole | {"normalizer": normalizer})
+    with pytest.raises(InputError, match=r"tokenizer.json: its normalizer is not that of spiece.model"):
+        tokenizers.load(folder)
+
+
 def test_merges_in_the_older_spelling_are_the_same(tmp_path: Path) -> None:
     whole = json.loads((MINIATURES / "gpt2" / "tokenizer.json").read_text())
     whole["model"]["merges"] = [" ".join(pair) for pair in whole["model"]["merges"]]
