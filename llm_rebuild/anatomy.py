@@ -24,8 +24,8 @@ from llm_rebuild.weights import reason
 
 
 @dataclass(frozen=True)
-class Part:
-    """One part of a model: the embeddings, a block, a head.
+class Piece:
+    """One piece of a model: the embeddings, a block, a head.
 
     path       Its path in the weight file, `encoder.layer.0`.
     purpose    What it is for, in a line.
@@ -49,7 +49,7 @@ class Anatomy(Printable):
     name: str
     model_type: str
     config: Any
-    parts: tuple[Part, ...]
+    parts: tuple[Piece, ...]
     unused: dict[str, str]
     checkpoints: tuple[Checkpoint, ...]
     departures: tuple[tuple[str, str], ...]
@@ -60,7 +60,7 @@ class Anatomy(Printable):
     def parameters(self) -> int:
         return sum(part.parameters for part in self.parts)
 
-    def part(self, path: str) -> Part:
+    def part(self, path: str) -> Piece:
         """The part of this path. Raises InputError if there is none."""
         for part in self.parts:
             if part.path == path:
@@ -110,7 +110,7 @@ def _any_model(copy: LocalCopy) -> Anatomy:
         model_type=copy.config["model_type"],
         config=skeleton.config,
         parts=tuple(
-            Part(path, modules.get(path) or modules.get(path.removeprefix(prefix)) or "of its own", shapes)
+            Piece(path, modules.get(path) or modules.get(path.removeprefix(prefix)) or "of its own", shapes)
             for path, shapes in inside.items()
         ),
         unused=dict.fromkeys(unused, "the official class has no module of this name"),
@@ -124,7 +124,7 @@ def _any_model(copy: LocalCopy) -> Anatomy:
     )
 
 
-def _parts(rebuild: Rebuild, needed: dict[str, tuple[int, ...]]) -> Iterator[Part]:
+def _parts(rebuild: Rebuild, needed: dict[str, tuple[int, ...]]) -> Iterator[Piece]:
     for numbered, purpose in rebuild.architecture.parts.items():
         stack, repeated, _ = numbered.partition(".{layer}")
         for layer in range(rebuild.depth[stack]) if repeated else range(1):
@@ -134,7 +134,7 @@ def _parts(rebuild: Rebuild, needed: dict[str, tuple[int, ...]]) -> Iterator[Par
                 for key, shape in needed.items()
                 if key.startswith(path + ".")
             }
-            yield Part(path, purpose, inside)
+            yield Piece(path, purpose, inside)
 
 
 def part_of_module(path: str) -> str:

@@ -80,7 +80,7 @@ def matches(pattern: str) -> str:
 
 def tables() -> dict[str, dict[str, object]]:
     """The tables of each tokenizer by the names that its JavaScript has for them."""
-    bert, clusters = bert_unicode, graphemes
+    bert = bert_unicode
     single = {upper: lower for upper, lower in bert.LOWER.items() if len(lower) == 1}
     return {
         "bert": {
@@ -97,13 +97,8 @@ def tables() -> dict[str, dict[str, object]]:
             "digit": matches(byte_bpe.DIGIT),
             "space": matches(r"\s"),
         },
-        "graphemes": {
-            name.lower(): getattr(clusters, name).strip()
-            for name in (
-                "EXTEND", "SPACING", "CONSONANT", "LINKER", "PREPENDED", "PICTURE", "VOWELS", "CONTROL",
-            )
-        },
-    }  # fmt: skip
+        "graphemes": graphemes.TABLES,
+    }
 
 
 def module() -> str:

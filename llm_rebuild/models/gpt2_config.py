@@ -146,7 +146,6 @@ ARCHITECTURE = Architecture(
     ),
     stacks=(Stack("h", "n_layer", enters="embeddings", leaves="mlp.residual"),),
     width="n_embd",
-    heads="n_head",
     official_class="AutoModelForCausalLM",
     official_body="transformer",
     generates=True,

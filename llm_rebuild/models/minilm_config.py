@@ -141,7 +141,6 @@ ARCHITECTURE = Architecture(
         Stack("encoder.layer", "num_hidden_layers", enters="embeddings.LayerNorm", leaves="output.LayerNorm"),
     ),
     width="hidden_size",
-    heads="num_attention_heads",
     whole=frozenset({"padding"}),
     official_class="AutoModel",
     uncovered={"linalg_vector_norm": "norm statistic inside F.normalize"},

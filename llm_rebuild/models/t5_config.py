@@ -224,8 +224,6 @@ ARCHITECTURE = Architecture(
         ),
     ),
     width="d_model",
-    heads="num_heads",
-    head_width="d_kv",
     crossing=(".EncDecAttention", "decoder.cross_"),
     whole=frozenset({"padding", "start", "decoder mask"}),
     official_class="AutoModelForSeq2SeqLM",

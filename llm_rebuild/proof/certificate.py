@@ -304,7 +304,7 @@ def recheck(
     certificate: Mapping[str, Any],
     model: str | Path | None = None,
     *,
-    store: Path | None = None,
+    store: str | Path | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Recheck:
     """Run the verification of a certificate again, and say what has changed.
@@ -335,7 +335,7 @@ def recheck(
     return Recheck(tuple(changes(certificate, now)), now)
 
 
-def _copy_meant(about: Mapping[str, Any], model: str | Path | None, store: Path | None) -> LocalCopy:
+def _copy_meant(about: Mapping[str, Any], model: str | Path | None, store: str | Path | None) -> LocalCopy:
     """The local copy that a certificate is about. The file says a name; it never says where to look."""
     name = about["name"]
     if model is not None:

@@ -14,7 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from llm_rebuild.anatomy import Anatomy, Part, part_of_module
+from llm_rebuild.anatomy import Anatomy, Piece, part_of_module
 from llm_rebuild.checkpoints import part_of
 from llm_rebuild.show import check
 from llm_rebuild.show import report as report_look
@@ -147,7 +147,7 @@ def _parts_table(anatomy: Anatomy) -> Table:
     table.add_column("part", no_wrap=True)
     table.add_column("shape", no_wrap=True)
     table.add_column("parameters", justify="right", no_wrap=True)
-    before: Part | None = None
+    before: Piece | None = None
     for part in anatomy.parts:
         table.add_row(Text(part.path, style="bold"), "", Text(f"{part.parameters:,}", style="bold"))
         if before is not None and part.shapes and part.shapes == before.shapes:

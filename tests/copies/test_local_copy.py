@@ -896,6 +896,8 @@ def test_the_miniature_is_the_last_resort_and_said(
 
 def test_where_the_store_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert local_copy.store_folder(tmp_path / "given") == tmp_path / "given"
+    with pytest.raises(InputError, match="has an empty name; name a folder"):  # and not the current one
+        local_copy.store_folder("")
     monkeypatch.setenv("LLM_REBUILD_STORE", str(tmp_path / "chosen"))
     assert local_copy.store_folder() == tmp_path / "chosen"
     monkeypatch.delenv("LLM_REBUILD_STORE")

@@ -35,8 +35,7 @@ def test_a_record_names_checkpoints_and_fields_that_there_are(architecture: Arch
         assert {stack.enters, stack.output()} <= names
         assert getattr(config, stack.blocks) > 0
         assert all(stack.inside in name for name in names if name.startswith(f"{stack.path}."))
-    for field in (architecture.width, architecture.heads, architecture.head_width or architecture.width):
-        assert getattr(config, field) > 0
+    assert getattr(config, architecture.width) > 0
     for piece in architecture.crossing:
         assert any(piece in name for name in names)
     conditions = {condition for checkpoint in architecture.checkpoints for condition in checkpoint.only}
