@@ -37,7 +37,7 @@ BOX = re.compile(r'^(?P<indent> *)(?:!!!|\?\?\?\+?) (?P<kind>[\w-]+)(?: "(?P<tit
 ABOUT = re.compile(
     r"^\*Objectives? (?P<numbers>[\d, ]+) · (?P<level>easy|medium|hard) · (?P<minutes>\d+) minutes?\*$"
 )
-CHECKED = re.compile(r'\bcheck\("[\w-]+",|llm-rebuild check')
+CHECKED = re.compile(r'\b(?:check|grade)\("[\w-]+",|llm-rebuild check')
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +12,11 @@ from torch.nn import functional as F
 
 from llm_rebuild import InputError
 from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.exercises import check, grade, references
+from llm_rebuild.exercises import check, grade, names, references
 from llm_rebuild.verify import capture
+from tools import course, fences
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def answers() -> dict[str, Callable[..., object]]:
@@ -147,3 +151,17 @@ def test_a_forward_goes_to_the_workbench():
 def test_an_unknown_name_is_an_error():
     with pytest.raises(InputError, match="there is no exercise 'nonsense'"):
         check("nonsense", 1)
+
+
+def test_each_exercise_is_on_a_page_and_each_page_asks_for_one_that_there_is():
+    asked = {
+        name
+        for page in [*fences.chapters(DOCS), *DOCS.glob("*.md")]
+        for fence in fences.read_page(page).runnable
+        for name in re.findall(r'\b(?:check|grade)\(\s*"([\w-]+)",', fence.source)
+    }
+    assert asked == set(names())
+
+
+def test_each_objective_is_tested_by_an_exercise_and_each_exercise_has_an_answer():
+    assert course.problems(course.read()) == []
