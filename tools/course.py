@@ -122,7 +122,10 @@ class Chapter:
 
 def read(docs: Path = DOCS) -> list[Chapter]:
     """The chapters in the order of the menu: every page of it that says which part of the strategy it is."""
-    chapters = [Chapter(docs / page, section) for section, page in _menu(docs.parent) if page.endswith(".md")]
+    pages = [(section, docs / page) for section, page in _menu(docs.parent) if page.endswith(".md")]
+    chapters = [
+        Chapter(page, section) for section, page in pages if page.is_file()
+    ]  # some are made by the build
     chapters = [chapter for chapter in chapters if chapter.part]
     for chapter in chapters:
         _read_boxes(chapter)
