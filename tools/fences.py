@@ -69,6 +69,7 @@ SHOWN_COMMANDS = {
     "python -m http.server": "it serves until it is stopped",
     "python -m tools.notebooks": "it writes into the project",
     "python -m tools.site": "it writes into the project",
+    "podman": "it needs an engine for containers",
     "pytest": "it runs this page",
     "python -m pytest": "it runs this page",
     "llm-rebuild download": "it needs the network, which is closed to the pages under test",

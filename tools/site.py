@@ -1,7 +1,8 @@
-"""Build the site: the notebooks, the source, the pages, and then without what nobody asks for.
+"""Build the site: the notebooks, the source, the pages, and then what mkdocs leaves to be done.
 
     python -m tools.site                  builds site/
     python -m tools.site --site-dir DIR   builds it elsewhere
+    python -m tools.site --zip FILE       packs what was built; the same site gives the same bytes
 
 mkdocs builds strictly: a broken link, anchor or snippet ends it.
 """
@@ -9,17 +10,30 @@ mkdocs builds strictly: a broken link, anchor or snippet ends it.
 from __future__ import annotations
 
 import argparse
+import base64
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 from tools import notebooks, sources
 
 PROJECT = Path(__file__).resolve().parents[1]
 MAP = re.compile(r"\n?(?://|/\*)# sourceMappingURL=\S+(?: ?\*/)?\s*\Z")
+INLINE = re.compile(r"<script>(.*?)</script>", re.S)  # with a type, such as JSON's, it is not run
+
+# What a page may do. Scripts are the site's own files, the few lines of the theme that stand in the pages, by
+# their hashes, and `blob:`, since search and the live pages make modules and workers of the site's own text.
+# Styles may stand in a page: the theme and the drawings have them.
+POLICY = (
+    "default-src 'self'; script-src 'self' blob: {hashes}; worker-src 'self' blob:; "
+    "connect-src 'self' blob:; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "object-src 'none'; base-uri 'none'; form-action 'self'"
+)
 
 
 def build(site: Path) -> None:
@@ -28,10 +42,16 @@ def build(site: Path) -> None:
     sources.write()
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(site)]
     subprocess.run(command, cwd=PROJECT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, check=True)
-    without_what_nobody_asks_for(site)
+    finish(site)
 
 
-def without_what_nobody_asks_for(site: Path) -> None:
+def finish(site: Path) -> None:
+    """What mkdocs leaves to be done to a site that it has built."""
+    leave_out_what_nobody_asks_for(site)
+    state_the_policy(site)
+
+
+def leave_out_what_nobody_asks_for(site: Path) -> None:
     """The theme brings maps of its sources, for those who work on it, and search in other languages."""
     shutil.rmtree(site / "assets" / "javascripts" / "lunr", ignore_errors=True)
     for file in (site / "assets").rglob("*.map"):
@@ -40,11 +60,47 @@ def without_what_nobody_asks_for(site: Path) -> None:
         compiled.write_text(MAP.sub("\n", compiled.read_text(encoding="utf-8")), encoding="utf-8")
 
 
+def state_the_policy(site: Path) -> None:
+    """Write the content security policy into every page, so that it holds wherever the site is served from.
+
+    One policy for all: a page that comes by instant navigation runs under that of the page before it.
+    """
+    pages = {file: file.read_text(encoding="utf-8") for file in sorted(site.rglob("*.html"))}
+    scripts = sorted({script for text in pages.values() for script in INLINE.findall(text)})
+    digests = [
+        base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode() for script in scripts
+    ]
+    policy = POLICY.format(hashes=" ".join(f"'sha256-{digest}'" for digest in digests))
+    tag = f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+    for file, text in pages.items():
+        file.write_text(
+            text.replace('<meta charset="utf-8">', f'<meta charset="utf-8">{tag}', 1), encoding="utf-8"
+        )
+
+
+def pack(site: Path, archive: Path) -> None:
+    """The site as a zip. Nothing of this machine goes in: no dates, no owners, names in order."""
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:
+        for file in sorted(file for file in site.rglob("*") if file.is_file()):
+            entry = zipfile.ZipInfo(f"llm-rebuild-site/{file.relative_to(site).as_posix()}")
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            packed.writestr(entry, file.read_bytes())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Build the site.")
     parser.add_argument("--site-dir", type=Path, default=PROJECT / "site", help="where to")
+    parser.add_argument("--zip", type=Path, metavar="FILE", help="pack what stands there instead")
+    arguments = parser.parse_args()
+    site = arguments.site_dir.resolve()
+    if arguments.zip:
+        if not (site / "index.html").is_file():
+            sys.exit(f"{site} has no site: build it first")
+        pack(site, arguments.zip)
+        return
     try:
-        build(parser.parse_args().site_dir.resolve())
+        build(site)
     except ValueError as reason:
         sys.exit(f"no notebooks: {reason}")
     except subprocess.CalledProcessError as failure:
