@@ -79,20 +79,21 @@ def _guesses(
         return
     weight, bias = _key(name, "weight", world.weights), _key(name, "bias", world.weights)
     kind = step.kind
-    if kind == "Embedding" and weight:
-        yield [Formula(name, "lookup", (TOKEN_IDS,), (weight,), {"what": "token"})]
-        yield [
-            Formula(f"{name}.#positions", "positions", (TOKEN_IDS, MASK)),
-            Formula(name, "lookup", (f"{name}.#positions",), (weight,), {"what": "position"}),
-        ]
-        types = Formula(f"{name}.#types", "types", (TOKEN_IDS,))
-        yield [types, Formula(name, "lookup", (types.name,), (weight,), {"what": "type"})]
+    if "embedding" in kind.lower():
+        keys = [weight] if weight else [k for k, w in world.weights.items() if w.shape[-1:] == shape[-1:]]
+        for key in keys:
+            yield from _lookup(name, key)
+        for x in inputs[:1]:  # which a module of its own hands on
+            yield [Formula(name, "same", (x,))]
     elif kind in ("Linear", "Conv1D"):
         yield from _linear(name, kind, inputs, (weight, bias), world, truth)
     elif "Norm" in kind and weight:
         yield from _norm(name, step, inputs, weight, bias, found)
     elif kind in NORM_STEPS and "norm" in step.path.lower():
         yield from _norm_step(name, step, truth)
+    elif kind == "where" and len(shape) == 4:
+        for causal in (True, False):
+            yield [Formula(name, "mask", (MASK, TOKEN_IDS), facts={"causal": causal})]
     elif len(inputs) == 1 and kind[0].isupper():
         for activation in ACTIVATIONS:
             yield [Formula(name, "act", inputs, facts={"name": activation, "whole": inputs[0]})]
@@ -103,8 +104,12 @@ def _guesses(
     elif kind in ("mul", "div") and len(inputs) == 1:
         yield from _scale(name, inputs[0], truth)
     parts = tuple(step.inputs)
+    if len(parts) == 1 and len(shape) == 3 and truth.tensors[parts[0]].dim() == 4:
+        yield [Formula(name, "merge", parts)]
     if len(parts) != 2:
         return
+    if kind == "add" and len(shape) == 4:
+        yield from _rotation(name, step, truth, found)
     for x, mask in (parts, parts[::-1]):
         if len(shape) == 4 and float(truth.tensors[mask].min()) < -1e3:
             yield [Formula(name, "add mask", (x, mask))]
@@ -112,6 +117,27 @@ def _guesses(
     in_a_block = any(word.isdigit() for word in name.split(".")) and len(shape) == 3
     yield [Formula(name, "add", parts, facts={"residual": residual} if in_a_block else {})]
     yield [Formula(name, "multiply", parts)]
+
+
+def _lookup(name: str, key: str) -> Iterator[list[Formula]]:
+    yield [Formula(name, "lookup", (TOKEN_IDS,), (key,), {"what": "token"})]
+    for first in (0, 1, 2):
+        places = Formula(f"{name}.#positions", "positions", (TOKEN_IDS, MASK), facts={"first": first})
+        yield [places, Formula(name, "lookup", (places.name,), (key,), {"what": "position"})]
+    types = Formula(f"{name}.#types", "types", (TOKEN_IDS,))
+    yield [types, Formula(name, "lookup", (types.name,), (key,), {"what": "type"})]
+
+
+def _rotation(name: str, step: Step, truth: Capture, found: Mapping[str, Formula]) -> Iterator[list[Formula]]:
+    """x · cos + (x with its halves exchanged) · sin: two products with a table each."""
+    products = [truth.steps[i].inputs for i in step.inputs if truth.steps[i].kind == "mul"]
+    if len(products) != 2:
+        return
+    (x, cos), (_, sin) = products
+    heads = truth.tensors[name].shape[1]
+    role = "key" if f"{step.path}.#query" in found else "query"
+    cut = Formula(f"{step.path}.#{role}", "split", (x,), facts=_cut(step.path, role, heads))
+    yield [cut, Formula(name, "rotate", (cut.name, cos, sin))]
 
 
 def _key(path: str, word: str, weights: Mapping[str, Tensor]) -> str:
@@ -137,6 +163,8 @@ def _linear(
         before: list[Formula] = []
         if truth.tensors[x].dim() == 4:  # by head: to be merged first
             before, x = [Formula(f"{name}.#context", "merge", (x,))], f"{name}.#context"
+        elif truth.tensors[x].dim() > truth.tensors[name].dim():
+            before, x = [Formula(f"{name}.#first", "first token", (x,))], f"{name}.#first"
         for key in [weight] if weight else tables:
             used = (key, bias) if bias else (key,)
             kinds = ("conv1d",) if kind == "Conv1D" else ("linear",)
@@ -163,40 +191,47 @@ def _norm_step(name: str, step: Step, truth: Capture) -> Iterator[list[Formula]]
         yield from ([Formula(name, kind, tuple(step.inputs), facts={**facts, "eps": e})] for e in EPSILONS)
     else:
         yield [Formula(name, kind, tuple(step.inputs), facts=facts)]
+    x, shape = step.inputs[0], truth.tensors[name].shape
+    if (
+        truth.tensors[x].dim() == 3 and len(shape) == 4
+    ):  # a norm of each head: queries and keys often have one
+        cut = Formula(f"{step.path}.#heads", "by head", (x,), facts={"heads": shape[2]})
+        whole = {**facts, "whole": cut.name}
+        yield [cut, Formula(name, kind, (cut.name, *step.inputs[1:]), facts=whole)]
 
 
 def _product(name: str, inputs: tuple[str, ...], truth: Capture) -> Iterator[list[Formula]]:
     """Query times key, or shares times value; the second may have to be cut into heads, or shared by some."""
     a, b = inputs
+    path, shape = name.rpartition(".")[0], truth.tensors[name].shape
     if truth.tensors[a].dim() != 4:
-        heads = truth.tensors[name].shape[1] if truth.tensors[name].dim() == 4 else 0
-        if heads:
-            cut = [
-                Formula(f"{name}.#{t}", "split", (x,), facts=_cut(name, x, heads))
-                for t, x in zip("ab", inputs, strict=True)
+        for heads in shape[1:2] if len(shape) == 4 else ():
+            cuts = [
+                Formula(f"{path}.#{role}", "split", (x,), facts=_cut(path, role, heads))
+                for role, x in (("query", a), ("key", b))
             ]
-            yield [*cut, Formula(name, "product", (cut[0].name, cut[1].name))]
+            yield [*cuts, Formula(name, "product", (cuts[0].name, cuts[1].name))]
         return
-    heads = truth.tensors[a].shape[1]
+    heads, other = truth.tensors[a].shape[1], truth.tensors[b]
     for kind in ("product", "mix"):
         yield [Formula(name, kind, (a, b))]
-        shared = truth.tensors[b].shape[1] if truth.tensors[b].dim() == 4 else 0
-        if shared and heads % shared == 0:
-            repeated = Formula(f"{name}.#shared", "repeat", (b,), facts={"times": heads // shared})
-            yield [repeated, Formula(name, kind, (a, repeated.name))]
-        if truth.tensors[b].dim() == 3:
-            width = truth.tensors[b].shape[-1]
-            for count in range(1, heads + 1):
-                if heads % count == 0 and width % count == 0:
-                    cut_b = Formula(f"{name}.#cut", "split", (b,), facts=_cut(name, b, count))
-                    repeated = Formula(
-                        f"{name}.#shared", "repeat", (cut_b.name,), facts={"times": heads // count}
-                    )
-                    yield [cut_b, repeated, Formula(name, kind, (a, repeated.name))]
+        role = "key" if kind == "product" else "value"
+        width = other.shape[-1]
+        for count in [other.shape[1]] if other.dim() == 4 else range(heads, 0, -1):
+            if heads % count or (other.dim() == 3 and width % count):
+                continue
+            cuts, x = [], b
+            if other.dim() == 3:
+                cuts.append(Formula(f"{path}.#{role}", "split", (x,), facts=_cut(path, role, count)))
+                x = cuts[-1].name
+            if count < heads:  # heads that several queries share
+                cuts.append(Formula(f"{name}.#shared", "repeat", (x,), facts={"times": heads // count}))
+                x = cuts[-1].name
+            yield [*cuts, Formula(name, kind, (a, x))]
 
 
-def _cut(name: str, x: str, heads: int) -> dict[str, Any]:
-    return {"heads": heads, "group": f"{name}.#of ", "name": x.rpartition(".")[2]}
+def _cut(path: str, role: str, heads: int) -> dict[str, Any]:
+    return {"heads": heads, "group": f"{path}.#", "name": role}
 
 
 def _scale(name: str, x: str, truth: Capture) -> Iterator[list[Formula]]:

@@ -31,7 +31,7 @@ from llm_rebuild.models.formulas import Formula
 from llm_rebuild.verify import transforms
 from llm_rebuild.verify.transforms import Function
 
-MOVES = ("same", "split", "merge", "cat", "mask", "given", "repeat")  # which compute no number
+MOVES = ("same", "split", "merge", "by head", "cat", "mask", "given", "repeat")  # which compute no number
 BINARY = ("add", "add bias", "add mask", "multiply", "stretch", "divide", "elementwise")  # of two tensors
 TURNED = " (transposed)"  # follows the key of a weight
 
@@ -207,16 +207,12 @@ def _left_out(world: World, formula: Formula, result: Tensor) -> Iterator[Edit]:
     if formula.kind == "lookup":
         zeros: Make = lambda w: torch.zeros_like(result)  # noqa: E731
         yield Edit(names.of_result(formula, LEFT), "zeros instead", {formula.name: zeros})
-    for present in dict.fromkeys((*formula.inputs, formula.facts.get("whole", ""))):
-        tensor = world.attempt(present) if present else None
-        if (
-            tensor is not None
-            and tensor.shape[1:] == result.shape[1:]
-            and formula.kind not in ("linear", "conv1d")
-        ):
-            cause = names.left_out(world, formula, present)
-            says = f"{present.replace('#', '')} as it was, and nothing else"
-            yield Edit(cause, says, {formula.name: lambda w, present=present: w[present]})
+    tensors = {p: world.attempt(p) for p in (*formula.inputs, formula.facts.get("whole", "")) if p}
+    alike = [p for p, t in tensors.items() if t is not None and t.shape[1:] == result.shape[1:]]
+    for present in alike if formula.kind not in ("linear", "conv1d") else ():
+        says = f"{present.replace('#', '')} alone" if len(alike) > 1 else "left out"
+        change: dict[str, Make] = {formula.name: lambda w, present=present: w[present]}
+        yield Edit(names.left_out(world, formula, present), says, change)
     for key in formula.weights:
         if world.weights[key].dim() == 1:
             nothing = torch.zeros_like if key.endswith("bias") else torch.ones_like

@@ -240,9 +240,9 @@ def sizes_of(config: Mapping[str, Any]) -> dict[str, int]:
 # Each takes the values of its inputs, then its weights, then its facts by name.
 
 
-def positions(ids: Tensor, mask: Tensor) -> Tensor:
-    """Of new tokens the places among all [1, token]."""
-    return torch.arange(mask.shape[1] - ids.shape[1], mask.shape[1]).unsqueeze(0)
+def positions(ids: Tensor, mask: Tensor, *, first: int = 0) -> Tensor:
+    """Of new tokens the places among all [1, token]; `first` is the number of the first place."""
+    return torch.arange(mask.shape[1] - ids.shape[1], mask.shape[1]).unsqueeze(0) + first
 
 
 def layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, eps: float) -> Tensor:
@@ -256,8 +256,18 @@ def conv1d(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def split(x: Tensor, *, heads: int, part: int | None = None) -> Tensor:
-    """[batch, token, width], or a third of it -> [batch, head, token, head width]."""
+    """[batch, token, width], or a third of it, or [batch, token, head, head width] that is cut already
+    -> [batch, head, token, head width]."""
+    if x.dim() == 4:
+        return x.transpose(1, 2)
     return ops.split_heads(x if part is None else x.chunk(3, dim=-1)[part], heads)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions: each number of the first half of a head with its fellow of the second one, turned.
+    x [batch, head, token, head width]; cos, sin [batch, token, head width]"""
+    one, other = x.chunk(2, dim=-1)
+    return x * cos.unsqueeze(1) + torch.cat([-other, one], dim=-1) * sin.unsqueeze(1)
 
 
 def product(query: Tensor, key: Tensor) -> Tensor:
@@ -345,6 +355,8 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "split": split,
     "cat": lambda old, new: torch.cat([old, new], dim=-2),
     "same": lambda x: x,
+    "by head": lambda x, *, heads: x.unflatten(-1, (heads, -1)),
+    "rotate": rotate,
     "product": product,
     "scale": lambda x, *, by: x * by,
     "add bias": lambda product, bias: product + bias,

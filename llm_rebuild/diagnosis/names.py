@@ -39,6 +39,8 @@ OF_STEP: Mapping[str, tuple[str, str, str, str]] = {
     "head": ("unknown", "output-scale-wrong", "bias-wrong", "untied-head"),
     "output": ("output-scale-missing", "output-scale-wrong", "shifted", "output-scale-wrong"),
     "cat": ("cache-not-appended", "cache-mixed", "shifted", "cache-mixed"),
+    "rotate": ("rotary-missing", "scale-extra", "shifted", "rotary-wrong"),
+    "repeat": ("heads-shared-wrong", "scale-extra", "shifted", "heads-shared-wrong"),
     "product": ("wrong-operand", "scale-extra", "shifted", "wrong-operand"),
     "unscaled": ("wrong-operand", "scale-extra", "shifted", "wrong-operand"),
     "scale": ("scale-missing", "scale-wrong", "shifted", "scale-wrong"),

@@ -11,6 +11,7 @@ on any machine, however busy.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -95,7 +96,7 @@ def known(case: Case, world: World) -> Iterator[Finding]:
     together: dict[tuple[str, str, str], list[Edit]] = {}
     for site in reversed(world.reaching(case.target, case.same)):
         for edit in (*edits.on_a_step(world, world.formulas[site]), *mistakes(world, world.formulas[site])):
-            together.setdefault((template(site), edit.cause, template(edit.says)), []).append(edit)
+            together.setdefault((_function(site), edit.cause, template(edit.says)), []).append(edit)
     until = world.run.work.spent + 2 * PATIENCE
     for several in together.values():
         # The same mistake in every block, as one function makes it; and in a single one.
@@ -107,6 +108,12 @@ def known(case: Case, world: World) -> Iterator[Finding]:
                 break
             if world.run.work.spent > until:
                 return
+
+
+def _function(site: str) -> str:
+    """What one function of a rebuild makes in all blocks, and where a module has the same operation twice, as
+    for queries and keys, both times."""
+    return template(re.sub(r"\[\d+\]", "", site))
 
 
 def elsewhere(case: Case, world: World) -> Iterator[Finding]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 
 from llm_rebuild.checkpoints import Recorder
@@ -74,6 +76,19 @@ MISTAKES = [
     ),  # neither branch is shown
     (".transpose(1, 2).reshape(1, token, -1)", ".reshape(1, token, -1)", "heads-merged"),
     ('weights["lm_head.weight"]', 'weights["model.embed_tokens.weight"]', "untied-head"),
+    ("rotate(query, cos, sin), rotate(key, cos, sin)", "query, key", "rotary-missing"),
+    ("rotate(key, cos, sin)", "key", "rotary-missing"),
+    ("(-x[..., half:], x[..., :half])", "(x[..., half:], -x[..., :half])", "rotary-wrong"),
+    ("(-x[..., half:], x[..., :half])", "(x[..., half:], x[..., :half])", "rotary-wrong"),
+    ("/ config.rope_theta **", "/ 500000.0 **", "rotary-wrong"),
+    ("torch.arange(token).float()", "torch.arange(1, token + 1).float()", "rotary-wrong"),
+    (
+        "t.repeat_interleave(heads // groups, dim=1)",
+        "t.repeat(1, heads // groups, 1, 1)",
+        "heads-shared-wrong",
+    ),
+    (".triu(1)", ".triu(2)", "mask-off-by-one"),
+    ("gate * up", "gate + up", "wrong-operand"),
 ]
 
 
@@ -84,3 +99,37 @@ def test_a_mistake_gets_its_name(
     assert before in tiny_llama.REBUILD
     shown = rebuilt(tiny_llama.REBUILD.replace(before, after), llama, truth)
     assert diagnose(shown, truth, llama)[0].cause in cause.split(" or ")
+
+
+SIZES = {
+    "vocab_size": 96,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+}
+OTHERS = {
+    "qwen2": ({"num_key_value_heads": 2}, {"rotate", "repeat", "mask", "multiply", "split"}),
+    "qwen3": ({"num_key_value_heads": 2, "head_dim": 16}, {"rotate", "repeat", "by head", "stretch"}),
+    "roberta": ({"type_vocab_size": 1}, {"layer norm", "lookup", "positions", "merge", "act"}),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_architectures_are_read(kind: str, tmp_path: Path) -> None:
+    fields, kinds = OTHERS[kind]
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(kind, **SIZES, **fields)
+    transformers.AutoModel.from_config(config).save_pretrained(tmp_path)
+    copy = open_copy(tmp_path)
+    truth = capture(copy, token_ids=IDS)
+    world = world_of_any(truth, copy.config, copy.weights().peek())
+    assert {formula.kind for formula in world.formulas.values()} >= kinds
+    given = {name for name, formula in world.formulas.items() if formula.kind == "given"}
+    assert len(given) < 0.2 * len(truth), given  # the tables of angles, and products inside a rotation
+    # Where a step is left out, it is named, whatever else the model has.
+    step = next(f for f in world.formulas.values() if f.kind in ("rotate", "layer norm"))
+    wrong = world.changed({step.name: lambda w: w[step.inputs[0]]}, frozenset())
+    cause = "rotary-missing" if step.kind == "rotate" else "norm-missing"
+    assert diagnose({name: wrong[name] for name in truth}, truth, copy)[0].cause == cause

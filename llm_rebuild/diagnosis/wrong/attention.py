@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from llm_rebuild.diagnosis.graph import LOWEST, MINE, OPERATIONS, Edit, Make, World
+from llm_rebuild.diagnosis.graph import LOWEST, MINE, OPERATIONS, Edit, Make, World, rotate
 from llm_rebuild.diagnosis.wrong.base import Mistake, Tables, bound, other_of
 from llm_rebuild.diagnosis.wrong.masks import FILLS
 from llm_rebuild.models.formulas import PAST, Formula
@@ -88,6 +88,26 @@ def _written(old: Tensor, new: Tensor, at: int) -> Tensor:
     return cache
 
 
+def _in_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Neighbours turned together, instead of the halves. cos, sin [batch, token, head width]"""
+    half = x.shape[-1] // 2
+    cos, sin = cos[:, None, :, :half], sin[:, None, :, :half]
+    one, other = x[..., ::2], x[..., 1::2]
+    return torch.stack([one * cos - other * sin, other * cos + one * sin], dim=-1).flatten(-2)
+
+
+def _by_angle(x: Tensor, angle: Tensor) -> Tensor:
+    """Turned by other angles [token, half of the head width]."""
+    both = torch.cat([angle, angle], dim=-1).unsqueeze(0)
+    return rotate(x, both.cos(), both.sin())
+
+
+def _angles(x: Tensor, base: float, first: int = 0) -> Tensor:
+    token, width = x.shape[-2:]
+    places = torch.arange(first, first + token).float()
+    return torch.outer(places, 1.0 / base ** (torch.arange(0, width, 2).float() / width))
+
+
 def of_other_blocks(world: World, formula: Formula) -> Iterator[Edit]:
     """The keys or values that another block kept; and keys for values."""
     old, *new = formula.inputs
@@ -141,6 +161,7 @@ def add_bias(world: World, formula: Formula) -> Iterator[Edit]:
             yield Edit("position-bias-extra", says, {formula.name: make})
 
 
+BASES = (1e4, 5e5, 1e6, 1e5, 1e3, 2e4, 100.0)  # of the angles, as models have them
 POWERS = (-0.5, -1.0)  # of the head width, by which one divides
 
 
@@ -187,6 +208,20 @@ TABLES: Tables = {
         ("cache-mixed", "the new values appended to keys, or keys to values", lambda old, new_other: torch.cat([old, new_other], -2)),
         ("cache-mixed", "keys kept for values, or values for keys", lambda old_other, new_other: torch.cat([old_other, new_other], -2)),
         ("cache-mixed", "appended to the values kept instead of the keys, or the keys", lambda old_other, new: torch.cat([old_other, new], -2)),
+    ),
+    "rotate": (  # x [batch, head, token, head width]; cos, sin [batch, token, head width]
+        ("rotary-wrong", "neighbours turned together instead of halves", _in_pairs),
+        ("rotary-wrong", "turned the other way", lambda x, cos, sin: rotate(x, cos, -sin)),
+        ("rotary-wrong", "sine and cosine exchanged", lambda x, cos, sin: rotate(x, sin, cos)),
+        ("rotary-wrong", "the cosine alone", lambda x, cos, sin: rotate(x, cos, 0 * sin)),
+        ("rotary-wrong", "the halves exchanged without a sign", lambda x, cos, sin: x * cos[:, None] + x.roll(x.shape[-1] // 2, -1) * sin[:, None]),
+        ("rotary-wrong", "all tokens in the place of the first", lambda x, cos, sin: rotate(x, cos[:, :1], sin[:, :1])),
+        ("rotary-wrong", "one place further", lambda x, cos, sin: rotate(x, cos.roll(-1, 1), sin.roll(-1, 1))),
+        *(("rotary-wrong", f"a base of {base:g}, counted from {first}", lambda x, base=base, first=first: _by_angle(x, _angles(x, base, first))) for first in (0, 1) for base in BASES),
+    ),
+    "repeat": (
+        ("heads-shared-wrong", "the heads one after the other instead of each for its neighbours", lambda x, times: x.repeat(1, times, 1, 1)),
+        ("heads-shared-wrong", "the first head for all", lambda x, times: x[:, :1].expand(-1, times * x.shape[1], -1, -1)),
     ),
     "product": (
         ("query-key-swapped", "key times query", lambda query, key: key @ query.mT),

@@ -34,6 +34,7 @@ INPUTS = {
     "biased mask": "own",
     "multiply": "a b",
     "stretch": "normed",
+    "rotate": "x cos sin",
     "masked": "x real",
     "total": "masked",
     "divide": "total count",
