@@ -13,7 +13,7 @@ XDIST  := -n $(JOBS) --dist loadfile --durations 12
 # Behind `models` nothing asks the network again: what is not in the store by then is a miniature.
 OFFLINE := HF_HUB_OFFLINE=1 PIP_NO_INDEX=1
 
-.PHONY: help course test setup models verify site serve lint bench figures clean
+.PHONY: help course test setup models verify site pdf serve lint bench figures clean
 
 help: ## what each target does
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,9 @@ verify: models ## compare every checkpoint of the rebuilds with the official mod
 
 site: setup ## build the site into site/
 	$(OFFLINE) $(BIN)/python -m tools.site
+
+pdf: site ## the course as one PDF, llm-rebuild.pdf
+	$(BIN)/python -m tools.pdf
 
 serve: ## serve the built site on 127.0.0.1:$(PORT)
 	@echo "The course is at http://127.0.0.1:$(PORT) (stop with Ctrl+C)"

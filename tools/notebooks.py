@@ -201,7 +201,8 @@ def _colours() -> dict[str, str]:
     """The style sheet's variables as they are on the light page."""
     sheet = (PROJECT / "docs" / "stylesheets" / "extra.css").read_text(encoding="utf-8")
     dark = sheet.index('[data-md-color-scheme="slate"] {')
-    light = sheet[:dark] + sheet[sheet.index("}", dark) :]
+    paper = sheet.index("@media print")
+    light = sheet[:dark] + sheet[sheet.index("}", dark) : paper]
     values = dict(re.findall(r"(--(?:fig|rebuild|md-code-font)[\w-]*):\s*([^;]+);", light))
     while references := [name for name, value in values.items() if value.startswith("var(")]:
         for name in references:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,33 @@ def test_the_figures_of_a_notebook_are_seen(built_site: Path, reader: Any) -> No
             assert "var(--" not in drawn, f"{notebook.name}: a colour that only the site has"
         seen += len(images)
     assert seen > 10
+
+
+def test_print_cuts_nothing_and_shows_no_button(course: Site, reader: Any) -> None:
+    """At the width of A4 between its margins, also for whoever reads in the dark."""
+    visitor = reader(viewport={"width": 672, "height": 980}, color_scheme="dark")
+    for address in ("part-3/minilm/", "part-4/traps/", "part-3/t5/"):
+        page = visitor.open(course.url + address)
+        page.emulate_media(media="print")
+        cut = (
+            "(all) => all.filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => one.innerHTML)"
+        )
+        assert page.locator(".figure-scroll").count() > 0
+        assert page.locator(".figure-scroll, .highlight pre > code").evaluate_all(cut) == []
+        assert page.locator(".md-code__nav:visible, article .md-button:visible").count() == 0
+        assert page.evaluate("getComputedStyle(document.body).getPropertyValue('--rebuild-ink')") == "#1c2426"
+        page.emulate_media(media="screen")
+
+
+def test_the_course_becomes_one_pdf(built_site: Path, browser: Any, tmp_path: Path) -> None:
+    """Made in a process of its own, since Playwright runs once in each; `browser` says whether there is one."""
+    out = tmp_path / "course.pdf"
+    command = [sys.executable, "-m", "tools.pdf", "--site-dir", str(built_site), "--out", str(out)]
+    subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True)
+    pdf = out.read_bytes()
+    assert pdf.startswith(b"%PDF-")
+    assert pdf.count(b"/Type /Page\n") > 100
+    assert b"/Outlines" in pdf
 
 
 @pytest.mark.parametrize("words", ["checkpoint", "bit-identical", "ulp"])
