@@ -103,9 +103,15 @@ def write(site: Path, out: Path) -> int:
         page.evaluate(BIND, [url, [address(name) for name in pages], *words])
         page.emulate_media(media="print", color_scheme="light")
         page.pdf(
-            path=out, format="A4", print_background=True, prefer_css_page_size=True, outline=True, tagged=True,
-            display_header_footer=True, header_template="<span></span>", footer_template=FOOT,
-        )  # fmt: skip
+            path=out,
+            prefer_css_page_size=True,
+            print_background=True,
+            outline=True,
+            tagged=True,
+            display_header_footer=True,
+            header_template="<span></span>",
+            footer_template=FOOT,
+        )
         browser.close()
     server.shutdown()
     return len(pages)

@@ -120,7 +120,7 @@ def test_print_cuts_nothing_and_shows_no_button(course: Site, reader: Any) -> No
 
 
 def test_the_course_becomes_one_pdf(built_site: Path, browser: Any, tmp_path: Path) -> None:
-    """Made in a process of its own, since Playwright runs once in each; `browser` says whether there is one."""
+    """Made in a process of its own: Playwright runs once in each. `browser` says whether there is one."""
     out = tmp_path / "course.pdf"
     command = [sys.executable, "-m", "tools.pdf", "--site-dir", str(built_site), "--out", str(out)]
     subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True)
