@@ -5,6 +5,16 @@
 // built without an address (no canonical link), the theme is handed a sitemap made from the navigation
 // of this very page. It must run before the theme's own script does.
 
+// And where a browser forbids storage, the theme would stop at the first thing it wants to remember. It gets a
+// memory that keeps nothing.
+
+try {
+  localStorage.length;
+} catch {
+  const nothing = { getItem: () => null, setItem: () => {}, removeItem: () => {} };
+  for (const name of ["localStorage", "sessionStorage"]) Object.defineProperty(window, name, { value: nothing });
+}
+
 if (!document.querySelector("link[rel=canonical]")) {
   const open = XMLHttpRequest.prototype.open;
 

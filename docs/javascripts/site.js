@@ -85,6 +85,53 @@ function breakLongNames() {
   }
 }
 
+// What has been read is kept in this browser and goes nowhere. A chapter is read when its end is seen.
+let endSeen;
+
+function rememberWhatIsRead() {
+  const read = new Set(__md_get("read", localStorage, ROOT) ?? []);
+  const nameOf = (address) => new URL(address, location).pathname.slice(ROOT.pathname.length);
+  const page = nameOf(location.pathname);
+  const show = () => {
+    for (const link of document.querySelectorAll(".md-nav--primary a.md-nav__link")) {
+      link.classList.toggle("read", link.hash === "" && read.has(nameOf(link.href)));
+    }
+  };
+  const keep = (isRead) => {
+    if (isRead) read.add(page);
+    else read.delete(page);
+    __md_set("read", [...read], localStorage, ROOT);
+    show();
+  };
+  endSeen?.disconnect();
+  show();
+  const article = document.querySelector("article:has(.where)");
+  if (!article) return;
+  const button = document.createElement("button");
+  button.className = "md-button read-mark";
+  const say = () => {
+    const isRead = read.has(page);
+    button.textContent = isRead ? "Read. Take it back" : "Mark as read";
+  };
+  button.addEventListener("click", () => {
+    endSeen.disconnect();
+    keep(!read.has(page));
+    say();
+  });
+  article.append(button);
+  say();
+  let arrived = false; // the first report is of where the page was opened: at its end nothing has been read
+  endSeen = new IntersectionObserver(([end]) => {
+    if (arrived && end.isIntersecting) {
+      endSeen.disconnect();
+      keep(true);
+      say();
+    }
+    arrived = true;
+  });
+  endSeen.observe(button);
+}
+
 // The parts of a page that compute, where there are any. The modules are loaded by the page that has them.
 const LIVE = new URL("javascripts/live/live.js", ROOT);
 
@@ -103,6 +150,7 @@ document$.subscribe(async () => {
   nameForScreenReaders();
   reachWhatScrolls();
   showWhereFiguresGoOn();
+  rememberWhatIsRead(); // now that an instant navigation has gone to the top of the page
   document.body.dataset.rebuildReady = page;
 });
 

@@ -103,6 +103,46 @@ def test_the_figures_of_a_notebook_are_seen(built_site: Path, reader: Any) -> No
     assert seen > 10
 
 
+READ = ".md-nav--primary a.md-nav__link.read"
+HREFS = "(all) => all.map((link) => link.href)"
+
+
+def test_what_is_read_is_remembered_in_this_browser_alone(course: Site, reader: Any) -> None:
+    visitor = reader()
+    page = visitor.open(f"{course.url}part-3/floats/")
+    assert page.locator(READ).count() == 0
+    page.locator(".read-mark").scroll_into_view_if_needed()
+    page.wait_for_selector(READ, state="attached")
+    visitor.wait("location.hash !== ''")  # the theme is still writing down where one is
+    visitor.follow(NEXT_PAGE)
+    assert [link.rstrip("/").endswith("floats") for link in page.locator(READ).evaluate_all(HREFS)] == [True]
+    page.go_back()
+    visitor.settle()
+    page.locator(".read-mark").click()
+    assert page.locator(READ).count() == 0
+    page.reload()
+    visitor.settle()
+    assert page.locator(READ).count() == 0
+    assert visitor.outside == []
+    assert visitor.errors == []
+
+
+def test_where_storage_is_forbidden_the_page_works_and_remembers_nothing(course: Site, reader: Any) -> None:
+    visitor = reader(color_scheme="light")
+    visitor.page.add_init_script(
+        "for (const name of ['localStorage', 'sessionStorage']) Object.defineProperty(window, name, "
+        "{ configurable: true, get() { throw new DOMException('no', 'SecurityError'); } });"
+    )
+    page = visitor.open(f"{course.url}part-3/floats/")
+    page.locator(".read-mark").scroll_into_view_if_needed()
+    page.wait_for_selector(READ, state="attached")
+    visitor.wait("location.hash !== ''")  # the theme is still writing down where one is
+    visitor.follow(NEXT_PAGE)
+    assert page.locator(READ).count() == 0
+    page.click("label.md-header__button[for^=__palette]:not([hidden])")
+    assert visitor.errors == []
+
+
 def test_print_cuts_nothing_and_shows_no_button(course: Site, reader: Any) -> None:
     """At the width of A4 between its margins, also for whoever reads in the dark."""
     visitor = reader(viewport={"width": 672, "height": 980}, color_scheme="dark")
