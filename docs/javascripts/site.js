@@ -107,6 +107,7 @@ function rememberWhatIsRead() {
   show();
   const article = document.querySelector("article:has(.where)");
   if (!article) return;
+  let arrived = false; // the first report is of where the page was opened: at its end nothing has been read
   const button = document.createElement("button");
   button.className = "md-button read-mark";
   const say = () => {
@@ -115,14 +116,15 @@ function rememberWhatIsRead() {
   };
   button.addEventListener("click", () => {
     endSeen.disconnect();
+    arrived = false; // a report that is on its way counts no more
     keep(!read.has(page));
     say();
   });
   article.append(button);
   say();
-  let arrived = false; // the first report is of where the page was opened: at its end nothing has been read
   endSeen = new IntersectionObserver(([end]) => {
-    if (arrived && end.isIntersecting) {
+    const left = nameOf(location.pathname) !== page; // going back scrolls before it shows the other page
+    if (arrived && end.isIntersecting && !left) {
       endSeen.disconnect();
       keep(true);
       say();
