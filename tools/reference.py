@@ -22,6 +22,7 @@ MODELS = {
 }
 
 HEAD = """---
+hide: [toc]
 search:
   boost: 0.25
 ---
