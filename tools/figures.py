@@ -322,7 +322,7 @@ def minilm_drift(copy: LocalCopy) -> str:
 
     for decade in decades:
         height = y(10.0**decade)
-        d.line(f"M{left} {height:g}H{right}", "line", arrow=False)
+        d.line(f"M{left} {height:g}H{right - 30}", "line", arrow=False)
         words = "0" if decade == -7 else f"1e{decade}"
         d.text(left - 10, height + 5, words, at="end", size=13, kind="muted")
     steps = [left + 30 + number * (right - left - 60) / 6 for number in range(7)]
@@ -333,7 +333,7 @@ def minilm_drift(copy: LocalCopy) -> str:
     for column, (label, kind) in enumerate(zip(labels, ("good", "accent", "warm"), strict=True)):
         points = [(x, y(row[column])) for x, row in zip(steps, rows, strict=True)]
         d.line("M" + "L".join(f"{x:g} {height:.1f}" for x, height in points), kind, arrow=False)
-        d.text(steps[-1] + 10, points[-1][1] + 5, label, size=13, kind=kind)
+        d.text(steps[-1] + 8, points[-1][1] + 5, label, size=13, kind=kind, at="start")
     return d.svg()
 
 
