@@ -41,6 +41,71 @@ class Formula:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
+def linear(path: str, x: str, kind: str = "linear", bias: bool = True, **facts: Any) -> Formula:
+    """A linear layer with the weights under its path."""
+    weights = (f"{path}.weight", f"{path}.bias") if bias else (f"{path}.weight",)
+    return Formula(path, kind, (x,), weights, facts)
+
+
+def layer_norm(path: str, x: str, eps: float) -> Formula:
+    """A LayerNorm with the weights under its path."""
+    return Formula(path, "layer norm", (x,), (f"{path}.weight", f"{path}.bias"), {"eps": eps})
+
+
+def lookup(path: str, ids: str, what: str, weight: str = "") -> Formula:
+    """Rows of a table. what: `token`, `position`, `type` or `bucket`"""
+    return Formula(path, "lookup", (ids,), (weight or f"{path}.weight",), {"what": what})
+
+
+def residual(path: str, one: str, other: str, x: str, **facts: Any) -> Formula:
+    """A half-block's sum, in the order in which the model adds; x is what came in."""
+    return Formula(path, "add", (one, other), facts={"residual": x, **facts})
+
+
+def heads(part: str, count: int, **sources: str) -> list[Formula]:
+    """Queries, keys and values cut into heads. A source that all three share is cut into thirds first."""
+    fused = len(set(sources.values())) < len(sources) == 3
+    return [
+        Formula(
+            f"{part}.#{name}",
+            "split",
+            (x,),
+            facts={"heads": count, "group": f"{part}.#", "name": name} | ({"part": i} if fused else {}),
+        )
+        for i, (name, x) in enumerate(sources.items())
+    ]
+
+
+def kept(part: str, cached: bool, known: bool = False) -> list[Formula]:
+    """Keys and values behind those of the pass before; `known`: those of the pass before alone."""
+    steps = []
+    for name in ("key", "value"):
+        old, new = f"{PAST}{part}.{name}", f"{part}.#{name}"
+        inputs = (old,) if known else (old, new) if cached else (new,)
+        kind = "cat" if len(inputs) > 1 else "same"
+        steps.append(Formula(f"{part}.{name}", kind, inputs, facts={"name": name}))
+    return steps
+
+
+def context(part: str, scores: str, value: str) -> list[Formula]:
+    """From the masked scores to the heads' context, side by side."""
+    return [
+        Formula(f"{part}.probs", "softmax", (scores,)),
+        Formula(f"{part}.head_context", "mix", (f"{part}.probs", value)),
+        Formula(f"{part}.context", "merge", (f"{part}.head_context",)),
+    ]
+
+
+def attend(part: str, by: float, key: str, value: str) -> list[Formula]:
+    """Scaled products of queries and keys, the mask, and the context."""
+    return [
+        Formula(f"{part}.product", "product", (f"{part}.#query", key)),
+        Formula(f"{part}.scaled", "scale", (f"{part}.product",), facts={"by": by}),
+        Formula(f"{part}.scores", "add mask", (f"{part}.scaled", "mask")),
+        *context(part, f"{part}.scores", value),
+    ]
+
+
 def activation(name: str, path: str, x: str) -> list[Formula]:
     """An activation by config.json's name, with its steps where they are checkpoints."""
     if name == "gelu_new":
