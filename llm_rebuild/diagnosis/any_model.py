@@ -8,14 +8,14 @@ diagnosed by computation, and everything else is said of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
-from llm_rebuild.diagnosis.graph import Run, Value, World, sizes_of
-from llm_rebuild.models.formulas import MASK, TOKEN_IDS, Formula
+from llm_rebuild.diagnosis.graph import BASES, Run, Value, World, sizes_of
+from llm_rebuild.models.formulas import DECODER_IDS, DECODER_MASK, MASK, TOKEN_IDS, Formula
 from llm_rebuild.models.ops import ACTIVATIONS
 from llm_rebuild.verify.any_model import Step
 from llm_rebuild.verify.capture import Capture
@@ -34,13 +34,20 @@ NORM_STEPS = {
 
 def world_of_any(truth: Capture, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> World:
     """The graph of a captured run of any model, as far as its formulas could be found."""
-    known: dict[str, Value] = {TOKEN_IDS: truth.inputs.token_ids, MASK: truth.inputs.mask, **truth.tensors}
+    known: dict[str, Value] = {
+        TOKEN_IDS: truth.inputs.token_ids,
+        MASK: truth.inputs.mask,
+        DECODER_IDS: truth.inputs.decoder_ids,
+        DECODER_MASK: truth.inputs.decoder_mask,
+        **truth.tensors,
+    }
+    bases = [*_numbers(config), *BASES]
     run = Run(truth.attention == "sdpa", sizes_of(config), _blocks(truth.tensors))
     world = World({}, known, weights, run)
     formulas: dict[str, Formula] = {}
     for name, step in truth.steps.items():
         if name in truth.tensors:
-            for guess in _guesses(name, step, truth, world, formulas):
+            for guess in (*_guesses(name, step, truth, world, formulas), *_angles(name, step, truth, bases)):
                 trial = replace(world, formulas={**formulas, **{f.name: f for f in guess}})
                 if _right(trial, guess[-1], truth.tensors[name]):
                     formulas |= {f.name: f for f in guess}
@@ -83,8 +90,10 @@ def _guesses(
         keys = [weight] if weight else [k for k, w in world.weights.items() if w.shape[-1:] == shape[-1:]]
         for key in keys:
             yield from _lookup(name, key)
-        for x in inputs[:1]:  # which a module of its own hands on
+        for x in inputs[:1]:  # which a module of its own hands on, perhaps after a factor
             yield [Formula(name, "same", (x,))]
+            for scaled in _scale(name, x, truth):
+                yield [replace(f, facts={**f.facts, "embedding": True}) for f in scaled]
     elif kind in ("Linear", "Conv1D"):
         yield from _linear(name, kind, inputs, (weight, bias), world, truth)
     elif "Norm" in kind and weight:
@@ -92,9 +101,10 @@ def _guesses(
     elif kind in NORM_STEPS and "norm" in step.path.lower():
         yield from _norm_step(name, step, truth)
     elif kind == "where" and len(shape) == 4:
-        for causal in (True, False):
-            yield [Formula(name, "mask", (MASK, TOKEN_IDS), facts={"causal": causal})]
-    elif len(inputs) == 1 and kind[0].isupper():
+        for mask, ids in ((MASK, TOKEN_IDS), (DECODER_MASK, DECODER_IDS), (MASK, DECODER_IDS)):
+            for causal in (True, False):
+                yield [Formula(name, "mask", (mask, ids), facts={"causal": causal})]
+    elif len(inputs) == 1 and (kind[0].isupper() or kind in ACTIVATIONS):
         for activation in ACTIVATIONS:
             yield [Formula(name, "act", inputs, facts={"name": activation, "whole": inputs[0]})]
     elif kind in ("matmul", "bmm") and len(inputs) == 2:
@@ -120,12 +130,33 @@ def _guesses(
 
 
 def _lookup(name: str, key: str) -> Iterator[list[Formula]]:
-    yield [Formula(name, "lookup", (TOKEN_IDS,), (key,), {"what": "token"})]
-    for first in (0, 1, 2):
-        places = Formula(f"{name}.#positions", "positions", (TOKEN_IDS, MASK), facts={"first": first})
-        yield [places, Formula(name, "lookup", (places.name,), (key,), {"what": "position"})]
-    types = Formula(f"{name}.#types", "types", (TOKEN_IDS,))
-    yield [types, Formula(name, "lookup", (types.name,), (key,), {"what": "type"})]
+    for ids in (TOKEN_IDS, DECODER_IDS):
+        yield [Formula(name, "lookup", (ids,), (key,), {"what": "token"})]
+        for kind, inputs in (("positions", (ids, ids)), ("counted", (MASK,))):
+            for first in (0, 1, 2):
+                places = Formula(f"{name}.#positions", kind, inputs, facts={"first": first})
+                yield [places, Formula(name, "lookup", (places.name,), (key,), {"what": "position"})]
+        types = Formula(f"{name}.#types", "types", (ids,))
+        yield [types, Formula(name, "lookup", (types.name,), (key,), {"what": "type"})]
+
+
+def _numbers(config: Mapping[str, Any]) -> Iterator[float]:
+    """The numbers of a config.json, and of what is inside it."""
+    for value in config.values():
+        if isinstance(value, Mapping):
+            yield from _numbers(value)
+        elif isinstance(value, int | float) and value > 1:
+            yield float(value)
+
+
+def _angles(name: str, step: Step, truth: Capture, bases: Sequence[float]) -> Iterator[list[Formula]]:
+    """Sines and cosines by which rotary positions turn: of which base, the numbers of config.json tell."""
+    if "rotary" in step.path.lower():
+        width = truth.tensors[name].shape[-1]
+        for wave in ("cos", "sin") if truth.tensors[name].dim() == 3 and width % 2 == 0 else ():
+            for base in bases:
+                facts = {"base": base, "width": width, "wave": wave}
+                yield [Formula(name, "angles", (TOKEN_IDS,), facts=facts)]
 
 
 def _rotation(name: str, step: Step, truth: Capture, found: Mapping[str, Formula]) -> Iterator[list[Formula]]:
@@ -237,7 +268,7 @@ def _cut(path: str, role: str, heads: int) -> dict[str, Any]:
 def _scale(name: str, x: str, truth: Capture) -> Iterator[list[Formula]]:
     before, after = truth.tensors[x].double().flatten(), truth.tensors[name].double().flatten()
     usual = (before.abs() > 1e-6) & (before.abs() < 1e6)
-    if not bool(usual.any()):
+    if before.shape != after.shape or not bool(usual.any()):
         return
     factor = float((after[usual] / before[usual]).median())
     if factor > 0:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from llm_rebuild.diagnosis import names
-from llm_rebuild.diagnosis.graph import MINE, Edit, Make, Value, World, layer_norm
+from llm_rebuild.diagnosis.graph import BASES, MINE, Edit, Make, Value, World, layer_norm
 from llm_rebuild.diagnosis.names import (
     ANYWHERE,
     BENT,
@@ -267,6 +267,8 @@ def rivals(world: World, formula: Formula) -> dict[str, Sequence[Any]]:
         tried["both_ways"] = (not facts["both_ways"],)
         tried["count"] = [n for n in (facts["count"] // 2, facts["count"] - 1) if n > 3]
         tried["limit"] = (facts["limit"] // 2, facts["limit"] * 2)
+    if formula.kind == "angles":
+        tried["base"] = BASES
     if formula.kind == "scale":
         width, sizes = round(facts["by"] ** -2) if facts["by"] else 0, dict.fromkeys(world.run.sizes.values())
         sizes |= {width: None, world[formula.inputs[0]].shape[-1]: None}

@@ -263,6 +263,23 @@ def split(x: Tensor, *, heads: int, part: int | None = None) -> Tensor:
     return ops.split_heads(x if part is None else x.chunk(3, dim=-1)[part], heads)
 
 
+def counted(mask: Tensor, *, first: int) -> Tensor:
+    """Places that count tokens only, behind `first`, which is padding's."""
+    return mask.cumsum(1) * mask + first
+
+
+BASES = (1e4, 5e5, 1e6, 1e5, 1e3, 2e4, 100.0)  # of angles, as models have them
+
+
+def angles(ids: Tensor, *, base: float, width: int, wave: str, first: int = 0) -> Tensor:
+    """Sines or cosines of rotary positions [1, token, width]: a place times a power of one over the base, the
+    same for both halves of the width."""
+    powers = 1.0 / base ** (torch.arange(0, width, 2).float() / width)
+    turns = torch.arange(first, first + ids.shape[1]).float()[:, None] * powers
+    both = torch.cat([turns, turns], dim=-1).unsqueeze(0)
+    return both.cos() if wave == "cos" else both.sin()
+
+
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary positions: each number of the first half of a head with its fellow of the second one, turned.
     x [batch, head, token, head width]; cos, sin [batch, token, head width]"""
@@ -356,6 +373,8 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "cat": lambda old, new: torch.cat([old, new], dim=-2),
     "same": lambda x: x,
     "by head": lambda x, *, heads: x.unflatten(-1, (heads, -1)),
+    "counted": counted,
+    "angles": angles,
     "rotate": rotate,
     "product": product,
     "scale": lambda x, *, by: x * by,

@@ -39,6 +39,8 @@ OF_STEP: Mapping[str, tuple[str, str, str, str]] = {
     "head": ("unknown", "output-scale-wrong", "bias-wrong", "untied-head"),
     "output": ("output-scale-missing", "output-scale-wrong", "shifted", "output-scale-wrong"),
     "cat": ("cache-not-appended", "cache-mixed", "shifted", "cache-mixed"),
+    "embedding": ("embedding-scaled", "embedding-scaled", "shifted", "embedding-scaled"),
+    "angles": ("rotary-wrong", "rotary-wrong", "rotary-wrong", "rotary-wrong"),
     "rotate": ("rotary-missing", "scale-extra", "shifted", "rotary-wrong"),
     "repeat": ("heads-shared-wrong", "scale-extra", "shifted", "heads-shared-wrong"),
     "product": ("wrong-operand", "scale-extra", "shifted", "wrong-operand"),
@@ -94,6 +96,8 @@ OF_FACT = {
     "count": "buckets-count",
     "limit": "buckets-count",
     "by": "scale-wrong",
+    "base": "rotary-wrong",
+    "first": "rotary-wrong",
 }
 
 
@@ -113,7 +117,7 @@ def called(formula: Formula) -> str:
 
 def role(formula: Formula) -> str:
     """What a step is in `OF_STEP`."""
-    for fact in ("head", "output", "unscaled"):
+    for fact in ("head", "output", "embedding", "unscaled"):
         if formula.facts.get(fact):
             return fact
     return called(formula).partition(" ")[0] if formula.kind == "elementwise" else called(formula)
@@ -153,7 +157,7 @@ def of_twice(world: World, formula: Formula, right: str) -> str:
 
 def of_fact(formula: Formula, fact: str) -> str:
     """The cause of another number at a step."""
-    return "output-scale-wrong" if role(formula) == "output" else OF_FACT[fact]
+    return of_result(formula, FACTOR) if role(formula) in ("output", "embedding") else OF_FACT[fact]
 
 
 def of_operator(formula: Formula, sign: str) -> str:

@@ -133,3 +133,19 @@ def test_other_architectures_are_read(kind: str, tmp_path: Path) -> None:
     wrong = world.changed({step.name: lambda w: w[step.inputs[0]]}, frozenset())
     cause = "rotary-missing" if step.kind == "rotate" else "norm-missing"
     assert diagnose({name: wrong[name] for name in truth}, truth, copy)[0].cause == cause
+
+
+def test_a_mask_between_texts_of_different_lengths(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    sizes = {"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48}
+    heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
+    config = transformers.AutoConfig.for_model("bart", vocab_size=96, d_model=32, **sizes, **heads)
+    transformers.AutoModel.from_config(config).save_pretrained(tmp_path)
+    copy = open_copy(tmp_path)
+    truth = capture(copy, token_ids=[[5, 17, 3, 44, 9, 50, 2], [7, 8, 9]], decoder_ids=[[2, 5, 6], [2, 9, 4]])
+    world = world_of_any(truth, copy.config, copy.weights().peek())
+    masks = [f for f in world.formulas.values() if f.kind == "mask"]
+    assert [truth.tensors[mask.name].shape[-2:] for mask in masks][-1] == (3, 7)
+    for mask in masks:
+        wrong = {**truth.tensors, mask.name: torch.zeros_like(truth.tensors[mask.name])}
+        assert diagnose(wrong, truth, copy)[0].cause != "unknown"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from llm_rebuild.diagnosis.graph import LOWEST, MINE, OPERATIONS, Edit, Make, World, rotate
+from llm_rebuild.diagnosis.graph import BASES, LOWEST, MINE, OPERATIONS, Edit, Make, World, angles, rotate
 from llm_rebuild.diagnosis.wrong.base import Mistake, Tables, bound, other_of
 from llm_rebuild.diagnosis.wrong.masks import FILLS
 from llm_rebuild.models.formulas import PAST, Formula
@@ -76,12 +76,6 @@ def _with(members: Mapping[str, Formula], fact: str, values: Sequence[int]) -> d
     return {step.name: lambda w, step=step: w.compute(step) for step in steps}
 
 
-def _flat(x: Tensor, *order: int) -> Tensor:
-    """Axes in an order, read as [batch, token, width]. x [batch, head, token, head width]"""
-    batch, heads, token, width = x.shape
-    return x.permute(0, *order).reshape(batch, token, heads * width)
-
-
 def _written(old: Tensor, new: Tensor, at: int) -> Tensor:
     cache = old.clone()
     cache[:, :, at] = new[:, :, -1]
@@ -96,16 +90,11 @@ def _in_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.stack([one * cos - other * sin, other * cos + one * sin], dim=-1).flatten(-2)
 
 
-def _by_angle(x: Tensor, angle: Tensor) -> Tensor:
-    """Turned by other angles [token, half of the head width]."""
-    both = torch.cat([angle, angle], dim=-1).unsqueeze(0)
-    return rotate(x, both.cos(), both.sin())
-
-
-def _angles(x: Tensor, base: float, first: int = 0) -> Tensor:
-    token, width = x.shape[-2:]
-    places = torch.arange(first, first + token).float()
-    return torch.outer(places, 1.0 / base ** (torch.arange(0, width, 2).float() / width))
+def _by_base(x: Tensor, base: float, first: int) -> Tensor:
+    """Turned by angles of another base, or counted from another place."""
+    ids, width = x[:1, 0, :, 0], x.shape[-1]
+    cos, sin = (angles(ids, base=base, width=width, wave=wave, first=first) for wave in ("cos", "sin"))
+    return rotate(x, cos, sin)
 
 
 def of_other_blocks(world: World, formula: Formula) -> Iterator[Edit]:
@@ -161,10 +150,6 @@ def add_bias(world: World, formula: Formula) -> Iterator[Edit]:
             yield Edit("position-bias-extra", says, {formula.name: make})
 
 
-BASES = (1e4, 5e5, 1e6, 1e5, 1e3, 2e4, 100.0)  # of the angles, as models have them
-POWERS = (-0.5, -1.0)  # of the head width, by which one divides
-
-
 def after_softmax(unmasked: Tensor, hides: Tensor) -> Tensor:
     """Shares of hidden tokens set to 0 afterwards."""
     return F.softmax(unmasked, -1) * (~hides).float()
@@ -194,8 +179,7 @@ def add_mask(world: World, formula: Formula) -> Iterator[Edit]:
 # fmt: off
 TABLES: Tables = {
     "merge": (
-        ("heads-merged", "reshaped without moving the tokens in front", lambda x: _flat(x, 1, 2, 3)),
-        ("heads-merged", "the head width in front of the heads", lambda x: _flat(x, 2, 3, 1)),
+        ("heads-merged", "reshaped without moving the tokens in front", lambda x: x.reshape(len(x), x.shape[2], -1)),
     ),
     "cat": (  # old, new [batch, head, token, head width]: keys, or values; *_other: the other of the two
         ("cache-not-appended", "the new token alone, without those before", lambda new: new),
@@ -209,6 +193,13 @@ TABLES: Tables = {
         ("cache-mixed", "keys kept for values, or values for keys", lambda old_other, new_other: torch.cat([old_other, new_other], -2)),
         ("cache-mixed", "appended to the values kept instead of the keys, or the keys", lambda old_other, new: torch.cat([old_other, new], -2)),
     ),
+    "angles": (  # x: the token ids
+        *(("rotary-wrong", f"counted from {first}", lambda x, base, width, wave, first=first: angles(x, base=base, width=width, wave=wave, first=first)) for first in (1, -1)),
+        ("rotary-wrong", "neighbours of one angle instead of halves", lambda x, base, width, wave: angles(x, base=base, width=width, wave=wave)[..., : width // 2].repeat_interleave(2, -1)),
+        ("rotary-wrong", "sine and cosine exchanged", lambda x, base, width, wave: angles(x, base=base, width=width, wave="cos" if wave == "sin" else "sin")),
+        ("rotary-wrong", "every second power of the base", lambda x, base, width, wave: angles(x, base=base**2, width=width, wave=wave)),
+        ("rotary-wrong", "the powers of the base not divided by the width", lambda x, base, width, wave: angles(x, base=base**width, width=width, wave=wave)),
+    ),
     "rotate": (  # x [batch, head, token, head width]; cos, sin [batch, token, head width]
         ("rotary-wrong", "neighbours turned together instead of halves", _in_pairs),
         ("rotary-wrong", "turned the other way", lambda x, cos, sin: rotate(x, cos, -sin)),
@@ -217,7 +208,7 @@ TABLES: Tables = {
         ("rotary-wrong", "the halves exchanged without a sign", lambda x, cos, sin: x * cos[:, None] + x.roll(x.shape[-1] // 2, -1) * sin[:, None]),
         ("rotary-wrong", "all tokens in the place of the first", lambda x, cos, sin: rotate(x, cos[:, :1], sin[:, :1])),
         ("rotary-wrong", "one place further", lambda x, cos, sin: rotate(x, cos.roll(-1, 1), sin.roll(-1, 1))),
-        *(("rotary-wrong", f"a base of {base:g}, counted from {first}", lambda x, base=base, first=first: _by_angle(x, _angles(x, base, first))) for first in (0, 1) for base in BASES),
+        *(("rotary-wrong", f"a base of {base:g}, counted from {first}", lambda x, base=base, first=first: _by_base(x, base, first)) for first in (0, 1) for base in BASES),
     ),
     "repeat": (
         ("heads-shared-wrong", "the heads one after the other instead of each for its neighbours", lambda x, times: x.repeat(1, times, 1, 1)),
@@ -226,13 +217,13 @@ TABLES: Tables = {
     "product": (
         ("query-key-swapped", "key times query", lambda query, key: key @ query.mT),
         ("scale-extra", "query and key were brought to length 1", lambda query, key: F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).mT),
-        *(("scale-extra", f"the product times the head width^{p:g}", lambda query, key, p=p: (query @ key.mT) * query.shape[-1] ** p) for p in POWERS),
-        *(("scale-extra", f"the query times the head width^{p:g}", lambda query, key, p=p: (query * query.shape[-1] ** p) @ key.mT) for p in POWERS),
-        *(("scale-extra", f"the key times the head width^{p:g}", lambda query, key, p=p: query @ (key * query.shape[-1] ** p).mT) for p in POWERS),
+        ("scale-extra", "the product ÷ √(head width)", lambda query, key: (query @ key.mT) * query.shape[-1] ** -0.5),
+        ("scale-extra", "the query ÷ √(head width)", lambda query, key: (query * query.shape[-1] ** -0.5) @ key.mT),
+        ("scale-extra", "the key ÷ √(head width)", lambda query, key: query @ (key * query.shape[-1] ** -0.5).mT),
         ("wrong-operand", "the key reshaped instead of transposed", lambda query, key: query @ key.reshape(key.mT.shape)),
     ),
     "add bias": (  # bias [1, head, query, key]
-        *(("scale-extra", f"the product times the head width^{p:g}", lambda product, bias, query, p=p: product * query.shape[-1] ** p + bias) for p in (*POWERS, 0.5)),
+        *(("scale-extra", f"the product times the head width^{p:g}", lambda product, bias, query, p=p: product * query.shape[-1] ** p + bias) for p in (-0.5, -1.0, 0.5)),
         ("scale-order", "the mask was added before the bias", lambda product, mask_next: product + mask_next),
         ("position-bias-wrong", "query and key exchanged in the bias", lambda product, bias: product + bias.mT),
     ),
@@ -244,7 +235,6 @@ TABLES: Tables = {
         *(("mask-after-softmax", says, after) for says, after in AFTER_SOFTMAX.items()),
         ("softmax-changed", "the exponentials, not divided by their sum", lambda x: x.exp()),
         ("softmax-changed", "with one more in the sum", lambda x: x.exp() / (1 + x.exp().sum(-1, keepdim=True))),
-        *(("softmax-changed", f"of the scores times {by:g}", lambda x, by=by: F.softmax(x * by, -1)) for by in (2.0, 0.5, math.log(2))),
     ),
     "mix": (
         ("wrong-operand", "the shares transposed", lambda shares, value: shares.mT @ value),

@@ -124,12 +124,12 @@ TABLES: Tables = {
         ("positions-not-advanced", "one position behind", lambda new_ids, table: rows(new_ids - 1, table)),
         *(("positions-shifted", f"{by:+d} for every token", lambda ids, table, by=by: rows(ids + by, table)) for by in (1, 2, -1, 3, -2)),
         ("positions-wrong", "counted from the first real token, by the mask", lambda ids, table, real_tokens: rows((real_tokens.cumsum(1) - 1)[:, -ids.shape[1] :], table)),
+        ("positions-wrong", "padding counted", lambda ids, table: rows(torch.arange(ids.shape[1]) + ids.max() + 1 - ids.shape[1], table)),
         ("positions-sinusoidal", "sines and cosines (halves)", lambda ids, table: torch.cat(sinusoidal(ids, table.shape[-1]), -1)),
         ("positions-sinusoidal", "sines and cosines (alternating)", lambda ids, table: torch.stack(sinusoidal(ids, table.shape[-1]), -1).flatten(-2)),
     ),
     "type": (  # ids: a 0 for each token
         ("token-types-wrong", "the second type for all", lambda ids, table: rows(ids + 1, table)),
-        ("token-types-wrong", "the types taken from the mask", lambda real_tokens, table: rows(real_tokens, table)),
     ),
     "residual": (  # result: what the half-block made; residual: what it was given
         ("norm-position", "the result was normalised before the residual was added", lambda result, residual, norm: norm(result) + residual),
@@ -137,8 +137,6 @@ TABLES: Tables = {
     ),
     "linear": (  # matrix [out, in]; maybe: the bias, or None
         ("bias-wrong", "multiplied", lambda x, matrix, bias: F.linear(x, matrix) * bias),
-        ("weight-transposed", "x @ W", lambda x, matrix, maybe: F.linear(x, matrix.T, maybe)),
-        ("weight-transposed", "x @ W, and no bias", lambda x, matrix: F.linear(x, matrix.T)),
         ("weight-transposed", "read as [in, out]", lambda x, matrix, maybe: F.linear(x, matrix.reshape(matrix.T.shape).T, maybe)),
         ("weight-transposed", "read as [in, out], and no bias", lambda x, matrix: F.linear(x, matrix.reshape(matrix.T.shape).T)),
         ("weight-transposed", "reshaped instead of transposed", lambda x, matrix, maybe: F.linear(x, matrix.T.reshape(matrix.shape), maybe)),
@@ -175,7 +173,6 @@ TABLES: Tables = {
         ("norm-axis", "over tokens and width, for every token", lambda x: x.mean((1, 2), keepdim=True).expand((*x.shape[:2], 1))),
     ),
     "plus eps": (
-        ("norm-eps-place", "at least epsilon, not plus epsilon", lambda x, eps: x.clamp(min=eps)),
         ("norm-eps-place", "the epsilon subtracted", lambda x, eps: x - eps),
     ),
     "inverse root": (  # x: what has epsilon; bare: what has none; small: epsilon
@@ -183,7 +180,6 @@ TABLES: Tables = {
         ("norm-eps-place", "epsilon added after the root", lambda bare, small: torch.rsqrt(bare) + small),
         ("norm-eps-place", "the epsilon twice", lambda x, small: torch.rsqrt(x + small)),
         ("norm-eps-place", "the root of what has no epsilon", lambda bare: torch.rsqrt(bare)),
-        ("norm-variance", "one over it, without the root", lambda x: 1.0 / x),
     ),
     "normed": (  # a: what is normalised; b: one over its root mean square
         ("norm-mean-subtracted", "the mean was subtracted", lambda a, b: centred(a) * b),

@@ -30,21 +30,16 @@ TABLES: Tables = {
         ("pool-padding", "the sum over all places, padding included", lambda tokens: tokens.sum(1)),
         ("pool-padding", "the mean over all places, padding included", lambda tokens: tokens.mean(1)),
         ("pool-cls", "the first token alone", lambda tokens: tokens[:, 0]),
-        ("pool-other", "divided by all places", lambda masked: masked.mean(1)),
-        ("pool-other", "the largest", lambda masked: masked.amax(1)),
-        ("pool-other", "the largest over the tokens", _largest),
         ("pool-other", "the last token", _last),
         ("pool-other", "over the width instead of the tokens", lambda masked: masked.sum(-1)),
     ),
     "count": (  # x: real
-        ("pool-other", "all places counted, padding included", lambda x: torch.full_like(x[:, 0], x.shape[1])),
         ("pool-other", "1: nothing is divided", lambda x: torch.ones_like(x[:, 0])),
         ("pool-other", "the width instead of the tokens", lambda x: torch.full_like(x[:, 0], x.shape[-1])),
         ("pool-other", "the tokens of the whole batch", lambda x: x.sum((0, 1)).expand(len(x), -1)),
         ("pool-padding", "the padding counted", lambda x: (1 - x).sum(1).clamp(min=1e-9)),
     ),
     "divide": (
-        ("pool-other", "divided by all places", lambda total, tokens: total / tokens.shape[1]),
         ("pool-other", "the largest over the tokens", _largest),
         ("pool-other", "the last token", _last),
         ("pool-cls", "the first token instead of the mean", lambda tokens: tokens[:, 0]),
@@ -53,9 +48,6 @@ TABLES: Tables = {
     "unit": (  # x [batch, width]
         *(("normalised-wrong", f"by its norm of order {p:g}", lambda x, p=p: F.normalize(x, p=p, dim=1)) for p in (1, math.inf)),
         ("normalised-wrong", "over the batch instead of the width", lambda x: F.normalize(x, dim=0)),
-        ("normalised-wrong", "after the mean was subtracted", lambda x: F.normalize(x - x.mean(1, keepdim=True), dim=1)),
-        ("normalised-wrong", "to mean 0 and variance 1", lambda x: F.layer_norm(x, x.shape[-1:])),
-        ("normalised-wrong", "by the root of the mean square", lambda x: x / x.pow(2).mean(1, keepdim=True).sqrt()),
     ),
 }
 # fmt: on

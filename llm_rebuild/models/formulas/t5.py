@@ -93,8 +93,7 @@ def _attend(part: str, x: str, source: str | None, looks: tuple[str, str], run: 
     three = {"query": f"{part}.q"} if known else {w: f"{part}.{w[0]}" for w in ("query", "key", "value")}
     steps = [*_norm(normed, x, config), linear(f"{part}.q", normed, bias=False, group=f"{part}.")]
     for word in [word for word in three if word != "query"]:
-        group = {"group": f"{part}.", "cross": source}
-        steps.append(linear(three[word], source or normed, bias=False, **group))
+        steps.append(linear(three[word], source or normed, bias=False, group=f"{part}.", cross=source))
     both = mask.replace("mask", "biased_mask")
     return [
         *steps,
