@@ -25,7 +25,8 @@ from llm_rebuild.verify.equality import (
     identical,
     usual,
 )
-from llm_rebuild.verify.transforms import NARROW, axes_of, exchanges, layouts, narrowed, spelled
+from llm_rebuild.verify.layouts import arrangement
+from llm_rebuild.verify.transforms import NARROW, axes_of, layouts, narrowed, spelled
 
 # How far a fitted number may be from all that it explains, as a share of the largest.
 FITTED = 1e-5
@@ -138,13 +139,11 @@ def _elsewhere(case: Case, formula: Formula | None) -> Iterator[Finding]:
             for says, do in layouts(official):
                 if identical(do(official), mine):
                     yield Finding(cause, says, Level.SHOWN)
-        for says, turned in exchanges(official):
-            if turned.shape == mine.shape and identical(turned.contiguous(), mine):
-                yield Finding(cause, says, Level.SHOWN)
-            elif mine.shape == official.shape and identical(turned.reshape(mine.shape), mine):
-                yield Finding(cause, f"{says}, then reshaped", Level.SHOWN)
-        if identical(mine.flatten().sort().values, official.flatten().sort().values):
-            yield Finding(cause, "all of its numbers are official ones, elsewhere", Level.SEEN)
+        arranged = arrangement(mine, official)
+        if arranged is not None:
+            shuffled = arranged[0].endswith("in another order")
+            says = f"the official numbers{arranged[0]}"
+            yield Finding(cause, says, Level.SEEN if shuffled else Level.SHOWN)
     for name, other in case.truth.items():
         if name != case.target and identical(other, mine):
             yield Finding("another-checkpoint", f"it is the official {name}", Level.SHOWN)

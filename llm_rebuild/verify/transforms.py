@@ -140,14 +140,6 @@ def zeroed(x: Tensor, axis: int, at: int) -> Tensor:
     return x
 
 
-def exchanges(x: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Two axes exchanged: a view, of another shape where they differ in size."""
-    names = axes_of(x)
-    for one in range(x.dim()):
-        for other in range(one + 1, x.dim()):
-            yield f"{names[one]} and {names[other]} exchanged", x.transpose(one, other)
-
-
 def shared_heads(x: Tensor) -> Iterator[tuple[str, Function]]:
     """Heads that are shared, as in models with fewer keys and values than queries. x [batch, head, …]"""
     heads = x.shape[1]
