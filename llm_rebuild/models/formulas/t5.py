@@ -92,8 +92,11 @@ def _attend(part: str, x: str, source: str | None, looks: tuple[str, str], run: 
     # In the cross-attention of a later step, keys and values are those of the first one.
     three = {"query": f"{part}.q"} if known else {w: f"{part}.{w[0]}" for w in ("query", "key", "value")}
     steps = [*_norm(normed, x, config), linear(f"{part}.q", normed, bias=False, group=f"{part}.")]
-    for word in [word for word in three if word != "query"]:
-        steps.append(linear(three[word], source or normed, bias=False, group=f"{part}.", cross=source))
+    steps += [
+        linear(path, source or normed, bias=False, group=f"{part}.", cross=source)
+        for word, path in three.items()
+        if word != "query"
+    ]
     both = mask.replace("mask", "biased_mask")
     return [
         *steps,
