@@ -9,11 +9,13 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from llm_rebuild import files
 from llm_rebuild.cli import options, output
 from llm_rebuild.cli.app import app
 from llm_rebuild.errors import InputError
@@ -77,6 +79,12 @@ def check(
         ),
     ] = 4096,
     watch: Annotated[bool, typer.Option("--watch", help="Check again whenever the file is saved.")] = False,
+    fix: Annotated[
+        bool,
+        typer.Option("--fix", help="Put proved repairs of one line into your file, after showing them."),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --fix: do not ask.")] = False,
+    html: options.Html = None,
     json_file: options.Json = None,
     strict: options.Strict = False,
 ) -> None:
@@ -104,16 +112,19 @@ def check(
     """
     options.check_attention(attention)
     inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
-    output.check_writable("--json", json_file, file)
+    options.check_files(json_file, file, html=html)
     if watch and json_file == "-":
         raise InputError("--watch prints again and again, and --json - one document; name a file")
+    if fix and (watch or json_file == "-"):
+        raise InputError(f"--fix shows what it changes; leave {'--watch' if watch else '--json -'} out")
     # Threads that wait for work should sleep. It changes no number, and is read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     def once() -> int:
         from llm_rebuild.verify import ask
         from llm_rebuild.workbench import cached
-        from llm_rebuild.workbench.check import Limits, check_file
+        from llm_rebuild.workbench.check import check_file
+        from llm_rebuild.workbench.session import Limits
 
         copy = cached.copy_for(model, strict)
         question = ask(copy, attention=attention, **options.or_default(copy, inputs, padded=True))
@@ -126,7 +137,13 @@ def check(
                 fork=sys.platform == "linux" and "transformers" not in sys.modules,
                 progress=done,
             )
-        return _shown(checked, exact, json_file)
+        if html and checked.proof is not None:
+            output.write_page(replace(checked.proof, report=checked.report), html)
+        try:
+            return _shown(checked, exact, json_file)
+        finally:
+            if fix:
+                _fix(file, checked, yes)
 
     if watch:
         _watch(file, once)
@@ -143,6 +160,29 @@ def _shown(checked: Check, exact: bool, json_file: str | None) -> int:
         passed = f"; the last checkpoint that passed is {last}" if last else ""
         raise InputError(f"{checked.error}{passed}")
     return 0 if (checked.exact if exact else checked.passed) else 1
+
+
+def _fix(file: Path, checked: Check, yes: bool) -> None:
+    """Put the proved repairs of one line into the file, after showing them; what it was stays beside it."""
+    from llm_rebuild.workbench.fix import difference, fixed
+
+    source = files.read_text(file)
+    reports = [checked.report, *(other.report for other in checked.others)]
+    repaired = fixed(source, file.name, [said for report in reports for said in report.mistakes])
+    if repaired == source:
+        notice("--fix: no repair that is proved and can be written as one line")
+        return
+    for line in difference(source, repaired, file.name):
+        output.console().print(line, style={"-": "red", "+": "green"}.get(line[0], ""))
+    if not yes and not sys.stdin.isatty():
+        raise InputError("--fix asks before it writes; with --yes it does not")
+    if yes or typer.confirm(f"write this to {file}?"):
+        backup = file.with_name(f"{file.name}.bak")
+        if backup.exists():
+            files.check_regular(backup)
+        output.write_text(source, backup, "--fix")
+        output.write_text(repaired, file, "--fix")
+        notice(f"{file} is written, and what it was is in {backup.name}; check it again")
 
 
 def _watch(file: Path, once: Callable[[], int]) -> None:

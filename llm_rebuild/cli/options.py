@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from llm_rebuild import files
+from llm_rebuild.cli import output
 from llm_rebuild.errors import InputError
 
 if TYPE_CHECKING:
@@ -70,6 +71,10 @@ Json = Annotated[
     str | None,
     typer.Option("--json", help="Write the result as JSON to FILE, or - for stdout.", metavar="FILE|-"),
 ]
+Html = Annotated[
+    Path | None,
+    typer.Option("--html", help="Write the report as one page to look at and send around.", metavar="FILE"),
+]
 Store = Annotated[
     str | None,  # an empty Path would be the current folder
     typer.Option(
@@ -92,6 +97,15 @@ def check_attention(value: str) -> str:
     if value not in ("eager", "sdpa"):
         raise InputError(f"--attention {value}: it is either eager or sdpa")
     return value
+
+
+def check_files(json_file: str | None, read: Path | None = None, **files: Path | None) -> None:
+    """Find out before the long work that results have a place to go; stdout is one for JSON only."""
+    for option, file in files.items():
+        if str(file) == "-":
+            raise InputError(f"--{option} -: give the name of a file")
+        output.check_writable(f"--{option}", file, read)
+    output.check_writable("--json", json_file, read)
 
 
 def read_inputs(

@@ -15,6 +15,7 @@ from llm_rebuild.errors import InputError
 
 if TYPE_CHECKING:
     from llm_rebuild.show.terminal import Terminal
+    from llm_rebuild.verify import Proof
 
 
 def console() -> Terminal:
@@ -76,6 +77,18 @@ def write_text(text: str, file: Path, option: str) -> None:
         files.write(file, text)
     except OSError as error:
         raise InputError(f"{option} {file}: {files.reason(error)}") from None
+
+
+def write_page(proof: Proof, file: Path) -> None:
+    """The report as one HTML file."""
+    from llm_rebuild.diagnosis.case import world_for
+    from llm_rebuild.show.page import render
+
+    copy = proof.question.copy
+    world = world_for(proof.truth, copy)
+    inputs_of = world.inputs_of if world is not None else None
+    page = render(proof.report, proof.truth, proof.rebuilt, files=copy.sha256, inputs_of=inputs_of)
+    write_text(page, file, "--html")
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from llm_rebuild.cli.app import app
 from llm_rebuild.errors import InputError
 
 if TYPE_CHECKING:
-    from llm_rebuild.verify import Question
+    from llm_rebuild.verify import Proof, Question
 
 COLOURS = {"same": "green", "other": "yellow", "better": "green", "worse": "red"}
 
@@ -51,12 +51,7 @@ def verify(
             metavar="FILE",
         ),
     ] = None,
-    html: Annotated[
-        Path | None,
-        typer.Option(
-            "--html", help="Write the report as one page to look at and send around.", metavar="FILE"
-        ),
-    ] = None,
+    html: options.Html = None,
     every_row: Annotated[
         bool,
         typer.Option("--all", help="Show every checkpoint, also where a whole part is bit-identical."),
@@ -83,42 +78,39 @@ def verify(
     if steps and any(once.values()):
         option = next(option for option, chosen in once.items() if chosen)
         raise InputError(f"{option} serves a single pass; leave --steps out")
-    for option, file in (("--certificate", certificate), ("--html", html)):
-        if str(file) == "-":
-            raise InputError(f"{option} -: give the name of a file")
-        output.check_writable(option, file)
-    output.check_writable("--json", json_file)
-    from llm_rebuild import verify as verification
-    from llm_rebuild.diagnosis.explain import explain
-    from llm_rebuild.proof import isolation
-    from llm_rebuild.show.report import brief
-    from llm_rebuild.verify import matched
-
+    options.check_files(json_file, certificate=certificate, html=html)
     question = options.question_of(name, inputs, attention, cache, strict)
-    copy = question.copy
     if steps:
         raise typer.Exit(_verify_steps(question, steps, exact, json_file))
-    with output.progress("official model, rebuild, comparison, coverage", 4) as done:
-        prove = isolation.prove_isolated if isolated else verification.prove
-        proof = prove(question, progress=done)
-    proof = explain(proof)
+    proof = _proved(question, isolated)
     report = proof.report
-    matched.remember(copy, report)
     if json_file != "-":
+        from llm_rebuild.show.report import brief
+
         output.console().print(report if every_row else brief(report))
     output.write_json(report.to_json(), json_file)
     if html:
-        from llm_rebuild.diagnosis.graph import world_of
-        from llm_rebuild.show.page import render
-
-        inputs_of = world_of(proof.truth, copy).inputs_of
-        page = render(report, proof.truth, proof.rebuilt, files=copy.sha256, inputs_of=inputs_of)
-        output.write_text(page, html, "--html")
+        output.write_page(proof, html)
     if certificate:
         from llm_rebuild.proof.certificate import certify
 
         output.write_json(certify(proof), str(certificate), "--certificate")
     raise typer.Exit(0 if (report.exact if exact else report.passed) else 1)
+
+
+def _proved(question: Question, isolated: bool) -> Proof:
+    """Both sides run and compared, and what differs explained."""
+    from llm_rebuild import verify as verification
+    from llm_rebuild.diagnosis.explain import explain, read_rebuild
+    from llm_rebuild.proof import isolation
+    from llm_rebuild.verify import matched
+
+    with output.progress("official model, rebuild, comparison, coverage", 4) as done:
+        prove = isolation.prove_isolated if isolated else verification.prove
+        proof = prove(question, progress=done)
+    proof = explain(proof, readings=read_rebuild(proof))
+    matched.remember(question.copy, proof.report)
+    return proof
 
 
 def _verify_steps(question: Question, steps: int, exact: bool, json_file: str | None) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
 
@@ -87,7 +87,7 @@ class Case:
     target  The first checkpoint that is there and differs: what has to be explained.
     same    The checkpoints that are right.
     part    The axis and the slices to which the question is narrowed, where others are right.
-    own     Whether guesses are computed from the person's own tensors, which are right but for rounding.
+    own     Whether guesses are computed from the person's own tensors.
     """
 
     world: World | None
@@ -133,24 +133,30 @@ class Case:
 
 
 def case_of(
-    rebuilt: Mapping[str, Tensor],
-    truth: Capture,
-    copy: LocalCopy,
-    prompt: Capture | None = None,
-    near: bool = False,
+    rebuilt: Mapping[str, Tensor], truth: Capture, world: World | None
 ) -> Case | NothingToExplain | None:
-    """What has to be explained; None where everything is right. `near`: what differs by rounding counts as
-    right, too, and later steps are computed from the person's own tensors."""
-    right = by_rounding if near else equal
-    same = frozenset(n for n, t in truth.tensors.items() if n in rebuilt and right(rebuilt[n], t))
+    """What has to be explained first; None where everything is right. `world`: as `world_for` gives it."""
+    same = frozenset(n for n, t in truth.tensors.items() if n in rebuilt and equal(rebuilt[n], t))
     different = [n for n in truth.tensors if n not in same]
     if not different:
         return None
     target = next((n for n in different if n in rebuilt), None)
-    world = world_for(truth, copy, prompt)
     if target is None:
         return NothingToExplain(world, rebuilt, different[0])
     if world is not None:
-        own = {f"{MINE}{n}": t for n, t in rebuilt.items() if n not in same}
-        world = world.given({**own, **({n: rebuilt[n] for n in same} if near else {})})
-    return Case(world, rebuilt, truth.tensors, target, same, own=near)
+        world = world.given({f"{MINE}{n}": t for n, t in rebuilt.items() if n not in same})
+    return Case(world, rebuilt, truth.tensors, target, same)
+
+
+def own_case(rebuilt: Mapping[str, Tensor], truth: Capture, world: World, target: str) -> Case | None:
+    """A checkpoint held against its step, computed from the person's own tensors: what an earlier mistake has
+    made wrong is right here. None where the step cannot be computed from them, or gives just this tensor."""
+    names = list(truth.tensors)
+    before = {n: rebuilt[n] for n in names[: names.index(target)] if n in rebuilt}
+    known = {n: t for n, t in world.known.items() if n not in truth.tensors} | before
+    later = {f"{MINE}{n}": t for n, t in rebuilt.items() if n not in before}
+    own = replace(world, known={**known, **later})
+    official = own.attempt(target)
+    if official is None or equal(official, rebuilt[target]):
+        return None
+    return Case(own, rebuilt, {**before, target: official}, target, frozenset(before), own=True)

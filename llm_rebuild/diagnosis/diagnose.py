@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,34 @@ from torch import Tensor
 from llm_rebuild.checkpoints import part_of
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis import numbers, search
-from llm_rebuild.diagnosis.case import DEGREES, Case, Finding, Level, NothingToExplain, case_of
+from llm_rebuild.diagnosis.case import (
+    DEGREES,
+    Case,
+    Finding,
+    Level,
+    NothingToExplain,
+    case_of,
+    own_case,
+    world_for,
+)
 from llm_rebuild.diagnosis.causes import CAUSES, chapter
+from llm_rebuild.diagnosis.exact import exact
 from llm_rebuild.diagnosis.graph import Edit, World
+from llm_rebuild.diagnosis.names import of_repair
+from llm_rebuild.diagnosis.reading.result import Line, Reading, Repair
+from llm_rebuild.models.formulas import Formula
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.compare import judge
 from llm_rebuild.verify.equality import equal, identical
+from llm_rebuild.verify.rounding import MISTAKE, Rounding
+from llm_rebuild.weights import template
 
 # Of each degree, in how many of so many cases the first explanation was right, the second, the third:
 # measured on mutants by `python -m tools.mutation`.
 MEASURED: Mapping[str, list[list[int]]] = json.loads(
     Path(__file__).with_name("measured.json").read_text(encoding="utf-8")
 )["degrees"]
+TRIED = 8  # so many steps are looked at for further mistakes
 FOLLOWING = 8  # so many later checkpoints tell between explanations that fit alike
 
 
@@ -47,6 +63,11 @@ class Diagnosis:
                  `a question`, where it is asked and not said.
     confidence   How often an explanation of this degree, in this place of the list, was right when it was
                  measured; 0 of `unknown`, which names nothing.
+    seen         The first checkpoint that shows it.
+    also         Others with the same mistake.
+    lines        Where it stands in the person's code, the likeliest first; empty where that was not read.
+    difference   What that code does there and what the official model does, as it was read.
+    repairs      What puts it right, as it was tried out. Of several any one would do.
     """
 
     cause: str
@@ -55,17 +76,32 @@ class Diagnosis:
     evidence: str
     degree: str
     confidence: float
+    seen: str
+    also: tuple[str, ...] = ()
+    lines: tuple[Line, ...] = ()
+    difference: str = ""
+    repairs: tuple[Repair, ...] = ()
 
     @property
     def did(self) -> str:
-        """What was done: a clause that can stand behind the checkpoint, or a question."""
+        """What was done: a clause that can stand behind the checkpoint, or a question. What no name is known
+        of is said as it was read."""
+        if self.cause == "unknown" and self.difference:
+            return self.difference
         did = f"{CAUSES[self.cause].did} ({self.says})" if self.says else CAUSES[self.cause].did
-        asked = self.degree == DEGREES[Level.GUESSED] and self.cause not in ("unknown", "rounding")
-        return f"could it be that {did}?" if asked else f"{did}."
+        return f"could it be that {did}?" if self.asked and self.cause != "unknown" else f"{did}."
+
+    @property
+    def asked(self) -> bool:
+        """Whether the cause is asked, and not said."""
+        return self.degree == DEGREES[Level.GUESSED]
 
     @property
     def should(self) -> str:
         """What is right, or what to do: a sentence."""
+        if self.cause == "unknown" and self.repairs:
+            words = " or ".join(repair.words for repair in self.repairs)
+            return f"{words[0].upper()}{words[1:]}."
         return CAUSES[self.cause].should
 
     @property
@@ -85,8 +121,18 @@ class Diagnosis:
 
     def to_json(self) -> dict[str, Any]:
         """The contract's keys."""
-        keys = "cause", "explanation", "degree", "confidence", "evidence", "chapter", "checkpoint"
-        return {key: getattr(self, key) for key in (*keys, "did", "should", "why")}
+        keys = ["cause", "explanation", "degree", "confidence", "evidence", "chapter", "checkpoint"]
+        keys += ["did", "should", "why", "difference"]
+        line, repair = (*self.lines, None)[0], (*self.repairs, None)[0]
+        written = ("words", "before", "after", "degree")
+        return {
+            **{key: getattr(self, key) for key in keys},
+            "also": list(self.also),
+            "line": {"file": line.file, "number": line.number, "function": line.function} if line else None,
+            "code": line.code if line else None,
+            "lines": [asdict(line) for line in self.lines],
+            "repair": {key: getattr(repair, key) for key in written} if repair else None,
+        }
 
     def __str__(self) -> str:
         return f"{self.explanation}\n  {self.evidence} ({self.degree}; {self.chapter})"
@@ -127,18 +173,97 @@ def diagnose(
     account  What else is known of the person's run.
     Empty where everything is bit-identical.
     """
-    case = case_of(rebuilt, truth, copy, prompt)
+    world = world_for(truth, copy, prompt)
+    found = of_first(rebuilt, truth, world, account)
+    if not found or found[0].cause != "rounding" or world is None:
+        return found
+    rounding = exact(world, rebuilt, truth, fed=account.fed)
+    behind = of_others(rebuilt, truth, world, rounding, found[0])
+    return (*behind[:1], *found)[:3]
+
+
+def of_first(
+    rebuilt: Mapping[str, Tensor], truth: Capture, world: World | None, account: Account = PLAIN
+) -> tuple[Diagnosis, ...]:
+    """As `diagnose`, of the first checkpoint alone. `world`: the graph of the run, if there is one."""
+    case = case_of(rebuilt, truth, world)
     if case is None:
         return _signed_zeros(rebuilt, truth)
     if isinstance(case, NothingToExplain):
         return (_never_shown(case, account.error),)
     findings = _findings(case, account)
-    diagnoses = [_diagnosis(case, finding, at) for at, finding in enumerate(findings[:3])]
-    if findings[0].cause == "rounding":  # and behind it, is there more?
-        behind = case_of(rebuilt, truth, copy, prompt, near=True)
-        if isinstance(behind, Case):
-            diagnoses.insert(0, _diagnosis(behind, _findings(behind, account)[0], 0))
-    return tuple(diagnoses[:3])
+    return tuple(_diagnosis(case, finding, at) for at, finding in enumerate(findings[:3]))
+
+
+def of_others(
+    rebuilt: Mapping[str, Tensor], truth: Capture, world: World, rounding: Rounding, first: Diagnosis
+) -> tuple[Diagnosis, ...]:
+    """Mistakes behind the first: each step that makes something wrong of what the person gave it. The same
+    step in another block is the same mistake, and so is another step with the same cause.
+
+    rounding  What each step in float64 says of the tensors that differ.
+    first     What is said of the first checkpoint. It is not among them.
+    """
+    steps, by_cause, tried = {template(first.seen)}, {first.cause: [first]}, 0
+    for name in truth.tensors:
+        if rounding.kind(name) != MISTAKE or template(name) in steps:
+            continue
+        steps.add(template(name))
+        case = own_case(rebuilt, truth, world, name)
+        if case is None:
+            continue
+        finding = _findings(case, PLAIN)[0]
+        if finding.level and finding.cause not in ("rounding", "unknown", "wrong-shape"):
+            by_cause.setdefault(finding.cause, []).append(_diagnosis(case, finding, 0))
+        tried += 1
+        if tried == TRIED:
+            break
+    del by_cause[first.cause]
+    return tuple(replace(best, also=tuple(d.seen for d in same)) for best, *same in by_cause.values())
+
+
+def with_readings(
+    mistakes: Sequence[Diagnosis], readings: Sequence[Reading], world: World | None
+) -> tuple[Diagnosis, ...]:
+    """The mistakes that were read, each with the name that was found for it, in the order of the data. What
+    was not read to its end may hold more: then the others stand behind them."""
+    found, left = [], list(mistakes)
+    for reading in readings:
+        steps = {template(name) for name in (reading.checkpoint, *reading.also)}
+        alike = [d for d in left if steps & {template(n) for n in (d.checkpoint, d.seen, *d.also)}]
+        for diagnosis in alike:
+            left.remove(diagnosis)
+        formula = world.formulas.get(reading.checkpoint) if world is not None else None
+        found.append(_read(alike[0] if alike else None, reading, formula))
+    whole = bool(readings) and not any(reading.extent for reading in readings)
+    return tuple(found if whole else (*found, *left))
+
+
+def _read(diagnosis: Diagnosis | None, reading: Reading, formula: Formula | None) -> Diagnosis:
+    """What was read, under the name that was found for it; else under the one that its repair has; else
+    under none."""
+    repair = next((r for r in reading.repairs if r.degree.startswith("proved")), None)
+    if diagnosis is None or (diagnosis.asked and repair is not None):
+        cause = of_repair(formula, repair.kind, repair.operation) if repair is not None else "unknown"
+        degree = repair.degree if repair is not None else DEGREES[Level.GUESSED]
+        level = next(level for level, words in DEGREES.items() if words == degree)
+        sure = 0.0 if cause == "unknown" else confidence(level)
+        evidence = "Read in your code."
+        if repair is not None:
+            how_well = "bit-identical" if level == Level.EXACT else "right but for rounding"
+            evidence = (
+                f"Your code ran once more with this put right, and {reading.checkpoint} was {how_well}."
+            )
+        diagnosis = Diagnosis(cause, reading.checkpoint, "", evidence, degree, sure, reading.checkpoint)
+    elif repair is not None and of_repair(formula, repair.kind, repair.operation) == diagnosis.cause:
+        diagnosis = replace(diagnosis, degree=repair.degree)
+    return replace(
+        diagnosis,
+        also=reading.also or diagnosis.also,
+        lines=reading.lines,
+        difference=reading.difference,
+        repairs=reading.repairs,
+    )
 
 
 def _findings(case: Case, account: Account) -> list[Finding]:
@@ -255,7 +380,7 @@ def _diagnosis(case: Case, finding: Finding, at: int) -> Diagnosis:
     cause, level = finding.cause, finding.level
     site = finding.site if finding.site and "#" not in finding.site else case.target
     if finding.edit is not None:
-        inputs = "your own inputs, which are right but for rounding" if case.own else "the official inputs"
+        inputs = "your own inputs" if case.own else "the official inputs"
         how_well = _agreement(case, finding.edit)
         evidence = f"Computed in this way from {inputs}, {case.target} is yours{how_well}."
     elif level in (Level.EXACT, Level.ROUNDED):
@@ -266,7 +391,7 @@ def _diagnosis(case: Case, finding: Finding, at: int) -> Diagnosis:
     else:
         evidence = f"Seen in the numbers of {case.target}; {numbers.where(case.mine, case.official)}."
     sure = confidence(level, at) if cause != "unknown" else 0.0
-    return Diagnosis(cause, site, finding.says, evidence, level.words, sure)
+    return Diagnosis(cause, site, finding.says, evidence, level.words, sure, case.target)
 
 
 def confidence(level: Level, at: int = 0) -> float:
@@ -285,7 +410,7 @@ def _agreement(case: Case, edit: Edit) -> str:
     if verdict.identical:
         return f" to the bit, all {guess.numel():,} numbers"
     if not verdict.max_abs_diff:
-        return " to the bit, but for the sign of zeros"
+        return " but for rounding: only the sign of zeros differs"
     return f" but for rounding: off by {verdict.max_abs_diff:.1e} at the most"
 
 
@@ -296,7 +421,7 @@ def _signed_zeros(rebuilt: Mapping[str, Tensor], truth: Capture) -> tuple[Diagno
             says = "-0 instead of 0, which changes no other number"
             evidence = f"All numbers of {name} are equal; only the sign of zeros differs."
             level = Level.SHOWN
-            return (Diagnosis("rounding", name, says, evidence, level.words, confidence(level)),)
+            return (Diagnosis("rounding", name, says, evidence, level.words, confidence(level), name),)
     return ()
 
 
@@ -315,7 +440,7 @@ def _never_shown(case: NothingToExplain, error: BaseException | None) -> Diagnos
         if not any(part_of(name) == part for name in case.rebuilt) and any(c.isdigit() for c in part):
             cause, says = "block-skipped", f"nothing of {part} was shown"
     evidence = "All checkpoints that were shown before it are bit-identical."
-    return Diagnosis(cause, case.first, says, evidence, level.words, confidence(level))
+    return Diagnosis(cause, case.first, says, evidence, level.words, confidence(level), case.first)
 
 
 def _turned(case: NothingToExplain, error: BaseException) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -11,8 +12,10 @@ from torch import Tensor
 from llm_rebuild.checkpoints import plain
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.case import world_for
-from llm_rebuild.diagnosis.diagnose import Account, diagnose
+from llm_rebuild.diagnosis.diagnose import PLAIN, Account, of_first, of_others, with_readings
 from llm_rebuild.diagnosis.exact import exact
+from llm_rebuild.diagnosis.reading.read import read, record_official
+from llm_rebuild.diagnosis.reading.result import Reading
 from llm_rebuild.verify import proof as verification
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.compare import MISSING, WRONG_VALUES, Verdict
@@ -20,7 +23,7 @@ from llm_rebuild.verify.divergence import describe
 from llm_rebuild.verify.proof import Proof
 from llm_rebuild.verify.report import Report
 from llm_rebuild.verify.rounding import ROUNDING, Rounding
-from llm_rebuild.verify.run import judge
+from llm_rebuild.verify.run import judge, run_rebuild
 
 
 def prove(*question: Any, **options: Any) -> Proof:
@@ -31,38 +34,64 @@ def prove(*question: Any, **options: Any) -> Proof:
     prints; `truth` and `rebuilt` are the tensors of both sides. Raises InputError for input that cannot be
     used.
     """
-    return explain(verification.prove(*question, **options))
+    proof = verification.prove(*question, **options)
+    return explain(proof, readings=read_rebuild(proof))
+
+
+def read_rebuild(proof: Proof) -> tuple[Reading, ...]:
+    """What the course's rebuild does otherwise than the official model, by its lines; empty where nothing
+    differs. It is run a few times more in this process."""
+    if proof.report.exact or proof.question.goes_on:
+        return ()
+    question, truth = proof.question, proof.truth
+    folder = Path(str(question.rebuild.module.__file__)).parent
+    official = record_official(truth, question.copy)
+    return read(
+        lambda tap: run_rebuild(question, tap),
+        truth,
+        official,
+        lambda file: Path(file).parent == folder,
+        question.copy,
+    )
 
 
 def explain(
     proof: Proof,
     *,
-    error: BaseException | None = None,
-    again: Callable[[], Mapping[str, Tensor]] | None = None,
-    fed: bool = False,
+    prompt: Capture | None = None,
+    account: Account = PLAIN,
     unfinished: bool = False,
+    readings: Sequence[Reading] = (),
 ) -> Proof:
     """The same proof; where the two sides part, its report has the blame, the rounding and the diagnosis.
 
-    error, again, fed  As in an `Account`.
-    unfinished         Whether checkpoints that are not there are still to come, and no divergence.
+    prompt      For a run that goes on from keys and values: the official tensors of the pass before it.
+    account     What is known of the person's run beside its tensors.
+    unfinished  Whether checkpoints that are not there are still to come, and no divergence.
+    readings    What was read of the person's code.
     """
     report, truth, copy = proof.report, proof.truth, proof.question.copy
     counted = [v for v in report.verdicts if not (unfinished and v.verdict == MISSING)]
     if all(verdict.identical for verdict in counted):
         return proof
     rebuilt = {name: plain(tensor, f"the rebuilt {name} is") for name, tensor in proof.rebuilt.items()}
-    if fed:  # what single steps were given is official
+    if account.fed:  # what single steps were given is official
         rebuilt = {**truth.tensors, **rebuilt}
-    world = world_for(truth, copy)
-    rounding = exact(world, rebuilt, truth, fed=fed) if world else None
+    world = world_for(truth, copy, prompt)
+    rounding = exact(world, rebuilt, truth, fed=account.fed) if world else None
     inputs_of = world.inputs_of if world else None
+    found = of_first(rebuilt, truth, world, account)
+    others = of_others(rebuilt, truth, world, rounding, found[0]) if world and rounding and found else ()
+    harmless = bool(found) and found[0].cause == "rounding"
+    mistakes = with_readings(others if harmless else (*found[:1], *others), readings, world)
+    first = [said for said in mistakes if found and said.seen == found[0].seen]
     report = replace(
         report,
         verdicts=_with_rounding(report.verdicts, rounding),
         divergence=describe(_with_rounding(counted, rounding), truth, inputs_of),
         rounding=rounding,
-        diagnosis=diagnose(rebuilt, truth, copy, account=Account(error, again, fed)),
+        diagnosis=((*mistakes[:1], *found) if harmless else (*first[:1], *found[len(first[:1]) :]))[:3],
+        mistakes=mistakes,
     )
     return replace(proof, report=report)
 

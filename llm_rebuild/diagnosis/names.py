@@ -115,6 +115,42 @@ def called(formula: Formula) -> str:
     return kind
 
 
+# What it means that a step's own operation was put right, by the kind of step, or by the operation. The kinds
+# of repair are those of `reading/result.py`.
+REPLACED, LAID_OUT = "replace", "layout"
+OF_REPAIR = {
+    ("scale", "constant"): "scale-wrong",
+    ("scale", "insert"): "scale-missing",
+    ("scale", "drop"): "scale-extra",
+    ("layer norm", "constant"): "norm-eps",
+    ("plus eps", "constant"): "norm-eps",
+    ("square", "insert"): "norm-variance",
+    ("gelu", "constant"): "gelu-constant",
+    ("act", "insert"): "activation-missing",
+    ("act", "replace"): "activation-other",
+    ("linear", "insert"): "bias-missing",
+    ("conv1d", "insert"): "bias-missing",
+    ("residual", "insert"): "residual-missing",
+    ("residual", "constant"): "residual-scaled",
+    ("residual", "operand"): "residual-wrong",
+    ("softmax", "insert"): "softmax-missing",
+    ("softmax", "constant"): "softmax-axis",
+    ("add mask", "insert"): "mask-missing",
+    ("add mask", "constant"): "mask-fill",
+    ("add bias", "insert"): "position-bias-missing",
+    ("add bias", "operand"): "position-bias-wrong",
+    ("product", "operand"): "wrong-operand",
+    ("mix", "operand"): "wrong-operand",
+    ("merge", "layout"): "heads-merged",
+    ("split", "layout"): "heads-split",
+    ("output", "insert"): "output-scale-missing",
+    ("output", "constant"): "output-scale-wrong",
+    ("unit", "insert"): "not-normalised",
+    ("native_dropout", "drop"): "dropout",
+    ("_to_copy", "drop"): "wrong-dtype",
+}
+
+
 def role(formula: Formula) -> str:
     """What a step is in `OF_STEP`."""
     for fact in ("head", "output", "embedding", "unscaled"):
@@ -165,6 +201,16 @@ def of_operator(formula: Formula, sign: str) -> str:
     if formula.kind == "add mask" and sign == "-":
         return "mask-inverted"
     return of_result(formula, FACTOR if called(formula) in ("residual", "normed") else OTHER)
+
+
+def of_repair(formula: Formula | None, kind: str, operation: str) -> str:
+    """The cause of what a person's code does otherwise at a step: a constant, an operand, an operation too
+    many, one missing, another, a layout. `unknown` where the catalogue has no name for it."""
+    if formula is None:
+        return "unknown"
+    step = role(formula)
+    named = OF_REPAIR.get((step, kind)) or OF_REPAIR.get((operation, kind))
+    return named or (of_result(formula, OTHER) if kind in (REPLACED, LAID_OUT) else "unknown")
 
 
 def of_guess(formula: Formula | None) -> str:

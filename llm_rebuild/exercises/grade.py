@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from llm_rebuild.checkpoints import plain
+from llm_rebuild.diagnosis.diagnose import Account
 from llm_rebuild.diagnosis.explain import explain
 from llm_rebuild.errors import InputError, one_line
 from llm_rebuild.exercises import references, worker
@@ -146,7 +147,8 @@ def _tensor(exercise: Mapping[str, Any], answer: Any) -> tuple[bool, str]:
     if broken := _not_numbers(answer):
         return False, broken
     rebuilt = {name: plain(answer, "your answer is")}
-    report = explain(Proof(question, judge_all(rebuilt, truth), truth, rebuilt), fed=True).report
+    proof = Proof(question, judge_all(rebuilt, truth), truth, rebuilt)
+    report = explain(proof, account=Account(fed=True)).report
     causes = [d for d in report.diagnosis if d.checkpoint == name]
     return False, f"{verdict}" + (f"\n  {name}: {causes[0].did} {causes[0].should}" if causes else "")
 

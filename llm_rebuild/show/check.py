@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_rebuild.checkpoints import part_of
-from llm_rebuild.show.report import diagnosed, parting
+from llm_rebuild.show.report import all_diagnosed, parting
 from llm_rebuild.show.terminal import columns, indented, renderable
 from llm_rebuild.verify.compare import BIT_IDENTICAL, MISSING, Verdict
 from llm_rebuild.verify.report import Report
@@ -157,21 +157,22 @@ def _first(check: Check) -> Iterator[RenderableType]:
     first = check.differs
     if first is None:
         return
-    divergence = check.report.divergence
-    where = divergence.words if divergence and divergence.name == first.name else ""
-    yield from parting(first, first.in_words(where), _blame(check.steps.get(first.name)))
-    for best in check.report.diagnosis[:1]:
-        yield from diagnosed(best)
+    report = check.report
+    divergence = report.divergence if report.divergence and report.divergence.name == first.name else None
+    where, blame = (divergence.words, divergence.blame(report.rounding)) if divergence else ("", "")
+    yield from parting(first, first.in_words(where), _blame(check.steps.get(first.name), blame))
+    yield from all_diagnosed(report)
 
 
-def _blame(step: StepVerdict | None) -> str:
+def _blame(step: StepVerdict | None, otherwise: str) -> str:
+    """Whose fault it is, by the step alone; `otherwise` where that was not tried or gave nothing."""
     if step is None or step.verdict is None:
-        return ""
+        return otherwise
     if not step.right:
         return "its step is wrong itself: fed with official numbers it differs as well"
     if not step.verdict.identical:
         return "it arises in this step, and passes: fed with official numbers it rounds so, too"
-    return "its step is right alone, but in `forward` it is fed by something else than it should be"
+    return "its step is right alone: the mistake is in `forward`, in what it hands to it or does with it"
 
 
 def _by_themselves(check: Check) -> Iterator[RenderableType]:
@@ -220,6 +221,7 @@ def _other(run: OtherRun) -> Iterator[RenderableType]:
     if wrong is not None:
         for line in str(wrong).splitlines():
             yield indented(line.strip(), style)
+        yield from all_diagnosed(report)
     yield from _answer(run.answer, report)
 
 

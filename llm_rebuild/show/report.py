@@ -17,6 +17,8 @@ from llm_rebuild.verify.divergence import Divergence, first_mistake
 from llm_rebuild.verify.report import Diagnosis, Report
 from llm_rebuild.verify.rounding import ROUNDING
 
+MOST_ALSO = 3  # further checkpoints with the same mistake
+
 
 @renderable.register
 def _report(report: Report) -> RenderableType:
@@ -109,8 +111,7 @@ def _first(report: Report, first: Divergence) -> Iterator[RenderableType]:
         mistake = first_mistake(report.verdicts, report.rounding)
         if mistake is not None:
             yield indented(f"the first step with a mistake: {mistake.name}", "red")
-    for best in report.diagnosis[:1]:
-        yield from diagnosed(best)
+    yield from all_diagnosed(report)
 
 
 def parting(verdict: Verdict, seen: str, blame: str) -> Iterator[RenderableType]:
@@ -122,12 +123,32 @@ def parting(verdict: Verdict, seen: str, blame: str) -> Iterator[RenderableType]
         yield indented(line.strip(), style)
 
 
-def diagnosed(best: Diagnosis) -> Iterator[RenderableType]:
+def all_diagnosed(report: Report) -> Iterator[RenderableType]:
+    """The mistakes, one by one; where there is none, what else explains the divergence."""
+    for number, mistake in enumerate(report.mistakes or report.diagnosis[:1]):
+        yield from diagnosed(mistake, "one more mistake" if number else "diagnosis")
+
+
+def diagnosed(best: Diagnosis, title: str = "diagnosis") -> Iterator[RenderableType]:
     """Which mistake it may be: what was done, what is right, why it matters, how that is known, and where to
     read of it."""
-    yield Text(f"diagnosis: {best.cause} at {best.checkpoint} ({best.degree})", style="bold")
+    cause = "" if best.asked else f"{best.cause} "
+    yield Text(f"{title}: {cause}at {best.checkpoint} ({best.degree})", style="bold")
+    for line in best.lines[:1]:
+        yield indented(f"{line.file}, line {line.number}, in {line.function}: {line.code}", "bold")
+    if len(best.lines) > 1:
+        others = [f"line {line.number} ({line.code})" for line in best.lines[1:]]
+        yield indented(f"or {', or '.join(others)}", "dim")
     yield indented(best.did)
     yield indented(f"right: {best.should}")
     yield indented(f"why: {best.why}")
+    for number, repair in enumerate(best.repairs):
+        yield indented(f"{'or' if number else 'repair'}: {repair.words} ({repair.degree})")
+        if repair.after:
+            yield indented(f"  - {repair.before}", "red")
+            yield indented(f"  + {repair.after}", "green")
+    if best.also:
+        more = f" and {len(best.also) - MOST_ALSO} more" if len(best.also) > MOST_ALSO else ""
+        yield indented(f"so, too: {', '.join(best.also[:MOST_ALSO])}{more}")
     yield indented(f"evidence: {best.evidence}")
     yield indented(f"read: llm-rebuild explain {best.cause}")

@@ -28,6 +28,8 @@ from llm_rebuild.verify.trace import Observer, observe
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+FORMAT = "llm_rebuild capture 2"  # of a file
+
 
 class Copies:
     """Which tensors are copies of official ones. Handed in as rebuilt they would be right for nothing."""
@@ -136,7 +138,7 @@ class Capture(Mapping[str, Interim]):
     def save(self, file: str | Path) -> None:
         """Write a safetensors file, whole or not at all."""
         about = {
-            "format": "llm_rebuild capture 2",
+            "format": FORMAT,
             "model": dict(self.model),
             "attention": self.attention,
             "environment": dict(self.environment),

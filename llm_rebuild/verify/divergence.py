@@ -17,7 +17,7 @@ from llm_rebuild.checkpoints import part_of
 from llm_rebuild.models import ARCHITECTURES
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import Capture
-from llm_rebuild.verify.compare import Verdict, finite
+from llm_rebuild.verify.compare import MISSING, Verdict, finite
 from llm_rebuild.verify.rounding import MISTAKE, ROUNDING, UNCLEAR, Rounding
 
 InputsOf = Callable[[str], Sequence[str]]
@@ -35,7 +35,8 @@ class Divergence:
               Empty where there is no coordinate, as for another shape.
     inputs    The checkpoints that it is computed from; None where that is not known. Then those before it
               stand for them.
-    differing Those of them that are not bit-identical themselves.
+    differing Those of them that are there and not bit-identical themselves.
+    unshown   Those of them that are not there.
     before    How many checkpoints come before it.
     others    Further checkpoints that differ although everything they are computed from is bit-identical:
               each of these is a difference of its own.
@@ -45,6 +46,7 @@ class Divergence:
     words: str = ""
     inputs: tuple[str, ...] | None = None
     differing: tuple[str, ...] = ()
+    unshown: tuple[str, ...] = ()
     before: int = 0
     others: tuple[str, ...] = ()
 
@@ -54,7 +56,7 @@ class Divergence:
 
     @property
     def inputs_identical(self) -> bool:
-        return not self.differing
+        return not self.differing and not self.unshown
 
     def __str__(self) -> str:
         """The verdict, and where the worst difference is."""
@@ -62,8 +64,13 @@ class Divergence:
 
     def blame(self, rounding: Rounding | None = None) -> str:
         """In a sentence: whether what went in was still identical, and whether it is rounding."""
+        if self.verdict.verdict == MISSING:
+            return "it was not shown"
         if self.differing:
-            return f"what goes into this step differs already: {_names(self.differing)}"
+            return f"what belongs into it differs already: {_names(self.differing)}"
+        if self.unshown:
+            names = _names(self.unshown)
+            return f"what belongs into it was not shown ({names}): the difference arises there or here"
         if self.before == 0:
             came = "nothing is computed before it"
         elif self.inputs is None:
@@ -71,16 +78,16 @@ class Divergence:
             came = f"{'the' if one else f'all {self.before}'} checkpoint{'' if one else 's'} before it "
             came += f"{'is' if one else 'are'} bit-identical"
         elif not self.inputs:
-            came = "no other checkpoint goes into it"
+            came = "no other checkpoint belongs into it"
         else:
             are = "is" if len(self.inputs) == 1 else "are"
-            came = f"what goes into it ({_names(self.inputs)}) {are} bit-identical"
+            came = f"what belongs into it ({_names(self.inputs)}) {are} bit-identical"
         kind = rounding.kind(self.name) if rounding else UNCLEAR
         if rounding and kind == ROUNDING:
             return f"{came}, and {rounding.words(self.name)}: rounding, no mistake"
         if rounding and kind == MISTAKE:
-            return f"{came}, and {rounding.words(self.name)}: the mistake is in this step"
-        return f"{came}: the difference arises in this step"
+            return f"{came}, and {rounding.words(self.name)}: the mistake is made here"
+        return f"{came}: the difference arises here"
 
     def to_json(self, rounding: Rounding | None = None) -> dict[str, Any]:
         """`first_divergence` of `verify --json`, docs/reference/json.md."""
@@ -105,6 +112,7 @@ def describe(
     inputs_of  Which checkpoints a checkpoint is computed from. Names that this run has not are left out.
     """
     identical = {verdict.name: verdict.identical for verdict in verdicts}
+    unshown = {verdict.name for verdict in verdicts if verdict.verdict == MISSING}
     first = next((verdict for verdict in verdicts if not verdict.identical), None)
     if first is None:
         return None
@@ -123,7 +131,8 @@ def describe(
         verdict=first,
         words=in_words(first, truth),
         inputs=inputs,
-        differing=tuple(name for name in inputs or () if not identical[name]),
+        differing=tuple(name for name in inputs or () if not identical[name] and name not in unshown),
+        unshown=tuple(name for name in inputs or () if name in unshown),
         before=before,
         others=tuple(others),
     )

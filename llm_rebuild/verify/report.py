@@ -15,7 +15,8 @@ from llm_rebuild.verify.tokens import TokenVerdict
 
 
 class Diagnosis(Protocol):
-    """What a report needs to know of a diagnosis; `diagnosis/diagnose.py` makes them."""
+    """What a report needs to know of a diagnosis; `diagnosis/diagnose.py` makes them. Lines and repairs are
+    those of `diagnosis/reading/result.py`."""
 
     @property
     def cause(self) -> str: ...
@@ -33,6 +34,14 @@ class Diagnosis(Protocol):
     def evidence(self) -> str: ...
     @property
     def chapter(self) -> str: ...
+    @property
+    def asked(self) -> bool: ...
+    @property
+    def also(self) -> tuple[str, ...]: ...
+    @property
+    def lines(self) -> tuple[Any, ...]: ...
+    @property
+    def repairs(self) -> tuple[Any, ...]: ...
     def to_json(self) -> dict[str, Any]: ...
 
 
@@ -44,7 +53,8 @@ class Report(Printable):
     leaks       What official tensors were seen to go into the rebuild; None where nobody looked.
     divergence  The first divergence in words, and what went into that step.
     rounding    Which differences are rounding, by each step in float64; None where nobody looked.
-    diagnosis   Which mistake it may be, the best guess first.
+    diagnosis   Which mistake the first divergence may be, the best guess first.
+    mistakes    Each mistake that was found, the first included, by its best explanation.
     tokenizer   Whether the token ids are the official tokenizer's; None where nobody looked.
     untried     What this run leaves open: padding, the other spelling of attention, a cached step.
     """
@@ -63,6 +73,7 @@ class Report(Printable):
     divergence: Divergence | None = None
     rounding: Rounding | None = None
     diagnosis: tuple[Diagnosis, ...] = ()
+    mistakes: tuple[Diagnosis, ...] = ()
     tokenizer: TokenVerdict | None = None
     untried: tuple[str, ...] = ()
 
@@ -121,6 +132,7 @@ class Report(Printable):
             "summary": summary,
             "first_divergence": first.to_json(self.rounding) if first else None,
             "diagnosis": [diagnosis.to_json() for diagnosis in self.diagnosis],
+            "mistakes": [mistake.to_json() for mistake in self.mistakes],
             "coverage": self.coverage.to_json() if self.coverage else None,
             "coupled": list(self.coupled),
             "isolated": self.isolated,

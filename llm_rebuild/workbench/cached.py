@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from llm_rebuild.copies import local_copy
@@ -29,9 +30,12 @@ from llm_rebuild.errors import InputError
 from llm_rebuild.files import PART, sha256_of
 from llm_rebuild.models import architecture_for
 from llm_rebuild.printing import notice
+from llm_rebuild.verify.capture import FORMAT
 from llm_rebuild.verify.environment import environment
 
 FOLDER = ".captures"
+RECORD, PROMPT = "record", "prompt"  # what else a capture's file holds
+FORMATS = [FORMAT, "record 1", "prompt 1"]
 MOST = 2_000_000_000  # bytes, of all captures together
 ASK_AGAIN = 600  # seconds after which the hub is asked once more for a model that it did not give
 
@@ -165,6 +169,25 @@ def contents(file: Path) -> tuple[dict[str, Tensor], list[str]]:
     return read, list(order)
 
 
+def add(file: Path, name: str, about: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Put more into a capture's file, under a name: `record`, what was done in the run, as
+    `diagnosis/reading/stored.py` says it; `prompt`, the tensors of the pass before it."""
+    with safe_open(file, framework="pt") as opened:
+        stored = {key: opened.get_tensor(key).clone() for key in opened.keys()}  # noqa: SIM118
+        words = opened.metadata() or {}
+    stored |= {f"{name}/{key}": tensor.contiguous().clone() for key, tensor in tensors.items()}
+    save_file(stored, file, metadata={**words, name: json.dumps(about)})
+
+
+def more(file: Path, name: str) -> tuple[Any, dict[str, Tensor]] | None:
+    """What `add` put there."""
+    with safe_open(file, framework="pt") as opened:
+        words = (opened.metadata() or {}).get(name)
+        keys = [key for key in opened.keys() if key.startswith(f"{name}/")]  # noqa: SIM118
+        tensors = {key.removeprefix(f"{name}/"): opened.get_tensor(key) for key in keys}
+    return None if words is None else (json.loads(words), tensors)
+
+
 def key_of(copy: LocalCopy, inputs: Mapping[str, Any], attention: str) -> str:
     """32 hexadecimal digits that are others where anything is that the capture depends on."""
     listed: list[Any] = []
@@ -172,6 +195,7 @@ def key_of(copy: LocalCopy, inputs: Mapping[str, Any], attention: str) -> str:
         all_of_them = architecture.checkpoints
         listed = [[c.name, c.source, sorted(c.only)] for c in all_of_them]  # a set has no order of its own
     about = {
+        "format": FORMATS,
         "files": states(copy),
         "config": copy.config,
         "model": [copy.name, copy.source, copy.revision],

@@ -6,18 +6,18 @@ import ast
 import contextlib
 import inspect
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from llm_rebuild.checkpoints import expand
 from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.diagnosis.diagnose import Account
 from llm_rebuild.diagnosis.explain import explain, judge_steps
+from llm_rebuild.diagnosis.reading.result import Reading
 from llm_rebuild.errors import InputError, one_line
 from llm_rebuild.files import expanded, read
 from llm_rebuild.models.part import ATTENTIONS
@@ -28,29 +28,18 @@ from llm_rebuild.verify import Capture, Proof, Question, Report, ask, compare, j
 from llm_rebuild.verify.compare import MISSING, Verdict
 from llm_rebuild.verify.equality import identical
 from llm_rebuild.verify.question import has_rebuild
+from llm_rebuild.verify.report import Diagnosis
 from llm_rebuild.verify.steps import first_pass
 from llm_rebuild.weights import Weights
 from llm_rebuild.workbench import cached, child, notebook
 from llm_rebuild.workbench.result import FORWARD, UNFILLED, Check, OtherRun, StepVerdict
+from llm_rebuild.workbench.session import Learner, Limits, Outcome, Run, Session
 from llm_rebuild.workbench.steps import INPUTS, READS, Place, Trial, nearest, trials
 
 LARGEST_FILE = 5_000_000
-CACHED = "cached step"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a rebuild may use.
-
-    seconds  The longest that a forward pass may take, and all steps by themselves.
-    memory   In MB, on top of what torch needs. On Linux; elsewhere a check says that it does not hold.
-    """
-
-    seconds: float = 60.0
-    memory: int = 4096
-
-
 LIMITS = Limits()
+CACHED = "cached step"
+WRONG = 3  # steps that are wrong alone, of which it is said why
 
 
 def check_file(
@@ -76,7 +65,7 @@ def check_file(
     """
     file = expanded(file).absolute()
     source = read(file, largest=LARGEST_FILE)
-    learner = _Learner(file.name, file, source, _parameters(file.name, source))
+    learner = Learner(file.name, file, source, _parameters(file.name, source))
     with cached.writable() as captures:
         bench = _Bench(learner, question, limits, fork, captures)
         return bench.one_step(step, progress) if step else bench.whole(progress)
@@ -104,127 +93,37 @@ def check(
         raise InputError(f"check takes your function forward, not a {type(forward).__name__}")
     question = ask(model, texts, token_ids=token_ids, decoder_ids=decoder_ids, attention=attention)
     name, parameters = getattr(forward, "__name__", "forward"), set(inspect.signature(forward).parameters)
-    learner = _Learner(name, Path("notebook"), notebook.pack(forward), parameters, notebook=True)
+    learner = Learner(name, Path("notebook"), notebook.pack(forward), parameters, notebook=True)
     with cached.writable() as captures:
         checked = _Bench(learner, question, LIMITS, False, captures).whole(lambda step: None)
     return replace(checked, notes=(*checked.notes, checked.error)) if checked.error else checked
-
-
-@dataclass(frozen=True)
-class _Learner:
-    """A learner's file, or a notebook's function, packed.
-
-    parameters  What forward asks for.
-    """
-
-    name: str
-    file: Path
-    source: bytes
-    parameters: set[str]
-    notebook: bool = False
-
-
-@dataclass(frozen=True)
-class _Run:
-    """One way to run forward.
-
-    way      What to call it.
-    capture  The official side's file.
-    passes   What the model reads, one a pass; the last counts.
-    """
-
-    way: str
-    capture: Path
-    passes: tuple[Mapping[str, Tensor], ...]
-    attention: str
-
-
-@dataclass
-class _Outcome:
-    """What came of a request to the learner's process.
-
-    tapped   The tensors that it tapped; `foreign` those that came from elsewhere, with what they went into.
-    answer   What forward returned.
-    end      How it ended; empty where the process did.
-    """
-
-    tapped: dict[str, Tensor] = field(default_factory=dict)
-    foreign: list[tuple[str, Tensor]] = field(default_factory=list)
-    answer: Tensor | None = None
-    end: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def finished(self) -> bool:
-        return self.end.get("end") == "done"
-
-
-class _Session(Process):
-    """A learner's process, and what it can be asked. Leaving the `with` ends it."""
-
-    def __init__(self, bench: _Bench) -> None:
-        super().__init__(child.learner, bench.fork)
-        self._deadline, self._sent = time.monotonic() + bench.limits.seconds, set[str]()
-        job = {
-            "file": str(bench.learner.file),
-            "notebook": bench.learner.notebook,
-            "model": cached.reference(bench.copy),
-            "names": bench.names,
-            "hidden": [str(bench.captures)],
-            "memory": bench.limits.memory,
-        }
-        source = bytearray(bench.learner.source or b"\n")  # torch makes no tensor of nothing
-        self.send(job, {"source": torch.frombuffer(source, dtype=torch.uint8)})
-        self.loaded = self.outcome({"do": "load"})
-
-    def forward(self, run: _Run, seed: int = 0) -> _Outcome:
-        """Run forward in one way."""
-        about = {"do": "forward", "passes": len(run.passes), "cache": len(run.passes) > 1, "seed": seed}
-        tensors = {f"{n}/{name}": t for n, read in enumerate(run.passes) for name, t in read.items()}
-        return self.outcome({**about, "attention": run.attention}, tensors)
-
-    def step(self, trial: Trial, truth: Mapping[str, Tensor], attention: str) -> _Outcome:
-        """Try a step by itself. Of the official tensors only those are sent that it is computed from."""
-        needed = {*trial.inputs, *(name for name in truth if name.startswith(INPUTS))} - self._sent - {None}
-        tensors = {name: truth[name] for name in needed if name is not None}
-        self._sent |= set(tensors)
-        return self.outcome({"do": "step", **vars(trial), "attention": attention}, tensors)
-
-    def outcome(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> _Outcome:
-        outcome = _Outcome()
-        for message in self.ask(about, tensors, self._deadline):
-            if "tapped" in message.about:
-                outcome.tapped |= {
-                    name: t for name, t in message.tensors.items() if name not in outcome.tapped
-                }
-            elif "foreign" in message.about:
-                outcome.foreign += [(str(message.about["foreign"]), t) for t in message.tensors.values()]
-            elif "end" in message.about:
-                outcome.end, outcome.answer = message.about, message.tensors.get("answer")
-        return outcome
-
-    def allow(self, seconds: float) -> None:
-        """So much time from now on."""
-        self._deadline = time.monotonic() + seconds
 
 
 @dataclass
 class _Bench:
     """One check of one file. `captures` is the folder where official results are kept."""
 
-    learner: _Learner
+    learner: Learner
     question: Question
     limits: Limits
     fork: bool
     captures: Path
     names: list[str] = field(default_factory=list)  # the checkpoints of any run of this model
+    trials: dict[str, Trial] = field(default_factory=dict)  # by checkpoint, as they were tried
 
     @property
     def copy(self) -> LocalCopy:
         return self.question.copy
 
+    def session(self) -> Session:
+        """A new process for the learner's file."""
+        hidden = [str(self.captures)]
+        setting = {"model": cached.reference(self.copy), "names": self.names, "hidden": hidden}
+        return Session(self.learner, setting, self.limits, self.fork)
+
     # ----------------------------------------------------------------------------- the ways to run
 
-    def other_runs(self) -> Iterator[_Run]:
+    def other_runs(self) -> Iterator[Run]:
         """The ways to run forward that it offers beside the question's own."""
         for way in self.question.untried():
             attention = way.removesuffix(" attention")
@@ -234,7 +133,7 @@ class _Bench:
                 with contextlib.suppress(InputError):  # no room for one more token
                     yield self.run(way, first_pass(self.question, 1), cache=True)
 
-    def run(self, way: str, question: Question, cache: bool = False) -> _Run:
+    def run(self, way: str, question: Question, cache: bool = False) -> Run:
         """A run, with its official side from the store, or made now in a process of its own."""
         inputs = question.inputs
         texts = {"texts": inputs.texts, "tokens": inputs.tokens, "truncated": inputs.truncated}
@@ -260,7 +159,7 @@ class _Bench:
         passes = (_read(question), {INPUTS + name: tensor for name, tensor in read.items()})
         if not self.names:
             self.names = _all_names(self.question, names)
-        return _Run(way, file, passes if cache else passes[:1], question.attention)
+        return Run(way, file, passes if cache else passes[:1], question.attention)
 
     # ------------------------------------------------------------------------------------ checks
 
@@ -268,31 +167,38 @@ class _Bench:
         """The forward pass, in every way that there is if the first is right, then every step by itself."""
         run = self.run("", self.question)
         progress("official")
-        others: list[OtherRun] = []
-        with _Session(self) as session:
+        tried: list[tuple[Run, Outcome, str | None]] = []
+        with self.session() as session:
             main = session.forward(run) if session.loaded.finished else session.loaded
             finished = main.finished and session.loaded.finished
             truth = Capture.load(run.capture)  # only now, what was tapped being here
             right = finished and judge_steps(_known(main, truth), truth, self.copy).passed
             last, self.fork = main, False  # threads do not survive a fork, and something was computed
             for other in self.other_runs() if right else ():
-                session.allow(self.limits.seconds)
+                session.allow()
                 last = session.forward(other)
-                others.append(self.other(other, last, session.ended, truth))
+                tried.append((other, last, session.problem(last)))
                 if session.ended:
                     break
             progress("rebuild")
-            error = self.error(session.ended, main)
+            error = session.problem(main)
             steps: dict[str, StepVerdict] = {}
+            alone: tuple[Diagnosis, ...] = ()
+            readings: tuple[Reading, ...] = ()
             try:
-                steps = self.try_steps(truth, session, None)[0]
+                steps, tapped = self.try_steps(truth, session, None)
+                readings = session.read(run, main, truth)  # last: now all official tensors come in
+                unshown = {name: tapped[name] for name in tapped if name not in main.tapped}
+                alone = self.alone(unshown, steps, run, session, truth)
             except InputError as problem:
                 error = error or f"{self.learner.name}: {problem}"
-        progress("steps")
-        checked = self.judged(truth, main.tapped, error=error)
+            progress("steps")
+            others = [self.other(*one, session) for one in tried]
+        checked = self.judged(truth, main.tapped, error=error, readings=readings)
+        mistakes = (*checked.report.mistakes, *alone)
         return replace(
             checked,
-            report=replace(checked.report, leaks=self.leaks(main, truth)),
+            report=replace(checked.report, leaks=self.leaks(main, truth), mistakes=mistakes),
             steps=steps,
             answer=_answer(main, truth, checked.report) if finished else None,
             others=tuple(others),
@@ -304,17 +210,21 @@ class _Bench:
             lost=session.ended.lost if session.ended else 0,
         )
 
-    def other(self, run: _Run, outcome: _Outcome, ended: Ended | None, first: Capture) -> OtherRun:
-        """One of the further runs, judged. `first` is the official side of the first run."""
-        truth, prompt = Capture.load(run.capture), first if run.way == CACHED else None
-        error = self.error(ended, outcome)
+    def other(self, run: Run, outcome: Outcome, error: str | None, session: Session) -> OtherRun:
+        """One of the further runs, judged."""
+        truth, before = Capture.load(run.capture), cached.more(run.capture, cached.PROMPT)
+        prompt = None if before is None else replace(truth, tensors=before[1])
         if outcome.end.get("end") == "unfilled":
             error = f"{outcome.end['problem']}: not filled in"
-        report = judge_steps(_known(outcome, truth), truth, self.copy, prompt=prompt)
+        rebuilt = _known(outcome, truth)
+        proof = Proof(self.question, judge(rebuilt, truth), truth, rebuilt)
+        account = Account(RuntimeError(error) if error else None)
+        readings = session.read(run, outcome, truth)
+        report = explain(proof, prompt=prompt, account=account, readings=readings).report
         report = replace(report, leaks=self.leaks(outcome, truth))
         return OtherRun(run.way, report, _answer(outcome, truth, report), error)
 
-    def leaks(self, outcome: _Outcome, truth: Capture) -> tuple[str, ...]:
+    def leaks(self, outcome: Outcome, truth: Capture) -> tuple[str, ...]:
         """Official tensors that came from elsewhere into the rebuild."""
         weights = Weights({})  # copies of weights that a file makes for itself are its own affair
         return tuple(map(str, leaks_of(outcome.foreign, truth, weights)))
@@ -339,11 +249,12 @@ class _Bench:
             raise InputError(
                 f"--step {wanted}: this run has no checkpoint of this name{nearest(wanted, truth)}"
             )
-        with _Session(self) as session:
+        with self.session() as session:
             if not session.loaded.finished or session.loaded.end["refused"]:
-                error = self.error(session.ended, session.loaded)
+                error = session.problem(session.loaded)
                 raise InputError(error or f"{self.learner.name}: it cannot be run")
             steps, tapped = self.try_steps(truth, session, set(chosen))
+            alone = self.alone(tapped, steps, main, session, truth)
         missing = [name for name in chosen if name not in steps]
         if missing:
             places = _places(session.loaded.end["steps"])
@@ -355,6 +266,7 @@ class _Bench:
         checked = self.judged(truth, {name: t for name, t in tapped.items() if name in chosen}, only=chosen)
         return replace(
             checked,
+            report=replace(checked.report, diagnosis=alone or checked.report.diagnosis, mistakes=alone),
             steps=steps,
             untried={FORWARD: "check without --step"},
             notes=self.notes({}),
@@ -362,7 +274,7 @@ class _Bench:
         )
 
     def try_steps(
-        self, truth: Capture, session: _Session, only: set[str] | None
+        self, truth: Capture, session: Session, only: set[str] | None
     ) -> tuple[dict[str, StepVerdict], dict[str, Tensor]]:
         """Every step by itself: in the process that has run forward, if it is still there, else in a new one.
         Their verdicts, and the tensors that they gave.
@@ -375,15 +287,40 @@ class _Bench:
         if not tried:
             return {}, {}
         if session.ended is not None:
-            with _Session(self) as new:
+            with self.session() as new:
                 return self.tried(truth, new, tried)
         return self.tried(truth, session, tried)
 
+    def alone(
+        self,
+        tapped: Mapping[str, Tensor],
+        steps: Mapping[str, StepVerdict],
+        run: Run,
+        session: Session,
+        truth: Capture,
+    ) -> tuple[Diagnosis, ...]:
+        """What is wrong with steps that were tried by themselves; of a step in several blocks, in the first.
+
+        tapped  What the steps gave that are in question.
+        """
+        trials: dict[int, Trial] = {}
+        for name, step in steps.items():
+            if name in tapped and not step.right and (trial := self.trials.get(name)):
+                trials.setdefault(trial.function, trial)
+        found: list[Diagnosis] = []
+        for trial in list(trials.values())[:WRONG]:
+            rebuilt = {name: tensor for name, tensor in tapped.items() if self.trials[name] is trial}
+            readings = session.read(run, Outcome(rebuilt), truth, trial)
+            proof = Proof(self.question, judge(rebuilt, truth), truth, rebuilt)
+            proof = explain(proof, account=Account(fed=True), unfinished=True, readings=readings)
+            found += proof.report.mistakes
+        return tuple(found)
+
     def tried(
-        self, truth: Capture, session: _Session, trials: Sequence[Trial]
+        self, truth: Capture, session: Session, trials: Sequence[Trial]
     ) -> tuple[dict[str, StepVerdict], dict[str, Tensor]]:
         official = {**truth.tensors, **_read(replace(self.question, inputs=truth.inputs))}
-        session.allow(self.limits.seconds)
+        session.allow()
         ends: dict[str, Mapping[str, Any]] = {}
         tapped: dict[str, Tensor] = {}
         for trial in trials:
@@ -391,6 +328,9 @@ class _Bench:
                 break
             outcome = session.step(trial, official, self.question.attention)
             ends[trial.name] = outcome.end
+            self.trials |= {
+                name: trial for name in outcome.tapped if name not in tapped or name == trial.name
+            }
             tapped |= {
                 name: t for name, t in outcome.tapped.items() if name == trial.name or name not in tapped
             }
@@ -410,6 +350,7 @@ class _Bench:
         kept: Mapping[str, Tensor],
         only: Sequence[str] | None = None,
         error: str | None = None,
+        readings: Sequence[Reading] = (),
     ) -> Check:
         """The verdicts, the diagnosis, and what a person should know of them.
 
@@ -433,7 +374,9 @@ class _Bench:
                 )
         if only is not None:
             report = replace(report, verdicts=tuple(v for v in report.verdicts if v.name in only))
-        report = self.explained(report, truth, rebuilt, error, fed)
+        account = Account(RuntimeError(error) if error else None, None if fed else self.again, fed)
+        proof = Proof(self.question, report, truth, rebuilt)
+        report = explain(proof, account=account, unfinished=True, readings=readings).report
         meanings = {name: checkpoint.meaning for name, checkpoint in truth.checkpoints.items()}
         return Check(
             self.learner.name,
@@ -443,55 +386,16 @@ class _Bench:
             notes=tuple(notes),
             untapped=untapped,
             meanings=meanings,
+            proof=proof,
         )
-
-    def explained(
-        self,
-        report: Report,
-        truth: Capture,
-        rebuilt: Mapping[str, Tensor],
-        error: str | None,
-        fed: bool,
-    ) -> Report:
-        """The report with the first divergence of what is there, and its diagnosis."""
-        proof = Proof(self.question, report, truth, rebuilt)
-        problem = RuntimeError(error) if error else None
-        again = None if fed else self.again
-        return explain(proof, error=problem, again=again, fed=fed, unfinished=True).report
 
     def again(self) -> dict[str, Tensor]:
         """The forward pass once more with another seed: where it differs, something is drawn."""
-        run = _Run("again", Path(), (_read(self.question),), self.question.attention)
-        with _Session(self) as session:
+        run = Run("again", Path(), (_read(self.question),), self.question.attention)
+        with self.session() as session:
             return session.forward(run, seed=1).tapped
 
     # ------------------------------------------------------------------------------------ pieces
-
-    def error(self, ended: Ended | None, outcome: _Outcome) -> str | None:
-        """What ended a run before its end, in one line."""
-        name, end = self.learner.name, outcome.end
-        refused, problem = str(end.get("refused") or ""), str(end.get("problem") or "")
-        if refused:
-            return problem if refused in problem else f"{name}: {refused}"
-        if end.get("end") == "error":
-            return problem
-        if end or ended is None:
-            return None
-        if ended.how == "time":
-            return (
-                f"{name}: it was stopped after {self.limits.seconds:g} s (--seconds); does a loop never end?"
-            )
-        if "bad_alloc" in ended.output or ended.how in ("signal SIGKILL", "signal SIGXFSZ"):
-            return (
-                f"{name}: it asked for too much memory, more than the limit of {self.limits.memory} MB "
-                "(--memory)"
-            )
-        if ended.how == "garbage":
-            return f"{name}: it closed the pipe to the checker, or wrote something else into it"
-        if ended.how.startswith("signal"):
-            return f"{name}: it crashed ({ended.how})"
-        how = ended.how or "exit 0"
-        return f"{name}: its process ended with {how} before forward was done; does it call exit?"
 
     def notes(self, result: Mapping[str, Any]) -> tuple[str, ...]:
         """A limit that does not hold here; weights that were written into, which no rebuild has to."""
@@ -516,7 +420,7 @@ def _parameters(name: str, source: bytes) -> set[str]:
     return {a.arg for f in functions[-1:] for a in (*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs)}
 
 
-def _known(outcome: _Outcome, truth: Capture) -> dict[str, Tensor]:
+def _known(outcome: Outcome, truth: Capture) -> dict[str, Tensor]:
     """What was tapped of this run's checkpoints."""
     return {name: tensor for name, tensor in outcome.tapped.items() if name in truth}
 
@@ -532,7 +436,7 @@ def _step_verdict(trial: Trial, end: Mapping[str, Any], verdict: Verdict | None,
     return StepVerdict(trial.name, None, end["problem"])
 
 
-def _answer(outcome: _Outcome, truth: Capture, report: Report) -> Verdict | None:
+def _answer(outcome: Outcome, truth: Capture, report: Report) -> Verdict | None:
     """What forward returned, held against the last checkpoint. None where it did not tap that."""
     name = list(truth)[-1]
     tapped = outcome.tapped.get(name)

@@ -1,9 +1,10 @@
 """What runs in a process of its own: a learner's file, its steps by themselves, or the official model.
 
-A learner's process is asked three things: to load the file, to run `forward`, and to try a step. Each tapped
-tensor is sent as it comes, so that nothing that was right is lost in a crash. An official tensor comes in
-only when `forward` is done and what it tapped is with the one who asks, and only after the step that computes
-it was tried: what a step could find in here is what it was given anyway.
+A learner's process is asked four things: to load the file, to run `forward`, to try a step, and to read what
+was done. Each tapped tensor is sent as it comes, so that nothing that was right is lost in a crash. An
+official tensor comes in only when `forward` is done and what it tapped is with the one who asks, and only
+after the step that computes it was tried: what a step could find in here is what it was given anyway.
+Reading comes last.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import inspect
 import sys
 import traceback
 import types
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ import torch
 from torch import Tensor
 
 from llm_rebuild.checkpoints import NO_TAP, Tap, plain
+from llm_rebuild.diagnosis.reading import stored
+from llm_rebuild.diagnosis.reading.read import read, record_official
 from llm_rebuild.errors import InputError
 from llm_rebuild.process.child import silence
 from llm_rebuild.process.exchange import Channel, Message
@@ -28,7 +32,8 @@ from llm_rebuild.process.guard import Guard, forbidden_to_learners
 from llm_rebuild.process.limits import limit
 from llm_rebuild.process.origins import Origins
 from llm_rebuild.using.inputs import Inputs
-from llm_rebuild.workbench import notebook
+from llm_rebuild.verify.capture import Capture
+from llm_rebuild.workbench import cached, notebook
 from llm_rebuild.workbench.cached import copy_of
 from llm_rebuild.workbench.steps import INPUTS, UnfilledError, arguments, is_empty, nearest
 
@@ -47,11 +52,17 @@ def capture(channel: Channel) -> None:
         texts: dict[str, Any] = {key: tuple(map(_tuple, value)) for key, value in job["texts"].items()}
         inputs = replace(Inputs(**_inputs(request.tensors)), **texts)
         question = verify.Question(copy_of(job["model"]), inputs, job["attention"], job["cache"])
-        official = None
+        official, prompt = Official(question.copy.folder, question.attention), None
         if job["cache"]:
-            official = Official(question.copy.folder, question.attention)
-            question = question.step(likeliest(verify.capture(question, official=official)))
-        verify.capture(question, official=official).save(job["out"])
+            prompt = verify.capture(question, official=official)
+            question = question.step(likeliest(prompt))
+        truth = verify.capture(question, official=official)
+        truth.save(job["out"])
+        side = record_official(truth, question.copy, prompt, official)
+        if packed := stored.pack(side, question.weights.peek()):
+            cached.add(Path(job["out"]), cached.RECORD, *packed)
+        if prompt is not None:
+            cached.add(Path(job["out"]), cached.PROMPT, None, prompt.tensors)
     except InputError as error:
         refused = str(error)
     channel.send({"end": "done", "refused": refused})
@@ -101,6 +112,8 @@ class _Learner:
         self._function: Callable[..., Any] = print
         copy = copy_of(job["model"])
         self._weights, self._config = copy.weights(), types.SimpleNamespace(**copy.config)
+        opened = self._weights  # once more they cannot be
+        self._copy: Any = types.SimpleNamespace(weights=lambda: opened, config=copy.config)
         tensors = self._weights.peek()
         if architecture_for(copy.config) is not None:
             rebuild = rebuild_for(copy.config)
@@ -124,6 +137,8 @@ class _Learner:
                     result["steps"] = self._load()
             elif about["do"] == "forward":
                 answer = self._forward(about, request.tensors)
+            elif about["do"] == "read":
+                result["readings"] = self._read(about, request.tensors)
             else:
                 self._try(about, request.tensors)
         except BaseException as error:
@@ -154,39 +169,74 @@ class _Learner:
         return [[[place.name, list(place.inputs)] for place in f.places] for f in self._steps]
 
     def _forward(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Call forward with what it asks for. What it returned.
-
-        Where keys and values are kept there are two passes, which share a dictionary that is the learner's
-        own. What counts is the last.
-        """
-        cache: dict[Any, Any] | None = {} if about["cache"] else None
+        """Call forward with what it asks for. What it returned."""
         self._recorder = Recorder(self._tapped, self._names)
         with torch.no_grad(), self._origins:
-            for number in range(about["passes"]):
-                last = number + 1 == about["passes"]
-                named = self._named(_under(tensors, number), about["attention"])
-                named |= {"cache": cache, "tap": self._recorder.tap() if last else NO_TAP}
-                answer = self._function(**forward_arguments(self._function, named))
-        return answer_of(answer)
+            return answer_of(self._passes(about, tensors, self._recorder.tap()))
+
+    def _passes(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor], tap: Tap) -> Any:
+        """Where keys and values are kept there are two passes, which share a dictionary that is the learner's
+        own. What counts is the last."""
+        cache: dict[Any, Any] | None = {} if about["cache"] else None
+        answer = None
+        for number in range(about["passes"]):
+            last = number + 1 == about["passes"]
+            named = self._named(_under(tensors, f"{number}/"), about["attention"])
+            named |= {"cache": cache, "tap": tap if last else NO_TAP}
+            answer = self._function(**forward_arguments(self._function, named))
+        return answer
+
+    def _read(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+        """Where forward, or a `trial` of a step, leaves the official run, by which line, and what puts it
+        right. Only the checkpoints in `names` are looked at."""
+        self._seal()
+        inputs = Inputs(**_inputs(_under(tensors, f"{about['passes'] - 1}/")))
+        truth = Capture({}, about["attention"], inputs, {}, _under(tensors, "truth/"))
+        weights = self._copy.weights().peek()
+        side = stored.unpack(about["record"], _under(tensors, "record/"), weights, truth.tensors)
+        if side is None:
+            return []
+        looked_at = replace(truth, tensors={name: truth.tensors[name] for name in about["names"]})
+        run = partial(self._passes, about, tensors)
+        if about["trial"]:
+            run = partial(self._alone, about["trial"])
+        found = [reading.to_json() for reading in read(run, looked_at, side, self._own, self._copy)]
+        for line in (*(line for one in found for line in one["lines"]), *_repaired(found)):
+            if any(Path(cell).name == line["file"] for cell in self._cells):
+                line["file"] = "the notebook"
+        return found
 
     def _try(self, trial: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """One step by itself, fed with official tensors."""
         self._tensors |= tensors
-        if not self._guard.sealed:  # official tensors are in here from now on
-            silence()
-            self._guard.sealed = True
-        function = self._steps[trial["function"]]
+        self._seal()
         self._recorder = Recorder(self._tapped, self._names)
+        with torch.no_grad():
+            self._alone(trial, self._recorder.tap())
+
+    def _alone(self, trial: Mapping[str, Any], tap: Tap) -> None:
+        """Call a step with its official inputs. It may tap its own result; else that is done here."""
+        function, tapped = self._steps[trial["function"]], set[str]()
+
+        def note(name: Any, tensor: Any) -> None:
+            tap(name, tensor)
+            tapped.add(name)
+
         inputs = [None if name is None else self._tensors[name].clone() for name in trial["inputs"]]
         named = {**self._named(self._tensors, trial["attention"]), **trial["values"]}
-        named |= {"name": trial["name"], "tap": self._recorder.tap()}
-        with torch.no_grad():
-            result = function(**arguments(function, inputs, named))
+        named |= {"name": trial["name"], "tap": Tap(note)}
+        result = function(**arguments(function, inputs, named))
         if not isinstance(result, Tensor):
             what = type(result).__name__
             raise InputError(f"{function.__name__} returned a {what}; it has to return a tensor")
-        if trial["name"] not in self._recorder.names:  # it may have tapped its own result
-            self._recorder.tap()(trial["name"], result)
+        if trial["name"] not in tapped:
+            tap(trial["name"], result)
+
+    def _seal(self) -> None:
+        """Official tensors are in here from now on."""
+        if not self._guard.sealed:
+            silence()
+            self._guard.sealed = True
 
     def _named(self, tensors: Mapping[str, Tensor], attention: str) -> dict[str, Any]:
         """What a function may ask for by its name."""
@@ -242,9 +292,15 @@ class _Learner:
         return filename in self._cells or path == self._file or beside_it
 
 
-def _under(tensors: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
-    """The tensors of one pass, whose names begin with its number: `0/inputs.mask`."""
-    prefix = f"{number}/"
+def _repaired(readings: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The lines of the repairs."""
+    for repair in (repair for reading in readings for repair in reading["repairs"]):
+        if repair["line"] is not None:
+            yield repair["line"]
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin so, by what is behind it: `inputs.mask` for `0/inputs.mask`."""
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from llm_rebuild.printing import Printable
 from llm_rebuild.verify.compare import BIT_IDENTICAL, MISSING, Verdict
+from llm_rebuild.verify.proof import Proof
 from llm_rebuild.verify.report import Report
 
 UNFILLED = "not filled in"
@@ -85,6 +86,7 @@ class OtherRun:
             "failed": sum(not v.passes for v in self.report.verdicts),
             "first_divergence": None if first is None else first.name,
             "answer": None if self.answer is None else self.answer.to_json(),
+            "mistakes": [mistake.to_json() for mistake in self.report.mistakes],
             "error": self.error,
         }
 
@@ -105,6 +107,7 @@ class Check(Printable):
     output    What the file printed; `lost` more characters are left out.
     notes     What else a person should know.
     untapped  Checkpoints of a model that is none of the course's, which nobody asked for.
+    proof     The tensors of both sides; None where the run gave none.
     """
 
     file: str
@@ -121,6 +124,7 @@ class Check(Printable):
     lost: int = 0
     notes: tuple[str, ...] = ()
     untapped: tuple[str, ...] = ()
+    proof: Proof | None = None
 
     @property
     def passed(self) -> bool:

@@ -106,7 +106,7 @@ def test_a_small_mistake_is_not_called_rounding():
     report = proved(SCALED, "scaled = product * 0.2041241").report
     assert report.diagnosis
     assert "rounding" not in {d.cause for d in report.diagnosis}
-    assert "the mistake is in this step" in " ".join(str(report).split())
+    assert "the mistake is made here" in " ".join(str(report).split())
 
 
 def test_what_was_not_shown_stays_wrong():

@@ -95,7 +95,7 @@ def test_the_first_divergence_stands_on_top_with_its_diagnosis(wrong: verify.Pro
     assert finding.select_one(".where code").text == "h.0.attn.scaled"
     assert "head" in text
     assert "query token" in text
-    assert "What goes into it (h.0.attn.product) is bit-identical, and the rebuilt tensor is" in text
+    assert "What belongs into it (h.0.attn.product) is bit-identical, and the rebuilt tensor is" in text
     assert "Diagnosis: scale missing" in text
     assert "#scale-missing" in text
     assert [cell["href"] for cell in soup.select("a.cell.here")] == ["#h.0.attn.scaled"]
@@ -312,7 +312,7 @@ def test_the_command_writes_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "Diagnosis: scale missing" in re.sub(r"\s+", " ", file.read_text(encoding="utf-8"))
     out = " ".join(capsys.readouterr().out.split())
     assert "diagnosis: scale-missing" in out
-    assert "what goes into it (h.0.attn.product) is bit-identical" in out
+    assert "what belongs into it (h.0.attn.product) is bit-identical" in out
     assert [path.name for path in tmp_path.glob("*report*")] == ["report.html"]
 
 

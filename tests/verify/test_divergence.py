@@ -171,9 +171,9 @@ GIVEN: Mapping[str, list[str]] = {"b": ["a"], "c": ["b"], "d": ["a", "elsewhere"
 
 def test_what_goes_into_the_step_is_named():
     found = describe(verdicts(a=True, b=True, c=False, e=False), NOTHING, lambda name: GIVEN[name])
-    assert found == Divergence(verdicts(c=False)[0], "", ("b",), (), 2, ())
+    assert found == Divergence(verdicts(c=False)[0], "", ("b",), before=2)
     assert found.inputs_identical
-    assert found.blame() == "what goes into it (b) is bit-identical: the difference arises in this step"
+    assert found.blame() == "what belongs into it (b) is bit-identical: the difference arises here"
 
 
 def test_a_second_branch_that_differs_on_its_own_is_named():
@@ -186,7 +186,7 @@ def test_where_an_input_differs_the_step_is_not_blamed():
     late = describe(verdicts(c=False, b=False), NOTHING, lambda name: GIVEN[name])
     assert late is not None
     assert not late.inputs_identical
-    assert late.blame() == "what goes into this step differs already: b"
+    assert late.blame() == "what belongs into it differs already: b"
 
 
 def test_without_a_graph_everything_before_stands_for_the_inputs():
@@ -213,9 +213,9 @@ def test_nothing_differs():
         (
             Rounding({"c": "mistake"}, {"c": (0.3, 1e-7)}),
             "the rebuilt tensor is 3e-01 of its largest number away from this step in float64, the official "
-            "one 1e-07: the mistake is in this step",
+            "one 1e-07: the mistake is made here",
         ),
-        (Rounding({}, {}, {"c": "no formula"}), "are bit-identical: the difference arises in this step"),
+        (Rounding({}, {}, {"c": "no formula"}), "are bit-identical: the difference arises here"),
     ],
 )
 def test_the_blame_says_rounding_or_mistake(rounding: Rounding, said: str):
@@ -249,7 +249,7 @@ def test_a_mistake_in_a_real_run_is_placed_and_blamed():
     assert found.others == ()
     text = " ".join(str(replace(report, divergence=found)).split())
     assert "worst at block 0, text" in text
-    assert "what goes into it (h.0.attn.product) is bit-identical" in text
+    assert "what belongs into it (h.0.attn.product) is bit-identical" in text
     first = replace(report, divergence=found).to_json()["first_divergence"]
     assert (first["words"], first["inputs_identical"], first["rounding"]) == (found.words, True, None)
 

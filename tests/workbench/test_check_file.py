@@ -107,7 +107,7 @@ def test_a_wrong_step_is_told_from_what_it_feeds(checked: Checked):
 def test_a_right_step_that_is_fed_wrongly(checked: Checked):
     said = checked(changed("scores = add_mask(scaled, may_look)", "scores = add_mask(product, may_look)"))
     assert "first divergence: h.0.attn.scores" in said.out
-    assert "right alone, but in `forward` it is fed by something else" in said.out
+    assert "right alone: the mistake is in `forward`" in said.out
 
 
 def test_an_empty_step_is_next_and_later_ones_are_tried_all_the_same(checked: Checked):
@@ -495,7 +495,8 @@ def test_ctrl_c_stops_the_file_too(tmp_path: Path, bench: Bench):
 def test_it_works_without_a_fork(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench):
     """As on systems that have none, and from Python."""
     from llm_rebuild.verify import ask
-    from llm_rebuild.workbench.check import Limits, check_file
+    from llm_rebuild.workbench.check import check_file
+    from llm_rebuild.workbench.session import Limits
 
     monkeypatch.setenv("LLM_REBUILD_STORE", str(bench.store))
     (tmp_path / "mine.py").write_text(SOLVED, encoding="utf-8")

@@ -1,0 +1,31 @@
+"""Putting a proved repair into a learner's file: one line for one line, and only where that was tried out."""
+
+from __future__ import annotations
+
+import difflib
+import io
+from collections.abc import Sequence
+
+from llm_rebuild.verify.report import Diagnosis
+
+PROVED = ("proved", "proved but for rounding")
+
+
+def fixed(source: str, name: str, mistakes: Sequence[Diagnosis]) -> str:
+    """The source of the file `name` with each mistake's repair, where that is proved, can be written as one
+    line and stands in this file. Of several repairs of one mistake the first is taken. A line that is no
+    longer what it was when it was read stays as it is."""
+    lines = list(io.StringIO(source, newline=""))  # as Python counts them
+    for repair in (repair for mistake in mistakes for repair in mistake.repairs[:1]):
+        line = repair.line
+        if line is None or line.file != name or repair.degree not in PROVED or not repair.after:
+            continue
+        if line.number <= len(lines) and lines[line.number - 1].strip() == repair.before:
+            lines[line.number - 1] = lines[line.number - 1].replace(repair.before, repair.after, 1)
+    return "".join(lines)
+
+
+def difference(before: str, after: str, name: str) -> list[str]:
+    """What is changed, as a diff: lines that begin with a minus, a plus or a space."""
+    sides = before.splitlines(), after.splitlines()
+    return list(difflib.unified_diff(*sides, name, name, lineterm="", n=1))

@@ -1,0 +1,181 @@
+"""A learner's process, and what it can be asked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llm_rebuild.diagnosis.reading.result import Reading
+from llm_rebuild.process.run import Process
+from llm_rebuild.verify import Capture
+from llm_rebuild.verify.equality import identical
+from llm_rebuild.workbench import cached, child
+from llm_rebuild.workbench.steps import INPUTS, Trial
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a rebuild may use.
+
+    seconds  The longest that a forward pass may take, and all steps by themselves.
+    memory   In MB, on top of what torch needs. On Linux; elsewhere a check says that it does not hold.
+    """
+
+    seconds: float = 60.0
+    memory: int = 4096
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A learner's file, or a notebook's function, packed.
+
+    parameters  What forward asks for.
+    """
+
+    name: str
+    file: Path
+    source: bytes
+    parameters: set[str]
+    notebook: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """One way to run forward.
+
+    way      What to call it.
+    capture  The official side's file.
+    passes   What the model reads, one a pass; the last counts.
+    """
+
+    way: str
+    capture: Path
+    passes: tuple[Mapping[str, Tensor], ...]
+    attention: str
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """As a request has it."""
+        count = len(self.passes)
+        return {"passes": count, "cache": count > 1, "attention": self.attention}
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What is read, by the number of the pass."""
+        return {f"{n}/{name}": t for n, read in enumerate(self.passes) for name, t in read.items()}
+
+
+@dataclass
+class Outcome:
+    """What came of a request to the learner's process.
+
+    tapped   The tensors that it tapped; `foreign` those that came from elsewhere, with what they went into.
+    answer   What forward returned.
+    end      How it ended; empty where the process did.
+    """
+
+    tapped: dict[str, Tensor] = field(default_factory=dict)
+    foreign: list[tuple[str, Tensor]] = field(default_factory=list)
+    answer: Tensor | None = None
+    end: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> bool:
+        return self.end.get("end") == "done"
+
+
+class Session(Process):
+    """A learner's process, and what it can be asked. Leaving the `with` ends it."""
+
+    def __init__(self, learner: Learner, setting: Mapping[str, Any], limits: Limits, fork: bool) -> None:
+        """`setting`: the local `model`, the `names` of checkpoints that there are, and the folders that are
+        `hidden` from it, as `child.learner` has them."""
+        super().__init__(child.learner, fork)
+        self._learner, self._limits, self._sent = learner, limits, set[str]()
+        self.allow()
+        job = {"file": str(learner.file), "notebook": learner.notebook, "memory": limits.memory, **setting}
+        source = bytearray(learner.source or b"\n")  # torch makes no tensor of nothing
+        self.send(job, {"source": torch.frombuffer(source, dtype=torch.uint8)})
+        self.loaded = self.outcome({"do": "load"})
+
+    def forward(self, run: Run, seed: int = 0) -> Outcome:
+        """Run forward in one way."""
+        return self.outcome({"do": "forward", "seed": seed, **run.about}, run.tensors)
+
+    def step(self, trial: Trial, truth: Mapping[str, Tensor], attention: str) -> Outcome:
+        """Try a step by itself. Of the official tensors only those are sent that it is computed from."""
+        needed = {*trial.inputs, *(name for name in truth if name.startswith(INPUTS))} - self._sent - {None}
+        tensors = {name: truth[name] for name in needed if name is not None}
+        self._sent |= set(tensors)
+        return self.outcome({"do": "step", **vars(trial), "attention": attention}, tensors)
+
+    def read(
+        self, run: Run, outcome: Outcome, truth: Capture, trial: Trial | None = None
+    ) -> tuple[Reading, ...]:
+        """What forward does otherwise, where it does, run in one way; or what a step does by itself. To be
+        asked last: all official tensors come in."""
+        shown = [name for name in truth if name in outcome.tapped]
+        right = all(identical(outcome.tapped[name], truth.tensors[name]) for name in shown)
+        failed = outcome.end.get("end") == "error"
+        record = cached.more(run.capture, cached.RECORD)
+        if self.ended or (right and not failed) or outcome is self.loaded or record is None:
+            return ()
+        about = {"do": "read", "record": record[0], "names": list(truth) if failed else shown, **run.about}
+        about["trial"] = None if trial is None else {**vars(trial), "attention": run.attention}
+        tensors = run.tensors | {f"truth/{name}": tensor for name, tensor in truth.tensors.items()}
+        tensors |= {f"record/{name}": tensor for name, tensor in record[1].items()}
+        self.allow()
+        end = self.outcome(about, tensors).end
+        try:
+            return tuple(map(Reading.from_json, end.get("readings", ())))
+        except (KeyError, TypeError):  # what comes from there is the learner's
+            return ()
+
+    def outcome(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> Outcome:
+        outcome = Outcome()
+        for message in self.ask(about, tensors, self._deadline):
+            if "tapped" in message.about:
+                outcome.tapped |= {
+                    name: t for name, t in message.tensors.items() if name not in outcome.tapped
+                }
+            elif "foreign" in message.about:
+                outcome.foreign += [(str(message.about["foreign"]), t) for t in message.tensors.values()]
+            elif "end" in message.about:
+                outcome.end, outcome.answer = message.about, message.tensors.get("answer")
+        return outcome
+
+    def allow(self) -> None:
+        """As much time as there is, from now on."""
+        self._deadline = time.monotonic() + self._limits.seconds
+
+    def problem(self, outcome: Outcome) -> str | None:
+        """What ended a run before its end, in one line."""
+        name, end, ended = self._learner.name, outcome.end, self.ended
+        refused, raised = str(end.get("refused") or ""), str(end.get("problem") or "")
+        if refused:
+            return raised if refused in raised else f"{name}: {refused}"
+        if end.get("end") == "error":
+            return raised
+        if end or ended is None:
+            return None
+        if ended.how == "time":
+            return (
+                f"{name}: it was stopped after {self._limits.seconds:g} s (--seconds); does a loop never end?"
+            )
+        if "bad_alloc" in ended.output or ended.how in ("signal SIGKILL", "signal SIGXFSZ"):
+            return (
+                f"{name}: it asked for too much memory, more than the limit of {self._limits.memory} MB "
+                "(--memory)"
+            )
+        if ended.how == "garbage":
+            return f"{name}: it closed the pipe to the checker, or wrote something else into it"
+        if ended.how.startswith("signal"):
+            return f"{name}: it crashed ({ended.how})"
+        how = ended.how or "exit 0"
+        return f"{name}: its process ended with {how} before forward was done; does it call exit?"
