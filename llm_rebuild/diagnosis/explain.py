@@ -14,7 +14,7 @@ from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.case import world_for
 from llm_rebuild.diagnosis.diagnose import PLAIN, Account, of_first, of_others, with_readings
 from llm_rebuild.diagnosis.exact import exact
-from llm_rebuild.diagnosis.reading.read import read, record_official
+from llm_rebuild.diagnosis.reading.read import OfficialRun, read
 from llm_rebuild.diagnosis.reading.result import Reading
 from llm_rebuild.verify import proof as verification
 from llm_rebuild.verify.capture import Capture
@@ -43,16 +43,10 @@ def read_rebuild(proof: Proof) -> tuple[Reading, ...]:
     differs. It is run a few times more in this process."""
     if proof.report.exact or proof.question.goes_on:
         return ()
-    question, truth = proof.question, proof.truth
+    question = proof.question
     folder = Path(str(question.rebuild.module.__file__)).parent
-    official = record_official(truth, question.copy)
-    return read(
-        lambda tap: run_rebuild(question, tap),
-        truth,
-        official,
-        lambda file: Path(file).parent == folder,
-        question.copy,
-    )
+    official = OfficialRun.of(proof.truth, question.copy)
+    return read(lambda tap: run_rebuild(question, tap), official, lambda file: Path(file).parent == folder)
 
 
 def explain(

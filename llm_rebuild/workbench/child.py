@@ -23,8 +23,7 @@ import torch
 from torch import Tensor
 
 from llm_rebuild.checkpoints import NO_TAP, Tap, plain
-from llm_rebuild.diagnosis.reading import stored
-from llm_rebuild.diagnosis.reading.read import read, record_official
+from llm_rebuild.diagnosis.reading.read import OfficialRun, read
 from llm_rebuild.errors import InputError
 from llm_rebuild.process.child import silence
 from llm_rebuild.process.exchange import Channel, Message
@@ -32,7 +31,6 @@ from llm_rebuild.process.guard import Guard, forbidden_to_learners
 from llm_rebuild.process.limits import limit
 from llm_rebuild.process.origins import Origins
 from llm_rebuild.using.inputs import Inputs
-from llm_rebuild.verify.capture import Capture
 from llm_rebuild.workbench import cached, notebook
 from llm_rebuild.workbench.cached import copy_of
 from llm_rebuild.workbench.steps import INPUTS, UnfilledError, arguments, is_empty, nearest
@@ -58,9 +56,8 @@ def capture(channel: Channel) -> None:
             question = question.step(likeliest(prompt))
         truth = verify.capture(question, official=official)
         truth.save(job["out"])
-        side = record_official(truth, question.copy, prompt, official)
-        if packed := stored.pack(side, question.weights.peek()):
-            cached.add(Path(job["out"]), cached.RECORD, *packed)
+        run = OfficialRun.of(truth, question.copy, prompt, official)
+        cached.add(Path(job["out"]), cached.RECORD, *run.store())
         if prompt is not None:
             cached.add(Path(job["out"]), cached.PROMPT, None, prompt.tensors)
     except InputError as error:
@@ -112,9 +109,8 @@ class _Learner:
         self._function: Callable[..., Any] = print
         copy = copy_of(job["model"])
         self._weights, self._config = copy.weights(), types.SimpleNamespace(**copy.config)
-        opened = self._weights  # once more they cannot be
-        self._copy: Any = types.SimpleNamespace(weights=lambda: opened, config=copy.config)
-        tensors = self._weights.peek()
+        self._sources, self._settings = self._weights.peek(), copy.config
+        tensors = self._sources
         if architecture_for(copy.config) is not None:
             rebuild = rebuild_for(copy.config)
             self._weights, self._config = rebuild.renamed(self._weights), rebuild.config
@@ -188,19 +184,17 @@ class _Learner:
 
     def _read(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[dict[str, Any]]:
         """Where forward, or a `trial` of a step, leaves the official run, by which line, and what puts it
-        right. Only the checkpoints in `names` are looked at."""
+        right. Only the checkpoints that came with it are looked at."""
         self._seal()
-        inputs = Inputs(**_inputs(_under(tensors, f"{about['passes'] - 1}/")))
-        truth = Capture({}, about["attention"], inputs, {}, _under(tensors, "truth/"))
-        weights = self._copy.weights().peek()
-        side = stored.unpack(about["record"], _under(tensors, "record/"), weights, truth.tensors)
-        if side is None:
-            return []
-        looked_at = replace(truth, tensors={name: truth.tensors[name] for name in about["names"]})
+        sources = dict(self._sources)
+        for number in range(about["passes"]):
+            sources |= _under(tensors, f"{number}/")
+        record = about["record"], _under(tensors, "record/")
+        official = OfficialRun.load(record, _under(tensors, "truth/"), sources, self._settings)
         run = partial(self._passes, about, tensors)
         if about["trial"]:
             run = partial(self._alone, about["trial"])
-        found = [reading.to_json() for reading in read(run, looked_at, side, self._own, self._copy)]
+        found = [reading.to_json() for reading in read(run, official, self._own)]
         for line in (*(line for one in found for line in one["lines"]), *_repaired(found)):
             if any(Path(cell).name == line["file"] for cell in self._cells):
                 line["file"] = "the notebook"

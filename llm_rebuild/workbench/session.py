@@ -126,9 +126,11 @@ class Session(Process):
         record = cached.more(run.capture, cached.RECORD)
         if self.ended or (right and not failed) or outcome is self.loaded or record is None:
             return ()
-        about = {"do": "read", "record": record[0], "names": list(truth) if failed else shown, **run.about}
+        about = {"do": "read", "record": record[0], **run.about}
         about["trial"] = None if trial is None else {**vars(trial), "attention": run.attention}
-        tensors = run.tensors | {f"truth/{name}": tensor for name, tensor in truth.tensors.items()}
+        tensors = run.tensors | {
+            f"truth/{name}": truth.tensors[name] for name in (truth if failed else shown)
+        }
         tensors |= {f"record/{name}": tensor for name, tensor in record[1].items()}
         self.allow()
         end = self.outcome(about, tensors).end
