@@ -35,7 +35,7 @@ from llm_rebuild.verify.environment import environment
 
 FOLDER = ".captures"
 RECORD, PROMPT = "record", "prompt"  # what else a capture's file holds
-FORMATS = [FORMAT, "record 1", "prompt 1"]
+FORMATS = [FORMAT, "record 2", "prompt 1"]
 MOST = 2_000_000_000  # bytes, of all captures together
 ASK_AGAIN = 600  # seconds after which the hub is asked once more for a model that it did not give
 
