@@ -168,7 +168,7 @@ def _fix(file: Path, checked: Check, yes: bool) -> None:
 
     source = files.read_text(file)
     reports = [checked.report, *(other.report for other in checked.others)]
-    repaired = fixed(source, file.name, [said for report in reports for said in report.mistakes])
+    repaired = fixed(source, file.name, [mistake for report in reports for mistake in report.mistakes])
     if repaired == source:
         notice("--fix: no repair that is proved and can be written as one line")
         return

@@ -65,6 +65,7 @@ class Diagnosis:
                  measured; 0 of `unknown`, which names nothing.
     seen         The first checkpoint that shows it.
     also         Others with the same mistake.
+    either       Other causes that give just these numbers, and as many of those that follow: it may be they.
     lines        Where it stands in the person's code, the likeliest first; empty where that was not read.
     difference   What that code does there and what the official model does, as it was read.
     repairs      What puts it right, as it was tried out. Of several any one would do.
@@ -78,6 +79,7 @@ class Diagnosis:
     confidence: float
     seen: str
     also: tuple[str, ...] = ()
+    either: tuple[str, ...] = ()
     lines: tuple[Line, ...] = ()
     difference: str = ""
     repairs: tuple[Repair, ...] = ()
@@ -128,6 +130,7 @@ class Diagnosis:
         return {
             **{key: getattr(self, key) for key in keys},
             "also": list(self.also),
+            "either": list(self.either),
             "line": {"file": line.file, "number": line.number, "function": line.function} if line else None,
             "code": line.code if line else None,
             "lines": [asdict(line) for line in self.lines],
@@ -192,7 +195,8 @@ def of_first(
     if isinstance(case, NothingToExplain):
         return (_never_shown(case, account.error),)
     findings = _findings(case, account)
-    return tuple(_diagnosis(case, finding, at) for at, finding in enumerate(findings[:3]))
+    best, *others = [_diagnosis(case, finding, at) for at, finding in enumerate(findings[:3])]
+    return (replace(best, either=_alike(case, findings[:3])), *others)
 
 
 def of_others(
@@ -227,16 +231,29 @@ def with_readings(
 ) -> tuple[Diagnosis, ...]:
     """The mistakes that were read, each with the name that was found for it, in the order of the data. What
     was not read to its end may hold more: then the others stand behind them."""
-    found, left = [], list(mistakes)
+    found, read = list[Diagnosis](), list[Diagnosis]()
     for reading in readings:
         steps = {template(name) for name in (reading.checkpoint, *reading.also)}
-        alike = [d for d in left if steps & {template(n) for n in (d.checkpoint, d.seen, *d.also)}]
-        for diagnosis in alike:
-            left.remove(diagnosis)
+        alike = [d for d in mistakes if steps & {template(n) for n in (d.checkpoint, d.seen, *d.also)}]
+        read += alike
         formula = world.formulas.get(reading.checkpoint) if world is not None else None
         found.append(_read(alike[0] if alike else None, reading, formula))
-    whole = bool(readings) and not any(reading.extent for reading in readings)
-    return tuple(found if whole else (*found, *left))
+    if not readings or any(reading.extent for reading in readings):
+        found += [mistake for mistake in mistakes if mistake not in read]
+    return _merged(found)
+
+
+def _merged(mistakes: Sequence[Diagnosis]) -> tuple[Diagnosis, ...]:
+    """What has one cause and stands on one line is one mistake."""
+    merged: dict[object, Diagnosis] = {}
+    for mistake in mistakes:
+        key = (mistake.cause, *mistake.lines[:1]) if mistake.lines else (mistake.seen, mistake.cause)
+        first = merged.setdefault(key, mistake)
+        if first is not mistake:
+            merged[key] = replace(
+                first, also=tuple(dict.fromkeys((*first.also, mistake.seen, *mistake.also)))
+            )
+    return tuple(merged.values())
 
 
 def _read(diagnosis: Diagnosis | None, reading: Reading, formula: Formula | None) -> Diagnosis:
@@ -259,7 +276,9 @@ def _read(diagnosis: Diagnosis | None, reading: Reading, formula: Formula | None
         diagnosis = replace(diagnosis, degree=repair.degree)
     return replace(
         diagnosis,
-        also=reading.also or diagnosis.also,
+        checkpoint=diagnosis.checkpoint if reading.checkpoint == diagnosis.seen else reading.checkpoint,
+        seen=reading.checkpoint,
+        also=reading.also,
         lines=reading.lines,
         difference=reading.difference,
         repairs=reading.repairs,
@@ -354,6 +373,22 @@ def _ranked(case: Case, findings: list[Finding]) -> list[Finding]:
         return -finding.level, not harmless, -after.get(id(finding), 0), order[id(finding)]
 
     return sorted(findings, key=rank)
+
+
+def _alike(case: Case, findings: list[Finding]) -> tuple[str, ...]:
+    """The causes that give the tensor as well as the first does, and as many of those that follow."""
+    world, best = case.world, findings[0]
+    if world is None or best.edit is None or best.cause == "rounding":
+        return ()
+    following = _following(case)
+    after = _explained(case, world, best.edit, following)
+    return tuple(
+        other.cause
+        for other in findings[1:]
+        if other.edit is not None
+        and other.level == best.level
+        and _explained(case, world, other.edit, following) == after
+    )
 
 
 def _following(case: Case) -> list[str]:

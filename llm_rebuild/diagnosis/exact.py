@@ -35,11 +35,12 @@ def exact(world: World, rebuilt: Mapping[str, Tensor], truth: Capture, *, fed: b
         if tensor.shape != right.shape or tensor.dtype != right.dtype or not right.is_floating_point():
             kinds[name], off[name] = MISTAKE, (math.inf, 0.0)
             continue
+        if _keeps(world, name) and by_rounding(tensor, right):
+            kinds[name], off[name] = ROUNDING, (relative_difference(tensor, right), 0.0)
+            continue
         step, official_step = in_full(own, name, lost), in_full(world, name)
         if step is None or official_step is None:
             problems[name] = "this step has no formula that could be computed in float64"
-            if _keeps(world, name) and by_rounding(tensor, right):
-                kinds[name], off[name] = ROUNDING, (relative_difference(tensor, right), 0.0)
             continue
         off[name] = (relative_difference(tensor, step), relative_difference(right, official_step))
         into = [] if fed else [n for n in world.inputs_of(name) if n in rebuilt]
@@ -55,7 +56,7 @@ def _keeps(world: World, name: str) -> bool:
     """Whether a checkpoint is keys or values of the pass before with new ones behind them. What the rebuild
     itself kept is not known here. The pass was the same computation as one that was found right."""
     formula = world.formulas.get(name)
-    return formula is not None and any(n.startswith(PAST) and n not in world.known for n in formula.inputs)
+    return formula is not None and any(n.startswith(PAST) for n in formula.inputs)
 
 
 def in_full(world: World, name: str, lost: tuple[str, ...] = ()) -> Value:

@@ -46,7 +46,15 @@ def read_rebuild(proof: Proof) -> tuple[Reading, ...]:
     question = proof.question
     folder = Path(str(question.rebuild.module.__file__)).parent
     official = OfficialRun.of(proof.truth, question.copy)
-    return read(lambda tap: run_rebuild(question, tap), official, lambda file: Path(file).parent == folder)
+
+    def own(file: str) -> bool:
+        """The models' files, and what has none: a function from a prompt, a mutant."""
+        return Path(file).parent == folder or file.startswith("<")
+
+    try:
+        return read(lambda tap: run_rebuild(question, tap), official, own)
+    except Exception:  # a report does without the lines of what cannot be read
+        return ()
 
 
 def explain(
@@ -78,7 +86,7 @@ def explain(
     others = of_others(rebuilt, truth, world, rounding, found[0]) if world and rounding and found else ()
     harmless = bool(found) and found[0].cause == "rounding"
     mistakes = with_readings(others if harmless else (*found[:1], *others), readings, world)
-    first = [said for said in mistakes if found and said.seen == found[0].seen]
+    first = [mistake for mistake in mistakes if found and mistake.seen == found[0].seen]
     report = replace(
         report,
         verdicts=_with_rounding(report.verdicts, rounding),

@@ -123,6 +123,8 @@ OF_REPAIR = {
     ("scale", "insert"): "scale-missing",
     ("scale", "drop"): "scale-extra",
     ("layer norm", "constant"): "norm-eps",
+    ("layer norm", "operand"): "norm-affine-wrong",
+    ("stretch", "operand"): "norm-affine-wrong",
     ("plus eps", "constant"): "norm-eps",
     ("square", "insert"): "norm-variance",
     ("gelu", "constant"): "gelu-constant",

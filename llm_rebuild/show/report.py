@@ -132,7 +132,7 @@ def all_diagnosed(report: Report) -> Iterator[RenderableType]:
 def diagnosed(best: Diagnosis, title: str = "diagnosis") -> Iterator[RenderableType]:
     """Which mistake it may be: what was done, what is right, why it matters, how that is known, and where to
     read of it."""
-    cause = "" if best.asked else f"{best.cause} "
+    cause = "" if best.asked else f"{' or '.join([best.cause, *best.either])} "
     yield Text(f"{title}: {cause}at {best.checkpoint} ({best.degree})", style="bold")
     for line in best.lines[:1]:
         yield indented(f"{line.file}, line {line.number}, in {line.function}: {line.code}", "bold")
@@ -150,5 +150,6 @@ def diagnosed(best: Diagnosis, title: str = "diagnosis") -> Iterator[RenderableT
     if best.also:
         more = f" and {len(best.also) - MOST_ALSO} more" if len(best.also) > MOST_ALSO else ""
         yield indented(f"so, too: {', '.join(best.also[:MOST_ALSO])}{more}")
-    yield indented(f"evidence: {best.evidence}")
+    same = f" So it is with {' and with '.join(best.either)}." if best.either else ""
+    yield indented(f"evidence: {best.evidence}{same}")
     yield indented(f"read: llm-rebuild explain {best.cause}")

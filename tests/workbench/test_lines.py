@@ -79,8 +79,12 @@ def test_a_step_that_forward_does_not_reach_has_its_line(checked: Callable[..., 
     source = changed(RIGHT_CONSTANT, WRONG_CONSTANT, source)
     mistakes = found(checked(source, "--json", "-"))["mistakes"]
     assert [m["line"]["number"] for m in mistakes] == [line_of(WRONG_CONSTANT, source)]
-    mistakes = found(checked(source, "--step", "h.{layer}.mlp.act.small_cube", "--json", "-"))["mistakes"]
-    assert [m["code"] for m in mistakes] == [WRONG_CONSTANT]
+
+
+def test_one_step_has_its_line(checked: Callable[..., Said]) -> None:
+    source = changed("return product * power", "return product / power")
+    mistakes = found(checked(source, "--step", "h.{layer}.attn.scaled", "--json", "-"))["mistakes"]
+    assert [m["code"] for m in mistakes] == ["return product / power"]
 
 
 def test_a_notebook_has_lines_too() -> None:
