@@ -45,8 +45,8 @@ def chapter(cause: str) -> str:
 def section(cause: str) -> list[str]:
     """Its section of that page: the title, then its paragraphs, without links and classes. Empty where the
     page is not there; it is in the project's folder, and a wheel has a copy."""
-    here = Path(__file__)
-    pages = here.with_name("mistakes.md"), here.parents[2] / "docs" / f"{PAGE}.md"
+    module = Path(__file__)
+    pages = module.with_name("mistakes.md"), module.parents[2] / "docs" / f"{PAGE}.md"
     page = next((page for page in pages if page.is_file()), None)
     if page is None:
         return []

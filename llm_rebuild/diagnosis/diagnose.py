@@ -177,12 +177,12 @@ def diagnose(
     Empty where everything is bit-identical.
     """
     world = world_for(truth, copy, prompt)
-    found = of_first(rebuilt, truth, world, account)
-    if not found or found[0].cause != "rounding" or world is None:
-        return found
+    diagnoses = of_first(rebuilt, truth, world, account)
+    if not diagnoses or diagnoses[0].cause != "rounding" or world is None:
+        return diagnoses
     rounding = exact(world, rebuilt, truth, fed=account.fed)
-    behind = of_others(rebuilt, truth, world, rounding, found[0])
-    return (*behind[:1], *found)[:3]
+    behind = of_others(rebuilt, truth, world, rounding, diagnoses[0])
+    return (*behind[:1], *diagnoses)[:3]
 
 
 def of_first(
@@ -231,16 +231,16 @@ def with_readings(
 ) -> tuple[Diagnosis, ...]:
     """The mistakes that were read, each with the name that was found for it, in the order of the data. What
     was not read to its end may hold more: then the others stand behind them."""
-    found, read = list[Diagnosis](), list[Diagnosis]()
+    named, read = list[Diagnosis](), list[Diagnosis]()
     for reading in readings:
         steps = {template(name) for name in (reading.checkpoint, *reading.also)}
         alike = [d for d in mistakes if steps & {template(n) for n in (d.checkpoint, d.seen, *d.also)}]
         read += alike
         formula = world.formulas.get(reading.checkpoint) if world is not None else None
-        found.append(_read(alike[0] if alike else None, reading, formula))
+        named.append(_read(alike[0] if alike else None, reading, formula))
     if not readings or any(reading.extent for reading in readings):
-        found += [mistake for mistake in mistakes if mistake not in read]
-    return _merged(found)
+        named += [mistake for mistake in mistakes if mistake not in read]
+    return _merged(named)
 
 
 def _merged(mistakes: Sequence[Diagnosis]) -> tuple[Diagnosis, ...]:

@@ -82,17 +82,21 @@ def explain(
     world = world_for(truth, copy, prompt)
     rounding = exact(world, rebuilt, truth, fed=account.fed) if world else None
     inputs_of = world.inputs_of if world else None
-    found = of_first(rebuilt, truth, world, account)
-    others = of_others(rebuilt, truth, world, rounding, found[0]) if world and rounding and found else ()
-    harmless = bool(found) and found[0].cause == "rounding"
-    mistakes = with_readings(others if harmless else (*found[:1], *others), readings, world)
-    first = [mistake for mistake in mistakes if found and mistake.seen == found[0].seen]
+    diagnoses = of_first(rebuilt, truth, world, account)
+    others = (
+        of_others(rebuilt, truth, world, rounding, diagnoses[0]) if world and rounding and diagnoses else ()
+    )
+    harmless = bool(diagnoses) and diagnoses[0].cause == "rounding"
+    mistakes = with_readings(others if harmless else (*diagnoses[:1], *others), readings, world)
+    first = [mistake for mistake in mistakes if diagnoses and mistake.seen == diagnoses[0].seen]
     report = replace(
         report,
         verdicts=_with_rounding(report.verdicts, rounding),
         divergence=describe(_with_rounding(counted, rounding), truth, inputs_of),
         rounding=rounding,
-        diagnosis=((*mistakes[:1], *found) if harmless else (*first[:1], *found[len(first[:1]) :]))[:3],
+        diagnosis=((*mistakes[:1], *diagnoses) if harmless else (*first[:1], *diagnoses[len(first[:1]) :]))[
+            :3
+        ],
         mistakes=mistakes,
     )
     return replace(proof, report=report)

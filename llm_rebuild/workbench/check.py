@@ -307,14 +307,14 @@ class _Bench:
         for name, step in steps.items():
             if name in tapped and not step.right and (trial := self.trials.get(name)):
                 trials.setdefault(trial.function, trial)
-        found: list[Diagnosis] = []
+        mistakes: list[Diagnosis] = []
         for trial in list(trials.values())[:WRONG]:
             rebuilt = {name: tensor for name, tensor in tapped.items() if self.trials[name] is trial}
             readings = session.read(run, Outcome(rebuilt), truth, trial)
             proof = Proof(self.question, judge(rebuilt, truth), truth, rebuilt)
             proof = explain(proof, account=Account(fed=True), unfinished=True, readings=readings)
-            found += proof.report.mistakes
-        return tuple(found)
+            mistakes += proof.report.mistakes
+        return tuple(mistakes)
 
     def tried(
         self, truth: Capture, session: Session, trials: Sequence[Trial]

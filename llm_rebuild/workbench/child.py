@@ -194,11 +194,11 @@ class _Learner:
         run = partial(self._passes, about, tensors)
         if about["trial"]:
             run = partial(self._alone, about["trial"])
-        found = [reading.to_json() for reading in read(run, official, self._own)]
-        for line in (*(line for one in found for line in one["lines"]), *_repaired(found)):
+        readings = [reading.to_json() for reading in read(run, official, self._own)]
+        for line in (*(line for one in readings for line in one["lines"]), *_repaired(readings)):
             if any(Path(cell).name == line["file"] for cell in self._cells):
                 line["file"] = "the notebook"
-        return found
+        return readings
 
     def _try(self, trial: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """One step by itself, fed with official tensors."""
