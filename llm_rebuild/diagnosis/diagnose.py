@@ -264,16 +264,16 @@ def _read(diagnosis: Diagnosis | None, reading: Reading, formula: Formula | None
         cause = of_repair(formula, repair.kind, repair.operation) if repair is not None else "unknown"
         degree = repair.degree if repair is not None else DEGREES[Level.GUESSED]
         level = next(level for level, words in DEGREES.items() if words == degree)
+        evidence = _repaired(reading.checkpoint, repair) if repair is not None else "Read in your code."
         sure = 0.0 if cause == "unknown" else confidence(level)
-        evidence = "Read in your code."
-        if repair is not None:
-            how_well = "bit-identical" if level == Level.EXACT else "right but for rounding"
-            evidence = (
-                f"Your code ran once more with this put right, and {reading.checkpoint} was {how_well}."
-            )
         diagnosis = Diagnosis(cause, reading.checkpoint, "", evidence, degree, sure, reading.checkpoint)
-    elif repair is not None and of_repair(formula, repair.kind, repair.operation) == diagnosis.cause:
-        diagnosis = replace(diagnosis, degree=repair.degree)
+    elif (
+        repair is not None
+        and diagnosis.degree != repair.degree
+        and of_repair(formula, repair.kind, repair.operation) == diagnosis.cause
+    ):
+        evidence = _repaired(reading.checkpoint, repair)
+        diagnosis = replace(diagnosis, degree=repair.degree, evidence=evidence)
     return replace(
         diagnosis,
         checkpoint=diagnosis.checkpoint if reading.checkpoint == diagnosis.seen else reading.checkpoint,
@@ -283,6 +283,12 @@ def _read(diagnosis: Diagnosis | None, reading: Reading, formula: Formula | None
         difference=reading.difference,
         repairs=reading.repairs,
     )
+
+
+def _repaired(checkpoint: str, repair: Repair) -> str:
+    """What speaks for a repair that was tried out."""
+    how_well = "bit-identical" if repair.degree == DEGREES[Level.EXACT] else "right but for rounding"
+    return f"With this put right your code ran once more, and {checkpoint} was {how_well}."
 
 
 def _findings(case: Case, account: Account) -> list[Finding]:

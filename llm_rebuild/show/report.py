@@ -136,7 +136,7 @@ def diagnosed(best: Diagnosis, title: str = "diagnosis") -> Iterator[RenderableT
     yield Text(f"{title}: {cause}at {best.checkpoint} ({best.degree})", style="bold")
     for line in best.lines[:1]:
         yield indented(f"{line.file}, line {line.number}, in {line.function}: {line.code}", "bold")
-    if len(best.lines) > 1:
+    if len(best.lines) > 1 and not (best.repairs and best.repairs[0].line == best.lines[0]):
         others = [f"line {line.number} ({line.code})" for line in best.lines[1:]]
         yield indented(f"or {', or '.join(others)}", "dim")
     yield indented(best.did)
