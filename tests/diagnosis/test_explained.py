@@ -1,0 +1,67 @@
+"""What `prove` and `verify` say of the rebuild's own code, and how several mistakes are told apart."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import llm_rebuild
+from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.diagnosis.explain import explain
+from llm_rebuild.diagnosis.mutants import TEXTS, Mutant, Scene, mutated, run, scene
+from llm_rebuild.verify import Proof, Question, Report, judge
+
+MINIATURES = Path(llm_rebuild.__file__).parent / "miniatures"
+SCALE = Mutant("", "gpt2", "scaled = product * scale", "scaled = product", "", "")
+SUM = Mutant("", "gpt2", "x = x + feed_forward(normed,", "x = normed + feed_forward(normed,", "", "")
+NORM = Mutant(
+    "", "gpt2",
+    "return F.layer_norm(x, x.shape[-1:], part.weights[\"weight\"], part.weights[\"bias\"], eps)",
+    "d = x - x.mean(-1, keepdim=True)\n    return d / (d.pow(2).mean(-1, keepdim=True) + eps).sqrt()"
+    " * part.weights[\"weight\"] + part.weights[\"bias\"]", "", "", file="ops",
+)  # fmt: skip
+
+
+def gpt2() -> LocalCopy:
+    return LocalCopy("gpt2", MINIATURES / "gpt2", "miniature")
+
+
+@functools.cache
+def stage() -> Scene:
+    return scene(gpt2(), texts=TEXTS["gpt2"])
+
+
+def reported(*mutants: Mutant) -> Report:
+    """Without a look at the code."""
+    rebuilt, truth = run(mutants, stage()).tensors, stage().truth
+    question = Question(gpt2(), truth.inputs)
+    return explain(Proof(question, judge(rebuilt, truth), truth, rebuilt)).report
+
+
+def test_the_rebuilds_own_line_is_named() -> None:
+    with mutated([SCALE]):
+        report = llm_rebuild.prove(gpt2(), TEXTS["gpt2"], coverage=False).report
+    (mistake,) = report.mistakes
+    assert mistake.lines[0].file == "<gpt2.py, changed>"
+    assert mistake.lines[0].code.startswith("scaled = product  #")
+    assert mistake.repairs[0].degree == "proved"
+    assert report.to_json()["mistakes"][0]["line"]["number"] == mistake.lines[0].number
+
+
+def test_each_mistake_is_listed_and_no_consequence() -> None:
+    report = reported(SCALE, SUM)
+    assert [(m.cause, m.checkpoint) for m in report.mistakes] == [
+        ("scale-missing", "h.0.attn.scaled"),
+        ("residual-wrong", "h.0.mlp.residual"),
+    ]
+    assert report.mistakes[0] == report.diagnosis[0]
+
+
+def test_what_rounds_is_no_mistake() -> None:
+    assert reported(NORM).mistakes == ()
+
+
+def test_behind_what_rounds_a_mistake_is_listed_alone() -> None:
+    report = reported(NORM, SUM)
+    assert [m.cause for m in report.mistakes] == ["residual-wrong"]
+    assert [d.cause for d in report.diagnosis][:2] == ["residual-wrong", "rounding"]
