@@ -99,7 +99,8 @@ class Drawing:
     def svg(self) -> str:
         width, height = self.size
         head = [
-            f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(self.title)}">',
+            f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(self.title)}" '
+            'data-search-exclude="">',
             "<defs>",
         ]
         drawn = str(self.tags)

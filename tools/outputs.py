@@ -1,7 +1,7 @@
 """What a fence printed, as the site shows it: with the verdicts in their colours.
 
 mkdocs.yml names `shown` as the format of `text` fences, which hold outputs (docs/contributing). Nobody copies
-an output, so it has no copy button, and it is not searched: the words around it say what it shows.
+an output, so it has no copy button.
 """
 
 from __future__ import annotations
@@ -36,6 +36,6 @@ def shown(source: str, language: str, class_name: str, options: Any, md: Any, **
     title = more["attrs"].get("title")
     heading = f'<span class="filename">{escape(title)}</span>' if title else ""
     return (
-        f'<div class="language-text highlight no-copy" data-search-exclude>{heading}'
+        f'<div class="language-text highlight no-copy">{heading}'
         f"<pre><span></span><code>{verdicts_marked(source.rstrip())}\n</code></pre></div>"
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import base64
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -24,6 +25,7 @@ from tools import notebooks, sources
 
 PROJECT = Path(__file__).resolve().parents[1]
 MAP = re.compile(r"\n?(?://|/\*)# sourceMappingURL=\S+(?: ?\*/)?\s*\Z")
+FENCE = re.compile(r"\s*<pre>.*?</pre>\s*", re.S)
 INLINE = re.compile(r"<script>(.*?)</script>", re.S)  # with a type, such as JSON's, it is not run
 
 # What a page may do. Scripts are the site's own files, the few lines of the theme that stand in the pages, by
@@ -52,12 +54,18 @@ def finish(site: Path) -> None:
 
 
 def leave_out_what_nobody_asks_for(site: Path) -> None:
-    """The theme brings maps of its sources, for those who work on it, and search in other languages."""
+    """The theme brings maps of its sources, for those who work on it, and search in other languages. And it
+    searches code and outputs, whose words hide the sentences that explain them: a quarter of the index."""
     shutil.rmtree(site / "assets" / "javascripts" / "lunr", ignore_errors=True)
     for file in (site / "assets").rglob("*.map"):
         file.unlink()
         compiled = file.with_suffix("")
         compiled.write_text(MAP.sub("\n", compiled.read_text(encoding="utf-8")), encoding="utf-8")
+    file = site / "search" / "search_index.json"
+    index = json.loads(file.read_text(encoding="utf-8"))
+    for entry in index["docs"]:
+        entry["text"] = FENCE.sub(" ", entry["text"])
+    file.write_text(json.dumps(index, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
 
 
 def state_the_policy(site: Path) -> None:

@@ -51,8 +51,10 @@ function nameForScreenReaders() {
 function reachWhatScrolls() {
   const mayScroll =
     ".md-typeset__scrollwrap, .md-typeset pre > code, .katex-display, .figure-scroll";
-  for (const element of document.querySelectorAll(mayScroll)) {
-    if (element.scrollWidth > element.clientWidth) element.tabIndex = 0;
+  // All are measured before one is changed: a change would have the page laid out anew for the next measure.
+  const measured = [...document.querySelectorAll(mayScroll)].map((one) => [one, one.scrollWidth > one.clientWidth]);
+  for (const [element, scrolls] of measured) {
+    if (scrolls) element.tabIndex = 0;
     else element.removeAttribute("tabindex");
   }
 }

@@ -87,6 +87,9 @@ def test_nothing_is_served_that_nobody_asks_for(built_site: Path) -> None:
         file.relative_to(built_site).as_posix() for file in Path(built_site).rglob("*") if file.is_file()
     ]
     assert [name for name in served if name.endswith((".map", ".py")) or "/lunr/" in name] == []
+    index = json.loads((Path(built_site) / "search" / "search_index.json").read_text(encoding="utf-8"))
+    assert [entry["location"] for entry in index["docs"] if "<pre>" in entry["text"]] == []
+    assert len(index["docs"]) > 200
     scripts = [file for file in Path(built_site).rglob("*") if file.suffix in (".js", ".css")]
     assert [file for file in scripts if "sourceMappingURL=" in file.read_text(encoding="utf-8")] == []
 
