@@ -48,14 +48,14 @@ def checkpoints_of(traced: Trace) -> tuple[dict[str, Entry], dict[str, Step]]:
         base = entry.base
         names = named.get(base, [])
         inputs = _names(traced, traced.entries[base].inputs, named)
-        its: tuple[str, ...] = ()
+        arguments: tuple[str, ...] = ()
         if module is not None:
-            its = tuple(n for n in _names(traced, module.given, named) if n != name)
+            arguments = tuple(n for n in _names(traced, module.given, named) if n != name)
         steps[name] = Step(
             kind=module.kind if module else traced.entries[base].operation,
             path=entry.path if module is None else name.partition("[")[0],
             inputs=(names[-1],) if names else inputs,
-            given=its,
+            given=arguments,
             same_as=names[0] if names and traced.whole_of(entry) else None,
         )
         named[base] = [*names, name]

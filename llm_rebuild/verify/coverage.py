@@ -6,12 +6,9 @@ bit, or set aside for a stated reason, or uncovered.
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import torch
@@ -72,32 +69,23 @@ def measure(
     named = [traced.entries[n] for name, n in traced.checkpoints.items() if name in checkpoints]
     whole = {entry.base for entry in named if traced.whole_of(entry)}
 
-    @cache
-    def known(numbers: int) -> set[bytes]:
-        """The fingerprints of the checkpoints with so many numbers: only what has no name is looked up."""
-        return {digest(tensor) for tensor in checkpoints.values() if tensor.numel() == numbers}
-
-    @cache
-    def print_of(number: int) -> bytes:
-        return digest(traced.tensor(number))
-
     for entry in traced.computed():
         if reason := entry.aside():
             coverage.aside[reason] += 1
-        elif entry.number in whole or print_of(entry.number) in known(math.prod(entry.shape)):
+        elif entry.number in whole or _among(tensor := traced.tensor(entry), checkpoints.values()):
             coverage.covered += 1
-        elif any(
-            earlier.bytes == entry.bytes and print_of(earlier.number) == print_of(entry.number)
-            for earlier in traced.entries[: entry.number]
-            if earlier.view_of is None
-        ):
+        elif _among(tensor, (traced.tensor(e) for e in traced.computed() if e.number < entry.number)):
             coverage.aside["computed before, the same bits"] += 1
         else:
             coverage.uncovered[entry.aten.removeprefix("aten.")] += 1
     return coverage
 
 
-def digest(tensor: Tensor) -> bytes:
-    """A fingerprint of the numbers in order, whatever the shape: [10, 384] and [2, 5, 384] agree."""
-    flat = tensor.detach().contiguous().flatten().view(torch.uint8)
-    return hashlib.blake2b(flat.numpy().data, digest_size=16).digest()
+def _among(tensor: Tensor, others: Iterable[Tensor]) -> bool:
+    """Whether one of these has the same bits in order, whatever its shape: [10, 384] or [2, 5, 384]."""
+    bits = _bits(tensor)
+    return any(other.nbytes == tensor.nbytes and torch.equal(bits, _bits(other)) for other in others)
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.detach().contiguous().flatten().view(torch.uint8)

@@ -124,8 +124,8 @@ def describe(
     inputs = into(first.name)
     others = []
     for verdict in verdicts[before + 1 :]:
-        its = into(verdict.name)
-        if not verdict.identical and its and all(identical[name] for name in its):
+        parents = into(verdict.name)
+        if not verdict.identical and parents and all(identical[name] for name in parents):
             others.append(verdict.name)
     return Divergence(
         verdict=first,
@@ -204,17 +204,17 @@ def axes_of(name: str, truth: Capture) -> list[str] | None:
 
 
 def token_labels(name: str, axis: str, truth: Capture, row: int | None, size: int) -> list[str]:
-    """A label for every place along an axis of tokens: the token in quotes, `(padding)`, or `id 17`.
+    """A label for every position along an axis of tokens: the token in quotes, `(padding)`, or `id 17`.
 
-    Empty labels where a place holds another token in each row. In a decoding step the keys are all tokens so
-    far, the queries the last of them.
+    Empty labels where a position holds another token in each row. In a decoding step the keys are all tokens
+    so far, the queries the last of them.
     """
     if row is None:
         return [""] * size
     inputs, architecture = truth.inputs, ARCHITECTURES.get(truth.model_type)
     decoder = architecture is not None and architecture.counts_decoder(name, axis)
     if decoder and inputs.decoder_ids is not None and inputs.decoder_mask is not None:
-        labels = _labels(inputs.decoder_ids[row], inputs.decoder_mask[row], (), _known_ids(inputs))
+        labels = _labels(inputs.decoder_ids[row], inputs.decoder_mask[row], (), _tokens_of_ids(inputs))
         if len(labels) == inputs.decoder_ids.shape[1]:
             labels[0] += " (start)"
     else:
@@ -223,8 +223,8 @@ def token_labels(name: str, axis: str, truth: Capture, row: int | None, size: in
     return labels[len(labels) - size :] if size <= len(labels) else [""] * size
 
 
-def _labels(ids: Tensor, mask: Tensor, tokens: Sequence[str], known: Mapping[int, str]) -> list[str]:
-    """One for each place of the mask, of which the last ones are those of `ids`."""
+def _labels(ids: Tensor, mask: Tensor, tokens: Sequence[str], token_of: Mapping[int, str]) -> list[str]:
+    """One for each position of the mask, of which the last ones are those of `ids`."""
     labels, seen = [], 0
     first_new = len(mask) - len(ids)
     for at, real in enumerate(mask.tolist()):
@@ -235,19 +235,19 @@ def _labels(ids: Tensor, mask: Tensor, tokens: Sequence[str], known: Mapping[int
         if seen < len(tokens):
             labels.append(quoted(tokens[seen]))
         elif new_id is not None:
-            labels.append(quoted(known[new_id]) if new_id in known else f"id {new_id}")
+            labels.append(quoted(token_of[new_id]) if new_id in token_of else f"id {new_id}")
         else:
             labels.append("")
         seen += 1
     return labels
 
 
-def _known_ids(inputs: Inputs) -> dict[int, str]:
+def _tokens_of_ids(inputs: Inputs) -> dict[int, str]:
     """What the ids of the texts stand for: the decoder often reads the same ones."""
-    known: dict[int, str] = {}
+    token_of: dict[int, str] = {}
     for ids, mask, tokens in zip(inputs.token_ids, inputs.mask, inputs.tokens, strict=False):
-        known.update(zip(ids[mask.bool()].tolist(), tokens, strict=False))
-    return known
+        token_of.update(zip(ids[mask.bool()].tolist(), tokens, strict=False))
+    return token_of
 
 
 def quoted(token: str) -> str:

@@ -118,13 +118,13 @@ class Candidate:
     name    What to call it.
     named   Whether that is a checkpoint's or a module's name, and not an operation's.
     of      What it is a view of, in words, if it is one.
-    whose   The computed tensor whose numbers it shows; candidates that share it are one in the answer.
+    base    The computed tensor whose numbers it shows; candidates that share it are one in the answer.
     """
 
     name: str
     shape: tuple[int, ...]
     read: Callable[[], Tensor] = field(repr=False)
-    whose: Any
+    base: Any
     named: bool = True
     of: str = ""
     whole: bool = True
@@ -168,7 +168,7 @@ def _one_thread() -> Iterator[None]:
 def _find(
     tensor: Tensor, candidates: Sequence[Candidate], weights: Mapping[str, Tensor], limit: int
 ) -> SearchResult:
-    among = len({candidate.whose for candidate in candidates})
+    among = len({candidate.base for candidate in candidates})
     same_count = [c for c in candidates if c.count == tensor.numel() and c.tensor.dtype == tensor.dtype]
     hits = [*_same_numbers(tensor, same_count)]
     if not hits:
@@ -219,9 +219,9 @@ def _same_numbers(tensor: Tensor, candidates: Iterable[Candidate]) -> list[Hit]:
     hits: list[tuple[tuple[int, ...], Any, Hit]] = []
     for order, candidate in enumerate(candidates):
         if candidate.whole:
-            if candidate.whose not in prints:
-                prints[candidate.whose] = candidate.fingerprint
-            numbers = prints[candidate.whose]
+            if candidate.base not in prints:
+                prints[candidate.base] = candidate.fingerprint
+            numbers = prints[candidate.base]
         else:
             numbers = candidate.fingerprint
         if numbers != wanted:
@@ -234,56 +234,57 @@ def _same_numbers(tensor: Tensor, candidates: Iterable[Candidate]) -> list[Hit]:
         if how.startswith(", reshaped"):
             rank = 1
         hit = Hit(candidate.name, kind, candidate.words + how, candidate.shape)
-        hits.append(((rank, not candidate.named, bool(candidate.of), order), candidate.whose, hit))
+        hits.append(((rank, not candidate.named, bool(candidate.of), order), candidate.base, hit))
     best: dict[Any, Hit] = {}
-    for _, whose, hit in sorted(hits, key=lambda item: item[0]):
-        best.setdefault(whose, hit)
+    for _, base, hit in sorted(hits, key=lambda item: item[0]):
+        best.setdefault(base, hit)
     return list(best.values())
 
 
 def _parts(tensor: Tensor, candidates: Iterable[Candidate]) -> list[Hit]:
     """Slices: tensors that hold these very numbers among more."""
     flat = tensor.reshape(-1)
-    place = _telling(flat)
-    if place is None:
+    position = _telling(flat)
+    if position is None:
         return []
-    value = flat.view(torch.int32)[place]
+    value = flat.view(torch.int32)[position]
     hits: list[Hit] = []
     seen: set[Any] = set()
     for candidate in candidates:
-        if candidate.whose in seen:
+        if candidate.base in seen:
             continue
         official = candidate.tensor
         numbers = official.contiguous().view(torch.int32).reshape(-1)
         begins = (numbers == value).nonzero().flatten()[:_MOST_PLACES].tolist()
         for begin in begins:
-            index = _slice(tensor, place, official, begin)
+            index = _slice(tensor, position, official, begin)
             if index is not None:
                 words = f"{candidate.words}, its part {index}"
                 hits.append(Hit(candidate.name, "part", words, candidate.shape))
-                seen.add(candidate.whose)
+                seen.add(candidate.base)
                 break
     return hits
 
 
 def _telling(flat: Tensor) -> int | None:
-    """The place of a number that is not likely to be met by chance: neither 0 nor 1, and alone among some."""
-    for place in torch.linspace(0, len(flat) - 1, 32).long().tolist():
-        number = float(flat[place])
+    """The position of a number that is not likely to be met by chance: neither 0 nor 1, and there once."""
+    for position in torch.linspace(0, len(flat) - 1, 32).long().tolist():
+        number = float(flat[position])
         if math.isfinite(number) and number not in (0.0, 1.0, -1.0) and int((flat == number).sum()) == 1:
-            return int(place)
+            return int(position)
     return None
 
 
-def _slice(tensor: Tensor, place: int, official: Tensor, begin: int) -> str | None:
-    """`[:, 3, 0:64]`, if the tensor is that part of the official one, whose number `begin` is its `place`."""
+def _slice(tensor: Tensor, position: int, official: Tensor, begin: int) -> str | None:
+    """`[:, 3, 0:64]`, if the tensor is that part of the official one, whose number `begin` is its number
+    `position`."""
     wanted = [(axis, n) for axis, n in enumerate(tensor.shape) if n > 1]
-    at = [int(i) for i in torch.unravel_index(torch.tensor(place), tensor.shape)]
+    at = [int(i) for i in torch.unravel_index(torch.tensor(position), tensor.shape)]
     where = [int(i) for i in torch.unravel_index(torch.tensor(begin), official.shape)]
     for axes in itertools.permutations(range(official.dim()), len(wanted)):
         index: list[slice] = [slice(c, c + 1) for c in where]
-        for (mine, size), axis in zip(wanted, axes, strict=True):
-            first = where[axis] - at[mine]
+        for (own_axis, size), axis in zip(wanted, axes, strict=True):
+            first = where[axis] - at[own_axis]
             index[axis] = slice(first, first + size)
         if any(s.start < 0 or s.stop > n for s, n in zip(index, official.shape, strict=True)):
             continue
@@ -291,9 +292,9 @@ def _slice(tensor: Tensor, place: int, official: Tensor, begin: int) -> str | No
         others = [axis for axis in range(official.dim()) if axis not in axes]
         part = part.permute(*others, *axes).reshape(tensor.shape)
         if agree(tensor, part):
-            places = ", ".join(_spelled(s, n) for s, n in zip(index, official.shape, strict=True))
+            ranges = ", ".join(_spelled(s, n) for s, n in zip(index, official.shape, strict=True))
             moved = "" if list(axes) == sorted(axes) else f", with its axes in the order {axes}"
-            return f"[{places}]{moved}"
+            return f"[{ranges}]{moved}"
     return None
 
 
@@ -310,7 +311,7 @@ def _spelled(index: slice, size: int) -> str:
 class _Pair:
     """The tensor and an official one in the same shape, [rows, width], and some numbers of both."""
 
-    mine: Tensor
+    target: Tensor
     official: Tensor
     few: Tensor
     official_few: Tensor
@@ -323,25 +324,25 @@ def _functions_and_neighbours(
 ) -> list[Hit]:
     size = max(largest(tensor), 1e-12)
     width = tensor.shape[-1] if tensor.dim() else 1
-    mine = tensor.reshape(-1, width)
+    target = tensor.reshape(-1, width)
     picked = torch.linspace(0, tensor.numel() - 1, min(_SAMPLES, tensor.numel())).long()
-    places = (picked // width, picked % width)
+    positions = (picked // width, picked % width)
     vectors = {k: w for k, w in weights.items() if w.dim() == 1 and len(w) == width}
-    traits = _traits(mine)
+    traits = _traits(target)
     ranked: list[tuple[tuple[float, ...], Any, Hit]] = []
     for order, candidate in enumerate(candidates):
         if [n for n in candidate.shape if n > 1] != [n for n in tensor.shape if n > 1]:
             continue
-        official = candidate.tensor.reshape(mine.shape)
-        pair = _Pair(mine, official, mine[places], official[places], size * ROUNDED, vectors)
+        official = candidate.tensor.reshape(target.shape)
+        pair = _Pair(target, official, target[positions], official[positions], size * ROUNDED, vectors)
         kind, words, rank, apart = _judged(pair, traits, size)
         hit = Hit(candidate.name, kind, words.format(candidate.words), candidate.shape, apart)
-        whose = candidate.whose if candidate.whole else (candidate.whose, candidate.name)
-        ranked.append(((*rank, bool(candidate.of), order), whose, hit))
+        base = candidate.base if candidate.whole else (candidate.base, candidate.name)
+        ranked.append(((*rank, bool(candidate.of), order), base, hit))
     ranked.sort(key=lambda item: item[0])
     best: dict[Any, Hit] = {}
-    for _, whose, hit in ranked:
-        best.setdefault(whose, hit)
+    for _, base, hit in ranked:
+        best.setdefault(base, hit)
     close = [hit for hit in best.values() if hit.kind != "nearest"]
     close = close or _nearly_rearranged(tensor, candidates, size)
     if close:
@@ -357,7 +358,7 @@ def _judged(pair: _Pair, traits: _Traits, size: float) -> tuple[str, str, tuple[
     """What one official tensor is to this one: kind, words, rank (the smaller the better), difference."""
     apart = difference(pair.few, pair.official_few)
     if apart <= NEAR * size:
-        apart = difference(pair.mine, pair.official)
+        apart = difference(pair.target, pair.official)
     if apart <= pair.allowed:
         return "near", "{}", (0, 0), apart
     for number, test in enumerate(_TESTS):
@@ -379,10 +380,10 @@ def _nearly_rearranged(tensor: Tensor, candidates: Sequence[Candidate], size: fl
         if not candidate.whole or difference(_moments(candidate.tensor), wanted) > tolerance:
             continue
         arranged = arrangement(tensor, candidate.tensor, tolerance)
-        if arranged is not None and candidate.whose not in hits:
+        if arranged is not None and candidate.base not in hits:
             how, apart = arranged
             hit = Hit(candidate.name, "near", candidate.words + how, candidate.shape, apart)
-            hits[candidate.whose] = hit
+            hits[candidate.base] = hit
     return list(hits.values())
 
 
@@ -403,12 +404,12 @@ class _Traits:
     softmax: Tensor
 
 
-def _traits(mine: Tensor) -> _Traits:
-    sums = mine.sum(dim=-1)
+def _traits(target: Tensor) -> _Traits:
+    sums = target.sum(dim=-1)
     ones = torch.ones_like(sums)
-    probabilities = bool((mine >= 0).all()) and difference(sums, ones) < 1e-3
-    logarithms = bool((mine <= 0).all()) and difference(mine.exp().sum(dim=-1), ones) < 1e-3
-    return _Traits(probabilities, logarithms, mine[:4].softmax(dim=-1))
+    probabilities = bool((target >= 0).all()) and difference(sums, ones) < 1e-3
+    logarithms = bool((target <= 0).all()) and difference(target.exp().sum(dim=-1), ones) < 1e-3
+    return _Traits(probabilities, logarithms, target[:4].softmax(dim=-1))
 
 
 Answer = tuple[str, float] | None
@@ -416,7 +417,7 @@ Answer = tuple[str, float] | None
 
 def _checked(words: str, pair: _Pair, result: Tensor, allowed: float | None = None) -> Answer:
     """The answer, if the function's result is the whole tensor but for rounding."""
-    off = difference(pair.mine, result)
+    off = difference(pair.target, result)
     return (words, off) if off <= (pair.allowed if allowed is None else allowed) else None
 
 
@@ -442,14 +443,14 @@ def _shifted(pair: _Pair, traits: _Traits) -> Answer:
 
 def _biased(pair: _Pair, traits: _Traits) -> Answer:
     """The same numbers added to every row."""
-    rows = len(pair.mine)
+    rows = len(pair.target)
     if rows < 2:
         return None
     some = torch.linspace(0, rows - 1, min(rows, 4)).long()
-    apart = pair.mine[some] - pair.official[some]
+    apart = pair.target[some] - pair.official[some]
     if difference(apart, apart[:1].expand_as(apart)) > 2 * pair.allowed:
         return None
-    bias = (pair.mine - pair.official).mean(dim=0)
+    bias = (pair.target - pair.official).mean(dim=0)
     answer = _checked("", pair, pair.official + bias, 2 * pair.allowed)
     if answer is None:
         return None
@@ -462,11 +463,11 @@ def _biased(pair: _Pair, traits: _Traits) -> Answer:
 
 def _masked(pair: _Pair, traits: _Traits) -> Answer:
     """Equal where it is not filled, and filled with one value: on either side."""
-    same = pair.mine == pair.official
+    same = pair.target == pair.official
     share = float(same.float().mean())
     if not 0.02 < share < 0.9999:
         return None
-    filled, official_filled = pair.mine[~same], pair.official[~same]
+    filled, official_filled = pair.target[~same], pair.official[~same]
     for values, words in (
         (filled, "{{}}, masked: {} of {} numbers are {}{}"),
         (official_filled, "{{}}, without its mask: there {} of {} numbers are {}{}"),
@@ -518,48 +519,48 @@ _ACTIVATIONS: dict[str, Function] = {
 
 def _softmaxed(pair: _Pair, traits: _Traits) -> Answer:
     some = pair.official[:4]
-    if traits.probabilities and difference(pair.mine[:4], some.softmax(dim=-1)) <= pair.allowed:
+    if traits.probabilities and difference(pair.target[:4], some.softmax(dim=-1)) <= pair.allowed:
         return _checked("softmax of {} over its last axis", pair, pair.official.softmax(dim=-1))
-    if traits.logarithms and difference(pair.mine[:4], some.log_softmax(dim=-1)) <= pair.allowed:
+    if traits.logarithms and difference(pair.target[:4], some.log_softmax(dim=-1)) <= pair.allowed:
         return _checked("log-softmax of {} over its last axis", pair, pair.official.log_softmax(dim=-1))
-    if pair.mine.shape[-1] > 1 and difference(traits.softmax, some) <= ROUNDED:
-        return _checked("what becomes {} by a softmax", pair, pair.mine) and (
+    if pair.target.shape[-1] > 1 and difference(traits.softmax, some) <= ROUNDED:
+        return _checked("what becomes {} by a softmax", pair, pair.target) and (
             "what becomes {} by a softmax over its last axis",
-            difference(pair.mine.softmax(dim=-1), pair.official),
+            difference(pair.target.softmax(dim=-1), pair.official),
         )
     return None
 
 
 def _softmaxed_elsewhere(pair: _Pair, traits: _Traits) -> Answer:
     """Softmax over the last axis but one, where blocks of rows are as long as rows: attention's mistake."""
-    width = pair.mine.shape[-1]
-    if len(pair.mine) % width or width < 2:
+    width = pair.target.shape[-1]
+    if len(pair.target) % width or width < 2:
         return None
-    squares = pair.mine.reshape(-1, width, width)
+    squares = pair.target.reshape(-1, width, width)
     if not bool((squares[:1] >= 0).all()) or difference(squares[0].sum(dim=0), torch.ones(width)) > 1e-3:
         return None
     result = pair.official.reshape(squares.shape).softmax(dim=-2)
-    return _checked("softmax of {} over its last axis but one", pair, result.reshape(pair.mine.shape))
+    return _checked("softmax of {} over its last axis but one", pair, result.reshape(pair.target.shape))
 
 
 def _normalised(pair: _Pair, traits: _Traits) -> Answer:
     """Each row brought to mean 0 and variance 1, to mean square 1 or to length 1; then perhaps stretched and
     moved, by the same numbers in every row."""
-    if pair.mine.shape[-1] < 2 or not bool(torch.isfinite(pair.official).all()):
+    if pair.target.shape[-1] < 2 or not bool(torch.isfinite(pair.official).all()):
         return None
     for words, function in _NORMS.items():
-        if difference(pair.mine[:2], function(pair.official[:2])) <= 50 * pair.allowed:
+        if difference(pair.target[:2], function(pair.official[:2])) <= 50 * pair.allowed:
             answer = _checked(f"{words} of {{}}", pair, function(pair.official), 50 * pair.allowed)
             if answer is not None:
                 return answer
-    if len(pair.mine) < 4:
+    if len(pair.target) < 4:
         return None
     for words, function in (("LayerNorm", layer_norm), ("RMSNorm", rms_norm)):
         normed = function(pair.official)
         some = torch.linspace(0, normed.shape[-1] - 1, min(64, normed.shape[-1])).long()
-        if _stretched(pair.mine[:, some], normed[:, some], 50 * pair.allowed) is None:
+        if _stretched(pair.target[:, some], normed[:, some], 50 * pair.allowed) is None:
             continue
-        fit = _stretched(pair.mine, normed, 50 * pair.allowed)
+        fit = _stretched(pair.target, normed, 50 * pair.allowed)
         if fit is None:
             continue
         stretch, move, off = fit
@@ -574,15 +575,15 @@ def _normalised(pair: _Pair, traits: _Traits) -> Answer:
     return None
 
 
-def _stretched(mine: Tensor, normed: Tensor, allowed: float) -> tuple[Tensor, Tensor, float] | None:
-    """The stretch and the move of each column that make `mine` of `normed`, if there are any."""
-    centred, mean = normed - normed.mean(dim=0), mine.mean(dim=0)
+def _stretched(target: Tensor, normed: Tensor, allowed: float) -> tuple[Tensor, Tensor, float] | None:
+    """The stretch and the move of each column that make `target` of `normed`, if there are any."""
+    centred, mean = normed - normed.mean(dim=0), target.mean(dim=0)
     spread = centred.square().sum(dim=0)
     if bool((spread < 1e-8).any()):
         return None
-    stretch = (centred * (mine - mean)).sum(dim=0) / spread
+    stretch = (centred * (target - mean)).sum(dim=0) / spread
     move = mean - stretch * normed.mean(dim=0)
-    off = difference(mine, normed * stretch + move)
+    off = difference(target, normed * stretch + move)
     return (stretch, move, off) if off <= allowed else None
 
 

@@ -78,19 +78,18 @@ def judge(rebuilt: Mapping[str, Tensor], truth: Capture) -> Report:
 def _disjoint(rebuilt: Mapping[str, Tensor], official: Mapping[str, Tensor]) -> None:
     """Refuse tensors that lie in each other's memory. Two rebuilt ones may: one checkpoint may be a view of
     another. Sorted by where they begin, only neighbours can overlap."""
-    places = [(*memory_of(tensor), "", name) for name, tensor in official.items()]
-    places += [(*memory_of(t), name, "") for name, t in rebuilt.items()]
+    spans = [(*memory_of(tensor), False, name) for name, tensor in official.items()]
+    spans += [(*memory_of(tensor), True, name) for name, tensor in rebuilt.items()]
     reach = {True: (0, ""), False: (0, "")}  # rebuilt or official -> the furthest end so far, and whose
-    for start, end, mine, theirs in sorted(place for place in places if place[0] < place[1]):
-        is_mine = bool(mine)
-        other_end, other = reach[not is_mine]
+    for start, end, is_rebuilt, name in sorted(span for span in spans if span[0] < span[1]):
+        other_end, other = reach[not is_rebuilt]
         if start < other_end:
-            mine, theirs = (mine, other) if is_mine else (other, theirs)
+            rebuilt_name, official_name = (name, other) if is_rebuilt else (other, name)
             raise InputError(
-                f"the rebuilt {mine} lies in the memory of the official {theirs}: a tensor is compared with "
-                "itself, which proves nothing; compute it, or take it openly by bridge()"
+                f"the rebuilt {rebuilt_name} lies in the memory of the official {official_name}: a tensor is "
+                "compared with itself, which proves nothing; compute it, or take it openly by bridge()"
             )
-        reach[is_mine] = max(reach[is_mine], (end, mine or theirs))
+        reach[is_rebuilt] = max(reach[is_rebuilt], (end, name))
 
 
 def _coupled(verdicts: tuple[Verdict, ...], bridged: list[str]) -> tuple[Verdict, ...]:
