@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,8 @@ def _value(exercise: Mapping[str, Any], answer: Any) -> tuple[bool, str]:
     expected = exercise["expected"]
     if isinstance(answer, Tensor) and answer.numel() == 1 and not isinstance(expected, list):
         answer = answer.item()
+    if isinstance(answer, Integral) and not isinstance(answer, bool):
+        answer = int(answer)  # numpy's whole numbers are whole numbers, too
     if isinstance(answer, tuple | Tensor) and isinstance(expected, list):
         answer = answer.tolist() if isinstance(answer, Tensor) else list(answer)
     number = isinstance(expected, int | float) and not isinstance(expected, bool)

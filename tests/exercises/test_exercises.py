@@ -112,8 +112,9 @@ def test_a_value_that_is_not_right_is_told_why(name: str, answer: object, messag
     assert graded.message == message
 
 
-def test_a_right_value_passes_also_as_a_tensor_or_tuple():
+def test_a_right_value_passes_also_as_a_tensor_a_tuple_or_of_numpy():
     assert check("parameters-of-gpt2", torch.tensor(124_439_808))
+    assert check("parameters-of-gpt2", torch.tensor(124_439_808).numpy()[()])
     assert check("shape-of-shares", (2, 12, 7, 7))
     assert check("shape-of-shares", torch.tensor([2, 12, 7, 7]))
 
