@@ -98,7 +98,7 @@ def _value(exercise: Mapping[str, Any], answer: Any) -> tuple[bool, str]:
     expected = exercise["expected"]
     if isinstance(answer, Tensor) and answer.numel() == 1 and not isinstance(expected, list):
         answer = answer.item()
-    if isinstance(answer, Integral) and not isinstance(answer, bool):
+    if isinstance(answer, Integral) and type(answer) is not bool:
         answer = int(answer)  # numpy's whole numbers are whole numbers, too
     if isinstance(answer, tuple | Tensor) and isinstance(expected, list):
         answer = answer.tolist() if isinstance(answer, Tensor) else list(answer)
