@@ -13,7 +13,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +95,8 @@ def _exercises() -> dict[str, Any]:
 def _value(exercise: Mapping[str, Any], answer: Any) -> tuple[bool, str]:
     """`expected`; for a number `within` so much; `wrong`: answers that people give, and what to say then."""
     expected = exercise["expected"]
-    if isinstance(answer, Tensor) and answer.numel() == 1 and not isinstance(expected, list):
+    if getattr(answer, "ndim", None) == 0:  # one number, of torch's or of numpy's
         answer = answer.item()
-    if isinstance(answer, Integral) and type(answer) is not bool:
-        answer = int(answer)  # numpy's whole numbers are whole numbers, too
     if isinstance(answer, tuple | Tensor) and isinstance(expected, list):
         answer = answer.tolist() if isinstance(answer, Tensor) else list(answer)
     number = isinstance(expected, int | float) and not isinstance(expected, bool)
