@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from llm_rebuild.checkpoints import part_of
 from llm_rebuild.diagnosis.graph import BASES, Run, Value, World, sizes_of
 from llm_rebuild.models.formulas import DECODER_IDS, DECODER_MASK, MASK, TOKEN_IDS, Formula
 from llm_rebuild.models.ops import ACTIVATIONS
@@ -95,7 +96,7 @@ def _guesses(
             for scaled in _scale(name, x, truth):
                 yield [replace(f, facts={**f.facts, "embedding": True}) for f in scaled]
     elif kind in ("Linear", "Conv1D"):
-        yield from _linear(name, kind, inputs, (weight, bias), world, truth)
+        yield from _linear(name, kind, inputs, (weight, bias), world, found)
     elif "Norm" in kind and weight:
         yield from _norm(name, step, inputs, weight, bias, found)
     elif kind in NORM_STEPS and "norm" in step.path.lower():
@@ -182,19 +183,27 @@ def _key(path: str, word: str, weights: Mapping[str, Tensor]) -> str:
 
 
 def _linear(
-    name: str, kind: str, inputs: tuple[str, ...], keys: tuple[str, str], world: World, truth: Capture
+    name: str,
+    kind: str,
+    inputs: tuple[str, ...],
+    keys: tuple[str, str],
+    world: World,
+    found: Mapping[str, Formula],
 ) -> Iterator[list[Formula]]:
-    weight, bias = keys
-    width = truth.tensors[name].shape[-1]
-    facts: dict[str, Any] = {}
+    (weight, bias), group = keys, f"{name.rpartition('.')[0]}."
+    width = world[name].shape[-1]
+    facts: dict[str, Any] = {"group": group}
+    others = [f for f in found.values() if f.facts.get("group") == group and f.kind == "linear"]
     tables = [k for k, w in world.weights.items() if w.dim() == 2 and w.shape[0] == width]
     if not weight or name.endswith(("head", "embed_out")):  # without one it is tied to the token table
         facts = {"head": True}
     for x in inputs:
         before: list[Formula] = []
-        if truth.tensors[x].dim() == 4:  # by head: to be merged first
+        if others and x not in others[0].inputs and part_of(x) != part_of(name):
+            facts = {**facts, "cross": x}  # not from where its neighbours are: from another text
+        if world[x].dim() == 4:  # by head: to be merged first
             before, x = [Formula(f"{name}.#context", "merge", (x,))], f"{name}.#context"
-        elif truth.tensors[x].dim() > truth.tensors[name].dim():
+        elif world[x].dim() > world[name].dim():
             before, x = [Formula(f"{name}.#first", "first token", (x,))], f"{name}.#first"
         for key in [weight] if weight else tables:
             used = (key, bias) if bias else (key,)

@@ -175,9 +175,9 @@ def _of_other_weights(case: Case, world: World, formula: Formula, keys: tuple[st
         return "wrong-block-weights", says
     if formula.facts.get("group") and len(wrong) == len(keys):
         other = key.removesuffix(".weight")
-        both = {word.rpartition(".")[2] for word in (other, formula.name)}
+        both = {path.rpartition(".")[2][0] for path in (other, formula.name)}
         used = other in case.rebuilt and identical(case.rebuilt[other], case.truth[formula.name])
-        if used and both in ({"query", "key"}, {"q", "k"}):
+        if used and both == {"q", "k"}:
             return "query-key-swapped", says
     if len(wrong) == 1 and right.endswith("bias") and len(formula.weights) > 1:
         return ("norm-affine-wrong" if formula.kind == "layer norm" else "bias-wrong"), says

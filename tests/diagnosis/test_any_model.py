@@ -146,6 +146,8 @@ def test_a_mask_between_texts_of_different_lengths(tmp_path: Path) -> None:
     world = world_of_any(truth, copy.config, copy.weights().peek())
     masks = [f for f in world.formulas.values() if f.kind == "mask"]
     assert [truth.tensors[mask.name].shape[-2:] for mask in masks][-1] == (3, 7)
+    across = [name for name, formula in world.formulas.items() if formula.facts.get("cross")]
+    assert [name.rpartition(".")[2] for name in across] == ["k_proj", "v_proj"]
     for mask in masks:
         wrong = {**truth.tensors, mask.name: torch.zeros_like(truth.tensors[mask.name])}
         assert diagnose(wrong, truth, copy)[0].cause != "unknown"

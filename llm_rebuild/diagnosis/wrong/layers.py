@@ -135,14 +135,14 @@ TABLES: Tables = {
         ("norm-position", "the result was normalised before the residual was added", lambda result, residual, norm: norm(result) + residual),
         ("norm-position", "the residual was normalised before it was added", lambda result, residual, norm: norm(residual) + result),
     ),
-    "linear": (  # matrix [out, in]; maybe: the bias, or None
+    "linear": (  # matrix [out, in]; maybe: the bias, or None; with `bias`, only where there is one
         ("bias-wrong", "multiplied", lambda x, matrix, bias: F.linear(x, matrix) * bias),
         ("weight-transposed", "read as [in, out]", lambda x, matrix, maybe: F.linear(x, matrix.reshape(matrix.T.shape).T, maybe)),
-        ("weight-transposed", "read as [in, out], and no bias", lambda x, matrix: F.linear(x, matrix.reshape(matrix.T.shape).T)),
+        ("weight-transposed", "read as [in, out], and no bias", lambda x, matrix, bias: F.linear(x, matrix.reshape(matrix.T.shape).T)),
         ("weight-transposed", "reshaped instead of transposed", lambda x, matrix, maybe: F.linear(x, matrix.T.reshape(matrix.shape), maybe)),
-        ("weight-transposed", "reshaped instead of transposed, and no bias", lambda x, matrix: F.linear(x, matrix.T.reshape(matrix.shape))),
+        ("weight-transposed", "reshaped instead of transposed, and no bias", lambda x, matrix, bias: F.linear(x, matrix.T.reshape(matrix.shape))),
         ("weight-transposed", "each of the three squares", lambda x, matrix, maybe: F.linear(x, torch.cat([part.T for part in matrix.chunk(3)]), maybe)),
-        *(("wrong-dtype", f"multiplied in {name}", lambda x, matrix, maybe, t=t: (F.linear(x.to(t), matrix.to(t)).float() + (0 if maybe is None else maybe))) for name, t in NARROW.items()),
+        *(("wrong-dtype", f"multiplied in {name}, then the bias", lambda x, matrix, bias, t=t: F.linear(x.to(t), matrix.to(t)).float() + bias) for name, t in NARROW.items()),
     ),
     "layer norm": (
         ("norm-position", "of the half-block's sum: the norm stands behind it", lambda behind, weight, bias, eps: layer_norm(behind, weight, bias, eps=eps)),
