@@ -1,12 +1,12 @@
-"""The mistakes that a live page can make: each is a line of the rebuild in JavaScript changed as a mutant changes one in Python.
+"""The mistakes of the live pages: a line of the rebuild in JavaScript, changed as a mutant changes Python's.
 
     python -m tools.mistakes            # fills in docs/live/data/mistakes.json
     python -m tools.mistakes --check    # exit 1 if it is not what would be written now
 
-Four words of each mistake are written by hand: the `name` of its mutant of the first or third set, the `file` of
-docs/javascripts/rebuild/, and `before`, a piece of it that stands there exactly once, with `after` in its place. The
-rest follows: the cause and its words, the lines of both languages, and the checkpoint that is the first to
-differ in a page's run, which is one text, and a cache where the model has one.
+Four fields of each mistake are written by hand: the `name` of its mutant of the first or third set, the
+`file` of docs/javascripts/rebuild/, and `before`, a piece of it that stands there exactly once, with `after`
+in its place. The rest follows: the cause and its words, the lines of both languages, and the checkpoint that
+is the first to differ in a page's run, which is one text, and a cache where the model has one.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def right(model: str) -> dict[str, Tensor]:
 
 
 def first_difference(mutant: Mutant) -> str:
-    """The first checkpoint of a page's run that the mutant does not have to the bit. Empty: it has them all."""
+    """The first checkpoint of a page's run that the mutant does not have to the bit; empty: it has all."""
     asked, recorder = question(mutant.model), Recorder()
     torch.manual_seed(0)
     with mutated([mutant]) as module, torch.no_grad():
@@ -121,7 +121,10 @@ def main() -> int:
     expected = text()
     if parser.parse_args().check:
         if FILE.read_text(encoding="utf-8") != expected:
-            print("mistakes.json is not what would be written now; run `python -m tools.mistakes`", file=sys.stderr)
+            print(
+                "mistakes.json is not what would be written now; run `python -m tools.mistakes`",
+                file=sys.stderr,
+            )
             return 1
         return 0
     Path(FILE).write_text(expected, encoding="utf-8")

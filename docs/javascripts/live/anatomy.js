@@ -1,6 +1,7 @@
 // The map of the running model: each cell a checkpoint of the reader's sentence.
 
 import { Explorer } from "./map.js";
+import { labelOf } from "./mistakes.js";
 import { make, short } from "./tensor.js";
 
 const ROLES = {
@@ -69,21 +70,28 @@ export class Part {
     const { run, record, own, guest } = this.session;
     const verdicts = guest ? guest.verdicts : this.session.verdicts;
     const [roles, radio] = this.choice.querySelectorAll("input");
+    const { mistake, looked } = this.session, broken = mistake && !guest;
+    this.choice.hidden = Boolean(broken);
     radio.disabled = !verdicts;
     if (guest?.verdicts) this.colours = "verdicts";
     radio.checked = this.colours === "verdicts";
     roles.checked = !radio.checked;
-    const judged = verdicts && this.colours === "verdicts";
-    this.explorer.kinds = judged ? VERDICTS : ROLES;
+    const judged = verdicts && (broken || this.colours === "verdicts");
+    this.explorer.kinds = broken && looked ? { ...ROLES, ...VERDICTS } : judged ? VERDICTS : ROLES;
     const cells = (guest ?? run).names.map(([name]) => {
       const entry = this.session.entry(name), verdict = verdicts?.[name];
-      return { name, meaning: entry?.meaning ?? guest?.entries?.[name]?.[1] ?? "", kind: judged ? (verdict?.kind ?? "missing") : (entry?.role ?? "answer"), words: verdict ? verdict.words : "" };
+      return { name, meaning: entry?.meaning ?? guest?.entries?.[name]?.[1] ?? "", kind: judged ? (verdict?.kind ?? (looked ? (entry?.role ?? "answer") : "missing")) : (entry?.role ?? "answer"), words: verdict ? verdict.words : "" };
     });
     this.explorer.show(cells);
     if (!guest) this.note.replaceChildren(...this.said(cells, verdicts, record, own));
   }
 
   said(cells, verdicts, record, own) {
+    if (this.session.looked) return ["A line of this model is wrong. The cells are in the colours of what they are; those that you compare get a verdict."];
+    if (this.session.mistake) {
+      const wrong = cells.filter(({ kind }) => kind !== "identical").length;
+      return [wrong ? `Each cell is compared with the same code without the mistake: ${cells.length - wrong} are equal to the bit, ${wrong} are not.` : "On this sentence the mistake changes no number."];
+    }
     if (!verdicts) return [own ? "Of your own copy no official tensors are at hand here: " : "Of this sentence no official tensors are at hand here: ", make("code", {}, "llm-rebuild verify"), " computes them. ",
       own ? "" : `The first example comes with them.`];
     const all = Object.values(verdicts), count = (kind) => all.filter((verdict) => verdict.kind === kind).length;
@@ -102,7 +110,8 @@ export class Part {
     const axes = named.length === shape.length ? named : shape.map((_, i) => `axis ${i}`);
     const verdict = (guest ? guest.verdicts : session.verdicts)?.[name];
     // A report has verdicts and no tensors.
-    const [picture, facts] = guest?.kind === "report" ? [{}, null] : await Promise.all([session.ask("picture", name, axes), session.ask("facts", name)]);
+    const alone = Boolean(session.looked && !session.looked.has(name));
+    const [picture, facts] = guest?.kind === "report" ? [{}, null] : await Promise.all([session.ask("picture", name, axes, alone), session.ask("facts", name)]);
     const numbers = facts && `${short(facts.low)} to ${short(facts.high)}, mean ${short(facts.mean)}, spread ${short(facts.spread)}`;
     const list = (names) => names.flatMap((link, i) => [i ? ", " : "", { link }]);
     const users = shown.map(([one]) => one).filter((one) => session.entry(one)?.inputs.includes(name));
@@ -111,13 +120,25 @@ export class Part {
       ["shape", words ? [{ code: words }, ` = ${shape.join(" × ")}`] : shape.join(" × ")],
       entry && ["formula", entry.formula],
       facts && ["numbers", facts.count ? numbers + (facts.other ? `; ${facts.other.toLocaleString("en")} masked` : "") : "none that is finite"],
-      verdict && ["official", `${verdict.words}${off}${verdict.coupled ? ", coupled" : ""}`],
+      verdict && [session.mistake && !guest ? "the right one" : "official", `${verdict.words}${off}${verdict.coupled ? ", coupled" : ""}`],
       entry && ["in Python", [{ code: `${entry.code[0]}:${entry.code[1]}` }, make("code", { class: "line" }, entry.code[2])]],
       entry && ["officially", entry.official.split("`").map((words, i) => (i % 2 ? { code: words } : words))],
       entry?.weights.length && ["weights", entry.weights.flatMap((key, i) => [i ? ", " : "", { code: key }])],
       entry?.inputs.length && ["computed from", list(entry.inputs)],
       users.length && ["goes into", list(users)],
-    ].filter(Boolean);
+      !guest && !session.looked && ["break it", await this.switches(name)],
+    ].filter((row) => row && row[1].length);
     return { facts: rows, ...picture, numbers: facts && ((head) => session.ask("numbers", name, axes, head)) };
+  }
+
+  /** A button for each mistake that can be made at this step, in whatever block. */
+  async switches(name) {
+    const { session } = this, { mistakes } = await session.catalogue();
+    const step = (words) => words.replace(/\.\d+\./, ".#.");
+    return mistakes.filter(({ first }) => step(first) === step(name)).flatMap((mistake) => {
+      const button = make("button", { type: "button", role: "switch", "aria-checked": String(session.mistake === mistake) }, labelOf(mistake));
+      button.addEventListener("click", () => session.make(session.mistake === mistake ? null : mistake));
+      return [button, " "];
+    });
   }
 }

@@ -45,6 +45,10 @@ export function chartsOf(sides, axes, labels) {
   const [rows, columns] = size.map((count, i) => Math.min(count, MOST[i]));
   const maps = Object.entries(sides).map(([name, tensor]) =>
     shades(NAMES[name], pooled(Array.from({ length: heads }, (_, head) => sliceOf(tensor, axes, head)), rows, columns)));
+  if (sides.wrong) {
+    const away = sides.here.data.map((x, i) => (usual(x) && usual(sides.wrong.data[i]) ? Math.abs(x - sides.wrong.data[i]) : Object.is(x, sides.wrong.data[i]) ? 0 : NaN));
+    maps.push(shades("difference", pooled(Array.from({ length: heads }, (_, head) => sliceOf({ shape: first.shape, data: away }, axes, head)), rows, columns)));
+  }
   const word = (axis) => ({ batch: "text", 1: "number" })[axes[axis]] ?? axes[axis];
   chart.heat = { at: "", heads, axes: layout.map(word), size, labels, rows, columns, maps };
   return chart;

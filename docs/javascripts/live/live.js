@@ -12,6 +12,7 @@ const STYLES = ["../../stylesheets/map.css", "../../stylesheets/live.css"];
 const PARTS = {
   sentence: () => import("./sentence.js"),
   map: () => import("./anatomy.js"),
+  mistakes: () => import("./mistakes.js"),
   next: () => import("./next.js"),
   write: () => import("./write.js"),
   beams: () => import("./beams.js"),
@@ -41,6 +42,8 @@ export class Session {
   boxes = [];
   own = null; // the name of the reader's own copy, where one is open
   run = null; // the last answer of `run`
+  mistake = null; // the line that is changed: an entry of data/mistakes.json
+  looked = null; // while the mistake is to be found: the checkpoints that were compared
 
   constructor(name) {
     this.name = name;
@@ -65,6 +68,7 @@ export class Session {
   add(box) {
     this.boxes.push(box);
     this.observer.observe(box);
+    if (box.dataset.part === "mistakes" && /^#(break|find)=/.test(location.hash)) this.begin(box).then(() => box.scrollIntoView());
   }
 
   /** Something has come into view: open the model, once, and build the parts of the page in their order. */
@@ -126,11 +130,41 @@ export class Session {
 
   async show(run, text) {
     [this.run, this.text, this.problem, this.verdicts, this.guest] = [run, text, null, null, null];
+    if (this.mistake) this.judgeMistake(await this.ask("compareWithRight"));
     await Promise.all(this.parts.map((part) => part.update?.(run, text)));
     for (const box of this.boxes) box.dataset.answered = text;
-    const verdicts = this.own || text !== this.record.sentences[0] ? null : await this.ask("official", new URL(`data/${this.name}.safetensors`, ROOT).href);
+    const verdicts = this.mistake || this.own || text !== this.record.sentences[0] ? null : await this.ask("official", new URL(`data/${this.name}.safetensors`, ROOT).href);
     if (this.run !== run || !verdicts) return;
     this.verdicts = verdicts;
+    for (const part of this.parts) part.judge?.();
+  }
+
+  /** The mistakes that can be made on the page: {causes, mistakes}. */
+  async catalogue() {
+    this.fetched ??= fetch(new URL("data/mistakes.json", ROOT)).then((answer) => answer.json());
+    this.catalogued = await this.fetched;
+    return { causes: this.catalogued.causes, mistakes: this.catalogued.mistakes.filter(({ model }) => model === this.name) };
+  }
+
+  /** Go on with a line changed; null: with none. Of one that is to be found the map shows no verdict before it is asked. */
+  async make(mistake, hidden = false) {
+    await this.opening;
+    [this.mistake, this.looked] = [mistake, hidden ? new Set() : null];
+    await this.ask("edit", mistake ? { [mistake.file]: [[mistake.before, mistake.after]] } : {});
+    await this.say(this.text);
+  }
+
+  /** all: how each checkpoint compares with the right one. Known of a mistake that is to be found are those that were compared. */
+  judgeMistake(all) {
+    this.truth = all;
+    this.verdicts = this.looked ? Object.fromEntries(Object.entries(all).filter(([name]) => this.looked.has(name))) : all;
+  }
+
+  /** Compare one checkpoint; or give up, and see all. */
+  look(name) {
+    if (name === null) this.looked = null;
+    else this.looked.add(name);
+    this.judgeMistake(this.truth);
     for (const part of this.parts) part.judge?.();
   }
 

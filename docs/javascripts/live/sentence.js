@@ -107,7 +107,7 @@ export class Part {
       make("li", { class: "side" }, words),
       ...tokens.map((token, i) => make("li", {}, make("span", {}, visible(token)), make("small", {}, String(ids[i])))),
     ];
-    const both = run.decoderTokens ? [...line(run.tokens, run.ids, "reads"), ...line(run.decoderTokens, run.decoderIds, "writes")] : line(run.tokens, run.ids, `${run.tokens.length} tokens`);
+    const both = run.decoderTokens ? [...line(run.tokens, run.ids, "reads"), ...line(run.decoderTokens, run.decoderIds, this.session.mistake ? "is given" : "writes")] : line(run.tokens, run.ids, `${run.tokens.length} tokens`);
     this.tokens.replaceChildren(...both);
     this.describe();
   }

@@ -10,7 +10,6 @@ const LARGEST_CAPTURE = 800e6; // bytes
 const MOST_BARS = 14; // of the chart of next tokens
 
 export class Service {
-  edits = {};
   code = modules(); // begun at once, so that it is there when a model comes
 
   // ---------------------------------------------------------------------------------------- opening
@@ -68,48 +67,72 @@ export class Service {
   /** The model as the rebuild wants to have it; once more after an edit. */
   prepare() {
     const { config, tensors } = this.model;
-    this.opened = this.code.models.open(config, tensors, {
-      at: (path) => this.recorder.tap.at(path),
-      show: (...shown) => this.recorder.tap.show(...shown),
+    const opened = (code) => ({
+      code,
+      ...code.models.open(config, tensors, {
+        at: (path) => this.recorder.tap.at(path),
+        show: (...shown) => this.recorder.tap.show(...shown),
+      }),
     });
+    this.right = opened(this.code);
+    this.wrong = this.edited ? opened(this.edited) : null;
   }
 
   /**
-   * Go on with other lines of code: {"gpt2.js": [[before, after], …]}; {} is the rebuild as it is. What ran before stays what
-   * `compareWith("before")` compares with.
+   * Go on with other lines of code: {"gpt2.js": [[before, after], …]}; {} is the rebuild as it is. While lines are changed, every
+   * run is done twice, the right one first: that is what `compareWithRight` compares with.
    */
   async edit(edits) {
-    this.edits = edits;
-    this.code = await modules(edits);
+    this.edited = Object.keys(edits).length ? await modules(edits) : null;
     this.prepare();
-    this.before = Object.keys(edits).length ? (this.before ?? this.tensors) : null;
+  }
+
+  /** What answers: the rebuild, or what has become of it. */
+  get opened() {
+    return this.wrong ?? this.right;
   }
 
   // ---------------------------------------------------------------------------------------- running
 
-  /** One run. -> {tokens, decoderTokens, names: [[name, shape]], truncated, answer}. */
+  /** One run. -> {tokens, decoderTokens, names: [[name, shape]], truncated, answer, stopped}. */
   run(text) {
-    const { tokenizer, generates, positions, config } = this.model;
+    const { tokenizer, positions, config } = this.model;
     const most = Math.min(MOST_TOKENS, positions ?? MOST_TOKENS);
     const encoding = tokenizer.encode(text, most);
     const batch = batchOf(encoding.ids);
-    this.recorder = new this.code.weights.Recorder();
     this.text = { ids: encoding.ids, tokens: this.spelt(encoding) };
     let answer = null, decoderIds = null;
     if (config.model_type === "t5") {
-      const written = this.write(text, { maxNewTokens: 40 }, false);
+      const written = this.write(text, { maxNewTokens: 40 }, false, this.right); // a wrong model is given the same
       decoderIds = written.ids;
-      answer = written.text;
+      answer = this.wrong ? attempt(() => this.write(text, { maxNewTokens: 40 }, false).text).answer ?? null : written.text;
       batch.decoderIds = { shape: [1, decoderIds.length], data: Int32Array.from(decoderIds) };
     }
     this.decoder = decoderIds && { ids: decoderIds, tokens: decoderIds.map((id) => this.word(id)) };
-    this.recorder = new this.code.weights.Recorder();
-    this.output = generates ? this.opened.forward(batch, this.opened.model, new this.code.cache.Cache()) : this.opened.forward(batch, this.opened.model);
-    this.tensors = this.recorder.tensors;
+    const right = this.pass(this.right, batch);
+    const wrong = this.wrong && attempt(() => this.pass(this.wrong, batch));
+    this.before = wrong ? right.tensors : null;
+    this.tensors = wrong ? this.recorder.tensors : right.tensors;
+    this.outputs = { right: right.output, wrong: wrong?.answer?.output };
     return {
       tokens: this.text.tokens, ids: this.text.ids, decoderTokens: this.decoder?.tokens ?? null, decoderIds, truncated: encoding.truncated, answer,
-      names: [...this.tensors].map(([name, { shape }]) => [name, shape]),
+      names: [...right.tensors].map(([name, { shape }]) => [name, this.tensors.get(name)?.shape ?? shape]), stopped: wrong?.problem ?? "",
     };
+  }
+
+  /** One pass of one side -> {tensors, output}. */
+  pass(side, batch) {
+    this.recorder = new this.code.weights.Recorder();
+    const { tensors } = this.recorder;
+    const cache = this.model.generates ? [new side.code.cache.Cache()] : [];
+    return { tensors, output: side.forward(batch, side.model, ...cache) };
+  }
+
+  /** What the answer's side made of the last run. */
+  get output() {
+    const output = this.wrong ? this.outputs.wrong : this.outputs.right;
+    if (!output) throw new this.code.weights.InputError("With this mistake the model does not come to an end.");
+    return output;
   }
 
   /** A token as people read it. */
@@ -125,17 +148,21 @@ export class Service {
 
   // ----------------------------------------------------------------------------------- one checkpoint
 
-  /** The pictures of a checkpoint of the last run -> {chart, labels}. */
-  picture(name, axes) {
-    const tensor = this.tensors.get(name);
+  /** The pictures of a checkpoint of the last run -> {chart, labels}; beside the right one, where a line is changed, unless it is `alone`. */
+  picture(name, axes, alone = false) {
+    const tensor = this.tensorOf(name), right = this.before?.get(name);
     if (!tensor) return null;
     const labels = [[], this.labelsOf(this.text), this.decoder ? this.labelsOf(this.decoder) : []];
     const layout = ["token", "query", "key"];
     const rows = axes.find((axis) => layout.includes(axis)), last = axes.at(-1);
     const listOf = (axis) => (layout.includes(axis) ? (this.countsDecoder(name, axis) ? 2 : 1) : 0);
-    const sides = this.before?.get(name) ? { here: this.before.get(name), wrong: tensor } : { here: tensor };
-    const both = Object.values(sides).every(({ shape }) => shape.join() === tensor.shape.join());
-    return { chart: chartsOf(both ? sides : { here: tensor }, axes, [listOf(rows), listOf(last)]), labels };
+    const both = right && !alone && right !== tensor && right.shape.join() === tensor.shape.join();
+    return { chart: chartsOf(both ? { here: right, wrong: tensor } : { here: tensor }, axes, [listOf(rows), listOf(last)]), labels };
+  }
+
+  /** A checkpoint of the last run; of a wrong run that does not have it, the right one. */
+  tensorOf(name) {
+    return this.tensors.get(name) ?? this.before?.get(name);
   }
 
   labelsOf({ tokens }) {
@@ -153,12 +180,12 @@ export class Service {
 
   /** The numbers of one head, {shape: [rows, columns], data}. */
   numbers(name, axes, head) {
-    return sliceOf(this.tensors.get(name), axes, head);
+    return sliceOf(this.tensorOf(name), axes, head);
   }
 
   /** Smallest, largest, mean and spread of a checkpoint's numbers. */
   facts(name) {
-    const { data } = this.tensors.get(name);
+    const { data } = this.tensorOf(name);
     let low = Infinity, high = -Infinity, sum = 0, squares = 0, count = 0;
     for (const x of data) {
       if (!Number.isFinite(x) || Math.abs(x) > 1e30) continue;
@@ -190,10 +217,36 @@ export class Service {
     return verdicts;
   }
 
-  /** How the last run, with edited code, compares with the one before the edit; null where nothing is edited. */
-  compareWithBefore() {
-    if (!this.before) return null;
-    return Object.fromEntries([...this.before].map(([name, tensor]) => [name, compare(this.tensors.get(name), tensor)]));
+  /** How the last run compares with the right one, where a line is changed: every other bit is the mistake's. */
+  compareWithRight() {
+    const verdict = (name, tensor) => {
+      const { kind, ...rest } = compare(this.tensors.get(name), tensor);
+      return [name, { kind: kind === "near" ? "wrong" : kind, ...rest }];
+    };
+    return Object.fromEntries([...this.before].map(([name, tensor]) => verdict(name, tensor)));
+  }
+
+  /** What the right and the wrong model say of the last text -> {right, wrong}, each {next, text, cosines, like} or {problem}. */
+  says(text, others) {
+    const says = (side, output) => {
+      if (!this.model.generates) {
+        const mine = output.sentenceEmbedding.data;
+        const cosines = others.map((other) => cosine(mine, this.embedding(other, side)));
+        return { cosines, like: cosine(mine, this.outputs.right.sentenceEmbedding.data) };
+      }
+      const next = this.decoder ? [] : this.likeliest(output, 4);
+      return { next, text: this.write(text, { maxNewTokens: this.decoder ? 40 : 8 }, false, side).text };
+    };
+    return Object.fromEntries(["right", "wrong"].map((side) => {
+      const { answer, problem } = attempt(() => says(this[side], this.outputs[side]));
+      return [side, answer ?? { problem }];
+    }));
+  }
+
+  likeliest({ logits }, count) {
+    const chances = shares(logits.data.slice(-logits.shape[2]));
+    const order = Array.from(chances.keys()).sort((a, b) => chances[b] - chances[a]);
+    return order.slice(0, count).map((id) => ({ word: this.word(id), share: chances[id] }));
   }
 
   /**
@@ -247,11 +300,11 @@ export class Service {
    *
    * steps  Of each pass: how many tokens were read anew, and how many the cache had.
    */
-  write(text, settings, keep = true) {
+  write(text, settings, keep = true, side = this.opened) {
     const { tokenizer, asked } = this.model;
     const { ids } = tokenizer.encode(text, MOST_TOKENS);
     const log = [];
-    const [row] = this.decode(ids, this.fitting(ids, { ...asked.settings, ...settings }), log);
+    const [row] = this.decode(ids, this.fitting(ids, { ...asked.settings, ...settings }), log, side);
     const { start, ends } = asked.special;
     const written = row.slice(start === null ? ids.length : 1);
     const end = written.findIndex((id) => ends.includes(id));
@@ -271,12 +324,12 @@ export class Service {
     return { ...settings, maxNewTokens: Math.min(settings.maxNewTokens ?? 40, most) };
   }
 
-  decode(ids, settings, log) {
+  decode(ids, settings, log, side = this.opened) {
     const { special } = this.model.asked;
     const quiet = this.recorder;
     this.recorder = { tap: this.code.weights.NO_TAP }; // many passes: nobody looks inside
     try {
-      const step = recorded(this.code.generate.stepOf(this.opened, batchOf(ids), settings.beams ?? 1), log);
+      const step = recorded(side.code.generate.stepOf(side, batchOf(ids), settings.beams ?? 1), log);
       return this.code.decoding.decode(step, [special.start === null ? ids : [special.start]], settings, special);
     } finally {
       this.recorder = quiet;
@@ -315,13 +368,30 @@ export class Service {
 
   /** Sentences as vectors, and the cosine of each two. */
   similar(texts) {
-    const { tokenizer, positions } = this.model;
+    const vectors = texts.map((text) => this.embedding(text, this.opened));
+    return vectors.map((a) => vectors.map((b) => dot(a, b)));
+  }
+
+  embedding(text, side) {
+    const { tokenizer, positions } = this.model, quiet = this.recorder;
     this.recorder = { tap: this.code.weights.NO_TAP };
-    const vectors = texts.map((text) => {
-      const { ids } = tokenizer.encode(text, Math.min(MOST_TOKENS, positions));
-      return this.opened.forward(batchOf(ids), this.opened.model).sentenceEmbedding.data;
-    });
-    return vectors.map((a) => vectors.map((b) => a.reduce((sum, x, i) => sum + x * b[i], 0)));
+    try {
+      return side.forward(batchOf(tokenizer.encode(text, Math.min(MOST_TOKENS, positions)).ids), side.model).sentenceEmbedding.data;
+    } finally {
+      this.recorder = quiet;
+    }
+  }
+}
+
+const dot = (a, b) => a.reduce((sum, x, i) => sum + x * b[i], 0);
+const cosine = (a, b) => dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
+
+/** What comes of something that a mistake may stop -> {answer} or {problem}. */
+function attempt(does) {
+  try {
+    return { answer: does() };
+  } catch (error) {
+    return { problem: error.message };
   }
 }
 

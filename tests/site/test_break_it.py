@@ -1,0 +1,275 @@
+"""Mistakes in the live pages: each is first seen where its mutant is, and everybody can make and find one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from axe_playwright_python.base import AXE_SCRIPT
+from playwright.sync_api import Page
+
+from llm_rebuild.diagnosis import mutants
+from llm_rebuild.diagnosis.mutants import TEXTS
+from tools import mistakes
+from tools.live import FOLDER, SENTENCES, ids, miniature
+
+from .conftest import PHONE, Site
+from .test_live import EVERY_BARRIER, PAGES, answered
+
+CATALOGUE = json.loads(mistakes.FILE.read_text(encoding="utf-8"))
+MISTAKES = {name: [one for one in CATALOGUE["mistakes"] if one["model"] == name] for name in PAGES}
+
+# The first checkpoint of each mistake, as the page runs them: one text, and a cache where there is one.
+IN_THE_PAGE = """async ({ root, name, record, text, mistakes }) => {
+  const { Service } = await import(`${root}javascripts/live/service.js`);
+  const service = new Service(), firsts = {};
+  await service.fetch(record, `${root}live/models/${name}/`);
+  for (const { name, file, before, after } of mistakes) {
+    await service.edit({ [file]: [[before, after]] });
+    const { names } = service.run(text), verdicts = service.compareWithRight();
+    firsts[name] = names.map(([name]) => name).find((name) => verdicts[name].kind !== "identical") ?? "";
+  }
+  await service.edit({});
+  service.run(text);
+  return { firsts, before: service.before };
+}"""
+# The same on two texts of different lengths, without a cache, as the mutants of Python are run.
+PADDED = """async ({ root, name, record, rows, mistakes }) => {
+  const { modules } = await import(`${root}javascripts/live/modules.js`);
+  const { compare } = await import(`${root}javascripts/live/compare.js`);
+  const at = (file) => fetch(`${root}live/models/${name}/${file}`);
+  const config = await (await at("config.json")).json();
+  const weights = await (await at("model.safetensors")).arrayBuffer();
+  const tensorOf = (rows) => ({ shape: [rows.length, rows[0].length], data: Int32Array.from(rows.flat()) });
+  const batch = Object.fromEntries(Object.entries(rows).map(([key, value]) => [key, tensorOf(value)]));
+  const run = async (edits) => {
+    const code = await modules(edits), recorder = new code.weights.Recorder();
+    const { forward, model } = code.models.open(config, code.weights.readSafetensors(weights), recorder.tap);
+    forward(batch, model);
+    return recorder.tensors;
+  };
+  const right = await run({}), firsts = {};
+  for (const { name, file, before, after } of mistakes) {
+    const wrong = await run({ [file]: [[before, after]] });
+    const same = (key) => compare(wrong.get(key), right.get(key)).kind === "identical";
+    firsts[name] = [...right.keys()].find((key) => !same(key)) ?? "";
+  }
+  return firsts;
+}"""
+
+
+def test_the_data_is_what_follows_from_the_mutants() -> None:
+    assert mistakes.FILE.read_text(encoding="utf-8") == mistakes.text()
+
+
+def test_there_are_enough_and_each_shows(figure: Callable[[str], None]) -> None:
+    everything = CATALOGUE["mistakes"]
+    assert len({one["name"] for one in everything}) == len(everything) >= 40
+    assert min(map(len, MISTAKES.values())) >= 10
+    for one in everything:
+        source = (mistakes.REBUILD / one["file"]).read_text(encoding="utf-8")
+        assert source.count(one["before"]) == 1, one["name"]
+        assert one["first"], f"{one['name']} changes no number of its page"
+    counts = ", ".join(f"{name} {len(of)}" for name, of in MISTAKES.items())
+    figure(f"mistakes as switches: {len(everything)} ({counts}), of {len(CATALOGUE['causes'])} causes")
+
+
+@pytest.fixture(scope="module")
+def page_of_modules(live: Site, browser: Any) -> Any:
+    """One page for all mistakes: only its modules are used."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(live.url)
+    yield page
+    context.close()
+
+
+def asked(live: Site, name: str) -> dict[str, Any]:
+    record = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    of = [{key: one[key] for key in mistakes.BY_HAND} for one in MISTAKES[name]]
+    return {"root": live.url, "name": name, "record": record, "mistakes": of}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_each_is_first_seen_where_its_mutant_is(
+    live: Site, page_of_modules: Page, name: str, figure: Callable[[str], None]
+) -> None:
+    text = SENTENCES[name][0]
+    answer = page_of_modules.evaluate(IN_THE_PAGE, {**asked(live, name), "text": text})
+    assert answer["firsts"] == {one["name"]: one["first"] for one in MISTAKES[name]}
+    assert answer["before"] is None
+    figure(f"{name}: {len(answer['firsts'])} of {len(answer['firsts'])} first red cells are the mutants'")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_so_it_is_with_padding_and_without_a_cache(live: Site, page_of_modules: Page, name: str) -> None:
+    batch = mutants.scene(miniature(name), texts=TEXTS[name]).truth.inputs.batch
+    rows = {"tokenIds": batch.token_ids.tolist(), "mask": batch.mask.long().tolist()}
+    if batch.decoder_ids is not None:
+        rows |= {"decoderIds": ids(batch.decoder_ids), "decoderMask": ids(batch.decoder_mask.long())}
+    firsts = page_of_modules.evaluate(PADDED, {**asked(live, name), "rows": rows})
+    python = mistakes.mutants()
+    assert firsts == {one["name"]: python[one["name"]].first for one in MISTAKES[name]}
+
+
+# ---------------------------------------------------------------------------------------- in the page
+
+
+def opened(visitor: Any, live: Site, name: str, hash: str) -> Page:
+    page: Page = visitor.open(f"{live.url}live/{PAGES[name]}/{hash}")
+    page.locator("[data-part=map]").scroll_into_view_if_needed()
+    page.locator("[data-part=map][data-started=done]").wait_for()
+    page.locator("[data-part=mistakes][data-started=done]").wait_for()
+    answered(page, SENTENCES[name][0])
+    return page
+
+
+def kinds(page: Page) -> list[str]:
+    cells = page.locator("a.cell").evaluate_all("(all) => all.map((cell) => cell.className.split(' ')[1])")
+    return [str(kind) for kind in cells]
+
+
+def names(page: Page) -> list[str]:
+    cells = page.locator("a.cell").evaluate_all("(all) => all.map((cell) => cell.hash.slice(1))")
+    return [str(name) for name in cells]
+
+
+BROKEN = {"minilm": "minilm-key-bias-from-query", "gpt2": "gpt2-gelu-exact", "t5-small": "t5-scaled"}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_an_address_breaks_it_and_there_is_a_way_back(live: Site, reader: Any, name: str) -> None:
+    visitor = reader()
+    page = opened(visitor, live, name, f"#break={BROKEN[name]}")
+    page.locator(".mistake:visible .says-now").wait_for()
+    mistake = next(one for one in MISTAKES[name] if one["name"] == BROKEN[name])
+    at = names(page).index(mistake["first"])
+    assert set(kinds(page)[:at]) <= {"identical"}
+    assert kinds(page)[at] in {"wrong", "missing"}
+    said = page.locator(".mistake").text_content()
+    for words in (*mistake["javascript"][1].split("\n"), *mistake["python"][2].split("\n")):
+        assert words in said
+    assert page.locator(".mistake svg.depth rect").count() == len(names(page))
+    page.locator(".mistake a", has_text=mistake["first"]).first.click()
+    page.wait_for_function(
+        "first => document.querySelector('.tensor h3').textContent === first", arg=mistake["first"]
+    )
+    assert page.locator(".tensor [role=switch][aria-checked=true]").count() == 1
+    page.get_by_role("button", name="Repair it").click()
+    page.locator(".mistake").wait_for(state="hidden")
+    page.wait_for_function("document.querySelectorAll('a.cell.wrong, a.cell.missing').length === 0")
+    assert page.evaluate("location.hash") == ""
+    assert visitor.errors == []
+    assert visitor.outside == []
+
+
+def test_the_tensor_has_both_sides_and_their_difference(live: Site, reader: Any) -> None:
+    page = opened(reader(), live, "gpt2", "#break=gpt2-scale-missing")
+    page.locator(".mistake:visible").wait_for()
+    page.locator(".tensor figcaption", has_text="difference").wait_for()
+    captions = page.locator(".tensor figcaption").all_text_contents()
+    assert captions[-3:] == ["computed here", "with the mistake", "difference"]
+
+
+def test_a_mistake_that_no_answer_shows(live: Site, reader: Any) -> None:
+    """The key's bias falls out of the softmax: the vector is the right one, and most cells are wrong."""
+    page = opened(reader(), live, "minilm", "#break=minilm-key-bias-from-query")
+    page.locator(".mistake:visible .says-now").wait_for()
+    assert "1.000 to the right vector" in page.locator(".says-now").text_content()
+    assert "Who looks at answers only sees nothing." in page.locator(".says-now").text_content()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_mistake_is_to_be_found(live: Site, reader: Any, name: str) -> None:
+    visitor = reader()
+    page = opened(visitor, live, name, "#find=7")
+    game = page.locator(".game")
+    game.get_by_text("Mistake number 7").wait_for()
+    assert not set(kinds(page)) & {"wrong", "missing", "identical"}  # nothing is given away
+    assert page.locator(".mistake").is_hidden()
+    # Halving, by what the page answers.
+    all_names = names(page)
+    low, high, looks = 0, len(all_names) - 1, 0
+    while low < high:
+        middle = (low + high) // 2
+        choose(page, all_names[middle])
+        game.get_by_role("button", name="Compare the chosen cell").click()
+        looks += 1
+        game.get_by_text(f"{looks} so far").wait_for()
+        wrong = "is wrong" in game.locator(".answer").text_content()
+        low, high = (low, middle) if wrong else (middle + 1, high)
+    if low:
+        choose(page, all_names[low - 1])
+        game.get_by_role("button", name="It begins at the chosen cell").click()
+        game.get_by_text("it is right still").wait_for()
+    choose(page, all_names[low])
+    game.get_by_role("button", name="It begins at the chosen cell").click()
+    game.locator("fieldset").wait_for()
+    for button in range(game.locator("fieldset button").count()):
+        game.locator("fieldset button").nth(button).click()
+        game.get_by_text("Found, with").or_(game.get_by_text("another mistake")).wait_for()
+        if game.get_by_text("Found, with").count():
+            break
+    page.locator(".mistake:visible .says-now").wait_for()
+    assert f"Found, with {looks} comparisons" in game.text_content()
+    assert all_names[low] in page.locator(".mistake").text_content()
+    assert visitor.errors == []
+
+
+def choose(page: Page, name: str) -> None:
+    page.evaluate("name => document.querySelector(`a.cell[href='#${name}']`).click()", name)
+    page.wait_for_function("name => document.querySelector('.tensor h3')?.textContent === name", arg=name)
+
+
+def test_there_is_no_barrier_of_any_kind(live: Site, reader: Any) -> None:
+    visitor = reader(color_scheme="light")
+    page = opened(visitor, live, "t5-small", "#break=t5-silu")
+    page.locator(".mistake:visible .says-now").wait_for()
+    page.locator(".breaking summary").click()
+    page.get_by_text("The differences as a table").click()
+    page.locator(".mistake td").first.wait_for()
+    page.evaluate(AXE_SCRIPT)
+    assert page.evaluate(EVERY_BARRIER, {}) == []
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function("document.body.dataset.mdColorScheme === 'slate'")
+    assert page.evaluate(EVERY_BARRIER, {}) == []
+    page.set_viewport_size(PHONE)
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    assert page.evaluate(EVERY_BARRIER, {}) == []
+    page.get_by_role("button", name="Give me a mistake to find").click()
+    page.locator(".game fieldset, .game .controls").first.wait_for()
+    assert page.evaluate(EVERY_BARRIER, {}) == []
+    assert visitor.errors == []
+
+
+def test_the_keyboard_breaks_and_repairs(live: Site, reader: Any) -> None:
+    page = opened(reader(), live, "gpt2", "")
+    page.locator(".breaking summary").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('role')") == "switch"
+    page.keyboard.press("Space")
+    page.locator(".mistake:visible .says-now").wait_for()
+    page.wait_for_function("document.activeElement.getAttribute('aria-checked') === 'true'")
+    page.keyboard.press("Space")
+    page.locator(".mistake").wait_for(state="hidden")
+
+
+def test_an_address_that_names_no_mistake_breaks_nothing(live: Site, reader: Any) -> None:
+    visitor = reader()
+    for hash in (
+        "#break=no-such",
+        "#break=",
+        "#find=x",
+        "#find=99999999",
+        "#break=t5-scaled",
+        "#break=%00<b>",
+    ):
+        page = opened(visitor, live, "gpt2", hash)
+        assert page.locator(".mistake").is_hidden()
+        assert page.locator(".game").is_hidden()
+        page.goto("about:blank")
+    assert visitor.errors == []
