@@ -33,6 +33,7 @@ export class Part {
     this.game = make("div", { class: "game", "aria-live": "polite", hidden: true });
     this.card = make("section", { class: "mistake", "aria-label": "What is broken", hidden: true });
     box.append(make("div", { class: "breakers" }, this.choice, button("Give me a mistake to find", () => this.begin(1 + Math.floor(Math.random() * 9999)))), this.game, this.card);
+    box.addEventListener("click", (event) => this.follow(event));
     this.ready = this.fill();
     this.listening = new AbortController();
     addEventListener("hashchange", () => this.arrive(), { signal: this.listening.signal });
@@ -40,6 +41,17 @@ export class Part {
 
   close() {
     this.listening.abort();
+  }
+
+  /** A link to a checkpoint leads to it on the map, whatever the page around makes of links. */
+  follow(event) {
+    const link = event.target.closest?.('a[href^="#"]');
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    event.stopPropagation();
+    history.replaceState(history.state, "", link.hash);
+    if (this.map) this.map.arrive(true);
+    else this.session.boxes.find(({ dataset }) => dataset.part === "map")?.scrollIntoView();
   }
 
   async fill() {
@@ -158,7 +170,7 @@ export class Part {
 
   /** The mistake of a number, the same for everybody who has the number. */
   async begin(number) {
-    await this.ready;
+    if (!this.known) return; // its data is on its way
     const { mistakes, causes } = this.known;
     const random = randomOf(number);
     this.number = number;
