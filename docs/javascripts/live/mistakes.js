@@ -16,6 +16,7 @@ const sizeOf = (verdict) =>
     : verdict.worst === undefined || verdict.worst === Infinity ? verdict.words
       : verdict.worst >= 0.005 ? `off by ${Math.round(100 * verdict.worst)} % of its largest number` : `off by ${verdict.worst.toExponential(0)} of its largest number`;
 
+const cut = (text) => (text.length > 100 ? `${text.slice(0, 100)}…` : text);
 const link = (name) => make("a", { href: `#${encodeURIComponent(name)}` }, make("code", {}, name));
 const button = (words, does) => {
   const element = make("button", { type: "button" }, words);
@@ -157,7 +158,7 @@ export class Part {
     const percent = (share) => (share < 0.005 ? "< 1 %" : `${Math.round(100 * share)} %`);
     const cell = (side) => {
       if (side.problem) return ["It stops: ", make("code", {}, side.problem.slice(0, 200))];
-      if (side.next) return [...side.next.map(({ word, share }) => make("span", { class: "bet", style: `--share: ${Math.round(100 * share)}%` }, make("code", {}, visible(word)), ` ${percent(share)}`)), make("p", {}, side.text ? `“${side.text.trim()}”` : "nothing")];
+      if (side.next) return [...side.next.map(({ word, share }) => make("span", { class: "bet", style: `--share: ${Math.round(100 * share)}%` }, make("code", {}, visible(word)), ` ${percent(share)}`)), make("p", {}, side.text ? `“${cut(side.text.trim())}”` : "nothing")];
       return [make("ul", {}, ...others.map((other, i) => make("li", {}, `${side.cosines[i].toFixed(3)} to “${other}”`)), ...(side === wrong ? [make("li", {}, `${side.like.toFixed(3)} to the right vector`)] : []))];
     };
     const row = (words, side) => make("div", {}, make("dt", {}, words), make("dd", {}, ...cell(side)));
