@@ -58,6 +58,7 @@ class Anatomy(Printable):
 
     @property
     def parameters(self) -> int:
+        """How many numbers were learned, in all parts."""
         return sum(part.parameters for part in self.parts)
 
     def part(self, path: str) -> Piece:

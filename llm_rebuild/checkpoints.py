@@ -123,6 +123,7 @@ class Recorder:
         self.tensors: dict[str, Tensor] = {}
 
     def tap(self) -> Tap:
+        """A tap that records."""
         return Tap(self._keep)
 
     def _keep(self, name: str, tensor: Tensor) -> None:

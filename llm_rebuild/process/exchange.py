@@ -99,6 +99,7 @@ class Channel:
         return True
 
     def close(self) -> None:
+        """Close this end of the pipe."""
         for pipe in (self._reading, self._writing):
             with contextlib.suppress(OSError):
                 pipe.close()

@@ -41,6 +41,7 @@ def check_ids(ids: Sequence[int], vocabulary_size: int) -> None:
 
 
 def look_up(token: str, vocabulary: Mapping[str, int]) -> int:
+    """A token's id. InputError where it has none."""
     if token not in vocabulary:
         raise InputError(f"{token!r} is no token of this vocabulary")
     return vocabulary[token]

@@ -87,6 +87,7 @@ class Piece:
 
 
 def read_piece(data: bytes) -> Piece:
+    """One message of a piece. BrokenMessageError where it is none."""
     text, score, kind = b"", 0.0, NORMAL
     for number, value in fields(data):
         match number, value:

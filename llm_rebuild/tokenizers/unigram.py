@@ -88,6 +88,7 @@ def best_pieces(
 
 
 def all_prefixes(pieces: Iterable[str]) -> set[str]:
+    """Every beginning of every piece, the whole piece among them."""
     return {piece[:length] for piece in pieces for length in range(1, len(piece) + 1)}
 
 

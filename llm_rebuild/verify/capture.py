@@ -38,6 +38,7 @@ class Copies:
         self._sources: dict[Any, str] = {}  # a weak reference to the memory -> the checkpoint
 
     def remember(self, copy: Tensor, source: str) -> None:
+        """Say that `copy` is a copy of the checkpoint `source`."""
         self._sources[_memory_of(copy)] = source
 
     def source_of(self, tensor: Tensor) -> str | None:
@@ -60,6 +61,7 @@ class Interim:
 
     @property
     def tensor(self) -> Tensor:
+        """A copy of the official numbers, remembered as one."""
         copy = self._tensor.clone()
         self._copies.remember(copy, self.name)
         return copy
@@ -70,10 +72,12 @@ class Interim:
 
     @property
     def shape(self) -> list[int]:
+        """The official shape."""
         return list(self._tensor.shape)
 
     @property
     def dtype(self) -> str:
+        """The official dtype: `float32`."""
         return str(self._tensor.dtype).removeprefix("torch.")
 
 

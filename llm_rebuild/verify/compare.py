@@ -54,6 +54,7 @@ class Verdict:
 
     @property
     def identical(self) -> bool:
+        """Whether every bit is the same."""
         return self.verdict == BIT_IDENTICAL
 
     @property

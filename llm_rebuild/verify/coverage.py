@@ -35,10 +35,12 @@ class Coverage:
 
     @property
     def total(self) -> int:
+        """How many tensors count."""
         return self.covered + sum(self.uncovered.values())
 
     @property
     def share(self) -> float:
+        """The covered part of all that count, 0 to 1; 0 where nothing counts."""
         return self.covered / self.total if self.total else 0.0
 
     def reasons(self) -> dict[str, str]:
@@ -46,6 +48,7 @@ class Coverage:
         return {operation: self.why.get(operation, "no checkpoint") for operation in self.uncovered}
 
     def to_json(self) -> dict[str, Any]:
+        """As it stands in a report. JSON-ready."""
         return {
             "share": self.share,
             "covered": self.covered,

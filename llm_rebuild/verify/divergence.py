@@ -52,6 +52,7 @@ class Divergence:
 
     @property
     def name(self) -> str:
+        """The checkpoint at which the runs part."""
         return self.verdict.name
 
     @property

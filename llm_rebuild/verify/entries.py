@@ -127,6 +127,7 @@ class Entry:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """torch's shape."""
         return self.window.shape
 
     @property
@@ -135,6 +136,7 @@ class Entry:
         return math.prod(self.window.shape) * self.dtype.itemsize
 
     def to_json(self) -> dict[str, Any]:
+        """What a trace file says of it, numbers aside. JSON-ready."""
         return {
             "number": self.number,
             "name": self.name,

@@ -65,6 +65,7 @@ class Hit:
         return f"{self.words}: largest difference {self.difference:.1e}"
 
     def to_json(self) -> dict[str, Any]:
+        """JSON-ready; a difference that is no number is null."""
         finite = self.difference if math.isfinite(self.difference) else None
         return {
             "name": self.name,
@@ -85,6 +86,7 @@ class SearchResult:
 
     @property
     def best(self) -> Hit | None:
+        """The first answer, if there is any."""
         return self.hits[0] if self.hits else None
 
     def __bool__(self) -> bool:
@@ -103,6 +105,7 @@ class SearchResult:
         return str(self)
 
     def to_json(self) -> dict[str, Any]:
+        """What `find --json` writes."""
         return {
             "shape": list(self.shape),
             "among": self.among,
@@ -131,18 +134,22 @@ class Candidate:
 
     @property
     def count(self) -> int:
+        """How many numbers it has."""
         return math.prod(self.shape)
 
     @cached_property
     def tensor(self) -> Tensor:
+        """Its numbers, read when they are first asked for."""
         return self.read()
 
     @cached_property
     def fingerprint(self) -> int:
+        """See `fingerprint`."""
         return fingerprint(self.tensor)
 
     @property
     def words(self) -> str:
+        """What it is called in an answer."""
         return f"the official {self.name}{self.of}"
 
 

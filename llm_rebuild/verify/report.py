@@ -92,6 +92,7 @@ class Report(Printable):
 
     @property
     def bit_identical(self) -> int:
+        """How many checkpoints have the official bits."""
         return sum(v.identical for v in self.verdicts)
 
     @property

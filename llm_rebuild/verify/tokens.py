@@ -96,6 +96,7 @@ class TokenVerdict:
         return f"token ids: {self.verdict}" + (f", {self.words}" if self.words else "")
 
     def to_json(self) -> dict[str, Any]:
+        """As it stands in a report. JSON-ready."""
         return {"verdict": self.verdict, "words": self.words}
 
 

@@ -60,6 +60,7 @@ class TensorFile:
         return made
 
     def note(self, event: dict[str, Any]) -> None:
+        """Append an event without a tensor."""
         self._write(_header({}, event, self._end))
 
     def append(self, number: int, numbers: Tensor, event: dict[str, Any]) -> None:
