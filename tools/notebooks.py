@@ -284,7 +284,7 @@ def _link(link: re.Match[str], relative: str) -> str:
     site = os.environ.get("LLM_REBUILD_SITE_URL", "")
     if not site:
         return link["before"].removeprefix("!")[1:-2]
-    path, mark, anchor = link["target"].partition("#")
+    path, mark, anchor = re.split(r"([?#]|$)", link["target"], maxsplit=1)
     absolute = posixpath.normpath(posixpath.join(posixpath.dirname(relative), path)) if path else relative
     page = re.sub(r"(?:(?<=/)|^)index\.md$", "", absolute)
     page = f"{page[:-3]}/" if page.endswith(".md") else page

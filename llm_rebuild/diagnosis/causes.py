@@ -15,6 +15,7 @@ from typing import NamedTuple
 PAGE = "part-4/mistakes"
 LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
 MARK = re.compile(r"\{ [.#][^}]*\}")  # a class behind a word: `missing`{ .wrong }
+LIVE = "Break it: "  # links to live pages: nothing to read on a terminal
 
 
 class Cause(NamedTuple):
@@ -55,4 +56,4 @@ def section(cause: str) -> list[str]:
     )
     text = re.split(r"^##", text, flags=re.MULTILINE)[0]
     paragraphs = MARK.sub("", LINK.sub(r"\1", text)).strip().split("\n\n")
-    return [title, *(" ".join(paragraph.split()) for paragraph in paragraphs)]
+    return [title, *(" ".join(words.split()) for words in paragraphs if not words.startswith(LIVE))]

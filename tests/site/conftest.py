@@ -104,7 +104,7 @@ def sampler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture(scope="session")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The live pages alone, with what they load; and `/`, on which one stands far below."""
+    """The live pages alone, with what they load; `/`, on which one stands far below; and the home page's."""
     pages = {
         file.relative_to(REPOSITORY / "docs").as_posix(): file.read_text(encoding="utf-8")
         for file in (REPOSITORY / "docs" / "live").glob("*.md")
@@ -113,6 +113,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         "# Far below\n\n"
         '<div style="height: 6000px"></div>\n\n<div data-live="gpt2" data-part="next">as a picture</div>\n'
     )
+    pages["hero.md"] = '# Home\n\n<div data-live="gpt2" data-part="hero">as a picture</div>\n'
     yield from served(small_site(tmp_path_factory.mktemp("live"), pages, strict=False))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -261,7 +262,7 @@ def test_the_keyboard_breaks_and_repairs(live: Site, reader: Any) -> None:
 def test_an_address_that_names_no_mistake_breaks_nothing(live: Site, reader: Any) -> None:
     visitor = reader()
     for hash in (
-        "#break=no-such",
+        "?break=no-such",
         "#break=",
         "#find=x",
         "#find=99999999",
@@ -272,4 +273,34 @@ def test_an_address_that_names_no_mistake_breaks_nothing(live: Site, reader: Any
         assert page.locator(".mistake").is_hidden()
         assert page.locator(".game").is_hidden()
         page.goto("about:blank")
+    assert visitor.errors == []
+
+
+def test_the_catalogue_leads_to_each_mistake_that_has_a_switch() -> None:
+    page = (mistakes.PROJECT / "docs" / "part-4" / "mistakes.md").read_text(encoding="utf-8")
+    linked = re.findall(r"\]\(\.\./live/(\w+)\.md\?break=([\w-]+)\)", page)
+    models = {name: PAGES[one["model"]] for one in CATALOGUE["mistakes"] if (name := one["name"])}
+    assert [(address, name) for address, name in linked if models.get(name) != address] == []
+    causes = {one["name"]: one["cause"] for one in CATALOGUE["mistakes"]}
+    assert {causes[name] for _, name in linked} == set(CATALOGUE["causes"])
+
+
+def test_the_home_page_s_model_can_be_broken(live: Site, reader: Any) -> None:
+    visitor = reader()
+    page = visitor.open(live.url + "hero/")
+    switches = page.locator("[data-part=hero] [role=switch]")
+    switches.nth(2).wait_for()
+    for number in range(3):
+        switches.nth(number).click()
+        page.locator("[data-part=hero] .wrong-count").wait_for()
+        page.wait_for_function(
+            "number => document.querySelectorAll('[role=switch]')[number].ariaChecked === 'true'", arg=number
+        )
+        assert page.locator(".hero-map .cell.wrong").count() > 30
+        assert page.locator(".hero-map .cell.identical").count() > 3
+    page.evaluate(AXE_SCRIPT)
+    assert page.evaluate(EVERY_BARRIER, {}) == []
+    switches.nth(2).click()
+    page.locator(".wrong-count").wait_for(state="detached")
+    assert page.locator(".hero-map .cell.wrong").count() == 0
     assert visitor.errors == []

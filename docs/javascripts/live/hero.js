@@ -1,10 +1,12 @@
 // The home page's picture: a sentence to type, a cell for every tensor that comes of it, and what the model says.
 
 import { rowsOf } from "./map.js";
+import { labelOf } from "./mistakes.js";
 import { visible } from "./sentence.js";
 import { make } from "./tensor.js";
 
 const SAID = 4;
+const BREAKS = ["gpt2-scale-missing", "gpt2-residual-missing", "gpt2-mask-missing"]; // of data/mistakes.json
 
 export class Part {
   constructor(box, session) {
@@ -18,13 +20,31 @@ export class Part {
     this.says = make("p", { class: "says", "aria-live": "polite" });
     this.note = make("p", { class: "note-line" });
     this.problem = make("p", { class: "live-problem", role: "alert", hidden: true });
+    this.breaks = make("p", { class: "breaks" });
     const apart = make("a", { href: new URL("../../live/gpt2/", import.meta.url).href }, "Open every cell");
-    box.append(form, this.tokens, this.map, this.says, this.problem, this.note, make("p", {}, apart));
+    box.append(form, this.tokens, this.map, this.breaks, this.says, this.problem, this.note, make("p", {}, apart));
+    this.ready = session.catalogue().then(({ mistakes }) => {
+      this.mistakes = BREAKS.map((name) => mistakes.find((mistake) => mistake.name === name));
+      this.drawBreaks();
+    });
+  }
+
+  /** Three lines to break. */
+  drawBreaks() {
+    const { session } = this;
+    const focused = [...this.breaks.children].indexOf(document.activeElement);
+    this.breaks.replaceChildren("Break one line: ", ...(this.mistakes ?? []).map((mistake) => {
+      const button = make("button", { type: "button", role: "switch", "aria-checked": String(session.mistake === mistake) }, labelOf(mistake));
+      button.addEventListener("click", () => session.make(session.mistake === mistake ? null : mistake));
+      return button;
+    }));
+    this.breaks.children[focused]?.focus();
   }
 
   async update(run) {
     const { session } = this;
     this.problem.hidden = true;
+    this.drawBreaks();
     this.tokens.replaceChildren(...run.tokens.map((token) => make("li", {}, visible(token))));
     this.judge();
     const { bars } = await session.ask("next", {});
@@ -41,6 +61,7 @@ export class Part {
       ...rows.map(({ label, part, groups }, at) =>
         make("div", { class: "line" }, make("span", {}, part ? label : at ? "out" : "in"), make("div", { class: "cells" }, ...groups.flatMap(([, cells]) => cells.map(({ name }) => cell(name)))))),
     );
+    if (session.mistake) return this.judgeMistake(run.names.map(([name]) => name), verdicts);
     const all = Object.values(verdicts ?? {}), identical = all.filter(({ kind }) => kind === "identical").length;
     this.map.setAttribute("aria-label", `${run.names.length} tensors between the sentence and the answer`);
     this.note.replaceChildren(
@@ -48,6 +69,14 @@ export class Part {
         ? [`${run.names.length} tensors, each compared with the official one: `, make("b", { class: "identical" }, `${identical} to the bit`), ", ", make("b", { class: "near" }, `${all.length - identical} but for rounding`), ", for JavaScript adds in another order. In Python all are equal, bit for bit."]
         : [`${run.names.length} tensors, in the colours of what they are. For a sentence of your own, the Python package computes the official ones to compare with.`]),
     );
+  }
+
+  /** What the broken line has done. */
+  judgeMistake(names, verdicts) {
+    const { mistake } = this.session, wrong = names.filter((name) => verdicts[name].kind !== "identical");
+    this.map.setAttribute("aria-label", `${names.length} tensors, of which ${wrong.length} are wrong`);
+    this.note.replaceChildren(make("code", {}, mistake.python[2] || "(the line is gone)"), " instead of ", make("code", {}, mistake.python[1]), ": ", make("b", { class: "wrong-count" }, `${wrong.length} of ${names.length} tensors are wrong`),
+      ...(wrong.length ? [", the first of them ", make("code", {}, wrong[0])] : []), ". And yet it answers.");
   }
 
   fail(problem) {

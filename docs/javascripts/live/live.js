@@ -68,7 +68,7 @@ export class Session {
   add(box) {
     this.boxes.push(box);
     this.observer.observe(box);
-    if (box.dataset.part === "mistakes" && /^#(break|find)=/.test(location.hash)) this.begin(box).then(() => box.scrollIntoView());
+    if (box.dataset.part === "mistakes" && /^[#?](break|find)=/.test(location.hash || location.search)) this.begin(box).then(() => box.scrollIntoView());
   }
 
   /** Something has come into view: open the model, once, and build the parts of the page in their order. */

@@ -66,9 +66,10 @@ export class Part {
     await this.arrive();
   }
 
-  /** What the address asks for: `#break=gpt2-scale-missing`, or `#find=7`. */
+  /** What the address asks for: `#break=gpt2-scale-missing` or `?break=…`, or `#find=7`. */
   async arrive() {
-    const [, what, which] = location.hash.match(/^#(break|find)=([\w-]{1,80})$/) ?? [];
+    const asked = location.hash || location.search;
+    const [, what, which] = asked.match(/^[#?](break|find)=([\w-]{1,80})$/) ?? [];
     if (what === "find" && /^\d{1,4}$/.test(which) && Number(which) !== this.number) await this.begin(Number(which));
     const mistake = what === "break" && this.known.mistakes.find(({ name }) => name === which);
     if (mistake && (mistake !== this.session.mistake || this.session.looked)) await this.choose(mistake);
@@ -89,7 +90,7 @@ export class Part {
   async choose(mistake) {
     const focused = [...this.list.querySelectorAll("button")].indexOf(document.activeElement);
     this.number = null;
-    history.replaceState(history.state, "", mistake ? `#break=${mistake.name}` : location.pathname + location.search);
+    history.replaceState(history.state, "", mistake ? `#break=${mistake.name}` : location.pathname);
     await this.session.make(mistake);
     if (focused >= 0) this.list.querySelectorAll("button")[focused]?.focus();
   }
