@@ -75,7 +75,8 @@ export class Part {
   judgeMistake(names, verdicts) {
     const { mistake } = this.session, wrong = names.filter((name) => verdicts[name].kind !== "identical");
     this.map.setAttribute("aria-label", `${names.length} tensors, of which ${wrong.length} are wrong`);
-    this.note.replaceChildren(make("code", {}, mistake.python[2] || "(the line is gone)"), " instead of ", make("code", {}, mistake.python[1]), ": ", make("b", { class: "wrong-count" }, `${wrong.length} of ${names.length} tensors are wrong`),
+    const [right, now] = mistake.python.slice(1).map((line) => make("code", {}, line.split("  #")[0])); // without its comment
+    this.note.replaceChildren(now, " instead of ", right, ": ", make("b", { class: "wrong-count" }, `${wrong.length} of ${names.length} tensors are wrong`),
       ...(wrong.length ? [", the first of them ", make("code", {}, wrong[0])] : []), ". And yet it answers.");
   }
 
