@@ -15,7 +15,7 @@ from pathlib import Path
 
 from llm_rebuild.diagnosis.reading.record import Frame, Node, Record
 from llm_rebuild.diagnosis.reading.result import Line
-from llm_rebuild.diagnosis.reading.slices import Difference, Slice, word
+from llm_rebuild.diagnosis.reading.slices import MOVES, Difference, Slice, word
 
 SHOWN = 3  # lines of one mistake
 
@@ -45,13 +45,13 @@ def _of_edit(between: Slice, edit: Difference, checkpoint: str) -> Iterator[Fram
     node = record[edit.node]
     if edit.kind == "constant":
         yield from _of_constant(record, node)
-        yield from blamed(between, node)
+        yield from node.frames
     elif edit.kind == "operand":
         source = between.person.through(node.inputs[edit.at])
         made = record[source]
         if made.function is not None and not between.right(source):
             yield from made.frames[:1]
-        yield from passed(between, node, source)
+        yield from passed(between, node, source, edit.other)
         if made.function is not None:
             yield from blamed(between, made)[:1]
         yield from node.frames[:1]
@@ -59,31 +59,45 @@ def _of_edit(between: Slice, edit: Difference, checkpoint: str) -> Iterator[Fram
         yield from _before_the_tap(between, checkpoint, node)
         yield from node.frames[:1]
     elif edit.kind == "insert":
-        yield from passed(between, record[edit.user], edit.node)
+        yield from passed(between, record[edit.user], edit.node, edit.other)
         yield from node.frames[:1]
-    else:
+    elif edit.kind == "drop":
         yield from blamed(between, node)
+    else:
+        yield from node.frames
 
 
-def passed(between: Slice, node: Node, source: int) -> list[Frame]:
+def passed(between: Slice, node: Node, source: int, other: int) -> list[Frame]:
     """The frames of an operation whose operand is another's: first the one that did not get it as a
-    parameter. Where nobody passed it (a weight), the one from which on its calls differ from those that came
-    out right."""
-    calls, frames, depth = between.person.record.calls, node.frames, 0
-    same = {source, between.person.base(source)}
-    while depth + 1 < len(frames) and same & calls.get(frames[depth].call, ((), frozenset()))[1]:
+    parameter, or that had the right one. Where nobody passed it (a weight), the one from which on its calls
+    differ from those that came out right."""
+    record, frames, depth = between.person.record, node.frames, 0
+    same = {source, *between.person.chain(source)}
+    right = between.person.where.get(between.official.print_of(other), ())
+    made_in = {frame.call for number in right for frame in record[number].frames}
+    while depth + 1 < len(frames) and same & record.calls.get(frames[depth].call, ((), frozenset()))[1]:
+        if frames[depth].call in made_in:
+            break
         depth += 1
-    if not depth:
-        depth = max(
-            (_parting(frames, other, between.person.record) for other in _right(between, node)), default=0
-        )
+    if not depth and between.person.record[between.person.chain(source)[-1]].function is None:
+        depth = max((_parting(frames, stack) for stack in _right(between, node, most=False)), default=0)
+        callers = {
+            n.frames[1].line for n in record.nodes if len(n.frames) > 1 and _inside(n.frames[0], frames[0])
+        }
+        depth = depth or int(len(callers) > 1)  # a helper that several call, each with weights of its own
     return [frames[depth], *frames[:depth][::-1], *frames[depth + 1 :]] if frames else []
+
+
+def _inside(one: Frame, other: Frame) -> bool:
+    return (one.file, one.function) == (other.file, other.function)
 
 
 def blamed(between: Slice, node: Node) -> list[Frame]:
     """The frames of an operation, first the one from which on its calls differ from those that came out
     right."""
     others = _right(between, node)
+    if node.frames and " if " in linecache.getline(*node.frames[0].line):  # it chooses itself
+        others = []
     return _blamed(node.frames, others, between.person.record)
 
 
@@ -102,19 +116,23 @@ def _blamed(frames: Sequence[Frame], others: Sequence[Sequence[Frame]], record: 
     return [frames[depth], *frames[:depth][::-1], *frames[depth + 1 :]] if frames else []
 
 
-def _right(between: Slice, node: Node) -> list[Sequence[Frame]]:
-    """The call stacks of the same operation on the same line, where it came out right."""
-    frames: dict[Sequence[Frame], None] = {}
-    for other in between.person.record.nodes:
-        alike = other.function is not None and other.frames and node.frames and word(other) == word(node)
-        if not alike or other.frames[0].line != node.frames[0].line or other.frames == node.frames:
+def _right(between: Slice, node: Node, most: bool = True) -> list[Sequence[Frame]]:
+    """The call stacks of the same operation on the same line where it came out right; with `most` none unless
+    that is most of them: a tensor can be right by chance."""
+    right: dict[Sequence[Frame], None] = {}
+    wrong = 0
+    for other in between.person.record.nodes if node.operation not in MOVES else ():
+        alike = other.function is not None and other.frames and node.frames and other.output == node.output
+        if not alike or other.frames[0].line != node.frames[0].line or word(other) != word(node):
             continue
-        if other.value is not None and other.value.is_floating_point() and between.right(other.number):
-            frames[other.frames] = None
-    return list(frames)
+        if other.value is not None and between.right(other.number) and other.frames != node.frames:
+            right[other.frames] = None
+        else:
+            wrong += 1
+    return list(right) if len(right) > wrong or not most else []
 
 
-def _parting(frames: Sequence[Frame], other: Sequence[Frame], record: Record) -> int:
+def _parting(frames: Sequence[Frame], other: Sequence[Frame]) -> int:
     """How far up two stacks have other lines, or meet in the same call: there is the loop."""
     for depth, (one, two) in enumerate(zip(frames, other, strict=False)):
         if one.line != two.line or one.call == two.call:
@@ -224,16 +242,11 @@ def _left_early(record: Record, missing: str) -> Iterator[Frame]:
             tapped = re.search(r"""tap\(\s*["']([^"']+)["']""", text)
             if tapped is None or not f".{missing}".endswith(f".{tapped[1]}"):
                 continue
-            if any(frame.line == (file, number) for frame, _ in record.steps):
-                continue
             inside = next((f for f in _functions(file) if f.lineno <= number <= (f.end_lineno or 0)), None)
-            ran = [
-                frame
-                for frame, _ in record.steps
-                if frame.file == file
-                and inside is not None
-                and inside.lineno < frame.number <= (inside.end_lineno or 0)
-            ]
+            steps = [f for f, _ in record.steps if f.file == file and inside is not None]
+            ran = [f for f in steps if inside and inside.lineno < f.number <= (inside.end_lineno or 0)]
+            if any(f.number == number and f.call == ran[-1].call for f in ran):
+                continue
             yield from ran[-1:]
 
 

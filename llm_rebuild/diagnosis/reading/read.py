@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -228,7 +228,7 @@ class _Session:
             chosen = mistake.patches[0] if mistake.patches else edits
             mistake.frames = lines_of(self.slice, chosen, name, number, before)
             key = (tuple(f.line for f in mistake.frames[:1]), chosen[-1].kind)
-            earlier = mistakes.get(key) or self._consequence(number, mistakes.values())
+            earlier = mistakes.get(key) or self._consequence(number, edits, mistakes.values())
             if earlier is not None:
                 earlier.also.append(name)
                 by_place[place] = earlier
@@ -249,19 +249,24 @@ class _Session:
                 return replace(edit, kind="in place", node=source)
         return edit
 
-    def _consequence(self, number: int, mistakes: Any) -> _Mistake | None:
-        """The earlier mistake that a tensor was computed through."""
-        through = set(self.slice.operations(number))
+    def _consequence(
+        self, number: int, edits: Sequence[Difference], mistakes: Iterable[_Mistake]
+    ) -> _Mistake | None:
+        """The earlier mistake that a tensor was computed through, or with what was put in its place."""
+        through, record = set(self.slice.operations(number)), self.record
+        operands = [record[edit.node].inputs[edit.at] for edit in edits if edit.kind == "operand"]
+        names = {record[i].name for source in operands for i in self.slice.person.chain(source)}
         for mistake in mistakes:
-            if any(edit.node in through for edit in mistake.edits):
-                return mistake  # type: ignore[no-any-return]
+            if names & {mistake.target, *mistake.also} or any(edit.node in through for edit in mistake.edits):
+                return mistake
         return None
 
     def _patches(
         self, edits: tuple[Difference, ...], number: int, right: Tensor
     ) -> Iterator[tuple[Difference, ...]]:
         """The edits that put a checkpoint right on the record."""
-        for patch in (*narrower(self.slice, edits, number), edits):
+        single = [(edit,) for edit in edits if len(edits) > 1]
+        for patch in (*narrower(self.slice, edits, number), *single, edits):
             if any(edit.kind == "in place" for edit in patch):  # only a run can show it
                 yield patch
                 continue

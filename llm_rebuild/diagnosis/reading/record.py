@@ -305,9 +305,13 @@ class Recorder(TorchDispatchMode):
             return None
         self._count += 1
         self._entered[id(frame)] = self._count
-        values = frame.f_locals.items()
-        empty = frozenset(name for name, value in values if value is None)
-        tensors = [value for _, value in values if isinstance(value, Tensor)]
+        values = dict(frame.f_locals)
+        for name, value in frame.f_locals.items():  # a tuple with names is looked into
+            values |= (
+                {f"{name}.{at}": item for at, item in enumerate(value)} if isinstance(value, tuple) else {}
+            )
+        empty = frozenset(name for name, value in values.items() if value is None)
+        tensors = [value for value in values.values() if isinstance(value, Tensor)]
         numbers = {number for t in tensors if (number := self._at.get(_window(t))) is not None}
         self.record.calls[self._count] = (empty, frozenset(numbers))
         return self._line

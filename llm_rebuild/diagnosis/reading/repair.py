@@ -158,7 +158,9 @@ def narrower(between: Slice, edits: Sequence[Difference], target: int) -> Iterab
         wanted = between.official.record[edit.other].value
         if wanted is None or wanted.is_floating_point():
             continue
-        theirs = [between.official.record[i] for i in between.official_operations(edit.other)]
+        operations = between.official_operations(edit.other)
+        numbers = {i for n in operations for i in (n, *between.official.record[n].inputs)}
+        theirs = [between.official.record[i] for i in sorted(numbers)]
         for number in between.operations(source):
             node = between.person.record[number]
             if node.function is None or node.value is None or between.right(number):

@@ -108,11 +108,13 @@ class Side:
         ]
         return (node.operation, str(rest), tuple(self.print_of(i) for i in node.inputs), node.output)
 
-    def base(self, number: int) -> int:
-        """Back through everything that only lays a tensor out."""
+    def chain(self, number: int) -> list[int]:
+        """What a tensor is only laid out from, and what that is."""
+        chain = [number]
         while self.record[number].operation in VIEWS and self.record[number].inputs:
             number = self.record[number].inputs[0]
-        return number
+            chain.append(number)
+        return chain
 
     def through(self, number: int) -> int:
         """Back through what hands a tensor on as it is. Of the official side, and of whole numbers and truth
@@ -164,6 +166,9 @@ class Slice:
         self._known: dict[tuple[int, int], tuple[float, tuple[Difference, ...]]] = {}
         self._open: set[tuple[int, int]] = set()
         self._target = (-1, -1)
+        tapped = {name: number for name, number in person.tapped.items() if name in official.record.tapped}
+        right = [number for name, number in tapped.items() if self.same(number, official.record.tapped[name])]
+        self._checkpoints = {n for number in right for n in self.person.chain(number)}
 
     def right(self, number: int) -> bool:
         """Whether a person's tensor is an official one. Of a single number that shows nothing."""
@@ -248,6 +253,7 @@ class Slice:
                 cost, more = self._apart(x, o)
                 again = word(mine) == word(theirs) and any(e.kind == "insert" and e.other == o for e in more)
                 cost += self._price(mine) + EXCHANGED * again
+                more = tuple(replace(e, node=p) if e.kind == "insert" and e.user < 0 else e for e in more)
                 ways.append((cost, (*more, Difference("drop", p, x))))
         if theirs.function is not None and not (mine.function is None and mine.name):
             for at, y in enumerate(theirs.inputs):
@@ -313,7 +319,7 @@ class Slice:
         p, o = self.person.through(x), self.official.through(y)
         if cost > 1.0 and (self.right(p) or self.official.record[o].function is None):
             return 1.0, (instead,)
-        if 0.0 < cost <= 1.0 and self.right(p) and not any(e.kind == "constant" for e in edits):
+        if 0.0 < cost <= 1.0 and self.right(p) and self._checkpoints & {*self.person.chain(p)}:
             return 1.0, (instead,)
         value = self.official.record[o].value
         if cost > 3.0 and value is not None and not value.is_floating_point():
