@@ -15,7 +15,7 @@ from pathlib import Path
 
 from llm_rebuild.diagnosis.reading.record import Frame, Node, Record
 from llm_rebuild.diagnosis.reading.result import Line
-from llm_rebuild.diagnosis.reading.slices import MOVES, Difference, Slice, word
+from llm_rebuild.diagnosis.reading.slices import MOVES, Difference, Slice, constants, word
 
 SHOWN = 3  # lines of one mistake
 
@@ -31,7 +31,7 @@ def lines_of(
 ) -> list[Frame]:
     """The lines of a mistake, the likeliest first, at most three."""
     frames: list[Frame] = list(_left_early(between.person.record, missing)) if missing else []
-    for edit in reversed(edits):
+    for edit in sorted(edits, key=lambda edit: edit.node):  # the earliest first
         frames += _of_edit(between, edit, checkpoint)
     frames += between.person.record[target].frames[:2]
     different: dict[tuple[str, int], Frame] = {}
@@ -44,12 +44,12 @@ def _of_edit(between: Slice, edit: Difference, checkpoint: str) -> Iterator[Fram
     record = between.person.record
     node = record[edit.node]
     if edit.kind == "constant":
-        yield from _of_constant(record, node)
+        yield from _of_constant(record, node, constants(between.official.record[edit.other]))
         yield from node.frames
     elif edit.kind == "operand":
         source = between.person.through(node.inputs[edit.at])
         made = record[source]
-        if made.function is not None and not between.right(source):
+        if made.function is not None and (not made_of(between, source) or not between.right(source)):
             yield from made.frames[:1]
         yield from passed(between, node, source, edit.other)
         if made.function is not None:
@@ -67,6 +67,11 @@ def _of_edit(between: Slice, edit: Difference, checkpoint: str) -> Iterator[Fram
         yield from node.frames
 
 
+def made_of(between: Slice, number: int) -> list[int]:
+    """What a tensor that is only laid out was made of; nothing of one that a person filled with numbers."""
+    return between.person.record[between.person.chain(number)[-1]].inputs
+
+
 def passed(between: Slice, node: Node, source: int, other: int) -> list[Frame]:
     """The frames of an operation whose operand is another's: first the one that did not get it as a
     parameter, or that had the right one. Where nobody passed it (a weight), the one from which on its calls
@@ -76,10 +81,12 @@ def passed(between: Slice, node: Node, source: int, other: int) -> list[Frame]:
     right = between.person.where.get(between.official.print_of(other), ())
     made_in = {frame.call for number in right for frame in record[number].frames}
     while depth + 1 < len(frames) and same & record.calls.get(frames[depth].call, ((), frozenset()))[1]:
-        if frames[depth].call in made_in:
+        passed_in = record.calls[frames[depth].call][1]
+        if frames[depth].call in made_in or passed_in & set(right):
             break
         depth += 1
-    if not depth and between.person.record[between.person.chain(source)[-1]].function is None:
+    first = record[between.person.chain(source)[-1]]
+    if not depth and first.function is None and first.name not in record.tapped:
         depth = max((_parting(frames, stack) for stack in _right(between, node, most=False)), default=0)
         callers = {
             n.frames[1].line for n in record.nodes if len(n.frames) > 1 and _inside(n.frames[0], frames[0])
@@ -140,11 +147,11 @@ def _parting(frames: Sequence[Frame], other: Sequence[Frame]) -> int:
     return 0
 
 
-def _of_constant(record: Record, node: Node) -> Iterator[Frame]:
+def _of_constant(record: Record, node: Node, right: Sequence[object]) -> Iterator[Frame]:
     """Where a number came from that stood in a variable: the line that set it, or, of a parameter, the
     caller's."""
     frames = list(node.frames)
-    names = set(node.variables)
+    names = {name for name, value in node.variables if value not in right}
     while frames and names:
         inner = frames[0]
         text = linecache.getline(inner.file, inner.number)
@@ -243,11 +250,17 @@ def _left_early(record: Record, missing: str) -> Iterator[Frame]:
             if tapped is None or not f".{missing}".endswith(f".{tapped[1]}"):
                 continue
             inside = next((f for f in _functions(file) if f.lineno <= number <= (f.end_lineno or 0)), None)
-            steps = [f for f, _ in record.steps if f.file == file and inside is not None]
-            ran = [f for f in steps if inside and inside.lineno < f.number <= (inside.end_lineno or 0)]
-            if any(f.number == number and f.call == ran[-1].call for f in ran):
+            if inside is None:
                 continue
-            yield from ran[-1:]
+            body = range(inside.lineno + 1, (inside.end_lineno or 0) + 1)
+            calls: dict[int, list[int]] = {}
+            for at, (frame, _) in enumerate(record.steps):
+                if frame.file == file and frame.number in body:
+                    calls.setdefault(frame.call, []).append(at)
+            for call, steps in calls.items():
+                if not any(record.steps[at][0].number == number for at in steps):
+                    ended = [record.steps[steps[-1]][0], *(f for f, _ in record.steps[: steps[0]][-1:])]
+                    yield from ended[::-1] if record.calls.get(call, ("",))[0] else ended
 
 
 def _functions(file: str) -> list[ast.FunctionDef]:

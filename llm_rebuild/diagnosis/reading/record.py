@@ -82,7 +82,7 @@ class Node:
     value: Any
     name: str = ""
     checkpoint: str = ""
-    variables: tuple[str, ...] = ()
+    variables: tuple[tuple[str, float], ...] = ()
 
     @property
     def operation(self) -> str:
@@ -335,13 +335,13 @@ class Recorder(TorchDispatchMode):
             frame = frame.f_back
         return tuple(frames)
 
-    def _variables(self, arguments: Any, named: Mapping[str, Any]) -> tuple[str, ...]:
+    def _variables(self, arguments: Any, named: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
         numbers = [x for x in leaves((arguments, tuple(named.values()))) if type(x) in (int, float)]
         frame: FrameType | None = sys._getframe(2)
         while numbers and frame is not None:
             if self._is_own(frame.f_code.co_filename):
                 items = list(frame.f_locals.items())
-                return tuple(k for k, v in items if type(v) in (int, float) and v in numbers)
+                return tuple((k, v) for k, v in items if type(v) in (int, float) and v in numbers)
             frame = frame.f_back
         return ()
 

@@ -10,6 +10,7 @@ way back.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -168,6 +169,7 @@ class Slice:
         self._target = (-1, -1)
         tapped = {name: number for name, number in person.tapped.items() if name in official.record.tapped}
         right = [number for name, number in tapped.items() if self.same(number, official.record.tapped[name])]
+        self._uses = Counter(source for node in person.nodes for source in set(node.inputs))
         self._checkpoints = {n for number in right for n in self.person.chain(number)}
 
     def right(self, number: int) -> bool:
@@ -317,9 +319,14 @@ class Slice:
             replace(e, user=user, edge=at) if e.kind == "insert" and e.user < 0 else e for e in edits
         )
         p, o = self.person.through(x), self.official.through(y)
-        if cost > 1.0 and (self.right(p) or self.official.record[o].function is None):
+        theirs = self.official.record
+        weights = bool(edits) and all(e.kind == "operand" and theirs[e.other].function is None for e in edits)
+        chosen = any(n in self._checkpoints or self._uses.get(n, 0) > 1 for n in self.person.chain(p))
+        if self.right(p) and weights and not chosen:  # made with other weights, and not taken for another
+            return 1.0, edits
+        if cost > 1.0 and (self.right(p) or theirs[o].function is None):
             return 1.0, (instead,)
-        if 0.0 < cost <= 1.0 and self.right(p) and self._checkpoints & {*self.person.chain(p)}:
+        if cost == 1.0 and self.right(p) and chosen:
             return 1.0, (instead,)
         value = self.official.record[o].value
         if cost > 3.0 and value is not None and not value.is_floating_point():

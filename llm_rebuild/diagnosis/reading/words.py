@@ -42,7 +42,7 @@ class Words:
         return ", and ".join(dict.fromkeys(self._to_do(edit) for edit in edits))
 
     def _of(self, edit: Difference) -> str:
-        mine, theirs = self._sides(edit)
+        mine, theirs = self.sides(edit)
         if edit.kind == "constant":
             one, other = self._constants(mine, theirs)
             return f"`{word(mine)}` with {one}; the official model has {other}"
@@ -67,7 +67,7 @@ class Words:
         return f"`{word(mine) or 'a tensor from elsewhere'}`, where the official model has `{word(theirs)}`"
 
     def _to_do(self, edit: Difference) -> str:
-        mine, theirs = self._sides(edit)
+        mine, theirs = self.sides(edit)
         if edit.kind == "constant":
             one, other = self._constants(mine, theirs)
             return f"give `{word(mine)}` {other} instead of {one}"
@@ -83,8 +83,10 @@ class Words:
             return f"make it {self._official(edit.other)}"
         return f"use `{word(theirs)}`{self._with(theirs)} instead of `{word(mine)}`"
 
-    def _sides(self, edit: Difference) -> tuple[Node, Node]:
-        return self.slice.person.record[edit.node], self.slice.official.record[edit.other]
+    def sides(self, edit: Difference) -> tuple[Node, Node]:
+        """The person's node of an edit, and the official one where there is one."""
+        mine = self.slice.person.record[edit.node]
+        return mine, mine if edit.kind == "drop" else self.slice.official.record[edit.other]
 
     # --------------------------------------------------------------------------------- names of things
 
@@ -183,7 +185,7 @@ def written(words: Words, edits: Sequence[Difference], frame: Frame | None) -> t
 
 def _rewritten(words: Words, edit: Difference, before: str) -> list[str]:
     """Every way to write an edit into a line."""
-    mine, theirs = words.slice.person.record[edit.node], words.slice.official.record[edit.other]
+    mine, theirs = words.sides(edit)
     ways: list[str] = []
     for node in ast.walk(ast.parse(before)):
         if isinstance(node, ast.Constant) and edit.kind == "constant":

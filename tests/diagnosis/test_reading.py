@@ -1,0 +1,179 @@
+"""Reading a person's code: the line of a mistake, and never a wrong one where the code cannot be read."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+import torch
+
+import llm_rebuild
+from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.diagnosis.mutants import TEXTS, Mutant, Scene, mutated, scene
+from llm_rebuild.diagnosis.reading import record
+from llm_rebuild.diagnosis.reading.read import OfficialRun, read
+from llm_rebuild.diagnosis.reading.result import Reading
+from llm_rebuild.verify.official import Official
+from tools.mutants import read_set
+from tools.reading import changed_lines, near
+
+MINIATURES = Path(llm_rebuild.__file__).parent / "miniatures"
+MUTANTS = {mutant.name: mutant for name in ("first", "third") for mutant in read_set(name).mutants}
+SCALED = "scaled = product * query.shape[-1] ** -0.5"
+
+
+@functools.cache
+def stage(model: str, run: str = "padded") -> tuple[Scene, OfficialRun]:
+    """A model's scene and the official run beside which one reads."""
+    copy = LocalCopy(model, MINIATURES / model, "miniature")
+    official = Official(copy.folder, "eager")
+    played = scene(copy, run, texts=TEXTS[model], official=official)
+    return played, OfficialRun.of(played.truth, copy, played.prompt, official)
+
+
+def own(file: str) -> bool:
+    return file.endswith(", changed>")
+
+
+def read_mutants(*mutants: Mutant) -> tuple[Reading, ...]:
+    """What is read of a rebuild with these mistakes in it."""
+    played, official = stage(mutants[0].model, mutants[0].run)
+    with mutated(mutants) as module:
+        return read(lambda tap: played.play(module, tap), official, own)
+
+
+def minilm(after: str, before: str = SCALED) -> Mutant:
+    return Mutant("minilm-here", "minilm", before, after, "", "")
+
+
+def line_with(text: str) -> int:
+    """The line of the original MiniLM in which a text stands."""
+    lines = (Path(llm_rebuild.__file__).parent / "models" / "minilm.py").read_text().splitlines()
+    return next(number for number, line in enumerate(lines, 1) if text in line)
+
+
+def unchanged(model: str, run: str) -> Mutant:
+    same = "from typing import NamedTuple"
+    return Mutant("as-it-stands", model, same, same, "", "", run=run)
+
+
+@pytest.mark.parametrize(("model", "run"), [("minilm", "padded"), ("gpt2", "cached"), ("t5-small", "padded")])
+def test_of_a_right_rebuild_nothing_is_said(model: str, run: str):
+    assert read_mutants(unchanged(model, run)) == ()
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        "scaled = torch.from_numpy((product * query.shape[-1] ** -0.5).numpy())",
+        "scaled = query.shape[-1] ** -0.5 * product",
+        "scaled = product / query.shape[-1] ** 0.5",
+        "scaled = product.clone().mul_(query.shape[-1] ** -0.5)",
+        "scaled = torch.einsum('bhqd,bhkd->bhqk', query, key) * query.shape[-1] ** -0.5",
+    ],
+)
+def test_of_another_spelling_nothing_is_said(after: str):
+    assert read_mutants(minilm(after)) == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("minilm-embedding-norm-eps", "constant"),
+        ("minilm-embeddings-averaged", "drop"),
+        ("minilm-mish", "replace"),
+        ("minilm-query-bias-cut-short", "operand"),
+        ("gpt2-scale-missing", "insert"),
+        ("gpt2-heads-merged-without-transpose", "insert"),
+        ("gpt2-key-value-query", "constant"),
+        ("gpt2-mask-window-like-mistral", "drop"),
+    ],
+)
+def test_a_mistake_of_each_kind_is_read_and_repaired(name: str, kind: str):
+    first, *_ = read_mutants(MUTANTS[name])
+    assert first.checkpoint == MUTANTS[name].first
+    assert [repair.kind for repair in first.repairs] == [kind]
+    assert first.repairs[0].degree == "proved"
+    assert near(first.lines[0], changed_lines([MUTANTS[name]], MUTANTS[name]))
+
+
+def test_a_line_that_was_passed_the_wrong_tensor_is_not_to_blame():
+    first, *_ = read_mutants(MUTANTS["minilm-pool-block-before-last"])
+    assert "sentence(before" in first.lines[0].code
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        "scaled = torch.from_numpy(product.numpy() * 0.3)",
+        "scaled = Scale.apply(product)",
+        "with torch.enable_grad():\n        scaled = (product.requires_grad_() * 0.3).detach()",
+        "scaled = torch.jit.script(halve)(product)",
+        "scaled = in_a_thread(product)",
+        "scaled = product * torch.rand(())",
+        "part.weights['query.bias'].mul_(2)\n    scaled = product * 0.3",
+    ],
+    ids=["numpy", "custom function", "autograd", "jit", "thread", "random", "into a weight"],
+)
+def test_code_that_hides_what_it_does_is_never_blamed_on_another_line(after: str):
+    helpers = (
+        "class Scale(torch.autograd.Function):\n"
+        "    @staticmethod\n"
+        "    def forward(ctx, x):\n"
+        "        return x * 0.3\n\n\n"
+        "def halve(x: Tensor) -> Tensor:\n"
+        "    return x * 0.3\n\n\n"
+        "def in_a_thread(x: Tensor) -> Tensor:\n"
+        "    from concurrent.futures import ThreadPoolExecutor\n\n"
+        "    with ThreadPoolExecutor(1) as pool:\n"
+        "        return pool.submit(torch.mul, x, 0.3).result()\n\n\n"
+        "def eager_attention("
+    )
+    readings = read_mutants(minilm(after), minilm(helpers, "def eager_attention("))
+    assert readings[0].checkpoint == "encoder.layer.0.attention.self.scaled"
+    shift = helpers.count("\n")
+    for repair in readings[0].repairs:
+        assert repair.line is not None
+        number = repair.line.number
+        changed = range(line_with(SCALED) + shift, line_with(SCALED) + shift + 1 + after.count("\n"))
+        assert number in changed or number in range(
+            line_with("def eager_att"), line_with("def eager_att") + shift
+        )
+
+
+def test_two_runs_that_differ_are_said_to_differ():
+    first, *_ = read_mutants(minilm("scaled = product * __import__('random').random()"))
+    assert "two runs of this code differ" in first.extent
+    assert first.repairs == ()
+
+
+def test_a_run_of_too_many_operations_is_read_as_far_as_it_goes(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(record, "OPERATIONS", 200)
+    many = "for _ in range(300):\n        product = product + 0\n    scaled = product * 0.3"
+    for reading in read_mutants(minilm(many)):
+        assert "more than 200 operations" in reading.extent
+        assert all(repair.degree != "proved" for repair in reading.repairs)
+
+
+def test_a_tensor_of_their_own_is_said_to_come_from_elsewhere():
+    first, *_ = read_mutants(minilm("scaled = torch.from_numpy(product.numpy() * 0.3)"))
+    assert first.repairs == ()
+    assert any("from_numpy" in line.code for line in first.lines)
+
+
+def test_numbers_of_a_record_hold_after_something_was_written():
+    x = torch.arange(6.0)
+    with record.Recorder(lambda file: file == __file__) as recorder:
+        row = x.view(2, 3)
+        doubled = row * 2
+        row[0].fill_(0)
+        after = row + 1
+    nodes = recorder.record.nodes
+    values = {node.operation: node.value for node in nodes}
+    assert torch.equal(values["mul"], torch.arange(6.0).view(2, 3) * 2)
+    assert torch.equal(values["view"], torch.arange(6.0).view(2, 3))
+    assert torch.equal(values["add"], after)
+    assert doubled.sum() == 30
+    add = next(node for node in nodes if node.operation == "add")
+    assert nodes[add.inputs[0]].operation == "overwritten"

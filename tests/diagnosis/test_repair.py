@@ -1,0 +1,87 @@
+"""Repairs: proved by a run of the person's own code, written as a line where they can be, never a paste."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from llm_rebuild.diagnosis.mutants import mutated
+from llm_rebuild.diagnosis.reading.read import OfficialRun, read
+from llm_rebuild.diagnosis.reading.result import Reading
+from llm_rebuild.errors import InputError
+from tests.diagnosis.test_reading import MUTANTS, minilm, own, read_mutants, stage
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("minilm-embeddings-averaged", "x = (x + position) / 3", "x = x + position"),
+        ("minilm-embedding-norm-eps", 'part.at("LayerNorm"), 1e-3)', 'part.at("LayerNorm"), 1e-12)'),
+        ("gpt2-values-of-the-other-row", "return probs @ value.flip(0)", "return probs @ value"),
+    ],
+)
+def test_a_repair_is_written_into_the_line(name: str, before: str, after: str):
+    (repair,) = read_mutants(MUTANTS[name])[0].repairs
+    assert repair.degree == "proved"
+    assert repair.line is not None
+    assert repair.before == repair.line.code
+    assert before in repair.before
+    assert after in repair.after
+
+
+def test_a_constant_is_called_what_the_config_calls_it():
+    first, *_ = read_mutants(MUTANTS["minilm-embedding-norm-eps"])
+    assert "config.layer_norm_eps" in first.difference
+    first, *_ = read_mutants(minilm("scaled = product * 0.125"))
+    assert "1/√24" in first.difference
+
+
+def test_two_mistakes_are_two_readings_each_with_its_line():
+    eps, mish = MUTANTS["minilm-embedding-norm-eps"], MUTANTS["minilm-mish"]
+    readings = read_mutants(eps, mish)
+    assert [reading.checkpoint for reading in readings] == [eps.first, mish.first]
+    assert all(reading.repairs[0].degree == "proved" for reading in readings)
+
+
+def test_what_follows_from_a_mistake_is_no_other_mistake():
+    (reading,) = read_mutants(minilm("scaled = product * 0.125"))
+    assert "encoder.layer.2.attention.self.scaled" in reading.also
+
+
+def test_a_checkpoint_that_is_missing_is_said_with_the_line_at_which_its_function_ended():
+    first, *_ = read_mutants(MUTANTS["gpt2-cached-step-without-mask"])
+    assert first.checkpoint == "mask"
+    assert first.lines[0].function == "make_mask"
+
+
+def test_a_tensor_that_cannot_be_computed_from_what_is_at_hand_is_not_pasted():
+    first, *_ = read_mutants(minilm("scaled = torch.from_numpy(product.numpy() * 0.3)"))
+    assert first.repairs == ()
+
+
+def test_an_official_run_that_was_stored_reads_the_same():
+    played, official = stage("minilm")
+    about, tensors = official.store()
+    text = json.loads(json.dumps(about))
+    again = OfficialRun.load((text, tensors), official.tensors, official.sources, official.config)
+    mutant = MUTANTS["minilm-mish"]
+    with mutated([mutant]) as module:
+        readings = read(lambda tap: played.play(module, tap), again, own)
+    assert readings == read_mutants(mutant)
+    assert [Reading.from_json(json.loads(json.dumps(r.to_json()))) for r in readings] == list(readings)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {},
+        {"nodes": [["os.system.default", ["ls"], {}, 0, ""]], "tapped": {}},
+        {"nodes": [["aten.mul.Tensor", [{"%node": 7}], {}, 0, ""]], "tapped": {}},
+        {"nodes": [["", [], {}, 0, ""]], "tapped": {"a": 3}},
+        {"nodes": [[["aten"], [], {}, 0, ""]], "tapped": {}},
+    ],
+)
+def test_what_is_no_record_is_refused_in_a_line(stored: dict):
+    with pytest.raises(InputError, match="no record of an official run"):
+        OfficialRun.load((stored, {}), {}, {}, {})

@@ -1,0 +1,124 @@
+"""How well a person's code is read: every mutant is run and read, and its line looked for among those shown.
+
+    python -m tools.reading [SET …]     prints the counts of the sets as JSON; of blind ones, too
+
+A line counts as right where it is the changed one or within two of it: where a line was taken out, its
+neighbour is all that is left to point at. A repair that was proved at another line counts as wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import functools
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import llm_rebuild
+from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.diagnosis import mutants
+from llm_rebuild.diagnosis.mutants import TEXTS, Mutant, Scene
+from llm_rebuild.diagnosis.reading.read import OfficialRun, read
+from llm_rebuild.diagnosis.reading.result import TOGETHER, Line, Reading
+from llm_rebuild.verify.official import Official
+from tools import mutation, portable
+from tools.mutants import SETS
+
+PACKAGE = Path(llm_rebuild.__file__).parent
+NEAR = 2  # lines
+
+Changed = set[tuple[str, int]]
+
+
+@functools.cache
+def stage(model: str, run: str, attention: str) -> tuple[Scene, OfficialRun]:
+    """A scene, and the official run beside which one reads."""
+    copy = LocalCopy(model, PACKAGE / "miniatures" / model, "miniature")
+    official = Official(copy.folder, attention)
+    scene = mutants.scene(copy, run, attention, TEXTS[model], official=official)
+    return scene, OfficialRun.of(scene.truth, copy, scene.prompt, official)
+
+
+def readings(made: Sequence[Mutant]) -> tuple[Reading, ...]:
+    """What is read of a rebuild with these mistakes in it."""
+    scene, official = stage(made[0].model, made[0].run, made[0].attention)
+    with mutants.mutated(made) as module:
+        return read(lambda tap: scene.play(module, tap), official, lambda file: file.endswith(", changed>"))
+
+
+def changed_lines(made: Sequence[Mutant], of: Mutant) -> Changed:
+    """The lines of the changed file in which one of the mistakes stands."""
+    source = (PACKAGE / "models" / f"{of.source}.py").read_text(encoding="utf-8")
+    others = [mutant for mutant in made if mutant.source == of.source and mutant is not of]
+    before = functools.reduce(mutants.changed, others, source).splitlines()
+    after = functools.reduce(mutants.changed, [*others, of], source).splitlines()
+    lines: Changed = set()
+    for tag, _, _, start, end in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if tag != "equal":
+            lines |= {(f"<{of.source}.py, changed>", n + 1) for n in range(start, max(end, start + 1))}
+    return lines
+
+
+def near(line: Line | None, changed: Changed) -> bool:
+    """Whether a line is one of those, or as good as one."""
+    return line is not None and any(
+        line.file == file and abs(line.number - number) <= NEAR for file, number in changed
+    )
+
+
+def count(made: Sequence[Mutant]) -> Counter[str]:
+    """What is read of one mutant, or of two at once."""
+    found = readings(made)
+    changes = [changed_lines(made, mutant) for mutant in made]
+    everywhere = set().union(*changes)
+    lines = found[0].lines if found else ()
+    repairs = [repair for reading in found[:1] for repair in reading.repairs]
+    alone = [repair for reading in found for repair in reading.repairs if repair.degree != TOGETHER]
+    shown = [line for reading in found for line in reading.lines]
+    return Counter(
+        {
+            "mutants": 1,
+            "read": bool(found),
+            "first checkpoint": bool(found) and found[0].checkpoint in {mutant.first for mutant in made},
+            "line among three": any(near(line, everywhere) for line in lines),
+            "line first": bool(lines) and near(lines[0], everywhere),
+            "repair proved": any(repair.degree != TOGETHER for repair in repairs),
+            "lines together": any(repair.degree == TOGETHER for repair in repairs),
+            "proved and wrong": any(not near(repair.line, everywhere) for repair in alone),
+            "written as a line": any(repair.after for repair in repairs),
+            "both lines": all(any(near(line, lines) for line in shown) for lines in changes),
+        }
+    )
+
+
+def rounding(mutant: Mutant) -> bool:
+    """Whether a mutant is only another spelling, of which nothing is to be said."""
+    return mutant.causes == ("rounding",)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else "")
+    parser.add_argument("sets", nargs="*", default=list(SETS))
+    parser.add_argument("--pairs", action="store_true", help="two mistakes at once, of the first set")
+    parser.add_argument("--harmless", action="store_true", help="what must not be reported")
+    options = parser.parse_args()
+    if not portable.in_force():
+        portable.run("-m", "tools.reading", *sys.argv[1:])
+    counts: dict[str, Counter[str]] = {}
+    for name in options.sets:
+        made = [mutant for mutant in mutation.mistakes(name) if not rounding(mutant)]
+        counts[name] = sum((count([mutant]) for mutant in made), Counter())
+    if options.pairs:
+        counts["pairs"] = sum((count(pair) for pair in mutation.pairs("first")), Counter())
+    if options.harmless:
+        everything = (*mutation.harmless(), *mutation.unmutated())
+        reported = sum(bool(readings([mutant])) for mutant in everything)
+        counts["harmless"] = Counter({"rebuilds": len(everything), "reported": reported})
+    print(json.dumps(counts, indent=1))
+
+
+if __name__ == "__main__":
+    main()
