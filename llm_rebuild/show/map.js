@@ -281,7 +281,7 @@ export class Explorer {
     this.fill(cell, said);
   }
 
-  /** said: {badge, facts: [[word, parts]], chart, labels, numbers}; parts are strings, {code}, {link} and elements. */
+  /** said: {badge, facts: [[word, parts]], chart, labels, numbers, after: what is done with the filled panel}; parts are strings, {code}, {link} and elements. */
   fill(cell, said) {
     const at = this.cells.indexOf(cell);
     const step = (by, words) => {
@@ -300,5 +300,6 @@ export class Explorer {
       make("p", { class: "meaning" }, cell.meaning),
       make("div", { class: "inside" }, facts, pictures(said, this.panel, open)),
     );
+    said.after?.(this.panel);
   }
 }

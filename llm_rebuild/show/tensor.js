@@ -55,7 +55,7 @@ export function pictures(said, panel, open = false) {
 
 // ------------------------------------------------------------------------------------------ histogram
 
-const SIDES = { official: "official", rebuilt: "rebuilt", here: "computed here", wrong: "with the mistake" };
+const SIDES = { official: "official", rebuilt: "rebuilt", pinned: "pinned", here: "computed here", wrong: "with the mistake" };
 
 function histogram(chart) {
   const width = 320, height = 96, foot = 16;

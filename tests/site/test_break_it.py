@@ -304,3 +304,24 @@ def test_the_home_page_s_model_can_be_broken(live: Site, reader: Any) -> None:
     page.locator(".wrong-count").wait_for(state="detached")
     assert page.locator(".hero-map .cell.wrong").count() == 0
     assert visitor.errors == []
+
+
+def test_two_checkpoints_and_two_sentences_stand_side_by_side(live: Site, reader: Any) -> None:
+    visitor = reader(color_scheme="light")
+    page = opened(visitor, live, "gpt2", "#h.0.attn.probs")
+    page.get_by_role("button", name="Pin this one").click()
+    page.locator(".pinned canvas[role=img]").first.wait_for()
+    choose(page, "h.1.attn.probs")
+    captions = page.locator(".pinned figcaption").all_text_contents()
+    assert captions[-2:] == ["pinned", "difference"]
+    choose(page, "h.1.ln_1")  # of another shape
+    assert page.locator(".pinned figcaption").all_text_contents()[-1] == "pinned"
+    page.get_by_label("Your sentence").fill(SENTENCES["gpt2"][1])
+    answered(page, SENTENCES["gpt2"][1])
+    choose(page, "h.0.attn.probs")
+    assert SENTENCES["gpt2"][0] in page.locator(".pinned").text_content()
+    page.evaluate(AXE_SCRIPT)
+    assert page.evaluate(EVERY_BARRIER, {}) == []
+    page.get_by_role("button", name="Let the pinned one go").click()
+    page.locator(".pinned").wait_for(state="detached")
+    assert visitor.errors == []

@@ -2,7 +2,7 @@
 
 import { Explorer } from "./map.js";
 import { labelOf } from "./mistakes.js";
-import { make, short } from "./tensor.js";
+import { make, pictures, short } from "./tensor.js";
 
 const ROLES = {
   embedding: ["", "tables of tokens and places"], residual: ["", "the stream: what is added up"], norm: ["", "normalised"],
@@ -126,9 +126,26 @@ export class Part {
       entry?.weights.length && ["weights", entry.weights.flatMap((key, i) => [i ? ", " : "", { code: key }])],
       entry?.inputs.length && ["computed from", list(entry.inputs)],
       users.length && ["goes into", list(users)],
+      !guest && ["side by side", this.pinning(name, axes, picture.pinned)],
       !guest && !session.looked && ["break it", await this.switches(name)],
     ].filter((row) => row && row[1].length);
-    return { facts: rows, ...picture, numbers: facts && ((head) => session.ask("numbers", name, axes, head)) };
+    const after = picture.pinned && ((panel) => beside(panel, picture.pinned));
+    return { facts: rows, ...picture, after, numbers: facts && ((head) => session.ask("numbers", name, axes, head)) };
+  }
+
+  /** A button that pins the checkpoint, and one that lets go what is pinned. */
+  pinning(name, axes, pinned) {
+    const { session } = this;
+    const button = (words, ...pin) => {
+      const element = make("button", { type: "button" }, words);
+      element.addEventListener("click", async () => {
+        await session.ask("pin", ...pin);
+        await this.explorer.refresh();
+      });
+      return element;
+    };
+    const own = button("Pin this one, and choose another cell or sentence", name, axes, session.text);
+    return pinned ? [own, " ", button("Let the pinned one go", null)] : [own];
   }
 
   /** A button for each mistake that can be made at this step, in whatever block. */
@@ -141,4 +158,16 @@ export class Part {
       return [button, " "];
     });
   }
+}
+
+/** The pinned checkpoint to the left of the chosen one, and how they differ where they have one shape. */
+function beside(panel, pinned) {
+  const section = make("div", { class: "pinned" }, make("p", { class: "meaning" }, "Pinned: ", make("code", {}, pinned.name), ` of “${pinned.text.slice(0, 120)}”`));
+  panel.querySelector(".inside").append(section);
+  section.append(pictures(pinned, section));
+  const redraw = panel.redraw;
+  panel.redraw = () => {
+    redraw();
+    section.redraw();
+  };
 }

@@ -31,7 +31,7 @@ export function sliceOf({ shape, data }, axes, head) {
 /**
  * {histogram, heat} of a tensor.
  *
- * sides   {here: tensor}, or {here, wrong} to see a difference.
+ * sides   {here: tensor}, or two, such as {here, wrong}, of one shape, to see their difference.
  * labels  Two numbers: which lists of labels the rows and the columns have; null for none.
  */
 export function chartsOf(sides, axes, labels) {
@@ -45,8 +45,9 @@ export function chartsOf(sides, axes, labels) {
   const [rows, columns] = size.map((count, i) => Math.min(count, MOST[i]));
   const maps = Object.entries(sides).map(([name, tensor]) =>
     shades(NAMES[name], pooled(Array.from({ length: heads }, (_, head) => sliceOf(tensor, axes, head)), rows, columns)));
-  if (sides.wrong) {
-    const away = sides.here.data.map((x, i) => (usual(x) && usual(sides.wrong.data[i]) ? Math.abs(x - sides.wrong.data[i]) : Object.is(x, sides.wrong.data[i]) ? 0 : NaN));
+  const [, second] = Object.values(sides);
+  if (second) {
+    const away = first.data.map((x, i) => (usual(x) && usual(second.data[i]) ? Math.abs(x - second.data[i]) : Object.is(x, second.data[i]) ? 0 : NaN));
     maps.push(shades("difference", pooled(Array.from({ length: heads }, (_, head) => sliceOf({ shape: first.shape, data: away }, axes, head)), rows, columns)));
   }
   const word = (axis) => ({ batch: "text", 1: "number" })[axes[axis]] ?? axes[axis];
@@ -54,7 +55,7 @@ export function chartsOf(sides, axes, labels) {
   return chart;
 }
 
-const NAMES = { here: "computed here", official: "official", wrong: "with the mistake" };
+const NAMES = { pinned: "pinned", here: "computed here", official: "official", wrong: "with the mistake" };
 
 /** Bars over one range. Heights are logarithms of counts: tails are what one looks for. */
 function histogramOf(sides) {

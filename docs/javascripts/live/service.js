@@ -148,16 +148,36 @@ export class Service {
 
   // ----------------------------------------------------------------------------------- one checkpoint
 
-  /** The pictures of a checkpoint of the last run -> {chart, labels}; beside the right one, where a line is changed, unless it is `alone`. */
+  /**
+   * The pictures of a checkpoint of the last run -> {chart, labels, pinned}; beside the right one, where a line is changed, unless
+   * it is `alone`. pinned: the pictures of what `pin` holds, and the difference where both have one shape.
+   */
   picture(name, axes, alone = false) {
     const tensor = this.tensorOf(name), right = this.before?.get(name);
     if (!tensor) return null;
-    const labels = [[], this.labelsOf(this.text), this.decoder ? this.labelsOf(this.decoder) : []];
-    const layout = ["token", "query", "key"];
-    const rows = axes.find((axis) => layout.includes(axis)), last = axes.at(-1);
-    const listOf = (axis) => (layout.includes(axis) ? (this.countsDecoder(name, axis) ? 2 : 1) : 0);
     const both = right && !alone && right !== tensor && right.shape.join() === tensor.shape.join();
-    return { chart: chartsOf(both ? { here: right, wrong: tensor } : { here: tensor }, axes, [listOf(rows), listOf(last)]), labels };
+    const own = { chart: chartsOf(both ? { here: right, wrong: tensor } : { here: tensor }, axes, this.listsOf(name, axes)), labels: this.labels() };
+    if (!this.pinned || alone) return own;
+    const { pinned } = this, alike = pinned.tensor.shape.join() === tensor.shape.join();
+    const chart = chartsOf(alike ? { pinned: pinned.tensor, here: tensor } : { pinned: pinned.tensor }, pinned.axes, pinned.lists);
+    if (chart.heat) chart.heat.maps = chart.heat.maps.filter((_, i) => i !== 1);
+    return { ...own, pinned: { name: pinned.name, text: pinned.text, chart, labels: pinned.labels } };
+  }
+
+  /** Hold a checkpoint of the last run, to be seen beside others, also of other sentences; null: hold none. */
+  pin(name, axes, text) {
+    this.pinned = name && { name, axes, text, tensor: this.tensorOf(name), lists: this.listsOf(name, axes), labels: this.labels() };
+  }
+
+  labels() {
+    return [[], this.labelsOf(this.text), this.decoder ? this.labelsOf(this.decoder) : []];
+  }
+
+  /** Which of the labels a checkpoint's rows and columns have. */
+  listsOf(name, axes) {
+    const layout = ["token", "query", "key"];
+    const listOf = (axis) => (layout.includes(axis) ? (this.countsDecoder(name, axis) ? 2 : 1) : 0);
+    return [listOf(axes.find((axis) => layout.includes(axis))), listOf(axes.at(-1))];
   }
 
   /** A checkpoint of the last run; of a wrong run that does not have it, the right one. */
