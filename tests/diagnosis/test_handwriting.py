@@ -16,8 +16,6 @@ from tools.mutation import scene
 BLAMED = {
     "minilm-right-softmax-by-logsumexp": "the probs of block 2 are four times as far off as officially",
     "t5-right-norm-mean-by-einsum": "a mean square is four times as far off as officially",
-    "t5-right-softmax-in-float64": "the diagnosis asks whether it is no plain softmax",
-    "t5-right-softmax-shifted": "the diagnosis asks whether it is no plain softmax",
 }
 WAYS = read_set("handwriting").mutants
 

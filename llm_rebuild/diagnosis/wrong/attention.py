@@ -138,6 +138,8 @@ def scale(world: World, formula: Formula) -> Iterator[Edit]:
         ):
             make = lambda w, factor=factor, mask=masked.inputs[1]: (w[x] + w[mask]) * factor  # noqa: E731
             yield Edit("scale-order", says, {formula.name: make})
+    if by:
+        yield Edit("rounding", "divided by one over the factor", {formula.name: lambda w: w[x] / (1 / by)})
 
 
 def add_bias(world: World, formula: Formula) -> Iterator[Edit]:
@@ -235,6 +237,8 @@ TABLES: Tables = {
         *(("mask-after-softmax", says, after) for says, after in AFTER_SOFTMAX.items()),
         ("softmax-changed", "the exponentials, not divided by their sum", lambda x: x.exp()),
         ("softmax-changed", "with one more in the sum", lambda x: x.exp() / (1 + x.exp().sum(-1, keepdim=True))),
+        ("rounding", "in float64, then rounded", lambda x: F.softmax(x.double(), -1).float()),
+        ("rounding", "less the largest, by hand", lambda x: (x - x.amax(-1, keepdim=True)).exp() / (x - x.amax(-1, keepdim=True)).exp().sum(-1, keepdim=True)),
     ),
     "mix": (
         ("wrong-operand", "the shares transposed", lambda shares, value: shares.mT @ value),

@@ -136,6 +136,7 @@ TABLES: Tables = {
         ("norm-position", "the residual was normalised before it was added", lambda result, residual, norm: norm(residual) + result),
     ),
     "linear": (  # matrix [out, in]; maybe: the bias, or None; with `bias`, only where there is one
+        ("rounding", "the product, then the bias", lambda x, matrix, bias: x @ matrix.T + bias),
         ("bias-wrong", "multiplied", lambda x, matrix, bias: F.linear(x, matrix) * bias),
         ("weight-transposed", "read as [in, out]", lambda x, matrix, maybe: F.linear(x, matrix.reshape(matrix.T.shape).T, maybe)),
         ("weight-transposed", "read as [in, out], and no bias", lambda x, matrix, bias: F.linear(x, matrix.reshape(matrix.T.shape).T)),
@@ -180,14 +181,21 @@ TABLES: Tables = {
         ("norm-eps-place", "epsilon added after the root", lambda bare, small: torch.rsqrt(bare) + small),
         ("norm-eps-place", "the epsilon twice", lambda x, small: torch.rsqrt(x + small)),
         ("norm-eps-place", "the root of what has no epsilon", lambda bare: torch.rsqrt(bare)),
+        ("rounding", "1 / √x instead of rsqrt", lambda x: 1.0 / torch.sqrt(x)),
+        ("rounding", "to the power of -1/2", lambda x: x.pow(-0.5)),
     ),
     "normed": (  # a: what is normalised; b: one over its root mean square
         ("norm-mean-subtracted", "the mean was subtracted", lambda a, b: centred(a) * b),
         ("norm-mean-subtracted", "a LayerNorm without weights", lambda a, eps: plain(a, eps)),
+        ("rounding", "divided by the root", lambda a, b: a / b.reciprocal()),
     ),
     "stretch": (
         ("norm-mean-subtracted", "a LayerNorm with this weight", lambda whole, weight, eps: layer_norm(whole, weight, None, eps=eps)),
         ("norm-missing", "stretched but never normalised", lambda whole, weight: weight * whole),
+        ("rounding", "torch's fused RMS norm", lambda whole, weight, eps: F.rms_norm(whole, whole.shape[-1:], weight, eps)),
+    ),
+    "gelu cube": (
+        ("rounding", "x · x · x", lambda x: x * x * x),
     ),
     "gelu tanh": (
         ("gelu-sigmoid", "a sigmoid instead of tanh", lambda x: torch.sigmoid(x)),

@@ -43,11 +43,15 @@ TABLES: Tables = {
         ("pool-other", "the largest over the tokens", _largest),
         ("pool-other", "the last token", _last),
         ("pool-cls", "the first token instead of the mean", lambda tokens: tokens[:, 0]),
+        ("rounding", "times one over the count", lambda total, count: total * (1.0 / count)),
         ("pool-padding", "the mean over all places, padding included", lambda tokens: tokens.mean(1)),
     ),
     "unit": (  # x [batch, width]
         *(("normalised-wrong", f"by its norm of order {p:g}", lambda x, p=p: F.normalize(x, p=p, dim=1)) for p in (1, math.inf)),
         ("normalised-wrong", "over the batch instead of the width", lambda x: F.normalize(x, dim=0)),
+        ("rounding", "F.normalize", lambda x: F.normalize(x, dim=1)),
+        ("rounding", "times one over the length", lambda x: x * x.pow(2).sum(1, keepdim=True).rsqrt()),
+        ("rounding", "the length by hand", lambda x: x / x.pow(2).sum(1, keepdim=True).sqrt()),
     ),
 }
 # fmt: on
