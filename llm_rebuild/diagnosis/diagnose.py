@@ -200,17 +200,26 @@ def of_first(
 
 
 def of_others(
-    rebuilt: Mapping[str, Tensor], truth: Capture, world: World, rounding: Rounding, first: Diagnosis
+    rebuilt: Mapping[str, Tensor],
+    truth: Capture,
+    world: World,
+    rounding: Rounding,
+    first: Diagnosis,
+    readings: Sequence[Reading] = (),
 ) -> tuple[Diagnosis, ...]:
     """Mistakes behind the first: each step that makes something wrong of what the person gave it. The same
     step in another block is the same mistake, and so is another step with the same cause.
 
     rounding  What each step in float64 says of the tensors that differ.
     first     What is said of the first checkpoint. It is not among them.
+    readings  What was read of the person's code. Where it was read to its end, nothing else is looked at.
     """
+    looked_at = {name for reading in readings for name in (reading.checkpoint, *reading.also)}
+    if not _whole(readings):
+        looked_at = set(truth.tensors)
     steps, by_cause, tried = {template(first.seen)}, {first.cause: [first]}, 0
     for name in truth.tensors:
-        if rounding.kind(name) != MISTAKE or template(name) in steps:
+        if rounding.kind(name) != MISTAKE or template(name) in steps or name not in looked_at:
             continue
         steps.add(template(name))
         case = own_case(rebuilt, truth, world, name)
@@ -238,9 +247,14 @@ def with_readings(
         read += alike
         formula = world.formulas.get(reading.checkpoint) if world is not None else None
         named.append(_read(alike[0] if alike else None, reading, formula))
-    if not readings or any(reading.extent for reading in readings):
+    if not _whole(readings):
         named += [mistake for mistake in mistakes if mistake not in read]
     return _merged(named)
+
+
+def _whole(readings: Sequence[Reading]) -> bool:
+    """Whether a person's code was read, and to its end."""
+    return bool(readings) and not any(reading.extent for reading in readings)
 
 
 def _merged(mistakes: Sequence[Diagnosis]) -> tuple[Diagnosis, ...]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from llm_rebuild.checkpoints import plain
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.case import world_for
-from llm_rebuild.diagnosis.diagnose import PLAIN, Account, of_first, of_others, with_readings
+from llm_rebuild.diagnosis.diagnose import PLAIN, Account, Diagnosis, of_first, of_others, with_readings
 from llm_rebuild.diagnosis.exact import exact
 from llm_rebuild.diagnosis.reading.read import OfficialRun, read
 from llm_rebuild.diagnosis.reading.result import Reading
@@ -83,9 +83,9 @@ def explain(
     rounding = exact(world, rebuilt, truth, fed=account.fed) if world else None
     inputs_of = world.inputs_of if world else None
     diagnoses = of_first(rebuilt, truth, world, account)
-    others = (
-        of_others(rebuilt, truth, world, rounding, diagnoses[0]) if world and rounding and diagnoses else ()
-    )
+    others: tuple[Diagnosis, ...] = ()
+    if world and rounding and diagnoses:
+        others = of_others(rebuilt, truth, world, rounding, diagnoses[0], readings)
     harmless = bool(diagnoses) and diagnoses[0].cause == "rounding"
     mistakes = with_readings(others if harmless else (*diagnoses[:1], *others), readings, world)
     first = [mistake for mistake in mistakes if diagnoses and mistake.seen == diagnoses[0].seen]
