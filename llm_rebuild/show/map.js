@@ -103,7 +103,7 @@ export class Explorer {
     box.addEventListener("click", (event) => this.follow(event));
     this.kind = "";
     this.listening = new AbortController();
-    addEventListener("hashchange", () => this.arrive(), { signal: this.listening.signal });
+    addEventListener("hashchange", () => this.arrive(true), { signal: this.listening.signal });
   }
 
   /** A link to a checkpoint changes the address and nothing else, whatever the page around makes of links. */

@@ -10,11 +10,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +22,19 @@ import jinja2
 from markupsafe import Markup
 from torch import Tensor
 
-from llm_rebuild.checkpoints import part_of
 from llm_rebuild.models import ARCHITECTURES
 from llm_rebuild.show.charts import Labels, charts, usual
 from llm_rebuild.verify import equality
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.compare import MISSING, Verdict
-from llm_rebuild.verify.divergence import (
-    InputsOf,
-    in_words,
-    place,
-)
+from llm_rebuild.verify.divergence import InputsOf, in_words
 from llm_rebuild.verify.report import Report
 from llm_rebuild.verify.rounding import INHERITED, MISTAKE, ROUNDING, UNCLEAR
 
 HERE = Path(__file__).parent
 MOST_TEXTS, MOST_TOKENS = 8, 80
-ROOMY, TIGHT = 26, 36  # cells in the longest row of the map: up to here large ones fit, from here only small
+SCRIPTS = ("tensor.js", "map.js", "page.js")  # what each imports comes before it
+STYLES = ("map.css", "page.css")
 
 # Verdicts as the page groups and draws them: class -> symbol, and what it is called there.
 KINDS = {
@@ -65,12 +61,21 @@ def render(
     """
     tokens = Labels()
     entries = [_entry(v, report, truth, rebuilt, inputs_of, tokens) for v in report.verdicts]
-    stacks = list(_stacks(entries, truth))
-    widest = max(sum(len(group) for _, group in row.groups) for stack in stacks for row in stack)
-    data = {"charts": [entry.charts for entry in entries], "labels": tokens.lists}
+    architecture = ARCHITECTURES.get(truth.model_type)
+    first = report.first_divergence
+    data = {
+        "kinds": {
+            kind: ["" if kind == "identical" else symbol, words] for kind, (symbol, words) in KINDS.items()
+        },
+        "stacks": [vars(stack) for stack in architecture.stacks] if architecture else [],
+        "cells": [entry.cell for entry in entries],
+        "entries": [{"facts": entry.facts, "chart": entry.charts} for entry in entries],
+        "labels": tokens.lists,
+        "first": first.name if first else None,
+    }
     # A `<` inside a script could end it; inside a JSON string it may as well be written so.
     numbers = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    style, script = (_read(f"page.{kind}") for kind in ("css", "js"))
+    style, script = "\n".join(map(_read, STYLES)), "\n".join(map(_read, SCRIPTS))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
@@ -79,8 +84,6 @@ def render(
     return environment.get_template("page.html").render(
         report=report,
         entries=entries,
-        stacks=stacks,
-        size="roomy" if widest <= ROOMY else "tight" if widest > TIGHT else "",
         kinds=KINDS,
         only_rounding=only_rounding(report),
         counts=Counter(entry.kind for entry in entries),
@@ -98,7 +101,8 @@ def render(
 
 
 def _read(file: str) -> str:
-    return (HERE / file).read_text(encoding="utf-8").strip()
+    """A style, or a module as a piece of one: what it imports stands before it in the page."""
+    return re.sub(r"^(import .*|export )", "", (HERE / file).read_text(encoding="utf-8"), flags=re.M).strip()
 
 
 def _source(content: str) -> str:
@@ -111,19 +115,20 @@ def _source(content: str) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """What the page says of one checkpoint. `charts` is for the script that draws them."""
+    """What the page says of one checkpoint.
+
+    kind    A key of KINDS.
+    facts   What it is, and what is known of it: a word, and strings, {"code": …} or {"link": checkpoint}.
+    charts  For the script that draws them.
+    """
 
     name: str
-    part: str
-    short: str  # the name without its part
-    kind: str  # a key of KINDS
+    kind: str
     verdict: Verdict
     axes: str
     meaning: str
     where: str
-    float64: str
-    inputs: tuple[str, ...]
-    facts: tuple[tuple[str, str], ...]
+    facts: list[tuple[str, list[Any]]]
     charts: dict[str, Any]
 
     @property
@@ -131,8 +136,13 @@ class Entry:
         return KINDS[self.kind][0]
 
     @property
-    def spoken(self) -> str:
-        return f"{self.name}: {self.verdict.verdict}" + (", coupled" if self.verdict.coupled else "")
+    def words(self) -> str:
+        return self.verdict.verdict + (", coupled" if self.verdict.coupled else "")
+
+    @property
+    def cell(self) -> dict[str, str]:
+        """Its cell on the map."""
+        return {"name": self.name, "kind": self.kind, "meaning": self.meaning, "words": self.words}
 
 
 def _entry(
@@ -144,24 +154,43 @@ def _entry(
     tokens: Labels,
 ) -> Entry:
     name = verdict.name
-    part, listed = part_of(name), truth.checkpoints.get(name)
+    listed = truth.checkpoints.get(name)
     sides = {"official": truth.tensors[name]}
     if name in rebuilt and not verdict.identical:
         sides["rebuilt"] = rebuilt[name]
     numbers = {side: usual(tensor) for side, tensor in sides.items() if tensor.is_floating_point()}
+    axes, where = listed.shape if listed else "", in_words(verdict, truth)
+    inputs = [n for n in inputs_of(name) if n in truth] if inputs_of else []
+    links = [part for n in inputs for part in (", ", {"link": n})][1:]
+    shape = f"{' × '.join(map(str, verdict.shape))}, {verdict.dtype}"
+    facts: list[tuple[str, list[Any]]] = [
+        ("shape", [{"code": axes}, " ", shape] if axes else [shape]),
+        ("note", [verdict.note]),
+        ("worst", [_worst(verdict, where)]),
+        ("in float64", [_float64(verdict, report)]),
+        ("computed from", links),
+        *((whose if len(numbers) > 1 else "numbers", [line]) for whose, line in _numbers(sides, numbers)),
+    ]
     return Entry(
         name=name,
-        part=part,
-        short=name.removeprefix(part + "."),
         kind=kind_of(verdict),
         verdict=verdict,
-        axes=listed.shape if listed else "",
+        axes=axes,
         meaning=listed.meaning if listed else "",
-        where=in_words(verdict, truth),
-        float64=_float64(verdict, report),
-        inputs=tuple(n for n in inputs_of(name) if n in truth) if inputs_of else (),
-        facts=tuple(_facts(sides, numbers)),
+        where=where,
+        facts=[(word, parts) for word, parts in facts if any(parts)],
         charts=charts(verdict, sides, numbers, truth, tokens),
+    )
+
+
+def _worst(verdict: Verdict, where: str) -> str:
+    """Where the two are furthest apart, and by how much."""
+    if not where:
+        return ""
+    ulp = f" ({verdict.max_ulp:,} ulp)" if verdict.max_ulp is not None else ""
+    return (
+        f"{where}: official {verdict.official:.9g}, rebuilt {verdict.rebuilt:.9g}, off by "
+        f"{verdict.max_abs_diff:.1e}{ulp}"
     )
 
 
@@ -189,7 +218,7 @@ def _float64(verdict: Verdict, report: Report) -> str:
     return f"{report.rounding.words(verdict.name)}: {means[kind]}"
 
 
-def _facts(sides: Mapping[str, Tensor], numbers: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
+def _numbers(sides: Mapping[str, Tensor], numbers: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
     """Smallest, largest, mean and spread of the numbers that are numbers."""
     for side, finite in numbers.items():
         line = "no finite numbers"
@@ -201,86 +230,6 @@ def _facts(sides: Mapping[str, Tensor], numbers: Mapping[str, Tensor]) -> Iterat
         line += f"; {masked:,} masked" if masked else ""
         line += f"; {odd - masked:,} not finite" if odd > masked else ""
         yield side, line
-
-
-# ------------------------------------------------------------------------------------------- the map
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the map: a block, or what lies before, between and after the blocks."""
-
-    label: str
-    part: str  # `encoder.layer.3`; empty where there are several
-    groups: list[tuple[str, list[Entry]]]
-
-    @property
-    def stack(self) -> str:
-        """Rows of one stack are drawn under each other."""
-        return self.part.rpartition(".")[0]
-
-    @property
-    def entries(self) -> list[Entry]:
-        return [entry for _, members in self.groups for entry in members]
-
-
-def _stacks(entries: Sequence[Entry], truth: Capture) -> Iterator[list[Row]]:
-    """Rows that stand under each other, cell under cell: blocks with the same checkpoints."""
-    rows_of = _rows(entries, truth)
-    for alike, rows in groupby(rows_of, key=lambda row: (row.stack, [len(g) for _, g in row.groups])):
-        together = list(rows)
-        if alike[0]:
-            yield together
-        else:
-            yield from ([row] for row in together)
-
-
-def _rows(entries: Sequence[Entry], truth: Capture) -> Iterator[Row]:
-    architecture = ARCHITECTURES.get(truth.model_type)
-    runs = [(part, list(members)) for part, members in groupby(entries, key=lambda e: e.part)]
-    loose: list[Entry] = []
-    for number, (part, members) in enumerate(runs):
-        again = any(part == later for later, _ in runs[number + 1 :])  # some of block 0 is made beforehand
-        if not part.rpartition(".")[2].isdigit() or again:
-            loose += members
-            continue
-        if loose:
-            yield _loose(loose)
-            loose = []
-        stack = architecture.stack_of(members[0].name) if architecture else None
-        groups = _groups(members, f"{stack.inside}." if stack and stack.inside else "")
-        yield Row(", ".join(place(part, truth)), part, list(groups))
-    if loose:
-        yield _loose(loose)
-
-
-def _loose(entries: list[Entry]) -> Row:
-    names = list(dict.fromkeys(entry.name.partition(".")[0] for entry in entries))
-    return Row(", ".join(names), "", list(_groups(entries)))
-
-
-def _caption(path: str, members: list[Entry], inside: str) -> str:
-    """A part of a block, as there is room for it: without what stands inside every block. Of a single cell
-    its own name, or `+`."""
-    if len(members) == 1:
-        last = members[0].name.rpartition(".")[2]
-        return "+" if last == "residual" else last
-    return path.removeprefix(inside)
-
-
-def _groups(entries: list[Entry], inside: str = "") -> Iterator[tuple[str, list[Entry]]]:
-    """Neighbours that live in one part of the block. A part's own output goes with what is inside it."""
-    current = ""
-    members: list[Entry] = []
-    for entry in entries:
-        path = entry.short.rpartition(".")[0] or entry.short
-        if members and path != current and entry.short != current:
-            yield _caption(current, members, inside), members
-            members = []
-        if not members:
-            current = path
-        members.append(entry)
-    yield _caption(current, members, inside), members
 
 
 def _texts(truth: Capture) -> Iterator[dict[str, Any]]:

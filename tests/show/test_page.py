@@ -43,11 +43,16 @@ def page_of(proof: verify.Proof, **more: Any) -> str:
     return render(proof.report, proof.truth, proof.rebuilt, **more)
 
 
+def data_of(page: str) -> dict[str, Any]:
+    """What the script is given."""
+    data = str(BeautifulSoup(page, "html.parser").find(id="page-data").string)
+    return json.loads(data, parse_constant=lambda word: pytest.fail(word))
+
+
 def charts_of(page: str) -> dict[str, dict[str, Any]]:
     """What the script draws, by checkpoint."""
-    soup = BeautifulSoup(page, "html.parser")
-    data = json.loads(str(soup.find(id="page-data").string), parse_constant=lambda word: pytest.fail(word))
-    return {entry["id"]: data["charts"][int(entry["data-chart"])] for entry in soup.select("details.entry")}
+    data = data_of(page)
+    return {cell["name"]: entry["chart"] for cell, entry in zip(data["cells"], data["entries"], strict=True)}
 
 
 @pytest.fixture(scope="module")
@@ -61,17 +66,19 @@ def wrong() -> verify.Proof:
         return verify.prove(miniature("gpt2"), TEXTS, coverage=False)
 
 
-def test_every_checkpoint_has_a_cell_and_an_entry(clean: verify.Proof, wrong: verify.Proof):
+def test_every_checkpoint_has_a_cell_and_a_row(clean: verify.Proof, wrong: verify.Proof):
     for proof in (clean, wrong):
-        soup = BeautifulSoup(page_of(proof), "html.parser")
+        page = page_of(proof)
+        soup, cells = BeautifulSoup(page, "html.parser"), data_of(page)["cells"]
         names = [v.name for v in proof.report.verdicts]
-        assert [entry["id"] for entry in soup.select("details.entry")] == names
-        assert [cell["href"] for cell in soup.select("a.cell")] == [f"#{name}" for name in names]
+        assert [row.text for row in soup.select(".all th code")] == names
+        assert [cell["name"] for cell in cells] == names
         shown = [
             "identical" if v.identical else "near" if v.passes else "wrong" for v in proof.report.verdicts
         ]
-        assert [entry["data-kind"] for entry in soup.select("details.entry")] == shown
-        assert [cell["class"][1] for cell in soup.select("a.cell")] == shown
+        assert [row["data-kind"] for row in soup.select(".all tr[data-kind]")] == shown
+        assert [cell["kind"] for cell in cells] == shown
+        assert [cell["words"] for cell in cells] == [v.verdict for v in proof.report.verdicts]
         assert f"{proof.report.bit_identical} of {len(names)}" in soup.select_one(".result").text
 
 
@@ -88,7 +95,8 @@ def test_the_first_divergence_stands_on_top_with_its_diagnosis(wrong: verify.Pro
     copy = miniature("gpt2")
     explained = explain(wrong)
     inputs_of = world_of(wrong.truth, copy).inputs_of
-    soup = BeautifulSoup(page_of(explained, inputs_of=inputs_of), "html.parser")
+    page = page_of(explained, inputs_of=inputs_of)
+    soup = BeautifulSoup(page, "html.parser")
     finding = soup.select_one(".finding")
     assert finding.find_next("h2", id="page-map") is not None
     text = " ".join(finding.text.split())
@@ -98,14 +106,19 @@ def test_the_first_divergence_stands_on_top_with_its_diagnosis(wrong: verify.Pro
     assert "What belongs into it (h.0.attn.product) is bit-identical, and the rebuilt tensor is" in text
     assert "Diagnosis: scale missing" in text
     assert "#scale-missing" in text
-    assert [cell["href"] for cell in soup.select("a.cell.here")] == ["#h.0.attn.scaled"]
-    entry = soup.find(id="h.0.attn.scores")
-    assert [a["href"] for a in entry.select("dl a")] == ["#h.0.attn.scaled", "#mask"]
+    data = data_of(page)
+    assert data["first"] == "h.0.attn.scaled"
+    at = [cell["name"] for cell in data["cells"]].index("h.0.attn.scores")
+    facts = dict(data["entries"][at]["facts"])
+    assert facts["computed from"] == [{"link": "h.0.attn.scaled"}, ", ", {"link": "mask"}]
+    assert facts["shape"][0] == {"code": "[batch, head, query, key]"}
+    assert "query token" in facts["worst"][0]
 
 
 def test_a_clean_run_has_no_finding_and_shows_every_head(clean: verify.Proof):
     page = page_of(clean)
-    assert BeautifulSoup(page, "html.parser").select(".finding, .here") == []
+    assert BeautifulSoup(page, "html.parser").select(".finding") == []
+    assert data_of(page)["first"] is None
     heat = charts_of(page)["h.1.attn.probs"]["heat"]
     assert heat["heads"] == 4
     cells = torch.tensor(list(base64.b64decode(heat["maps"][0]["cells"])), dtype=torch.float64)
@@ -167,7 +180,7 @@ def test_differences_that_are_rounding_are_not_called_wrong():
     result = soup.select_one(".result")
     assert "differ by rounding alone" in result.text
     assert result["class"] == ["result", "near"]
-    kinds = {entry["data-kind"] for entry in soup.select("details.entry")}
+    kinds = {entry["data-kind"] for entry in soup.select(".all tr[data-kind]")}
     assert kinds >= {"identical", "near"}
     assert "rounding, no mistake" in soup.select_one(".finding").text
 
@@ -222,7 +235,7 @@ def test_texts_tokens_and_names_stay_what_they_are():
     assert soup.find_all("img") == []
     assert len(soup.find_all("script")) == 2
     assert page.count("</script>") == 2
-    assert soup.find(id=HOSTILE) is not None
+    assert soup.select_one(".all th code").text == HOSTILE
     assert soup.select_one(".tokens code").text == HOSTILE
     assert list(charts_of(page)) == list(tensors)
 
@@ -231,8 +244,7 @@ def test_a_token_among_the_numbers_cannot_end_the_script():
     """Labels of heat maps stand inside a script element, where escaping works in another way."""
     probs = {"encoder.layer.0.attention.self.probs": torch.rand(1, 2, 3, 3)}
     page = fabricated(probs, {name: tensor.clone() for name, tensor in probs.items()}, text=HOSTILE)
-    data = json.loads(str(BeautifulSoup(page, "html.parser").find(id="page-data").string))
-    assert data["labels"][0][0].startswith('"</script>')
+    assert data_of(page)["labels"][0][0].startswith('"</script>')
     assert page.count("</script>") == 2
 
 
@@ -259,7 +271,7 @@ def test_whatever_a_rebuild_gives_the_page_is_made_and_its_json_is_strict():
     for name, drawn in charts.items():
         histogram = drawn.get("histogram")
         assert histogram is None or histogram["low"] < histogram["high"], name
-    kinds = {e["id"]: e["data-kind"] for e in BeautifulSoup(page, "html.parser").select("details.entry")}
+    kinds = {cell["name"]: cell["kind"] for cell in data_of(page)["cells"]}
     assert [kinds[name] for name in ("same", "both nan", "nan", "shape", "missing")] == [
         "identical", "identical", "wrong", "wrong", "missing"
     ]  # fmt: skip

@@ -59,52 +59,63 @@ def test_it_is_inert_and_open_to_everybody(pages: Site, reader: Any, name: str) 
 
 def test_a_cell_opens_its_checkpoint_and_draws_it(pages: Site, reader: Any) -> None:
     page = reader().page
+    page.goto(f"{pages.url}clean.html")
+    assert page.locator(".tensor").is_hidden()
     page.goto(f"{pages.url}wrong.html")
-    assert page.locator(".entry[open]").count() == 0
+    tensor = page.locator(".tensor")
+    assert tensor.locator("h3").text_content() == WORST  # the first divergence is chosen
+    page.click('a.cell[href="#wte"]')
+    page.wait_for_function("document.querySelector('.tensor h3').textContent === 'wte'")
     page.click(f'a.cell[href="#{WORST}"]')
-    entry = page.locator(f'[id="{WORST}"]')
-    entry.locator("canvas[role=img]").nth(2).wait_for()
-    assert entry.get_attribute("open") is not None
-    assert entry.locator("canvas[role=img]").count() == 3
-    assert all(entry.locator("canvas[role=img]").nth(n).evaluate(PAINTED) > 8 for n in range(3))
-    assert entry.locator("svg path").count() == 2  # the histogram, official and rebuilt
-    entry.locator("canvas[role=img]").first.hover()
-    assert "official ≈" in entry.locator(".readout").text_content()
-    light = entry.locator("canvas[role=img]").first.evaluate("(canvas) => canvas.toDataURL()")
+    page.wait_for_function("name => document.querySelector('.tensor h3').textContent === name", arg=WORST)
+    assert page.evaluate("location.hash") == f"#{WORST}"
+    assert tensor.locator("canvas[role=img]").count() == 3
+    assert all(tensor.locator("canvas[role=img]").nth(n).evaluate(PAINTED) > 8 for n in range(3))
+    assert tensor.locator("svg path").count() == 2  # the histogram, official and rebuilt
+    tensor.locator("canvas[role=img]").first.hover()
+    assert "official ≈" in tensor.locator(".readout").text_content()
+    light = tensor.locator("canvas[role=img]").first.evaluate("(canvas) => canvas.toDataURL()")
     page.emulate_media(color_scheme="dark")
     page.wait_for_function(
-        "before => document.querySelector('.entry[open] canvas[role=img]').toDataURL() !== before",
-        arg=light,
+        "before => document.querySelector('.tensor canvas[role=img]').toDataURL() !== before", arg=light
     )
+
+
+def test_every_picture_has_a_table_behind_it(pages: Site, reader: Any) -> None:
+    page = reader().page
+    page.goto(f"{pages.url}wrong.html")
+    page.click(".tensor .numbers summary")
+    captions = page.locator(".tensor .numbers caption")
+    captions.first.wait_for()
+    assert captions.all_text_contents() == ["official", "rebuilt", "difference"]
+    assert page.locator(".tensor .numbers td").nth(1).text_content().startswith(("≈", "masked"))
 
 
 def test_another_head_can_be_chosen(pages: Site, reader: Any) -> None:
     page = reader().page
     page.goto(f"{pages.url}clean.html#h.1.attn.probs")
-    entry = page.locator('[id="h.1.attn.probs"]')
-    first = entry.locator("canvas[role=img]").evaluate("(canvas) => canvas.toDataURL()")
-    assert entry.locator(".heads button").count() == 4
-    entry.locator(".heads button").nth(2).click()
-    assert entry.locator(".heads button").nth(2).get_attribute("aria-pressed") == "true"
-    assert entry.locator("canvas[role=img]").evaluate("(canvas) => canvas.toDataURL()") != first
+    tensor = page.locator(".tensor")
+    first = tensor.locator("canvas[role=img]").evaluate("(canvas) => canvas.toDataURL()")
+    assert tensor.locator(".heads button").count() == 4
+    tensor.locator(".heads button").nth(2).click()
+    assert tensor.locator(".heads button").nth(2).get_attribute("aria-pressed") == "true"
+    assert tensor.locator("canvas[role=img]").evaluate("(canvas) => canvas.toDataURL()") != first
 
 
 def test_finding_by_name_and_by_verdict(pages: Site, reader: Any) -> None:
     page = reader().page
     page.goto(f"{pages.url}wrong.html")
-    page.fill("#page-find", "PROBS h.1")
-    assert page.locator(".entry:visible").count() == 1
-    assert page.locator("#page-found").text_content() == "1 checkpoint"
-    page.fill("#page-find", "nowhere")
-    assert page.locator(".entry:visible").count() == 0
-    assert page.locator(".nothing").is_visible()
-    page.fill("#page-find", "")
-    page.click("button[data-kind=identical]")
-    kinds = page.locator(".entry:visible").evaluate_all("(all) => all.map((entry) => entry.dataset.kind)")
-    assert len(kinds) == 7
-    assert set(kinds) == {"identical"}
-    page.click(f'a.cell[href="#{WORST}"]')  # hidden by the filter: which makes room
-    assert page.locator(f'[id="{WORST}"]').is_visible()
+    find, bright = page.locator(".filter input"), page.locator("a.cell:not(.dim)")
+    find.fill("PROBS h.1")
+    assert bright.count() == 1
+    assert page.locator(".filter output").text_content() == "1 checkpoint"
+    find.fill("nowhere")
+    assert bright.count() == 0
+    find.fill("")
+    page.locator(".legend button", has_text="bit-identical").click()
+    assert bright.count() == 7
+    kinds = bright.evaluate_all("(all) => all.map((cell) => cell.classList.contains('identical'))")
+    assert all(kinds)
 
 
 def test_the_map_is_one_stop_for_the_tab_key_and_arrows_move_in_it(pages: Site, reader: Any) -> None:
@@ -118,8 +129,15 @@ def test_the_map_is_one_stop_for_the_tab_key_and_arrows_move_in_it(pages: Site, 
     assert page.evaluate(here) == "#h.0.attn.scores"
     page.keyboard.press("ArrowDown")
     assert page.evaluate(here) == "#h.1.attn.scores"
-    assert "h.1.attn.scores" in page.locator("#page-reading").text_content()
+    assert "h.1.attn.scores" in page.locator(".explorer > .readout").text_content()
     page.keyboard.press("Home")
     assert page.evaluate(here) == "#wte"
     page.keyboard.press("Enter")
-    page.wait_for_function("document.getElementById('wte').open")
+    page.wait_for_function("document.querySelector('.tensor h3').textContent === 'wte'")
+
+
+def test_without_scripts_there_is_the_table(pages: Site, reader: Any) -> None:
+    page = reader(java_script_enabled=False).page
+    page.goto(f"{pages.url}wrong.html")
+    page.click(".all summary")
+    assert page.locator(".all tbody tr:visible").count() == 72
