@@ -1,7 +1,7 @@
 """What the Python tokenizers know of Unicode, for their twins in JavaScript, so that it is never typed twice.
 
-    python -m tools.page_tables            # writes docs/javascripts/rebuild/tokenizers/tables.js
-    python -m tools.page_tables --check    # exit 1 if the file is not what would be written now
+    python -m tools.page_tables            # writes docs/javascripts/rebuild/tokenizers/*_tables.js
+    python -m tools.page_tables --check    # exit 1 if one of them is not what would be written now
 
 A browser follows the Unicode version it was built with, as Python does; these tables follow none.
 """
@@ -20,16 +20,21 @@ import regex
 
 from llm_rebuild.tokenizers import bert_unicode, byte_bpe, graphemes
 
-FILE = Path(__file__).parent.parent / "docs" / "javascripts" / "rebuild" / "tokenizers" / "tables.js"
+FOLDER = Path(__file__).parent.parent / "docs" / "javascripts" / "rebuild" / "tokenizers"
 HEADER = """\
-// What the Python tokenizers know of Unicode: hexadecimal code points, both ends included. JSON inside, and a
-// module around it, since not every browser imports JSON yet. Written by `python -m tools.page_tables`.
-//
-//   bert       llm_rebuild/tokenizers/bert_unicode.py; `lower` has first-last/step+distance, `combining` the
-//              class of each mark that moves when text is taken apart
-//   byteBpe    what the pattern of llm_rebuild/tokenizers/byte_bpe.py takes for a letter, a digit and a space
-//   graphemes  llm_rebuild/tokenizers/graphemes.py
+// What {source} knows of Unicode: hexadecimal code points, both ends included.
+// JSON inside, and a module around it, since not every browser imports JSON yet.
+// Written by `python -m tools.page_tables`.{more}
 """
+SOURCES = {
+    "bert": (
+        "llm_rebuild/tokenizers/bert_unicode.py",
+        "\n//\n// `lower` has first-last/step+distance, `combining` the class of each mark that moves when text is\n"
+        "// taken apart.",
+    ),
+    "byte_bpe": ("the pattern of llm_rebuild/tokenizers/byte_bpe.py", ""),
+    "graphemes": ("llm_rebuild/tokenizers/graphemes.py", ""),
+}
 EVERY = "".join(chr(point) for point in range(0x110000) if not 0xD800 <= point < 0xE000)
 
 
@@ -79,7 +84,7 @@ def matches(pattern: str) -> str:
 
 
 def tables() -> dict[str, dict[str, object]]:
-    """The tables of each tokenizer by the names that its JavaScript has for them."""
+    """The tables of each file by the names that its JavaScript has for them."""
     bert = bert_unicode
     single = {upper: lower for upper, lower in bert.LOWER.items() if len(lower) == 1}
     return {
@@ -92,7 +97,7 @@ def tables() -> dict[str, dict[str, object]]:
             "combining": combining_classes(),
             "lower": lower_cases(single),
         },
-        "byteBpe": {
+        "byte_bpe": {
             "letter": matches(byte_bpe.LETTER),
             "digit": matches(byte_bpe.DIGIT),
             "space": matches(r"\s"),
@@ -101,23 +106,33 @@ def tables() -> dict[str, dict[str, object]]:
     }
 
 
-def module() -> str:
-    """The whole file."""
-    return f"{HEADER}export const TABLES = {json.dumps(tables(), indent=2)};\n"
+def modules() -> dict[Path, str]:
+    """Each file, and the whole of it."""
+    files = {}
+    for name, entries in tables().items():
+        source, more = SOURCES[name]
+        header = HEADER.format(source=source, more=more)
+        files[FOLDER / f"{name}_tables.js"] = (
+            f"{header}export const TABLES = {json.dumps(entries, indent=2)};\n"
+        )
+    return files
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="compare with the committed file, write nothing")
+    parser.add_argument(
+        "--check", action="store_true", help="compare with the committed files, write nothing"
+    )
     check = parser.parse_args().check
-    content = module()
-    if not check:
-        FILE.write_text(content, encoding="utf-8")
-    elif not FILE.is_file() or FILE.read_text(encoding="utf-8") != content:
-        print(
-            f"not what would be written now: {FILE.name}; run `python -m tools.page_tables`", file=sys.stderr
-        )
-        return 1
+    for file, content in modules().items():
+        if not check:
+            file.write_text(content, encoding="utf-8")
+        elif not file.is_file() or file.read_text(encoding="utf-8") != content:
+            print(
+                f"not what would be written now: {file.name}; run `python -m tools.page_tables`",
+                file=sys.stderr,
+            )
+            return 1
     return 0
 
 

@@ -57,7 +57,7 @@ const filesOf = async (folder, names) => new Map(await Promise.all(names.map(asy
 
 /** The first lines of which a tokenizer says something else than is expected, and how many these are. */
 export async function tokens(folder, names, lines, expected) {
-  const tokenizer = load(await filesOf(folder, names));
+  const tokenizer = await load(await filesOf(folder, names));
   const [texts, wanted] = [await json(lines), await json(expected)];
   const wrong = texts.flatMap((text, number) => {
     const { ids, tokens, offsets } = tokenizer.encode(text);
@@ -72,14 +72,14 @@ export const apart = (texts) => texts.map((text) => [text.match(GRAPHEME) ?? [],
 
 /** What a tokenizer says of files, a byte a character: the message, and whether it is meant for the reader. */
 export function refusals(cases) {
-  return cases.map(({ files, text }) => {
+  return Promise.all(cases.map(async ({ files, text }) => {
     try {
-      load(new Map(Object.entries(files).map(([name, content]) => [name, Uint8Array.from(content, (byte) => byte.charCodeAt(0))]))).encode(text);
+      (await load(new Map(Object.entries(files).map(([name, content]) => [name, Uint8Array.from(content, (byte) => byte.charCodeAt(0))])))).encode(text);
       return null;
     } catch (error) {
       return [error instanceof InputError, error.message];
     }
-  });
+  }));
 }
 
 /** Continuations of prompts, by settings. */

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gzip
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Page
 
+from llm_rebuild import verify
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
+from llm_rebuild.diagnosis.mutants import Mutant, mutated
+from llm_rebuild.using.embedding import embed
 from llm_rebuild.using.generate import Settings, generate
 from tools.live import SENTENCES
 
@@ -17,6 +24,8 @@ from .conftest import PHONE, Reader, Site
 
 PAGES = {"minilm": "minilm", "gpt2": "gpt2", "t5-small": "t5"}
 CELLS = {"minilm": 64, "gpt2": 78, "t5-small": 244}
+MOST_SCRIPT = 120_000  # bytes of a live page's JavaScript, compressed
+HOSTILE = "<img src=x onerror='window.hit=1'><script>window.hit=1</script>"
 EVERY_BARRIER = """async (options) => {
   const found = await axe.run(document, {resultTypes: ["violations"], ...options});
   return found.violations.flatMap((violation) =>
@@ -32,6 +41,10 @@ def opened(visitor: Reader, live: Site, name: str, hash: str = "") -> Page:
         box.and_(page.locator("[data-started=done]")).wait_for(state="attached")
     answered(page, SENTENCES[name][0])
     return page
+
+
+def copy_of(name: str) -> LocalCopy:
+    return LocalCopy(name, MINIATURES / name, "miniature")
 
 
 def answered(page: Page, text: str) -> None:
@@ -58,7 +71,7 @@ def test_it_computes_every_checkpoint_and_says_how_near_to_the_official_ones(
 
 def test_the_likeliest_next_token_is_python_s(live: Site, reader: Any) -> None:
     page = opened(reader(), live, "gpt2")
-    copy = LocalCopy("gpt2", MINIATURES / "gpt2", "miniature")
+    copy = copy_of("gpt2")
     for text in SENTENCES["gpt2"][1:]:
         page.get_by_label("Your sentence").fill(text)
         answered(page, text)
@@ -131,3 +144,308 @@ def test_every_cell_and_every_control_is_reached_by_the_keyboard(live: Site, rea
     )
     own = page.evaluate("[...document.querySelectorAll('*')].indexOf(document.querySelector('.live input'))")
     assert set(controls) - stops - {own} == set()
+
+
+# ------------------------------------------------------------------------------------ as in Python
+
+
+def test_a_beam_search_is_python_s(live: Site, reader: Any) -> None:
+    page = opened(reader(), live, "gpt2")
+    copy, text = copy_of("gpt2"), SENTENCES["gpt2"][0]
+    for beams in (3, 5):
+        page.get_by_label("beams", exact=True).fill(str(beams))
+        [whole] = generate(copy, text, Settings(max_new_tokens=6, beams=beams)).texts
+        said = f"“{whole[len(text) :].strip()}”"
+        page.wait_for_function(
+            "said => document.querySelector('[data-part=beams] .note-line b')?.textContent === said", arg=said
+        )
+    assert page.locator("[data-part=beams] path.won").count() == 6
+
+
+def test_a_translation_is_python_s(live: Site, reader: Any) -> None:
+    page = opened(reader(), live, "t5-small")
+    for text in SENTENCES["t5-small"]:
+        page.get_by_label("Your sentence").fill(text)
+        answered(page, text)
+        [answer] = generate(copy_of("t5-small"), text).texts
+        assert page.locator("[data-part=crossing] .written strong").text_content() == answer
+
+
+def test_similarities_are_python_s(live: Site, reader: Any) -> None:
+    page = opened(reader(), live, "minilm")
+    texts = ["The cook sleeps.", "A cook is asleep.", "Ten lamps"]
+    page.locator("textarea").fill("\n".join(texts))
+    page.wait_for_function("document.querySelectorAll('.matrix tbody tr').length === 3")
+    vectors = embed(copy_of("minilm"), texts)
+    cells = page.locator(".matrix tbody td").all_text_contents()
+    expected = (vectors @ vectors.T).flatten().tolist()
+    assert [abs(float(cell) - value) <= 0.0051 for cell, value in zip(cells, expected, strict=True)] == [
+        True
+    ] * 9
+
+
+def test_the_cache_is_counted(live: Site, reader: Any) -> None:
+    """Seven tokens and two more: in three passes 7 + 1 + 1 are read, and without a cache 7 + 8 + 9."""
+    page = opened(reader(), live, "gpt2")
+    said = page.locator("[data-part=write] .cache .note-line").last
+    assert "the decoder read 9 tokens anew" in said.text_content()
+    assert "would have read 24: 15 were not computed again" in said.text_content()
+    page.get_by_label("Pass by pass").fill("1")
+    assert "0 were not computed again" in said.text_content()
+
+
+# ------------------------------------------------------------------------------ files of one's own
+
+
+def choose(page: Page, *paths: Path) -> None:
+    field = "input[webkitdirectory]" if paths[0].is_dir() else "input[accept]"
+    page.locator(field).set_input_files(paths[0] if len(paths) == 1 else list(paths))
+
+
+def refused(page: Page) -> str:
+    problem = page.locator("[data-part=sentence] .live-problem:not([hidden])")
+    problem.wait_for()
+    return str(problem.text_content())
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_copy_of_one_s_own_runs_and_nothing_leaves_the_machine(
+    live: Site, reader: Any, name: str, tmp_path: Path
+) -> None:
+    visitor = reader()
+    page = opened(visitor, live, name)
+    folder = tmp_path / "my-model"
+    shutil.copytree(MINIATURES / name, folder)
+    before = len(visitor.requests)
+    choose(page, folder)
+    page.get_by_text("Your copy, my-model").wait_for()
+    assert page.locator("a.cell").count() == CELLS[name]
+    assert visitor.requests[before:] == []
+    page.get_by_role("button", name="Back to the miniature").click()
+    page.get_by_text("trained for this course").wait_for()
+    assert visitor.errors == []
+
+
+def header_of(file: Path) -> tuple[dict[str, Any], bytes]:
+    data = file.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + length]), data[8 + length :]
+
+
+def with_header(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """The weight file with another header."""
+    file = folder / "model.safetensors"
+    header, numbers = header_of(file)
+    change(header)
+    data = json.dumps(header).encode()
+    file.write_bytes(len(data).to_bytes(8, "little") + data + numbers)
+
+
+def cut(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+def huge(folder: Path) -> None:
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.truncate(4_100_000_000)  # a hole: it takes no room
+
+
+def edited(field: str, value: object) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {field: value}))
+
+    return edit
+
+
+FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "cut": (cut, "it is cut off, or not what it says"),
+    "empty": (lambda folder: (folder / "model.safetensors").write_bytes(b""), "model.safetensors is empty"),
+    "no header": (
+        lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 500),
+        "its header is longer than the file",
+    ),
+    "huge": (huge, "this page reads up to 1.9 GB"),
+    "other shape": (lambda folder: with_header(folder, lambda h: h["wpe.weight"].update(shape=[96, 192])),
+                    "wpe.weight has the shape [96,192], config.json says [192,96]"),
+    "offsets beyond": (
+        lambda folder: with_header(folder, lambda h: h["wpe.weight"].update(data_offsets=[0, 10**12])),
+        "its header speaks of",
+    ),
+    "absent": (lambda folder: with_header(folder, lambda h: h.pop("h.1.ln_1.bias")),
+               "lacks h.1.ln_1.bias"),
+    "half": (lambda folder: with_header(folder, lambda h: h["wpe.weight"].update(dtype="F16")),
+             "wpe.weight is F16; this page works in float32"),
+    "other model": (edited("model_type", "llama"), '"llama"; this page takes GPT-2 apart'),
+    "other size": (edited("n_layer", 5), "lacks h.3.ln_1.weight"),
+    "a million blocks": (edited("n_layer", 10**9), "lacks"),
+    "no object": (lambda folder: (folder / "config.json").write_text("[]"), "config.json is not what it should be"),
+    "no model": (lambda folder: (folder / "model.safetensors").unlink(), "There is no model in what you chose"),
+    "a pickle": (
+        lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
+        "files such as .bin can hold programs",
+    ),
+    "two models": (
+        lambda folder: [shutil.copytree(MINIATURES / name, folder / name) for name in ("gpt2", "minilm")],
+        "models in what you chose",
+    ),
+    "no vocabulary": (lambda folder: (folder / "merges.txt").unlink(), "the folder has no tokenizer"),
+    "markup": (edited("activation_function", HOSTILE), "activation_function"),
+}  # fmt: skip
+
+
+def test_a_folder_at_fault_is_refused_with_a_sentence(live: Site, reader: Any, tmp_path: Path) -> None:
+    visitor = reader()
+    page = opened(visitor, live, "gpt2")
+    for name, (fault, words) in FAULTS.items():
+        folder = tmp_path / name
+        shutil.copytree(MINIATURES / "gpt2", folder)
+        fault(folder)
+        page.evaluate("document.querySelector('[data-part=sentence] .live-problem').textContent = ''")
+        choose(page, folder)
+        page.wait_for_function(
+            "document.querySelector('[data-part=sentence] .live-problem').textContent !== ''"
+        )
+        said = refused(page)
+        assert words in said, f"{name}: {said}"
+        assert len(said) < 400, name
+        assert "should not" not in said, f"{name}: {said}"
+    page.get_by_label("Your sentence").fill("The cook")  # the miniature is still there
+    answered(page, "The cook")
+    assert page.evaluate("window.hit === undefined")
+    assert visitor.errors == []
+
+
+# ------------------------------------------------------------------------------- reports and captures
+
+
+def reports(folder: Path) -> Iterable[tuple[str, object, str]]:
+    with mutated([Mutant("m", "gpt2", "scaled = product * scale", "scaled = product", "", "")]):
+        wrong = verify.prove(copy_of("gpt2"), "The cook", coverage=False)
+    yield "wrong.json", wrong.report.to_json(), "They part at h.0.attn.scaled"
+    hand = {"name": HOSTILE, "verdict": HOSTILE, "shape": [1, HOSTILE]}
+    yield "hand.json", {"checkpoints": [hand, None, 7, {"name": 3}]}, "1 checkpoints, 0 bit-identical"
+
+
+def test_a_report_is_shown_on_the_map(live: Site, reader: Any, tmp_path: Path) -> None:
+    visitor = reader()
+    page = opened(visitor, live, "gpt2")
+    before = len(visitor.requests)
+    for name, report, words in reports(tmp_path):
+        (tmp_path / name).write_text(json.dumps(report))
+        choose(page, tmp_path / name)
+        page.locator("[data-part=map] .note-line", has_text=name).wait_for()
+        assert words in page.locator("[data-part=map] .note-line").text_content()
+        page.locator(".tensor:visible").wait_for()
+    assert page.locator("a.cell").count() == 1
+    assert page.locator(".tensor h3").text_content() == HOSTILE
+    assert page.evaluate("window.hit === undefined")
+    page.get_by_role("button", name="Back to the sentence").click()
+    page.wait_for_function("document.querySelectorAll('a.cell').length === 78")
+    for text in ("", "{", "[]", '{"checkpoints": 3}', '{"checkpoints": []}', "null"):
+        (tmp_path / "no.json").write_text(text)
+        page.evaluate("document.querySelector('[data-part=sentence] .live-problem').textContent = ''")
+        choose(page, tmp_path / "no.json")
+        page.wait_for_function(
+            "document.querySelector('[data-part=sentence] .live-problem').textContent !== ''"
+        )
+        assert "report" in refused(page)
+    assert visitor.requests[before:] == []
+    assert visitor.errors == []
+
+
+def test_a_capture_is_shown_on_the_map(live: Site, reader: Any, tmp_path: Path) -> None:
+    visitor = reader()
+    page = opened(visitor, live, "gpt2")
+    verify.capture(verify.ask(copy_of("gpt2"), ["The cook", "A lamp in the"])).save(
+        tmp_path / "c.safetensors"
+    )
+    choose(page, tmp_path / "c.safetensors")
+    page.get_by_text("2 texts, of which the first is shown").wait_for()
+    assert page.locator("a.cell").count() == 72  # without keys and values
+    page.locator(".tensor canvas[role=img]").first.wait_for()
+    choose(page, MINIATURES / "gpt2" / "model.safetensors")
+    assert "This is no capture" in refused(page)
+    assert visitor.errors == []
+
+
+# ------------------------------------------------------------------------------------------ bad input
+
+SENTENCES_AT_FAULT = [
+    "x", "word " * 2000, "a" * 10_000, "👩‍👩‍👧 🇩🇪 é", "שלום عالم", "\x00\x07\x1b[31m", HOSTILE, "<|endoftext|>", "\u2028",
+]  # fmt: skip
+TYPE = """text => {
+  const field = document.querySelector("[data-part=sentence] input[type=text]");
+  field.value = text;
+  field.dispatchEvent(new Event("input"));
+}"""
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_whatever_is_typed_there_is_an_answer_or_a_sentence(live: Site, reader: Any, name: str) -> None:
+    visitor = reader()
+    page = opened(visitor, live, name)
+    for text in SENTENCES_AT_FAULT:
+        page.evaluate(TYPE, text)
+        value = page.evaluate("document.querySelector('[data-part=sentence] input[type=text]').value")
+        answered(page, value)
+    page.evaluate(TYPE, SENTENCES[name][1])
+    answered(page, SENTENCES[name][1])
+    page.evaluate(TYPE.replace("field.value = text", "field.value = 'a\\ud800b'"), "")
+    assert "surrogate" in refused(page)
+    if name == "gpt2":
+        page.evaluate(TYPE, "")
+        page.wait_for_function(
+            "document.querySelector('[data-part=sentence] .live-problem').textContent.includes('empty')"
+        )
+    page.evaluate(TYPE, SENTENCES[name][0])
+    answered(page, SENTENCES[name][0])
+    assert page.locator("[data-part=sentence] .live-problem").is_hidden()
+    assert page.evaluate("window.hit === undefined && document.images.length === 0")
+    assert visitor.errors == []
+    assert visitor.outside == []
+
+
+# ---------------------------------------------------------------------------- with less than usual
+
+
+def test_without_workers_the_page_computes_itself(live: Site, reader: Any) -> None:
+    visitor = reader()
+    visitor.page.add_init_script("window.Worker = class { constructor() { throw new Error('refused'); } }")
+    page = visitor.page
+    page.goto(f"{live.url}live/gpt2/", wait_until="load")
+    answered_map = page.locator("[data-part=sentence][data-answered]")
+    answered_map.wait_for()
+    page.get_by_label("Your sentence").fill("The cook")
+    answered(page, "The cook")
+    assert page.locator(".tokens li").count() > 1
+
+
+def test_without_scripts_there_is_a_picture_and_a_sentence(live: Site, reader: Any) -> None:
+    page = reader(java_script_enabled=False).page
+    for name in PAGES.values():
+        page.goto(f"{live.url}live/{name}/")
+        assert page.get_by_text("needs JavaScript").is_visible()
+        assert page.locator("[data-part=map] svg").is_visible()
+
+
+def test_a_live_page_s_scripts_are_small(live: Site, reader: Any, figure: Callable[[str], None]) -> None:
+    for name, address in PAGES.items():
+        visitor = reader()
+        opened(visitor, live, name)
+        files = {url.partition("#")[0] for url in visitor.requests if url.partition("?")[0].endswith(".js")}
+        files |= {f"{live.url}{file}" for file in modules_of_the_worker(live)}
+        sizes = {
+            url: len(gzip.compress((live.root / url.removeprefix(live.url)).read_bytes())) for url in files
+        }
+        figure(f"live {address}: {len(files)} files of JavaScript, {sum(sizes.values()):,} bytes compressed")
+        assert sum(sizes.values()) < MOST_SCRIPT
+
+
+def modules_of_the_worker(live: Site) -> list[str]:
+    """A worker's own requests are not among a page's."""
+    folders = [live.root / "javascripts" / "rebuild", live.root / "javascripts" / "live"]
+    return [
+        file.relative_to(live.root).as_posix() for folder in folders for file in sorted(folder.rglob("*.js"))
+    ]

@@ -11,7 +11,7 @@ export class Part {
   constructor(box, session) {
     this.session = session;
     this.sliders = SLIDERS.map(([setting, words, min, max, step, value]) => {
-      const slider = make("input", { type: "range", min, max, step, value }), output = make("output", {}, String(value));
+      const slider = make("input", { type: "range", min, max, step, value, "aria-label": words }), output = make("output", {}, String(value));
       slider.addEventListener("input", () => {
         output.textContent = slider.value;
         this.go();

@@ -4,6 +4,7 @@
 const WEIGHTS = "model.safetensors";
 const WANTED = ["config.json", "generation_config.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "tokenizer.json", "tokenizer_config.json", WEIGHTS];
 const LARGEST = 1.9e9; // bytes of one file: what a page can hold in one piece
+const MOST_BLOCKS = 200;
 const LARGEST_SMALL = 60e6; // of any other file
 
 const inBytes = (bytes) => (bytes >= 1e9 ? `${(bytes / 1e9).toFixed(1)} GB` : `${(bytes / 1e6).toFixed(1)} MB`);
@@ -85,13 +86,14 @@ export async function readWeights(blob, { shapes, optional, unused }, rename, we
  * Keys and shapes from a table in words: "[3 * n_embd]" is 3 times the config's n_embd, and a key with {layer} stands for one
  * in each block of its stack.
  */
-export function shapesOf(table, fields, stacks) {
+export function shapesOf(table, fields, stacks, fail) {
   const size = (words) => words.split("*").reduce((product, word) => product * (Number(word) || fields[word.trim()]), 1);
   const shapes = new Map();
   for (const [key, words] of Object.entries(table)) {
     const shape = words.replace(/[[\]]/g, "").split(",").map(size);
     const [path, repeated] = key.split(".{layer}");
     const stack = stacks.find((one) => one.path === path);
+    if (stack && fields[stack.blocks] > MOST_BLOCKS) throw fail(`config.json: ${fields[stack.blocks].toLocaleString("en")} blocks; this page runs models of at most ${MOST_BLOCKS}.`);
     for (let layer = 0; layer < (repeated === undefined ? 1 : fields[stack.blocks]); layer++) shapes.set(key.replace("{layer}", layer), shape);
   }
   return shapes;

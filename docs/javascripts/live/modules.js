@@ -4,7 +4,7 @@
 // class such as InputError is the same everywhere.
 
 const BASE = new URL("../rebuild/", import.meta.url);
-const NAMES = ["models.js", "generate.js", "tokenizers.js", "weights.js", "cache.js", "decoding.js", "defaults.js", "ops.js"];
+const NAMES = ["models.js", "generate.js", "tokenizers.js", "weights.js", "cache.js", "decoding.js", "defaults.js"];
 const IMPORT = /(from\s+")(\.[^"]+)(")/g;
 
 const sources = new Map(); // address -> source

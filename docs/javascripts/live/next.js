@@ -19,7 +19,7 @@ export class Part {
     this.chart = make("table", { class: "bars" });
     this.said = make("p", { class: "note-line", "aria-live": "polite" });
     this.sliders = SLIDERS.map(([setting, words, min, max, step, neutral]) => {
-      const slider = make("input", { type: "range", min, max, step, value: neutral });
+      const slider = make("input", { type: "range", min, max, step, value: neutral, "aria-label": words });
       const output = make("output", {}, this.shown(setting, neutral));
       slider.addEventListener("input", () => {
         output.textContent = this.shown(setting, Number(slider.value));

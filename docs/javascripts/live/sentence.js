@@ -1,8 +1,6 @@
 // The reader's sentence: the field, its tokens, which model runs, and the door for models and reports of one's own.
 
-import { modelIn } from "./copy.js";
 import { Problem } from "./client.js";
-import { readReport } from "./report.js";
 import { make } from "./tensor.js";
 
 export class Part {
@@ -68,8 +66,9 @@ export class Part {
   receive(chosen) {
     return this.work(async () => {
       const [only] = chosen;
-      if (chosen.length === 1 && /\.json$/i.test(only.path)) return this.session.receive(await readReport(only.file));
+      if (chosen.length === 1 && /\.json$/i.test(only.path)) return this.session.receive(await (await import("./report.js")).readReport(only.file));
       if (chosen.length === 1 && /\.safetensors$/i.test(only.path)) return this.session.receive({ kind: "capture", title: only.path, ...(await this.session.ask("capture", only.file)) });
+      const { modelIn } = await import("./copy.js");
       const { name, files } = modelIn(chosen, (words) => new Problem(words));
       await this.session.openOwn(name, files);
     });

@@ -44,12 +44,12 @@ export class Service {
     if (!architecture || config.model_type !== record.type)
       throw fail(`config.json: model_type is ${String(JSON.stringify(config.model_type)).slice(0, 40)}; this page takes ${record.title} apart, "${record.type}".`);
     const fields = sizes(architecture.read(config), config);
-    const needed = { shapes: shapesOf(record.weights, fields, record.stacks), optional: shapesOf(record.optional, fields, record.stacks), unused: record.unused };
+    const needed = { shapes: shapesOf(record.weights, fields, record.stacks, fail), optional: shapesOf(record.optional, fields, record.stacks, fail), unused: record.unused };
     const rename = (key) => (architecture.prefix && key.startsWith(`${architecture.prefix}.`) ? key.slice(architecture.prefix.length + 1) : key);
     const buffer = await readWeights(files.get("model.safetensors"), needed, rename, this.code.weights);
     const tokenizerFiles = new Map();
     for (const name of files.keys()) if (!["model.safetensors", "config.json", "generation_config.json"].includes(name)) tokenizerFiles.set(name, await read(name));
-    const tokenizer = this.code.tokenizers.load(tokenizerFiles);
+    const tokenizer = await this.code.tokenizers.load(tokenizerFiles);
     const generates = config.model_type !== "bert";
     const asked = generates ? this.code.defaults.defaults(config, await json("generation_config.json"), fields.vocab_size, record.crossing.length > 0) : null;
     const tensors = this.code.weights.readSafetensors(buffer);

@@ -2,9 +2,9 @@
 // thing is asked of the browser, which Unicode promises never to change: how a character of NORMALIZED decomposes.
 
 import { characters } from "./encoding.js";
-import { TABLES } from "./tables.js";
+import { TABLES } from "./bert_tables.js";
 
-const { bert } = TABLES;
+const bert = TABLES;
 
 /** The lower case of each character in a table of `first-last/step+distance` entries. */
 function lowerCases(entries) {

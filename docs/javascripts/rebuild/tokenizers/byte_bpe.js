@@ -11,7 +11,7 @@
 
 import * as checks from "./checks.js";
 import { lengthOf, members } from "./encoding.js";
-import { TABLES } from "./tables.js";
+import { TABLES } from "./byte_bpe_tables.js";
 
 const END_OF_TEXT = "<|endoftext|>"; // the only special token: it separated the documents of the training text
 
@@ -23,7 +23,7 @@ const SUPPORTED = {
 
 // 1. Words. ----------------------------------------------------------------------------------------------------------
 
-const [LETTER, DIGIT, SPACE] = [TABLES.byteBpe.letter, TABLES.byteBpe.digit, TABLES.byteBpe.space].map((table) => members(table));
+const [LETTER, DIGIT, SPACE] = [TABLES.letter, TABLES.digit, TABLES.space].map((table) => members(table));
 
 // The first alternative that fits, from left to right; together they leave no character out.
 const SPLIT = new RegExp(

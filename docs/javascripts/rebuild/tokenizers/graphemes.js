@@ -2,9 +2,9 @@
 // tokenizers/graphemes.py, which says why the browser's own tables are not asked.
 
 import { members } from "./encoding.js";
-import { TABLES } from "./tables.js";
+import { TABLES } from "./graphemes_tables.js";
 
-const { extend, spacing, consonant, linker, prepended, picture, vowels, control } = TABLES.graphemes;
+const { extend, spacing, consonant, linker, prepended, picture, vowels, control } = TABLES;
 
 const MARK = `[${members(extend, spacing)}\\u200d]`;
 const JOINED = `[${members(extend.replace("200C", "200D"))}]`; // between two consonants: a joiner, but no separator
