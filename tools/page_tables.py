@@ -29,8 +29,8 @@ HEADER = """\
 SOURCES = {
     "bert": (
         "llm_rebuild/tokenizers/bert_unicode.py",
-        "\n//\n// `lower` has first-last/step+distance, `combining` the class of each mark that moves when text is\n"
-        "// taken apart.",
+        "\n//\n// `lower` has first-last/step+distance, `combining` the class of each mark that moves when\n"
+        "// text is taken apart.",
     ),
     "byte_bpe": ("the pattern of llm_rebuild/tokenizers/byte_bpe.py", ""),
     "graphemes": ("llm_rebuild/tokenizers/graphemes.py", ""),

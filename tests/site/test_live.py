@@ -134,16 +134,14 @@ def test_every_cell_and_every_control_is_reached_by_the_keyboard(live: Site, rea
     page.keyboard.press("Enter")
     page.wait_for_function("document.querySelector('.tensor h3').textContent.startsWith('h.2.')")
     page.evaluate("document.querySelector('.live input').focus()")
-    stops = set()
     for _ in range(120):
         page.keyboard.press("Tab")
-        stops.add(page.evaluate("[...document.querySelectorAll('*')].indexOf(document.activeElement)"))
-    controls = page.locator(".live :is(button, input, summary):visible:not(:disabled)").evaluate_all(
-        "(all) => all.filter((one) => one.type !== 'radio' || one.checked)"
-        ".map((one) => [...document.querySelectorAll('*')].indexOf(one))"
+        page.evaluate("document.activeElement.dataset.stop = 'yes'")
+    left = page.locator(".live :is(button, input, select, summary):visible:not(:disabled):not([data-stop])")
+    missed = left.evaluate_all(
+        "(all) => all.filter((one) => one.type !== 'radio').map((one) => one.outerHTML)"
     )
-    own = page.evaluate("[...document.querySelectorAll('*')].indexOf(document.querySelector('.live input'))")
-    assert set(controls) - stops - {own} == set()
+    assert [html for html in missed if 'type="text"' not in html] == []  # where the walk began
 
 
 # ------------------------------------------------------------------------------------ as in Python
@@ -176,7 +174,7 @@ def test_similarities_are_python_s(live: Site, reader: Any) -> None:
     texts = ["The cook sleeps.", "A cook is asleep.", "Ten lamps"]
     page.locator("textarea").fill("\n".join(texts))
     page.wait_for_function("document.querySelectorAll('.matrix tbody tr').length === 3")
-    vectors = embed(copy_of("minilm"), texts)
+    vectors = embed(copy_of("minilm"), texts).embeddings
     cells = page.locator(".matrix tbody td").all_text_contents()
     expected = (vectors @ vectors.T).flatten().tolist()
     assert [abs(float(cell) - value) <= 0.0051 for cell, value in zip(cells, expected, strict=True)] == [
@@ -190,7 +188,7 @@ def test_the_cache_is_counted(live: Site, reader: Any) -> None:
     said = page.locator("[data-part=write] .cache .note-line").last
     assert "the decoder read 9 tokens anew" in said.text_content()
     assert "would have read 24: 15 were not computed again" in said.text_content()
-    page.get_by_label("Pass by pass").fill("1")
+    page.get_by_role("slider", name="Pass by pass").fill("1")
     assert "0 were not computed again" in said.text_content()
 
 
@@ -279,9 +277,13 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
              "wpe.weight is F16; this page works in float32"),
     "other model": (edited("model_type", "llama"), '"llama"; this page takes GPT-2 apart'),
     "other size": (edited("n_layer", 5), "lacks h.3.ln_1.weight"),
-    "a million blocks": (edited("n_layer", 10**9), "lacks"),
-    "no object": (lambda folder: (folder / "config.json").write_text("[]"), "config.json is not what it should be"),
-    "no model": (lambda folder: (folder / "model.safetensors").unlink(), "There is no model in what you chose"),
+    "a billion blocks": (edited("n_layer", 10**9), "1,000,000,000 blocks"),
+    "no object": (
+        lambda folder: (folder / "config.json").write_text("[]"), "config.json is not what it should be",
+    ),
+    "no model": (
+        lambda folder: (folder / "model.safetensors").unlink(), "There is no model in what you chose",
+    ),
     "a pickle": (
         lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
         "files such as .bin can hold programs",
@@ -373,7 +375,8 @@ def test_a_capture_is_shown_on_the_map(live: Site, reader: Any, tmp_path: Path) 
 # ------------------------------------------------------------------------------------------ bad input
 
 SENTENCES_AT_FAULT = [
-    "x", "word " * 2000, "a" * 10_000, "👩‍👩‍👧 🇩🇪 é", "שלום عالم", "\x00\x07\x1b[31m", HOSTILE, "<|endoftext|>", "\u2028",
+    "x", "word " * 2000, "a" * 10_000, "👩‍👩‍👧 🇩🇪 é", "שלום عالم", "\x00\x07\x1b[31m", HOSTILE,
+    "<|endoftext|>", "\u2028",
 ]  # fmt: skip
 TYPE = """text => {
   const field = document.querySelector("[data-part=sentence] input[type=text]");
@@ -435,17 +438,8 @@ def test_a_live_page_s_scripts_are_small(live: Site, reader: Any, figure: Callab
         visitor = reader()
         opened(visitor, live, name)
         files = {url.partition("#")[0] for url in visitor.requests if url.partition("?")[0].endswith(".js")}
-        files |= {f"{live.url}{file}" for file in modules_of_the_worker(live)}
-        sizes = {
-            url: len(gzip.compress((live.root / url.removeprefix(live.url)).read_bytes())) for url in files
-        }
-        figure(f"live {address}: {len(files)} files of JavaScript, {sum(sizes.values()):,} bytes compressed")
-        assert sum(sizes.values()) < MOST_SCRIPT
-
-
-def modules_of_the_worker(live: Site) -> list[str]:
-    """A worker's own requests are not among a page's."""
-    folders = [live.root / "javascripts" / "rebuild", live.root / "javascripts" / "live"]
-    return [
-        file.relative_to(live.root).as_posix() for folder in folders for file in sorted(folder.rglob("*.js"))
-    ]
+        contents = [(live.root / url.removeprefix(live.url)).read_bytes() for url in sorted(files)]
+        size = sum(len(gzip.compress(content)) for content in contents)
+        figure(f"live {address}: {len(files)} files of JavaScript, {size:,} bytes compressed")
+        assert any(url.endswith("/ops.js") for url in files)  # the worker's are among them
+        assert size < MOST_SCRIPT

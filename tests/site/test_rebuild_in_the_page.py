@@ -284,7 +284,8 @@ def test_a_text_or_a_file_that_is_none_is_refused_in_a_sentence(page: Page) -> N
 
 
 def test_the_unicode_tables_are_those_of_python() -> None:
-    assert page_tables.FILE.read_text(encoding="utf-8") == page_tables.module()
+    for file, content in page_tables.modules().items():
+        assert file.read_text(encoding="utf-8") == content
 
 
 # ----------------------------------------------------------------------------------------- decoding

@@ -13,6 +13,13 @@ const VERDICTS = {
   identical: ["", "bit-identical"], near: ["≈", "other order of sums"], wrong: ["≠", "wrong"], missing: ["∅", "missing"],
 };
 
+const SOURCE = new URL("../../source/llm_rebuild/", import.meta.url);
+
+/** The address of a line of the rebuild on this site. */
+function sourceOf({ code: [file, line] }) {
+  return make("a", { href: new URL(`${file.replace(/\.py$/, "")}/#L${line}`, SOURCE).href }, make("code", {}, `${file}:${line}`));
+}
+
 export class Part {
   constructor(box, session, element) {
     this.session = session;
@@ -121,7 +128,7 @@ export class Part {
       entry && ["formula", entry.formula],
       facts && ["numbers", facts.count ? numbers + (facts.other ? `; ${facts.other.toLocaleString("en")} masked` : "") : "none that is finite"],
       verdict && [session.mistake && !guest ? "the right one" : "official", `${verdict.words}${off}${verdict.coupled ? ", coupled" : ""}`],
-      entry && ["in Python", [{ code: `${entry.code[0]}:${entry.code[1]}` }, make("code", { class: "line" }, entry.code[2])]],
+      entry && ["in Python", [sourceOf(entry), make("code", { class: "line" }, entry.code[2])]],
       entry && ["officially", entry.official.split("`").map((words, i) => (i % 2 ? { code: words } : words))],
       entry?.weights.length && ["weights", entry.weights.flatMap((key, i) => [i ? ", " : "", { code: key }])],
       entry?.inputs.length && ["computed from", list(entry.inputs)],

@@ -1,7 +1,9 @@
-// What llm_rebuild/tokenizers/bert_unicode.py knows of Unicode: hexadecimal code points, both ends included. JSON inside, and a module around it, since not
-// every browser imports JSON yet. Written by `python -m tools.page_tables`.
+// What llm_rebuild/tokenizers/bert_unicode.py knows of Unicode: hexadecimal code points, both ends included.
+// JSON inside, and a module around it, since not every browser imports JSON yet.
+// Written by `python -m tools.page_tables`.
 //
-// `lower` has first-last/step+distance, `combining` the class of each mark that moves when text is taken apart.
+// `lower` has first-last/step+distance, `combining` the class of each mark that moves when
+// text is taken apart.
 export const TABLES = {
   "control": "0-8 B-C E-1F 7F-9F AD 600-605 61C 6DD 70F 180E 200B-200F 202A-202E 2060-2064 2066-206F FEFF FFF9-FFFB FFFD 110BD 1BCA0-1BCA3 1D173-1D17A E0001 E0020-E007F",
   "whitespace": "9-A D 20 A0 1680 2000-200A 2028-2029 202F 205F 3000",
