@@ -5,7 +5,7 @@
 
 const BASE = new URL("../rebuild/", import.meta.url);
 const NAMES = ["models.js", "generate.js", "tokenizers.js", "weights.js", "cache.js", "decoding.js", "defaults.js"];
-const IMPORT = /(from\s+")(\.[^"]+)(")/g;
+const IMPORT = /((?:from\s+|import\()")(\.[^"]+)(")/g;
 
 const sources = new Map(); // address -> source
 
@@ -45,6 +45,5 @@ export async function modules(edits = {}) {
       return [name.slice(0, -3), await import(any ? await addressOf(url) : url)];
     }),
   );
-  for (const [url, address] of changed) if (address !== url) URL.revokeObjectURL(address);
   return Object.fromEntries(loaded);
 }

@@ -54,7 +54,7 @@ export class Service {
     const asked = generates ? this.code.defaults.defaults(config, await json("generation_config.json"), fields.vocab_size, record.crossing.length > 0) : null;
     const tensors = this.code.weights.readSafetensors(buffer);
     this.model = { record, config, tensors, tokenizer, asked, generates, positions: fields.n_positions ?? fields.max_position_embeddings ?? null };
-    this.prepare();
+    await this.prepare();
     const counted = [...tensors].filter(([key]) => needed.shapes.has(rename(key)) || needed.optional.has(rename(key)));
     return {
       parameters: counted.reduce((sum, [, { data }]) => sum + data.length, 0),
@@ -65,17 +65,17 @@ export class Service {
   }
 
   /** The model as the rebuild wants to have it; once more after an edit. */
-  prepare() {
+  async prepare() {
     const { config, tensors } = this.model;
-    const opened = (code) => ({
+    const opened = async (code) => ({
       code,
-      ...code.models.open(config, tensors, {
+      ...(await code.models.open(config, tensors, {
         at: (path) => this.recorder.tap.at(path),
         show: (...shown) => this.recorder.tap.show(...shown),
-      }),
+      })),
     });
-    this.right = opened(this.code);
-    this.wrong = this.edited ? opened(this.edited) : null;
+    this.right = await opened(this.code);
+    this.wrong = this.edited ? await opened(this.edited) : null;
   }
 
   /**
@@ -84,7 +84,7 @@ export class Service {
    */
   async edit(edits) {
     this.edited = Object.keys(edits).length ? await modules(edits) : null;
-    this.prepare();
+    await this.prepare();
   }
 
   /** What answers: the rebuild, or what has become of it. */

@@ -4,9 +4,6 @@
 // cannot ask for something and silently not get it.
 
 import { ACTIVATIONS } from "./ops.js";
-import * as gpt2 from "./gpt2.js";
-import * as minilm from "./minilm.js";
-import * as t5 from "./t5.js";
 import { InputError, Part, Weights } from "./weights.js";
 
 const shown = (value) => String(JSON.stringify(value)).slice(0, 60);
@@ -69,18 +66,19 @@ function readT5(config) {
   return fields;
 }
 
-/** model_type -> the rebuild, how its config is read, and the prefix that its keys have in some files. */
+/** model_type -> how its rebuild is loaded, how its config is read, and the prefix that its keys have in some files. */
 export const ARCHITECTURES = {
-  bert: { name: "minilm", module: minilm, read: readBert, prefix: "bert" },
-  gpt2: { name: "gpt2", module: gpt2, read: readGpt2, prefix: "transformer" },
-  t5: { name: "t5-small", module: t5, read: readT5, prefix: "" },
+  bert: { name: "minilm", load: () => import("./minilm.js"), read: readBert, prefix: "bert" },
+  gpt2: { name: "gpt2", load: () => import("./gpt2.js"), read: readGpt2, prefix: "transformer" },
+  t5: { name: "t5-small", load: () => import("./t5.js"), read: readT5, prefix: "" },
 };
 
 /** A model that is ready to run, from the two files that make it: the text of config.json, and the weights. */
-export function open(config, tensors, tap) {
+export async function open(config, tensors, tap) {
   const architecture = ARCHITECTURES[config.model_type];
   if (!architecture)
     throw new InputError(`config.json: model_type is ${shown(config.model_type)}; there is a rebuild for ${Object.keys(ARCHITECTURES).join(", ")} only`);
   const weights = new Weights(tensors).without(architecture.prefix);
-  return { ...architecture, forward: architecture.module.forward, model: new Part(weights, architecture.read(config), tap) };
+  const module = await architecture.load();
+  return { ...architecture, module, forward: module.forward, model: new Part(weights, architecture.read(config), tap) };
 }
