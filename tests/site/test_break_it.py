@@ -47,7 +47,7 @@ PADDED = """async ({ root, name, record, rows, mistakes }) => {
   const batch = Object.fromEntries(Object.entries(rows).map(([key, value]) => [key, tensorOf(value)]));
   const run = async (edits) => {
     const code = await modules(edits), recorder = new code.weights.Recorder();
-    const { forward, model } = code.models.open(config, code.weights.readSafetensors(weights), recorder.tap);
+    const { forward, model } = await code.models.open(config, code.weights.readSafetensors(weights), recorder.tap);
     forward(batch, model);
     return recorder.tensors;
   };
