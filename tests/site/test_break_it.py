@@ -47,7 +47,8 @@ PADDED = """async ({ root, name, record, rows, mistakes }) => {
   const batch = Object.fromEntries(Object.entries(rows).map(([key, value]) => [key, tensorOf(value)]));
   const run = async (edits) => {
     const code = await modules(edits), recorder = new code.weights.Recorder();
-    const { forward, model } = await code.models.open(config, code.weights.readSafetensors(weights), recorder.tap);
+    const tensors = code.weights.readSafetensors(weights);
+    const { forward, model } = await code.models.open(config, tensors, recorder.tap);
     forward(batch, model);
     return recorder.tensors;
   };
