@@ -18,6 +18,7 @@ from llm_rebuild.diagnosis.reading.result import Line
 from llm_rebuild.diagnosis.reading.slices import MOVES, Difference, Slice, constants, word
 
 SHOWN = 3  # lines of one mistake
+NEAR = 3  # so far before a tap stands what it taps
 
 
 def line_of(frame: Frame) -> Line:
@@ -31,7 +32,7 @@ def lines_of(
 ) -> list[Frame]:
     """The lines of a mistake, the likeliest first, at most three."""
     frames: list[Frame] = list(_left_early(between.person.record, missing)) if missing else []
-    for edit in sorted(edits, key=lambda edit: edit.node):  # the earliest first
+    for edit in sorted(edits, key=lambda edit: (edit.kind in ("insert", "operand"), edit.node)):
         frames += _of_edit(between, edit, checkpoint)
     frames += between.person.record[target].frames[:2]
     different: dict[tuple[str, int], Frame] = {}
@@ -237,7 +238,8 @@ def _before_the_tap(between: Slice, checkpoint: str, node: Node) -> Iterator[Fra
     tap = taps[0]
     before = [frame for frame, nodes in record.steps if frame.call == tap.call and nodes >= node.number]
     at = next((i for i, frame in enumerate(before) if frame.line == tap.line), 0)
-    if at and before[at - 1].line != tap.line and "tap(" not in linecache.getline(*before[at - 1].line):
+    near = at and 0 < abs(before[at - 1].number - tap.number) <= NEAR
+    if near and "tap(" not in linecache.getline(*before[at - 1].line):
         yield before[at - 1]
     yield tap
 

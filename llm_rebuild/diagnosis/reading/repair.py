@@ -118,7 +118,7 @@ class Patch:
         any other."""
         side = self.slice.official
         node = side.record[side.through(number)]
-        if node.function is None or node.checkpoint or self.slice.has(node.number):
+        if node.function is None or self.slice.has(node.number):
             return node.value.clone()  # type: ignore[no-any-return]
         if not left:
             raise NotPossibleError
