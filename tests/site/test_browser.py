@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import PHONE, UNRENDERED, Site, Visit
+from .conftest import DESKTOP, PHONE, UNRENDERED, Site, Visit
 
 # Bytes of everything that a first visit to one page fetches, before any compression in transit. A third
 # of it is the search index, which grows with every chapter.
@@ -101,6 +101,30 @@ def test_the_figures_of_a_notebook_are_seen(built_site: Path, reader: Any) -> No
             assert "var(--" not in drawn, f"{notebook.name}: a colour that only the site has"
         seen += len(images)
     assert seen > 10
+
+
+def test_a_figure_says_on_a_phone_that_it_goes_on(course: Site, reader: Any) -> None:
+    visitor = reader(viewport=PHONE)
+    page = visitor.open(f"{course.url}part-3/minilm/")
+    frame = page.locator("figure .figure-scroll").first
+    said = "(frame) => getComputedStyle(frame.parentElement.querySelector('figcaption'), '::before').content"
+    assert frame.get_attribute("class").split() == ["figure-scroll", "more-right"]
+    assert "goes on" in frame.evaluate(said)
+    frame.evaluate("(frame) => (frame.scrollLeft = frame.scrollWidth)")
+    page.wait_for_selector(".figure-scroll.more-left:not(.more-right)")
+    page.set_viewport_size(DESKTOP)
+    page.wait_for_selector(".figure-scroll:not(.more-left, .more-right)")
+    assert "goes on" not in frame.evaluate(said)
+
+
+def test_a_verdict_in_an_output_has_its_colour(course: Site, reader: Any) -> None:
+    page = reader().open(f"{course.url}part-3/minilm/")
+    colours = page.evaluate(
+        "Object.fromEntries([...document.querySelectorAll('pre mark')]"
+        ".map((mark) => [mark.className, getComputedStyle(mark).color]))"
+    )
+    assert {"bit-identical", "decimals", "ulp", "wrong"} <= set(colours)
+    assert len({colours["bit-identical"], colours["ulp"], colours["wrong"]}) == 3
 
 
 READ = ".md-nav--primary a.md-nav__link.read"
