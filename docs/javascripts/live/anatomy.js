@@ -1,7 +1,7 @@
 // The map of the running model: each cell a checkpoint of the reader's sentence.
 
 import { Explorer } from "./map.js";
-import { labelOf } from "./mistakes.js";
+import { labelOf } from "./label.js";
 import { make, pictures, short } from "./tensor.js";
 
 const ROLES = {

@@ -1,7 +1,7 @@
 // The home page's picture: a sentence to type, a cell for every tensor that comes of it, and what the model says.
 
 import { rowsOf } from "./map.js";
-import { labelOf } from "./mistakes.js";
+import { labelOf } from "./label.js";
 import { visible } from "./sentence.js";
 import { make } from "./tensor.js";
 

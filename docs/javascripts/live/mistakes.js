@@ -3,12 +3,10 @@
 
 import { visible } from "./sentence.js";
 import { make } from "./tensor.js";
+import { labelOf } from "./label.js";
 
 const SMALLEST = 1e-8, LARGEST = 10; // of a difference on the chart, as a share of the tensor's largest number
 const CHOICES = 4;
-
-/** `gpt2-mask-shows-the-next` as it is written on a switch. */
-export const labelOf = ({ name }) => name.split("-").slice(1).join(" ");
 
 /** A share of a tensor's largest number, in words. */
 const sizeOf = (verdict) =>

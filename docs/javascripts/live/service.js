@@ -10,7 +10,7 @@ const LARGEST_CAPTURE = 800e6; // bytes
 const MOST_BARS = 14; // of the chart of next tokens
 
 export class Service {
-  code = modules(); // begun at once, so that it is there when a model comes
+  code = modules({}, false); // begun at once, so that it is there when a model comes
 
   // ---------------------------------------------------------------------------------------- opening
 
@@ -51,6 +51,7 @@ export class Service {
     for (const name of files.keys()) if (!["model.safetensors", "config.json", "generation_config.json"].includes(name)) tokenizerFiles.set(name, await read(name));
     const tokenizer = await this.code.tokenizers.load(tokenizerFiles);
     const generates = config.model_type !== "bert";
+    if (generates) this.code = await modules();
     const asked = generates ? this.code.defaults.defaults(config, await json("generation_config.json"), fields.vocab_size, record.crossing.length > 0) : null;
     const tensors = this.code.weights.readSafetensors(buffer);
     this.model = { record, config, tensors, tokenizer, asked, generates, positions: fields.n_positions ?? fields.max_position_embeddings ?? null };
