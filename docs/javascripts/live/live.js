@@ -85,6 +85,7 @@ export class Session {
       box.replaceChildren(inside);
       const part = new Part(inside, this, box);
       this.parts.push(part);
+      await part.ready; // what it has to fetch first, where it has to
       if (this.run) await part.update?.(this.run, this.text);
       if (this.problem) part.fail?.(this.problem);
     } catch (problem) {
