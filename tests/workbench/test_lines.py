@@ -71,7 +71,7 @@ def test_a_cached_step_has_its_line(checked: Callable[..., Said]) -> None:
     step = next(run for run in found(checked(source, "--json", "-"))["others"] if run["way"] == "cached step")
     mistake = step["mistakes"][0]
     assert mistake["cause"] == "cache-order"
-    assert mistake["line"]["number"] == line_of("torch.cat([new, cache[name]]", source)
+    assert line_of("torch.cat([new, cache[name]]", source) in [line["number"] for line in mistake["lines"]]
 
 
 def test_a_step_that_forward_does_not_reach_has_its_line(checked: Callable[..., Said]) -> None:
