@@ -20,7 +20,7 @@ import os
 import posixpath
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html import escape, unescape
 from pathlib import Path
 from typing import Any
@@ -52,14 +52,31 @@ def notebook_name(chapter: Path) -> str:
 
 
 def chapter_notebook(chapter: Path, docs: Path) -> nbformat.NotebookNode:
-    """The notebook of a chapter."""
+    """The notebook of a chapter, to be read far from the site."""
     page = fences.read_page(chapter)
     relative = chapter.relative_to(docs).as_posix()
-    cells: list[nbformat.NotebookNode] = [new_markdown_cell(_first_cell(page, relative))]
+    cells = _cells(page, chapter, lambda text: _plain(text, relative))
+    return _finished([new_markdown_cell(_first_cell(page, relative)), *cells])
+
+
+def page_notebook(chapter: Path, docs: Path) -> nbformat.NotebookNode:
+    """The notebook of a chapter that is itself a page of the site (tools/notebook_page.py)."""
+    relative = chapter.relative_to(docs).as_posix()
+    top = "/".join([".."] * len(Path(relative).parts))
+
+    def linked(text: str) -> str:
+        return LINK.sub(lambda link: _link(link, relative, top), text).strip()
+
+    return _finished(_cells(fences.read_page(chapter), chapter, linked))
+
+
+def _cells(page: fences.Page, chapter: Path, written: Callable[[str], str]) -> list[nbformat.NotebookNode]:
+    """The cells of a chapter; `written` says how prose is."""
+    cells: list[nbformat.NotebookNode] = []
     prose: list[str] = []
 
     def close_prose() -> None:
-        text = _plain("\n".join(_dedented(prose)), relative)
+        text = written("\n".join(_dedented(prose)))
         prose.clear()
         if text:
             cells.append(new_markdown_cell(text))
@@ -73,7 +90,7 @@ def chapter_notebook(chapter: Path, docs: Path) -> nbformat.NotebookNode:
         shown = [new_output("stream", name="stdout", text=part.output.code)] if part.output else []
         cells.append(new_code_cell(source, outputs=shown))
     close_prose()
-    return _finished(cells)
+    return cells
 
 
 def shell_cell(fence: Fence) -> str:
@@ -274,14 +291,14 @@ def _plain_prose(text: str, relative: str) -> str:
     text = re.sub(r"\s+markdown(?:=\"[^\"]*\")?(?=[\s>])", "", text) if "<" in text else text
     text = re.sub(r"\\[()]", "$", text)
     text = re.sub(r"\\[\[\]]", "$$", text)
-    return LINK.sub(lambda link: _link(link, relative), text)
+    site = os.environ.get("LLM_REBUILD_SITE_URL", "")
+    return LINK.sub(lambda link: _link(link, relative, site), text)
 
 
-def _link(link: re.Match[str], relative: str) -> str:
+def _link(link: re.Match[str], relative: str, site: str) -> str:
     """A link of a page as a notebook has it: to where the site is, or its words alone."""
     if re.match(r"^[a-z][a-z0-9+.-]*:", link["target"], re.I):
         return link[0]
-    site = os.environ.get("LLM_REBUILD_SITE_URL", "")
     if not site:
         return link["before"].removeprefix("!")[1:-2]
     path, mark, anchor = re.split(r"([?#]|$)", link["target"], maxsplit=1)
@@ -301,10 +318,22 @@ def write_notebooks(docs: Path) -> list[Path]:
     for stale in set(folder.glob("*.ipynb")) - set(wanted):
         stale.unlink()
     for path, notebook in wanted.items():
-        text = nbformat.writes(notebook) + "\n"
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            path.write_text(text, encoding="utf-8")
+        _write(path, notebook)
     return list(wanted)
+
+
+def write_page(chapter: Path, docs: Path, folder: Path) -> Path:
+    """Write the notebook of a chapter that is itself a page into this folder; return its path."""
+    path = folder / notebook_name(chapter)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(path, page_notebook(chapter, docs))
+    return path
+
+
+def _write(path: Path, notebook: nbformat.NotebookNode) -> None:
+    text = nbformat.writes(notebook) + "\n"
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
 
 
 def main() -> None:

@@ -121,6 +121,7 @@ def small_site(project: Path, pages: dict[str, str], *, strict: bool, **environm
     """A site of these pages, built with the course's configuration, looks and scripts. -> its folder."""
     shutil.copytree(REPOSITORY / "overrides", project / "overrides")
     shutil.copytree(REPOSITORY / "includes", project / "includes")
+    (project / "tools").symlink_to(REPOSITORY / "tools")  # mkdocs.yml names a hook by its path
     for folder in ("assets", "stylesheets", "javascripts", "live", "figures"):
         ignore = shutil.ignore_patterns("*.md")
         shutil.copytree(REPOSITORY / "docs" / folder, project / "docs" / folder, ignore=ignore)
