@@ -137,6 +137,24 @@ def test_each_chapter_offers_its_own_notebook(chapter: Path, built_site: Path) -
     assert f'href="../../notebooks/{name}"' in html
 
 
+def test_the_site_shows_the_notebook_of_a_page(built_site: Path) -> None:
+    extra = mkdocs_settings()["extra"]
+    assert isinstance(extra, dict)
+    pages = extra["notebooks"]
+    assert pages
+    for name in pages:
+        html = (built_site / name.removesuffix(".md") / "index.html").read_text(encoding="utf-8")
+        article = BeautifulSoup(html, "html.parser").article
+        assert len(html) < 120_000, f"{name}: what Jupyter brings is left out"
+        assert "<!--" not in str(article), f"{name}: that is the Markdown, not its notebook"
+        shown = [part.get_text() for part in article.select(".language-text code")]
+        fenced = [fence.output.code for fence in fences.read_page(DOCS / name).runnable if fence.output]
+        assert [text.rstrip() for text in shown] == [text.rstrip() for text in fenced]
+        for element in ("p.where", "p.lead", "a.md-button svg", "mark.bit-identical", "h2 .headerlink"):
+            assert article.select(element), f"{name}: no {element}"
+        assert ":material-" not in article.get_text()
+
+
 def test_a_rendered_block_that_nothing_runs_is_named(tmp_path: Path) -> None:
     """The check itself: a small site with the fixture's kinds of fence, of which one is taken from the tests."""
     docs = tmp_path / "docs"

@@ -1,4 +1,4 @@
-"""The notebooks that readers download have exactly the code that the tests run."""
+"""The notebooks that readers download, and a page that is one, have exactly the code that the tests run."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from bs4 import BeautifulSoup
+from mkdocs_jupyter.convert import nb2html
 from nbclient import NotebookClient
+from nbformat.v4 import new_output
 
-from tools import fences, notebooks
+from tools import fences, notebook_page, notebooks
 from tools.fences import PYTHON
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -204,3 +207,66 @@ def test_a_notebook_runs(course: Path) -> None:
         fence.output.code.strip() if fence.output else "" for fence in fences.read_page(chapter).runnable
     ]
     assert given == shown
+
+
+PAGE = """\
+---
+needs: minilm
+---
+
+# A page
+
+<!-- course: build -->
+*MiniLM* · [the map](../part-2/map.md#x)
+{ .where }
+<!-- end -->
+
+[:material-download: This chapter as a notebook](../notebooks/part-1-page.ipynb){ .md-button }
+
+```python
+print("a  1×2  bit-identical  0 <")
+```
+
+```text
+a  1×2  bit-identical  0 <
+```
+
+## A second part, of it
+"""
+
+
+@pytest.fixture
+def rendered(course: Path, tmp_path: Path) -> Path:
+    """The notebook of a page, before mkdocs-jupyter renders it."""
+    chapter = course / "part-1" / "page.md"
+    chapter.write_text(PAGE, encoding="utf-8")
+    return notebooks.write_page(chapter, course, tmp_path / "pages")
+
+
+def test_a_page_that_is_a_notebook_has_the_elements_of_the_others(rendered: Path) -> None:
+    html = notebook_page.as_a_page(nb2html(str(rendered)))
+    assert len(html) < 2000, "what Jupyter brings is left out"
+    assert "jp-" not in html
+    page = BeautifulSoup(html, "html.parser")
+    assert not page.select("style, script, clipboard-copy")
+    assert [part["href"] for part in page.select("h1#a-page > .headerlink")] == ["#a-page"]
+    assert page.select_one("h2#a-second-part-of-it")
+    assert page.select_one("p.where > a")["href"] == "../../part-2/map/#x"
+    button = page.select_one("a.md-button")
+    assert button["href"] == "../../notebooks/part-1-page.ipynb"
+    assert "{" not in button.parent.get_text()
+    code = page.select_one("div.language-python.highlight > pre > code")
+    assert code.get_text() == 'print("a  1×2  bit-identical  0 <")\n'
+    assert code.select("span.nb")
+    output = page.select_one("div.language-text.no-copy > pre > code")
+    assert output.get_text() == "a  1×2  bit-identical  0 <\n"
+    assert output.select_one("mark.bit-identical")
+
+
+def test_a_warning_is_no_output_of_a_page(rendered: Path) -> None:
+    notebook = nbformat.read(rendered, as_version=4)
+    code = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    code.outputs.append(new_output("stream", name="stderr", text="/home/x/auto.py:21: Warning: none\n"))
+    nbformat.write(notebook, rendered)
+    with pytest.raises(ValueError, match=r"shows what was printed, and not: /home/x/auto\.py:21"):
+        notebook_page.as_a_page(nb2html(str(rendered)))

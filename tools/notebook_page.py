@@ -72,8 +72,8 @@ def _mend_prose(prose: Tag) -> None:
     for link in prose.select("a.anchor-link"):
         link["class"], link["title"] = "headerlink", "Link to this section"
     for words in prose.find_all(string=ATTRIBUTES):
-        previous = words.previous_sibling
         attributes = ATTRIBUTES.search(words)
-        owner = previous if attributes.start() == 0 and isinstance(previous, Tag) else words.parent
+        directly = words.startswith("{")  # behind a link; on a line of its own it is the paragraph's
+        owner = words.previous_sibling if directly else words.parent
         owner["class"] = attributes["name"]
         words.replace_with(words[: attributes.start()])
