@@ -199,8 +199,13 @@ def on_a_step(world: World, formula: Formula) -> Iterator[Edit]:
         for value in values:
             if value != formula.facts[fact]:
                 changed = replace(formula, facts={**formula.facts, fact: value})
-                says = f"{fact.replace('_', ' ')}: {value} instead of {formula.facts[fact]}"
+                of = fact.replace("_", " ")
+                says = f"{of}: {_spelled(fact, value)} instead of {_spelled(fact, formula.facts[fact])}"
                 yield Edit(names.of_fact(formula, fact), says, {name: lambda w, f=changed: w.compute(f)})
+
+
+def _spelled(fact: str, value: Any) -> str:
+    return transforms.spelled(value) if isinstance(value, float) and fact == "by" else str(value)
 
 
 def _left_out(world: World, formula: Formula, result: Tensor) -> Iterator[Edit]:
