@@ -15,7 +15,7 @@ from pathlib import Path
 
 from llm_rebuild.diagnosis.reading.record import Frame, Node, Record
 from llm_rebuild.diagnosis.reading.result import Line
-from llm_rebuild.diagnosis.reading.slices import MOVES, Difference, Slice, constants, word
+from llm_rebuild.diagnosis.reading.slices import MOVES, VIEWS, Difference, Slice, constants, word
 
 SHOWN = 3  # lines of one mistake
 NEAR = 3  # so far before a tap stands what it taps
@@ -50,7 +50,7 @@ def _of_edit(between: Slice, edit: Difference, checkpoint: str) -> Iterator[Fram
     elif edit.kind == "operand":
         source = between.person.through(node.inputs[edit.at])
         made = record[source]
-        if made.function is not None and (not made_of(between, source) or not between.right(source)):
+        if made.function is not None and (_filled(between, source) or not between.right(source)):
             yield from made.frames[:1]
         yield from passed(between, node, source, edit.other)
         if made.function is not None:
@@ -68,9 +68,10 @@ def _of_edit(between: Slice, edit: Difference, checkpoint: str) -> Iterator[Fram
         yield from node.frames
 
 
-def made_of(between: Slice, number: int) -> list[int]:
-    """What a tensor that is only laid out was made of; nothing of one that a person filled with numbers."""
-    return between.person.record[between.person.chain(number)[-1]].inputs
+def _filled(between: Slice, number: int) -> bool:
+    """Whether a tensor was made of no other: a person filled it with numbers."""
+    made = between.person.record[between.person.chain(number)[-1]]
+    return made.function is not None and not made.inputs
 
 
 def passed(between: Slice, node: Node, source: int, other: int) -> list[Frame]:
@@ -86,14 +87,29 @@ def passed(between: Slice, node: Node, source: int, other: int) -> list[Frame]:
         if frames[depth].call in made_in or passed_in & set(right):
             break
         depth += 1
-    first = record[between.person.chain(source)[-1]]
+    first, wanted = record[between.person.chain(source)[-1]], between.official.chain(other)[-1]
     if not depth and first.function is None and first.name not in record.tapped:
-        depth = max((_parting(frames, stack) for stack in _right(between, node, most=False)), default=0)
+        named = _named(frames, first.name, between.official.record[wanted].name)
+        depth = min((_shared(frames, stack) for stack in _right(between, node, most=False)), default=0)
         callers = {
             n.frames[1].line for n in record.nodes if len(n.frames) > 1 and _inside(n.frames[0], frames[0])
         }
         depth = depth or int(len(callers) > 1)  # a helper that several call, each with weights of its own
+        depth = depth if named is None else named
+    made = record[between.person.through(source)]
+    if not depth and len(frames) > 1 and node.operation in VIEWS and made.frames[:1] == frames[:1]:
+        depth = int(between.right(made.number))  # what the helper computed is official: of another part
     return [frames[depth], *frames[:depth][::-1], *frames[depth + 1 :]] if frames else []
+
+
+def _named(frames: Sequence[Frame], name: str, right: str) -> int | None:
+    """How far up a line spells what tells a weight's name from the right one: `q` where `k` should be."""
+    words = {word for word in set(name.split(".")) - set(right.split(".")) if not word.isdigit()}
+    for depth, frame in enumerate(frames):
+        texts = re.findall(r"""["']([^"']*)["']""", linecache.getline(frame.file, frame.number))
+        if words & {word for text in texts for word in text.split(".")}:
+            return depth
+    return None
 
 
 def _inside(one: Frame, other: Frame) -> bool:
@@ -140,12 +156,10 @@ def _right(between: Slice, node: Node, most: bool = True) -> list[Sequence[Frame
     return list(right) if len(right) > wrong or not most else []
 
 
-def _parting(frames: Sequence[Frame], other: Sequence[Frame]) -> int:
-    """How far up two stacks have other lines, or meet in the same call: there is the loop."""
-    for depth, (one, two) in enumerate(zip(frames, other, strict=False)):
-        if one.line != two.line or one.call == two.call:
-            return depth
-    return 0
+def _shared(frames: Sequence[Frame], other: Sequence[Frame]) -> int:
+    """How far up the innermost call stands that is in both stacks: its line is what tells them apart."""
+    calls = {frame.call for frame in other}
+    return next((depth for depth, frame in enumerate(frames) if frame.call in calls), 0)
 
 
 def _of_constant(record: Record, node: Node, right: Sequence[object]) -> Iterator[Frame]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ from llm_rebuild.verify.equality import identical
 OPERATIONS = 200_000  # of a run; a rebuild of a large model has some thousands
 BYTES = 4 * 2**30  # of the tensors that are kept
 STEPS = 1_000_000  # lines that ran
+PARTS = 1000  # of a list or a dict that is looked into
 SHALLOW = 3  # frames that tell an operation from others of its name
 FRAMES = 12  # of a person's own, for one operation
 
@@ -243,6 +244,17 @@ class _Products(TorchFunctionMode):
 _MATMUL = {torch.matmul, Tensor.matmul, Tensor.__matmul__, Tensor.__rmatmul__}
 
 
+def _held(value: Any, depth: int = 5) -> Iterator[Tensor]:
+    """The tensors in a value, in what it consists of, and so on: a cache holds its blocks' keys."""
+    if isinstance(value, Tensor):
+        yield value
+    elif depth and type(value) in (tuple, list, dict):
+        for part in list(value.values() if isinstance(value, dict) else value)[:PARTS]:
+            yield from _held(part, depth - 1)
+    elif depth and is_dataclass(value) and not isinstance(value, type):
+        yield from _held([getattr(value, each.name, None) for each in fields(value)], depth - 1)
+
+
 class Recorder(TorchDispatchMode):
     """Fills a record while code runs.
 
@@ -311,8 +323,11 @@ class Recorder(TorchDispatchMode):
                 {f"{name}.{at}": item for at, item in enumerate(value)} if isinstance(value, tuple) else {}
             )
         empty = frozenset(name for name, value in values.items() if value is None)
-        tensors = [value for value in values.values() if isinstance(value, Tensor)]
-        numbers = {number for t in tensors if (number := self._at.get(_window(t))) is not None}
+        numbers = {
+            number
+            for t in _held(list(frame.f_locals.values()))
+            if (number := self._at.get(_window(t))) is not None
+        }
         self.record.calls[self._count] = (empty, frozenset(numbers))
         return self._line
 
