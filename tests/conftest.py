@@ -18,10 +18,12 @@ from llm_rebuild.errors import InputError
 
 PROJECT = Path(__file__).resolve().parents[1]
 
-# Whoever runs the tests in the background of a shell hands down that Ctrl+C is ignored; the commands that are
-# tested with it would ignore it, too.
+# Whoever runs the tests in the background of a shell, or under nohup, hands down that Ctrl+C or a closed
+# terminal is ignored; the processes that are tested with it would ignore it, too.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 collect_ignore = ["fixtures"]  # pages with faults in them, on purpose
 
