@@ -49,7 +49,7 @@ def read_rebuild(proof: Proof) -> tuple[Reading, ...]:
 
     def own(file: str) -> bool:
         """The models' files, and what has none: a function from a prompt, a mutant."""
-        return Path(file).parent == folder or file.startswith("<")
+        return Path(file).parent == folder or (file[:1] == "<" and not file.startswith("<frozen"))
 
     try:
         return read(lambda tap: run_rebuild(question, tap), official, own)

@@ -55,7 +55,7 @@ def certify(proof: Proof) -> dict[str, Any]:
     """
     report, truth, copy = proof.report, proof.truth, proof.question.copy
     about = report.to_json()
-    for key in ("attention", "inputs", "isolated", "diagnosis"):  # said in full, or for people only
+    for key in ("attention", "inputs", "isolated", "diagnosis", "mistakes"):  # said in full, or for people
         del about[key]
     certificate = {
         "format": f"{FORMAT} {NUMBER}",

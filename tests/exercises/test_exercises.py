@@ -129,7 +129,7 @@ def test_a_tensor_is_held_against_the_official_one_and_its_mistake_named(minilm:
     for answer, message in (
         (
             F.layer_norm(summed, (384,), weight, bias, 1e-5),
-            "the norm has the wrong epsilon (1e-05 instead of 1e-12)",
+            "the norm has the wrong epsilon (eps: 1e-05 instead of 1e-12)",
         ),
         (right[0], "wrong shape"),
         (right * float("nan"), "1920 of 1920 numbers that are nan"),
