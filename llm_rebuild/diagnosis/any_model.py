@@ -81,6 +81,8 @@ def _guesses(
 ) -> Iterator[list[Formula]]:
     """What the step may be, each with the steps in between that it needs, itself last."""
     inputs = tuple(step.given or step.inputs) if step.kind[0].isupper() else tuple(step.inputs)
+    if not all(x in truth.tensors for x in inputs):  # a capture that was narrowed has not all of them
+        return
     shape = truth.tensors[name].shape
     if step.same_as is not None:
         yield [Formula(name, "same", (step.same_as,))]
@@ -114,7 +116,9 @@ def _guesses(
         yield [Formula(name, "softmax", inputs)]
     elif kind in ("mul", "div") and len(inputs) == 1:
         yield from _scale(name, inputs[0], truth)
-    parts = tuple(step.inputs)
+    parts = tuple(x for x in step.inputs if x in truth.tensors)
+    if len(parts) < len(step.inputs):
+        return
     if len(parts) == 1 and len(shape) == 3 and truth.tensors[parts[0]].dim() == 4:
         yield [Formula(name, "merge", parts)]
     if len(parts) != 2:
