@@ -6,9 +6,8 @@ import difflib
 import io
 from collections.abc import Sequence
 
+from llm_rebuild.diagnosis.reading.result import ROUNDED, TO_THE_BIT
 from llm_rebuild.verify.report import Diagnosis
-
-PROVED = ("proved", "proved but for rounding")
 
 
 def fixed(source: str, name: str, mistakes: Sequence[Diagnosis]) -> str:
@@ -18,7 +17,12 @@ def fixed(source: str, name: str, mistakes: Sequence[Diagnosis]) -> str:
     lines = list(io.StringIO(source, newline=""))  # as Python counts them
     for repair in (repair for mistake in mistakes for repair in mistake.repairs[:1]):
         line = repair.line
-        if line is None or line.file != name or repair.degree not in PROVED or not repair.after:
+        if (
+            line is None
+            or line.file != name
+            or repair.degree not in (TO_THE_BIT, ROUNDED)
+            or not repair.after
+        ):
             continue
         if line.number <= len(lines) and lines[line.number - 1].strip() == repair.before:
             lines[line.number - 1] = lines[line.number - 1].replace(repair.before, repair.after, 1)

@@ -172,8 +172,9 @@ class _Mistake:
     """A checkpoint that differs, and what might put it right.
 
     checkpoint  What it is said of; `target` is the tensor that was looked at: where a checkpoint is missing,
-                the next. patches     Edits that put it right on the record, the fewest first. degree      How
-                well the first of them is proved.
+                the next.
+    patches     Edits that put it right on the record, the fewest first.
+    degree      How well the first of them is proved.
     """
 
     checkpoint: str

@@ -66,11 +66,13 @@ class Node:
     arguments  Of the function, with `Ref` for tensors; `named` are those by name.
     output     Which of the results it is, if there are several.
     call       Which operation it is: its name, the lines that asked for it, and how often that had been
-               before. frames     The lines that asked for it, innermost first. value      The tensor as it
-               was then; None for an operation that failed. name       Of what came from outside: the weight's
-               key, `inputs.token_ids`, a checkpoint's name; else
-               empty. checkpoint On the official side: which it is. variables  The names under which its
-               constants stood in the innermost frame.
+               before.
+    frames     The lines that asked for it, innermost first.
+    value      The tensor as it was then; None for an operation that failed.
+    name       Of what came from outside: the weight's key, `inputs.token_ids`, a checkpoint's name; else
+               empty.
+    checkpoint On the official side: which it is.
+    variables  The names under which its constants stood in the innermost frame.
     """
 
     number: int
@@ -173,6 +175,11 @@ def compute(function: Any, arguments: Sequence[Any], named: Mapping[str, Any], o
     if written and not isinstance(result, Tensor):
         return arguments[written[0]]
     return result[output] if isinstance(result, (list, tuple)) else result
+
+
+def recompute(node: Node, put: Callable[[Any], Any]) -> Any:
+    """A node's operation by itself, each leaf of its arguments as `put` gives it."""
+    return compute(node.function, mapped(node.arguments, put), mapped(dict(node.named), put), node.output)
 
 
 def call(function: Any, arguments: Sequence[Any], named: Mapping[str, Any]) -> Any:

@@ -22,10 +22,10 @@ from llm_rebuild.diagnosis.reading.record import (
     Record,
     Ref,
     call,
-    compute,
     leaves,
     mapped,
     operation_of,
+    recompute,
 )
 from llm_rebuild.diagnosis.reading.slices import Difference, Slice
 from llm_rebuild.verify.equality import equal, relative_difference
@@ -109,8 +109,7 @@ class Patch:
     def _called(self, other: int, operands: Sequence[Any]) -> Any:
         node, left = self.slice.official.record[other], iter(operands)
         put = lambda x: next(left) if type(x) is Ref else x  # noqa: E731
-        args = mapped(node.arguments, put)
-        return compute(node.function, args, mapped(dict(node.named), put), node.output)
+        return recompute(node, put)
 
     def official(self, number: int, left: int = MADE) -> Tensor:
         """An official tensor that a person has at hand: a weight, an input, what their own run has made, or a
@@ -139,11 +138,10 @@ def replay(record: Record, nodes: Iterable[int], corrections: dict[Call, Correct
         if node.function is None or (correction is None and not any(i in new for i in node.inputs)):
             continue
         put = lambda x: new.get(x.node, record[x.node].value) if type(x) is Ref else x  # noqa: E731
-        args, named = mapped(node.arguments, put), mapped(dict(node.named), put)
         if correction is None:
-            new[number] = compute(node.function, args, named, node.output)
+            new[number] = recompute(node, put)
         else:
-            result = correction(node.function, args, named)
+            result = correction(node.function, mapped(node.arguments, put), mapped(dict(node.named), put))
             new[number] = result[node.output] if isinstance(result, (list, tuple)) else result
     return new
 
@@ -190,9 +188,7 @@ def in_float64(record: Record, nodes: Sequence[int]) -> Tensor | None:
                 if node.function is None:
                     new[number] = wide(Ref(-1)) if node.value is None else node.value.double()
                     continue
-                new[number] = compute(
-                    node.function, mapped(node.arguments, wide), mapped(dict(node.named), wide), node.output
-                )
+                new[number] = recompute(node, wide)
     except Exception:  # an operation that has no float64, or does not fit together so
         return None
     return new[nodes[-1]] if isinstance(new[nodes[-1]], Tensor) else None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llm_rebuild.diagnosis.reading.record import Node, Record, Ref, compute, leaves, mapped, written_by
+from llm_rebuild.diagnosis.reading.record import Node, Record, Ref, leaves, recompute, written_by
 
 # Operations that hand their tensor on, number for number and in the same shape.
 SAME = {"detach", "alias", "clone", "lift_fresh", "contiguous", "lift", "_to_copy", "to", "dropout"}
@@ -66,8 +66,7 @@ class Side:
     """A record and what its tensors are known by.
 
     strict  Whether an operation that happens to change nothing counts as one: on the person's side it may
-            have been
-            meant to change something.
+            have been meant to change something.
     """
 
     def __init__(self, record: Record, strict: bool = False) -> None:
@@ -148,7 +147,8 @@ class Difference:
     other  The official node: what should stand there.
     at     Of `operand`: which input of `node` it is. Of `insert`: as which input of `other` the node goes in.
     user   Of `insert`: the person's operation in front of which it is missing; -1: behind `node`, whoever
-           uses it. edge   Of `insert`: which input of `user` it is.
+           uses it.
+    edge   Of `insert`: which input of `user` it is.
     """
 
     kind: str
@@ -186,32 +186,14 @@ class Slice:
     def operations(self, target: int) -> list[int]:
         """The person's nodes from the last right ones to this, in order. Whole numbers and truth values are
         followed to where they come from: too many of them are alike."""
-        seen: set[int] = set()
-        stack = [target]
-        while stack:
-            number = stack.pop()
-            if number in seen:
-                continue
-            seen.add(number)
-            for source in self.person.record[number].inputs:
-                node = self.person.record[source]
-                if node.function is None or (node.value is not None and self.right(source)):
-                    continue
-                stack.append(source)
-        return sorted(seen)
+        record = self.person.record
+        ends = lambda n: record[n].function is None or (record[n].value is not None and self.right(n))  # noqa: E731
+        return _back(record, target, ends)
 
     def official_operations(self, target: int) -> list[int]:
         """The official nodes from what the person's run has, too, to this, in order."""
-        seen: set[int] = set()
-        stack = [target]
-        while stack:
-            number = stack.pop()
-            if number in seen:
-                continue
-            seen.add(number)
-            record = self.official.record
-            stack += [i for i in record[number].inputs if record[i].function is not None and not self.has(i)]
-        return sorted(seen)
+        record = self.official.record
+        return _back(record, target, lambda n: record[n].function is None or self.has(n))
 
     def has(self, other: int) -> bool:
         """Whether the person's run has an official tensor anywhere."""
@@ -344,11 +326,21 @@ class Slice:
                 [self.person.record[mine.inputs[i]].value for i in self.order(mine.number, theirs.number)]
             )
             put = lambda x: next(order) if type(x) is Ref else x  # noqa: E731
-            arguments, named = mapped(theirs.arguments, put), mapped(dict(theirs.named), put)
-            result = compute(theirs.function, arguments, named, theirs.output)
-            return bool(fingerprint(result) == self.person.print_of(mine.number))
+            return bool(fingerprint(recompute(theirs, put)) == self.person.print_of(mine.number))
         except Exception:  # what the official constants are not made for
             return False
+
+
+def _back(record: Record, target: int, ends: Callable[[int], bool]) -> list[int]:
+    """A node and those that it was computed from, in order; not those at which the way back ends."""
+    seen: set[int] = set()
+    stack = [target]
+    while stack:
+        number = stack.pop()
+        if number not in seen:
+            seen.add(number)
+            stack += [source for source in record[number].inputs if not ends(source)]
+    return sorted(seen)
 
 
 def constants(node: Node) -> list[Any]:

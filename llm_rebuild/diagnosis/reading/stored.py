@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llm_rebuild.diagnosis.reading.record import Node, Record, Ref, compute, mapped, overwritten
+from llm_rebuild.diagnosis.reading.record import Node, Record, Ref, overwritten, recompute
 from llm_rebuild.errors import InputError
 from llm_rebuild.verify.equality import identical
 
@@ -54,7 +54,7 @@ def load(stored: Mapping[str, Any], tensors: Mapping[str, Tensor], named: Mappin
 def _value(record: Record, node: Node) -> Any:
     put = lambda x: record[x.node].value if type(x) is Ref else x  # noqa: E731
     with torch.no_grad():
-        return compute(node.function, mapped(node.arguments, put), mapped(dict(node.named), put), node.output)
+        return recompute(node, put)
 
 
 def _again(record: Record, node: Node) -> bool:
