@@ -41,7 +41,7 @@ class MutantSet:
 
 @functools.cache
 def read_set(name: str) -> MutantSet:
-    """The set `first`, `second`, `third` or `fourth`. Raises ValueError for a line that means nothing."""
+    """A set by its name: `first`. Raises ValueError for a line that means nothing."""
     sections: dict[str, list[Mutant]] = {"mutants": [], "refactorings": []}
     pairs: list[tuple[str, str]] = []
     section, model, file = "mutants", "", ""
