@@ -2,7 +2,7 @@
 // for screen readers. Everything is served from this site; nothing is fetched from elsewhere.
 
 const ROOT = new URL("..", document.currentScript.src);
-let mathematics; // KaTeX, once it is loaded: only where there is a formula
+let mathematics; // KaTeX's scripts, once they are loaded: only where there is a formula
 
 function load(tag, attributes) {
   return new Promise((done, failed) => {
@@ -11,19 +11,20 @@ function load(tag, attributes) {
   });
 }
 
+const ofKatex = (file) => new URL(`assets/katex/${file}`, ROOT).href;
+
 async function loadMathematics() {
-  const at = (file) => new URL(`assets/katex/${file}`, ROOT).href;
-  await Promise.all([
-    load("link", { rel: "stylesheet", href: at("katex.min.css") }),
-    load("script", { src: at("katex.min.js") }).then(() => load("script", { src: at("auto-render.min.js") })),
-  ]);
+  // An instant navigation takes out of the head what the next page's own does not have, this stylesheet too.
+  const href = ofKatex("katex.min.css");
+  const styled = document.head.querySelector(`link[href="${href}"]`) ?? load("link", { rel: "stylesheet", href });
+  mathematics ??= load("script", { src: ofKatex("katex.min.js") }).then(() => load("script", { src: ofKatex("auto-render.min.js") }));
+  await Promise.all([styled, mathematics]);
 }
 
 async function renderMathematics() {
   const formulas = document.querySelectorAll(".arithmatex");
   if (formulas.length === 0) return;
-  mathematics ??= loadMathematics();
-  await mathematics;
+  await loadMathematics();
   const delimiters = [
     { left: "\\[", right: "\\]", display: true },
     { left: "\\(", right: "\\)", display: false },

@@ -286,6 +286,15 @@ def test_the_catalogue_leads_to_each_mistake_that_has_a_switch() -> None:
     assert {causes[name] for _, name in linked} == set(CATALOGUE["causes"])
 
 
+def test_the_hero_is_no_picture_before_it_has_a_name(live: Site, reader: Any) -> None:
+    """Where what it waits for never comes."""
+    page = reader().page
+    page.route("**/data/mistakes.json", lambda route: None)
+    page.goto(live.url + "hero/")
+    page.locator(".hero-map").wait_for(state="attached")
+    assert page.locator("[role=img]:not([aria-label])").count() == 0
+
+
 def test_the_home_page_s_model_can_be_broken(live: Site, reader: Any) -> None:
     visitor = reader()
     page = visitor.open(live.url + "hero/")

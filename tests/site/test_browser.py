@@ -47,6 +47,21 @@ def test_instant_navigation_and_dark_ask_for_nothing_outside(course: Site, reade
     assert visitor.errors == []
 
 
+REACHED_AT_ONCE = """() => {
+  scrollTo({ top: document.documentElement.scrollHeight, behavior: "instant" });
+  const box = document.querySelector("a.md-footer__link--next").getBoundingClientRect();
+  const hit = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+  return hit.closest("a")?.className ?? hit.className;
+}"""
+
+
+@pytest.mark.parametrize("address", ["part-3/floats/", "part-4/mistakes/"])
+def test_whoever_goes_to_the_end_and_clicks_at_once_goes_on(course: Site, reader: Any, address: str) -> None:
+    """Before the theme has fitted its sidebars to the end of the page: they must not lie on its links."""
+    page = reader().open(course.url + address)
+    assert "md-footer__link--next" in page.evaluate(REACHED_AT_ONCE)
+
+
 def test_all_mathematics_is_rendered(visits: dict[str, Visit]) -> None:
     assert {url: visit.unrendered for url, visit in visits.items() if visit.unrendered} == {}
 
@@ -56,11 +71,15 @@ def test_mathematics_is_rendered_on_arrival_and_after_instant_navigation(sampler
     page = visitor.open(sampler.url)
     assert page.locator(".katex").count() == 2
     assert page.evaluate(UNRENDERED) == []
+    fonts = "[...document.querySelectorAll('.katex')].map((one) => getComputedStyle(one).fontFamily)"
+    looks = page.evaluate(fonts)
+    assert "KaTeX_Main" in looks[0]
     visitor.follow(NEXT_PAGE)
     assert page.locator(".katex").count() == 0
     visitor.follow(PREVIOUS_PAGE)
     assert page.locator(".katex").count() == 2
     assert page.evaluate(UNRENDERED) == []
+    assert page.evaluate(fonts) == looks
     assert page.evaluate("document.fonts.check('16px KaTeX_Main')")
 
 

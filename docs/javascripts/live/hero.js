@@ -16,7 +16,7 @@ export class Part {
     const form = make("form", {}, make("label", {}, make("span", {}, "Type something: a small GPT-2 runs in this page"), this.field));
     form.addEventListener("submit", (event) => event.preventDefault());
     this.tokens = make("ol", { class: "tokens", "aria-label": "Its tokens" });
-    this.map = make("div", { class: "hero-map explorer", role: "img" });
+    this.map = make("div", { class: "hero-map explorer" }); // an image once there is something to say of it
     this.says = make("p", { class: "says", "aria-live": "polite" });
     this.note = make("p", { class: "note-line" });
     this.problem = make("p", { class: "live-problem", role: "alert", hidden: true });
@@ -51,6 +51,12 @@ export class Part {
     this.says.replaceChildren("What comes next: ", ...bars.slice(0, SAID).flatMap(({ word, before }, i) => [i ? " " : "", make("span", { class: "bet", style: `--share: ${Math.round(100 * before)}%` }, make("code", {}, visible(word)), before < 0.005 ? " < 1 %" : ` ${Math.round(100 * before)} %`)]));
   }
 
+  /** What the map shows, in words. */
+  name(words) {
+    this.map.setAttribute("aria-label", words);
+    this.map.setAttribute("role", "img");
+  }
+
   /** The cells in the colours of what they are; or, where official tensors are at hand, of how near they are to them. */
   judge() {
     const { session } = this, { run, verdicts } = session;
@@ -63,7 +69,7 @@ export class Part {
     );
     if (session.mistake) return this.judgeMistake(run.names.map(([name]) => name), verdicts);
     const all = Object.values(verdicts ?? {}), identical = all.filter(({ kind }) => kind === "identical").length;
-    this.map.setAttribute("aria-label", `${run.names.length} tensors between the sentence and the answer`);
+    this.name(`${run.names.length} tensors between the sentence and the answer`);
     this.note.replaceChildren(
       ...(verdicts
         ? [`${run.names.length} tensors, each compared with the official one: `, make("b", { class: "identical" }, `${identical} to the bit`), ", ", make("b", { class: "near" }, `${all.length - identical} but for rounding`), ", for JavaScript adds in another order. In Python all are equal, bit for bit."]
@@ -74,7 +80,7 @@ export class Part {
   /** What the broken line has done. */
   judgeMistake(names, verdicts) {
     const { mistake } = this.session, wrong = names.filter((name) => verdicts[name].kind !== "identical");
-    this.map.setAttribute("aria-label", `${names.length} tensors, of which ${wrong.length} are wrong`);
+    this.name(`${names.length} tensors, of which ${wrong.length} are wrong`);
     const [right, now] = mistake.python.slice(1).map((line) => make("code", {}, line.split("  #")[0])); // without its comment
     this.note.replaceChildren(now, " instead of ", right, ": ", make("b", { class: "wrong-count" }, `${wrong.length} of ${names.length} tensors are wrong`),
       ...(wrong.length ? [", the first of them ", make("code", {}, wrong[0])] : []), ". And yet it answers.");
