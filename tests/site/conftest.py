@@ -39,6 +39,7 @@ CHROMIUM_FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
@@ -162,7 +163,7 @@ def browser() -> Iterator[Browser]:
 
 
 class Reader:
-    """Somebody with a browser. Whatever asks for something outside 127.0.0.1 is written down and refused.
+    """Somebody with a browser. What asks for anything outside 127.0.0.1 is written down, and finds nobody.
 
     The page's policy holds only where `bypass_csp=False` is asked for: it would stop Playwright's own
     `wait_for_function`.
@@ -174,20 +175,17 @@ class Reader:
         self.errors: list[str] = []
         self.bytes = 0
         self.context: BrowserContext = browser.new_context(**{"bypass_csp": True, **context})
-        self.context.route("**/*", self._let_pass_or_refuse)
+        self.context.on("request", self._write_down)
+        self.context.on("response", self._weigh)
+        self.context.on("weberror", lambda error: self.errors.append(str(error.error)))
+        self.context.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
         self.page: Page = self.context.new_page()
         self.page.set_default_timeout(PATIENCE)
-        self.page.on("response", self._weigh)
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
 
-    def _let_pass_or_refuse(self, route: Any, request: Request) -> None:
+    def _write_down(self, request: Request) -> None:
         self.requests.append(request.url)
-        if request.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
-            route.continue_()
-        else:
+        if not request.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
             self.outside.append(request.url)
-            route.abort()
 
     def _weigh(self, response: Any) -> None:
         self.bytes += int(response.headers.get("content-length", 0))
@@ -234,11 +232,21 @@ UNRENDERED = r"""() => {
   return left;
 }"""
 
-BARRIERS = """async (options) => {
-  const found = await axe.run(document, {resultTypes: ["violations"], iframes: false, ...options});
-  return found.violations
-    .flatMap((violation) => violation.nodes.map((node) => `${violation.id}: ${node.html.slice(0, 160)}`));
-}"""
+BARRIERS = (HERE / "barriers.js").read_text(encoding="utf-8")
+# What a narrow page may get wrong though the wide one has it right.
+OF_A_PHONE = ["aria-hidden-focus", "region", "scrollable-region-focusable", "target-size"]
+
+
+def barriers(page: Page, rules: list[str] | None = None, *, colours: bool = True) -> list[str]:
+    """What stands in the way of readers with a screen reader, with a keyboard only, or with weak sight.
+
+    `rules` are those to try beside the contrast of colours: all where they are left out; [] is none.
+    """
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE_SCRIPT)
+    every = {"rules": {"color-contrast": {"enabled": False}}}
+    options = every if rules is None else {"runOnly": rules} if rules else None
+    return list(page.evaluate(BARRIERS, [options, colours]))
 
 
 @dataclass
@@ -257,34 +265,35 @@ class Visit:
 
 @pytest.fixture(scope="session")
 def visits(course: Site, sampler: Site, browser: Browser) -> dict[str, Visit]:
-    """Every page of both sites: opened once on a desk, in the light and in the dark, then on a phone.
+    """Every page of both sites: opened once on a desk, in the light, in the dark, and as on a phone.
 
-    axe-core looks at each of these three. Colours are the slow part: they are the same on a phone, and
-    they are all that changes in the dark.
+    axe-core looks at each: with all its rules in the light, at the colours once more in the dark, and on the
+    phone at what depends on room. On the home page and the live ones all rules are tried there, too.
     """
     seen = {}
+    reader = Reader(browser, reduced_motion="reduce", bypass_csp=False)
+    page = reader.page
     for url in [*sampler.pages(), *course.pages()]:
-        reader = Reader(
-            browser, viewport=DESKTOP, reduced_motion="reduce", color_scheme="light", bypass_csp=False
-        )
-        page = reader.open(url)
+        page.set_viewport_size(DESKTOP)
+        page.emulate_media(color_scheme="light")
+        reader.outside, reader.errors, reader.bytes = [], [], 0
+        reader.open(url)
         visit = Visit(reader.outside, reader.errors, reader.bytes, page.evaluate(UNRENDERED))
         visit.formulas = page.locator(".arithmatex").count()
         visit.mathematics = page.evaluate("'renderMathInElement' in window")
         page.evaluate("document.querySelectorAll('details').forEach((fold) => (fold.open = true))")
-        page.evaluate(AXE_SCRIPT)
-        visit.barriers["light"] = page.evaluate(BARRIERS, {})
+        visit.barriers["light"] = barriers(page)
+        page.emulate_media(color_scheme="dark")
+        reader.wait("document.body.dataset.mdColorScheme === 'slate'")
+        visit.barriers["dark"] = barriers(page, [])
         page.set_viewport_size(PHONE)
         visit.phone_width = page.evaluate("document.documentElement.scrollWidth")
         page.evaluate("() => new Promise((done) => setTimeout(done, 100))")  # for what reacts to it
-        no_colours = {"rules": {"color-contrast": {"enabled": False}}}
-        visit.barriers["phone"] = page.evaluate(BARRIERS, no_colours)
-        page.set_viewport_size(DESKTOP)
-        page.emulate_media(color_scheme="dark")
-        reader.wait("document.body.dataset.mdColorScheme === 'slate'")
-        visit.barriers["dark"] = page.evaluate(BARRIERS, {"runOnly": ["color-contrast"]})
-        reader.context.close()
+        whole = url in (sampler.url, course.url) or "/live/" in url
+        visit.barriers["phone"] = barriers(page, None if whole else OF_A_PHONE, colours=False)
+        page.evaluate("localStorage.clear()")  # what was read on it
         seen[url] = visit
+    reader.context.close()
     return seen
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Page
 
 from llm_rebuild.diagnosis import mutants
@@ -16,8 +15,8 @@ from llm_rebuild.diagnosis.mutants import TEXTS
 from tools import mistakes
 from tools.live import FOLDER, SENTENCES, ids, miniature
 
-from .conftest import PHONE, Site
-from .test_live import EVERY_BARRIER, PAGES, answered
+from .conftest import PHONE, Site, barriers
+from .test_live import PAGES, answered
 
 CATALOGUE = json.loads(mistakes.FILE.read_text(encoding="utf-8"))
 MISTAKES = {name: [one for one in CATALOGUE["mistakes"] if one["model"] == name] for name in PAGES}
@@ -232,17 +231,16 @@ def test_there_is_no_barrier_of_any_kind(live: Site, reader: Any) -> None:
     page.locator(".breaking summary").click()
     page.get_by_text("The differences as a table").click()
     page.locator(".mistake td").first.wait_for()
-    page.evaluate(AXE_SCRIPT)
-    assert page.evaluate(EVERY_BARRIER, {}) == []
+    assert barriers(page) == []
     page.emulate_media(color_scheme="dark")
     page.wait_for_function("document.body.dataset.mdColorScheme === 'slate'")
-    assert page.evaluate(EVERY_BARRIER, {}) == []
+    assert barriers(page) == []
     page.set_viewport_size(PHONE)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-    assert page.evaluate(EVERY_BARRIER, {}) == []
+    assert barriers(page) == []
     page.get_by_role("button", name="Give me a mistake to find").click()
     page.locator(".game fieldset, .game .controls").first.wait_for()
-    assert page.evaluate(EVERY_BARRIER, {}) == []
+    assert barriers(page) == []
     assert visitor.errors == []
 
 
@@ -308,8 +306,7 @@ def test_the_home_page_s_model_can_be_broken(live: Site, reader: Any) -> None:
         )
         assert page.locator(".hero-map .cell.wrong").count() > 30
         assert page.locator(".hero-map .cell.identical").count() > 3
-    page.evaluate(AXE_SCRIPT)
-    assert page.evaluate(EVERY_BARRIER, {}) == []
+    assert barriers(page) == []
     switches.nth(2).click()
     page.locator(".wrong-count").wait_for(state="detached")
     assert page.locator(".hero-map .cell.wrong").count() == 0
@@ -330,8 +327,7 @@ def test_two_checkpoints_and_two_sentences_stand_side_by_side(live: Site, reader
     answered(page, SENTENCES["gpt2"][1])
     choose(page, "h.0.attn.probs")
     assert SENTENCES["gpt2"][0] in page.locator(".pinned").text_content()
-    page.evaluate(AXE_SCRIPT)
-    assert page.evaluate(EVERY_BARRIER, {}) == []
+    assert barriers(page) == []
     page.get_by_role("button", name="Let the pinned one go").click()
     page.locator(".pinned").wait_for(state="detached")
     assert visitor.errors == []

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Page
 
 from llm_rebuild import verify
@@ -20,17 +19,12 @@ from llm_rebuild.using.embedding import embed
 from llm_rebuild.using.generate import Settings, generate
 from tools.live import SENTENCES
 
-from .conftest import PHONE, Reader, Site
+from .conftest import PHONE, Reader, Site, barriers
 
 PAGES = {"minilm": "minilm", "gpt2": "gpt2", "t5-small": "t5"}
 CELLS = {"minilm": 64, "gpt2": 78, "t5-small": 244}
 MOST_SCRIPT = 130_000  # bytes of a live page's JavaScript, compressed; the aim is 120,000
 HOSTILE = "<img src=x onerror='window.hit=1'><script>window.hit=1</script>"
-EVERY_BARRIER = """async (options) => {
-  const found = await axe.run(document, {resultTypes: ["violations"], ...options});
-  return found.violations.flatMap((violation) =>
-    violation.nodes.map((node) => `${violation.id} (${violation.impact}): ${node.html.slice(0, 200)}`));
-}"""
 
 
 def opened(visitor: Reader, live: Site, name: str, hash: str = "") -> Page:
@@ -105,16 +99,15 @@ def test_there_is_no_barrier_of_any_kind(live: Site, reader: Any, name: str) -> 
     page = opened(visitor, live, name)
     page.locator(".tensor .numbers summary").click()
     page.locator(".tensor .numbers td").first.wait_for()
-    page.evaluate(AXE_SCRIPT)
-    assert page.evaluate(EVERY_BARRIER, {}) == []
+    assert barriers(page) == []
     page.get_by_label("how near to the official tensors").check()
-    assert page.evaluate(EVERY_BARRIER, {}) == []
+    assert barriers(page) == []
     page.emulate_media(color_scheme="dark")
     page.wait_for_function("document.body.dataset.mdColorScheme === 'slate'")
-    assert page.evaluate(EVERY_BARRIER, {}) == []
+    assert barriers(page) == []
     page.set_viewport_size(PHONE)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-    assert page.evaluate(EVERY_BARRIER, {}) == []
+    assert barriers(page) == []
     assert visitor.errors == []
 
 

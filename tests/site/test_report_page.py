@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from axe_playwright_python.base import AXE_SCRIPT
 
 import llm_rebuild
 from llm_rebuild import verify
@@ -15,7 +14,7 @@ from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
 from llm_rebuild.diagnosis.mutants import Mutant, mutated
 from llm_rebuild.show.page import render
 
-from .conftest import BARRIERS, PHONE, Site, served
+from .conftest import PHONE, Site, barriers, served
 
 HOSTILE = "</script><img src=x onerror='window.hit=1'><svg onload='window.hit=1'>"
 WORST = "h.0.attn.scaled"
@@ -44,13 +43,12 @@ def test_it_is_inert_and_open_to_everybody(pages: Site, reader: Any, name: str) 
     page = visitor.page
     page.goto(f"{pages.url}{name}.html#{WORST}")
     page.evaluate("document.querySelectorAll('.finding details').forEach((fold) => (fold.open = true))")
-    page.evaluate(AXE_SCRIPT)
-    assert page.evaluate(BARRIERS, {}) == []
+    assert barriers(page) == []
     page.emulate_media(color_scheme="dark")
-    assert page.evaluate(BARRIERS, {"runOnly": ["color-contrast"]}) == []
+    assert barriers(page, []) == []
     page.set_viewport_size(PHONE)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-    assert page.evaluate(BARRIERS, {"rules": {"color-contrast": {"enabled": False}}}) == []
+    assert barriers(page, colours=False) == []
     assert page.evaluate("window.hit === undefined && document.images.length === 0")
     assert HOSTILE in page.locator(".texts bdi").first.text_content()
     assert visitor.outside == []
