@@ -1,16 +1,10 @@
-"""What it costs to see everything: a trace of full-size GPT-2, its memory when streamed, and a search in it.
+"""What it costs to see everything: a trace of full-size GPT-2, and a search in it.
 
     python -m benchmarks.trace_speed [--rounds 7] [--threads N] [--model DIR]
 
-Speed: bare forward pass, our trace in memory, our trace into a file, and TorchLens saving everything take
-turns in one process on the same 64 ids; a figure is the median of each round's ratio to its bare forward.
-TorchLens (`pip install torchlens`) is left out where it is not installed.
-
-Memory: a fresh process streams a trace of 1,024 tokens into a file. The highest resident memory of the run,
-less what the libraries take before any model is loaded, is held against weights + budget + 200 MB; the bare
-forward pass stands beside it. glibc is told to give freed blocks back at once (MALLOC_MMAP_THRESHOLD_), for
-otherwise the figure measures its reserve, 110 MB in the bare pass already. Linux only: the high-water mark is
-read from /proc.
+Speed: bare forward pass, our trace, and TorchLens saving everything take turns in one process on the same 64
+ids; a figure is the median of each round's ratio to its bare forward. TorchLens (`pip install torchlens`) is
+left out where it is not installed.
 
 Search: `Trace.find` of tensors of every kind, among all entries of the 64 tokens' trace.
 """
@@ -18,10 +12,7 @@ Search: `Trace.find` of tensors of every kind, among all entries of the 64 token
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -42,7 +33,7 @@ from llm_rebuild.verify.question import Question, ask
 from llm_rebuild.verify.trace import trace
 from tools import full_size
 
-TOKENS, LONG, BUDGET, ALLOWED = 64, 1024, 64_000_000, 200_000_000
+TOKENS = 64
 
 
 def ids(copy: LocalCopy, count: int) -> list[int]:
@@ -54,7 +45,7 @@ def ids(copy: LocalCopy, count: int) -> list[int]:
 # ---------------------------------------------------------------------------------------------- speed
 
 
-def ways(question: Question, official: Official, folder: Path) -> dict[str, Callable[[], object]]:
+def ways(question: Question, official: Official) -> dict[str, Callable[[], object]]:
     """What takes turns. Each is asked to do the same forward pass."""
     inputs = question.inputs
     arguments = {"input_ids": inputs.token_ids, "attention_mask": inputs.mask, "use_cache": False}
@@ -65,8 +56,7 @@ def ways(question: Question, official: Official, folder: Path) -> dict[str, Call
 
     found: dict[str, Callable[[], object]] = {
         "bare forward": bare,
-        "trace, in memory": lambda: trace(question, official=official),
-        "trace, into a file": lambda: trace(question, official=official, out=folder / "speed.trace"),
+        "trace": lambda: trace(question, official=official),
     }
     try:
         import torchlens
@@ -103,50 +93,6 @@ def show_speed(taken: dict[str, list[tuple[float, float]]]) -> None:
         seconds = statistics.median(one[0] for one in times)
         table.add_row(name, f"{seconds:.3f}", f"{wall:.2f}", f"{processor:.2f}")
     Console().print(table)
-
-
-# --------------------------------------------------------------------------------------------- memory
-
-
-def resident(kind: str) -> int:
-    """This process's memory in bytes: `VmRSS` now, `VmHWM` at its highest."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(kind))
-
-
-def streamed(copy: LocalCopy, file: Path) -> None:
-    """In a fresh process: libraries first, then model, bare pass and trace. Prints five numbers of bytes."""
-    import transformers.models.gpt2.modeling_gpt2  # noqa: F401
-
-    torch.ones(64, 64) @ torch.ones(64, 64)
-    libraries = resident("VmRSS")
-    question = ask(copy, token_ids=[ids(copy, LONG)])
-    official = Official(copy.folder)
-    weights = sum(tensor.nbytes for tensor in official.model.parameters())
-    peaks = []
-    for run in (
-        lambda: official.run(question, copies=False),
-        lambda: trace(question, official=official, budget=BUDGET, out=file),
-    ):
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the high-water mark starts anew
-        run()
-        peaks.append(resident("VmHWM"))
-    print(libraries, weights, *peaks, file.stat().st_size)
-
-
-def show_memory(folder: Path, file: Path, threads: int) -> None:
-    command = [sys.executable, "-m", "benchmarks.trace_speed", "--streamed", str(file)]
-    command += ["--model", str(folder), "--threads", str(threads)]
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1000000"}
-    run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    libraries, weights, bare, peak, size = (int(number) / 1e6 for number in run.stdout.split()[-5:])
-    limit = weights + (BUDGET + ALLOWED) / 1e6
-    kept = "kept" if peak - libraries <= limit else "BROKEN"
-    print(
-        f"memory, {LONG} tokens streamed ({size:.0f} MB written): {peak - libraries:.0f} MB at the highest "
-        f"(bare forward {bare - libraries:.0f} MB), libraries of {libraries:.0f} MB not counted; allowed are "
-        f"weights {weights:.0f} + budget {BUDGET / 1e6:.0f} + 200 = {limit:.0f} MB: {kept}"
-    )
 
 
 # --------------------------------------------------------------------------------------------- search
@@ -196,22 +142,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--model", type=Path, metavar="DIR")
-    parser.add_argument("--streamed", type=Path, metavar="FILE", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     transformers.logging.set_verbosity_error()
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.model or full_size.make(Path(temporary, "gpt2"), full_size.CONFIGS["gpt2"])
         copy = LocalCopy("gpt2", folder, "folder")
-        if arguments.streamed:
-            streamed(copy, arguments.streamed)
-            return
         question = ask(copy, token_ids=[ids(copy, TOKENS)])
         official = Official(copy.folder)
-        show_speed(measure(ways(question, official, Path(temporary)), arguments.rounds))
+        show_speed(measure(ways(question, official), arguments.rounds))
         show_search(trace(question, official=official))
-        if sys.platform == "linux":
-            show_memory(folder, Path(temporary, "long.trace"), arguments.threads)
     print(
         f"GPT-2 {'' if arguments.model is None else folder.name + ' '}at full size, eager, {TOKENS} tokens; "
         f"torch {torch.__version__}, transformers {transformers.__version__}, {arguments.threads} threads"

@@ -50,7 +50,7 @@ def checkpoints_of(traced: Trace) -> tuple[dict[str, Entry], dict[str, Step]]:
         inputs = _names(traced, traced.entries[base].inputs, named)
         arguments: tuple[str, ...] = ()
         if module is not None:
-            arguments = tuple(n for n in _names(traced, module.given, named) if n != name)
+            arguments = tuple(n for n in _names(traced, module.arguments, named) if n != name)
         steps[name] = Step(
             kind=module.kind if module else traced.entries[base].operation,
             path=entry.path if module is None else name.partition("[")[0],

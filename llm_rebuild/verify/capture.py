@@ -220,7 +220,7 @@ def capture(
     and a question that is made already serves as well. `official` is the model where it is loaded already.
     """
     question = ask(model, texts, **options)
-    return read_capture(question, observe(question, official))
+    return read_capture(question, observe(question, official, everything=not has_rebuild(question.copy)))
 
 
 def read_capture(question: Question, observer: Observer) -> Capture:

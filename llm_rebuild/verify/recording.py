@@ -10,13 +10,11 @@ from __future__ import annotations
 import functools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from llm_rebuild.verify.entries import CONSTANTS, Entry, Returned, Trace, Window, flat
-from llm_rebuild.verify.trace_file import TensorFile
 
 # The dispatcher's names of operations that have another one in everybody's programs.
 _WORDS = {
@@ -53,8 +51,9 @@ class Facts(NamedTuple):
     passing: bool
 
 
-# An operation, its module (path and class), its arguments and what it gave; without facts, a module itself.
-Note = tuple[Facts | None, tuple[str, str], tuple[Any, ...], dict[str, Any] | None, Any]
+# An operation, its module (path and class), its arguments, what it gave, and the checkpoints that it shows;
+# without facts, a module itself.
+Note = tuple[Facts | None, tuple[str, str], tuple[Any, ...], Any, list[tuple[str, Tensor]]]
 
 
 @functools.cache
@@ -101,21 +100,13 @@ def answer_of(result: Any) -> Tensor | None:
 class Recording:
     """Makes entries, one event after the other.
 
+    traced   The trace that they go to.
     weights  Where the model's own numbers lie.
     cache    Whether the model keeps some of its tensors for a next step, in which it may write into them.
-    budget   How many bytes to keep in memory, `out` a file for everything.
     """
 
-    def __init__(
-        self,
-        traced: Trace,
-        weights: frozenset[int],
-        cache: bool = False,
-        budget: int | None = None,
-        out: Path | None = None,
-    ) -> None:
-        self._trace, self._entries, self._weights = traced, traced.entries, weights
-        self._budget, self._out, self._bytes, self._cache = budget, out, 0, cache
+    def __init__(self, traced: Trace, weights: frozenset[int], cache: bool = False) -> None:
+        self._trace, self._entries, self._weights, self._cache = traced, traced.entries, weights, cache
         self._calls: dict[tuple[str, str], int] = defaultdict(int)
         self._returns: dict[str, int] = defaultdict(int)
         # Whose numbers lie at an address in memory. Every new tensor that takes the place of a dead one
@@ -124,22 +115,12 @@ class Recording:
         self._views: dict[int, dict[Window, int]] = {}
         self._uncopied: dict[int, list[int]] = {}  # address -> entries that are kept without a copy
         self._checkpoints: dict[str, int] = {}
-        if out is not None:
-            traced.file = TensorFile.new(out, traced.about())
 
-    def end(self, whole: bool, checkpoints: Iterable[str]) -> None:
-        """The run is over, or broke off. The checkpoints get their names, in this order."""
-        traced = self._trace
-        traced.whole = whole
+    def name(self, checkpoints: Iterable[str]) -> None:
+        """Give the entries of the checkpoints their names, in this order."""
         for name in checkpoints:
             if name in self._checkpoints:
-                number = self._checkpoints[name]
-                traced.is_checkpoint(name, self._entries[number])
-                self._note({"checkpoint": name, "entry": number})
-        if traced.file is not None:
-            if whole:
-                traced.file.note({"end": len(traced), "skipped": dict(traced.skipped)})
-            traced.file.close(safely=whole)
+                self._trace.is_checkpoint(name, self._entries[self._checkpoints[name]])
 
     # ------------------------------------------------------------------------------------------ events
 
@@ -191,8 +172,6 @@ class Recording:
         inputs = tuple(sorted(number for number in entries if number is not None))
         event = Returned(f"{path}[{call}]" if call else path, kind, len(self._entries), inputs)
         self._entries[number].returned.append(event)
-        if self._out is not None:
-            self._note({"entry": number, "returned": event._asdict()})
 
     def named(self, name: str, tensor: Tensor) -> None:
         """A checkpoint is this tensor, which was computed already. What is said last counts."""
@@ -243,7 +222,6 @@ class Recording:
             if offset:
                 entry.window = entry.window._replace(offset=offset)
             self._entries.append(entry)
-            self._note(entry)
             self._views.setdefault(address, {})[entry.window] = entry.number
             return
         window = entry.window
@@ -262,27 +240,15 @@ class Recording:
             self._views[address] = {window._replace(offset=offset): entry.number}
 
     def _keep(self, entry: Entry, output: Tensor, address: int) -> None:
-        """In memory, or in the file, now, before anything is written into the tensor.
+        """The numbers of an entry, before anything is written into the tensor.
 
         address  Where nothing but this tensor lies, so that it need not be copied yet; else 0.
         """
-        traced = self._trace
-        if self._out is not None or (self._budget is not None and self._bytes + entry.bytes > self._budget):
-            if traced.file is None:
-                traced.file = TensorFile.new(None, self._trace.about())
-            traced.file.append(entry.number, flat(output), entry.to_json())
-            return
-        if self._budget is not None:
-            self._bytes += entry.bytes
         # What the model keeps for a next step it may write into; torch.zeros returns another window on its
         # memory where somebody holds it already.
         free = address and address not in self._weights and not self._cache
         if free and entry.operation not in CONSTANTS:
-            traced.memory[entry.number] = output
+            self._trace.memory[entry.number] = output
             self._uncopied.setdefault(address, []).append(entry.number)
         else:
-            traced.memory[entry.number] = flat(output).clone()
-
-    def _note(self, event: Entry | dict[str, Any]) -> None:
-        if self._out is not None and self._trace.file is not None:
-            self._trace.file.note(event.to_json() if isinstance(event, Entry) else event)
+            self._trace.memory[entry.number] = flat(output).clone()

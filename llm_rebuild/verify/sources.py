@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
 
 from llm_rebuild.checkpoints import Checkpoint, join
-from llm_rebuild.verify.recording import Note, answer_of, tensors_in
+from llm_rebuild.verify.recording import Facts, answer_of, tensors_in
+
+Named = list[tuple[str, Tensor]]  # checkpoints, by name
 
 
 class Sources:
@@ -32,33 +34,38 @@ class Sources:
                 calls = self._calls.setdefault(path, {}).setdefault(operation, {})
                 calls.setdefault(int(call), []).append((checkpoint.name, event.startswith("into ")))
 
-    def among(self, notes: Iterable[Note]) -> Iterator[tuple[int, str, Tensor]]:
-        """The checkpoints that some notes show: which note, the name, the tensor. Each note is to be shown
-        once, and in order."""
-        for number, (facts, (path, _), inputs, named, result) in enumerate(notes):
-            if facts is None:
-                if path in self._modules:
-                    for name, tensor in self._returned(path, tensors_in((inputs, named)), result):
-                        yield number, name, tensor
-            elif path in self._calls:
-                operations = self._calls[path]
-                if facts.operation in operations:
-                    output = answer_of(result)
-                    if output is None or not output.is_floating_point():
-                        continue
-                    call = self._count[path, facts.operation]
-                    self._count[path, facts.operation] = call + 1
-                    for name, into in operations[facts.operation].get(call, ()):
-                        self._last = (name, tensors_in(inputs)[0] if into else output)
-                        yield number, *self._last
-                elif facts.aten == "aten._unsafe_view" and self._last and inputs[0] is self._last[1]:
-                    yield number, self._last[0], result  # a product gets its final shape
+    def computed(self, facts: Facts, path: str, arguments: tuple[Any, ...], result: Any) -> Named:
+        """The checkpoints that an operation shows: what it gave, or what went into it. To be asked of every
+        operation of the module at that path, in order."""
+        operations = self._calls.get(path)
+        if operations is None:
+            return []
+        calls = operations.get(facts.operation)
+        if calls is None:
+            if facts.aten == "aten._unsafe_view" and self._last and arguments[0] is self._last[1]:
+                return [(self._last[0], result)]  # a product gets its final shape
+            return []
+        output = answer_of(result)
+        if output is None or not output.is_floating_point():
+            return []
+        call = self._count[path, facts.operation]
+        self._count[path, facts.operation] = call + 1
+        shown = [(name, tensors_in(arguments)[0] if into else output) for name, into in calls.get(call, ())]
+        self._last = shown[-1] if shown else self._last
+        return shown
 
-    def _returned(self, path: str, inputs: list[Tensor], result: Any) -> Iterator[tuple[str, Tensor]]:
-        answer = answer_of(result)
-        if answer is not None and not any(answer is tensor for tensor in inputs):
-            for name, into in self._modules.pop(path):
-                yield name, next(t for t in inputs if t.is_floating_point()) if into else answer
+    def returned(self, path: str, arguments: tuple[Any, ...], result: Any) -> Named:
+        """The checkpoints that a module shows: what it returned, or what it was given. The first time that it
+        does more than hand on what it was given."""
+        if path not in self._modules:
+            return []
+        inputs, answer = tensors_in(arguments), answer_of(result)
+        if answer is None or any(answer is tensor for tensor in inputs):
+            return []
+        return [
+            (name, next(t for t in inputs if t.is_floating_point()) if into else answer)
+            for name, into in self._modules.pop(path)
+        ]
 
 
 def source_of(checkpoint: Checkpoint) -> tuple[str, str]:

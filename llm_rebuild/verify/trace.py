@@ -5,16 +5,11 @@ which every tensor that is computed has to pass, also those inside composite ope
 there is shown each result, and what runs around each module's `forward` tells where in the model it was made.
 What else is to be known of a run (its checkpoints, the coverage, which tensor somebody has found) is read off
 its trace. torch has such an observer of its own, `torch.utils._debug_mode.DebugMode`; it is private.
-
-Tensors are kept in memory, or, where they do not fit, in a file to which each is appended as it is made. The
-file is nothing but safetensors, one after the other, each with one tensor and a note of what it is. What was
-appended before a crash can be read: `Trace.load` goes as far as the last whole tensor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -24,7 +19,7 @@ from llm_rebuild.verify.entries import Trace
 from llm_rebuild.verify.environment import environment
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import Model, Options, Question, ask, describe, has_rebuild
-from llm_rebuild.verify.recording import Note, Recording, facts_of, written_by
+from llm_rebuild.verify.recording import Facts, Note, Recording, facts_of, written_by
 from llm_rebuild.verify.sources import Sources
 
 if TYPE_CHECKING:
@@ -36,34 +31,25 @@ def trace(
     texts: str | Sequence[str] | None = None,
     *,
     official: Official | None = None,
-    budget: int | None = None,
-    out: str | Path | None = None,
     **options: Unpack[Options],
 ) -> Trace:
     """Run the official model once and keep every floating-point tensor that it computes.
 
     model     As in `capture`, with texts and options: any Hugging Face text model's folder, or a question.
     official  The model, where it is loaded already.
-    budget    How many bytes may be kept in memory; what does not fit goes to a temporary file.
-    out       A file for all of it. Then memory keeps nothing: a tensor is written as soon as it is made.
 
-    Raises InputError for input that cannot be used and for a place that cannot be written.
+    Raises InputError for input that cannot be used.
     """
-    question = ask(model, texts, **options)
-    return observe(question, official, budget, None if out is None else Path(out)).trace()
+    return observe(ask(model, texts, **options), official).trace()
 
 
-def observe(
-    question: Question,
-    official: Official | None = None,
-    budget: int | None = None,
-    out: Path | None = None,
-) -> Observer:
-    """Run the official model once, watched. What it saw is read off the observer."""
+def observe(question: Question, official: Official | None = None, everything: bool = True) -> Observer:
+    """Run the official model once, watched. What it saw is read off the observer: without `everything` only
+    the checkpoints, which takes less memory."""
     if official is None:
         question.check()
         official = Official(question.copy.folder, question.attention)
-    with Observer(question, official, budget, out) as observer:
+    with Observer(question, official, everything) as observer:
         official.run(question, copies=False)
     return observer
 
@@ -71,26 +57,21 @@ def observe(
 class Observer(TorchDispatchMode):
     """Watches the official model while it runs. It is shown every operation and changes none.
 
-    In the run it only notes what it sees, and keeps it alive; the notes are read when somebody asks for the
-    checkpoints or for the trace. They are read at once where a tensor will not stay as it is: where something
-    is about to be written into it, where it goes to a file, where the model keeps it for a next step.
+    In the run it picks the checkpoints and notes everything else that it sees, which keeps it alive; the
+    notes are read when somebody asks for the trace. They are read at once where a tensor will not stay as it
+    is: where something is about to be written into it, where the model keeps it for a next step.
     """
 
-    def __init__(self, question: Question, official: Official, budget: int | None, out: Path | None) -> None:
+    def __init__(self, question: Question, official: Official, everything: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         about = describe(question.copy), question.attention, question.inputs, environment()
         self._trace = Trace(*about, question.weights.peek())
-        self._recording = Recording(self._trace, official.memory, question.cache, budget, out)
+        self._recording = Recording(self._trace, official.memory, question.cache)
         self._sources = Sources(question.checkpoints if has_rebuild(question.copy) else ())
-        self._official, self._cache = official, question.cache
-        self._streams = budget is not None or out is not None
-        self._at_once = self._streams or question.cache
+        self._official, self._cache, self._everything = official, question.cache, everything
         self._inside = ("", type(official.model).__name__)
         self._notes: list[Note] = []
-        self._shown: dict[int, list[tuple[str, Tensor]]] = {}  # note -> checkpoints
-        self._looked = 0  # so many notes were searched for checkpoints
         self._checkpoints: dict[str, Tensor] = {}
-        self._whole: bool | None = None
 
     def __enter__(self) -> Observer:
         for path, part in self._official.parts:  # quicker than hooks, and past the check of what it is given
@@ -98,52 +79,48 @@ class Observer(TorchDispatchMode):
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
-    def __exit__(self, kind: Any, *problem: Any) -> None:
-        super().__exit__(kind, *problem)  # type: ignore[no-untyped-call]
+    def __exit__(self, *problem: Any) -> None:
+        super().__exit__(*problem)  # type: ignore[no-untyped-call]
         for _, part in self._official.parts:
             del vars(part)["forward"]
-        self._whole = kind is None
-        if self._streams:
-            self.trace()
 
     def trace(self) -> Trace:
         """Everything that the model computed, by entries."""
         self._read_notes()
-        if self._whole is not None:
-            self._recording.end(self._whole, self._sources.names)
-            self._whole = None
+        self._recording.name(self._sources.names)
         return self._trace
 
     def checkpoints(self) -> dict[str, Tensor]:
-        """The checkpoints by name, in the order of the list; one that was not computed is left out. Where
-        tensors go to a file there are none."""
-        self._look()
+        """The checkpoints by name, in the order of the list; one that was not computed is left out."""
         return {name: self._checkpoints[name] for name in self._sources.names if name in self._checkpoints}
 
     # ------------------------------------------------------------------------------------------- notes
 
-    def _look(self) -> None:
-        """Find the checkpoints among what is noted."""
-        first = self._looked
-        for number, name, tensor in self._sources.among(self._notes[first:]):
-            self._shown.setdefault(first + number, []).append((name, tensor))
-            if not self._streams:
-                self._checkpoints[name] = tensor.clone() if self._cache else tensor
-        self._looked = len(self._notes)
+    def _note(
+        self, facts: Facts | None, part: tuple[str, str], arguments: tuple[Any, ...], result: Any
+    ) -> None:
+        """Keep what was seen, and look whether it shows checkpoints."""
+        if facts is None:
+            shown = self._sources.returned(part[0], arguments, result)
+        else:
+            shown = self._sources.computed(facts, part[0], arguments, result)
+        for name, tensor in shown:
+            self._checkpoints[name] = tensor.clone() if self._cache else tensor
+        if self._everything:
+            self._notes.append((facts, part, arguments, result, shown))
+            if self._cache or (facts is not None and facts.passing):
+                self._read_notes()
 
     def _read_notes(self) -> None:
         """Make entries of what is noted."""
-        self._look()
-        for number, (facts, part, *arguments, result) in enumerate(self._notes):
+        for facts, part, arguments, result, shown in self._notes:
             if facts is None:
                 self._recording.returned(part, arguments, result)
             else:
                 self._recording.computed(facts, part, arguments, result)
-            for name, tensor in self._shown.get(number, ()):
+            for name, tensor in shown:
                 self._recording.named(name, tensor)
         self._notes.clear()
-        self._shown.clear()
-        self._looked = 0
 
     def _before_writing(self, written: list[Tensor]) -> None:
         """Copies of what is about to be overwritten."""
@@ -158,7 +135,7 @@ class Observer(TorchDispatchMode):
 
     def _watched(self, path: str, part: nn.Module) -> Callable[..., Any]:
         """A module's `forward` with a look at what it is given and what it returns."""
-        forward, module, notes = part.forward, (path, type(part).__name__), self._notes
+        forward, module = part.forward, (path, type(part).__name__)
 
         def watched(*arguments: Any, **named: Any) -> Any:
             outside, self._inside = self._inside, module
@@ -167,9 +144,7 @@ class Observer(TorchDispatchMode):
             finally:
                 self._inside = outside
             if path:
-                notes.append((None, module, arguments, named, output))
-                if self._at_once:
-                    self._read_notes()
+                self._note(None, module, (arguments, named), output)
             return output
 
         watched.__wrapped__ = forward  # type: ignore[attr-defined]  # for those who ask for its signature
@@ -187,10 +162,11 @@ class Observer(TorchDispatchMode):
             written = written_by(facts, args, kwargs or {})
             self._before_writing(written)
             result = function(*args, **(kwargs or {}))
-            self._notes.append((facts, self._inside, args, kwargs, written))
+            self._note(facts, self._inside, (args, kwargs), written)
+        elif kwargs:
+            result = function(*args, **kwargs)
+            self._note(facts, self._inside, (*args, kwargs), result)
         else:
-            result = function(*args, **kwargs) if kwargs else function(*args)
-            self._notes.append((facts, self._inside, args, kwargs, result))
-        if self._at_once or facts.passing:
-            self._read_notes()
+            result = function(*args)
+            self._note(facts, self._inside, args, result)
         return result

@@ -1,17 +1,9 @@
-"""A trace holds everything that was computed, as it was when it was computed, and survives a crash."""
+"""A trace holds everything that was computed, as it was when it was computed."""
 
 from __future__ import annotations
 
-import json
-import signal
-import struct
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-from safetensors.torch import load
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from llm_rebuild import verify
@@ -70,7 +62,6 @@ def test_everything_that_is_computed_is_there_in_order(copy: LocalCopy, taken: T
     computed = [taken.tensor(entry) for entry in taken.computed()]
     assert len(computed) == len(counting.results) > 40
     assert all(torch.equal(a, b) for a, b in zip(computed, counting.results, strict=True))
-    assert taken.whole
     assert taken.skipped["whole numbers or truth values"] > 0
 
 
@@ -173,174 +164,6 @@ def test_a_checkpoint_that_is_overwritten_later_is_captured_as_it_was(gpt2: Loca
     truth = verify.capture(question, official=official)
     assert torch.equal(truth[name].tensor, last)
     assert torch.equal(truth["ln_f"].tensor, 2 * last)
-
-
-# ------------------------------------------------------------------------------- memory and the file
-
-
-def same(one: Trace, other: Trace) -> None:
-    assert len(one) == len(other)
-    assert one.names() == other.names()
-    for entry, copy in zip(one, other, strict=True):
-        assert entry.to_json() == copy.to_json()
-        assert (entry.returned, entry.checkpoint) == (copy.returned, copy.checkpoint)
-        assert torch.equal(one.tensor(entry), other.tensor(copy))
-
-
-def test_a_file_gives_back_the_trace(copy: LocalCopy, taken: Trace, tmp_path: Path):
-    written = trace(copy, token_ids=IDS, out=tmp_path / "t")
-    loaded = Trace.load(tmp_path / "t")
-    same(taken, written)
-    same(taken, loaded)
-    assert loaded.whole
-    assert (loaded.model, loaded.attention) == (taken.model, taken.attention)
-    assert loaded.skipped == taken.skipped
-    assert torch.equal(loaded.inputs.token_ids, taken.inputs.token_ids)
-    assert written.in_memory == 0
-
-
-def test_what_does_not_fit_the_budget_goes_to_a_temporary_file(copy: LocalCopy, taken: Trace):
-    part = trace(copy, token_ids=IDS, budget=20_000)
-    assert 10_000 < part.in_memory <= 20_000
-    assert part.file is not None
-    same(taken, part)
-
-
-def test_the_file_is_safetensors_after_safetensors(gpt2: LocalCopy, tmp_path: Path):
-    taken = trace(gpt2, token_ids=IDS, out=tmp_path / "t")
-    data, count = (tmp_path / "t").read_bytes(), 0
-    while data:
-        (header,) = struct.unpack("<Q", data[:8])
-        tensors = [v for k, v in json.loads(data[8 : 8 + header]).items() if k != "__metadata__"]
-        end = 8 + header + sum(tensor["data_offsets"][1] for tensor in tensors)
-        count += len(load(data[:end]))
-        data = data[end:]
-    assert count == len(list(taken.computed()))
-
-
-@pytest.mark.parametrize("share", [0.02, 0.31, 0.77, 0.999])
-def test_a_file_that_was_cut_off_gives_what_is_whole_in_it(gpt2: LocalCopy, tmp_path: Path, share: float):
-    taken = trace(gpt2, token_ids=IDS, out=tmp_path / "t")
-    data = (tmp_path / "t").read_bytes()
-    (tmp_path / "cut").write_bytes(data[: int(len(data) * share)])
-    cut = Trace.load(tmp_path / "cut")
-    assert not cut.whole
-    assert "breaks off" in repr(cut)
-    assert 0 < len(cut) <= len(taken)
-    assert len(cut) >= share * len(taken) * 0.4
-    assert all(torch.equal(cut.tensor(e), taken.tensor(e.number)) for e in cut)
-    (tmp_path / "holes").write_bytes(data[: int(len(data) * share)] + b"\0" * 4096)
-    assert len(Trace.load(tmp_path / "holes")) in (len(cut), len(cut) + 1)
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import torch
-from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.verify import trace as tracing, trace_file
-folder, out = Path(sys.argv[1]), Path(sys.argv[2])
-append, count = trace_file.TensorFile.append, 0
-def counted(self, *arguments):
-    global count
-    append(self, *arguments)
-    count += 1
-    if count == 30:
-        os.kill(os.getpid(), signal.SIGKILL)
-trace_file.TensorFile.append = counted
-tracing.trace(LocalCopy("gpt2", folder, "folder"), token_ids=[[5, 17, 3, 44, 9], [11, 5, 8]], out=out)
-"""
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
-def test_what_a_killed_process_wrote_is_read(gpt2: LocalCopy, tmp_path: Path):
-    command = [sys.executable, "-c", KILLED, str(gpt2.folder), str(tmp_path / "t")]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == -signal.SIGKILL, result.stderr
-    cut, taken = Trace.load(tmp_path / "t"), trace(gpt2, token_ids=IDS)
-    assert len(list(cut.computed())) == 30
-    assert not cut.whole
-    assert all(torch.equal(cut.tensor(e), taken.tensor(e.number)) for e in cut)
-
-
-def frame(event: dict, tensor: dict | None = None, data: bytes = b"") -> bytes:
-    header = {"__metadata__": {"llm_rebuild": json.dumps(event)}}
-    text = json.dumps(header | ({"entry/0": tensor} if tensor else {})).encode()
-    return struct.pack("<Q", len(text)) + text + data
-
-
-FIRST = {
-    "format": "llm_rebuild trace 1", "model": {"name": "x"}, "attention": "eager", "environment": {},
-    "texts": [], "tokens": [], "truncated": [], "token_ids": [[1]], "mask": [[1]],
-}  # fmt: skip
-ENTRY = {
-    "number": 0, "operation": "add", "aten": "aten.add", "path": "", "module": "M", "call": 0, "output": 0,
-    "shape": [2], "stride": [1], "offset": 0, "inputs": [], "view_of": None, "in_place": False,
-}  # fmt: skip
-NUMBERS = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
-
-
-def test_a_file_of_the_right_form_is_read(tmp_path: Path):
-    (tmp_path / "t").write_bytes(
-        frame(FIRST) + frame(ENTRY, NUMBERS, b"\0" * 8) + frame({"end": 1, "skipped": {}})
-    )
-    loaded = Trace.load(tmp_path / "t")
-    assert loaded.whole
-    assert loaded.tensor(0).tolist() == [0.0, 0.0]
-    (tmp_path / "t").write_bytes(frame(FIRST) + frame({"end": 1, "skipped": {}}))
-    assert not Trace.load(tmp_path / "t").whole  # an entry was cut out of the middle
-
-
-LIES = {
-    "empty": b"",
-    "another file": b"x" * 100,
-    "a header as long as memory": struct.pack("<Q", 1 << 62) + b"{}",
-    "no metadata": struct.pack("<Q", 2) + b"{}",
-    "another format": frame(FIRST | {"format": "other"}),
-    "more numbers than it says": frame(FIRST) + frame(ENTRY, NUMBERS | {"shape": [1 << 40]}, b"\0" * 8),
-    "a negative count": frame(FIRST) + frame(ENTRY, NUMBERS | {"shape": [-2]}, b"\0" * 8),
-    "a window beyond its numbers": frame(FIRST) + frame(ENTRY | {"stride": [9]}, NUMBERS, b"\0" * 8),
-    "a window before them": frame(FIRST) + frame(ENTRY | {"offset": -1}, NUMBERS, b"\0" * 8),
-    "a view of what does not exist": frame(FIRST) + frame(ENTRY | {"view_of": 3}),
-    "a view of itself": frame(FIRST) + frame(ENTRY | {"view_of": -1}),
-    "a view of the last one, backwards": (
-        frame(FIRST) + frame(ENTRY, NUMBERS, b"\0" * 8) + frame(ENTRY | {"number": 1, "view_of": -1})
-    ),
-    "a view of a view": (
-        frame(FIRST)
-        + frame(ENTRY, NUMBERS, b"\0" * 8)
-        + frame(ENTRY | {"number": 1, "view_of": 0})
-        + frame(ENTRY | {"number": 2, "view_of": 1})
-    ),
-    "made of what comes later": frame(FIRST) + frame(ENTRY | {"inputs": [7]}, NUMBERS, b"\0" * 8),
-    "an entry out of order": frame(FIRST) + frame(ENTRY | {"number": 5}, NUMBERS, b"\0" * 8),
-    "an unknown dtype": frame(FIRST) + frame(ENTRY, NUMBERS | {"dtype": "Q9"}, b"\0" * 8),
-}
-
-
-@pytest.mark.parametrize("lie", LIES)
-def test_nothing_that_a_file_says_is_believed(tmp_path: Path, lie: str):
-    (tmp_path / "t").write_bytes(LIES[lie])
-    with pytest.raises(InputError, match="is not a trace file; ") as refused:
-        Trace.load(tmp_path / "t")
-    assert "\n" not in str(refused.value)
-
-
-def test_a_later_header_as_long_as_memory_is_where_the_file_ends(tmp_path: Path):
-    (tmp_path / "t").write_bytes(frame(FIRST) + struct.pack("<Q", 1 << 62) + b"{}")
-    loaded = Trace.load(tmp_path / "t")
-    assert (len(loaded), loaded.whole) == (0, False)
-
-
-def test_a_file_that_is_not_there(tmp_path: Path):
-    with pytest.raises(InputError, match="is not a trace file"):
-        Trace.load(tmp_path / "absent")
-
-
-def test_a_place_that_cannot_be_written(gpt2: LocalCopy, tmp_path: Path):
-    with pytest.raises(InputError, match="cannot be written"):
-        trace(gpt2, token_ids=IDS, out=tmp_path / "absent" / "t")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_name_is_in_the_trace_that_has_it(gpt2: LocalCopy):
