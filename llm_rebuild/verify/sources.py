@@ -34,6 +34,10 @@ class Sources:
                 calls = self._calls.setdefault(path, {}).setdefault(operation, {})
                 calls.setdefault(int(call), []).append((checkpoint.name, event.startswith("into ")))
 
+    def sought(self, path: str) -> bool:
+        """Whether any operation of the module at that path may be a checkpoint."""
+        return path in self._calls
+
     def computed(self, facts: Facts, path: str, arguments: tuple[Any, ...], result: Any) -> Named:
         """The checkpoints that an operation shows: what it gave, or what went into it. To be asked of every
         operation of the module at that path, in order."""

@@ -69,7 +69,7 @@ class Observer(TorchDispatchMode):
         self._recording = Recording(self._trace, official.memory, question.cache)
         self._sources = Sources(question.checkpoints if has_rebuild(question.copy) else ())
         self._official, self._cache, self._everything = official, question.cache, everything
-        self._inside = ("", type(official.model).__name__)
+        self._inside, self._sought = ("", type(official.model).__name__), self._sources.sought("")
         self._notes: list[Note] = []
         self._checkpoints: dict[str, Tensor] = {}
 
@@ -135,14 +135,15 @@ class Observer(TorchDispatchMode):
 
     def _watched(self, path: str, part: nn.Module) -> Callable[..., Any]:
         """A module's `forward` with a look at what it is given and what it returns."""
-        forward, module = part.forward, (path, type(part).__name__)
+        forward, module, sought = part.forward, (path, type(part).__name__), self._sources.sought(path)
 
         def watched(*arguments: Any, **named: Any) -> Any:
-            outside, self._inside = self._inside, module
+            outside = self._inside, self._sought
+            self._inside, self._sought = module, sought
             try:
                 output = forward(*arguments, **named)
             finally:
-                self._inside = outside
+                self._inside, self._sought = outside
             if path:
                 self._note(None, module, (arguments, named), output)
             return output
@@ -158,15 +159,11 @@ class Observer(TorchDispatchMode):
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         facts = facts_of(function)
-        if facts.written:
-            written = written_by(facts, args, kwargs or {})
+        written = written_by(facts, args, kwargs or {}) if facts.written else None
+        if written is not None:
             self._before_writing(written)
-            result = function(*args, **(kwargs or {}))
-            self._note(facts, self._inside, (args, kwargs), written)
-        elif kwargs:
-            result = function(*args, **kwargs)
-            self._note(facts, self._inside, (*args, kwargs), result)
-        else:
-            result = function(*args)
-            self._note(facts, self._inside, args, result)
+        result = function(*args, **kwargs) if kwargs else function(*args)
+        if self._sought or self._everything:
+            arguments = (*args, kwargs) if kwargs else args
+            self._note(facts, self._inside, arguments, result if written is None else written)
         return result
