@@ -117,7 +117,11 @@ class LocalCopy:
         return Weights.open(self.weights_file)
 
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer of this folder, rebuilt from its vocabulary."""
+        """The tokenizer of this folder, rebuilt from its vocabulary, which is read once."""
+        return self._tokenizer
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
         from llm_rebuild import tokenizers
 
         architecture, pipeline = self.architecture, self.pipeline

@@ -51,7 +51,6 @@ class Bench:
         environment = os.environ | {
             "LLM_REBUILD_STORE": str(self.store),
             "COLUMNS": "100",
-            "OMP_WAIT_POLICY": "PASSIVE",
         }
         self._process = subprocess.Popen(
             [sys.executable, "-c", CODE],
