@@ -27,6 +27,7 @@ from llm_rebuild.exercises import references, worker
 from llm_rebuild.process.run import Process
 from llm_rebuild.verify import Proof, ask, capture, compare
 from llm_rebuild.verify import judge as judge_all
+from llm_rebuild.verify.capture import Copies
 from llm_rebuild.workbench import notebook
 from llm_rebuild.workbench.check import check as check_forward
 
@@ -139,14 +140,17 @@ def _tensor(exercise: Mapping[str, Any], answer: Any) -> tuple[bool, str]:
     question, name = ask(exercise["model"], exercise["texts"]), exercise["checkpoint"]
     truth = _official(exercise["model"], tuple(exercise["texts"]))
     try:
-        verdict = compare(plain(answer, "your answer is"), truth[name])
+        numbers = plain(answer, "your answer is")
+        if source := Copies.anywhere(numbers):
+            return False, f"it is the official {source}, as a capture has it; compute it yourself"
+        verdict = compare(numbers, truth[name])
     except InputError as refused:
         return False, str(refused)
     if verdict.passes:
         return True, str(verdict)
     if broken := _not_numbers(answer):
         return False, broken
-    rebuilt = {name: plain(answer, "your answer is")}
+    rebuilt = {name: numbers}
     proof = Proof(question, judge_all(rebuilt, truth), truth, rebuilt)
     report = explain(proof, account=Account(fed=True)).report
     causes = [d for d in report.diagnosis if d.checkpoint == name]

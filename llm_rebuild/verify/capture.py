@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -32,18 +32,34 @@ FORMAT = "llm_rebuild capture 2"  # of a file
 
 
 class Copies:
-    """Which tensors are copies of official ones. Handed in as rebuilt they would be right for nothing."""
+    """Which tensors are one capture's copies of official ones. Handed in as rebuilt they would be right for
+    nothing."""
 
-    def __init__(self) -> None:
-        self._sources: dict[Any, str] = {}  # a weak reference to the memory -> the checkpoint
+    # A weak reference to the memory -> whose copy it is (None: a capture's own tensor), and of what. One for
+    # all captures: a copy is one, too, when nobody has the capture any more.
+    _sources: ClassVar[dict[Any, tuple[Copies | None, str]]] = {}
 
     def remember(self, copy: Tensor, source: str) -> None:
         """Say that `copy` is a copy of the checkpoint `source`."""
-        self._sources[_memory_of(copy)] = source
+        self._sources[_memory_of(copy)] = self, source
 
     def source_of(self, tensor: Tensor) -> str | None:
         """The checkpoint whose copy a tensor is a window on; None for any other tensor."""
-        return self._sources.get(_memory_of(tensor))
+        owner, source = self._sources.get(_memory_of(tensor), (None, ""))
+        return source if owner is self else None
+
+    @classmethod
+    def own(cls, tensors: Mapping[str, Tensor]) -> None:
+        """Say that these are official themselves. What is no longer in memory is forgotten."""
+        for memory in [memory for memory in cls._sources if memory.expired()]:
+            del cls._sources[memory]
+        cls._sources |= {_memory_of(tensor): (None, name) for name, tensor in tensors.items()}
+
+    @classmethod
+    def anywhere(cls, tensor: Tensor) -> str | None:
+        """The checkpoint, of whichever capture, whose tensor or copy a tensor is a window on."""
+        _, source = cls._sources.get(_memory_of(tensor), (None, None))
+        return source
 
 
 def _memory_of(tensor: Tensor) -> Any:
@@ -105,6 +121,9 @@ class Capture(Mapping[str, Interim]):
     model_type: str = ""
     tokenizer: TokenVerdict | None = None
     copies: Copies = field(default_factory=Copies, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        Copies.own(self.tensors)
 
     def bridge(self, name: str) -> Tensor:
         """A copy of an official interim tensor, to go on from where you are stuck. Openly: from now on

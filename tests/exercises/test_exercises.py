@@ -141,6 +141,21 @@ def test_a_tensor_is_held_against_the_official_one_and_its_mistake_named(minilm:
         assert message in graded.message, graded.message
 
 
+def test_an_official_tensor_is_no_answer(minilm: LocalCopy):
+    name, text = "embeddings.LayerNorm", "They do."
+    truth = capture(minilm, text)
+    for answer in (
+        truth[name].tensor,
+        truth[name].tensor[:, :].view(1, -1, 384),
+        truth.tensors[name],
+        capture(minilm, text)[name].tensor,  # of a capture that nobody has any more
+    ):
+        graded = check("embeddings-of-a-sentence", answer)
+        assert not graded
+        assert graded.message == f"it is the official {name}, as a capture has it; compute it yourself"
+    assert check("embeddings-of-a-sentence", truth[name].tensor + 0.0)  # computed, if only just
+
+
 def test_a_forward_goes_to_the_workbench():
     def forward(token_ids, weights, tap):
         tap("wte", F.embedding(token_ids, weights["wte.weight"]))
