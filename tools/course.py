@@ -24,6 +24,8 @@ from typing import Any
 import yaml
 
 from tools import fences
+from tools.fences import is_chapter
+from tools.notebooks import notebook_name
 
 PROJECT = Path(__file__).resolve().parents[1]
 DOCS = PROJECT / "docs"
@@ -210,11 +212,13 @@ def table(chapters: list[Chapter]) -> list[tuple[str, tuple[int, ...]]]:
 def with_table(text: str, chapters: list[Chapter]) -> str:
     """The page of objectives and exercises with its tables as they should be."""
     links = [f"[{c.title}]({posixpath.relpath(c.address, 'reference')})" for c in chapters]
-    head = "chapter | minutes | figures | exercises | of these graded"
-    tables = {"sizes": [head, "--- | --- | --- | --- | ---"]}
-    for name, (_, sizes) in zip([*links, "all"], table(chapters), strict=True):
+    head = "chapter | minutes | figures | exercises | of these graded | notebook"
+    tables = {"sizes": [head, "--- | --- | --- | --- | --- | ---"]}
+    files = [notebook_name(c.file) if is_chapter(c.file) else "" for c in chapters]
+    for name, file, (_, sizes) in zip([*links, "all"], [*files, ""], table(chapters), strict=True):
         _, _, figures, exercises, graded, _, minutes = sizes
-        tables["sizes"].append(f"{name} | {minutes:,} | {figures} | {exercises} | {graded}")
+        both = f"[filled](../notebooks/{file}), [clean](../notebooks/clean/{file})" if file else ""
+        tables["sizes"].append(f"{name} | {minutes:,} | {figures} | {exercises} | {graded} | {both}")
     tables["objectives"] = ["chapter | you will be able to | exercises", "--- | --- | ---"]
     for link, chapter in zip(links, chapters, strict=True):
         for number, objective in enumerate(chapter.objectives, start=1):

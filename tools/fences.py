@@ -152,9 +152,10 @@ class Page:
         self.problems.append(Problem(line, message))
 
 
-def read_page(path: Path) -> Page:
-    """Read a page's fences, which of them run, and everything about it that would escape the tests."""
-    page = Page(path.read_text(encoding="utf-8").splitlines())
+def read_page(path: Path, text: str | None = None) -> Page:
+    """Read a page's fences, which of them run, and everything about it that would escape the tests. With
+    `text`, that instead of what is in the file."""
+    page = Page((path.read_text(encoding="utf-8") if text is None else text).splitlines())
     _read_models(page)
     _scan(page)
     for fence in page.fences:

@@ -1,6 +1,8 @@
 """Make the notebooks that readers download: one for each chapter, from the very fences that the tests run.
 
-    python -m tools.notebooks        writes docs/notebooks/part-3-minilm.ipynb, …
+    python -m tools.notebooks        writes docs/notebooks/part-3-minilm.ipynb, …, and notebooks/clean/ beside
+
+The clean ones are to work in: no outputs, no solutions, and an empty cell behind each exercise.
 
 A chapter's prose becomes Markdown cells (admonitions, tabs and figures in plain Markdown), each `python`
 fence one code cell with exactly its source, each `sh` fence a shell cell, with the output that the page shows
@@ -28,7 +30,7 @@ from typing import Any
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from tools import fences
+from tools import edition, fences
 from tools.fences import PYTHON, Fence
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -51,11 +53,17 @@ def notebook_name(chapter: Path) -> str:
     return f"{chapter.parent.name}-{chapter.stem}.ipynb"
 
 
-def chapter_notebook(chapter: Path, docs: Path) -> nbformat.NotebookNode:
-    """The notebook of a chapter, to be read far from the site."""
-    page = fences.read_page(chapter)
+def chapter_notebook(chapter: Path, docs: Path, clean: bool = False) -> nbformat.NotebookNode:
+    """The notebook of a chapter, to be read far from the site; a `clean` one to be filled in."""
+    text = chapter.read_text(encoding="utf-8")
+    if clean or edition.asked_for():
+        text = edition.without_solutions(text)
+    page = fences.read_page(chapter, edition.with_cells(text) if clean else text)
     relative = chapter.relative_to(docs).as_posix()
-    cells = _cells(page, chapter, lambda text: _plain(text, relative))
+    cells = _cells(page, chapter, lambda prose: _plain(prose, relative))
+    for cell in cells:
+        if clean and cell.cell_type == "code":
+            cell["outputs"] = []
     return _finished([new_markdown_cell(_first_cell(page, relative)), *cells])
 
 
@@ -314,8 +322,10 @@ def write_notebooks(docs: Path) -> list[Path]:
     wanted: dict[Path, Any] = {
         folder / notebook_name(chapter): chapter_notebook(chapter, docs) for chapter in fences.chapters(docs)
     }
-    folder.mkdir(exist_ok=True)
-    for stale in set(folder.glob("*.ipynb")) - set(wanted):
+    for chapter in fences.chapters(docs):
+        wanted[folder / "clean" / notebook_name(chapter)] = chapter_notebook(chapter, docs, clean=True)
+    (folder / "clean").mkdir(parents=True, exist_ok=True)
+    for stale in set(folder.rglob("*.ipynb")) - set(wanted):
         stale.unlink()
     for path, notebook in wanted.items():
         _write(path, notebook)
@@ -330,6 +340,17 @@ def write_page(chapter: Path, docs: Path, folder: Path) -> Path:
     return path
 
 
+def write_figures(docs: Path, folder: Path) -> list[Path]:
+    """Write each figure as a file that needs no page around it; return the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for figure in sorted((docs / "figures").glob("*.svg")):
+        path = folder / figure.name
+        path.write_text(image(figure.read_text(encoding="utf-8")), encoding="utf-8")
+        written.append(path)
+    return written
+
+
 def _write(path: Path, notebook: nbformat.NotebookNode) -> None:
     text = nbformat.writes(notebook) + "\n"
     if not path.exists() or path.read_text(encoding="utf-8") != text:
@@ -339,8 +360,11 @@ def _write(path: Path, notebook: nbformat.NotebookNode) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the chapters' notebooks from their Markdown.")
     parser.add_argument("--docs", type=Path, default=PROJECT / "docs", help="the folder with the chapters")
+    parser.add_argument("--figures", type=Path, metavar="FOLDER", help="write the figures, as files, instead")
+    arguments = parser.parse_args()
+    docs = arguments.docs.resolve()
     try:
-        written = write_notebooks(parser.parse_args().docs.resolve())
+        written = write_figures(docs, arguments.figures) if arguments.figures else write_notebooks(docs)
     except ValueError as reason:
         sys.exit(f"no notebooks: {reason}")
     for path in written:

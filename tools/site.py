@@ -21,6 +21,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+from llm_rebuild.workbench.new import WITHOUT_SOLUTIONS
 from tools import notebooks, sources
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -100,7 +101,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Build the site.")
     parser.add_argument("--site-dir", type=Path, default=PROJECT / "site", help="where to")
     parser.add_argument("--zip", type=Path, metavar="FILE", help="pack what stands there instead")
+    parser.add_argument("--without-solutions", action="store_true", help="the edition for a class")
     arguments = parser.parse_args()
+    if arguments.without_solutions:
+        os.environ[WITHOUT_SOLUTIONS] = "1"
     site = arguments.site_dir.resolve()
     if arguments.zip:
         if not (site / "index.html").is_file():

@@ -15,7 +15,7 @@ __all__ = ["TyperException", "app"]
 
 # As they are listed: in the order of the course.
 COMMANDS = (
-    "download", "map", "capture", "verify", "run", "find", "recheck", "new", "check", "explain",
+    "download", "map", "capture", "verify", "run", "find", "recheck", "new", "check", "mark", "explain",
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The workbench's commands: `new` and `check`."""
+"""The workbench's commands: `new`, `check` and `mark`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,15 @@ def new(
     model: Annotated[str, typer.Argument(help=f"{options.MODELS}.")],
     file: Annotated[Path, typer.Argument(metavar="FILE.py", help="The file to write; it must not exist.")],
     solved: Annotated[bool, typer.Option("--solved", help="With every step filled in.")] = False,
+    bare: Annotated[
+        bool, typer.Option("--bare", help="With an empty `forward`, no steps, and the checkpoints' names.")
+    ] = False,
+    seed: Annotated[
+        str | None,
+        typer.Option(
+            "--break", help="Filled in, with one hidden mistake to find; which, SEED says.", metavar="SEED"
+        ),
+    ] = None,
 ) -> None:
     """Part 4: write the skeleton of a rebuild, for you to fill in step by step.
 
@@ -41,12 +51,18 @@ def new(
       llm-rebuild new gpt2 my_gpt2.py
       llm-rebuild check my_gpt2.py --model gpt2
 
+    With --bare the order, the norms and the residuals are yours, too. With
+    --break you get a rebuild that runs and is wrong in one place: the same
+    word gives the same mistake, on every machine.
+
     A file that is there already is never written over.
     """
     from llm_rebuild.workbench.new import new as write
 
-    write(model, file, solved=solved)
-    what = "every step is filled in; to try it" if solved else "fill in its steps, and"
+    write(model, file, solved=solved, bare=bare, seed=seed)
+    what = "write `forward`, and" if bare else "fill in its steps, and"
+    if solved or seed is not None:
+        what = "every step is filled in; to try it" if solved else "one mistake is hidden in it; to see it,"
     typer.echo(f"{file}: {what} run `llm-rebuild check {file} --model {model}`")
 
 
@@ -148,6 +164,58 @@ def check(
     if watch:
         _watch(file, once)
     raise typer.Exit(once())
+
+
+@app.command()
+def mark(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder with the submissions.")],
+    out: Annotated[Path, typer.Option("--out", help="The table to write.", metavar="FILE.csv")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="What all are held against. Without it, what each skeleton says.", metavar="NAME|DIR"
+        ),
+    ] = None,
+    text: options.Text = None,
+    seconds: Annotated[
+        float, typer.Option(help="The longest that one file may run.", metavar="N", min=0.1)
+    ] = 60.0,
+    memory: Annotated[
+        int, typer.Option(help="The most memory that one may use, in MB.", metavar="MB", min=16)
+    ] = 4096,
+) -> None:
+    """For teachers: check every file of a folder, and write a table with one row for each.
+
+    A row has the file, the model, done, passed, not passed or not run, how many
+    checkpoints are right, the first that is not, the line, the cause, how well
+    that is known, and the reason where something else is to be said.
+
+      llm-rebuild mark submissions --out marks.csv
+
+    Each is checked on a copy that lies alone. One that is empty, too large, no
+    Python, the same as another, never ends or brings its checker down has its
+    row with the reason, and the next one follows. This runs code of others:
+    do it in a container, or as a user who has nothing to lose.
+
+    Exit code 0 when all pass, 1 when some do not, 2 when nothing can be marked.
+    """
+    from llm_rebuild.workbench import mark as marking
+    from llm_rebuild.workbench.session import Limits
+
+    output.check_writable("--out", out)
+    if out.suffix == ".py" or str(out) == "-":
+        raise InputError(f"--out {out}: give the name of a table, such as marks.csv")
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"--out {out}: choose a place outside of the folder that is marked")
+    count, rows = len(list(marking.submissions(folder))), list[marking.Mark]()
+    for row in marking.mark(folder, model, text or (), Limits(seconds, memory)):
+        rows.append(row)
+        notice(f"{len(rows)} of {count}  {row.file}: {row.result}{row.reason and f' ({row.reason})'}")
+        output.write_text(marking.table(rows), out, "--out")
+    results = Counter(row.result for row in rows)
+    counts = ", ".join(f"{number} {result}" for result, number in results.items())
+    typer.echo(f"{len(rows)} submissions: {counts}; the table is {out}")
+    raise typer.Exit(0 if results.keys() <= {marking.DONE, marking.PASSED} else 1)
 
 
 def _shown(checked: Check, exact: bool, json_file: str | None) -> int:

@@ -127,6 +127,7 @@ def small_site(project: Path, pages: dict[str, str], *, strict: bool, **environm
         ignore = shutil.ignore_patterns("*.md")
         shutil.copytree(REPOSITORY / "docs" / folder, project / "docs" / folder, ignore=ignore)
     for name, text in pages.items():
+        (project / "docs" / name).parent.mkdir(exist_ok=True)
         (project / "docs" / name).write_text(text, encoding="utf-8")
     config, in_nav = [], False
     for line in (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8").splitlines():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import re
 from pathlib import Path
@@ -33,9 +34,23 @@ def miniature(name: str) -> LocalCopy:
 
 
 def module_of(name: str, *, solved: bool) -> dict:
+    return executed(writing.source(name, solved=solved))
+
+
+def executed(source: str) -> dict:
     found = {"__name__": "rebuild"}
-    exec(compile(writing.source(name, solved=solved), f"{name}.py", "exec"), found)
+    exec(compile(source, "rebuild.py", "exec"), found)
     return found
+
+
+def tapped_by(module: dict, copy: LocalCopy, truth: verify.Capture) -> dict[str, torch.Tensor]:
+    """What a learner's module taps on the same input."""
+    recorder = Recorder()
+    given = {word: value for word in READS if (value := getattr(truth.inputs, word)) is not None}
+    config = rebuild_for(copy.config).config
+    with torch.no_grad():
+        module["forward"](weights=copy.weights(), config=config, tap=recorder.tap(), **given)
+    return recorder.tensors
 
 
 def places_of(module: dict) -> list:
@@ -45,15 +60,11 @@ def places_of(module: dict) -> list:
 @pytest.mark.parametrize("rows", [1, 2], ids=["plain", "padded"])
 @pytest.mark.parametrize("name", MODELS)
 def test_filled_in_it_is_bit_identical_at_every_checkpoint_in_order(name: str, rows: int):
-    copy, module, recorder = miniature(name), module_of(name, solved=True), Recorder()
+    copy = miniature(name)
     truth = verify.capture(copy, TEXTS[name][:rows])
-    given = {word: value for word in READS if (value := getattr(truth.inputs, word)) is not None}
-    with torch.no_grad():
-        module["forward"](
-            weights=copy.weights(), config=rebuild_for(copy.config).config, tap=recorder.tap(), **given
-        )
-    assert list(recorder.tensors) == list(truth)
-    assert verify.judge(recorder.tensors, truth).exact
+    tapped = tapped_by(module_of(name, solved=True), copy, truth)
+    assert list(tapped) == list(truth)
+    assert verify.judge(tapped, truth).exact
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -167,3 +178,65 @@ def test_new_refuses_what_it_cannot_do(tmp_path: Path):
         writing.new("bert", tmp_path / "x.py")
     with pytest.raises(InputError, match="no such file or directory"):
         writing.new("gpt2", tmp_path / "nowhere" / "x.py")
+    with pytest.raises(InputError, match="ask for one of them"):
+        writing.new("gpt2", tmp_path / "x.py", solved=True, bare=True)
+    with pytest.raises(InputError, match="ask for one of them"):
+        writing.new("gpt2", tmp_path / "x.py", bare=True, seed="7")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_bare_it_has_the_names_and_says_nothing_of_their_order(name: str):
+    text = writing.bare_source(name)
+    module = executed(text)
+    with pytest.raises(NotImplementedError):
+        module["forward"](**dict.fromkeys(inspect.signature(module["forward"]).parameters))
+    assert places_of(module) == []
+    said = [
+        line.split()[0] for line in (ast.get_docstring(ast.parse(text)) or "").splitlines() if "  [" in line
+    ]
+    assert set(said) == {
+        checkpoint.name for checkpoint in rebuild_for(miniature(name).config).module.CHECKPOINTS
+    }
+    assert said == sorted(set(said))
+    assert "Axes " in text
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_hidden_mistake_runs_to_the_end_and_shows(name: str):
+    copy, whole = miniature(name), writing.source(name, solved=True)
+    truth = verify.capture(copy, TEXTS[name])
+    mistakes = writing.mistakes_in(whole)
+    assert len(mistakes) > 10
+    for before, after in mistakes:
+        tapped = tapped_by(executed(whole.replace(before, after)), copy, truth)
+        assert list(tapped) == list(truth), after
+        assert not verify.judge(tapped, truth).passed, after
+
+
+def test_every_mistake_of_the_list_can_be_made_somewhere():
+    listed = json.loads((writing.FOLDER / "mistakes.json").read_text(encoding="utf-8"))
+    made = {pair for name in MODELS for pair in writing.mistakes_in(writing.source(name, solved=True))}
+    assert made == set(map(tuple, listed))
+
+
+def test_the_same_seed_hides_the_same_mistake_and_others_hide_others(bench: Bench, tmp_path: Path):
+    whole = writing.source("gpt2", solved=True).partition("Axes")[2].splitlines()
+    texts = {seed: writing.broken_source("gpt2", seed) for seed in map(str, range(40))}
+    assert texts["7"] == writing.broken_source("gpt2", "7")
+    assert len(set(texts.values())) > 10
+    for text in texts.values():
+        lines = text.partition("Axes")[2].splitlines()
+        assert sum(one != other for one, other in zip(lines, whole, strict=True)) == 1
+    said = bench.run("new", "gpt2", "broken.py", "--break", "7", folder=tmp_path)
+    assert (said.code, said.err) == (0, "")
+    model = local_copy.MINIATURES / "gpt2"
+    said = bench.run("check", "broken.py", "--model", model, folder=tmp_path)
+    assert said.code == 1
+    assert "mistakes.json" not in said.out
+
+
+def test_the_edition_without_solutions_writes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(writing.WITHOUT_SOLUTIONS, "1")
+    with pytest.raises(InputError, match="the edition without solutions"):
+        writing.new("gpt2", tmp_path / "x.py", solved=True)
+    assert writing.new("gpt2", tmp_path / "x.py").exists()

@@ -1,0 +1,215 @@
+"""Marking a folder of submissions: one row a file, whatever is in it.
+
+Each is checked by a `llm-rebuild check` of its own, on a copy that lies alone, and what that says as JSON
+becomes a row. So no submission sees another, and one that takes the checker down with it costs one row.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from llm_rebuild.errors import InputError, one_line
+from llm_rebuild.files import read
+from llm_rebuild.workbench.check import LARGEST_FILE
+from llm_rebuild.workbench.new import SKELETONS, source
+from llm_rebuild.workbench.session import Limits
+
+MOST = 2_000  # submissions in one folder
+SHARES = 10  # of `seconds`: a check runs a file in several ways, and each may take that long
+DONE, PASSED, FAILED, NOT_RUN = "done", "passed", "not passed", "not run"
+SOLVED = "it is the filled-in skeleton that `new --solved` writes"
+# What a spreadsheet takes for the beginning of a formula, the wide forms included.
+FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A row.
+
+    result    `done`, `passed` (something was not tried), `not passed`, or `not run`.
+    right     How many checkpoints agree, of `all`.
+    line      Where the first mistake stands; cause and degree are the diagnosis's words for it.
+    reason    Why it was not run, what ended it, or what else a marker should know.
+    """
+
+    file: str
+    model: str = ""
+    result: str = NOT_RUN
+    right: int | str = ""
+    all: int | str = ""
+    first_divergence: str = ""
+    line: str = ""
+    cause: str = ""
+    degree: str = ""
+    reason: str = ""
+
+
+def mark(
+    folder: Path, model: str | None = None, texts: Sequence[str] = (), limits: Limits | None = None
+) -> Iterator[Mark]:
+    """A row for each file of a folder and its folders, in the order of their names, a folder's own files first.
+
+    model  What all are held against; None: what each says itself, in the line of its skeleton that has
+           `--model`.
+
+    Raises InputError where there is no such folder, or nothing, or too much in it.
+    """
+    files = list(submissions(folder))
+    if not files:
+        raise InputError(f"{folder} has no files to mark")
+    if len(files) > MOST:
+        raise InputError(f"{folder} has {len(files):,} files; {MOST:,} at most are marked at a time")
+    rows = dict[str, Mark]()  # by what a file says, without its comments and blanks
+    solved = {_sameness(source(name, solved=True).encode()): name for name in SKELETONS}
+    for file in files:
+        shown = file.relative_to(folder).as_posix()
+        try:
+            content = _content(file)
+            name = model or _named(content)
+        except InputError as problem:
+            yield Mark(shown, reason=_without_path(problem, file))
+            continue
+        same = _sameness(content)
+        if same in rows:
+            twin = rows[same]
+            yield replace(twin, file=shown, reason=f"the same as {twin.file}")
+            continue
+        row = _checked(Mark(shown, name), content, texts, limits or Limits())
+        if same in solved:
+            row = replace(row, reason=SOLVED)
+        rows[same] = row
+        yield row
+
+
+def table(rows: Sequence[Mark]) -> str:
+    """The rows as CSV, with the names of the columns on top. No cell is a formula to a spreadsheet."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Mark.__dataclass_fields__)
+    writer.writerows([_cell(value) for value in vars(row).values()] for row in rows)
+    return text.getvalue()
+
+
+def submissions(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, hidden ones and Python's own aside; links to folders are not followed."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder; mark takes the folder with the submissions")
+    for above, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
+        yield from (Path(above, name) for name in sorted(files) if not name.startswith("."))
+
+
+def _content(file: Path) -> bytes:
+    """What is in a submission. InputError for what is no Python file, or too large, or elsewhere."""
+    if file.is_symlink():
+        raise InputError("it is a link; hand in the file itself")
+    if file.suffix != ".py":
+        raise InputError("it is no .py file; only these are run")
+    content = read(file, largest=LARGEST_FILE)
+    if not content.strip():
+        raise InputError("it is empty")
+    return content
+
+
+def _named(content: bytes) -> str:
+    """The model that a file names itself, as its skeleton does."""
+    said = re.search(rb"llm-rebuild check [^\n]{1,200} --model ([\w-]+)", content[:10_000])
+    name = said[1].decode() if said else ""
+    if name not in SKELETONS:
+        raise InputError("it does not say which model it rebuilds; give --model NAME")
+    return name
+
+
+def _sameness(content: bytes) -> str:
+    """What two files share that differ in comments and blanks only."""
+    with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
+        tree = ast.parse(content)
+        if ast.get_docstring(tree) is not None:  # the file's own name stands there
+            del tree.body[0]
+        content = ast.dump(tree).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(content).hexdigest()
+
+
+def _checked(row: Mark, content: bytes, texts: Sequence[str], limits: Limits) -> Mark:
+    """The row, filled in by a check in a process of its own."""
+    with tempfile.TemporaryDirectory(prefix="llm-rebuild-mark-") as alone:
+        copy = Path(alone, "submission", Path(row.file).name)
+        out, said = Path(alone, "found"), Path(alone, "said")
+        copy.parent.mkdir()
+        copy.write_bytes(content)
+        command = [sys.executable, "-m", "llm_rebuild", "check", str(copy), f"--model={row.model}"]
+        command += [f"--json={out}", f"--seconds={limits.seconds:g}", f"--memory={limits.memory}"]
+        command += [f"--text={text}" for text in texts]
+        code, ended = _run(command, said, SHARES * limits.seconds + 60)
+        if code not in (0, 1, 2):
+            return replace(row, reason=ended)
+        last = said.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""]
+        problem = last[-1].removeprefix("llm-rebuild: ") if code == 2 else ""
+        if not out.exists():
+            return replace(row, reason=problem)
+        return _filled(replace(row, reason=problem), json.loads(out.read_bytes()), passed=code == 0)
+
+
+def _run(command: Sequence[str], said: Path, most: float) -> tuple[int, str]:
+    """Run a command; what it says on stderr goes to a file. Its exit code, and what ended it else."""
+    folder = said.with_name("empty")  # Python looks for modules where it is started
+    folder.mkdir()
+    with said.open("wb") as stderr:
+        process = subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            process.wait(most)
+        except subprocess.TimeoutExpired:
+            return -1, f"the whole check was stopped after {most:g} s"
+        finally:
+            if process.poll() is None:
+                with contextlib.suppress(OSError):
+                    os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
+                process.wait()
+    return process.returncode, f"the check itself was ended (exit code {process.returncode})"
+
+
+def _filled(row: Mark, found: Mapping[str, Any], passed: bool) -> Mark:
+    """The row with what a check's JSON says."""
+    model, summary, leaks = found["model"], found["summary"], found["leaks"] or ()
+    mistake: Mapping[str, Any] = next(iter(found["mistakes"]), {})
+    line = mistake.get("line") or {}
+    unfilled = sum(step["problem"] == "not filled in" for step in found["steps"])
+    return replace(
+        row,
+        model=f"{model['name']} (miniature)" if model["source"] == "miniature" else model["name"],
+        result=DONE if found["done"] else PASSED if passed else FAILED,
+        right=summary["checkpoints"] - summary["failed"],
+        all=summary["checkpoints"],
+        first_divergence=found["next"] or "",
+        line=f"{line['number']}: {mistake['code'] or ''}" if line else "",
+        cause=mistake.get("cause", ""),
+        degree=mistake.get("degree", ""),
+        reason=row.reason or "; ".join(leaks) or (f"{unfilled} steps not filled in" if unfilled else ""),
+    )
+
+
+def _without_path(problem: InputError, file: Path) -> str:
+    return str(problem).replace(f"{file} ", "it ").replace(f"{file}: ", "")
+
+
+def _cell(value: object) -> str:
+    text = one_line(value) if value != "" else ""
+    return f"'{text}" if text.startswith(FORMULA) else text
