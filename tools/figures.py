@@ -263,7 +263,7 @@ def minilm_block(copy: LocalCopy) -> str:
     d.line("M369 512V528")
     step(369, 530, "attention.self.context", "context: heads merged", w=270)
     d.line("M369 584V600H200V614")
-    step(200, 616, "attention.output.dense", "output.dense", "accent", w=220)
+    step(200, 616, "attention.output.dense", "attention.output.dense", "accent", w=220)
     d.line("M310 643H384")
     d.box(386, 616, 250, 54)
     d.text(511, 638, "residual, then LayerNorm", bold=True)
@@ -1074,6 +1074,61 @@ def decision(copy: LocalCopy) -> str:
     return d.svg()
 
 
+def concepts(copy: LocalCopy) -> str:
+    """Start: what the course speaks of, and what leads to what."""
+    d = Drawing(
+        720, 560, "The words of the course: how a text becomes an answer, and how a rebuild is proved."
+    )
+    rows = (
+        ("text", "", "surface"),
+        ("tokens, by their ids", "tokenizer", "surface"),
+        ("embeddings", "a row for each token, and its place", "accent"),
+        ("attention", "query · key, scale, mask, softmax, · value", "warm"),
+        ("feed-forward", "wider, activation, narrower", "warm"),
+        ("vectors, one for each token", "after the last block", "surface"),
+    )
+    for number, (word, below, kind) in enumerate(rows):
+        y = 16 + 76 * number
+        d.box(120, y, 300, 48, kind)
+        d.text(270, y + (20 if below else 29), word, bold=True)
+        d.text(270, y + 38, below, size=12, kind="muted")
+        if number + 1 < len(rows):
+            d.line(f"M270 {y + 48}V{y + 73}")
+    d.box(104, 234, 332, 140, "surface", dashed=True)
+    d.tags.insert(0, d.tags.pop())
+    for number, words in enumerate(("a block,", "repeated;", "each half", "with a norm,", "a residual")):
+        d.text(98, 266 + 20 * number, words, size=12, at="end", kind="muted")
+    for x, word, below in (
+        (20, "pooling", "a sentence"),
+        (160, "head", "the next token"),
+        (300, "decoder", "an answer"),
+    ):
+        d.line(f"M270 444V462H{x + 60}V480")
+        d.box(x, 482, 120, 48, "good")
+        d.text(x + 60, 502, word, bold=True)
+        d.text(x + 60, 520, below, size=12, kind="muted")
+    for x, model in ((80, "MiniLM"), (220, "GPT-2"), (360, "T5")):
+        d.text(x, 549, model, size=13)
+    sides = (
+        (16, "weights and config", "a local copy, at a revision", "accent"),
+        (130, "official run", "transformers, with hooks", "surface"),
+        (244, "capture", "each checkpoint, by name", "surface"),
+        (358, "your rebuild", "plain PyTorch, with taps", "warm"),
+        (472, "verdict", "bit-identical, ulp, … wrong", "good"),
+    )
+    for y, word, below, kind in sides:
+        d.box(500, y, 204, 52, kind)
+        d.text(602, y + 22, word, bold=True)
+        d.text(602, y + 41, below, size=12, kind="muted")
+    d.line("M602 68V127")
+    d.line("M602 182V241")
+    d.line("M500 270H468V498H497")
+    d.line("M602 410V469")
+    d.line("M704 42H713V384H707")
+    d.text(594, 440, "compare", at="end", size=13, kind="muted")
+    return d.svg()
+
+
 DRAWINGS: dict[str, Callable[[LocalCopy], str]] = {
     "minilm-numbers.svg": minilm_numbers,
     "minilm-architecture.svg": minilm_architecture,
@@ -1082,6 +1137,7 @@ DRAWINGS: dict[str, Callable[[LocalCopy], str]] = {
     "minilm-drift.svg": minilm_drift,
     "leaks.svg": leaks,
     "decision.svg": decision,
+    "concepts.svg": concepts,
     "gpt2-architecture.svg": gpt2_architecture,
     "gpt2-merges.svg": gpt2_merges,
     "gpt2-block.svg": gpt2_block,

@@ -62,7 +62,7 @@ class Mark:
 def mark(
     folder: Path, model: str | None = None, texts: Sequence[str] = (), limits: Limits | None = None
 ) -> Iterator[Mark]:
-    """A row for each file of a folder and its folders, in the order of their names, a folder's own files first.
+    """A row for each file of a folder and its folders, in the order of names, files before folders.
 
     model  What all are held against; None: what each says itself, in the line of its skeleton that has
            `--model`.

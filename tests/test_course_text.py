@@ -1,0 +1,140 @@
+"""What the pages say: terms are in the glossary, sources in the bibliography, and numbers come from a run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tools import course, fences
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+CHAPTERS = course.read()
+
+# Words of the field that a reader may have to look up.
+TERMS = """
+ablation, activation, activation function, attention, attention mask, batch, beam, beam search, bfloat16,
+bias, bit-identical, block, BPE, bridge, bucket, cache, causal mask, certificate, checkpoint, cosine,
+coverage, cross-attention, decoder, dispatcher, dropout, dtype, embedding, encoder, epsilon, exponent, feed-
+forward, float32, fraction, fused, gate, GELU, greedy, head, head width, hook, kernel, KV cache, LayerNorm,
+learned positions, logits, merges, min-p, mutant, norm, padding, parameter, pickle, pin, pooling, position
+bias, post-LN, pre-hook, pre-LN, probability, query, relative positions, ReLU, residual, residual stream,
+revision, RMSNorm, rotary positions, rounding, safetensors, sampling, scale, self-attention, sentence
+embedding, SiLU, softmax, special token, SwiGLU, temperature, tensor, tied, token, token type, tokenizer,
+tolerance, top-k, top-p, trace, transformer, ulp, Unigram, vocabulary, weights, width, WordPiece
+"""
+
+# Numbers in prose that no run on their page prints, each with its reason.
+REASONS = {
+    "start.md": {"3.10": "a version", "10,000": "of an example that nobody ran"},
+    "part-1/copies.md": {"2.6": "a version"},
+    "part-2/gpt2.md": {"0.044715": "a constant of the formula"},
+    "part-2/t5.md": {"60,506,624": "published", "32,100": "published"},
+    "part-2/compared.md": {
+        "1e-12": "a default of a config", "1e-5": "a default of a config",
+        "-0.5": "an exponent of a formula",
+    },
+    "part-3/minilm.md": {"0.044715": "a constant of the formula"},
+    "part-3/floats.md": {
+        "1e-12": "a default of a config", "5e-4": "measured in the catalogue of mistakes",
+        "0.125": "one eighth", "9.5e-7": "of an example", "3,456": "of an example",
+        "3.0e-6": "of an example",
+    },
+    "part-3/gpt2.md": {"*": "published; tests/test_published_values.py has each"},
+    "part-3/generation.md": {"50,257": "published"},
+    "part-3/t5.md": {"-19.0845": "published", "32,128": "published"},
+    "part-4/workbench.md": {"4,096": "a default of the command"},
+    "part-4/traps.md": {
+        "0.000005": "the bar", "600.00006": "the float behind 600",
+        "8.3": "of an example that nobody ran",
+    },
+    "part-4/close.md": {
+        "0.0003": "of an example", "1,024": "the size of a vocabulary", "6e-5": "published",
+        "7e-4": "published", "1e-4": "a tolerance of others", "4e-5": "of an example",
+        "3,000": "of an example", "2.4e-4": "of an example",
+    },
+    "part-4/no-match.md": {"0.2": "of an example"},
+    "after/items.md": {"0.7": "a customary bar"},
+}  # fmt: skip
+
+NUMBER = re.compile(
+    r"(?<![\w.,/-])-?"
+    r"(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+\.\d+(?:e[+-]?\d+)?|\d+e[+-]?\d+|\d+(?= ?%))"
+    r"(?!\w|[.,]\d)"
+)
+SHOWN = re.compile(r"-?\d[\d,]*\.?\d*(?:e[+-]?\d+)?")
+CITED = re.compile(r"[A-Z][a-zé]+ et al\.|[A-Z][a-zé]+(?: and [A-Z][a-zé]+)?(?:,| \()\s?(?:19|20)\d\d\b")
+
+
+def prose_of(page: fences.Page) -> str:
+    """A page without code, outputs, comments, and addresses of links."""
+    inside = {number for fence in page.fences for number in range(fence.first, fence.last + 1)}
+    prose = "\n".join(line for number, line in enumerate(page.lines, start=1) if number not in inside)
+    return re.sub(r"<!--.*?-->|\]\([^)]*\)|<[^>]*>|\{[^}]*\}", "", prose, flags=re.S)
+
+
+def typed_numbers(page: fences.Page) -> list[str]:
+    """Numbers in prose, those with decimals, exponents, thousands or per cent, that no fence of the page has:
+    not even rounded, as a share for a percentage, or with the other sign."""
+    texts = (text.replace(",", "") for fence in page.fences for text in SHOWN.findall(fence.code))
+    shown = [abs(float(text)) for text in texts]
+    typed = []
+    for text in NUMBER.findall(prose_of(page)):
+        number, _, exponent = text.replace(",", "").partition("e")
+        half = 0.5001 * 10.0 ** (int(exponent or 0) - len(number.partition(".")[2]))
+        value = abs(float(text.replace(",", "")))
+        if not any(abs(value - one) <= half or abs(value - 100 * one) <= half for one in shown):
+            typed.append(text)
+    return typed
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.address)
+def test_numbers_in_prose_come_from_a_run_of_the_page_or_have_a_reason(chapter: course.Chapter):
+    reasons, typed = REASONS.get(chapter.address, {}), typed_numbers(chapter.page)
+    assert [number for number in typed if number not in reasons and "*" not in reasons] == []
+    assert [number for number in reasons if number != "*" and number not in typed] == [], (
+        "a reason for nothing"
+    )
+
+
+def test_a_typed_number_is_found(tmp_path: Path):
+    page = tmp_path / "page.md"
+    text = "# x\n\nIt is 0.{}, 41 of 41, {}% of 1,234.\n\n"
+    text += "```python\nprint(1)\n```\n\n```text\n0.4249 0.127 1234\n```\n"
+    page.write_text(text.format("42", "13"), encoding="utf-8")
+    assert typed_numbers(fences.read_page(page)) == []
+    page.write_text(text.format("43", "14"), encoding="utf-8")
+    assert typed_numbers(fences.read_page(page)) == ["0.43", "14"]
+
+
+def glossary() -> set[str]:
+    """What the glossary defines: its headings, and in its text what is in italics."""
+    text = (DOCS / "glossary.md").read_text(encoding="utf-8").lower()
+    headings = {word.strip() for line in re.findall(r"^### (.+)$", text, re.M) for word in line.split(",")}
+    return headings | set(re.findall(r"\*([^*\n]+)\*", text))
+
+
+def test_every_term_that_a_chapter_uses_is_in_the_glossary():
+    prose = "\n".join(prose_of(chapter.page) for chapter in CHAPTERS).lower()
+    defined = glossary()
+    terms = [" ".join(term.split()).lower() for term in TERMS.split(",")]
+    used = [term for term in terms if re.search(rf"(?<![\w-]){re.escape(term)}s?(?![\w-])", prose)]
+    assert len(used) > 70
+    assert [term for term in used if term not in defined and f"{term}s" not in defined] == []
+
+
+def test_every_source_that_is_named_is_cited_and_every_entry_is_used():
+    bibliography = (DOCS / "bibliography.md").read_text(encoding="utf-8")
+    entries = set(re.findall(r"\{ #([\w-]+) \}", bibliography))
+    cited = set[str]()
+    for file in sorted(DOCS.rglob("*.md")):
+        if file.name == "bibliography.md" or file.parent.name in ("source", "contributing"):
+            continue
+        text = file.read_text(encoding="utf-8")
+        cited |= set(re.findall(r"bibliography\.md#([\w-]+)", text))
+        without = re.sub(r"\[[^\]]*\]\([^)]*bibliography\.md[^)]*\)", "", text)
+        named = [name for name in CITED.findall(without) if not name.startswith("In ")]
+        assert named == [], f"{file.relative_to(DOCS)}: named, and not linked to the bibliography"
+    assert entries - cited == set(), "in the bibliography, and cited nowhere"
+    assert cited - entries == set()
