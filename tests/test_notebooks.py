@@ -179,7 +179,8 @@ def test_the_same_chapter_gives_the_same_bytes(course: Path) -> None:
     stale.parent.mkdir()
     stale.write_text("{}")
     written = notebooks.write_notebooks(course)
-    assert written == [course / "notebooks" / "part-1-small.ipynb"]
+    folder = course / "notebooks"
+    assert written == [folder / "part-1-small.ipynb", folder / "clean" / "part-1-small.ipynb"]
     assert not stale.exists()
     first = [path.read_bytes() for path in written]
     for path in written:

@@ -128,8 +128,8 @@ def _content(file: Path) -> bytes:
 
 def _named(content: bytes) -> str:
     """The model that a file names itself, as its skeleton does."""
-    said = re.search(rb"llm-rebuild check [^\n]{1,200} --model ([\w-]+)", content[:10_000])
-    name = said[1].decode() if said else ""
+    named = re.search(rb"llm-rebuild check [^\n]{1,200} --model ([\w-]+)", content[:10_000])
+    name = named[1].decode() if named else ""
     if name not in SKELETONS:
         raise InputError("it does not say which model it rebuilds; give --model NAME")
     return name
@@ -149,27 +149,27 @@ def _checked(row: Mark, content: bytes, texts: Sequence[str], limits: Limits) ->
     """The row, filled in by a check in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="llm-rebuild-mark-") as alone:
         copy = Path(alone, "submission", Path(row.file).name)
-        out, said = Path(alone, "found"), Path(alone, "said")
+        out, messages = Path(alone, "result"), Path(alone, "messages")
         copy.parent.mkdir()
         copy.write_bytes(content)
         command = [sys.executable, "-m", "llm_rebuild", "check", str(copy), f"--model={row.model}"]
         command += [f"--json={out}", f"--seconds={limits.seconds:g}", f"--memory={limits.memory}"]
         command += [f"--text={text}" for text in texts]
-        code, ended = _run(command, said, SHARES * limits.seconds + 60)
+        code, ended = _run(command, messages, SHARES * limits.seconds + 60)
         if code not in (0, 1, 2):
             return replace(row, reason=ended)
-        last = said.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""]
+        last = messages.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""]
         problem = last[-1].removeprefix("llm-rebuild: ") if code == 2 else ""
         if not out.exists():
             return replace(row, reason=problem)
         return _filled(replace(row, reason=problem), json.loads(out.read_bytes()), passed=code == 0)
 
 
-def _run(command: Sequence[str], said: Path, most: float) -> tuple[int, str]:
+def _run(command: Sequence[str], messages: Path, most: float) -> tuple[int, str]:
     """Run a command; what it says on stderr goes to a file. Its exit code, and what ended it else."""
-    folder = said.with_name("empty")  # Python looks for modules where it is started
+    folder = messages.with_name("empty")  # Python looks for modules where it is started
     folder.mkdir()
-    with said.open("wb") as stderr:
+    with messages.open("wb") as stderr:
         process = subprocess.Popen(
             command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr,
             start_new_session=True,
