@@ -129,7 +129,9 @@ def _first_cell(page: fences.Page, relative: str) -> str:
         "snippets that the course's tests run; run them from the top.\n\n"
         "Text and figures: [CC BY-NC 4.0](https://creativecommons.org/licenses/by-nc/4.0/). "
         "Code: [MIT](https://opensource.org/license/mit).\n\n"
-        "The package first, once, from a clone of the project: `pip install -c constraints.txt -e .`"
+        "The package first, once, from a clone of the project: `pip install -c constraints.txt -e .` Start "
+        "Jupyter from the same environment (`pip install jupyterlab` brings one), or cells with "
+        "`!llm-rebuild` do not find it."
     )
 
 
