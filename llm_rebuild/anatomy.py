@@ -53,7 +53,7 @@ class Anatomy(Printable):
     unused: dict[str, str]
     checkpoints: tuple[Checkpoint, ...]
     departures: tuple[tuple[str, str], ...]
-    matched: matched.Matched | None = None
+    matched: str | None = None
     rebuilt: bool = True  # False for a model of another family, known by its official code only
 
     @property

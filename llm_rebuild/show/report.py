@@ -10,11 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_rebuild.checkpoints import part_of
+from llm_rebuild.diagnosis.diagnose import Diagnosis
 from llm_rebuild.show.terminal import columns, indented, renderable
 from llm_rebuild.verify.compare import BIT_IDENTICAL, Verdict
 from llm_rebuild.verify.coverage import Coverage
 from llm_rebuild.verify.divergence import Divergence, first_mistake
-from llm_rebuild.verify.report import Diagnosis, Report
+from llm_rebuild.verify.report import Report
 from llm_rebuild.verify.rounding import ROUNDING
 
 MOST_ALSO = 3  # further checkpoints with the same mistake

@@ -122,7 +122,7 @@ def _shown(anatomy: Anatomy) -> Iterator[RenderableType]:
     yield Text("Checkpoints, in the order they are computed (of equal blocks, the first)", style="bold")
     yield _checkpoint_table(anatomy)
     yield ""
-    yield Text(anatomy.matched.line() if anatomy.matched else matched.NOTHING.format(name=anatomy.name))
+    yield Text(f"matched so far: {anatomy.matched or matched.NOTHING.format(name=anatomy.name)}")
 
 
 def _shown_any(anatomy: Anatomy) -> Iterator[RenderableType]:

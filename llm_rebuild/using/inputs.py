@@ -51,6 +51,12 @@ class Inputs:
         return Batch(self.token_ids, self.mask, self.decoder_ids, self.decoder_mask)
 
     @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What the model reads, by name; without what there is not."""
+        names = ("token_ids", "mask", "decoder_ids", "decoder_mask")
+        return {name: tensor for name in names if (tensor := getattr(self, name)) is not None}
+
+    @property
     def padded(self) -> bool:
         """Whether any row is shorter than the longest."""
         return not bool(self.mask.all())

@@ -176,10 +176,7 @@ class Capture(Mapping[str, Interim]):
             "steps": {name: asdict(step) for name, step in self.steps.items()},
         }
         tensors = {f"checkpoint/{name}": tensor.contiguous() for name, tensor in self.tensors.items()}
-        tensors |= {"inputs/token_ids": self.inputs.token_ids, "inputs/mask": self.inputs.mask}
-        if self.inputs.decoder_ids is not None and self.inputs.decoder_mask is not None:
-            tensors["inputs/decoder_ids"] = self.inputs.decoder_ids
-            tensors["inputs/decoder_mask"] = self.inputs.decoder_mask
+        tensors |= {f"inputs/{name}": tensor for name, tensor in self.inputs.tensors.items()}
         try:
             with replacing(Path(file)) as part:
                 save_file(tensors, part, metadata={"llm_rebuild": json.dumps(about)})
@@ -194,34 +191,28 @@ class Capture(Mapping[str, Interim]):
                 about = json.loads((opened.metadata() or {})["llm_rebuild"])
                 stored = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
             inputs = Inputs(
-                stored["inputs/token_ids"],
-                stored["inputs/mask"],
-                tuple(about["texts"]),
-                tuple(tuple(row) for row in about["tokens"]),
-                tuple(about["truncated"]),
-                stored.get("inputs/decoder_ids"),
-                stored.get("inputs/decoder_mask"),
+                texts=tuple(about["texts"]),
+                tokens=tuple(tuple(row) for row in about["tokens"]),
+                truncated=tuple(about["truncated"]),
+                **{key[7:]: tensor for key, tensor in stored.items() if key.startswith("inputs/")},
             )
             tensors = {name: stored[f"checkpoint/{name}"] for name in about["order"]}
-            steps = {name: _step(step) for name, step in about.get("steps", {}).items()}
+            steps: dict[str, Any] = {
+                name: {key: tuple(v) if isinstance(v, list) else v for key, v in step.items()}
+                for name, step in about.get("steps", {}).items()
+            }
             checkpoints = {
                 name: Checkpoint(name, str(shape), str(meaning), str(source))
                 for name, (shape, meaning, source) in about.get("checkpoints", {}).items()
             }
-            coupled = [name for name in map(str, about.get("coupled", ())) if name in tensors]
-            model_type = str(about.get("model_type", ""))
             return cls(
-                about["model"],
-                about["attention"],
-                inputs,
-                about["environment"],
-                tensors,
-                coupled,
-                steps,
-                checkpoints,
-                model_type,
-                TokenVerdict(**about["tokenizer"]) if about.get("tokenizer") else None,
-            )
+                about["model"], about["attention"], inputs, about["environment"], tensors,
+                coupled=[name for name in map(str, about.get("coupled", ())) if name in tensors],
+                steps={name: Step(**step) for name, step in steps.items()},
+                checkpoints=checkpoints,
+                model_type=str(about.get("model_type", "")),
+                tokenizer=TokenVerdict(**about["tokenizer"]) if about.get("tokenizer") else None,
+            )  # fmt: skip
         except (OSError, SafetensorError, KeyError, ValueError, TypeError):
             raise InputError(f"{file} is not a capture file; `llm-rebuild capture` makes one") from None
 
@@ -278,11 +269,6 @@ def _apart(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
             tensor = tensor.clone()
         addresses.add(storage.data_ptr())
         yield tensor
-
-
-def _step(stored: Mapping[str, Any]) -> Step:
-    inputs, arguments = tuple(map(str, stored["inputs"])), tuple(map(str, stored["given"]))
-    return Step(str(stored["kind"]), str(stored["path"]), inputs, arguments, stored["same_as"])
 
 
 def _nearest(name: str, names: Mapping[str, Tensor]) -> str:

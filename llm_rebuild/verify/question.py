@@ -103,13 +103,12 @@ class Question:
 
     def step(self, new_ids: Tensor) -> Question:
         """The next step of decoding: one new id a row, and a mask that counts it. new_ids [batch]."""
-        inputs, one = self.inputs, torch.ones(len(new_ids), 1, dtype=torch.int64)
-        if inputs.decoder_ids is not None and inputs.decoder_mask is not None:
+        inputs, ids, one = self.inputs, new_ids.unsqueeze(1), torch.ones(len(new_ids), 1, dtype=torch.int64)
+        if inputs.decoder_mask is not None:
             mask = torch.cat([inputs.decoder_mask, one], dim=1)
-            inputs = replace(inputs, decoder_ids=new_ids.unsqueeze(1), decoder_mask=mask)
+            inputs = replace(inputs, decoder_ids=ids, decoder_mask=mask)
         else:
-            mask = torch.cat([inputs.mask, one], dim=1)
-            inputs = replace(inputs, token_ids=new_ids.unsqueeze(1), mask=mask)
+            inputs = replace(inputs, token_ids=ids, mask=torch.cat([inputs.mask, one], dim=1))
         return replace(self, inputs=inputs, cache=True, goes_on=True)
 
 

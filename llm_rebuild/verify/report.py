@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from llm_rebuild.printing import Printable
 from llm_rebuild.verify.compare import Verdict
@@ -12,39 +12,6 @@ from llm_rebuild.verify.coverage import Coverage
 from llm_rebuild.verify.divergence import Divergence
 from llm_rebuild.verify.rounding import Rounding
 from llm_rebuild.verify.tokens import TokenVerdict
-
-
-class Diagnosis(Protocol):
-    """What a report needs to know of a diagnosis; `diagnosis/diagnose.py` makes them. Lines and repairs are
-    those of `diagnosis/reading/result.py`."""
-
-    @property
-    def cause(self) -> str: ...
-    @property
-    def checkpoint(self) -> str: ...
-    @property
-    def degree(self) -> str: ...
-    @property
-    def did(self) -> str: ...
-    @property
-    def should(self) -> str: ...
-    @property
-    def why(self) -> str: ...
-    @property
-    def evidence(self) -> str: ...
-    @property
-    def chapter(self) -> str: ...
-    @property
-    def asked(self) -> bool: ...
-    @property
-    def also(self) -> tuple[str, ...]: ...
-    @property
-    def either(self) -> tuple[str, ...]: ...
-    @property
-    def lines(self) -> tuple[Any, ...]: ...
-    @property
-    def repairs(self) -> tuple[Any, ...]: ...
-    def to_json(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -55,7 +22,8 @@ class Report(Printable):
     leaks       What official tensors were seen to go into the rebuild; None where nobody looked.
     divergence  The first divergence in words, and what went into that step.
     rounding    Which differences are rounding, by each step in float64; None where nobody looked.
-    diagnosis   Which mistake the first divergence may be, the best guess first.
+    diagnosis   Which mistake the first divergence may be, the best guess first; `diagnosis/diagnose.py` makes
+                them.
     mistakes    Each mistake that was found, the first included, by its best explanation.
     tokenizer   Whether the token ids are the official tokenizer's; None where nobody looked.
     untried     What this run leaves open: padding, the other spelling of attention, a cached step.
@@ -74,8 +42,8 @@ class Report(Printable):
     leaks: tuple[str, ...] | None = None
     divergence: Divergence | None = None
     rounding: Rounding | None = None
-    diagnosis: tuple[Diagnosis, ...] = ()
-    mistakes: tuple[Diagnosis, ...] = ()
+    diagnosis: tuple[Any, ...] = ()
+    mistakes: tuple[Any, ...] = ()
     tokenizer: TokenVerdict | None = None
     untried: tuple[str, ...] = ()
 

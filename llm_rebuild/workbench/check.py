@@ -15,7 +15,7 @@ from torch import Tensor
 
 from llm_rebuild.checkpoints import expand
 from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.diagnosis.diagnose import Account
+from llm_rebuild.diagnosis.diagnose import Account, Diagnosis
 from llm_rebuild.diagnosis.explain import explain, judge_steps
 from llm_rebuild.diagnosis.reading.result import Reading
 from llm_rebuild.errors import InputError, one_line
@@ -28,13 +28,12 @@ from llm_rebuild.verify import Capture, Proof, Question, Report, ask, compare, j
 from llm_rebuild.verify.compare import MISSING, Verdict
 from llm_rebuild.verify.equality import identical
 from llm_rebuild.verify.question import has_rebuild
-from llm_rebuild.verify.report import Diagnosis
 from llm_rebuild.verify.steps import first_pass
 from llm_rebuild.weights import Weights
 from llm_rebuild.workbench import cached, child, notebook
 from llm_rebuild.workbench.result import FORWARD, UNFILLED, Check, OtherRun, StepVerdict
 from llm_rebuild.workbench.session import Learner, Limits, Outcome, Run, Session
-from llm_rebuild.workbench.steps import INPUTS, READS, Place, Trial, nearest, trials
+from llm_rebuild.workbench.steps import INPUTS, Place, Trial, nearest, trials
 
 LARGEST_FILE = 5_000_000
 LIMITS = Limits()
@@ -462,8 +461,7 @@ def _all_names(question: Question, names: Sequence[str]) -> list[str]:
 
 def _read(question: Question) -> dict[str, Tensor]:
     """What the model reads, by name."""
-    tensors = {name: getattr(question.inputs, name) for name in READS}
-    return {INPUTS + name: tensor for name, tensor in tensors.items() if tensor is not None}
+    return {INPUTS + name: tensor for name, tensor in question.inputs.tensors.items()}
 
 
 def _places(listed: Any) -> list[list[Place]]:

@@ -6,8 +6,8 @@ import difflib
 import io
 from collections.abc import Sequence
 
+from llm_rebuild.diagnosis.diagnose import Diagnosis
 from llm_rebuild.diagnosis.reading.result import ROUNDED, TO_THE_BIT
-from llm_rebuild.verify.report import Diagnosis
 
 
 def fixed(source: str, name: str, mistakes: Sequence[Diagnosis]) -> str:
