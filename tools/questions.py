@@ -14,7 +14,7 @@ from typing import Any
 FILE = Path(__file__).resolve().parents[1] / "docs" / "questions.txt"
 LETTERS = "ABCDEF"
 BEFORE = "??? made-with"  # the box at a page's end
-TITLE = "## Five questions"
+TITLE = "## Five questions { data-search-exclude }"
 HELP = (
     "Open the answer that you would give. Which one you opened first is noted in this browser, and nowhere "
     'else.\n\n<p class="progress" data-progress></p>'
