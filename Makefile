@@ -56,10 +56,11 @@ serve: ## serve the built site on 127.0.0.1:$(PORT)
 	@echo "The course is at http://127.0.0.1:$(PORT) (stop with Ctrl+C)"
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory site
 
-lint: setup ## ruff and mypy
+lint: setup ## ruff, mypy and codespell
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 bench: setup ## speed and memory against the official models, as ratios
 	$(BIN)/python -m benchmarks.minilm_speed

@@ -2,8 +2,8 @@
 
 import os
 
-# Before torch: two processes with two threads each on two cores would spend most of their time waiting for each
-# other in busy loops. Bits do not depend on it.
+# Before torch: two processes with two threads each on two cores would spend most of their time waiting for
+# each other in busy loops. Bits do not depend on it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 collect_ignore = ["docs/source"]  # the package's own files, as pages
