@@ -74,6 +74,8 @@ def mark(
         raise InputError(f"{folder} has no files to mark")
     if len(files) > MOST:
         raise InputError(f"{folder} has {len(files):,} files; {MOST:,} at most are marked at a time")
+    if model and Path(model).exists():
+        model = str(Path(model).absolute())  # checks run in another folder
     rows = dict[str, Mark]()  # by what a file says, without its comments and blanks
     solved = {_sameness(source(name, solved=True).encode()): name for name in SKELETONS}
     for file in files:
@@ -179,10 +181,9 @@ def _run(command: Sequence[str], messages: Path, most: float) -> tuple[int, str]
         except subprocess.TimeoutExpired:
             return -1, f"the whole check was stopped after {most:g} s"
         finally:
-            if process.poll() is None:
-                with contextlib.suppress(OSError):
-                    os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
-                process.wait()
+            with contextlib.suppress(OSError):  # also what a submission started and left behind
+                os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
+            process.wait()
     return process.returncode, f"the check itself was ended (exit code {process.returncode})"
 
 

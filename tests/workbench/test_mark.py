@@ -33,7 +33,8 @@ def test_a_class_is_marked_one_row_each(bench: Bench, tmp_path: Path):
     (folder / "loop.py").write_text(LOOP, encoding="utf-8")
     (folder / "report.docx").write_bytes(b"PK")
     (folder / "=cmd|' -C calc'!A0.py").write_text("def forward(:\n", encoding="utf-8")
-    said = bench.run("mark", folder, "--out", out, "--model", GPT2, "--seconds", "20")
+    model = f"./{GPT2.name}"  # a folder, by its way from here
+    said = bench.run("mark", folder, "--out", out, "--model", model, "--seconds", "20", folder=GPT2.parent)
     assert said.code == 1, said.err
     assert "10 submissions" in said.out
     assert len(said.err.splitlines()) == 10
