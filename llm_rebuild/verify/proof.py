@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from llm_rebuild.verify import memory
 from llm_rebuild.verify.capture import Capture, read_capture
 from llm_rebuild.verify.coverage import measure
 from llm_rebuild.verify.official import Official
@@ -64,6 +65,7 @@ def prove(
     question = ask(model, texts, **options)
     question.rebuild.check(question.weights)  # before the official model invents what is missing
     official = Official(question.copy.folder, question.attention)
+    memory.check(question, official.model, sides=2)
     observer = observe(question, official)
     truth = read_capture(question, observer)
     progress("official")

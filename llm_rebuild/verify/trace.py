@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from llm_rebuild.verify import memory
 from llm_rebuild.verify.entries import Trace
 from llm_rebuild.verify.environment import environment
 from llm_rebuild.verify.official import Official
@@ -49,6 +50,7 @@ def observe(question: Question, official: Official | None = None, everything: bo
     if official is None:
         question.check()
         official = Official(question.copy.folder, question.attention)
+    memory.check(question, official.model)
     with Observer(question, official, everything) as observer:
         official.run(question, copies=False)
     return observer
