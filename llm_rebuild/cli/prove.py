@@ -153,11 +153,11 @@ def recheck(
     environment.
     """
     output.check_writable("--json", json_file, file)
-    from llm_rebuild.proof import certificate
+    from llm_rebuild.proof import certificate, recheck
 
     written = certificate.read(file)
     with output.progress("official model, rebuild, comparison, coverage", 4) as done:
-        rechecked = certificate.recheck(written, model, store=store, progress=done)
+        rechecked = recheck.recheck(written, model, store=store, progress=done)
     if json_file != "-":
         out = output.console()
         made = f"{written['model']['name']}, {written['options']['attention']} attention, {written['made']}"

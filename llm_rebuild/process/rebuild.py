@@ -30,12 +30,7 @@ def rebuild(channel: Channel) -> None:
         return
     job, inputs = message.about, dict(message.tensors)
     torch.set_num_threads(job["threads"])  # bits depend on it
-    end = {
-        "end": "done",
-        "threads": torch.get_num_threads(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
-    }
+    end = {"end": "done"}
     try:
         _run(job, inputs, channel)
     except (InputError, ImportError, PermissionError) as error:

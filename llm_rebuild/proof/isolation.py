@@ -78,23 +78,29 @@ def run_watched(forward: Forward, weights: Weights, truth: Capture) -> Isolated:
 
     Tensors that were taken openly, by `truth.bridge(name)`, are no leaks: reports call them coupled.
     """
-    recorder = Recorder()
+    recorder, foreign = Recorder(), list[tuple[str, Tensor]]()
     inputs = (truth.inputs.token_ids.clone(), truth.inputs.mask.clone())
-    leaks: dict[str, Leak] = {}
 
     def outside(tensor: Tensor, operation: str) -> None:
-        leak = leak_of(tensor, operation, truth, weights)
-        if leak is not None:
-            leaks.setdefault(leak.name, leak)
+        foreign.append((operation, tensor.clone()))
 
     with torch.no_grad(), Origins([*weights.peek().values(), *inputs], outside):
         forward(*inputs, weights, recorder.tap())
-    left = tuple(leak for leak in leaks.values() if leak.name not in truth.coupled)
-    return Isolated(recorder.tensors, left)
+    return Isolated(recorder.tensors, leaks_of(foreign, truth, weights))
 
 
-def leak_of(tensor: Tensor, operation: str, truth: Capture, weights: Weights) -> Leak | None:
-    """A tensor from outside: is it an official one, and none that was bridged?"""
+def leaks_of(foreign: Iterable[tuple[str, Tensor]], truth: Capture, weights: Weights) -> tuple[Leak, ...]:
+    """What is official among tensors that came from elsewhere, each with the operation it went into: a leak
+    for each name. What was bridged is none."""
+    leaks: dict[str, Leak] = {}
+    for operation, tensor in foreign:
+        leak = _leak(tensor, operation, truth, weights)
+        if leak is not None:
+            leaks.setdefault(leak.name, leak)
+    return tuple(leaks.values())
+
+
+def _leak(tensor: Tensor, operation: str, truth: Capture, weights: Weights) -> Leak | None:
     if not tensor.is_floating_point() or tensor.numel() < FEWEST:
         return None
     names = _origins(tensor, truth.tensors)
@@ -172,16 +178,14 @@ def prove_isolated(model: Model | Question, texts: Any = None, **options: Any) -
     """As `verify.prove`, with the rebuild in a process of its own. The report says `isolated`, and what
     leaked: every tensor in that process that is neither from a file nor computed there."""
     foreign: list[tuple[str, Tensor]] = []
-    used: list[Weights] = []
 
     def run(question: Question) -> dict[str, Tensor]:
         tensors, outsiders = run_apart(question)
         foreign.extend(outsiders)
-        used.append(question.copy.weights())
         return tensors
 
     proof = verify.prove(model, texts, run=run, **options)
-    leaks = leaks_of(foreign, proof.truth, used[0])
+    leaks = leaks_of(foreign, proof.truth, proof.question.weights)
     return replace(proof, report=replace(proof.report, isolated=True, leaks=tuple(map(str, leaks))))
 
 
@@ -193,13 +197,9 @@ def run_apart(question: Question) -> tuple[dict[str, Tensor], list[tuple[str, Te
     Raises InputError where that process finds the input at fault, imports or reads something official, or
     is stopped by the system.
     """
-    copy, inputs = question.copy, question.inputs
-    tensors = {"token_ids": inputs.token_ids, "mask": inputs.mask}
-    if inputs.decoder_ids is not None and inputs.decoder_mask is not None:
-        tensors |= {"decoder_ids": inputs.decoder_ids, "decoder_mask": inputs.decoder_mask}
     job = {
-        "weights": str(copy.weights_file.absolute()),
-        "config": copy.config,
+        "weights": str(question.copy.weights_file.absolute()),
+        "config": question.copy.config,
         "attention": question.attention,
         "cache": question.cache,
         "threads": torch.get_num_threads(),
@@ -208,7 +208,7 @@ def run_apart(question: Question) -> tuple[dict[str, Tensor], list[tuple[str, Te
     foreign: list[tuple[str, Tensor]] = []
     end: Mapping[str, Any] = {}
     with Process(rebuild) as process:
-        for message in process.ask(job, tensors):
+        for message in process.ask(job, question.inputs.tensors):
             if "tapped" in message.about:
                 rebuilt |= message.tensors
             elif "foreign" in message.about:
@@ -231,19 +231,3 @@ def _check_end(end: Mapping[str, Any], ended: Ended) -> None:
         )
     if not end:
         raise RuntimeError(f"the rebuild failed in its process ({ended.how}):\n{ended.output}")
-    for what, value in (
-        ("torch", torch.__version__),
-        ("cpu_capability", torch.backends.cpu.get_cpu_capability()),
-        ("threads", torch.get_num_threads()),
-    ):
-        if end[what] != value:
-            raise InputError(f"the process of the rebuild has {what} {end[what]}, this one has {value}")
-
-
-def leaks_of(foreign: Iterable[tuple[str, Tensor]], truth: Capture, weights: Weights) -> tuple[Leak, ...]:
-    leaks: dict[str, Leak] = {}
-    for operation, tensor in foreign:
-        leak = leak_of(tensor, operation, truth, weights)
-        if leak is not None:
-            leaks.setdefault(leak.name, leak)
-    return tuple(leaks.values())

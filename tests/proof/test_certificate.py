@@ -20,7 +20,8 @@ from llm_rebuild.errors import InputError
 from llm_rebuild.models import minilm as model
 from llm_rebuild.proof import certificate as certificates
 from llm_rebuild.proof import isolation
-from llm_rebuild.proof.certificate import certify, changes, digest, read, recheck, tensor_sha256
+from llm_rebuild.proof.certificate import certify, digest, read, tensor_sha256
+from llm_rebuild.proof.recheck import Change, Recheck, changes, recheck
 from tests import tiny_bert
 
 Run = Callable[..., tuple[int, str, str]]
@@ -219,7 +220,7 @@ def fault(monkeypatch: pytest.MonkeyPatch, by: float) -> None:
     monkeypatch.setattr(model, "pooler", lambda x, *more: pooler(x * (1 + by), *more))
 
 
-def kinds(changes: tuple[certificates.Change, ...]) -> list[tuple[str, str]]:
+def kinds(changes: tuple[Change, ...]) -> list[tuple[str, str]]:
     return [(change.kind, change.what) for change in changes if change.kind != "same"]
 
 
@@ -436,7 +437,7 @@ def test_no_forgery_of_any_field_holds(tiny: LocalCopy, written: Certificate, tm
         found = None
         with contextlib.suppress(InputError):
             certificate = read(file)
-            found = certificates.Recheck(tuple(changes(certificate, unchanged)), unchanged)
+            found = Recheck(tuple(changes(certificate, unchanged)), unchanged)
             if path[0] in ("options", "model", "inputs"):  # on which the new one depends
                 found = recheck(certificate, tiny.folder)
         if found is not None and (path in WORD_OF_THE_MAKER or path[0] == "environment"):
