@@ -1,4 +1,4 @@
-"""What the pages say: terms are in the glossary, sources in the bibliography, and numbers come from a run."""
+"""What the pages say: terms are in the glossary, sources in the bibliography, numbers come from a run."""
 
 from __future__ import annotations
 
@@ -106,6 +106,26 @@ def test_a_typed_number_is_found(tmp_path: Path):
     assert typed_numbers(fences.read_page(page)) == []
     page.write_text(text.format("43", "14"), encoding="utf-8")
     assert typed_numbers(fences.read_page(page)) == ["0.43", "14"]
+
+
+# One spelling for one thing, and no word that tells a reader how easy it is.
+INSTEAD = {
+    r"normaliz": "normalise", r"tokenis": "tokenize", r"colors?\b": "colour", r"summariz": "summarise",
+    r"(?:pre|post)-?norm\b": "pre-LN, post-LN", r"(?:self|cross) attention": "self-attention",
+    r"feed forward": "feed-forward", r"key-value cache": "KV cache", r"hyper-?parameter": "setting",
+    r"\b(?:obviously|trivial|trivially|of course)\b": "nothing",
+    r"\b(?:can|don|won|isn|doesn)'t\b": "both words",
+    r"\bin order to\b": "to", r"\b(?:utili[sz]e|leverage)": "use",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "page", [*(c.file for c in CHAPTERS), DOCS / "glossary.md", DOCS / "teaching.md"], ids=str
+)
+def test_one_spelling_for_one_thing(page: Path):
+    prose = re.sub(r"`[^`]*`", "", prose_of(fences.read_page(page)))
+    for word, instead in INSTEAD.items():
+        assert re.search(word, prose, re.I) is None, f"write {instead}"
 
 
 def glossary() -> set[str]:
