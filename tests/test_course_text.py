@@ -120,7 +120,9 @@ INSTEAD = {
 
 
 @pytest.mark.parametrize(
-    "page", [*(c.file for c in CHAPTERS), DOCS / "glossary.md", DOCS / "teaching.md"], ids=str
+    "page",
+    [*(c.file for c in CHAPTERS), DOCS / "glossary.md", DOCS / "teaching.md"],
+    ids=lambda page: page.relative_to(DOCS).as_posix(),
 )
 def test_one_spelling_for_one_thing(page: Path):
     prose = re.sub(r"`[^`]*`", "", prose_of(fences.read_page(page)))
