@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 
 # Tests of numbers whose last digits a page shows: they run with kernels that all processors have in common.
 DIGITS := tests/diagnosis
-XDIST  := -n $(JOBS) --dist loadfile --durations 12
+XDIST  := -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 12
 
 # Behind `models` nothing asks the network again: what is not in the store by then is a miniature.
 OFFLINE := HF_HUB_OFFLINE=1 PIP_NO_INDEX=1

@@ -312,9 +312,12 @@ def silent_hub() -> Iterator[SilentHub]:
 
 
 def test_a_silent_hub_is_asked_once_a_model(environment: dict[str, str], silent_hub: SilentHub) -> None:
-    """Each question waits for some seconds: three models, three questions, and no file is asked for again."""
+    """Each question waits for some seconds, here for one: three models, three questions, and no file is asked
+    for again."""
+    impatient = "hub.READ_TIMEOUT = 1.0; models.main([])"
+    code = f"from llm_rebuild.copies import hub; from tools import models; {impatient}"
     result = subprocess.run(
-        [sys.executable, "-m", "tools.models"],
+        [sys.executable, "-c", code],
         cwd=PROJECT, env=environment | {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": silent_hub.address},
         capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
