@@ -27,9 +27,10 @@ from torch import Tensor
 
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
-from llm_rebuild.using.decoding import Settings, decode
+from llm_rebuild.using.decoding import decode
 from llm_rebuild.using.defaults import defaults
 from llm_rebuild.using.generate import decoder_step
+from llm_rebuild.using.settings import Settings
 from tools import full_size
 
 

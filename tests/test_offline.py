@@ -28,7 +28,7 @@ from llm_rebuild.copies.pins import PINS
 from llm_rebuild.errors import InputError
 from llm_rebuild.show.terminal import Terminal
 from llm_rebuild.using import generate
-from llm_rebuild.using.decoding import Settings
+from llm_rebuild.using.settings import Settings
 
 PROJECT = Path(__file__).resolve().parents[1]
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -106,7 +106,7 @@ def _written(
     """Generate, print unless silent, and return the JSON. One text on a terminal is shown as it grows."""
     from llm_rebuild.models import rebuild_for
     from llm_rebuild.using import generate as generation
-    from llm_rebuild.using.decoding import SettingError, Settings
+    from llm_rebuild.using.settings import SettingError, Settings
 
     out = output.console()
     live = out.is_terminal and len(prompts) == 1 and settings.get("beams", 1) == 1 and not silent

@@ -12,115 +12,23 @@ Sources  Raffel et al. (2020), T5. Weights: google-t5/t5-small. Order of operati
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from llm_rebuild.checkpoints import Checkpoint
 from llm_rebuild.errors import InputError
 from llm_rebuild.models.cache import EncoderDecoderCache as Cache
 from llm_rebuild.models.cache import KeysAndValues
-from llm_rebuild.models.ops import ACTIVATIONS, gelu_new_checkpoints, merge_heads, split_heads
+from llm_rebuild.models.ops import ACTIVATIONS, merge_heads, split_heads
 from llm_rebuild.models.part import Batch, Part
+from llm_rebuild.models.t5_checkpoints import BIAS, CHECKPOINTS
 from llm_rebuild.models.t5_config import Config
 
 __all__ = ["CHECKPOINTS", "Cache", "Output", "decode", "encode", "forward"]
 
-VECTORS, WIDE, NUMBER = "[batch, token, width]", "[batch, token, wide]", "[batch, token, 1]"
-INNER = "[batch, token, heads × head width]"  # in t5-small as many as the width, in others not
-SCORES, HEADS = "[batch, head, query, key]", "[batch, head, query, head width]"
-LOOKS, KEYS = "[batch, 1, query, key]", "[batch, head, key, head width]"
-EAGER, SDPA = frozenset({"eager"}), frozenset({"sdpa"})  # the fused kernel never shows its scores
-PADDED, CACHE, START = frozenset({"padding"}), frozenset({"cache"}), frozenset({"start"})
-OWN_MASK = frozenset({"decoder mask"})  # the decoder reads several tokens at once, or padding
-GATED, PLAIN, SCALED = frozenset({"gated"}), frozenset({"plain"}), frozenset({"scaled head"})
-ENCODER, DECODER = "encoder.block.{layer}.layer", "decoder.block.{layer}.layer"
-BIAS, CROSS = "block.0.layer.0.SelfAttention", "block.0.layer.1.EncDecAttention"
 Past = KeysAndValues | None  # what an attention has seen before; None: nothing is kept
-
-# ------------------------------------------------------- every interim tensor, in the order of its making
-
-
-def _norm(path: str) -> tuple[Checkpoint, ...]:
-    return (
-        Checkpoint(f"{path}.square", VECTORS, "each number squared", "pow[0]"),
-        Checkpoint(f"{path}.mean_square", NUMBER, "over the width", "mean[0]"),
-        Checkpoint(f"{path}.above_zero", NUMBER, "plus epsilon", "add[0]"),
-        Checkpoint(f"{path}.inverse_root", NUMBER, "1 / √ of it", "rsqrt[0]"),
-        Checkpoint(f"{path}.normed", VECTORS, "of mean square 1", "mul[0]"),
-        Checkpoint(path, VECTORS, "stretched, each of the width by its own"),
-    )
-
-
-def _attention(path: str, new: frozenset[str]) -> tuple[Checkpoint, ...]:
-    return (
-        Checkpoint(f"{path}.q", INNER, "what each token looks for"),
-        Checkpoint(f"{path}.k", INNER, "what each token has to offer", only=new),
-        Checkpoint(f"{path}.v", INNER, "what each token passes on", only=new),
-        *(
-            Checkpoint(f"{path}.{name}", KEYS, f"{name}s, kept", f"cat[{number}]", CACHE | new)
-            for number, name in enumerate(("key", "value"))
-            if path.startswith("decoder")
-        ),
-        Checkpoint(f"{path}.product", SCORES, "query times key, never scaled", "matmul[0]", EAGER),
-        Checkpoint(f"{path}.biased", SCORES, "plus the position bias", "add[0]", EAGER),
-        Checkpoint(f"{path}.scores", SCORES, "masked: what enters the softmax", "into softmax[0]", EAGER),
-        Checkpoint(f"{path}.probs", SCORES, "how much each token looks where", "softmax[0]", EAGER),
-        Checkpoint(f"{path}.head_context", HEADS, "values by these shares", "matmul[1]", EAGER),
-        Checkpoint(f"{path}.head_context", HEADS, "values by attention", "sdpa[0]", SDPA),
-        Checkpoint(f"{path}.context", INNER, "heads merged", "into o"),
-        Checkpoint(f"{path}.o", VECTORS, "heads mixed"),
-        Checkpoint(f"{path.rpartition('.')[0]}.residual", VECTORS, "added back", "returned"),
-    )
-
-
-def _feed_forward(path: str) -> tuple[Checkpoint, ...]:
-    dense = f"{path}.DenseReluDense"
-    return (
-        *_norm(f"{path}.layer_norm"),
-        Checkpoint(f"{dense}.wi", WIDE, "widened", only=PLAIN),
-        Checkpoint(f"{dense}.wi_0", WIDE, "widened", only=GATED),
-        *gelu_new_checkpoints(f"{dense}.act", WIDE),
-        Checkpoint(f"{dense}.act", WIDE, "bent"),
-        Checkpoint(f"{dense}.wi_1", WIDE, "widened by the second branch", only=GATED),
-        Checkpoint(f"{dense}.gated", WIDE, "one branch times the other", "mul[0]", GATED),
-        Checkpoint(f"{dense}.wo", VECTORS, "narrowed"),
-        Checkpoint(f"{path}.residual", VECTORS, "added back: the block's output", "returned"),
-    )
-
-
-_ENCODER = (
-    Checkpoint("encoder.embed_tokens", VECTORS, "which token it is"),
-    Checkpoint(f"encoder.{BIAS}.relative_attention_bias", "[query, key, head]", "by distance"),
-    Checkpoint("encoder.mask", LOOKS, "0, or the lowest float", "where[0]", EAGER | PADDED),
-    Checkpoint("encoder.biased_mask", SCORES, "bias, masked", f"encoder.{BIAS}: where[0]", SDPA | PADDED),
-    *_norm(f"{ENCODER}.0.layer_norm"),
-    *_attention(f"{ENCODER}.0.SelfAttention", frozenset()),
-    *_feed_forward(f"{ENCODER}.1"),
-    *_norm("encoder.final_layer_norm"),
-)
-_DECODER = (
-    Checkpoint("decoder.embed_tokens", VECTORS, "which token it is"),
-    Checkpoint(f"decoder.{BIAS}.relative_attention_bias", "[query, key, head]", "by distance"),
-    Checkpoint("decoder.mask", LOOKS, "0, or the lowest float", "where[0]", EAGER),
-    Checkpoint("decoder.biased_mask", SCORES, "bias, masked", f"decoder.{BIAS}: where[0]", SDPA | OWN_MASK),
-    Checkpoint("decoder.cross_mask", LOOKS, "0, or the lowest float", "where[1]", EAGER | PADDED),
-    Checkpoint("decoder.cross_biased_mask", SCORES, "the same", f"decoder.{CROSS}: where[0]", SDPA | PADDED),
-    *_norm(f"{DECODER}.0.layer_norm"),
-    *_attention(f"{DECODER}.0.SelfAttention", frozenset()),
-    *_norm(f"{DECODER}.1.layer_norm"),
-    *_attention(f"{DECODER}.1.EncDecAttention", START),
-    *_feed_forward(f"{DECODER}.2"),
-    *_norm("decoder.final_layer_norm"),
-    Checkpoint("decoder.scaled", VECTORS, "times 1/√(width)", ": mul[0]", SCALED),
-    Checkpoint("lm_head", "[batch, token, vocabulary]", "a score for every possible next token"),
-)
-
-# The encoder runs once an answer: not in the later steps of a decoder that keeps keys and values.
-CHECKPOINTS = (*(replace(c, only=c.only | START) for c in _ENCODER), *_DECODER)
 
 # -------------------------------------------------------------------- from ids to scores
 
@@ -210,9 +118,7 @@ class Looks(NamedTuple):
     """Who may look at whom, and how far away it is: both are added to the scores."""
 
     bias: Tensor  # [1, head, query, key]
-    mask: (
-        Tensor | None
-    )  # [batch, 1, query, key]; for the fused kernel [batch, head, query, key], bias and all
+    mask: Tensor | None  # [batch, 1, query, key]; fused: [batch, head, query, key], the bias in it
 
 
 def position_bias(query: int, key: int, both_ways: bool, part: Part[Config]) -> Tensor:

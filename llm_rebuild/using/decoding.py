@@ -13,138 +13,24 @@ Sources  Named at each function. Order of operations, padding, ties and random d
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from llm_rebuild.errors import InputError
-from llm_rebuild.json_fields import shown
+from llm_rebuild.using.settings import Decoding, SettingError, Settings, SpecialIds
 
 NEVER = -1e9  # added to a score, it makes a beam lose against every other
-
-# ------------------------------------------------------------------------------- what is asked for
-
 
 # One forward pass: new tokens [row, new token] and the state after the earlier ones (None before the
 # first) -> scores of the next token [row, vocab] and the state after these. What a state is, is the step's
 # own matter. It is a value, so the step returns a new one; and `state.reorder(rows)`, rows [row] int64, is
 # the state of other rows of the batch, or of the same in another order, for beam search.
 Step = Callable[[Tensor, Any], tuple[Tensor, Any]]
-
-
-class SettingError(InputError):
-    """A setting makes no sense. The message calls settings by their names here; a caller who has other
-    names for them may say it in those."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to generate. None leaves a thing to the model's folder, and where that says nothing, out.
-    Raises SettingError for what makes no sense.
-
-    `sample` says whether tokens are drawn (the official `do_sample`); where it is None they are if
-    `temperature`, `top_k` or `top_p` is given. A top_k of None means none, unless the folder has one;
-    officially it means 50. Without a `seed` draws come from torch's own generator.
-    """
-
-    max_new_tokens: int | None = None
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    repetition_penalty: float | None = None
-    no_repeat_ngram: int | None = None
-    beams: int | None = None
-    length_penalty: float | None = None
-    early_stopping: bool | Literal["never"] | None = None
-    sample: bool | None = None
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        def refuse(name: str, must: str) -> None:
-            raise SettingError(f"{name} is {shown(getattr(self, name))}; it must be {must}")
-
-        for name, most in MOST.items():
-            value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
-                refuse(name, "a whole number from 1")
-            if value is not None and value > most:
-                refuse(name, f"at most {most:,}")
-        for name in ("temperature", "repetition_penalty"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                also = "; for the best token every time leave it out" if name == "temperature" else ""
-                refuse(name, f"a number above 0{also}")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            refuse("top_p", "above 0 and at most 1")
-        if self.length_penalty is not None and not abs(self.length_penalty) < float("inf"):
-            refuse("length_penalty", "a finite number")
-        if self.early_stopping not in (None, True, False, "never"):
-            refuse("early_stopping", 'True, False or "never"')
-        if self.seed is not None and (type(self.seed) is not int or not -(2**63) <= self.seed < 2**64):
-            refuse("seed", "a whole number of 64 bits")
-
-    @property
-    def sampling(self) -> bool:
-        """Whether the next token is drawn, not chosen."""
-        if self.sample is not None:
-            return self.sample
-        return not (self.temperature is None and self.top_k is None and self.top_p is None)
-
-    def over(self, others: Settings) -> Settings:
-        """These settings, and where one is None, the others'."""
-        own = {name: value for name, value in vars(self).items() if value is not None}
-        sample = self.sampling or (self.sample is None and others.sampling)
-        return Settings(**{**vars(others), **own, "sample": sample})
-
-    def complete(self) -> Decoding:
-        """With nothing left open. Raises SettingError where settings do not go together."""
-        if self.seed is not None and not self.sampling:
-            raise SettingError("a seed changes nothing without sampling; give a temperature, 1.0 for none")
-        whole = Decoding(
-            **{name: value for name, value in vars(self).items() if value is not None}
-            | {"sample": self.sampling}
-        )
-        exponent = abs(whole.length_penalty * math.log(whole.max_new_tokens))
-        if whole.beams > 1 and exponent > 80:  # float32 ends at about e ** 88
-            raise SettingError(
-                f"length_penalty is {whole.length_penalty}; take one nearer to 0, for a length of "
-                f"{whole.max_new_tokens} to that power is no number any more"
-            )
-        return whole if whole.sample else replace(whole, temperature=None, top_k=None, top_p=None)
-
-
-# The most that is asked for in earnest. What is above it runs out of memory, or never ends.
-MOST = {"max_new_tokens": 10**6, "top_k": 10**9, "no_repeat_ngram": 10**9, "beams": 1000}
-
-
-@dataclass(frozen=True)
-class Decoding(Settings):
-    """Settings with nothing left open: what is None is not done."""
-
-    max_new_tokens: int = 20
-    beams: int = 1
-    length_penalty: float = 1.0
-    early_stopping: bool | Literal["never"] = False
-    sample: bool = False
-
-    def generator(self) -> torch.Generator | None:
-        """Where draws come from: None is torch's own."""
-        return None if self.seed is None else torch.Generator().manual_seed(self.seed)
-
-
-@dataclass(frozen=True)
-class SpecialIds:
-    """Token ids with a meaning: those that end a text, the one that pads, the one a decoder starts with."""
-
-    ends: tuple[int, ...] = ()
-    padding: int | None = None
-    start: int | None = None
-
 
 # ----------------------------------------------------------------- what is done to the scores, in order
 

@@ -13,7 +13,7 @@ from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
 from llm_rebuild.files import read_json
 from llm_rebuild.json_fields import FLAG, NUMBER, Kind, check, or_null, shown, whole
-from llm_rebuild.using.decoding import SettingError, Settings, SpecialIds
+from llm_rebuild.using.settings import SettingError, Settings, SpecialIds
 
 FILE = "generation_config.json"
 NEW_TOKENS = 40  # how many tokens are written where nobody says how many

@@ -25,9 +25,10 @@ from llm_rebuild.models.cache import Cache, EncoderDecoderCache
 from llm_rebuild.models.part import Batch, Part
 from llm_rebuild.printing import Printable
 from llm_rebuild.tokenizers import Tokenizer
-from llm_rebuild.using.decoding import Settings, SpecialIds, Step, decode
+from llm_rebuild.using.decoding import Step, decode
 from llm_rebuild.using.defaults import NEW_TOKENS, defaults
 from llm_rebuild.using.inputs import Inputs, Prompts, read, texts_of
+from llm_rebuild.using.settings import Settings, SpecialIds
 
 __all__ = ["Generated", "Settings", "generate"]
 

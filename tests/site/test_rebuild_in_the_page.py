@@ -26,9 +26,9 @@ from llm_rebuild.diagnosis.mutants import TEXTS
 from llm_rebuild.tokenizers.graphemes import GRAPHEME
 from llm_rebuild.tokenizers.wordpiece import decompose
 from llm_rebuild.using import decoding, inputs
-from llm_rebuild.using.decoding import Decoding
 from llm_rebuild.using.defaults import defaults
 from llm_rebuild.using.generate import generate
+from llm_rebuild.using.settings import Decoding, Settings
 from llm_rebuild.verify import Capture, ask, capture
 from llm_rebuild.verify.official import Official
 from tests.tokenizers import tokenizer_corpus as corpus
@@ -73,11 +73,11 @@ PROMPTS = {
     ],
 }  # fmt: skip
 SETTINGS = [
-    decoding.Settings(max_new_tokens=16),
-    decoding.Settings(max_new_tokens=12, repetition_penalty=1.3, no_repeat_ngram=2),
-    decoding.Settings(max_new_tokens=12, beams=4),
-    decoding.Settings(max_new_tokens=12, beams=3, early_stopping=True, length_penalty=0.5, no_repeat_ngram=2),
-    decoding.Settings(max_new_tokens=12, beams=3, early_stopping="never", length_penalty=2.0),
+    Settings(max_new_tokens=16),
+    Settings(max_new_tokens=12, repetition_penalty=1.3, no_repeat_ngram=2),
+    Settings(max_new_tokens=12, beams=4),
+    Settings(max_new_tokens=12, beams=3, early_stopping=True, length_penalty=0.5, no_repeat_ngram=2),
+    Settings(max_new_tokens=12, beams=3, early_stopping="never", length_penalty=2.0),
 ]
 
 
@@ -291,7 +291,7 @@ def test_the_unicode_tables_are_those_of_python() -> None:
 # ----------------------------------------------------------------------------------------- decoding
 
 
-def in_javascript(settings: decoding.Settings) -> dict[str, Any]:
+def in_javascript(settings: Settings) -> dict[str, Any]:
     """The settings that are not None, by their JavaScript names."""
     words = {name: name.split("_") for name in vars(settings)}
     names = {name: "".join([first, *map(str.title, others)]) for name, (first, *others) in words.items()}
@@ -321,16 +321,16 @@ def test_settings_do_to_the_scores_what_they_do_in_python(page: Page) -> None:
     torch.manual_seed(0)
     scores, token_ids = torch.randn(1, 50) * 3, torch.tensor([[7, 3, 7, 3, 9, 7]])
     cases = [
-        decoding.Settings(repetition_penalty=1.5),
-        decoding.Settings(no_repeat_ngram=1),
-        decoding.Settings(no_repeat_ngram=2),
-        decoding.Settings(temperature=0.7),
-        decoding.Settings(top_k=5),
-        decoding.Settings(top_k=1000),
-        decoding.Settings(top_p=0.8),
-        decoding.Settings(top_p=0.01),
-        decoding.Settings(temperature=1.3, top_k=20, top_p=0.9, repetition_penalty=0.8, no_repeat_ngram=3),
-        decoding.Settings(temperature=1.0, top_k=1, top_p=0.1, beams=2),
+        Settings(repetition_penalty=1.5),
+        Settings(no_repeat_ngram=1),
+        Settings(no_repeat_ngram=2),
+        Settings(temperature=0.7),
+        Settings(top_k=5),
+        Settings(top_k=1000),
+        Settings(top_p=0.8),
+        Settings(top_p=0.01),
+        Settings(temperature=1.3, top_k=20, top_p=0.9, repetition_penalty=0.8, no_repeat_ngram=3),
+        Settings(temperature=1.0, top_k=1, top_p=0.1, beams=2),
     ]
     answers = call(
         page,

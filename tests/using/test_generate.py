@@ -16,8 +16,8 @@ from torch import Tensor
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
 from llm_rebuild.using import decoding
-from llm_rebuild.using.decoding import Settings, SpecialIds
 from llm_rebuild.using.generate import generate
+from llm_rebuild.using.settings import Settings, SpecialIds
 from tools import full_size
 
 MINIATURES = Path(decoding.__file__).parents[1] / "miniatures"
