@@ -127,13 +127,15 @@ def test_the_steps_that_a_learner_reads_end_where_the_fast_merge_ends(rebuilt: B
 
 
 @pytest.mark.parametrize("unit", ["a", "ab", " ", "é", "日", "=", "\n", "random"])
-def test_a_word_of_100_kilobytes_takes_seconds_at_most(rebuilt: ByteBPE, official: Any, unit: str) -> None:
+def test_a_word_of_100_kilobytes_takes_seconds_of_processor_time_at_most(
+    rebuilt: ByteBPE, official: Any, unit: str
+) -> None:
     word = unit * (100_000 // len(unit.encode()))
     if unit == "random":
         word = "".join(random.Random(6).choices("etaoinshr", k=100_000))
-    start = time.perf_counter()
+    start = time.process_time()
     ids = rebuilt.encode(word).ids
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert ids == official(word)["input_ids"]
     assert len(rebuilt._cache) <= checks.CACHE_SIZE
 

@@ -306,11 +306,13 @@ def test_truncation_keeps_the_end_token_as_officially(rebuilt: Unigram, official
 
 
 @pytest.mark.parametrize("unit", ["a", "x ", "日", "½", "e\u0301", "\u0301", "-", "\x01", "the"])
-def test_a_text_of_100_kilobytes_takes_seconds_at_most(rebuilt: Unigram, official: Any, unit: str) -> None:
+def test_a_text_of_100_kilobytes_takes_seconds_of_processor_time_at_most(
+    rebuilt: Unigram, official: Any, unit: str
+) -> None:
     text = unit * (100_000 // len(unit.encode()))
-    start = time.perf_counter()
+    start = time.process_time()
     ids = rebuilt.encode(text).ids
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert ids == official(text)["input_ids"]
 
 
