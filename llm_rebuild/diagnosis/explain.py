@@ -92,7 +92,7 @@ def explain(
     report = replace(
         report,
         verdicts=_with_rounding(report.verdicts, rounding),
-        divergence=describe(_with_rounding(counted, rounding), truth, inputs_of),
+        first_divergence=describe(_with_rounding(counted, rounding), truth, inputs_of),
         rounding=rounding,
         diagnosis=((*mistakes[:1], *diagnoses) if harmless else (*first[:1], *diagnoses[len(first[:1]) :]))[
             :3

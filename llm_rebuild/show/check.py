@@ -158,7 +158,8 @@ def _first(check: Check) -> Iterator[RenderableType]:
     if first is None:
         return
     report = check.report
-    divergence = report.divergence if report.divergence and report.divergence.name == first.name else None
+    divergence = report.first_divergence
+    divergence = divergence if divergence and divergence.name == first.name else None
     where, blame = (divergence.words, divergence.blame(report.rounding)) if divergence else ("", "")
     yield from parting(first, first.in_words(where), _blame(check.steps.get(first.name), blame))
     yield from all_diagnosed(report)

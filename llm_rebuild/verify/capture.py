@@ -136,7 +136,7 @@ class Capture(Mapping[str, Interim]):
     def find(self, tensor: Tensor, limit: int = 5) -> SearchResult:
         """Which checkpoint is this tensor, or what is it of one? `llm_rebuild.verify.find` says how."""
         candidates = [
-            Candidate(name, tuple(official.shape), lambda t=official: t, name)  # type: ignore[misc]
+            Candidate(name, tuple(official.shape), official.detach, name)
             for name, official in self.tensors.items()
         ]
         return find(tensor, candidates, {}, limit)
@@ -252,7 +252,7 @@ def read_capture(question: Question, observer: Observer) -> Capture:
         question.attention,
         question.inputs,
         environment(),
-        dict(zip(tensors, _apart(tensors.values()), strict=True)),
+        dict(zip(tensors, _apart(tensors.values(), question.cache), strict=True)),
         steps=steps,
         checkpoints=checkpoints,
         model_type=str(question.copy.config.get("model_type")),
@@ -260,12 +260,12 @@ def read_capture(question: Question, observer: Observer) -> Capture:
     )
 
 
-def _apart(tensors: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Tensors, each in memory of its own."""
+def _apart(tensors: Iterable[Tensor], cache: bool) -> Iterator[Tensor]:
+    """Tensors, each in memory of its own; with a `cache` the model may write into its own at a next step."""
     addresses: set[int] = set()
     for tensor in tensors:
         storage = tensor.untyped_storage()
-        if storage.nbytes() != tensor.nbytes or storage.data_ptr() in addresses:
+        if cache or storage.nbytes() != tensor.nbytes or storage.data_ptr() in addresses:
             tensor = tensor.clone()
         addresses.add(storage.data_ptr())
         yield tensor

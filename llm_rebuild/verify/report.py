@@ -20,7 +20,8 @@ class Report(Printable):
 
     isolated    Whether the rebuild ran in a process of its own, from files alone.
     leaks       What official tensors were seen to go into the rebuild; None where nobody looked.
-    divergence  The first divergence in words, and what went into that step.
+    first_divergence  Where the two sides part: the first checkpoint, in the order of computation, that is
+                not bit-identical, and what went into that step.
     rounding    Which differences are rounding, by each step in float64; None where nobody looked.
     diagnosis   Which mistake the first divergence may be, the best guess first; `diagnosis/diagnose.py` makes
                 them.
@@ -40,7 +41,7 @@ class Report(Printable):
     notes: tuple[str, ...] = ()
     isolated: bool = False
     leaks: tuple[str, ...] | None = None
-    divergence: Divergence | None = None
+    first_divergence: Divergence | None = None
     rounding: Rounding | None = None
     diagnosis: tuple[Any, ...] = ()
     mistakes: tuple[Any, ...] = ()
@@ -73,15 +74,6 @@ class Report(Printable):
     def exact(self) -> bool:
         """Bit-identical at every checkpoint, the official token ids, and no leak."""
         return all(v.identical for v in self.verdicts) and not self.leaks and self.same_tokens
-
-    @property
-    def first_divergence(self) -> Divergence | None:
-        """Where the two sides part: the first checkpoint, in the order of computation, that is not
-        bit-identical."""
-        if self.divergence is not None:
-            return self.divergence
-        first = next((v for v in self.verdicts if not v.identical), None)
-        return None if first is None else Divergence(first)
 
     def to_json(self) -> dict[str, Any]:
         """The contract of `verify --json`, docs/reference/json.md."""

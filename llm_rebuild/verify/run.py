@@ -70,7 +70,7 @@ def judge(rebuilt: Mapping[str, Tensor], truth: Capture) -> Report:
         verdicts=_coupled(verdicts, truth.coupled),
         coupled=tuple(truth.coupled),
         notes=notes(truth.inputs),
-        divergence=describe(verdicts, truth),
+        first_divergence=describe(verdicts, truth),
         tokenizer=truth.tokenizer,
     )
 

@@ -9,7 +9,8 @@ its trace. torch has such an observer of its own, `torch.utils._debug_mode.Debug
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -51,40 +52,42 @@ def observe(question: Question, official: Official | None = None, everything: bo
         question.check()
         official = Official(question.copy.folder, question.attention)
     memory.check(question, official.model)
-    with Observer(question, official, everything) as observer:
+    observer = Observer(question, official, everything)
+    with observer.watching():
         official.run(question, copies=False)
     return observer
 
 
-class Observer(TorchDispatchMode):
+class Observer:
     """Watches the official model while it runs. It is shown every operation and changes none.
 
     In the run it picks the checkpoints and notes everything else that it sees, which keeps it alive; the
     notes are read when somebody asks for the trace. They are read at once where a tensor will not stay as it
-    is: where something is about to be written into it, where the model keeps it for a next step.
+    is: where something is about to be written into it.
     """
 
     def __init__(self, question: Question, official: Official, everything: bool) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
         about = describe(question.copy), question.attention, question.inputs, environment()
         self._trace = Trace(*about, question.weights.peek())
         self._recording = Recording(self._trace, official.memory, question.cache)
         self._sources = Sources(question.checkpoints if has_rebuild(question.copy) else ())
-        self._official, self._cache, self._everything = official, question.cache, everything
-        self._inside, self._sought = ("", type(official.model).__name__), self._sources.sought("")
+        self._official, self._everything = official, everything
+        self.inside = ("", type(official.model).__name__)  # the module that computes, by path and class
+        self.looks = everything or self._sources.sought("")  # whether its operations are of interest
         self._notes: list[Note] = []
         self._checkpoints: dict[str, Tensor] = {}
 
-    def __enter__(self) -> Observer:
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """While the block runs, the model is watched."""
         for path, part in self._official.parts:  # quicker than hooks, and past the check of what it is given
             vars(part)["forward"] = self._watched(path, part)
-        super().__enter__()  # type: ignore[no-untyped-call]
-        return self
-
-    def __exit__(self, *problem: Any) -> None:
-        super().__exit__(*problem)  # type: ignore[no-untyped-call]
-        for _, part in self._official.parts:
-            del vars(part)["forward"]
+        try:
+            with _Mode(self):
+                yield
+        finally:
+            for _, part in self._official.parts:
+                del vars(part)["forward"]
 
     def trace(self) -> Trace:
         """Everything that the model computed, by entries."""
@@ -98,7 +101,7 @@ class Observer(TorchDispatchMode):
 
     # ------------------------------------------------------------------------------------------- notes
 
-    def _note(
+    def note(
         self, facts: Facts | None, part: tuple[str, str], arguments: tuple[Any, ...], result: Any
     ) -> None:
         """Keep what was seen, and look whether it shows checkpoints."""
@@ -107,10 +110,10 @@ class Observer(TorchDispatchMode):
         else:
             shown = self._sources.computed(facts, part[0], arguments, result)
         for name, tensor in shown:
-            self._checkpoints[name] = tensor.clone() if self._cache else tensor
+            self._checkpoints[name] = tensor
         if self._everything:
             self._notes.append((facts, part, arguments, result, shown))
-            if self._cache or (facts is not None and facts.passing):
+            if facts is not None and facts.passing:
                 self._read_notes()
 
     def _read_notes(self) -> None:
@@ -124,7 +127,7 @@ class Observer(TorchDispatchMode):
                 self._recording.named(name, tensor)
         self._notes.clear()
 
-    def _before_writing(self, written: list[Tensor]) -> None:
+    def before_writing(self, written: list[Tensor]) -> None:
         """Copies of what is about to be overwritten."""
         self._read_notes()
         self._recording.before_writing(written)
@@ -137,21 +140,30 @@ class Observer(TorchDispatchMode):
 
     def _watched(self, path: str, part: nn.Module) -> Callable[..., Any]:
         """A module's `forward` with a look at what it is given and what it returns."""
-        forward, module, sought = part.forward, (path, type(part).__name__), self._sources.sought(path)
+        forward, module = part.forward, (path, type(part).__name__)
+        looks = self._everything or self._sources.sought(path)
 
         def watched(*arguments: Any, **named: Any) -> Any:
-            outside = self._inside, self._sought
-            self._inside, self._sought = module, sought
+            outside = self.inside, self.looks
+            self.inside, self.looks = module, looks
             try:
                 output = forward(*arguments, **named)
             finally:
-                self._inside, self._sought = outside
+                self.inside, self.looks = outside
             if path:
-                self._note(None, module, (arguments, named), output)
+                self.note(None, module, (arguments, named), output)
             return output
 
-        watched.__wrapped__ = forward  # type: ignore[attr-defined]  # for those who ask for its signature
+        vars(watched)["__wrapped__"] = forward  # for those who ask for its signature
         return watched
+
+
+class _Mode(TorchDispatchMode):
+    """Shows an observer every operation."""
+
+    def __init__(self, observer: Observer) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._observer = observer
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -160,12 +172,12 @@ class Observer(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        facts = facts_of(function)
+        observer, facts = self._observer, facts_of(function)
         written = written_by(facts, args, kwargs or {}) if facts.written else None
         if written is not None:
-            self._before_writing(written)
+            observer.before_writing(written)
         result = function(*args, **kwargs) if kwargs else function(*args)
-        if self._sought or self._everything:
+        if observer.looks:
             arguments = (*args, kwargs) if kwargs else args
-            self._note(facts, self._inside, arguments, result if written is None else written)
+            observer.note(facts, observer.inside, arguments, result if written is None else written)
         return result

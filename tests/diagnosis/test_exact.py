@@ -230,7 +230,7 @@ def test_python_gives_what_the_command_line_gives():
     """Which step is to blame, the rounding and the diagnosis; `verify` alone measures."""
     report = proved(SCALED, "scaled = product").report
     assert report.diagnosis[0].cause == "scale-missing"
-    assert report.divergence is not None
-    assert report.divergence.inputs == ("encoder.layer.0.attention.self.product",)
+    assert report.first_divergence is not None
+    assert report.first_divergence.inputs == ("encoder.layer.0.attention.self.product",)
     assert report.to_json()["first_divergence"]["inputs_identical"] is True
     assert report.to_json()["diagnosis"][0]["cause"] == "scale-missing"

@@ -12,6 +12,7 @@ from rich.text import Text
 from llm_rebuild.show import terminal
 from llm_rebuild.show.results import step_by_step
 from llm_rebuild.verify.compare import compare
+from llm_rebuild.verify.divergence import Divergence
 from llm_rebuild.verify.report import Report
 
 LONG = "model.layers.0." + "self_attention." * 9 + "projection"  # 160 characters
@@ -54,7 +55,10 @@ def test_a_name_that_does_not_fit_is_not_broken():
 def test_print_shows_a_result_as_the_terminal_does():
     right = torch.zeros(2, 3)
     verdict = compare(right + 1, right, LONG)
-    report = Report({"name": "a\x1bb", "source": "folder"}, {}, "eager", 1, 1, (verdict,))
+    first = Divergence(verdict)
+    report = Report(
+        {"name": "a\x1bb", "source": "folder"}, {}, "eager", 1, 1, (verdict,), first_divergence=first
+    )
     printed = str(report)
     assert LONG.removeprefix("model.layers.0.") in printed
     assert printed.splitlines()[-1].endswith("(a\\x1bb, eager attention)")

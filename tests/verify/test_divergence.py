@@ -231,7 +231,7 @@ def test_a_mistake_in_a_real_run_is_placed_and_blamed():
     mutant = Mutant("no-scale", "gpt2", "scaled = product * scale", "scaled = product", "", "")
     rebuilt = run(mutant, played).tensors
     report = judge(rebuilt, played.truth)
-    assert report.divergence is not None
+    assert report.first_divergence is not None
     assert report.first_divergence is not None
     at = report.first_divergence.verdict.coordinate
     assert at is not None
@@ -239,7 +239,7 @@ def test_a_mistake_in_a_real_run_is_placed_and_blamed():
     difference = (rebuilt["h.0.attn.scaled"] - here).abs()
     assert difference[at] == difference.max()
     tokens = played.truth.inputs.tokens[at[0]]
-    assert report.divergence.words == (
+    assert report.first_divergence.words == (
         f'block 0, text {at[0] + 1} of 2, head {at[1]}, query token {at[2]} "{tokens[at[2]]}", '
         f'key token {at[3]} "{tokens[at[3]]}"'
     )
@@ -247,10 +247,10 @@ def test_a_mistake_in_a_real_run_is_placed_and_blamed():
     assert found is not None
     assert found.inputs == ("h.0.attn.product",)
     assert found.others == ()
-    text = " ".join(str(replace(report, divergence=found)).split())
+    text = " ".join(str(replace(report, first_divergence=found)).split())
     assert "worst at block 0, text" in text
     assert "what belongs into it (h.0.attn.product) is bit-identical" in text
-    first = replace(report, divergence=found).to_json()["first_divergence"]
+    first = replace(report, first_divergence=found).to_json()["first_divergence"]
     assert (first["words"], first["inputs_identical"], first["rounding"]) == (found.words, True, None)
 
 

@@ -31,6 +31,7 @@ def report(*verdicts: Verdict, coverage: Coverage | None = COVERAGE) -> Report:
         tokens=7,
         verdicts=verdicts,
         coverage=coverage,
+        first_divergence=next((Divergence(v) for v in verdicts if not v.identical), None),
     )
 
 
