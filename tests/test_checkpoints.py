@@ -42,7 +42,6 @@ def test_a_tap_narrows_as_weights_do():
 def test_a_tap_returns_nothing():
     assert Recorder().tap()("x", torch.zeros(1)) is None
     assert NO_TAP("x", torch.zeros(1)) is None
-    assert NO_TAP.at("anything") is NO_TAP
 
 
 def test_a_recorder_keeps_what_was_true_at_the_time():
