@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -14,7 +13,6 @@ from torch import Tensor
 
 from llm_rebuild.checkpoints import join
 from llm_rebuild.errors import NoSuchNameError
-from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.find import Candidate, SearchResult, find
 
 # What computes nothing of the model's: numbers brought into another place or type, and constants.
@@ -60,12 +58,11 @@ class Entry:
 
     number      Its place in the order of computation.
     operation   What made it, by the name that programs use; `aten` is the dispatcher's.
-    path        The module in which it was made, and `module`, that module's class.
+    path        The module in which it was made.
     call        How many times this operation had been called in this module before.
     output      Which of the operation's results it is, if there are several.
     inputs      Numbers of the entries that went into the operation.
     view_of     The entry that it is a window on, if it is a view.
-    in_place    Whether it was written into memory that held an earlier entry.
     returned    The modules that returned it, innermost first.
     checkpoint  Its checkpoint's name, in a model of the course.
     """
@@ -74,14 +71,12 @@ class Entry:
     operation: str
     aten: str
     path: str
-    module: str
     call: int
     output: int
     dtype: torch.dtype
     window: Window
     inputs: tuple[int, ...] = ()
     view_of: int | None = None
-    in_place: bool = False
     returned: list[Returned] = field(default_factory=list)
     checkpoint: str | None = None
 
@@ -120,25 +115,16 @@ class Entry:
 class Trace(Sequence[Entry]):
     """The entries of one forward pass, in order: `trace[0]`, `trace["h.0.attn.softmax[0]"]`.
 
-    model, attention, inputs, environment  As in a capture.
+    name         The model's.
+    weights      Its weight file's tensors.
     checkpoints  Which entry a checkpoint is, by name, in a model of the course.
-    skipped      What has no entry: reason -> how often.
     memory       Where each computed entry's numbers are.
     """
 
-    def __init__(
-        self,
-        model: Mapping[str, Any],
-        attention: str,
-        inputs: Inputs,
-        environment: Mapping[str, Any],
-        weights: Mapping[str, Tensor] | None = None,
-    ) -> None:
-        self.model, self.attention, self.inputs, self.environment = model, attention, inputs, environment
-        self.weights: Mapping[str, Tensor] = weights or {}
+    def __init__(self, name: str, weights: Mapping[str, Tensor]) -> None:
+        self.name, self.weights = name, weights
         self.entries: list[Entry] = []
         self.checkpoints: dict[str, int] = {}
-        self.skipped: Counter[str] = Counter()
         self.memory: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
@@ -167,12 +153,6 @@ class Trace(Sequence[Entry]):
             for name in (*(module.name for module in entry.returned), entry.name):
                 names.setdefault(name, entry.number)
         return names
-
-    def is_checkpoint(self, name: str, entry: Entry) -> None:
-        """Say which entry a checkpoint is. The first name that an entry gets is its title."""
-        self.checkpoints[name] = entry.number
-        if entry.checkpoint is None:
-            entry.checkpoint = name
 
     def tensor(self, which: int | str | Entry) -> Tensor:
         """The numbers of an entry: a window on what the trace keeps, not to be written into."""
@@ -223,7 +203,7 @@ class Trace(Sequence[Entry]):
     def __repr__(self) -> str:
         size = sum(tensor.nbytes for tensor in self.memory.values())
         return (
-            f"trace of {self.model.get('name')}: {len(self.memory)} tensors computed ({size / 1e6:.0f} MB), "
+            f"trace of {self.name}: {len(self.memory)} tensors computed ({size / 1e6:.0f} MB), "
             f"{len(self.entries) - len(self.memory)} views"
         )
 

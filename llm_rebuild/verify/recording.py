@@ -120,18 +120,13 @@ class Recording:
         """Give the entries of the checkpoints their names, in this order."""
         for name in checkpoints:
             if name in self._checkpoints:
-                self._trace.is_checkpoint(name, self._entries[self._checkpoints[name]])
+                number = self._trace.checkpoints[name] = self._checkpoints[name]
+                self._entries[number].checkpoint = self._entries[number].checkpoint or name
 
     # ------------------------------------------------------------------------------------------ events
 
-    def computed(
-        self,
-        facts: Facts,
-        part: tuple[str, str],
-        arguments: Sequence[Any],
-        result: Any,
-    ) -> None:
-        """An operation: the module in which it ran, by path and class, and what went in and came out."""
+    def computed(self, facts: Facts, path: str, arguments: Sequence[Any], result: Any) -> None:
+        """An operation: the path of the module in which it ran, and what went in and came out."""
         addresses = [tensor.untyped_storage().data_ptr() for tensor in tensors_in(arguments)]
         call = None
         for position, output in enumerate(result if isinstance(result, _SEVERAL) else (result,)):
@@ -139,23 +134,20 @@ class Recording:
                 continue
             address = output.untyped_storage().data_ptr()
             view = not facts.written and address != 0 and address in addresses
-            if not output.is_floating_point():
-                self._skip("whole numbers or truth values", None if view else address)
+            if not output.is_floating_point() or facts.operation in _EMPTY:  # no entry has numbers there now
+                if not view:
+                    self._at.pop(address, None)
+                    self._views.pop(address, None)
                 continue
             if view and address in self._weights and address not in self._at:
-                self._skip("views of a weight", None)
                 continue
-            if facts.operation in _EMPTY:
-                self._skip("memory without numbers", address)
-                continue
-            path, module = part
             if call is None:
                 sources = self._sources(addresses)
                 call = self._calls[path, facts.operation]
                 self._calls[path, facts.operation] = call + 1
             entry = Entry(
-                len(self._entries), facts.operation, facts.aten, path, module, call, position, output.dtype,
-                Window(tuple(output.shape), output.stride()), sources, None, facts.written != (),
+                len(self._entries), facts.operation, facts.aten, path, call, position, output.dtype,
+                Window(tuple(output.shape), output.stride()), sources,
             )  # fmt: skip
             self._add(entry, output, address, view)
 
@@ -196,13 +188,6 @@ class Recording:
             if window in windows:
                 return windows[window]
         return self._at.get(address)
-
-    def _skip(self, reason: str, address: int | None) -> None:
-        """A result without an entry, and the address that holds nothing of an entry any more."""
-        self._trace.skipped[reason] += 1
-        if address is not None:
-            self._at.pop(address, None)
-            self._views.pop(address, None)
 
     def _sources(self, addresses: list[int]) -> tuple[int, ...]:
         """The entries whose numbers lie at these addresses."""

@@ -18,9 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from llm_rebuild.verify import memory
 from llm_rebuild.verify.entries import Trace
-from llm_rebuild.verify.environment import environment
 from llm_rebuild.verify.official import Official
-from llm_rebuild.verify.question import Model, Options, Question, ask, describe, has_rebuild
+from llm_rebuild.verify.question import Model, Options, Question, ask, has_rebuild
 from llm_rebuild.verify.recording import Facts, Note, Recording, facts_of, written_by
 from llm_rebuild.verify.sources import Sources
 
@@ -67,8 +66,7 @@ class Observer:
     """
 
     def __init__(self, question: Question, official: Official, everything: bool) -> None:
-        about = describe(question.copy), question.attention, question.inputs, environment()
-        self._trace = Trace(*about, question.weights.peek())
+        self._trace = Trace(question.copy.name, question.weights.peek())
         self._recording = Recording(self._trace, official.memory, question.cache)
         self._sources = Sources(question.checkpoints if has_rebuild(question.copy) else ())
         self._official, self._everything = official, everything
@@ -122,7 +120,7 @@ class Observer:
             if facts is None:
                 self._recording.returned(part, arguments, result)
             else:
-                self._recording.computed(facts, part, arguments, result)
+                self._recording.computed(facts, part[0], arguments, result)
             for name, tensor in shown:
                 self._recording.named(name, tensor)
         self._notes.clear()

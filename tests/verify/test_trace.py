@@ -62,7 +62,6 @@ def test_everything_that_is_computed_is_there_in_order(copy: LocalCopy, taken: T
     computed = [taken.tensor(entry) for entry in taken.computed()]
     assert len(computed) == len(counting.results) > 40
     assert all(torch.equal(a, b) for a, b in zip(computed, counting.results, strict=True))
-    assert taken.skipped["whole numbers or truth values"] > 0
 
 
 def test_every_checkpoint_is_an_entry_with_its_numbers(truth: Capture, taken: Trace):
@@ -78,9 +77,7 @@ def test_every_checkpoint_is_an_entry_with_its_numbers(truth: Capture, taken: Tr
 def test_names_say_where_and_how_often(gpt2: LocalCopy):
     taken = trace(gpt2, token_ids=IDS)
     probs = taken["h.1.attn.softmax[0]"]
-    assert (probs.path, probs.module, probs.operation, probs.aten) == (
-        "h.1.attn", "GPT2Attention", "softmax", "aten._softmax",
-    )  # fmt: skip
+    assert (probs.path, probs.operation, probs.aten) == ("h.1.attn", "softmax", "aten._softmax")
     assert probs.checkpoint == "h.1.attn.probs"
     assert probs.shape == (2, 4, 5, 5)
     assert [taken.entries[n].checkpoint for n in probs.inputs] == ["h.1.attn.scores"]
@@ -136,7 +133,6 @@ def test_what_is_overwritten_later_is_kept_as_it_was(gpt2: LocalCopy, monkeypatc
     assert torch.equal(taken.tensor("ln_f.mul[0]"), x * 2)
     assert torch.equal(taken.tensor("ln_f.add[0]"), x * 2 + 1)
     assert torch.equal(taken.tensor("ln_f.mul[1]"), (x * 2 + 1)[:, :2] * 10)
-    assert taken["ln_f.add[0]"].in_place
     answer = x * 2 + 1
     answer[:, :2] *= 10
     assert torch.equal(taken.tensor("ln_f.transpose[0]"), answer.mT)
@@ -144,7 +140,6 @@ def test_what_is_overwritten_later_is_kept_as_it_was(gpt2: LocalCopy, monkeypatc
     assert torch.equal(taken.tensor("ln_f.sub[0]"), answer * 3 - x)
     assert taken["ln_f.sub[0]"].inputs[0] == taken["ln_f._foreach_mul[0]"].number
     assert "ln_f.empty_like[0]" not in taken.names()
-    assert taken.skipped["memory without numbers"] == 1
 
 
 class Doubling(torch.nn.Module):
