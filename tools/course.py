@@ -94,6 +94,11 @@ class Chapter:
         return sum(line.startswith("<figure") for line in self.page.lines)
 
     @property
+    def widgets(self) -> int:
+        """The figures that a reader can change."""
+        return sum(line.startswith("<figure data-widget=") for line in self.page.lines)
+
+    @property
     def words(self) -> int:
         """Of prose: without code, outputs, comments, addresses of links."""
         in_fences = {n for f in self.page.fences for n in range(f.first, f.last + 1)}
@@ -272,6 +277,11 @@ def main() -> None:
         print(f"{name:38}", *(f"{size:{width},}" for size, width in zip(sizes, WIDTHS, strict=True)))
     objectives = sum(len(chapter.objectives) for chapter in chapters)
     print(f"\n{objectives} objectives, {sum(len(chapter.unmet) for chapter in chapters)} without an exercise")
+    parts = [chapter for chapter in chapters if chapter.address.startswith("part-")]
+    figures, widgets, words = (
+        sum(getattr(c, what) for c in parts) for what in ("figures", "widgets", "words")
+    )
+    print(f"parts 1 to 4: {figures} figures, {widgets} of them widgets; {words // figures} words a figure")
 
 
 if __name__ == "__main__":

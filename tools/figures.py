@@ -10,6 +10,7 @@ and no blank line, because Markdown ends an HTML block at one.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -1126,6 +1127,29 @@ def concepts(copy: LocalCopy) -> str:
     d.line("M602 410V469")
     d.line("M704 42H713V384H707")
     d.text(594, 440, "compare", at="end", size=13, kind="muted")
+
+
+def mistakes_kinds(copy: LocalCopy) -> str:
+    """The catalogue: how many of its mistakes can be made on the live pages, by kind and model."""
+    listed = json.loads((FIGURES.parent / "live" / "data" / "mistakes.json").read_text(encoding="utf-8"))
+    kinds = dict.fromkeys(cause["kind"] for cause in listed["causes"].values())
+    models = {"minilm": "MiniLM", "gpt2": "GPT-2", "t5-small": "T5"}
+    d = Drawing(
+        720, 50 + 30 * len(kinds), f"{len(listed['mistakes'])} mistakes by model and by kind, as bars."
+    )
+    for column, title in enumerate(models.values()):
+        d.text(280 + 150 * column, 24, title, at="start", bold=True)
+    for row, kind in enumerate(kinds):
+        y = 40 + 30 * row
+        d.text(260, y + 17, kind, at="end", size=13)
+        for column, model in enumerate(models):
+            count = sum(
+                one["model"] == model and listed["causes"][one["cause"]]["kind"] == kind
+                for one in listed["mistakes"]
+            )
+            if count:
+                d.cell(280 + 150 * column, y, 8 * count, 0.5, height=22)
+            d.text(286 + 150 * column + 8 * count, y + 17, str(count), at="start", size=13, kind="muted")
     return d.svg()
 
 
@@ -1135,6 +1159,7 @@ DRAWINGS: dict[str, Callable[[LocalCopy], str]] = {
     "minilm-block.svg": minilm_block,
     "minilm-attention.svg": minilm_attention,
     "minilm-drift.svg": minilm_drift,
+    "mistakes-kinds.svg": mistakes_kinds,
     "leaks.svg": leaks,
     "decision.svg": decision,
     "concepts.svg": concepts,

@@ -138,11 +138,13 @@ function rememberWhatIsRead() {
 }
 
 // The parts of a page that compute, where there are any. The modules are loaded by the page that has them.
-const LIVE = new URL("javascripts/live/live.js", ROOT);
+const ALIVE = { "[data-live]": "live/live.js", "[data-widget]": "widgets/widgets.js" };
 
 function comeToLife() {
-  const boxes = document.querySelectorAll("[data-live]");
-  if (boxes.length) import(LIVE).then(({ start }) => start(boxes));
+  for (const [selector, module] of Object.entries(ALIVE)) {
+    const boxes = document.querySelectorAll(selector);
+    if (boxes.length) import(new URL(`javascripts/${module}`, ROOT)).then(({ start }) => start(boxes));
+  }
 }
 
 document$.subscribe(async () => {

@@ -10,6 +10,7 @@ import functools
 import http.server
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -105,7 +106,8 @@ def sampler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture(scope="session")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The live pages alone, with what they load; `/`, on which one stands far below; and the home page's."""
+    """The live pages alone, with what they load; `/`, on which one stands far below; the home page's; and one
+    of all the widgets, as they stand in the chapters."""
     pages = {
         file.relative_to(REPOSITORY / "docs").as_posix(): file.read_text(encoding="utf-8")
         for file in (REPOSITORY / "docs" / "live").glob("*.md")
@@ -115,6 +117,9 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         '<div style="height: 6000px"></div>\n\n<div data-live="gpt2" data-part="next">as a picture</div>\n'
     )
     pages["hero.md"] = '# Home\n\n<div data-live="gpt2" data-part="hero">as a picture</div>\n'
+    chapters = "".join(page.read_text("utf-8") for page in sorted((REPOSITORY / "docs").glob("part-*/*.md")))
+    widgets = re.findall(r"<figure data-widget=.*?</figure>\n", chapters, re.S)
+    pages["widgets.md"] = "# Widgets\n\n" + "\n".join(widgets)
     yield from served(small_site(tmp_path_factory.mktemp("live"), pages, strict=False))
 
 
@@ -274,6 +279,9 @@ def visits(course: Site, sampler: Site, browser: Browser) -> dict[str, Visit]:
     seen = {}
     reader = Reader(browser, reduced_motion="reduce", bypass_csp=False)
     page = reader.page
+    reader.context.new_cdp_session(page).send(
+        "Network.setCacheDisabled", {"cacheDisabled": True}
+    )  # all is weighed
     for url in [*sampler.pages(), *course.pages()]:
         page.set_viewport_size(DESKTOP)
         page.emulate_media(color_scheme="light")

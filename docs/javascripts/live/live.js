@@ -5,6 +5,7 @@
 // typed or dropped leaves the page.
 
 import { Client, newest } from "./client.js";
+import { styled } from "./styled.js";
 import { make } from "./tensor.js";
 
 const ROOT = new URL("../../live/", import.meta.url);
@@ -205,15 +206,4 @@ export class Session {
       .map((name) => name.replaceAll("{layer}", layer).replaceAll("{before}", layer - 1).replace(/^(.*)\.\{last\}/, (_, path) => `${path}.${last(path)}`))
       .filter((name) => present.has(name));
   }
-}
-
-/** A stylesheet that only live pages need. */
-function styled(path) {
-  const href = new URL(path, import.meta.url).href;
-  const present = [...document.querySelectorAll("link[rel=stylesheet]")].find((link) => link.href === href);
-  if (present) return present.loaded;
-  const link = make("link", { rel: "stylesheet", href });
-  link.loaded = new Promise((resolve) => ["load", "error"].forEach((kind) => link.addEventListener(kind, resolve, { once: true })));
-  document.head.append(link);
-  return link.loaded;
 }
