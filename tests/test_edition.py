@@ -85,10 +85,13 @@ def test_a_clean_notebook_has_cells_to_fill_and_nothing_filled_in() -> None:
 def test_the_site_of_this_edition(monkeypatch: pytest.MonkeyPatch) -> None:
     chapter = CHAPTERS[0]
     page = type("Page", (), {"file": type("File", (), {"src_uri": chapter.address})})
-    whole = questions.on_page_markdown(chapter.file.read_text(encoding="utf-8"), page=page)
+    text = chapter.file.read_text(encoding="utf-8")
+    whole = questions.on_page_markdown(text, page=page)
+    assert "Open the answer" in whole
     assert edition.on_page_markdown(whole) == whole
     monkeypatch.setenv(WITHOUT_SOLUTIONS, "1")
-    asked = edition.on_page_markdown(whole)
+    asked = edition.on_page_markdown(questions.on_page_markdown(text, page=page))
+    assert "Open the answer" not in asked
     assert "Question 5" in asked
     assert "??? answer" not in asked
     assert edition.on_page_markdown("# x\n\n??? solution\n    kept: no chapter\n").count("kept") == 1

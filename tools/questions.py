@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tools import edition
+
 FILE = Path(__file__).resolve().parents[1] / "docs" / "questions.txt"
 LETTERS = "ABCDEF"
 BEFORE = "??? made-with"  # the box at a page's end
@@ -61,7 +63,8 @@ def section(page: str) -> str:
         for letter, (answer, reply, right) in zip(LETTERS, question.answers, strict=False):
             word = "Yes. " if right else "No. "
             lines += [f'    ??? answer "{letter}. {answer}"', "", f"        {word}{reply}", ""]
-    return "\n".join([TITLE, "", HELP, "", *lines]) if lines else ""
+    about = [] if edition.asked_for() else [HELP, ""]
+    return "\n".join([TITLE, "", *about, *lines]) if lines else ""
 
 
 def on_page_markdown(markdown: str, page: Any, **more: Any) -> str:
