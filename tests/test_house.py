@@ -95,7 +95,7 @@ def test_functions_are_small_enough_to_hold_in_mind(ours: house.House):
                 size = (node.end_lineno or 0) - node.lineno + 1
                 if parameters(node) > (PARAMETERS_IN_MODELS if models else PARAMETERS):
                     too_many.append(f"{source.name}:{node.lineno} {node.name} ({parameters(node)})")
-                if models and size > LINES_IN_MODELS and "/formulas/" not in source.name:  # those are tables
+                if models and size > LINES_IN_MODELS:
                     too_long.append(f"{source.name}:{node.lineno} {node.name} ({size})")
     assert too_many == []
     assert too_long == []

@@ -28,7 +28,7 @@ from torch import Tensor
 import llm_rebuild
 from llm_rebuild.checkpoints import Tap
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
-from llm_rebuild.diagnosis.graph import world_of
+from llm_rebuild.diagnosis.read_off import world_of
 from llm_rebuild.models.architecture import Architecture
 from llm_rebuild.using.generate import generate
 from llm_rebuild.verify import Capture, ask, capture

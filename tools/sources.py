@@ -22,7 +22,7 @@ from pygments.token import STANDARD_TYPES, Token
 PROJECT = Path(__file__).resolve().parents[1]
 FOLDER = PROJECT / "docs" / "source"
 GROUPS = {
-    "The models": ("llm_rebuild/models/*.py", "llm_rebuild/models/formulas/*.py"),
+    "The models": ("llm_rebuild/models/*.py",),
     "The tokenizers": ("llm_rebuild/tokenizers/*.py",),
     "What they stand on": ("llm_rebuild/checkpoints.py", "llm_rebuild/weights.py", "llm_rebuild/using/*.py"),
     "The same in JavaScript": (

@@ -81,12 +81,12 @@ def write_text(text: str, file: Path, option: str) -> None:
 
 def write_page(proof: Proof, file: Path) -> None:
     """The report as one HTML file."""
-    from llm_rebuild.diagnosis.case import world_for
+    from llm_rebuild.diagnosis.read_off import world_of
     from llm_rebuild.show.page import render
 
     copy = proof.question.copy
-    world = world_for(proof.truth, copy)
-    inputs_of = world.inputs_of if world is not None else None
+    world = world_of(proof.truth, copy)
+    inputs_of = world.inputs_of if world.formulas else None
     page = render(proof.report, proof.truth, proof.rebuilt, files=copy.sha256, inputs_of=inputs_of)
     write_text(page, file, "--html")
 

@@ -9,11 +9,8 @@ from functools import cached_property
 
 from torch import Tensor
 
-from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.diagnosis.any_model import world_of_any
 from llm_rebuild.diagnosis.exact import in_full
-from llm_rebuild.diagnosis.graph import MINE, Edit, World, world_of
-from llm_rebuild.models import architecture_for
+from llm_rebuild.diagnosis.graph import MINE, Edit, World
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.equality import ONE_SUM, apart, as_exact, by_rounding, equal, reproduces, usual
 
@@ -43,13 +40,6 @@ DEGREES = {
 }
 
 
-def world_for(truth: Capture, copy: LocalCopy, prompt: Capture | None = None) -> World | None:
-    """The graph of a captured run: written down for the course's models, read off a trace for others."""
-    if architecture_for(copy.config) is not None:
-        return world_of(truth, copy, prompt)
-    return world_of_any(truth, copy.config, copy.weights().peek()) if truth.steps else None
-
-
 @dataclass(frozen=True)
 class Finding:
     """Something that fits.
@@ -74,7 +64,7 @@ class NothingToExplain:
     first  The first checkpoint that was not shown.
     """
 
-    world: World | None
+    world: World
     rebuilt: Mapping[str, Tensor]
     first: str
 
@@ -83,14 +73,14 @@ class NothingToExplain:
 class Case:
     """A checkpoint that is there and differs, and what is known of it.
 
-    world   The official run as a graph. For a model that nothing can be read of there is none.
+    world   The official run as a graph.
     target  The first checkpoint that is there and differs: what has to be explained.
     same    The checkpoints that are right.
     part    The axis and the slices to which the question is narrowed, where others are right.
     own     Whether guesses are computed from the person's own tensors.
     """
 
-    world: World | None
+    world: World
     rebuilt: Mapping[str, Tensor]
     truth: Mapping[str, Tensor]
     target: str
@@ -128,13 +118,11 @@ class Case:
         mine, official = self.rebuilt[self.target], self.truth[self.target]
         if not by_rounding(mine, official) or bool((apart(mine, official) & ~usual(official)).any()):
             return False
-        step = in_full(self.world, self.target) if self.world is not None else None
+        step = in_full(self.world, self.target)
         return by_rounding(mine, official, ONE_SUM) if step is None else as_exact(mine, step, official, step)
 
 
-def case_of(
-    rebuilt: Mapping[str, Tensor], truth: Capture, world: World | None
-) -> Case | NothingToExplain | None:
+def case_of(rebuilt: Mapping[str, Tensor], truth: Capture, world: World) -> Case | NothingToExplain | None:
     """What has to be explained first; None where everything is right. `world`: as `world_for` gives it."""
     same = frozenset(n for n, t in truth.tensors.items() if n in rebuilt and equal(rebuilt[n], t))
     different = [n for n in truth.tensors if n not in same]
@@ -143,8 +131,7 @@ def case_of(
     target = next((n for n in different if n in rebuilt), None)
     if target is None:
         return NothingToExplain(world, rebuilt, different[0])
-    if world is not None:
-        world = world.given({f"{MINE}{n}": t for n, t in rebuilt.items() if n not in same})
+    world = world.given({f"{MINE}{n}": t for n, t in rebuilt.items() if n not in same})
     return Case(world, rebuilt, truth.tensors, target, same)
 
 

@@ -28,14 +28,13 @@ from llm_rebuild.diagnosis.case import (
     NothingToExplain,
     case_of,
     own_case,
-    world_for,
 )
 from llm_rebuild.diagnosis.causes import CAUSES, chapter
 from llm_rebuild.diagnosis.exact import exact
-from llm_rebuild.diagnosis.graph import Edit, World
+from llm_rebuild.diagnosis.graph import Edit, Formula, World
 from llm_rebuild.diagnosis.names import of_repair
+from llm_rebuild.diagnosis.read_off import world_of
 from llm_rebuild.diagnosis.reading.result import Line, Reading, Repair
-from llm_rebuild.models.formulas import Formula
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.compare import judge
 from llm_rebuild.verify.equality import equal, identical
@@ -176,9 +175,9 @@ def diagnose(
     account  What else is known of the person's run.
     Empty where everything is bit-identical.
     """
-    world = world_for(truth, copy, prompt)
+    world = world_of(truth, copy, prompt)
     diagnoses = of_first(rebuilt, truth, world, account)
-    if not diagnoses or diagnoses[0].cause != "rounding" or world is None:
+    if not diagnoses or diagnoses[0].cause != "rounding":
         return diagnoses
     rounding = exact(world, rebuilt, truth, fed=account.fed)
     behind = of_others(rebuilt, truth, world, rounding, diagnoses[0])
@@ -186,9 +185,9 @@ def diagnose(
 
 
 def of_first(
-    rebuilt: Mapping[str, Tensor], truth: Capture, world: World | None, account: Account = PLAIN
+    rebuilt: Mapping[str, Tensor], truth: Capture, world: World, account: Account = PLAIN
 ) -> tuple[Diagnosis, ...]:
-    """As `diagnose`, of the first checkpoint alone. `world`: the graph of the run, if there is one."""
+    """As `diagnose`, of the first checkpoint alone. `world`: the graph of the run."""
     case = case_of(rebuilt, truth, world)
     if case is None:
         return _signed_zeros(rebuilt, truth)
@@ -236,7 +235,7 @@ def of_others(
 
 
 def with_readings(
-    mistakes: Sequence[Diagnosis], readings: Sequence[Reading], world: World | None
+    mistakes: Sequence[Diagnosis], readings: Sequence[Reading], world: World
 ) -> tuple[Diagnosis, ...]:
     """The mistakes that were read, each with the name that was found for it, in the order of the data. What
     was not read to its end may hold more: then the others stand behind them."""
@@ -245,8 +244,7 @@ def with_readings(
         steps = {template(name) for name in (reading.checkpoint, *reading.also)}
         alike = [d for d in mistakes if steps & {template(n) for n in (d.checkpoint, d.seen, *d.also)}]
         read += alike
-        formula = world.formulas.get(reading.checkpoint) if world is not None else None
-        named.append(_read(alike[0] if alike else None, reading, formula))
+        named.append(_read(alike[0] if alike else None, reading, world.formulas.get(reading.checkpoint)))
     if not _whole(readings):
         named += [mistake for mistake in mistakes if mistake not in read]
     return _merged(named)
@@ -342,7 +340,7 @@ def explanations(case: Case) -> Iterator[Finding]:
     if drawn:
         yield from drawn
         return
-    if case.world is not None and case.target in case.world.formulas:
+    if case.target in case.world.formulas:
         yield from search.computed(case, case.world)
     yield from numbers.describe(case)
 
@@ -350,7 +348,7 @@ def explanations(case: Case) -> Iterator[Finding]:
 def _only_shown(case: Case) -> Finding | None:
     """A tensor that is wrong although what is computed from it is right: then it was never used."""
     mine, official = case.mine, case.official
-    if case.world is None or mine.shape != official.shape or mine.dtype != official.dtype or case.rounding:
+    if mine.shape != official.shape or mine.dtype != official.dtype or case.rounding:
         return None
     with_mine = case.world.given({case.target: case.mine})
     for user in case.world.users(case.target):
@@ -368,7 +366,7 @@ def _only_shown(case: Case) -> Finding | None:
 def _chance(case: Case, second: Mapping[str, Tensor]) -> Iterator[Finding]:
     """Two runs on the same input that do not agree: something is drawn."""
     if case.target in second and not identical(second[case.target], case.mine):
-        formula = case.world.formulas.get(case.target) if case.world is not None else None
+        formula = case.world.formulas.get(case.target)
         head = formula is not None and formula.facts.get("head")
         says = "two runs on the same input differ: random numbers take part"
         yield Finding("untied-head" if head else "dropout", says, Level.SHOWN)
@@ -383,7 +381,7 @@ def _ranked(case: Case, findings: list[Finding]) -> list[Finding]:
     best = max((finding.level for finding in findings), default=Level.GUESSED)
     rivals = [finding for finding in findings if finding.level == best and finding.edit is not None]
     after: dict[int, int] = {}
-    if case.world is not None and len({finding.cause for finding in rivals}) > 1:
+    if len({finding.cause for finding in rivals}) > 1:
         following = _following(case)
         after = {id(f): _explained(case, case.world, f.edit, following) for f in rivals if f.edit is not None}
     order = {id(finding): number for number, finding in enumerate(findings)}
@@ -398,7 +396,7 @@ def _ranked(case: Case, findings: list[Finding]) -> list[Finding]:
 def _alike(case: Case, findings: list[Finding]) -> tuple[str, ...]:
     """The causes that give the tensor as well as the first does, and as many of those that follow."""
     world, best = case.world, findings[0]
-    if world is None or best.edit is None or best.cause == "rounding":
+    if best.edit is None or best.cause == "rounding":
         return ()
     following = _following(case)
     after = _explained(case, world, best.edit, following)
@@ -457,7 +455,6 @@ def confidence(level: Level, at: int = 0) -> float:
 
 def _agreement(case: Case, edit: Edit) -> str:
     """How well an edit gives the tensor at hand: to the bit, or to so many digits."""
-    assert case.world is not None  # where there is none, nothing was computed
     guess = case.world.changed(edit.changes, case.same - set(edit.changes)).attempt(case.target)
     if guess is None or guess.shape != case.rebuilt[case.target].shape:
         return " but for rounding"
@@ -500,8 +497,8 @@ def _never_shown(case: NothingToExplain, error: BaseException | None) -> Diagnos
 
 def _turned(case: NothingToExplain, error: BaseException) -> bool:
     """Whether torch complains about just the shapes that the next step's weight has when it is turned."""
-    formula = case.world.formulas.get(case.first) if case.world is not None else None
-    if case.world is None or formula is None or formula.kind not in ("linear", "conv1d"):
+    formula = case.world.formulas.get(case.first)
+    if formula is None or formula.kind not in ("linear", "conv1d"):
         return False
     weight = case.world.weights[formula.weights[0]]
     out, into = weight.shape if formula.kind == "linear" else weight.T.shape

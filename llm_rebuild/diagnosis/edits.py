@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from llm_rebuild.diagnosis import names
-from llm_rebuild.diagnosis.graph import BASES, MINE, Edit, Make, Value, World, layer_norm
+from llm_rebuild.diagnosis.graph import BASES, MINE, Edit, Formula, Make, Value, World, layer_norm
 from llm_rebuild.diagnosis.names import (
     ANYWHERE,
     BENT,
@@ -27,7 +27,6 @@ from llm_rebuild.diagnosis.names import (
     OTHER,
     after_its_half_block,
 )
-from llm_rebuild.models.formulas import Formula
 from llm_rebuild.verify import transforms
 from llm_rebuild.verify.transforms import Function
 

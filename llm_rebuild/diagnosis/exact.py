@@ -9,8 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from llm_rebuild.diagnosis.graph import Value, World
-from llm_rebuild.models.formulas import PAST
+from llm_rebuild.diagnosis.graph import PAST, Value, World
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.equality import as_exact, by_rounding, identical, relative_difference
 from llm_rebuild.verify.rounding import INHERITED, MISTAKE, ROUNDING, Rounding

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from llm_rebuild.checkpoints import plain
 from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.diagnosis.case import world_for
 from llm_rebuild.diagnosis.diagnose import PLAIN, Account, Diagnosis, of_first, of_others, with_readings
 from llm_rebuild.diagnosis.exact import exact
+from llm_rebuild.diagnosis.read_off import world_of
 from llm_rebuild.diagnosis.reading.read import OfficialRun, read
 from llm_rebuild.diagnosis.reading.result import Reading
 from llm_rebuild.verify import proof as verification
@@ -79,12 +79,12 @@ def explain(
     rebuilt = {name: plain(tensor, f"the rebuilt {name} is") for name, tensor in proof.rebuilt.items()}
     if account.fed:  # what single steps were given is official
         rebuilt = {**truth.tensors, **rebuilt}
-    world = world_for(truth, copy, prompt)
-    rounding = exact(world, rebuilt, truth, fed=account.fed) if world else None
-    inputs_of = world.inputs_of if world else None
+    world = world_of(truth, copy, prompt)
+    rounding = exact(world, rebuilt, truth, fed=account.fed)
+    inputs_of = world.inputs_of if world.formulas else None
     diagnoses = of_first(rebuilt, truth, world, account)
     others: tuple[Diagnosis, ...] = ()
-    if world and rounding and diagnoses:
+    if diagnoses:
         others = of_others(rebuilt, truth, world, rounding, diagnoses[0], readings)
     harmless = bool(diagnoses) and diagnoses[0].cause == "rounding"
     mistakes = with_readings(others if harmless else (*diagnoses[:1], *others), readings, world)
@@ -118,15 +118,13 @@ def judge_steps(
     report = judge(rebuilt, truth)
     if all(verdict.verdict != WRONG_VALUES for verdict in report.verdicts):
         return report
-    world = world_for(truth, copy, prompt)
-    rounding = exact(world, rebuilt, truth, fed=fed) if world else None
+    world = world_of(truth, copy, prompt)
+    rounding = exact(world, rebuilt, truth, fed=fed)
     return replace(report, verdicts=_with_rounding(report.verdicts, rounding), rounding=rounding)
 
 
-def _with_rounding(verdicts: Sequence[Verdict], rounding: Rounding | None) -> tuple[Verdict, ...]:
+def _with_rounding(verdicts: Sequence[Verdict], rounding: Rounding) -> tuple[Verdict, ...]:
     """The verdict `rounding` where a difference that is too large for five decimals was shown to be it."""
-    if rounding is None:
-        return tuple(verdicts)
     return tuple(
         replace(v, verdict=ROUNDING) if v.verdict == WRONG_VALUES and rounding.kind(v.name) == ROUNDING else v
         for v in verdicts

@@ -1,13 +1,14 @@
 """An official run as a graph: every checkpoint is an operation of tensors, weights and facts.
 
-What the steps of a model are stands beside it (`models/formulas/`); of other models it is read off a trace
-(`any_model.py`). Here is what each kind of step computes, as a function of its values, and the `World` that
-computes them: as they should be, or with some steps changed.
+A model runs from the ids to the answer and cannot be entered in the middle. To find out which mistake made a
+tensor wrong, one wants just that: to compute one checkpoint from the official ones before it, with a single
+thing changed. What the steps are is read off the official run's trace (`read_off.py`). Here is what each kind
+of step computes, as a function of its values, and the `World` that computes them: as they should be, or with
+some steps changed.
 """
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import math
 from collections import deque
@@ -20,12 +21,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llm_rebuild.checkpoints import NO_TAP
-from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.models import ops, rebuild_for
-from llm_rebuild.models.formulas import DECODER_IDS, DECODER_MASK, MASK, PAST, TOKEN_IDS, Formula
-from llm_rebuild.verify.capture import Capture
+from llm_rebuild.models import ops
 from llm_rebuild.verify.equality import HIDDEN
 
+# What a graph starts from: the inputs of a run, and what an earlier step kept.
+TOKEN_IDS, MASK, DECODER_IDS, DECODER_MASK = "#token_ids", "#mask", "#decoder_ids", "#decoder_mask"
+PAST = "#past."  # followed by the checkpoint that was kept, of the pass before this one
 MINE = "#mine."  # followed by a checkpoint: the tensor that the person has there, and which differs
 LOWEST = torch.finfo(torch.float32).min
 
@@ -34,6 +35,24 @@ Make: TypeAlias = Callable[..., Value]  # of a world: its tensors with some step
 
 # What a formula that was changed may fail with: shapes that do not meet, a tensor that this run has not.
 FAILS = (RuntimeError, LookupError, ValueError)
+
+
+@dataclass(frozen=True)
+class Formula:
+    """One step.
+
+    name     A checkpoint; or, with a `#` in it, a tensor in between that has no checkpoint.
+    kind     Which operation it is: a key of `OPERATIONS`.
+    inputs   The names of the tensors that go into it.
+    weights  The keys of the weights that it uses.
+    facts    Its numbers (epsilon, scale, how many heads, …), and what its inputs are to it (`residual`, …).
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -204,36 +223,6 @@ class World:
     def cached(self) -> bool:
         """Whether the run goes on from keys and values of an earlier one."""
         return any(name.startswith(PAST) for name in self.known)
-
-
-def world_of(truth: Capture, copy: LocalCopy, prompt: Capture | None = None) -> World:
-    """The graph of a captured run of one of the course's models, with its official tensors in it.
-
-    prompt  The capture of the pass before, where this one goes on from its keys and values.
-    Raises InputError for an architecture without formulas.
-    """
-    rebuild = rebuild_for(copy.config)
-    weights = rebuild.renamed(copy.weights()).peek()
-    fused = truth.attention == "sdpa"
-    module = importlib.import_module(f"llm_rebuild.models.formulas.{rebuild.architecture.file}")
-    steps: list[Formula] = module.formulas(rebuild.config, weights, prompt is not None, fused)
-    known: dict[str, Value] = {
-        TOKEN_IDS: truth.inputs.token_ids,
-        MASK: truth.inputs.mask,
-        DECODER_IDS: truth.inputs.decoder_ids,
-        DECODER_MASK: truth.inputs.decoder_mask,
-        **truth.tensors,
-    }
-    if prompt is not None:
-        known |= {f"{PAST}{name}": tensor for name, tensor in prompt.tensors.items()}
-    output = rebuild.architecture.block_output
-    blocks = {f.name: number for f in steps if (number := output(f.name)) is not None}
-    return World({f.name: f for f in steps}, known, weights, Run(fused, sizes_of(copy.config), blocks))
-
-
-def sizes_of(config: Mapping[str, Any]) -> dict[str, int]:
-    """The whole numbers of a config.json that may be a size."""
-    return {k: n for k, n in config.items() if isinstance(n, int) and n > 1 and not k.endswith("_id")}
 
 
 # --------------------------------------------------------------------------------- the operations

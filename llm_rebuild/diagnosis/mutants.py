@@ -159,13 +159,13 @@ def scene(
     model = official or Official(copy.folder, attention)
     question = ask(copy, rows, token_ids=ids, attention=attention)
     if run != "cached":
-        return Scene(copy, capture(question, official=model))
+        return Scene(copy, capture(question, official=model, steps=True))
     if question.inputs.decoder_ids is None:
         question = replace(question, inputs=question.inputs.with_padding("left"))
     question = replace(question, cache=True)
-    prompt = capture(question, official=model)
+    prompt = capture(question, official=model, steps=True)
     after = question.step(prompt.tensors["lm_head"][:, -1].argmax(dim=-1))
-    return Scene(copy, capture(after, official=model), prompt)
+    return Scene(copy, capture(after, official=model, steps=True), prompt)
 
 
 @dataclass(frozen=True)

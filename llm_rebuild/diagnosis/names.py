@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from llm_rebuild.checkpoints import part_of
-from llm_rebuild.diagnosis.graph import MINE, NORM_STEPS, Make, World
-from llm_rebuild.models.formulas import PAST, Formula
+from llm_rebuild.diagnosis.graph import MINE, NORM_STEPS, PAST, Formula, Make, World
 
 # Kinds of edit.
 LEFT, FACTOR, SHIFT, MOVED, NARROW, NORM, BENT, OTHER = (
@@ -111,7 +110,7 @@ def called(formula: Formula) -> str:
     if kind == "multiply" and facts.get("whole"):
         return "normed"
     if kind == "elementwise":
-        return "gelu " if "name" in facts else f"gelu {formula.name.rpartition('.')[2]}"
+        return "gelu " if "name" in facts else f"gelu {facts['step']}"
     return kind
 
 

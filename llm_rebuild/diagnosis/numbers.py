@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from llm_rebuild.diagnosis.case import Case, Finding, Level
-from llm_rebuild.diagnosis.graph import World
+from llm_rebuild.diagnosis.graph import Formula, World
 from llm_rebuild.diagnosis.names import FACTOR, SHIFT, of_guess, of_result
 from llm_rebuild.diagnosis.wrong.masks import patterns
-from llm_rebuild.models.formulas import Formula
 from llm_rebuild.verify.equality import (
     BEYOND,
     HIDDEN,
@@ -74,11 +73,11 @@ def _at(axis: str, places: list[int], size: int) -> str:
 def describe(case: Case) -> Iterator[Finding]:
     """What can be said of a wrong tensor without computing it again, the surest first."""
     mine, official, world = case.mine, case.official, case.world
-    formula = world.formulas.get(case.target) if world is not None else None
+    formula = world.formulas.get(case.target)
     if mine.shape != official.shape:
         yield from _of_another_shape(case, formula)
         return
-    if formula is not None and world is not None:
+    if formula is not None:
         yield from _bent(mine, formula, world)
     if case.rounding:
         yield Finding("rounding", f"off by {difference(mine, official):.1e} at the most", Level.SEEN)
@@ -88,11 +87,10 @@ def describe(case: Case) -> Iterator[Finding]:
         yield from _empty(mine, official)
         if formula is None or formula.kind != "lookup":
             yield from _narrow(mine, official)
-    if world is not None:
-        yield from _added(mine, official, formula, world)
-        if formula is not None:
-            for look in (_combined, _hidden, _rows):
-                yield from look(mine, formula, world)
+    yield from _added(mine, official, formula, world)
+    if formula is not None:
+        for look in (_combined, _hidden, _rows):
+            yield from look(mine, formula, world)
     if not mask:  # whose few different numbers say little
         yield from _elsewhere(case, formula)
     yield from _moved(mine, official, formula)
@@ -113,7 +111,7 @@ def _of_another_shape(case: Case, formula: Formula | None) -> Iterator[Finding]:
         yield Finding("wrong-shape", f"the same numbers in another shape: {shapes}", Level.SHOWN)
     elif _broadcast(mine, official):
         yield Finding("wrong-shape", f"the right numbers, not expanded: {shapes}", Level.SHOWN)
-    elif formula is not None and case.world is not None:
+    elif formula is not None:
         yield from _hidden(mine, formula, case.world)
         yield from _rows(mine, formula, case.world)
     yield from _elsewhere(case, formula)

@@ -21,10 +21,9 @@ from torch import Tensor
 from llm_rebuild.checkpoints import part_of
 from llm_rebuild.diagnosis import edits, names
 from llm_rebuild.diagnosis.case import Case, Finding, Level
-from llm_rebuild.diagnosis.graph import MINE, NORM_STEPS, Edit, Make, World
+from llm_rebuild.diagnosis.graph import MINE, NORM_STEPS, Edit, Formula, Make, World
 from llm_rebuild.diagnosis.numbers import parts_that_differ
 from llm_rebuild.diagnosis.wrong import mistakes
-from llm_rebuild.models.formulas import Formula
 from llm_rebuild.verify.equality import identical, reproduces
 from llm_rebuild.weights import template
 

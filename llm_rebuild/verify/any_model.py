@@ -1,4 +1,4 @@
-"""Any Hugging Face text model in a folder, also one that there is no rebuild for.
+"""What a trace says of each checkpoint: how it came to be. And any Hugging Face text model in a folder.
 
 The course's models have a list of checkpoints, made by hand. For another model the list is what its official
 code does: what each module returns, under the module's path, and what happens between modules, under the
@@ -23,13 +23,14 @@ from llm_rebuild.verify.question import check
 
 @dataclass(frozen=True)
 class Step:
-    """How a checkpoint of a model without a rebuild came to be.
+    """How a checkpoint came to be.
 
     kind     The class of the module that returned it, `Linear`, or the operation that made it, `matmul`.
     path     The module that returned it, or in which it was made.
     inputs   The checkpoints that went into the operation.
     given    The checkpoints that the module was given.
     same_as  The checkpoint whose very numbers it has, where a module hands on what a part of it returned.
+    numbers  The plain numbers among the operation's arguments.
     """
 
     kind: str
@@ -37,6 +38,7 @@ class Step:
     inputs: tuple[str, ...] = ()
     given: tuple[str, ...] = ()
     same_as: str | None = None
+    numbers: tuple[float, ...] = ()
 
 
 def checkpoints_of(traced: Trace) -> tuple[dict[str, Entry], dict[str, Step]]:
@@ -57,6 +59,7 @@ def checkpoints_of(traced: Trace) -> tuple[dict[str, Entry], dict[str, Step]]:
             inputs=(names[-1],) if names else inputs,
             given=arguments,
             same_as=names[0] if names and traced.whole_of(entry) else None,
+            numbers=traced.entries[base].numbers,
         )
         named[base] = [*names, name]
         entries[name] = entry
@@ -65,6 +68,13 @@ def checkpoints_of(traced: Trace) -> tuple[dict[str, Entry], dict[str, Step]]:
 
 def _events(traced: Trace) -> list[tuple[int, str, Entry, Any]]:
     """Every checkpoint: since which entry, its name, where its numbers are, who returned it."""
+    if traced.checkpoints:
+        entries = traced.entries
+        modules = {
+            name: [r for r in entries[n].returned if r.name == name] for name, n in traced.checkpoints.items()
+        }
+        listed = [(n, name, entries[n], (*modules[name], None)[0]) for name, n in traced.checkpoints.items()]
+        return sorted(listed, key=lambda event: event[0])
     events: list[tuple[int, str, Entry, Any]] = []
     shown: dict[int, Entry] = {}  # computed entry -> the view that is the product in its final shape
     returned: set[int] = set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from llm_rebuild.checkpoints import Checkpoint
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError, NoSuchNameError
 from llm_rebuild.files import reason, replacing
 from llm_rebuild.using.inputs import Inputs
@@ -105,7 +106,7 @@ class Capture(Mapping[str, Interim]):
 
     coupled      The bridges: checkpoints that somebody went on from. Every report says so.
     checkpoints  What each is: its axes, its meaning, its source; of a model without a rebuild nothing.
-    steps        How each came to be, for a model without a rebuild.
+    steps        How each came to be, where that was asked for; of a model without a rebuild always.
     model_type   The architecture, by config.json's name.
     tokenizer    Whether the token ids are the official tokenizer's.
     """
@@ -222,21 +223,24 @@ def capture(
     texts: str | Sequence[str] | None = None,
     *,
     official: Official | None = None,
+    steps: bool = False,
     **options: Unpack[Options],
 ) -> Capture:
     """Run the official model once and keep a copy of every checkpoint.
+
+    steps  Whether to note how each came to be, too. A diagnosis needs it, and else runs the model once more.
 
     The model, texts and options are those of `question.ask`: `capture("gpt2", "The dog", attention="sdpa")`,
     and a question that is made already serves as well. `official` is the model where it is loaded already.
     """
     question = ask(model, texts, **options)
-    return read_capture(question, observe(question, official, everything=not has_rebuild(question.copy)))
+    return read_capture(question, observe(question, official, steps or not has_rebuild(question.copy)))
 
 
 def read_capture(question: Question, observer: Observer) -> Capture:
     """The checkpoints of a run, as its observer saw them."""
     tensors: Mapping[str, Tensor]
-    steps: Mapping[str, Step] = {}
+    entries, steps = checkpoints_of(observer.trace()) if observer.everything else ({}, {})
     if has_rebuild(question.copy):
         checkpoints = {checkpoint.name: checkpoint for checkpoint in question.checkpoints}
         tensors = observer.checkpoints()
@@ -245,7 +249,6 @@ def read_capture(question: Question, observer: Observer) -> Capture:
             raise RuntimeError(f"the official model never computed {', '.join(missing)}")
     else:
         checkpoints, traced = {}, observer.trace()
-        entries, steps = checkpoints_of(traced)
         tensors = {name: traced.tensor(entry) for name, entry in entries.items()}
     return Capture(
         describe(question.copy),
@@ -258,6 +261,22 @@ def read_capture(question: Question, observer: Observer) -> Capture:
         model_type=str(question.copy.config.get("model_type")),
         tokenizer=None if question.goes_on else compare_tokens(question.copy, question.inputs),
     )
+
+
+def steps_of(truth: Capture, copy: LocalCopy, prompt: Capture | None = None) -> Mapping[str, Step]:
+    """How the checkpoints of a capture came to be. Where it does not say so, the official model runs again.
+
+    prompt  The capture of the pass before, where this one goes on from its keys and values.
+    """
+    if truth.steps:
+        return truth.steps
+    first = prompt or truth
+    question, official = Question(copy, first.inputs, truth.attention, prompt is not None), None
+    if prompt is not None:
+        official = Official(copy.folder, truth.attention)
+        official.run(question, copies=False)
+        question = replace(question, inputs=truth.inputs, goes_on=True)
+    return checkpoints_of(observe(question, official).trace())[1]
 
 
 def _apart(tensors: Iterable[Tensor], cache: bool) -> Iterator[Tensor]:

@@ -63,6 +63,7 @@ class Entry:
     output      Which of the operation's results it is, if there are several.
     inputs      Numbers of the entries that went into the operation.
     view_of     The entry that it is a window on, if it is a view.
+    numbers     The plain numbers among the operation's arguments: a factor, an epsilon.
     returned    The modules that returned it, innermost first.
     checkpoint  Its checkpoint's name, in a model of the course.
     """
@@ -77,6 +78,7 @@ class Entry:
     window: Window
     inputs: tuple[int, ...] = ()
     view_of: int | None = None
+    numbers: tuple[float, ...] = ()
     returned: list[Returned] = field(default_factory=list)
     checkpoint: str | None = None
 

@@ -90,6 +90,17 @@ def tensors_in(values: Iterable[Any]) -> list[Tensor]:
     return tensors
 
 
+def numbers_in(arguments: Iterable[Any]) -> tuple[float, ...]:
+    """The plain numbers among an operation's arguments, and then among those by name."""
+    numbers: list[float] = []
+    for value in arguments:
+        if type(value) in (int, float):
+            numbers.append(float(value))
+        elif isinstance(value, dict):
+            numbers += numbers_in(value.values())
+    return tuple(numbers)
+
+
 def answer_of(result: Any) -> Tensor | None:
     """Of what a module or an operation gave, the tensor that it is known by: the first with decimals."""
     if isinstance(result, Tensor):
@@ -147,7 +158,7 @@ class Recording:
                 self._calls[path, facts.operation] = call + 1
             entry = Entry(
                 len(self._entries), facts.operation, facts.aten, path, call, position, output.dtype,
-                Window(tuple(output.shape), output.stride()), sources,
+                Window(tuple(output.shape), output.stride()), sources, None, numbers_in(arguments),
             )  # fmt: skip
             self._add(entry, output, address, view)
 

@@ -69,7 +69,7 @@ class Observer:
         self._trace = Trace(question.copy.name, question.weights.peek())
         self._recording = Recording(self._trace, official.memory, question.cache)
         self._sources = Sources(question.checkpoints if has_rebuild(question.copy) else ())
-        self._official, self._everything = official, everything
+        self._official, self.everything = official, everything
         self.inside = ("", type(official.model).__name__)  # the module that computes, by path and class
         self.looks = everything or self._sources.sought("")  # whether its operations are of interest
         self._notes: list[Note] = []
@@ -109,7 +109,7 @@ class Observer:
             shown = self._sources.computed(facts, part[0], arguments, result)
         for name, tensor in shown:
             self._checkpoints[name] = tensor
-        if self._everything:
+        if self.everything:
             self._notes.append((facts, part, arguments, result, shown))
             if facts is not None and facts.passing:
                 self._read_notes()
@@ -139,7 +139,7 @@ class Observer:
     def _watched(self, path: str, part: nn.Module) -> Callable[..., Any]:
         """A module's `forward` with a look at what it is given and what it returns."""
         forward, module = part.forward, (path, type(part).__name__)
-        looks = self._everything or self._sources.sought(path)
+        looks = self.everything or self._sources.sought(path)
 
         def watched(*arguments: Any, **named: Any) -> Any:
             outside = self.inside, self.looks

@@ -52,9 +52,9 @@ def capture(channel: Channel) -> None:
         question = verify.Question(copy_of(job["model"]), inputs, job["attention"], job["cache"])
         official, prompt = Official(question.copy.folder, question.attention), None
         if job["cache"]:
-            prompt = verify.capture(question, official=official)
+            prompt = verify.capture(question, official=official, steps=True)
             question = question.step(likeliest(prompt))
-        truth = verify.capture(question, official=official)
+        truth = verify.capture(question, official=official, steps=True)
         truth.save(job["out"])
         run = OfficialRun.of(truth, question.copy, prompt, official)
         cached.add(Path(job["out"]), cached.RECORD, *run.store())

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from llm_rebuild.checkpoints import Recorder
 from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.diagnosis.any_model import world_of_any
 from llm_rebuild.diagnosis.diagnose import diagnose
+from llm_rebuild.diagnosis.read_off import world_of
 from llm_rebuild.verify import Capture, capture
 from llm_rebuild.verify.question import open_copy
 from tests.workbench import tiny_llama
@@ -44,7 +44,7 @@ def rebuilt(source: str, llama: LocalCopy, truth: Capture) -> dict[str, Tensor]:
 
 
 def test_most_steps_have_a_formula(llama: LocalCopy, truth: Capture) -> None:
-    world = world_of_any(truth, llama.config, llama.weights().peek())
+    world = world_of(truth, llama)
     found = {name for name, formula in world.formulas.items() if formula.kind != "given" and name in truth}
     assert len(found) > 0.75 * len(truth)
     kinds = {world.formulas[name].kind for name in found}
@@ -124,7 +124,7 @@ def test_other_architectures_are_read(kind: str, tmp_path: Path) -> None:
     transformers.AutoModel.from_config(config).save_pretrained(tmp_path)
     copy = open_copy(tmp_path)
     truth = capture(copy, token_ids=IDS)
-    world = world_of_any(truth, copy.config, copy.weights().peek())
+    world = world_of(truth, copy)
     assert {formula.kind for formula in world.formulas.values()} >= kinds
     given = {name for name, formula in world.formulas.items() if formula.kind == "given"}
     assert len(given) < 0.2 * len(truth), given  # the tables of angles, and products inside a rotation
@@ -143,10 +143,11 @@ def test_a_mask_between_texts_of_different_lengths(tmp_path: Path) -> None:
     transformers.AutoModel.from_config(config).save_pretrained(tmp_path)
     copy = open_copy(tmp_path)
     truth = capture(copy, token_ids=[[5, 17, 3, 44, 9, 50, 2], [7, 8, 9]], decoder_ids=[[2, 5, 6], [2, 9, 4]])
-    world = world_of_any(truth, copy.config, copy.weights().peek())
+    world = world_of(truth, copy)
     masks = [f for f in world.formulas.values() if f.kind == "mask"]
     assert [truth.tensors[mask.name].shape[-2:] for mask in masks][-1] == (3, 7)
-    across = [name for name, formula in world.formulas.items() if formula.facts.get("cross")]
+    layers = [f for f in world.formulas.values() if f.kind == "linear"]
+    across = [formula.name for formula in layers if formula.facts.get("cross")]
     assert [name.rpartition(".")[2] for name in across] == ["k_proj", "v_proj"]
     for mask in masks:
         wrong = {**truth.tensors, mask.name: torch.zeros_like(truth.tensors[mask.name])}

@@ -15,8 +15,8 @@ from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.causes import CAUSES
 from llm_rebuild.diagnosis.diagnose import Account, diagnose
 from llm_rebuild.diagnosis.edits import on_a_step
-from llm_rebuild.diagnosis.graph import world_of
 from llm_rebuild.diagnosis.mutants import TEXTS, Mutant, Scene, run, scene
+from llm_rebuild.diagnosis.read_off import world_of
 from llm_rebuild.diagnosis.wrong import mistakes
 
 MINIATURES = Path(llm_rebuild.__file__).parent / "miniatures"

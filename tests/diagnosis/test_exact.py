@@ -14,11 +14,11 @@ from torch import Tensor
 import llm_rebuild
 from llm_rebuild import verify
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
-from llm_rebuild.diagnosis.case import world_for
 from llm_rebuild.diagnosis.exact import exact
 from llm_rebuild.diagnosis.explain import explain
 from llm_rebuild.diagnosis.mutants import Mutant, mutated
 from llm_rebuild.diagnosis.numbers import where
+from llm_rebuild.diagnosis.read_off import world_of
 from llm_rebuild.models import rebuild_for
 from llm_rebuild.models.part import Part
 from llm_rebuild.verify import Proof
@@ -141,7 +141,7 @@ def test_every_step_can_be_computed_in_float64(name: str, attention: str, figure
     """Each official tensor is moved by a unit in its last place; none of the steps is unclear."""
     copy = miniature(name)
     truth = capture(copy, TEXTS[name], attention=attention)
-    world = world_for(truth, copy)
+    world = world_of(truth, copy)
     assert world is not None
     moved = {
         n: torch.where(t.abs() < 1e30, torch.nextafter(t, torch.zeros(())), t) if t.is_floating_point() else t
@@ -158,7 +158,7 @@ def test_a_checkpoint_that_was_not_shown_is_computed_from_what_was():
     """Without its inputs, a step is judged from what goes into those."""
     copy = miniature("gpt2")
     truth = capture(copy, TEXTS["gpt2"])
-    world = world_for(truth, copy)
+    world = world_of(truth, copy)
     assert world is not None
     rebuilt = {n: t.clone() for n, t in truth.tensors.items() if ".mlp." not in n or n.endswith("c_proj")}
     rebuilt["h.0.mlp.c_proj"] = torch.nextafter(rebuilt["h.0.mlp.c_proj"], torch.ones(()))
@@ -170,7 +170,7 @@ def test_a_checkpoint_that_was_not_shown_is_computed_from_what_was():
 def test_another_shape_or_dtype_is_a_mistake_and_an_unknown_step_unclear():
     copy = miniature("gpt2")
     truth = capture(copy, TEXTS["gpt2"])
-    world = world_for(truth, copy)
+    world = world_of(truth, copy)
     assert world is not None
     rebuilt = {n: t.clone() for n, t in truth.tensors.items()}
     rebuilt["wte"] = rebuilt["wte"].double()

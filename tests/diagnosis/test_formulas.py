@@ -8,8 +8,8 @@ import pytest
 
 import llm_rebuild
 from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.diagnosis.graph import world_of
 from llm_rebuild.diagnosis.mutants import scene
+from llm_rebuild.diagnosis.read_off import world_of
 from llm_rebuild.verify.compare import judge
 from tests.models import small
 
@@ -53,7 +53,7 @@ def test_of_relatives(tmp_path: Path, config: dict[str, object], changes: dict[s
 def hold(copy: LocalCopy, run: str, attention: str, rows: list[list[int]]) -> None:
     played = scene(copy, run, attention, token_ids=rows)
     world = world_of(played.truth, copy, played.prompt)
-    names = [n for n in world.formulas if n in played.truth]
+    names = [n for n, formula in world.formulas.items() if n in played.truth and formula.kind != "given"]
     fused = {n for n in played.truth if n.endswith("head_context")} if attention == "sdpa" else set()
     assert set(played.truth) - set(names) <= fused, "a checkpoint without a formula"
     for name in names:

@@ -17,9 +17,10 @@ import llm_rebuild
 from llm_rebuild import diagnosis
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis import search
-from llm_rebuild.diagnosis.case import Case, case_of, world_for
+from llm_rebuild.diagnosis.case import Case, case_of
 from llm_rebuild.diagnosis.diagnose import Diagnosis, diagnose
 from llm_rebuild.diagnosis.mutants import TEXTS, Mutant, Scene, run, scene
+from llm_rebuild.diagnosis.read_off import world_of
 
 MINIATURES = Path(llm_rebuild.__file__).parent / "miniatures"
 MEASURED = Path(diagnosis.__file__).with_name("measured.json")
@@ -127,7 +128,7 @@ def test_the_search_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "PATIENCE", 300_000_000)
     played = stage("gpt2")
     torch.manual_seed(0)
-    world = world_for(played.truth, played.copy)
+    world = world_of(played.truth, played.copy)
     case = case_of({"lm_head": torch.randn_like(played.truth.tensors["lm_head"])}, played.truth, world)
     assert isinstance(case, Case)
     assert case.world is not None

@@ -22,8 +22,8 @@ from llm_rebuild.checkpoints import Checkpoint
 from llm_rebuild.cli import main as cli
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
 from llm_rebuild.diagnosis.explain import explain
-from llm_rebuild.diagnosis.graph import world_of
 from llm_rebuild.diagnosis.mutants import Mutant, mutated
+from llm_rebuild.diagnosis.read_off import world_of
 from llm_rebuild.show.charts import pooled, shades, usual
 from llm_rebuild.show.page import render
 from llm_rebuild.using.inputs import Inputs

@@ -12,8 +12,8 @@ from torch import Tensor
 from llm_rebuild import verify
 from llm_rebuild.checkpoints import expand
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
-from llm_rebuild.diagnosis.graph import world_of
 from llm_rebuild.diagnosis.mutants import Mutant, run, scene
+from llm_rebuild.diagnosis.read_off import world_of
 from llm_rebuild.models import ARCHITECTURES
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import Capture, capture

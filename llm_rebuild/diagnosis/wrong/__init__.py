@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from llm_rebuild.diagnosis.graph import Edit, World
+from llm_rebuild.diagnosis.graph import Edit, Formula, World
 from llm_rebuild.diagnosis.names import called
 from llm_rebuild.diagnosis.wrong import attention, layers, masks, sentence
 from llm_rebuild.diagnosis.wrong.base import Table, edits
-from llm_rebuild.models.formulas import Formula
 
 TABLES: dict[str, Table] = {**layers.TABLES, **attention.TABLES, **masks.TABLES, **sentence.TABLES}
 TABLES["conv1d"] = TABLES["linear"]

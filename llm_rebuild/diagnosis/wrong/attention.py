@@ -11,10 +11,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from llm_rebuild.diagnosis.graph import BASES, LOWEST, MINE, OPERATIONS, Edit, Make, World, angles, rotate
+from llm_rebuild.diagnosis.graph import (
+    BASES,
+    LOWEST,
+    MINE,
+    OPERATIONS,
+    PAST,
+    Edit,
+    Formula,
+    Make,
+    World,
+    angles,
+    rotate,
+)
 from llm_rebuild.diagnosis.wrong.base import Mistake, Tables, bound, other_of
 from llm_rebuild.diagnosis.wrong.masks import FILLS
-from llm_rebuild.models.formulas import PAST, Formula
 from llm_rebuild.weights import template
 
 NAMES = ("query", "key", "value")

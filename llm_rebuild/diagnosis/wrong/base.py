@@ -15,8 +15,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from llm_rebuild.diagnosis.graph import Edit, Make, Value, World, layer_norm, may_look
-from llm_rebuild.models.formulas import Formula
+from llm_rebuild.diagnosis.graph import Edit, Formula, Make, Value, World, layer_norm, may_look
 from llm_rebuild.verify.equality import HIDDEN
 from llm_rebuild.verify.transforms import ACTIVATIONS
 

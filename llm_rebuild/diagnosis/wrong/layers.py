@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from llm_rebuild.diagnosis.graph import Edit, World, buckets_of, distances, layer_norm
+from llm_rebuild.diagnosis.graph import Edit, Formula, World, buckets_of, distances, layer_norm
 from llm_rebuild.diagnosis.wrong.base import Tables
-from llm_rebuild.models.formulas import Formula
 from llm_rebuild.verify.transforms import ACTIVATIONS, NARROW, Function, rms_norm
 
 
@@ -194,7 +193,7 @@ TABLES: Tables = {
         ("norm-missing", "stretched but never normalised", lambda whole, weight: weight * whole),
         ("rounding", "torch's fused RMS norm", lambda whole, weight, eps: F.rms_norm(whole, whole.shape[-1:], weight, eps)),
     ),
-    "gelu cube": (
+    "gelu pow": (
         ("rounding", "x · x · x", lambda x: x * x * x),
     ),
     "gelu tanh": (

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from llm_rebuild.diagnosis.graph import LOWEST, Edit, World
+from llm_rebuild.diagnosis.graph import LOWEST, Edit, Formula, World
 from llm_rebuild.diagnosis.wrong.base import Table, Tables, allowed, bound
-from llm_rebuild.models.formulas import Formula
 
 # What people add instead of the lowest number.
 FILLS = (-math.inf, -1e4, -1e9, -1e5, -1e3, -100.0, -10.0, -1.0, 1.0, -1e8, -1e10, -1e6, -1e30, -1e38)
