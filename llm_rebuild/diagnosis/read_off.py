@@ -299,8 +299,8 @@ class _Reader:
         the pass before."""
         tensor, at = self.tensor(x), ("query", "key", "value").index(role)
         if tensor.dim() == 4:
-            kept = x.removeprefix(PAST)
-            yield ([Formula(kept, "same", (x,))], kept) if kept != x else ([], x)
+            cached = x.removeprefix(PAST)
+            yield ([Formula(cached, "same", (x,))], cached) if cached != x else ([], x)
         facts: dict[str, Any] = {"heads": heads, "group": f"{path}.#", "name": role}
         thirds = tensor.dim() == 3 and tensor.shape[-1] % (3 * heads) == 0
         for third in ({}, {"part": at}) if thirds else ({},):
