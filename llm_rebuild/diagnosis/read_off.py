@@ -251,7 +251,9 @@ class _Reader:
         """A LayerNorm; or the last step of an RMS norm."""
         weight, bias = self.key(name, "weight"), self.key(name, "bias")
         for x in inputs if bias else ():
-            yield [Formula(name, "layer norm", (x,), (weight, bias), {"eps": step.numbers[-1]})]
+            yield from (
+                [Formula(name, "layer norm", (x,), (weight, bias), {"eps": e})] for e in step.numbers[-1:]
+            )
         facts = {"whole": inputs[0] if inputs else "", "norm": name, "eps": self.epsilon(step.path)}
         for x in step.inputs:
             yield [Formula(name, "stretch", (x,), (weight,), facts)]
@@ -279,9 +281,13 @@ class _Reader:
 
     def inside_activation(self, name: str, step: Step) -> Iterator[Guess]:
         """A step of an activation that is written out."""
-        of = partial(_bent, BENDING[step.kind], step.numbers)
-        facts = {"of": of, "step": step.kind, "whole": self.steps[step.path].given[0]}
-        yield [Formula(name, "elementwise", tuple(step.inputs), facts=facts)]
+        for whole in self.steps[step.path].given[:1]:
+            facts = {
+                "of": partial(_bent, BENDING[step.kind], step.numbers),
+                "step": step.kind,
+                "whole": whole,
+            }
+            yield [Formula(name, "elementwise", tuple(step.inputs), facts=facts)]
 
     def activation(self, name: str, step: Step, x: str) -> Iterator[Guess]:
         """An activation: its own operation, or the last of its steps."""
@@ -308,8 +314,7 @@ class _Reader:
 
     def past(self, path: str) -> list[str]:
         """What an attention kept of the pass before."""
-        past = [n for n in self.start.known if n.rpartition(".")[0] == f"{PAST}{path}"]
-        return [n for n in past if self.tensor(n).dim() == 4]
+        return [n for role in ("key", "value") if (n := f"{PAST}{path}.{role}") in self.start.known]
 
     def product(self, name: str, step: Step) -> Iterator[Guess]:
         """Query times key, or shares times value; the second may be shared by several heads."""
@@ -341,26 +346,35 @@ class _Reader:
 
     def fused(self, name: str, step: Step) -> Iterator[Guess]:
         """Attention in one kernel: its steps, none of which is shown."""
-        path, shape, masks = step.path, self.tensor(name).shape, self.hiding(step.inputs)
-        tables = [x for x in step.inputs if self.found[x].kind == "lookup"]  # whose bias is in the mask
-        a, *others = (x for x in step.inputs if x not in (*masks, *tables))
-        masks = masks or [n for n, f in self.found.items() if f.kind == "biased mask"]
-        b, c = others if len(others) == 2 else (self.past(path) or [a, a]) if not others else (a, a)
-        by = step.numbers[-1] if step.numbers and step.numbers[-1] > 0 else shape[-1] ** -0.5
+        path, shape, kinds = step.path, self.tensor(name).shape, {x: self.found[x].kind for x in step.inputs}
+        heads, tables = shape[1], [x for x in step.inputs if kinds[x] == "lookup"]
+        parts = [x for x in step.inputs if kinds[x] not in ("lookup", "mask", "biased mask")]
+        a, *others = parts if len(parts) > 1 else [*parts, *(self.past(path) or 2 * parts)]
+        by = next((number for number in step.numbers[::-1] if number > 0), shape[-1] ** -0.5)
         product, scaled, scores, probs = (f"{path}.{n}" for n in ("product", "scaled", "scores", "probs"))
-        for queries, query in self.cut(path, "query", a, shape[1]):
-            for keys, key in self.cut(path, "key", b, shape[1]):
-                for values, value in self.cut(path, "value", c, shape[1]):
+        if len(others) != 2:
+            return
+        for queries, query in self.cut(path, "query", a, heads):
+            for keys, key in self.cut(path, "key", others[0], heads):
+                for values, value in self.cut(path, "value", others[1], heads):
                     steps = [*queries, *keys, *values, Formula(product, "product", (query, key))]
                     if by != 1.0:
                         steps.append(Formula(scaled, "scale", (product,), facts={"by": by}))
-                    x = steps[-1].name
                     ends = [Formula(probs, "softmax", (scores,)), Formula(name, "mix", (probs, value))]
-                    for mask in masks:
-                        biased = self.found[mask].kind == "biased mask"
-                        yield [*steps, Formula(scores, "add" if biased else "add mask", (x, mask)), *ends]
-                    for hidden in () if masks else self.masks(f"{path}.#mask"):
-                        yield [*steps, hidden, Formula(scores, "add mask", (x, hidden.name)), *ends]
+                    for before, kind, mask in self.hidden(path, tables, heads):
+                        yield [*steps, *before, Formula(scores, kind, (steps[-1].name, mask)), *ends]
+
+    def hidden(self, path: str, tables: list[str], heads: int) -> Iterator[tuple[Guess, str, str]]:
+        """What a kernel is given beside queries, keys and values: a mask that is a checkpoint, one that is
+        none, or the bias of places with a mask in it; what makes it, and how it is added."""
+        for name, formula in self.found.items():
+            if formula.kind in ("mask", "biased mask"):
+                yield [], "add mask" if formula.kind == "mask" else "add", name
+        for mask in self.masks(f"{path}.#mask"):
+            yield [mask], "add mask", mask.name
+            for bias in self.biases(path, tables, heads):
+                both = Formula(f"{path}.#biased_mask", "biased mask", (bias.name, mask.name))
+                yield [bias, mask, both], "add", both.name
 
     def masks(self, name: str) -> Iterator[Formula]:
         """Whom a mask may hide: in a decoder first what comes later, then padding of the other text."""
@@ -377,15 +391,14 @@ class _Reader:
     def mask(self, name: str, step: Step) -> Iterator[Guess]:
         """A mask; for a fused kernel one with the bias of places in it."""
         yield from ([mask] for mask in self.masks(name))
-        for before in self.biases(name, step.inputs):
+        for before in self.biases(name, step.inputs, self.tensor(name).shape[1]):
             for mask in self.masks(f"{name}.#mask"):
                 yield [before, mask, Formula(name, "biased mask", (before.name, mask.name))]
 
-    def biases(self, name: str, tables: Iterable[str]) -> Iterator[Formula]:
+    def biases(self, name: str, tables: Iterable[str], heads: int) -> Iterator[Formula]:
         """What may be added to scores by the distance of two tokens: a table's numbers, or nothing."""
         yield from (Formula(f"{table}.#bias", "bias by head", (table,)) for table in tables)
-        facts = {"heads": self.tensor(name).shape[1]}
-        yield Formula(f"{name}.#no_bias", "no bias", (DECODER_IDS, MASK), facts=facts)
+        yield Formula(f"{name}.#no_bias", "no bias", (DECODER_IDS, MASK), facts={"heads": heads})
 
     def masked_by_none(self, name: str, step: Step) -> Iterator[Guess]:
         """Scores to which a mask that hides nothing is not even added."""
@@ -429,7 +442,7 @@ class _Reader:
         if len(parts) < len(step.inputs) or not parts:
             return
         if step.kind == "add" and len(shape) == 4:
-            for bias in self.biases(name, parts[1:]):
+            for bias in self.biases(name, parts[1:], shape[1]):
                 yield [bias, Formula(name, "add bias", (parts[0], bias.name))]
         if len(parts) != 2:
             return
