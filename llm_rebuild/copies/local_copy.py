@@ -301,13 +301,8 @@ def _small_files(folder: Path) -> list[str]:
     from llm_rebuild.models.pipeline import ABOUT, OLDER
 
     names = {file for model in PINS.values() for file in model.files} - {WEIGHTS}
-    names |= {
-        "generation_config.json",
-        "added_tokens.json",
-        "special_tokens_map.json",
-        ABOUT,
-        *OLDER,
-    }  # which others may have besides
+    # Which others may have besides.
+    names |= {"generation_config.json", "added_tokens.json", "special_tokens_map.json", ABOUT, *OLDER}
     modules = {f"{path.parent.name}/{path.name}" for path in folder.glob("*/config.json")}
     return sorted(file for file in names | modules if (folder / file).is_file())
 

@@ -76,17 +76,13 @@ READING = Reading(
     },
     irrelevant={
         **IRRELEVANT_EVERYWHERE,
-        "attn_pdrop": "no dropout in evaluation",
-        "embd_pdrop": "no dropout in evaluation",
-        "resid_pdrop": "no dropout in evaluation",
+        **dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), "no dropout in evaluation"),
         "initializer_range": "the weights come from the file",
-        "summary_activation": "for a head of two tasks that the language model does not have",
-        "summary_first_dropout": "for a head of two tasks that the language model does not have",
-        "summary_proj_to_labels": "for a head of two tasks that the language model does not have",
-        "summary_type": "for a head of two tasks that the language model does not have",
-        "summary_use_proj": "for a head of two tasks that the language model does not have",
-        "bos_token_id": "for generation, which gets it from its caller",
-        "eos_token_id": "for generation, which gets it from its caller",
+        **{
+            f"summary_{word}": "for a head of two tasks that the language model does not have"
+            for word in ("activation", "first_dropout", "proj_to_labels", "type", "use_proj")
+        },
+        **dict.fromkeys(("bos_token_id", "eos_token_id"), "for generation, which gets it from its caller"),
         "pad_token_id": "padding is known from the mask",
         "use_cache": "chosen by the caller",
     },

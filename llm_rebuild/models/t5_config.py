@@ -106,11 +106,7 @@ FEED_FORWARDS = [*ACTIVATIONS, *(f"gated-{name}" for name in ACTIVATIONS)]
 
 READING = Reading(
     model_type="t5",
-    fixed={
-        "is_causal": True,
-        "is_decoder": False,
-        "is_encoder_decoder": True,
-    },
+    fixed={"is_causal": True, "is_decoder": False, "is_encoder_decoder": True},
     irrelevant={
         **IRRELEVANT_EVERYWHERE,
         "classifier_dropout": "no classifier here, and no dropout in evaluation",
@@ -138,6 +134,7 @@ def _attention(path: str) -> dict[str, str]:
 
 _ENCODER, _DECODER = "encoder.block.{layer}.layer", "decoder.block.{layer}.layer"
 _BUCKETS = "[relative_attention_num_buckets, num_heads]"
+_TASK = "translate English to German: "
 _BUCKETS_WHY = "arithmetic with distances: whole numbers come out, and what they look up is a checkpoint"
 
 # What is to be known of this model by those who name none.
@@ -206,21 +203,9 @@ ARCHITECTURE = Architecture(
         ),
     ),
     stacks=(
+        Stack("encoder.block", "num_layers", "encoder.embed_tokens", "layer.1.residual", "layer", "encoder"),
         Stack(
-            "encoder.block",
-            "num_layers",
-            "encoder.embed_tokens",
-            "layer.1.residual",
-            inside="layer",
-            side="encoder",
-        ),
-        Stack(
-            "decoder.block",
-            "decoder_layers",
-            "decoder.embed_tokens",
-            "layer.2.residual",
-            inside="layer",
-            side="decoder",
+            "decoder.block", "decoder_layers", "decoder.embed_tokens", "layer.2.residual", "layer", "decoder"
         ),
     ),
     width="d_model",
@@ -229,12 +214,6 @@ ARCHITECTURE = Architecture(
     official_class="AutoModelForSeq2SeqLM",
     uncovered=dict.fromkeys(("div", "log", "mul"), _BUCKETS_WHY),
     generates=True,
-    texts=(
-        "translate English to German: The house is wonderful.",
-        "translate English to German: They do.",
-    ),
-    miniature_texts=(
-        "translate English to German: four hundred twenty-seven",
-        "translate English to German: nine",
-    ),
+    texts=(f"{_TASK}The house is wonderful.", f"{_TASK}They do."),
+    miniature_texts=(f"{_TASK}four hundred twenty-seven", f"{_TASK}nine"),
 )

@@ -43,12 +43,8 @@ SUPPORTED_CONFIG: dict[str, object] = {
     "padding_side": "right",
     "truncation_side": "right",
 }
-ADDED_TOKEN_FLAGS = {
-    "single_word": False,
-    "lstrip": False,
-    "rstrip": False,
-    "normalized": False,
-    "special": True,
+ADDED_TOKEN_FLAGS = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False) | {
+    "special": True
 }
 ANY_OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 
