@@ -59,14 +59,18 @@ def minilm() -> LocalCopy:
 
 
 @pytest.fixture(scope="session")
-def built_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes which run the tests have in common."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def built_site(shared: Path) -> Path:
     """The site, built once, strictly, with its notebooks made first, as `make site` does.
 
     Where several processes run the tests, the first that asks builds it for all.
     """
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
     site, whole = shared / "site", shared / "site-is-whole"
     with filelock.FileLock(shared / "site.lock"):
         if not whole.exists():

@@ -43,11 +43,11 @@ class Said:
 
 
 class Bench:
-    """Runs `llm-rebuild …` in a folder, with a store of its own."""
+    """Runs `llm-rebuild …` in a folder, with a store of the tests' own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: Path) -> None:
         self.folder = folder
-        self.store = folder / "store"
+        self.store = store
         environment = os.environ | {
             "LLM_REBUILD_STORE": str(self.store),
             "COLUMNS": "100",

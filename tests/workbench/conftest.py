@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +9,13 @@ from tests.workbench.bench import Bench
 
 
 @pytest.fixture(scope="session")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    made = Bench(tmp_path_factory.mktemp("bench"))
+def captures(shared: Path) -> Path:
+    """A store in which official results are kept: each is computed once, whichever process needs it first."""
+    return shared / "captures"
+
+
+@pytest.fixture(scope="session")
+def bench(tmp_path_factory: pytest.TempPathFactory, captures: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path_factory.mktemp("bench"), captures)
     yield made
     made.close()

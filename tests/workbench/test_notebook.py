@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,10 +19,10 @@ from llm_rebuild.workbench import step
 
 
 @pytest.fixture(scope="module", autouse=True)
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Captures that are kept, for this file."""
+def store(captures: Path) -> Iterator[None]:
+    """Official results that are kept."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LLM_REBUILD_STORE", str(tmp_path_factory.mktemp("store")))
+        patch.setenv("LLM_REBUILD_STORE", str(captures))
         yield
 
 
