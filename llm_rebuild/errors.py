@@ -27,7 +27,7 @@ class NoSuchNameError(InputError, KeyError):
 
 def escaped(text: str) -> str:
     r"""Text as a terminal may get it: what is not printable as Python writes it, `\x1b`. Lines stay lines."""
-    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def one_line(message: object, longest: int = 200) -> str:

@@ -130,6 +130,7 @@ def from_hub(model: PinnedModel, staging: Path, say: Say, progress: bool) -> Non
     with Progress(*columns, console=console, disable=hidden, transient=True) as bar:
 
         def report(size: int) -> None:
+            """How much of the newest file is there."""
             bar.update(bar.task_ids[-1], completed=size)
 
         for file in missing:

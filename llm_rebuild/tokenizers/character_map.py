@@ -74,6 +74,7 @@ class CharacterMap:
         return None
 
     def unit(self, node: int) -> int:
+        """The 32 bits of a node. InputError where there is none."""
         if node >= len(self.units):
             raise InputError("spiece.model: its character map leads nowhere: download it again")
         return self.units[node]
@@ -84,6 +85,7 @@ class CharacterMap:
         return unit >> 10 << (8 if unit & 0x200 else 0)
 
     def replacement(self, start: int) -> str:
+        """The text that begins at this byte of the second half. InputError where it does not end."""
         end = self.replacements.find(b"\0", start)
         if end < 0:
             raise InputError("spiece.model: its character map leads nowhere: download it again")

@@ -107,6 +107,7 @@ def defaults(copy: LocalCopy, drawing: bool = False) -> Defaults:
         raise InputError(f"{name}: {error}") from None
 
     def ids(field: str) -> tuple[int, ...]:
+        """One field's. InputError for those that are not in the vocabulary."""
         return _ids(f"{name}: {field}", fields.get(field, []), vocabulary)
 
     ends, start = ids("eos_token_id"), None

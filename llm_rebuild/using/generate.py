@@ -182,6 +182,7 @@ def decoder_step(rebuild: Rebuild, model: Part[Any], mask: Tensor) -> Step:
     """
 
     def step(token_ids: Tensor, state: DecoderState | None) -> tuple[Tensor, DecoderState]:
+        """See `decoding.Step`."""
         new = token_ids.shape[1]
         seen = mask if state is None else F.pad(state.mask, (0, new), value=1)  # [row, token so far]
         positions = (seen.cumsum(dim=1) - 1).clamp(min=0)[:, -new:]  # [row, new token]
@@ -198,6 +199,7 @@ def decoder_beside_encoder_step(rebuild: Rebuild, model: Part[Any], encoded: Ten
     with its mask [row, token], stays the same in every step."""
 
     def step(token_ids: Tensor, state: EncoderDecoderCache | None) -> tuple[Tensor, EncoderDecoderCache]:
+        """See `decoding.Step`."""
         batch = Batch(token_ids[:, :0], mask, decoder_ids=token_ids)
         output = rebuild.module.decode(
             batch, encoded, model, EncoderDecoderCache() if state is None else state
