@@ -1,9 +1,10 @@
-// Instant navigation, wherever the site happens to be served from.
+// What must be there before the theme's own script runs: instant navigation wherever the site happens to be served from,
+// and a search that waits until it is wanted.
 //
 // The theme learns from sitemap.xml which links it may follow without loading a whole page. A sitemap needs
 // full addresses, and a site that anybody may serve from their own machine has none. So where the site was
 // built without an address (no canonical link), the theme is handed a sitemap made from the navigation
-// of this very page. It must run before the theme's own script does.
+// of this very page.
 
 // And where a browser forbids storage, the theme would stop at the first thing it wants to remember. It gets a
 // memory that keeps nothing.
@@ -15,8 +16,9 @@ try {
   for (const name of ["localStorage", "sessionStorage"]) Object.defineProperty(window, name, { value: nothing });
 }
 
-if (!document.querySelector("link[rel=canonical]")) {
+{
   const open = XMLHttpRequest.prototype.open;
+  const hasAddress = document.querySelector("link[rel=canonical]");
 
   const sitemapOfThisPlace = () => {
     const addresses = new Set();
@@ -29,8 +31,29 @@ if (!document.querySelector("link[rel=canonical]")) {
     return URL.createObjectURL(new Blob([`<urlset>${entries.join("")}</urlset>`], { type: "text/xml" }));
   };
 
+  // The theme fetches the index of all pages, a quarter of a page's weight, and starts a worker for it, on every page. Both
+  // wait here until somebody goes to the search field.
+  const searched = new Promise((resolve) => {
+    addEventListener("focusin", ({ target }) => target.matches?.(".md-search__input") && resolve());
+  });
+
   XMLHttpRequest.prototype.open = function (method, url, ...rest) {
-    const own = String(url).endsWith("/sitemap.xml") ? sitemapOfThisPlace() : url;
+    const own = !hasAddress && String(url).endsWith("/sitemap.xml") ? sitemapOfThisPlace() : url;
+    if (String(url).endsWith("/search/search_index.json")) this.send = (body) => searched.then(() => XMLHttpRequest.prototype.send.call(this, body));
     return open.call(this, method, own, ...rest);
+  };
+
+  const Started = window.Worker;
+
+  window.Worker = function (url, options) {
+    if (!/\/workers\/search\.\w+\.min\.js$/.test(url)) return new Started(url, options);
+    const waiting = new EventTarget(); // what is said to it is said to the worker once there is one
+    const worker = searched.then(() => {
+      const started = new Started(url, options);
+      started.addEventListener("message", ({ data }) => waiting.dispatchEvent(new MessageEvent("message", { data })));
+      return started;
+    });
+    waiting.postMessage = (message) => worker.then((started) => started.postMessage(message));
+    return waiting;
   };
 }

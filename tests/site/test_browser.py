@@ -14,9 +14,8 @@ import pytest
 
 from .conftest import DESKTOP, PHONE, UNRENDERED, Site, Visit
 
-# Bytes of everything that a first visit to one page fetches, before any compression in transit. A third
-# of it is the search index, which grows with every chapter.
-PAGE_WEIGHT = 1_400_000
+# Bytes of everything that a first visit to one page fetches, before any compression in transit.
+PAGE_WEIGHT = 1_100_000
 
 NEXT_PAGE = "a.md-footer__link--next"
 PREVIOUS_PAGE = "a.md-footer__link--prev"
@@ -236,6 +235,21 @@ def test_a_word_of_the_field_is_explained_first(course: Site, reader: Any, words
     page.wait_for_function(
         "() => document.querySelector('.md-search-result__item a')?.href.includes('/glossary/')"
     )
+
+
+def test_what_is_searched_is_loaded_when_somebody_searches(course: Site, reader: Any) -> None:
+    visitor = reader()
+    page = visitor.open(course.url)
+
+    def loaded() -> list[str]:
+        return [url for url in visitor.requests if "/search_index.json" in url or "/workers/search." in url]
+
+    page.wait_for_timeout(500)
+    assert loaded() == []
+    page.keyboard.press("/")
+    page.keyboard.type("softmax")
+    page.wait_for_selector(".md-search-result__item a")
+    assert len(loaded()) == 2
 
 
 def test_search_finds_nothing_where_there_is_nothing(course: Site, reader: Any) -> None:

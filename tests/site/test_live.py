@@ -23,7 +23,7 @@ from .conftest import PHONE, Reader, Site, barriers
 
 PAGES = {"minilm": "minilm", "gpt2": "gpt2", "t5-small": "t5"}
 CELLS = {"minilm": 64, "gpt2": 78, "t5-small": 244}
-MOST_SCRIPT = 130_000  # bytes of a live page's JavaScript, compressed; the aim is 120,000
+MOST_SCRIPT = 120_000  # bytes of a live page's JavaScript, compressed
 HOSTILE = "<img src=x onerror='window.hit=1'><script>window.hit=1</script>"
 
 
