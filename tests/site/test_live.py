@@ -19,7 +19,7 @@ from llm_rebuild.using.embedding import embed
 from llm_rebuild.using.generate import Settings, generate
 from tools.live import SENTENCES
 
-from .conftest import PHONE, Reader, Site, barriers
+from .conftest import DESKTOP, PHONE, Reader, Site, barriers
 
 PAGES = {"minilm": "minilm", "gpt2": "gpt2", "t5-small": "t5"}
 CELLS = {"minilm": 64, "gpt2": 78, "t5-small": 244}
@@ -83,6 +83,22 @@ def test_nothing_is_loaded_before_it_comes_into_view(live: Site, reader: Any) ->
     page.locator("[data-live]").scroll_into_view_if_needed()
     page.locator(".bars tbody tr").first.wait_for()
     assert len([url for url in visitor.requests if url.endswith("model.safetensors")]) == 1
+
+
+SHIFTS = """window.moved = 0;
+new PerformanceObserver((list) => list.getEntries().forEach(({ value }) => (window.moved += value)))
+  .observe({ type: "layout-shift", buffered: true });"""
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_nothing_moves_when_a_page_comes_to_life(live: Site, reader: Any, name: str) -> None:
+    for size in (DESKTOP, PHONE):
+        page = reader(viewport=size).page
+        page.add_init_script(SHIFTS)
+        page.goto(f"{live.url}live/{PAGES[name]}/")
+        page.locator("[data-part=sentence][data-answered]").wait_for()
+        page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done, 100)))")
+        assert page.evaluate("window.moved") < 0.05
 
 
 def test_an_address_leads_to_a_checkpoint(live: Site, reader: Any) -> None:
