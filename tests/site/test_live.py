@@ -328,6 +328,53 @@ def test_a_folder_at_fault_is_refused_with_a_sentence(live: Site, reader: Any, t
     assert visitor.errors == []
 
 
+POOLING = "1_Pooling/config.json"
+OTHER_SENTENCES: dict[str, tuple[str, object, str]] = {
+    "cls": (POOLING, {"pooling_mode": "cls"}, "asks for cls"),
+    "max, older": (POOLING, {"pooling_mode_max_tokens": True}, "asks for pooling_mode_max_tokens"),
+    "two": (POOLING, {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}, "mean"),
+    "a layer more": ("modules.json", [{"type": "a.Transformer"}, {"type": "a.Dense"}], "Transformer, Dense"),
+    "no list": ("modules.json", {}, "modules.json is not what it should be"),
+    "markup in it": (POOLING, {"pooling_mode": HOSTILE}, "asks for <img"),
+}
+
+
+def test_a_sentence_s_vector_is_made_as_the_folder_says_or_not_at_all(
+    live: Site, reader: Any, tmp_path: Path
+) -> None:
+    visitor = reader()
+    page = opened(visitor, live, "minilm")
+    for name, (file, content, words) in OTHER_SENTENCES.items():
+        folder = tmp_path / name
+        shutil.copytree(MINIATURES / "minilm", folder)
+        (folder / file).write_text(json.dumps(content))
+        page.evaluate("document.querySelector('[data-part=sentence] .live-problem').textContent = ''")
+        choose(page, folder)
+        page.wait_for_function(
+            "document.querySelector('[data-part=sentence] .live-problem').textContent !== ''"
+        )
+        assert words in refused(page), name
+    assert page.evaluate("window.hit === undefined")
+
+
+def test_weights_may_have_the_names_of_long_ago(live: Site, reader: Any, tmp_path: Path) -> None:
+    page = opened(reader(), live, "minilm")
+    folder = tmp_path / "long-ago"
+    shutil.copytree(MINIATURES / "minilm", folder)
+
+    def older(header: dict[str, Any]) -> None:
+        for key in [key for key in header if "LayerNorm." in key]:
+            name = key.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+                "LayerNorm.bias", "LayerNorm.beta"
+            )
+            header[f"bert.{name}"] = header.pop(key)
+
+    with_header(folder, older)
+    choose(page, folder)
+    page.get_by_text("Your copy, long-ago").wait_for()
+    assert page.locator("a.cell").count() == CELLS["minilm"]
+
+
 # ------------------------------------------------------------------------------- reports and captures
 
 

@@ -2,7 +2,7 @@
 // header, before anything else of it is read.
 
 const WEIGHTS = "model.safetensors";
-const WANTED = ["config.json", "generation_config.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "tokenizer.json", "tokenizer_config.json", WEIGHTS];
+const WANTED = ["config.json", "generation_config.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "tokenizer.json", "tokenizer_config.json", "modules.json", WEIGHTS];
 const LARGEST = 1.9e9; // bytes of one file: what a page can hold in one piece
 const MOST_BLOCKS = 200;
 const LARGEST_SMALL = 60e6; // of any other file
@@ -34,7 +34,20 @@ export function modelIn(chosen, fail) {
     throw fail(`There is no model in what you chose: it needs a folder with config.json and ${WEIGHTS}.`);
   }
   const [[folder, files]] = models;
-  return { name: called(folder), files: new Map([...files].filter(([name]) => WANTED.includes(name))) };
+  const wanted = new Map([...files].filter(([name]) => WANTED.includes(name)));
+  const pooling = folders.get(`${folder}1_Pooling/`)?.get("config.json");
+  if (pooling) wanted.set("1_Pooling/config.json", pooling);
+  return { name: called(folder), files: wanted };
+}
+
+/** Refuse a sentence's vector that is made otherwise than here. Both as they stand in the folder, or null. */
+export function checkSentence(modules, pooling, fail) {
+  const here = "this page takes the mean of the tokens' vectors and brings it to length 1";
+  const kinds = modules?.map((module) => String(module?.type).split(".").at(-1)).join(", ").slice(0, 80);
+  if (modules && kinds !== "Transformer, Pooling, Normalize") throw fail(`modules.json lists ${kinds}: ${here}.`);
+  const older = Object.keys(pooling ?? {}).filter((field) => field.startsWith("pooling_mode_") && pooling[field]);
+  const modes = [pooling?.pooling_mode ?? older.map((field) => (field === "pooling_mode_mean_tokens" ? "mean" : field))].flat();
+  if (modes.some((mode) => mode !== "mean") || modes.length > 1) throw fail(`1_Pooling/config.json asks for ${String(modes.join(" and ")).slice(0, 60)}: ${here}.`);
 }
 
 /** Refuse files that are too large to be what they are called. files: name -> Blob. */

@@ -2,7 +2,7 @@
 
 import { chartsOf, sliceOf } from "./charts.js";
 import { compare } from "./compare.js";
-import { checkSizes, readWeights, shapesOf } from "./copy.js";
+import { checkSentence, checkSizes, readWeights, shapesOf } from "./copy.js";
 import { modules } from "./modules.js";
 
 const MOST_TOKENS = 128; // of one text: more than a map can show
@@ -31,13 +31,13 @@ export class Service {
     const fail = (words) => new InputError(words);
     checkSizes(files, fail);
     const read = async (name) => files.has(name) && files.get(name).arrayBuffer();
-    const json = async (name) => {
+    const json = async (name, fits = (value) => value && typeof value === "object" && !Array.isArray(value)) => {
       if (!files.has(name)) return null;
       try {
         const value = JSON.parse(await files.get(name).text());
-        if (value && typeof value === "object" && !Array.isArray(value)) return value;
+        if (fits(value)) return value;
       } catch {} // said below
-      throw fail(`${name} is not what it should be: an object in JSON; download it again.`);
+      throw fail(`${name} is not what it should be in JSON; download it again.`);
     };
     const config = await json("config.json");
     const architecture = this.code.models.ARCHITECTURES[config.model_type];
@@ -45,10 +45,11 @@ export class Service {
       throw fail(`config.json: model_type is ${String(JSON.stringify(config.model_type)).slice(0, 40)}; this page takes ${record.title} apart, "${record.type}".`);
     const fields = sizes(architecture.read(config), config);
     const needed = { shapes: shapesOf(record.weights, fields, record.stacks, fail), optional: shapesOf(record.optional, fields, record.stacks, fail), unused: record.unused };
-    const rename = (key) => (architecture.prefix && key.startsWith(`${architecture.prefix}.`) ? key.slice(architecture.prefix.length + 1) : key);
+    const rename = (key) => this.code.models.nameOf(key, architecture);
+    checkSentence(await json("modules.json", Array.isArray), await json("1_Pooling/config.json"), fail);
     const buffer = await readWeights(files.get("model.safetensors"), needed, rename, this.code.weights);
     const tokenizerFiles = new Map();
-    for (const name of files.keys()) if (!["model.safetensors", "config.json", "generation_config.json"].includes(name)) tokenizerFiles.set(name, await read(name));
+    for (const name of files.keys()) if (!["model.safetensors", "config.json", "generation_config.json", "modules.json", "1_Pooling/config.json"].includes(name)) tokenizerFiles.set(name, await read(name));
     const tokenizer = await this.code.tokenizers.load(tokenizerFiles);
     const generates = config.model_type !== "bert";
     if (generates) this.code = await modules();

@@ -68,17 +68,23 @@ function readT5(config) {
 
 /** model_type -> how its rebuild is loaded, how its config is read, and the prefix that its keys have in some files. */
 export const ARCHITECTURES = {
-  bert: { name: "minilm", load: () => import("./minilm.js"), read: readBert, prefix: "bert" },
-  gpt2: { name: "gpt2", load: () => import("./gpt2.js"), read: readGpt2, prefix: "transformer" },
+  bert: { name: "minilm", load: () => import("./minilm.js"), read: readBert, prefix: "bert." },
+  gpt2: { name: "gpt2", load: () => import("./gpt2.js"), read: readGpt2, prefix: "transformer." },
   t5: { name: "t5-small", load: () => import("./t5.js"), read: readT5, prefix: "" },
 };
+
+/** What a key of a weight file is called here: without the prefix of a model that was saved with a head, and by its name of today. */
+export function nameOf(key, { prefix }) {
+  const name = key.startsWith(prefix) ? key.slice(prefix.length) : key;
+  return name.replace(/LayerNorm\.gamma$/, "LayerNorm.weight").replace(/LayerNorm\.beta$/, "LayerNorm.bias");
+}
 
 /** A model that is ready to run, from the two files that make it: the text of config.json, and the weights. */
 export async function open(config, tensors, tap) {
   const architecture = ARCHITECTURES[config.model_type];
   if (!architecture)
     throw new InputError(`config.json: model_type is ${shown(config.model_type)}; there is a rebuild for ${Object.keys(ARCHITECTURES).join(", ")} only`);
-  const weights = new Weights(tensors).without(architecture.prefix);
+  const weights = new Weights(new Map([...tensors].map(([key, tensor]) => [nameOf(key, architecture), tensor])));
   const module = await architecture.load();
   return { ...architecture, module, forward: module.forward, model: new Part(weights, architecture.read(config), tap) };
 }

@@ -87,13 +87,6 @@ export class Weights {
     if (!tensor) throw new InputError(`the weight file has no tensor ${join(this.path, key)}`);
     return tensor;
   }
-
-  /** Without the prefix that a file has where the model was saved together with a head. */
-  without(prefix) {
-    const start = `${prefix}.`;
-    if (!prefix || ![...this.tensors.keys()].some((key) => key.startsWith(start))) return this;
-    return new Weights(new Map([...this.tensors].map(([key, t]) => [key.startsWith(start) ? key.slice(start.length) : key, t])));
-  }
 }
 
 /** Shows interim tensors to an observer. It returns nothing and changes nothing. */
