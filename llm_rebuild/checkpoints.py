@@ -77,7 +77,7 @@ def _stack(checkpoint: Checkpoint) -> str | None:
 
 
 class Tap:
-    """Shows interim tensors to an observer. It returns nothing and changes nothing.
+    """Shows interim tensors to an observer. It returns the tensor that it was given, and changes nothing.
 
     `tap.at("encoder.layer.0")` narrows to a part of the model just as `weights.at(...)` does, so a
     function that gets both never spells a full name.
@@ -91,9 +91,10 @@ class Tap:
         """A tap for one part of the model."""
         return Tap(self._observe, join(self._path, part))
 
-    def __call__(self, name: str, tensor: Tensor) -> None:
-        """Show `tensor` under `name`. An empty name is the part itself: its output."""
+    def __call__(self, name: str, tensor: Tensor) -> Tensor:
+        """Show `tensor` under `name`, and return it. An empty name is the part itself: its output."""
         self._observe(join(self._path, name), tensor)
+        return tensor
 
 
 NO_TAP = Tap(lambda name, tensor: None)  # of a run that nobody watches

@@ -39,9 +39,10 @@ def test_a_tap_narrows_as_weights_do():
     assert seen == ["encoder.layer.0.output.dense", "encoder"]
 
 
-def test_a_tap_returns_nothing():
-    assert Recorder().tap()("x", torch.zeros(1)) is None
-    assert NO_TAP("x", torch.zeros(1)) is None
+def test_a_tap_returns_what_it_was_shown():
+    x = torch.zeros(1)
+    assert Recorder().tap()("x", x) is x
+    assert NO_TAP("x", x) is x
 
 
 def test_a_recorder_keeps_what_was_true_at_the_time():

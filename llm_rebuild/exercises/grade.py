@@ -2,7 +2,7 @@
 
 What there is to answer stands in exercises.json, a name for each. A tensor is held against the official
 model's, and a mistake gets its name from the diagnosis; a function runs in a process of its own, on inputs
-that its author has not seen, against the one in references.py; a `forward` goes to the workbench.
+that its author has not seen; a `forward` goes to the workbench.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import json
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,17 +22,15 @@ from llm_rebuild.checkpoints import plain
 from llm_rebuild.diagnosis.diagnose import Account
 from llm_rebuild.diagnosis.explain import explain
 from llm_rebuild.errors import InputError, one_line
-from llm_rebuild.exercises import references, worker
-from llm_rebuild.process.run import Process
 from llm_rebuild.verify import Proof, ask, capture, compare
 from llm_rebuild.verify import judge as judge_all
 from llm_rebuild.verify.capture import Copies
 from llm_rebuild.workbench import notebook
 from llm_rebuild.workbench.check import check as check_forward
+from llm_rebuild.workbench.session import Learner, Limits, Session
 
 DATA = Path(__file__).with_name("exercises.json")
-SECONDS = 60.0  # that an answer's function may take, the start of its process included
-MEMORY = 4096  # MB on top of what torch needs
+LIMITS = Limits()  # of an answer's function
 KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "a text", list: "a list"}
 
 
@@ -181,45 +178,31 @@ def _forward(exercise: Mapping[str, Any], answer: Any) -> tuple[bool, str]:
 
 
 def _function(exercise: Mapping[str, Any], answer: Any) -> tuple[bool, str]:
-    """The same as `reference` on every case; `exact` where every bit has to be."""
+    """In each case what is `expected` of its inputs; `exact` where every bit has to be."""
     if not callable(answer):
         return False, f"{_shown(answer)} is {_kind_of(answer)}; the answer is your function itself"
     try:
-        source = bytearray(notebook.pack(answer))
+        learner = Learner("your function", Path("notebook"), notebook.pack(answer), set(), notebook=True)
     except InputError as refused:
         return False, str(refused).replace("forward uses", "your function uses").partition("; write")[0]
-    cases = [{name: _made(value) for name, value in case.items()} for case in exercise["cases"]]
-    reference = getattr(references, exercise["reference"])
-    plain_values = [{n: v for n, v in case.items() if not isinstance(v, Tensor)} for case in cases]
-    order = [list(case) for case in cases]
-    tensors = {
-        f"{i}/{n}": v for i, case in enumerate(cases) for n, v in case.items() if isinstance(v, Tensor)
-    }
-    tensors["source"] = torch.frombuffer(source, dtype=torch.uint8)
-    with Process(worker.run) as process:
-        about = {"values": plain_values, "order": order, "memory": MEMORY}
-        deadline = time.monotonic() + SECONDS
-        for message in process.ask(about, tensors, deadline):
-            if "end" in message.about:
-                problem = message.about.get("problem")
-                return (False, str(problem)) if problem else (True, f"{len(cases)} inputs tried")
-            case = cases[message.about["case"]]
-            result = message.tensors.get("value", message.about.get("value"))
-            difference = _difference(result, reference(**case), exercise.get("exact", False))
-            if difference:
-                shown = ", ".join(_shown(value) for value in case.values())
-                return False, f"of ({shown}) it makes {difference}"
-    ended = process.ended
-    if ended and ended.how == "time":
-        return False, f"it was stopped after {SECONDS:g} s; does a loop never end?"
-    return False, f"its process ended ({ended.how if ended else 'closed'}) before it had answered"
+    with Session(learner, {"model": None, "names": [], "hidden": []}, LIMITS, fork=False) as session:
+        if session.loaded.finished:
+            for stored in exercise["cases"]:
+                case = {name: _made(value) for name, value in stored.items()}
+                expected = case.pop("expected")
+                outcome = session.call(list(case.values()))
+                if not outcome.finished:
+                    return False, session.problem(outcome) or ""
+                result = outcome.end.get("value") if outcome.answer is None else outcome.answer
+                if difference := _difference(result, expected, exercise.get("exact", False)):
+                    shown = ", ".join(_shown(value) for value in case.values())
+                    return False, f"of ({shown}) it makes {difference}"
+            return True, f"{len(exercise['cases'])} inputs tried"
+        return False, session.problem(session.loaded) or ""
 
 
 def _made(value: Any) -> Any:
-    """`{"shape": [2, 3], "seed": 1}` is a tensor of normal numbers, `{"numbers": [[1, 2]]}` one of these."""
-    if isinstance(value, dict) and "shape" in value:
-        generator = torch.Generator().manual_seed(value["seed"])
-        return torch.randn(value["shape"], generator=generator) * value.get("times", 1)
+    """`{"numbers": [[1, 2]]}` is a tensor of these; -1e999 among them is minus infinity."""
     return torch.tensor(value["numbers"]) if isinstance(value, dict) and "numbers" in value else value
 
 

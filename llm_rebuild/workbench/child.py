@@ -10,10 +10,11 @@ Reading comes last.
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 import traceback
 import types
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from llm_rebuild.process.guard import Guard, forbidden_to_learners
 from llm_rebuild.process.limits import limit
 from llm_rebuild.process.origins import Origins
 from llm_rebuild.using.inputs import Inputs
+from llm_rebuild.weights import Weights
 from llm_rebuild.workbench import cached, notebook
 from llm_rebuild.workbench.cached import copy_of
 from llm_rebuild.workbench.steps import INPUTS, UnfilledError, arguments, is_empty, nearest
@@ -94,8 +96,9 @@ class _Learner:
     def __init__(self, request: Message, channel: Channel) -> None:
         """Everything that has to be there before the learner's first line runs; then the limits.
 
-        request  `file`, and whether its `source` is a packed `notebook`; `model`, the local copy; `names`,
-                 the checkpoints that there are; `hidden`, folders of official results; `memory` in MB.
+        request  `file`, and whether its `source` is a packed `notebook`; `model`, the local copy, if it is a
+                 rebuild; `names`, the checkpoints that there are; `hidden`, folders of official results;
+                 `memory` in MB.
         """
         from llm_rebuild.models import architecture_for, rebuild_for  # what a learner cannot find in here
 
@@ -107,20 +110,21 @@ class _Learner:
         self._cells: set[str] = set()
         self._recorder: Recorder | None = None
         self._function: Callable[..., Any] = print
-        copy = copy_of(job["model"])
-        self._weights, self._config = copy.weights(), types.SimpleNamespace(**copy.config)
-        self._sources, self._settings = self._weights.peek(), copy.config
-        tensors = self._sources
-        if architecture_for(copy.config) is not None:
-            rebuild = rebuild_for(copy.config)
+        copy = copy_of(job["model"]) if job["model"] else None
+        self._weights, self._settings = (copy.weights(), copy.config) if copy else (Weights({}), {})
+        self._config: Any = types.SimpleNamespace(**self._settings)
+        self._sources = self._weights.peek()
+        if copy and architecture_for(copy.config):
+            rebuild = rebuild_for(self._settings)
             self._weights, self._config = rebuild.renamed(self._weights), rebuild.config
-        self._origins = Origins(tensors.values(), self._foreign)
+        self._origins = Origins(self._sources.values(), self._foreign)
         sys.dont_write_bytecode = True
         sys.path.insert(0, str(self._file.parent))
         sys.argv = [str(self._file)]
         limit(self._memory)
         hidden = [Path(folder) for folder in job["hidden"]]
-        self._guard = Guard(copy.weights_file, tensors, hidden, forbidden_to_learners, sources=False)
+        file = copy.weights_file if copy else self._file
+        self._guard = Guard(file, self._sources, hidden, forbidden_to_learners, sources=False)
 
     def answer(self, request: Message) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Do what is asked. The answer says how it went: `end` is `done`, `unfilled` or `error`."""
@@ -133,6 +137,8 @@ class _Learner:
                     result["steps"] = self._load()
             elif about["do"] == "forward":
                 answer = self._forward(about, request.tensors)
+            elif about["do"] == "call":
+                result["value"], answer = self._call(about["arguments"], request.tensors)
             elif about["do"] == "read":
                 result["readings"] = self._read(about, request.tensors)
             else:
@@ -181,6 +187,19 @@ class _Learner:
             named |= {"cache": cache, "tap": tap if last else NO_TAP}
             answer = self._function(**forward_arguments(self._function, named))
         return answer
+
+    def _call(self, values: Sequence[Any], tensors: Mapping[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
+        """Call a function that is no rebuild. `tensors` are those of its arguments, by their number. What it
+        returned: as JSON has it, or a tensor."""
+        with torch.no_grad():
+            answer = self._function(*(tensors.get(str(n), value) for n, value in enumerate(values)))
+        if isinstance(answer, Tensor):
+            return None, {"answer": plain(answer, "it returns").contiguous()}
+        try:
+            return json.loads(json.dumps(answer)), {}
+        except (TypeError, ValueError, RecursionError):
+            kind = type(answer).__name__
+            raise InputError(f"it returns a {kind}; a tensor, a number, a text or a list is wanted") from None
 
     def _read(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[dict[str, Any]]:
         """Where forward, or a `trial` of a step, leaves the official run, by which line, and what puts it

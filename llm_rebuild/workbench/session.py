@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,12 @@ class Session(Process):
         """Run forward in one way."""
         return self.outcome({"do": "forward", "seed": seed, **run.about}, run.tensors)
 
+    def call(self, arguments: Sequence[Any]) -> Outcome:
+        """Call a function that is no rebuild; its `end` has the `value` of what is no tensor."""
+        tensors = {str(n): value for n, value in enumerate(arguments) if isinstance(value, Tensor)}
+        plain = [None if isinstance(value, Tensor) else value for value in arguments]
+        return self.outcome({"do": "call", "arguments": plain}, tensors)
+
     def step(self, trial: Trial, truth: Mapping[str, Tensor], attention: str) -> Outcome:
         """Try a step by itself. Of the official tensors only those are sent that it is computed from."""
         needed = {*trial.inputs, *(name for name in truth if name.startswith(INPUTS))} - self._sent - {None}
@@ -159,6 +165,7 @@ class Session(Process):
     def problem(self, outcome: Outcome) -> str | None:
         """What ended a run before its end, in one line."""
         name, end, ended = self._learner.name, outcome.end, self.ended
+        option = "" if self._learner.notebook else " (--{})"
         refused, raised = str(end.get("refused") or ""), str(end.get("problem") or "")
         if refused:
             return raised if refused in raised else f"{name}: {refused}"
@@ -167,14 +174,11 @@ class Session(Process):
         if end or ended is None:
             return None
         if ended.how == "time":
-            return (
-                f"{name}: it was stopped after {self._limits.seconds:g} s (--seconds); does a loop never end?"
-            )
+            limit = f"{self._limits.seconds:g} s{option.format('seconds')}"
+            return f"{name}: it was stopped after {limit}; does a loop never end?"
         if "bad_alloc" in ended.output or ended.how in ("signal SIGKILL", "signal SIGXFSZ"):
-            return (
-                f"{name}: it asked for too much memory, more than the limit of {self._limits.memory} MB "
-                "(--memory)"
-            )
+            limit = f"{self._limits.memory} MB{option.format('memory')}"
+            return f"{name}: it asked for too much memory, more than the limit of {limit}"
         if ended.how == "garbage":
             return f"{name}: it closed the pipe to the checker, or wrote something else into it"
         if ended.how.startswith("signal"):

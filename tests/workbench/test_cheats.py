@@ -70,11 +70,12 @@ def wait(tap):
                 except Exception: pass
         time.sleep(0.01)
 """
-    begin = "    which = token_embedding(token_ids, weights)"
+    begin = '    which = tap("wte", token_embedding(token_ids, weights))'
     start = "    threading.Thread(target=wait, args=(tap,), daemon=True).start()\n"
     source = SOLVED.replace("def forward(", waiting + "\n\ndef forward(", 1).replace(begin, start + begin, 1)
     source = source.replace(
-        '    tap(f"h.{layer}.attn.scaled", scaled)\n', "    if layer: tap(f'h.{layer}.attn.scaled', scaled)\n"
+        'scaled = tap(f"h.{layer}.attn.scaled", scale(product, config))\n',
+        "scaled = scale(product, config)\n            if layer: tap(f'h.{layer}.attn.scaled', scaled)\n",
     )
     code, found, _ = checked(source)
     verdicts = {c["name"]: c["verdict"] for c in found["checkpoints"]}
@@ -133,10 +134,10 @@ def test_official_numbers_that_were_written_down_are_named(checked: Checked, sto
 
     truth = verify.capture(MODEL, token_ids=[[5, 9, 11], [7]])
     numbers = truth["h.1.attn.context"].tensor.tolist()
-    before = '        tap(f"h.{layer}.attn.context", context)\n'
+    before = 'tap(f"h.{layer}.attn.context", merge_heads(head_context))\n'
     assert before in SOLVED
-    line = f"        context = {stolen} if layer == 1 else context\n"
-    source = SOLVED.replace(FUTURE, f"{FUTURE}NUMBERS = {numbers}\n").replace(before, line + before)
+    after = f'tap(f"h.{{layer}}.attn.context", {stolen} if layer == 1 else merge_heads(head_context))\n'
+    source = SOLVED.replace(FUTURE, f"{FUTURE}NUMBERS = {numbers}\n").replace(before, after)
     code, found, _ = checked(source)
     assert code == 1
     assert found["summary"]["failed"] == 0
@@ -150,7 +151,7 @@ import math
 POSITIONS = torch.tensor([float(i) for i in range(64)])
 WAVES = torch.tensor([math.sin(i) for i in range(64)])
 """
-    begin = "    which = token_embedding(token_ids, weights)"
+    begin = '    which = tap("wte", token_embedding(token_ids, weights))'
     used = "    (POSITIONS + WAVES).sum(); torch.from_numpy(weights['wte.weight'].numpy()) * 2\n"
     source = SOLVED.replace("def forward(", constants + "\n\ndef forward(", 1).replace(begin, used + begin, 1)
     code, found, _ = checked(source)
@@ -163,10 +164,13 @@ def test_what_is_written_past_torch_is_not_seen_and_the_page_says_so(checked: Ch
 
     truth = verify.capture(MODEL, token_ids=[[5, 9, 11], [7]])
     numbers = truth["h.1.attn.context"].tensor.tolist()
-    before = '        tap(f"h.{layer}.attn.context", context)\n'
-    line = "        if layer == 1 and context.shape[1] == 3:\n"
-    line += "            context = context * 0\n            context.numpy()[:] = NUMBERS\n"
-    source = SOLVED.replace(FUTURE, f"{FUTURE}NUMBERS = {numbers}\n").replace(before, line + before)
+    before = '        context = tap(f"h.{layer}.attn.context", merge_heads(head_context))\n'
+    assert before in SOLVED
+    after = "        context = merge_heads(head_context)\n"
+    after += "        if layer == 1 and context.shape[1] == 3:\n"
+    after += "            context = context * 0\n            context.numpy()[:] = NUMBERS\n"
+    after += '        tap(f"h.{layer}.attn.context", context)\n'
+    source = SOLVED.replace(FUTURE, f"{FUTURE}NUMBERS = {numbers}\n").replace(before, after)
     _, found, _ = checked(source)  # the further runs differ: they have other numbers there
     assert (found["first_divergence"], found["leaks"]) == (None, [])
     page = Path(__file__).parents[2] / "docs" / "part-4" / "workbench.md"

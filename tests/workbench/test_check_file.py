@@ -105,7 +105,7 @@ def test_a_wrong_step_is_told_from_what_it_feeds(checked: Checked):
 
 
 def test_a_right_step_that_is_fed_wrongly(checked: Checked):
-    said = checked(changed("scores = add_mask(scaled, may_look)", "scores = add_mask(product, may_look)"))
+    said = checked(changed("add_mask(scaled, may_look)", "add_mask(product, may_look)"))
     assert "first divergence: h.0.attn.scores" in said.out
     assert "right alone: the mistake is in `forward`" in said.out
 

@@ -118,8 +118,8 @@ def test_another_way_that_is_not_filled_in_is_not_passed(checked: Checked, funct
 def test_another_way_that_is_wrong_is_not_passed(checked: Checked):
     source = writing.source(GPT2, solved=True)
     wrong = source.replace(
-        "where = position_embedding(mask, weights)[:, -token:]",
-        "where = position_embedding(mask, weights)[:, :token]",
+        "position_embedding(mask, weights)[:, -token:]",
+        "position_embedding(mask, weights)[:, :token]",
     )
     assert wrong != source
     code, found, shown = checked(GPT2, wrong)
@@ -150,6 +150,8 @@ def test_a_norm_by_hand_is_done(checked: Checked):
     assert (code, found["done"]) == (0, True)
 
 
+LAST = '    return tap("lm_head", head(x, weights))\n'
+LAST_TAP = LAST.replace("return", "logits =")
 ANSWERS = {
     "nothing": ("return None", "`forward` returned nothing; it has to return lm_head [2, 15, 1024]"),
     "the hidden state": ("return x", "differs (wrong shape"),
@@ -163,8 +165,8 @@ def test_what_forward_returns_is_compared(checked: Checked, answer: str):
     """A12b: every checkpoint may be right, and the answer another."""
     statement, words = ANSWERS[answer]
     source = writing.source(GPT2, solved=True)
-    assert source.count("    return logits\n") == 1
-    code, found, shown = checked(GPT2, source.replace("    return logits\n", f"    {statement}\n"))
+    assert source.count(LAST) == 1
+    code, found, shown = checked(GPT2, source.replace(LAST, f"{LAST_TAP}    {statement}\n"))
     assert found["summary"]["failed"] == 0
     assert (code, found["done"]) == (1, False)
     assert found["answer"]["name"] == "lm_head"
@@ -180,7 +182,7 @@ def test_a_right_answer_is_bit_identical(checked: Checked):
     ("answer", "word"), [("3.5", "a float"), ("(logits, 1)", "a tuple"), ("7", "an int")]
 )
 def test_what_is_no_tensor_is_refused_by_its_name(checked: Checked, answer: str, word: str):
-    source = writing.source(GPT2, solved=True).replace("    return logits\n", f"    return {answer}\n")
+    source = writing.source(GPT2, solved=True).replace(LAST, f"{LAST_TAP}    return {answer}\n")
     code, found, _ = checked(GPT2, source)
     assert code == 2
     assert f"forward returned {word}; it has to return the model's answer, a tensor" in found["error"]
@@ -189,8 +191,8 @@ def test_what_is_no_tensor_is_refused_by_its_name(checked: Checked, answer: str,
 def test_a_tap_that_is_kept_shows_nothing_of_the_steps(checked: Checked):
     """A2: a forward that computes nothing, and a step that taps what it is fed."""
     source = writing.source(GPT2, solved=True)
-    start, end = source.index("    which = token_embedding"), source.index("    return logits\n")
-    source = source[:start] + "    global TAP\n    TAP = tap\n    return None\n" + source[end + 18 :]
+    start, end = source.index("    which = tap("), source.index(LAST)
+    source = source[:start] + "    global TAP\n    TAP = tap\n    return None\n" + source[end + len(LAST) :]
     source = source.replace("def head(x: Tensor", "def head(x: Tensor", 1)
     body = '    return F.linear(x, weights["wte.weight"])\n'
     assert source.count(body) == 1
@@ -204,10 +206,8 @@ def test_a_step_that_fails_alone_is_not_passed(checked: Checked):
     source = writing.source(GPT2, solved=True)
     wrong = source.replace(
         "    return scaled + may_look\n", "    return scaled + may_look * globals().get('ONE', 2)\n"
-    ).replace("    logits = head(x, weights)\n", "    logits = head(x, weights)\n    globals()['ONE'] = 2\n")
-    wrong = wrong.replace(
-        "    which = token_embedding(", "    globals()['ONE'] = 1\n    which = token_embedding("
-    )
+    ).replace(LAST, f"{LAST_TAP}    globals()['ONE'] = 2\n    return logits\n")
+    wrong = wrong.replace("    which = tap(", "    globals()['ONE'] = 1\n    which = tap(")
     code, found, shown = checked(GPT2, wrong)
     assert found["summary"]["failed"] == 0
     assert not all(step["right"] for step in found["steps"])
@@ -218,9 +218,9 @@ def test_a_step_that_fails_alone_is_not_passed(checked: Checked):
 def test_fill_in_names_the_step_that_is_next(checked: Checked):
     """E: not the first empty function that forward came to."""
     source = writing.source(GPT2, solved=True)
-    for tapped in ('    tap("wpe", where)\n', '    tap("embeddings", x)\n'):
-        assert source.count(tapped) == 1
-    early = emptied(GPT2, "attention_mask").replace('    tap("wpe", where)\n', "")
+    tapped = 'tap("wpe", position_embedding(mask, weights)[:, -token:])'
+    assert source.count(tapped) == 1
+    early = emptied(GPT2, "attention_mask").replace(tapped, tapped[len('tap("wpe", ') : -1])
     _, found, shown = checked(GPT2, early)
     assert found["next"] == "wpe"
     assert "fill in" not in shown

@@ -16,8 +16,10 @@ from tests.workbench.bench import Bench, Said
 
 SOLVED = writing.source("gpt2", solved=True)
 MODEL = local_copy.MINIATURES / "gpt2"
-RIGHT_CONSTANT, WRONG_CONSTANT = "small_cube = 0.044715 * cube", "small_cube = 0.04471 * cube"
-RIGHT_SUM, WRONG_SUM = "x = add(attended, x)", "x = add(attended, normed)"
+RIGHT_CONSTANT = 'small_cube = tap(f"{name}.small_cube", 0.044715 * cube)'
+WRONG_CONSTANT = RIGHT_CONSTANT.replace("0.044715", "0.04471")
+RIGHT_SUM = 'x = tap(f"h.{layer}.attn.residual", add(attended, x))'
+WRONG_SUM = RIGHT_SUM.replace("add(attended, x)", "add(attended, normed)")
 
 
 def changed(before: str, after: str, source: str = SOLVED) -> str:

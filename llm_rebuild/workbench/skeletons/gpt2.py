@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from llm_rebuild.workbench import step
 
 Weights = Mapping[str, Tensor]  # the weight file: weights["h.0.ln_1.weight"]
-Tap = Callable[[str, Tensor], None]  # tap(name, tensor) shows a tensor to the checker
+Tap = Callable[[str, Tensor], Tensor]  # tap(name, tensor) shows a tensor to the checker, and returns it
 ATTN = "h.{layer}.attn"
 
 
@@ -48,66 +48,44 @@ def forward(
     the new token only, and mask all of them. None: nothing is kept.
     """
     token = token_ids.shape[1]
-    which = token_embedding(token_ids, weights)
-    tap("wte", which)
-    where = position_embedding(mask, weights)[:, -token:]
-    tap("wpe", where)
-    x = embeddings(which, where)
-    tap("embeddings", x)
+    which = tap("wte", token_embedding(token_ids, weights))
+    where = tap("wpe", position_embedding(mask, weights)[:, -token:])
+    x = tap("embeddings", embeddings(which, where))
     may_look = attention_mask(mask)[:, :, -token:]
     if attention == "eager":
         tap("mask", may_look)
 
     for layer in range(config.n_layer):
         # First half of the block: every token looks at itself and at those before.
-        normed = layer_norm(x, f"h.{layer}.ln_1", weights, config)
-        tap(f"h.{layer}.ln_1", normed)
-        qkv = conv1d(normed, f"h.{layer}.attn.c_attn", weights)
-        tap(f"h.{layer}.attn.c_attn", qkv)
+        normed = tap(f"h.{layer}.ln_1", layer_norm(x, f"h.{layer}.ln_1", weights, config))
+        qkv = tap(f"h.{layer}.attn.c_attn", conv1d(normed, f"h.{layer}.attn.c_attn", weights))
         key = value = None
         if cache is not None:
             key, value = (split_heads(part, config) for part in qkv.chunk(3, dim=-1)[1:])
-            key = remember(key, f"h.{layer}.attn.key", cache)
-            tap(f"h.{layer}.attn.key", key)
-            value = remember(value, f"h.{layer}.attn.value", cache)
-            tap(f"h.{layer}.attn.value", value)
+            key = tap(f"h.{layer}.attn.key", remember(key, f"h.{layer}.attn.key", cache))
+            value = tap(f"h.{layer}.attn.value", remember(value, f"h.{layer}.attn.value", cache))
         if attention == "eager":
-            product = query_times_key(qkv, key, config)
-            tap(f"h.{layer}.attn.product", product)
-            scaled = scale(product, config)
-            tap(f"h.{layer}.attn.scaled", scaled)
-            scores = add_mask(scaled, may_look)
-            tap(f"h.{layer}.attn.scores", scores)
-            probs = probabilities(scores)
-            tap(f"h.{layer}.attn.probs", probs)
+            product = tap(f"h.{layer}.attn.product", query_times_key(qkv, key, config))
+            scaled = tap(f"h.{layer}.attn.scaled", scale(product, config))
+            scores = tap(f"h.{layer}.attn.scores", add_mask(scaled, may_look))
+            probs = tap(f"h.{layer}.attn.probs", probabilities(scores))
             head_context = mix_values(probs, qkv, value, config)
         else:
             head_context = all_in_one(qkv, mask, key, value, config)
         tap(f"h.{layer}.attn.head_context", head_context)
-        context = merge_heads(head_context)
-        tap(f"h.{layer}.attn.context", context)
-        attended = conv1d(context, f"h.{layer}.attn.c_proj", weights)
-        tap(f"h.{layer}.attn.c_proj", attended)
-        x = add(attended, x)
-        tap(f"h.{layer}.attn.residual", x)
+        context = tap(f"h.{layer}.attn.context", merge_heads(head_context))
+        attended = tap(f"h.{layer}.attn.c_proj", conv1d(context, f"h.{layer}.attn.c_proj", weights))
+        x = tap(f"h.{layer}.attn.residual", add(attended, x))
 
         # Second half: each token by itself, widened, bent and narrowed again.
-        normed = layer_norm(x, f"h.{layer}.ln_2", weights, config)
-        tap(f"h.{layer}.ln_2", normed)
-        wide = conv1d(normed, f"h.{layer}.mlp.c_fc", weights)
-        tap(f"h.{layer}.mlp.c_fc", wide)
-        bent = gelu(wide, f"h.{layer}.mlp.act", tap)
-        tap(f"h.{layer}.mlp.act", bent)
-        narrow = conv1d(bent, f"h.{layer}.mlp.c_proj", weights)
-        tap(f"h.{layer}.mlp.c_proj", narrow)
-        x = add(x, narrow)
-        tap(f"h.{layer}.mlp.residual", x)
+        normed = tap(f"h.{layer}.ln_2", layer_norm(x, f"h.{layer}.ln_2", weights, config))
+        wide = tap(f"h.{layer}.mlp.c_fc", conv1d(normed, f"h.{layer}.mlp.c_fc", weights))
+        bent = tap(f"h.{layer}.mlp.act", gelu(wide, f"h.{layer}.mlp.act", tap))
+        narrow = tap(f"h.{layer}.mlp.c_proj", conv1d(bent, f"h.{layer}.mlp.c_proj", weights))
+        x = tap(f"h.{layer}.mlp.residual", add(x, narrow))
 
-    x = layer_norm(x, "ln_f", weights, config)
-    tap("ln_f", x)
-    logits = head(x, weights)
-    tap("lm_head", logits)
-    return logits
+    x = tap("ln_f", layer_norm(x, "ln_f", weights, config))
+    return tap("lm_head", head(x, weights))
 
 
 # ------------------------------------------------------------------------------------ before the blocks
@@ -268,20 +246,13 @@ def gelu(x: Tensor, name: str, tap: Tap) -> Tensor:
     {name}.half (0.5 x), .cube (x³), .small_cube (0.044715 x³), .steeper (x + that), .scaled (√(2/π) times
     that), .tanh, and .gate (1 + that), in this order.
     """
-    half = 0.5 * x
-    tap(f"{name}.half", half)
-    cube = torch.pow(x, 3.0)
-    tap(f"{name}.cube", cube)
-    small_cube = 0.044715 * cube
-    tap(f"{name}.small_cube", small_cube)
-    steeper = x + small_cube
-    tap(f"{name}.steeper", steeper)
-    scaled = math.sqrt(2.0 / math.pi) * steeper
-    tap(f"{name}.scaled", scaled)
-    tanh = torch.tanh(scaled)
-    tap(f"{name}.tanh", tanh)
-    gate = 1.0 + tanh
-    tap(f"{name}.gate", gate)
+    half = tap(f"{name}.half", 0.5 * x)
+    cube = tap(f"{name}.cube", torch.pow(x, 3.0))
+    small_cube = tap(f"{name}.small_cube", 0.044715 * cube)
+    steeper = tap(f"{name}.steeper", x + small_cube)
+    scaled = tap(f"{name}.scaled", math.sqrt(2.0 / math.pi) * steeper)
+    tanh = tap(f"{name}.tanh", torch.tanh(scaled))
+    gate = tap(f"{name}.gate", 1.0 + tanh)
     return half * gate
 
 

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from llm_rebuild.workbench import step
 
 Weights = Mapping[str, Tensor]  # the weight file: weights["embeddings.LayerNorm.weight"]
-Tap = Callable[[str, Tensor], None]  # tap(name, tensor) shows a tensor to the checker
+Tap = Callable[[str, Tensor], Tensor]  # tap(name, tensor) shows a tensor to the checker, and returns it
 BLOCK, SELF = "encoder.layer.{layer}", "encoder.layer.{layer}.attention.self"
 BEFORE = "encoder.layer.{layer-1}.output.LayerNorm or embeddings.LayerNorm"  # what goes into a block
 
@@ -39,82 +39,54 @@ def forward(
     config is config.json: config.num_hidden_layers, config.num_attention_heads, config.layer_norm_eps.
     attention is `eager`, step by step, or `sdpa`, all in one.
     """
-    word = word_embedding(token_ids, weights)
-    tap("embeddings.word_embeddings", word)
-    kind = type_embedding(token_ids, weights)
-    tap("embeddings.token_type_embeddings", kind)
-    x = add(word, kind)
-    tap("embeddings.word_and_type", x)
-    where = position_embedding(token_ids, weights)
-    tap("embeddings.position_embeddings", where)
-    x = add(x, where)
-    tap("embeddings.sum", x)
-    x = layer_norm(x, "embeddings.LayerNorm", weights, config)
-    tap("embeddings.LayerNorm", x)
+    word = tap("embeddings.word_embeddings", word_embedding(token_ids, weights))
+    kind = tap("embeddings.token_type_embeddings", type_embedding(token_ids, weights))
+    x = tap("embeddings.word_and_type", add(word, kind))
+    where = tap("embeddings.position_embeddings", position_embedding(token_ids, weights))
+    x = tap("embeddings.sum", add(x, where))
+    x = tap("embeddings.LayerNorm", layer_norm(x, "embeddings.LayerNorm", weights, config))
     may_look = None  # without padding every token may look everywhere
     if attention == "eager" and not bool(mask.all()):
-        may_look = attention_mask(mask)
-        tap("mask", may_look)
+        may_look = tap("mask", attention_mask(mask))
 
     for layer in range(config.num_hidden_layers):
         block = f"encoder.layer.{layer}"
         # First half of the block: every token looks at every token.
-        query = linear(x, f"{block}.attention.self.query", weights)
-        tap(f"{block}.attention.self.query", query)
-        key = linear(x, f"{block}.attention.self.key", weights)
-        tap(f"{block}.attention.self.key", key)
-        value = linear(x, f"{block}.attention.self.value", weights)
-        tap(f"{block}.attention.self.value", value)
+        query = tap(f"{block}.attention.self.query", linear(x, f"{block}.attention.self.query", weights))
+        key = tap(f"{block}.attention.self.key", linear(x, f"{block}.attention.self.key", weights))
+        value = tap(f"{block}.attention.self.value", linear(x, f"{block}.attention.self.value", weights))
         if attention == "eager":
-            product = query_times_key(query, key, config)
-            tap(f"{block}.attention.self.product", product)
-            scaled = scale(product, config)
-            tap(f"{block}.attention.self.scaled", scaled)
-            scores = add_mask(scaled, may_look)
-            tap(f"{block}.attention.self.scores", scores)
-            probs = probabilities(scores)
-            tap(f"{block}.attention.self.probs", probs)
+            product = tap(f"{block}.attention.self.product", query_times_key(query, key, config))
+            scaled = tap(f"{block}.attention.self.scaled", scale(product, config))
+            scores = tap(f"{block}.attention.self.scores", add_mask(scaled, may_look))
+            probs = tap(f"{block}.attention.self.probs", probabilities(scores))
             head_context = mix_values(probs, value, config)
         else:
             head_context = all_in_one(query, key, value, mask, config)
         tap(f"{block}.attention.self.head_context", head_context)
-        context = merge_heads(head_context)
-        tap(f"{block}.attention.self.context", context)
+        context = tap(f"{block}.attention.self.context", merge_heads(head_context))
         attended = linear(context, f"{block}.attention.output.dense", weights)
         tap(f"{block}.attention.output.dense", attended)
-        x = add(attended, x)
-        tap(f"{block}.attention.output.residual", x)
+        x = tap(f"{block}.attention.output.residual", add(attended, x))
         x = layer_norm(x, f"{block}.attention.output.LayerNorm", weights, config)
         tap(f"{block}.attention.output.LayerNorm", x)
 
         # Second half: each token by itself, widened, bent and narrowed again.
-        wide = linear(x, f"{block}.intermediate.dense", weights)
-        tap(f"{block}.intermediate.dense", wide)
-        bent = gelu(wide)
-        tap(f"{block}.intermediate.intermediate_act_fn", bent)
-        narrow = linear(bent, f"{block}.output.dense", weights)
-        tap(f"{block}.output.dense", narrow)
-        x = add(narrow, x)
-        tap(f"{block}.output.residual", x)
-        x = layer_norm(x, f"{block}.output.LayerNorm", weights, config)
-        tap(f"{block}.output.LayerNorm", x)
+        wide = tap(f"{block}.intermediate.dense", linear(x, f"{block}.intermediate.dense", weights))
+        bent = tap(f"{block}.intermediate.intermediate_act_fn", gelu(wide))
+        narrow = tap(f"{block}.output.dense", linear(bent, f"{block}.output.dense", weights))
+        x = tap(f"{block}.output.residual", add(narrow, x))
+        x = tap(f"{block}.output.LayerNorm", layer_norm(x, f"{block}.output.LayerNorm", weights, config))
 
     if "pooler.dense.weight" in weights:  # BERT's head for pairs of sentences; the embedding does not use it
-        dense = first_token(x, weights)
-        tap("pooler.dense", dense)
+        dense = tap("pooler.dense", first_token(x, weights))
         tap("pooler.activation", bend(dense))
 
-    masked = without_padding(x, mask)
-    tap("sentence.masked", masked)
-    total = sum_of_tokens(masked)
-    tap("sentence.sum", total)
-    count = number_of_tokens(mask, x)
-    tap("sentence.count", count)
-    mean = divide(total, count)
-    tap("sentence.mean", mean)
-    embedding = at_length_one(mean)
-    tap("sentence.embedding", embedding)
-    return embedding
+    masked = tap("sentence.masked", without_padding(x, mask))
+    total = tap("sentence.sum", sum_of_tokens(masked))
+    count = tap("sentence.count", number_of_tokens(mask, x))
+    mean = tap("sentence.mean", divide(total, count))
+    return tap("sentence.embedding", at_length_one(mean))
 
 
 # ------------------------------------------------------------------------------------ before the blocks

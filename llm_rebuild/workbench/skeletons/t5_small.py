@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from llm_rebuild.workbench import step
 
 Weights = Mapping[str, Tensor]  # the weight file: weights["shared.weight"]
-Tap = Callable[[str, Tensor], None]  # tap(name, tensor) shows a tensor to the checker
+Tap = Callable[[str, Tensor], Tensor]  # tap(name, tensor) shows a tensor to the checker, and returns it
 HALF, SAME = "{side:encoder|decoder}.block.{layer}.layer.{half}", "{side}.block.{layer}.layer.{half}"
 LOOK, ITS = HALF + ".{kind:SelfAttention|EncDecAttention}", SAME + ".{kind}"
 TEXT, OWN = "encoder.block.{layer}.layer.0.SelfAttention", "decoder.block.{layer}.layer.0.SelfAttention"
@@ -74,19 +74,16 @@ class Part(NamedTuple):
 def encoder(token_ids: Tensor, mask: Tensor, part: Part) -> Tensor:
     """The text, each token with all others in view. [batch, token] -> [batch, token, width]"""
     weights, config, tap, *_ = part
-    x = embed(token_ids, weights)
-    tap("encoder.embed_tokens", x)
+    x = tap("encoder.embed_tokens", embed(token_ids, weights))
     table = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias"
-    bias = encoder_bias(x, table, weights, config)
-    tap(table, bias)
+    bias = tap(table, encoder_bias(x, table, weights, config))
     may_look = padding_mask(mask, x) if not bool(mask.all()) else None  # None: everybody may look everywhere
     looks = shown(bias, may_look, "encoder.mask", part)
     for layer in range(config.num_layers):
         block = f"encoder.block.{layer}.layer"
         normed = rms_norm(x, f"{block}.0.layer_norm", weights, config, tap)
         attended = attend(normed, normed, f"{block}.0.SelfAttention", looks, may_look, part)
-        x = add(x, attended)
-        tap(f"{block}.0.residual", x)
+        x = tap(f"{block}.0.residual", add(x, attended))
         x = feed_forward(x, f"{block}.1", part)
     return rms_norm(x, "encoder.final_layer_norm", weights, config, tap)
 
@@ -95,11 +92,9 @@ def decoder(decoder_ids: Tensor, decoder_mask: Tensor, encoded: Tensor, mask: Te
     """The answer so far, each token with those before and the whole text in view, and what comes next."""
     weights, config, tap, *_ = part
     token = decoder_ids.shape[1]
-    x = embed(decoder_ids, weights)
-    tap("decoder.embed_tokens", x)
+    x = tap("decoder.embed_tokens", embed(decoder_ids, weights))
     table = "decoder.block.0.layer.0.SelfAttention.relative_attention_bias"
-    bias = decoder_bias(decoder_mask, table, weights, config)[-token:]
-    tap(table, bias)
+    bias = tap(table, decoder_bias(decoder_mask, table, weights, config)[-token:])
     may_look = causal_mask(decoder_mask)[:, :, -token:]
     looks = shown(bias, may_look, "decoder.mask", part)
     may_look_across = padding_mask(mask, x) if not bool(mask.all()) else None
@@ -111,19 +106,14 @@ def decoder(decoder_ids: Tensor, decoder_mask: Tensor, encoded: Tensor, mask: Te
         block = f"decoder.block.{layer}.layer"
         normed = rms_norm(x, f"{block}.0.layer_norm", weights, config, tap)
         attended = attend(normed, normed, f"{block}.0.SelfAttention", looks, may_look, part)
-        x = add(x, attended)
-        tap(f"{block}.0.residual", x)
+        x = tap(f"{block}.0.residual", add(x, attended))
         normed = rms_norm(x, f"{block}.1.layer_norm", weights, config, tap)
         attended = attend(normed, encoded, f"{block}.1.EncDecAttention", across, may_look_across, part)
-        x = add(x, attended)
-        tap(f"{block}.1.residual", x)
+        x = tap(f"{block}.1.residual", add(x, attended))
         x = feed_forward(x, f"{block}.2", part)
     x = rms_norm(x, "decoder.final_layer_norm", weights, config, tap)
-    x = scale(x, config)
-    tap("decoder.scaled", x)
-    logits = head(x, weights)
-    tap("lm_head", logits)
-    return logits
+    x = tap("decoder.scaled", scale(x, config))
+    return tap("lm_head", head(x, weights))
 
 
 def shown(bias: Tensor | None, may_look: Tensor | None, name: str, part: Part) -> Tensor | None:
@@ -143,53 +133,36 @@ def attend(
 ) -> Tensor:
     """Tokens of x look at tokens of `source`: at each other, or in cross-attention at the encoder's."""
     weights, config, tap, how, cache = part
-    query = linear(x, f"{name}.q", weights)
-    tap(f"{name}.q", query)
+    query = tap(f"{name}.q", linear(x, f"{name}.q", weights))
     if cache and source is not x and f"{name}.k" in cache:  # the text's are what they were
         key, value = cache[f"{name}.k"], cache[f"{name}.v"]
     else:
-        key = linear(source, f"{name}.k", weights)
-        tap(f"{name}.k", key)
-        value = linear(source, f"{name}.v", weights)
-        tap(f"{name}.v", value)
+        key = tap(f"{name}.k", linear(source, f"{name}.k", weights))
+        value = tap(f"{name}.v", linear(source, f"{name}.v", weights))
         if cache is not None:
-            key = remember(split_heads(key, config), f"{name}.k", cache)
-            tap(f"{name}.key", key)
-            value = remember(split_heads(value, config), f"{name}.v", cache)
-            tap(f"{name}.value", value)
+            key = tap(f"{name}.key", remember(split_heads(key, config), f"{name}.k", cache))
+            value = tap(f"{name}.value", remember(split_heads(value, config), f"{name}.v", cache))
     if how == "eager":
-        product = query_times_key(query, key, config)
-        tap(f"{name}.product", product)
-        biased = add_bias(product, bias)
-        tap(f"{name}.biased", biased)
-        scores = add_mask(biased, may_look)
-        tap(f"{name}.scores", scores)
-        probs = probabilities(scores)
-        tap(f"{name}.probs", probs)
+        product = tap(f"{name}.product", query_times_key(query, key, config))
+        biased = tap(f"{name}.biased", add_bias(product, bias))
+        scores = tap(f"{name}.scores", add_mask(biased, may_look))
+        probs = tap(f"{name}.probs", probabilities(scores))
         head_context = mix_values(probs, value, config)
     else:
         head_context = all_in_one(query, key, value, bias, config)
     tap(f"{name}.head_context", head_context)
-    context = merge_heads(head_context)
-    tap(f"{name}.context", context)
-    output = linear(context, f"{name}.o", weights)
-    tap(f"{name}.o", output)
-    return output
+    context = tap(f"{name}.context", merge_heads(head_context))
+    return tap(f"{name}.o", linear(context, f"{name}.o", weights))
 
 
 def feed_forward(x: Tensor, name: str, part: Part) -> Tensor:
     """Each token by itself, normalised, widened, bent, narrowed, and added to what it was."""
     weights, config, tap, *_ = part
     normed = rms_norm(x, f"{name}.layer_norm", weights, config, tap)
-    wide = linear(normed, f"{name}.DenseReluDense.wi", weights)
-    tap(f"{name}.DenseReluDense.wi", wide)
-    bent = relu(wide)
-    tap(f"{name}.DenseReluDense.act", bent)
-    narrow = linear(bent, f"{name}.DenseReluDense.wo", weights)
-    tap(f"{name}.DenseReluDense.wo", narrow)
-    x = add(x, narrow)
-    tap(f"{name}.residual", x)
-    return x
+    wide = tap(f"{name}.DenseReluDense.wi", linear(normed, f"{name}.DenseReluDense.wi", weights))
+    bent = tap(f"{name}.DenseReluDense.act", relu(wide))
+    narrow = tap(f"{name}.DenseReluDense.wo", linear(bent, f"{name}.DenseReluDense.wo", weights))
+    return tap(f"{name}.residual", add(x, narrow))
 
 
 # ------------------------------------------------------------------------------------ before the blocks
@@ -297,19 +270,12 @@ def rms_norm(x: Tensor, name: str, weights: Weights, config: Any, tap: Tap) -> T
     ([batch, token, 1]), .above_zero (plus config.layer_norm_epsilon), .inverse_root (1/√ of that), .normed
     (x times that), and at last {name} itself: the weight times that.
     """
-    square = x.pow(2)
-    tap(f"{name}.square", square)
-    mean_square = square.mean(-1, keepdim=True)
-    tap(f"{name}.mean_square", mean_square)
-    above_zero = mean_square + config.layer_norm_epsilon
-    tap(f"{name}.above_zero", above_zero)
-    inverse_root = torch.rsqrt(above_zero)
-    tap(f"{name}.inverse_root", inverse_root)
-    normed = x * inverse_root
-    tap(f"{name}.normed", normed)
-    stretched = weights[f"{name}.weight"] * normed
-    tap(name, stretched)
-    return stretched
+    square = tap(f"{name}.square", x.pow(2))
+    mean_square = tap(f"{name}.mean_square", square.mean(-1, keepdim=True))
+    above_zero = tap(f"{name}.above_zero", mean_square + config.layer_norm_epsilon)
+    inverse_root = tap(f"{name}.inverse_root", torch.rsqrt(above_zero))
+    normed = tap(f"{name}.normed", x * inverse_root)
+    return tap(name, weights[f"{name}.weight"] * normed)
 
 
 @step(
