@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -37,9 +36,10 @@ FOLDER = ".captures"
 RECORD, PROMPT = "record", "prompt"  # what else a capture's file holds
 FORMATS = [FORMAT, "record 2", "prompt 1"]
 MOST = 2_000_000_000  # bytes, of all captures together
+LEFT = 3600  # seconds after which what is half-written was left by somebody who is gone
 ASK_AGAIN = 600  # seconds after which the hub is asked once more for a model that it did not give
 
-Make = Callable[[Path], None]
+Part = tuple[Mapping[str, Any], Mapping[str, Tensor]]  # of a file: what is said, and tensors
 
 
 def folder() -> Path:
@@ -76,58 +76,26 @@ def copy_for(model: str, strict: bool = False) -> LocalCopy:
 @contextlib.contextmanager
 def writable() -> Iterator[Path]:
     """The folder of the captures, made if it is not there; where it cannot be written, one that lasts only
-    for a while. What others left half-written, and are gone, is removed."""
-    path, temporary = folder(), Path(tempfile.gettempdir())
-    sweep(temporary)
+    for a while."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        (path / f".{os.getpid()}.touch{PART}").touch()
+        folder().mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder()):
+            pass
     except OSError:
-        path = temporary / f".{os.getpid()}.llm-rebuild{PART}"
-        path.mkdir(mode=0o700, exist_ok=True)
-        try:
-            yield path
-        finally:
-            shutil.rmtree(path, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix="llm-rebuild-") as temporary:
+            yield Path(temporary)
         return
-    (path / f".{os.getpid()}.touch{PART}").unlink(missing_ok=True)
-    sweep(path)
-    yield path
+    yield folder()
 
 
-def sweep(path: Path) -> None:
-    """Remove what processes that are gone left half-written: their number stands in its name."""
-    for file in path.glob(f".*{PART}"):
-        number = file.name.split(".")[1]
-        if not number.isdigit() or _alive(int(number)):
-            continue
-        with contextlib.suppress(OSError):
-            if file.is_dir() and "llm-rebuild" in file.name:
-                shutil.rmtree(file, ignore_errors=True)
-            elif path != Path(tempfile.gettempdir()):
-                file.unlink()
-
-
-def _alive(number: int) -> bool:
-    if os.name != "posix":  # where asking would end it
-        return True
-    try:
-        os.kill(number, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def find(copy: LocalCopy, inputs: Mapping[str, Any], attention: str, make: Make, store: Path) -> Path:
+def find(copy: LocalCopy, about: Mapping[str, Any], make: Callable[[Path], None], store: Path) -> Path:
     """The file of a capture, made if it is not there.
 
-    inputs  What the model reads.
-    make    Writes the capture to the path that it is given.
-    store   The folder to keep it in.
+    about  What was run: what the model reads, the attention.
+    make   Writes the capture to the path that it is given.
+    store  The folder to keep it in.
     """
-    key = key_of(copy, inputs, attention)
+    key = key_of(copy, about)
     for file in sorted(store.glob(f"{key}.*.safetensors")):
         if file.is_file() and _whole(file):
             with contextlib.suppress(OSError):
@@ -150,61 +118,56 @@ def _whole(file: Path) -> bool:
     """Whether a file is a capture, and the one that its name says, to the bit."""
     try:
         contents(file)
-    except (InputError, OSError):
+        return file.name.split(".")[1] == sha256_of(file)[:32]
+    except (SafetensorError, KeyError, ValueError, TypeError, InputError, OSError):
         return False
-    return file.name.split(".")[1] == sha256_of(file)[:32]
 
 
 def contents(file: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """Of a capture what the model read, and the names: the official tensors stay on the disk. Raises
-    InputError for a file that is none."""
-    try:
-        with safe_open(file, framework="pt") as opened:
-            keys = [key for key in opened.keys() if key.startswith("inputs/")]  # noqa: SIM118
-            # Copies: a tensor of this library is a window on the whole file.
-            read = {key.removeprefix("inputs/"): opened.get_tensor(key).clone() for key in keys}
-            order = json.loads((opened.metadata() or {})["llm_rebuild"])["order"]
-    except (SafetensorError, KeyError, ValueError, TypeError):
-        raise InputError(f"{file} is not a capture file; delete it") from None
-    return read, list(order)
+    """Of a capture what the model read, and the names: the official tensors stay on the disk."""
+    about, read = more(file, "llm_rebuild", "inputs") or ({}, {})
+    return read, list(about["order"])
 
 
-def add(file: Path, name: str, about: Any, tensors: Mapping[str, Tensor]) -> None:
-    """Put more into a capture's file, under a name: `record`, what was done in the run, as
+def add(file: Path, more: Mapping[str, Part]) -> None:
+    """Put more into a capture's file, by name: `record`, what was done in the run, as
     `diagnosis/reading/stored.py` says it; `prompt`, the tensors of the pass before it."""
     with safe_open(file, framework="pt") as opened:
         stored = {key: opened.get_tensor(key).clone() for key in opened.keys()}  # noqa: SIM118
         words = opened.metadata() or {}
-    stored |= {f"{name}/{key}": tensor.contiguous().clone() for key, tensor in tensors.items()}
-    save_file(stored, file, metadata={**words, name: json.dumps(about)})
+    for name, (about, tensors) in more.items():
+        words[name] = json.dumps(about)
+        stored |= {f"{name}/{key}": tensor.contiguous().clone() for key, tensor in tensors.items()}
+    save_file(stored, file, metadata=words)
 
 
-def more(file: Path, name: str) -> tuple[Any, dict[str, Tensor]] | None:
-    """What `add` put there."""
+def more(file: Path, name: str, prefix: str = "") -> tuple[Any, dict[str, Tensor]] | None:
+    """What stands there under a name, and the tensors of this prefix, else of this name. They are copies: a
+    tensor of this library is a window on the whole file."""
+    start = f"{prefix or name}/"
     with safe_open(file, framework="pt") as opened:
         words = (opened.metadata() or {}).get(name)
-        keys = [key for key in opened.keys() if key.startswith(f"{name}/")]  # noqa: SIM118
-        tensors = {key.removeprefix(f"{name}/"): opened.get_tensor(key) for key in keys}
+        keys = [key for key in opened.keys() if key.startswith(start)]  # noqa: SIM118
+        tensors = {key.removeprefix(start): opened.get_tensor(key).clone() for key in keys}
     return None if words is None else (json.loads(words), tensors)
 
 
-def key_of(copy: LocalCopy, inputs: Mapping[str, Any], attention: str) -> str:
+def key_of(copy: LocalCopy, about: Mapping[str, Any]) -> str:
     """32 hexadecimal digits that are others where anything is that the capture depends on."""
     listed: list[Any] = []
     if architecture := architecture_for(copy.config):
         all_of_them = architecture.checkpoints
         listed = [[c.name, c.source, sorted(c.only)] for c in all_of_them]  # a set has no order of its own
-    about = {
+    everything = {
         "format": FORMATS,
         "files": states(copy),
         "config": copy.config,
         "model": [copy.name, copy.source, copy.revision],
-        "inputs": dict(inputs),
-        "attention": attention,
+        "about": dict(about),
         "environment": environment(),
         "checkpoints": listed,
     }
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def states(copy: LocalCopy) -> Any:
@@ -218,7 +181,12 @@ def states(copy: LocalCopy) -> Any:
 
 
 def tidy(store: Path, keep: Path) -> None:
-    """Bring the folder below its limit. `keep` stays whatever its size."""
+    """Bring the folder below its limit, and remove what was left half-written. `keep` stays whatever its
+    size."""
+    for part in store.glob(f".*{PART}"):
+        with contextlib.suppress(OSError):
+            if time.time() - part.stat().st_mtime > LEFT:
+                part.unlink()
     others = []
     for file in store.glob("*.safetensors"):
         with contextlib.suppress(OSError):

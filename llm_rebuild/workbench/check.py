@@ -6,8 +6,9 @@ import ast
 import contextlib
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +109,10 @@ class _Bench:
     fork: bool
     captures: Path
     names: list[str] = field(default_factory=list)  # the checkpoints of any run of this model
-    trials: dict[str, Trial] = field(default_factory=dict)  # by checkpoint, as they were tried
 
     @property
     def copy(self) -> LocalCopy:
+        """The model's files."""
         return self.question.copy
 
     def session(self) -> Session:
@@ -121,6 +122,38 @@ class _Bench:
         return Session(self.learner, setting, self.limits, self.fork)
 
     # ----------------------------------------------------------------------------- the ways to run
+
+    def run(self, way: str, question: Question, cache: bool = False) -> Run:
+        """A run, with its official side from the store, or made now in a process of its own."""
+        inputs, read = question.inputs, _read(question)
+        about = {
+            "attention": question.attention,
+            "cache": cache,
+            "texts": inputs.texts,
+            "tokens": inputs.tokens,
+            "truncated": inputs.truncated,
+            "read": {name.removeprefix(INPUTS): tensor.tolist() for name, tensor in read.items()},
+        }
+
+        def make(out: Path) -> None:
+            job = {**about, "model": cached.reference(self.copy), "out": str(out)}
+            with Process(child.capture, self.fork) as process:
+                end = next((message.about for message in process.ask(job)), None)
+            if end and end.get("refused"):
+                raise InputError(end["refused"])
+            if not end:
+                ended = process.ended or Ended("", "", 0)
+                last = (ended.output.strip().splitlines() or ["it said nothing"])[-1]
+                raise InputError(
+                    f"the official model could not be run ({ended.how or 'no result'}): {last[:300]}"
+                )
+
+        file = cached.find(self.copy, about, make, self.captures)
+        last, names = cached.contents(file)
+        if not self.names:
+            self.names = _all_names(self.question, names)
+        passes = (read, {INPUTS + name: tensor for name, tensor in last.items()}) if cache else (read,)
+        return Run(way, file, passes, question.attention)
 
     def other_runs(self) -> Iterator[Run]:
         """The ways to run forward that it offers beside the question's own."""
@@ -132,34 +165,6 @@ class _Bench:
                 with contextlib.suppress(InputError):  # no room for one more token
                     yield self.run(way, first_pass(self.question, 1), cache=True)
 
-    def run(self, way: str, question: Question, cache: bool = False) -> Run:
-        """A run, with its official side from the store, or made now in a process of its own."""
-        inputs = question.inputs
-        texts = {"texts": inputs.texts, "tokens": inputs.tokens, "truncated": inputs.truncated}
-        about = {name: tensor.tolist() for name, tensor in _read(question).items()}
-
-        def make(out: Path) -> None:
-            job = {"model": cached.reference(self.copy), "texts": texts, "cache": cache, "out": str(out)}
-            with Process(child.capture, self.fork) as process:
-                job["attention"] = question.attention
-                end = [message.about for message in process.ask(job, _read(question))]
-            if end and end[-1].get("refused"):
-                raise InputError(end[-1]["refused"])
-            if not end:
-                ended = process.ended or Ended("", "", 0)
-                last = (ended.output.strip().splitlines() or ["it said nothing"])[-1]
-                raise InputError(
-                    f"the official model could not be run ({ended.how or 'no result'}): {last[:300]}"
-                )
-
-        key = {**about, **texts, "cached step": cache}
-        file = cached.find(self.copy, key, question.attention, make, self.captures)
-        read, names = cached.contents(file)
-        passes = (_read(question), {INPUTS + name: tensor for name, tensor in read.items()})
-        if not self.names:
-            self.names = _all_names(self.question, names)
-        return Run(way, file, passes if cache else passes[:1], question.attention)
-
     # ------------------------------------------------------------------------------------ checks
 
     def whole(self, progress: Callable[[str], None]) -> Check:
@@ -167,12 +172,15 @@ class _Bench:
         run = self.run("", self.question)
         progress("official")
         tried: list[tuple[Run, Outcome, str | None]] = []
+        tapped: dict[str, tuple[Trial, Tensor]] = {}
+        steps: dict[str, StepVerdict] = {}
+        alone: tuple[Diagnosis, ...] = ()
+        readings: tuple[Reading, ...] = ()
         with self.session() as session:
-            main = session.forward(run) if session.loaded.finished else session.loaded
-            finished = main.finished and session.loaded.finished
-            truth = Capture.load(run.capture)  # only now, what was tapped being here
-            right = finished and judge_steps(_known(main, truth), truth, self.copy).passed
-            last, self.fork = main, False  # threads do not survive a fork, and something was computed
+            main = last = session.forward(run) if session.loaded.finished else session.loaded
+            error, truth = session.problem(main), run.truth  # only now, what was tapped being here
+            self.fork = False  # threads do not survive a fork, and something was computed
+            right = main.finished and judge_steps(main.of(truth), truth, self.copy).passed
             for other in self.other_runs() if right else ():
                 session.allow()
                 last = session.forward(other)
@@ -180,53 +188,191 @@ class _Bench:
                 if session.ended:
                     break
             progress("rebuild")
-            error = session.problem(main)
-            steps: dict[str, StepVerdict] = {}
-            alone: tuple[Diagnosis, ...] = ()
-            readings: tuple[Reading, ...] = ()
             try:
-                steps, tapped = self.try_steps(truth, session, None)
-                readings = session.read(run, main, truth)  # last: now all official tensors come in
+                steps, tapped = self.try_steps(run, session)
+                readings = session.read(run, main)  # last: now all official tensors come in
                 unshown = {name: tapped[name] for name in tapped if name not in main.tapped}
-                alone = self.alone(unshown, steps, run, session, truth)
+                alone = self.alone(run, session, steps, unshown)
             except InputError as problem:
                 error = error or f"{self.learner.name}: {problem}"
             progress("steps")
-            others = [self.other(*one, session) for one in tried]
-        checked = self.judged(truth, main.tapped, error=error, readings=readings)
-        mistakes = (*checked.report.mistakes, *alone)
+            others = tuple(self.other(*one, session) for one in tried)
+        end = last.end or main.end
+        rebuilt, untapped = main.of(truth), self.untapped(main, truth)
+        if untapped and not rebuilt and not error:
+            advice = "tap(name, tensor) shows a tensor to the checker"
+            error = f"{self.learner.name}: forward tapped nothing; {advice}"
+        account = Account(RuntimeError(error) if error else None, partial(self.again, run))
+        proof = self.explained(run, rebuilt, account, readings, leave_out=untapped)
+        report = replace(proof.report, leaks=_leaks(main, truth), mistakes=(*proof.report.mistakes, *alone))
+        checked = self.check(replace(proof, report=report), steps, session, end)
         return replace(
             checked,
-            report=replace(checked.report, leaks=self.leaks(main, truth), mistakes=mistakes),
-            steps=steps,
-            answer=_answer(main, truth, checked.report) if finished else None,
-            others=tuple(others),
-            untried=self.untried(others, (last.end or main.end).get("uncalled", ()) if finished else ()),
-            empty=tuple((last.end or main.end).get("empty", ())) if finished else (),
+            error=error,
+            notes=(*_not_compared(main, truth), *checked.notes),
+            untapped=untapped,
+            answer=_answer(main, truth, report) if main.finished else None,
+            others=others,
+            untried=self.untried(others, end.get("uncalled", ()) if main.finished else ()),
+            empty=tuple(end.get("empty", ())) if main.finished else (),
             unfilled=main.end["problem"] if main.end.get("end") == "unfilled" else None,
-            notes=(*checked.notes, *self.notes(last.end or main.end)),
-            output=session.ended.output if session.ended else "",
-            lost=session.ended.lost if session.ended else 0,
         )
+
+    def one_step(self, wanted: str, progress: Callable[[str], None]) -> Check:
+        """Some steps only, each fed with the official tensors."""
+        run = self.run("", self.question)
+        progress("official")
+        pattern = re.escape(wanted).replace(r"\{layer\}", r"\d+")
+        with self.session() as session:
+            truth = run.truth
+            chosen = [name for name in truth if re.fullmatch(pattern, name)]
+            if not chosen:
+                near = nearest(wanted, truth)
+                raise InputError(f"--step {wanted}: this run has no checkpoint of this name{near}")
+            if not session.loaded.finished or session.loaded.end["refused"]:
+                error = session.problem(session.loaded)
+                raise InputError(error or f"{self.learner.name}: it cannot be run")
+            steps, tapped = self.try_steps(run, session, chosen)
+            alone = self.alone(run, session, steps, tapped)
+            missing = next((name for name in chosen if name not in steps), None)
+            if missing:
+                marked = [trial.name for trial in trials(_places(session), list(truth), self.names)]
+                raise InputError(
+                    f"--step {wanted}: {self.learner.name} has no function marked @step for {missing}"
+                    f"{nearest(missing, marked)}"
+                )
+        rebuilt = {name: tapped[name][1] for name in chosen if name in tapped}
+        others = [name for name in truth if name not in chosen]
+        proof = self.explained(run, rebuilt, Account(fed=True), leave_out=others)
+        diagnosis = alone or proof.report.diagnosis
+        proof = replace(proof, report=replace(proof.report, diagnosis=diagnosis, mistakes=alone))
+        return replace(self.check(proof, steps, session, {}), untried={FORWARD: "check without --step"})
+
+    def check(
+        self, proof: Proof, steps: dict[str, StepVerdict], session: Session, end: Mapping[str, Any]
+    ) -> Check:
+        """What every check has. `end`: how the last forward pass ended."""
+        notes = () if ENFORCED else ("on this system the limit to memory is not enforced",)
+        if written := ", ".join(end.get("written", ())[:3]):
+            notes = (*notes, f"your file wrote into the weights in memory: {written}")
+        meanings = {name: checkpoint.meaning for name, checkpoint in proof.truth.checkpoints.items()}
+        output, lost = (session.ended.output, session.ended.lost) if session.ended else ("", 0)
+        return Check(
+            self.learner.name,
+            proof.report,
+            steps,
+            notes=notes,
+            meanings=meanings,
+            proof=proof,
+            output=output,
+            lost=lost,
+        )
+
+    def explained(
+        self,
+        run: Run,
+        rebuilt: Mapping[str, Tensor],
+        account: Account,
+        readings: Sequence[Reading] = (),
+        leave_out: Collection[str] | None = None,
+    ) -> Proof:
+        """Tensors of a run held against the official ones, and what differs explained.
+
+        leave_out  Checkpoints that nobody asked for. None: whatever is not there is missing.
+        """
+        report = judge(rebuilt, run.truth)
+        verdicts = tuple(v for v in report.verdicts if v.name not in (leave_out or ()))
+        proof = Proof(self.question, replace(report, verdicts=verdicts), run.truth, rebuilt)
+        unfinished = leave_out is not None
+        return explain(proof, prompt=run.prompt, account=account, unfinished=unfinished, readings=readings)
 
     def other(self, run: Run, outcome: Outcome, error: str | None, session: Session) -> OtherRun:
         """One of the further runs, judged."""
-        truth, before = Capture.load(run.capture), cached.more(run.capture, cached.PROMPT)
-        prompt = None if before is None else replace(truth, tensors=before[1])
         if outcome.end.get("end") == "unfilled":
             error = f"{outcome.end['problem']}: not filled in"
-        rebuilt = _known(outcome, truth)
-        proof = Proof(self.question, judge(rebuilt, truth), truth, rebuilt)
         account = Account(RuntimeError(error) if error else None)
-        readings = session.read(run, outcome, truth)
-        report = explain(proof, prompt=prompt, account=account, readings=readings).report
-        report = replace(report, leaks=self.leaks(outcome, truth))
-        return OtherRun(run.way, report, _answer(outcome, truth, report), error)
+        proof = self.explained(run, outcome.of(run.truth), account, session.read(run, outcome))
+        report = replace(proof.report, leaks=_leaks(outcome, run.truth))
+        return OtherRun(run.way, report, _answer(outcome, run.truth, report), error)
 
-    def leaks(self, outcome: Outcome, truth: Capture) -> tuple[str, ...]:
-        """Official tensors that came from elsewhere into the rebuild."""
-        weights = Weights({})  # copies of weights that a file makes for itself are its own affair
-        return tuple(map(str, leaks_of(outcome.foreign, truth, weights)))
+    def try_steps(
+        self, run: Run, session: Session, only: Collection[str] | None = None
+    ) -> tuple[dict[str, StepVerdict], dict[str, tuple[Trial, Tensor]]]:
+        """Every step by itself, in the process that has run forward, if it is still there, else in a new one:
+        their verdicts, and the tensors that each gave.
+
+        Raises InputError for a @step that cannot be right.
+        """
+        truth = run.truth
+        others = [name for name in self.names if name not in truth]
+        tried = [t for t in trials(_places(session), list(truth), others) if only is None or t.name in only]
+        if tried and session.ended is not None:
+            with self.session() as new:
+                return self.tried(run, new, tried)
+        return self.tried(run, session, tried)
+
+    def tried(
+        self, run: Run, session: Session, trials: Sequence[Trial]
+    ) -> tuple[dict[str, StepVerdict], dict[str, tuple[Trial, Tensor]]]:
+        """The steps in one process."""
+        truth = run.truth
+        official = {**truth.tensors, **_read(replace(self.question, inputs=truth.inputs))}
+        session.allow()
+        ends: dict[str, Mapping[str, Any]] = {}
+        tapped: dict[str, tuple[Trial, Tensor]] = {}
+        for trial in trials:
+            if session.ended is not None:
+                break
+            outcome = session.step(trial, official, run.attention)
+            ends[trial.name] = outcome.end
+            for name, tensor in outcome.tapped.items():
+                if name == trial.name or name not in tapped:
+                    tapped[name] = trial, tensor
+        why = session.ended.how if session.ended else ""
+        why = f"it takes longer than {self.limits.seconds:g} s" if why == "time" else why
+        rebuilt = {name: tensor for name, (_, tensor) in tapped.items() if name in truth}
+        judged = judge_steps(rebuilt, truth, self.copy, fed=True).verdicts
+        verdicts = {v.name: v for v in judged if v.verdict != MISSING}
+        steps = {t.name: _step_verdict(t, ends.get(t.name, {}), verdicts.get(t.name), why) for t in trials}
+        for name, verdict in verdicts.items():  # what a step tapped on its way
+            steps.setdefault(name, StepVerdict(name, verdict))
+        return {name: steps[name] for name in truth if name in steps}, tapped
+
+    def alone(
+        self,
+        run: Run,
+        session: Session,
+        steps: Mapping[str, StepVerdict],
+        tapped: Mapping[str, tuple[Trial, Tensor]],
+    ) -> tuple[Diagnosis, ...]:
+        """What is wrong with steps that were tried by themselves; of a step in several blocks, in the first.
+
+        tapped  What the steps gave that are in question.
+        """
+        first: dict[int, Trial] = {}
+        for name, step in steps.items():
+            if name in tapped and not step.right:
+                first.setdefault(tapped[name][0].function, tapped[name][0])
+        mistakes: list[Diagnosis] = []
+        for trial in list(first.values())[:WRONG]:
+            rebuilt = {name: tensor for name, (by, tensor) in tapped.items() if by is trial}
+            readings = session.read(run, Outcome(rebuilt), trial)
+            proof = self.explained(run, rebuilt, Account(fed=True), readings, leave_out=())
+            mistakes += proof.report.mistakes
+        return tuple(mistakes)
+
+    def again(self, run: Run) -> dict[str, Tensor]:
+        """The forward pass once more with another seed: where it differs, something is drawn."""
+        with self.session() as session:
+            return session.forward(run, seed=1).tapped
+
+    # ------------------------------------------------------------------------------------ pieces
+
+    def untapped(self, main: Outcome, truth: Capture) -> tuple[str, ...]:
+        """Checkpoints that nobody asked for: of a model that is none of the course's, what was not tapped."""
+        if has_rebuild(self.copy):
+            return ()
+        return tuple(name for name in truth if name not in main.tapped)
 
     def untried(self, others: Sequence[OtherRun], uncalled: Sequence[str]) -> dict[str, str]:
         """What was not tried, and how it can be."""
@@ -236,171 +382,6 @@ class _Bench:
         ways = {way: remedies.get(way, "let `forward` take `attention`") for way in self.question.untried()}
         untried = {way: ways[way] for way in ways if way not in [run.way for run in others]}
         return untried | {f"step {name}": "nothing calls it" for name in uncalled}
-
-    def one_step(self, wanted: str, progress: Callable[[str], None]) -> Check:
-        """Some steps only, each fed with the official tensors."""
-        main = self.run("", self.question)
-        progress("official")
-        truth = Capture.load(main.capture)
-        pattern = re.escape(wanted).replace(r"\{layer\}", r"\d+")
-        chosen = [name for name in truth if re.fullmatch(pattern, name)]
-        if not chosen:
-            raise InputError(
-                f"--step {wanted}: this run has no checkpoint of this name{nearest(wanted, truth)}"
-            )
-        with self.session() as session:
-            if not session.loaded.finished or session.loaded.end["refused"]:
-                error = session.problem(session.loaded)
-                raise InputError(error or f"{self.learner.name}: it cannot be run")
-            steps, tapped = self.try_steps(truth, session, set(chosen))
-            alone = self.alone(tapped, steps, main, session, truth)
-        missing = [name for name in chosen if name not in steps]
-        if missing:
-            places = _places(session.loaded.end["steps"])
-            marked = [trial.name for trial in trials(places, list(truth), self.names)]
-            raise InputError(
-                f"--step {wanted}: {self.learner.name} has no function marked @step for {missing[0]}"
-                f"{nearest(missing[0], marked)}"
-            )
-        checked = self.judged(truth, {name: t for name, t in tapped.items() if name in chosen}, only=chosen)
-        return replace(
-            checked,
-            report=replace(checked.report, diagnosis=alone or checked.report.diagnosis, mistakes=alone),
-            steps=steps,
-            untried={FORWARD: "check without --step"},
-            notes=self.notes({}),
-            output=session.ended.output if session.ended else "",
-        )
-
-    def try_steps(
-        self, truth: Capture, session: Session, only: set[str] | None
-    ) -> tuple[dict[str, StepVerdict], dict[str, Tensor]]:
-        """Every step by itself: in the process that has run forward, if it is still there, else in a new one.
-        Their verdicts, and the tensors that they gave.
-
-        Raises InputError for a @step that cannot be right.
-        """
-        others = [name for name in self.names if name not in truth]
-        places = _places(session.loaded.end.get("steps", ()))
-        tried = [t for t in trials(places, list(truth), others) if only is None or t.name in only]
-        if not tried:
-            return {}, {}
-        if session.ended is not None:
-            with self.session() as new:
-                return self.tried(truth, new, tried)
-        return self.tried(truth, session, tried)
-
-    def alone(
-        self,
-        tapped: Mapping[str, Tensor],
-        steps: Mapping[str, StepVerdict],
-        run: Run,
-        session: Session,
-        truth: Capture,
-    ) -> tuple[Diagnosis, ...]:
-        """What is wrong with steps that were tried by themselves; of a step in several blocks, in the first.
-
-        tapped  What the steps gave that are in question.
-        """
-        trials: dict[int, Trial] = {}
-        for name, step in steps.items():
-            if name in tapped and not step.right and (trial := self.trials.get(name)):
-                trials.setdefault(trial.function, trial)
-        mistakes: list[Diagnosis] = []
-        for trial in list(trials.values())[:WRONG]:
-            rebuilt = {name: tensor for name, tensor in tapped.items() if self.trials[name] is trial}
-            readings = session.read(run, Outcome(rebuilt), truth, trial)
-            proof = Proof(self.question, judge(rebuilt, truth), truth, rebuilt)
-            proof = explain(proof, account=Account(fed=True), unfinished=True, readings=readings)
-            mistakes += proof.report.mistakes
-        return tuple(mistakes)
-
-    def tried(
-        self, truth: Capture, session: Session, trials: Sequence[Trial]
-    ) -> tuple[dict[str, StepVerdict], dict[str, Tensor]]:
-        official = {**truth.tensors, **_read(replace(self.question, inputs=truth.inputs))}
-        session.allow()
-        ends: dict[str, Mapping[str, Any]] = {}
-        tapped: dict[str, Tensor] = {}
-        for trial in trials:
-            if session.ended is not None:
-                break
-            outcome = session.step(trial, official, self.question.attention)
-            ends[trial.name] = outcome.end
-            self.trials |= {
-                name: trial for name in outcome.tapped if name not in tapped or name == trial.name
-            }
-            tapped |= {
-                name: t for name, t in outcome.tapped.items() if name == trial.name or name not in tapped
-            }
-        why = session.ended.how if session.ended else ""
-        why = f"it takes longer than {self.limits.seconds:g} s" if why == "time" else why
-        rebuilt = {name: t for name, t in tapped.items() if name in truth}
-        judged = judge_steps(rebuilt, truth, self.copy, fed=True).verdicts
-        verdicts = {v.name: v for v in judged if v.verdict != MISSING}
-        steps = {t.name: _step_verdict(t, ends.get(t.name, {}), verdicts.get(t.name), why) for t in trials}
-        for name, verdict in verdicts.items():  # what a step tapped on its way
-            steps.setdefault(name, StepVerdict(name, verdict))
-        return {name: steps[name] for name in truth if name in steps}, tapped
-
-    def judged(
-        self,
-        truth: Capture,
-        kept: Mapping[str, Tensor],
-        only: Sequence[str] | None = None,
-        error: str | None = None,
-        readings: Sequence[Reading] = (),
-    ) -> Check:
-        """The verdicts, the diagnosis, and what a person should know of them.
-
-        only  The steps that were tried by themselves, each fed with official tensors. None: forward was run.
-        """
-        fed, notes = only is not None, []
-        rebuilt = {name: tensor for name, tensor in kept.items() if name in truth}
-        unknown = [name for name in kept if name not in truth]
-        if unknown:
-            shown = ", ".join(unknown[:3]) + (" …" if len(unknown) > 3 else "")
-            notes.append(f"not compared: {shown}, which the official model does not compute in this run")
-        report = judge(rebuilt, truth)
-        untapped: tuple[str, ...] = ()
-        if only is None and not has_rebuild(self.copy):
-            untapped = tuple(v.name for v in report.verdicts if v.verdict == MISSING)
-            only = [v.name for v in report.verdicts if v.verdict != MISSING]
-            if not only and not error:
-                error = (
-                    f"{self.learner.name}: forward tapped nothing; tap(name, tensor) shows a tensor to the "
-                    "checker"
-                )
-        if only is not None:
-            report = replace(report, verdicts=tuple(v for v in report.verdicts if v.name in only))
-        account = Account(RuntimeError(error) if error else None, None if fed else self.again, fed)
-        proof = Proof(self.question, report, truth, rebuilt)
-        report = explain(proof, account=account, unfinished=True, readings=readings).report
-        meanings = {name: checkpoint.meaning for name, checkpoint in truth.checkpoints.items()}
-        return Check(
-            self.learner.name,
-            report,
-            {},
-            error=error,
-            notes=tuple(notes),
-            untapped=untapped,
-            meanings=meanings,
-            proof=proof,
-        )
-
-    def again(self) -> dict[str, Tensor]:
-        """The forward pass once more with another seed: where it differs, something is drawn."""
-        run = Run("again", Path(), (_read(self.question),), self.question.attention)
-        with self.session() as session:
-            return session.forward(run, seed=1).tapped
-
-    # ------------------------------------------------------------------------------------ pieces
-
-    def notes(self, result: Mapping[str, Any]) -> tuple[str, ...]:
-        """A limit that does not hold here; weights that were written into, which no rebuild has to."""
-        notes = () if ENFORCED else ("on this system the limit to memory is not enforced",)
-        written = ", ".join(result.get("written", ())[:3])
-        return (*notes, f"your file wrote into the weights in memory: {written}") if written else notes
 
 
 def _parameters(name: str, source: bytes) -> set[str]:
@@ -419,9 +400,19 @@ def _parameters(name: str, source: bytes) -> set[str]:
     return {a.arg for f in functions[-1:] for a in (*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs)}
 
 
-def _known(outcome: Outcome, truth: Capture) -> dict[str, Tensor]:
-    """What was tapped of this run's checkpoints."""
-    return {name: tensor for name, tensor in outcome.tapped.items() if name in truth}
+def _leaks(outcome: Outcome, truth: Capture) -> tuple[str, ...]:
+    """Official tensors that came from elsewhere into the rebuild."""
+    weights = Weights({})  # copies of weights that a file makes for itself are its own affair
+    return tuple(map(str, leaks_of(outcome.foreign, truth, weights)))
+
+
+def _not_compared(outcome: Outcome, truth: Capture) -> tuple[str, ...]:
+    """A note on what was tapped and is no checkpoint of this run."""
+    unknown = [name for name in outcome.tapped if name not in truth]
+    shown = ", ".join(unknown[:3]) + (" …" if len(unknown) > 3 else "")
+    return (
+        (f"not compared: {shown}, which the official model does not compute in this run",) if unknown else ()
+    )
 
 
 def _step_verdict(trial: Trial, end: Mapping[str, Any], verdict: Verdict | None, why: str) -> StepVerdict:
@@ -464,5 +455,7 @@ def _read(question: Question) -> dict[str, Tensor]:
     return {INPUTS + name: tensor for name, tensor in question.inputs.tensors.items()}
 
 
-def _places(listed: Any) -> list[list[Place]]:
+def _places(session: Session) -> list[list[Place]]:
+    """What the steps of the learner's file compute."""
+    listed = session.loaded.end.get("steps", ())
     return [[Place(name, tuple(inputs)) for name, inputs in places] for places in listed]

@@ -15,7 +15,6 @@ import sys
 import traceback
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,11 +45,11 @@ def capture(channel: Channel) -> None:
     from llm_rebuild.verify.official import Official
     from llm_rebuild.verify.steps import likeliest
 
-    request = _first(channel)
-    job, refused = request.about, None
+    job, refused = _first(channel).about, None
     try:
-        texts: dict[str, Any] = {key: tuple(map(_tuple, value)) for key, value in job["texts"].items()}
-        inputs = replace(Inputs(**_inputs(request.tensors)), **texts)
+        parts: dict[str, Any] = {name: torch.tensor(rows) for name, rows in job["read"].items()}
+        parts |= {key: tuple(map(_tuple, job[key])) for key in ("texts", "tokens", "truncated")}
+        inputs = Inputs(**parts)
         question = verify.Question(copy_of(job["model"]), inputs, job["attention"], job["cache"])
         official, prompt = Official(question.copy.folder, question.attention), None
         if job["cache"]:
@@ -59,9 +58,10 @@ def capture(channel: Channel) -> None:
         truth = verify.capture(question, official=official, steps=True)
         truth.save(job["out"])
         run = OfficialRun.of(truth, question.copy, prompt, official)
-        cached.add(Path(job["out"]), cached.RECORD, *run.store())
+        more: dict[str, cached.Part] = {cached.RECORD: run.store()}
         if prompt is not None:
-            cached.add(Path(job["out"]), cached.PROMPT, None, prompt.tensors)
+            more[cached.PROMPT] = {}, prompt.tensors
+        cached.add(Path(job["out"]), more)
     except InputError as error:
         refused = str(error)
     channel.send({"end": "done", "refused": refused})

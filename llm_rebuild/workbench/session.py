@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,15 +50,27 @@ class Learner:
 class Run:
     """One way to run forward.
 
-    way      What to call it.
-    capture  The official side's file.
-    passes   What the model reads, one a pass; the last counts.
+    way     What to call it.
+    file    The official side's.
+    passes  What the model reads, one a pass; the last counts.
     """
 
     way: str
-    capture: Path
+    file: Path
     passes: tuple[Mapping[str, Tensor], ...]
     attention: str
+
+    @cached_property
+    def truth(self) -> Capture:
+        """The official tensors. They are read when they are asked for first: no process is to be copied from
+        this one after that."""
+        return Capture.load(self.file)
+
+    @property
+    def prompt(self) -> Capture | None:
+        """Those of the pass before, where there is one."""
+        before = cached.more(self.file, cached.PROMPT)
+        return None if before is None else replace(self.truth, tensors=before[1])
 
     @property
     def about(self) -> dict[str, Any]:
@@ -87,7 +100,12 @@ class Outcome:
 
     @property
     def finished(self) -> bool:
+        """Whether it came to its end."""
         return self.end.get("end") == "done"
+
+    def of(self, truth: Capture) -> dict[str, Tensor]:
+        """What was tapped of this run's checkpoints."""
+        return {name: tensor for name, tensor in self.tapped.items() if name in truth}
 
 
 class Session(Process):
@@ -121,15 +139,14 @@ class Session(Process):
         self._sent |= set(tensors)
         return self.outcome({"do": "step", **vars(trial), "attention": attention}, tensors)
 
-    def read(
-        self, run: Run, outcome: Outcome, truth: Capture, trial: Trial | None = None
-    ) -> tuple[Reading, ...]:
+    def read(self, run: Run, outcome: Outcome, trial: Trial | None = None) -> tuple[Reading, ...]:
         """What forward does otherwise, where it does, run in one way; or what a step does by itself. To be
         asked last: all official tensors come in."""
+        truth = run.truth
         shown = [name for name in truth if name in outcome.tapped]
         right = all(identical(outcome.tapped[name], truth.tensors[name]) for name in shown)
         failed = outcome.end.get("end") == "error"
-        record = cached.more(run.capture, cached.RECORD)
+        record = cached.more(run.file, cached.RECORD)
         if self.ended or (right and not failed) or outcome is self.loaded or record is None:
             return ()
         about = {"do": "read", "record": record[0], **run.about}
@@ -146,6 +163,7 @@ class Session(Process):
             return ()
 
     def outcome(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> Outcome:
+        """Ask for something, and collect what comes of it."""
         outcome = Outcome()
         for message in self.ask(about, tensors, self._deadline):
             if "tapped" in message.about:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -40,7 +38,7 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, copy: LocalCopy):
 
     def ask(texts: str = "a", attention: str = "eager") -> int:
         with cached.writable() as folder:
-            file = cached.find(copy, {"texts": [texts]}, attention, make, folder)
+            file = cached.find(copy, {"texts": [texts], "attention": attention}, make, folder)
             read, names = cached.contents(file)
         assert (read["token_ids"].tolist(), names) == ([0, 1, 2], ["a"])
         return count[0]
@@ -127,7 +125,7 @@ def test_one_that_was_not_finished_is_no_capture(made, copy: LocalCopy):
         raise KeyboardInterrupt
 
     with cached.writable() as folder, pytest.raises(KeyboardInterrupt):
-        cached.find(copy, {"texts": ["a"]}, "eager", stopped, folder)
+        cached.find(copy, {"texts": ["a"]}, stopped, folder)
     assert list(cached.folder().iterdir()) == []
     assert made() == 1
 
@@ -143,23 +141,14 @@ def test_a_store_that_cannot_be_written_is_no_reason_to_fail(
     assert list(temporary.iterdir()) == []
 
 
-def test_what_those_left_who_are_gone_is_swept_whenever_that_was(
-    made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True)
-    temporary = tmp_path / "temporary"
-    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+def test_what_somebody_left_half_written_is_removed(made):
     cached.folder().mkdir(parents=True)
-    for number, stays in ((int(gone.stdout), False), (os.getpid(), True), (os.getppid(), True)):
-        folder = temporary / f".{number}.llm-rebuild.part"
-        folder.mkdir(parents=True)
-        (folder / "official.safetensors").touch()
-        part = cached.folder() / f".{number}.abc.part"
+    left, new = cached.folder() / ".1.abc.part", cached.folder() / ".2.abc.part"
+    for part in (left, new):
         part.touch()
-        others = temporary / f".{number}.somebody-elses.part"
-        others.touch()
-        made()
-        assert (folder.exists(), part.exists(), others.exists()) == (stays, stays, True)
+    os.utime(left, (0, 0))
+    made()
+    assert (left.exists(), new.exists()) == (False, True)
 
 
 def test_a_hub_that_did_not_answer_is_not_asked_at_every_save(
