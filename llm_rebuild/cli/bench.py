@@ -27,6 +27,20 @@ if TYPE_CHECKING:
 
 LOOK = 0.2  # seconds between two looks at whether the file was saved
 
+Step = Annotated[
+    str | None,
+    options.option(
+        "Only this step, fed with official numbers: `h.0.attn.scores`, or `h.{layer}.…` for all.",
+        "CHECKPOINT",
+    ),
+]
+Memory = Annotated[
+    int, options.option("The most memory that it may use, in MB, on top of torch's (on Linux).", "MB", min=16)
+]
+Fix = Annotated[
+    bool, options.switch("--fix", "Put proved repairs of one line into your file, after showing them.")
+]
+
 
 @app.command()
 def new(
@@ -69,37 +83,19 @@ def new(
 @app.command()
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE.py", help="Your rebuild: it defines `forward`.")],
-    model: Annotated[
-        str, typer.Option(help="A model's name, or a folder with its files.", metavar="NAME|DIR")
-    ],
+    model: Annotated[str, options.option("A model's name, or a folder with its files.", "NAME|DIR")],
     text: options.Text = None,
     texts: options.TextsFile = None,
     token_ids: options.TokenIds = None,
     decoder_ids: options.DecoderIds = None,
     attention: options.Attention = "eager",
-    step: Annotated[
-        str | None,
-        typer.Option(
-            help="Only this step, fed with official numbers: `h.0.attn.scores`, or `h.{layer}.…` for all.",
-            metavar="CHECKPOINT",
-        ),
-    ] = None,
+    step: Step = None,
     exact: options.Exact = False,
-    seconds: Annotated[
-        float, typer.Option(help="The longest that your file may run.", metavar="N", min=0.1)
-    ] = 60.0,
-    memory: Annotated[
-        int,
-        typer.Option(
-            help="The most memory that it may use, in MB, on top of torch's (on Linux).", metavar="MB", min=16
-        ),
-    ] = 4096,
-    watch: Annotated[bool, typer.Option("--watch", help="Check again whenever the file is saved.")] = False,
-    fix: Annotated[
-        bool,
-        typer.Option("--fix", help="Put proved repairs of one line into your file, after showing them."),
-    ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="With --fix: do not ask.")] = False,
+    seconds: Annotated[float, options.option("The longest that your file may run.", "N", min=0.1)] = 60.0,
+    memory: Memory = 4096,
+    watch: Annotated[bool, options.switch("--watch", "Check again whenever the file is saved.")] = False,
+    fix: Fix = False,
+    yes: Annotated[bool, options.switch("--yes", "With --fix: do not ask.")] = False,
     html: options.Html = None,
     json_file: options.Json = None,
     strict: options.Strict = False,
@@ -126,7 +122,6 @@ def check(
     something is not, or is not there yet; 2 when the file cannot be run to its
     end.
     """
-    options.check_attention(attention)
     inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
     options.check_files(json_file, file, html=html)
     if watch and json_file == "-":
@@ -137,13 +132,11 @@ def check(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
     def once() -> int:
-        from llm_rebuild.verify import ask
         from llm_rebuild.workbench import cached
         from llm_rebuild.workbench.check import check_file
         from llm_rebuild.workbench.session import Limits
 
-        copy = cached.copy_for(model, strict)
-        question = ask(copy, attention=attention, **options.or_default(copy, inputs, padded=True))
+        question = options.question_of(cached.copy_for(model, strict), inputs, attention)
         with output.progress("official model, your rebuild, its steps", 3) as done:
             checked = check_file(
                 file,

@@ -39,7 +39,6 @@ def download(
 @app.command("map")
 def map_(name: options.Name, attention: options.Attention = "eager", strict: options.Strict = False) -> None:
     """Part 2: the anatomy. Parts, shapes, parameters, checkpoints, departures from the textbook."""
-    options.check_attention(attention)
     from llm_rebuild import anatomy
     from llm_rebuild.copies import local_copy
 

@@ -31,7 +31,6 @@ def capture(
     strict: options.Strict = False,
 ) -> None:
     """Part 3: run the official model once and keep every checkpoint in a safetensors file."""
-    options.check_attention(attention)
     inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
     output.check_writable("--out", out)
     from llm_rebuild import verify
@@ -74,7 +73,6 @@ def find(
 
     Exit code 0 when it was found, 1 when nothing is like it.
     """
-    options.check_attention(attention)
     inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
     output.check_writable("--json", json_file, file)
     tensor = _tensor(file, key)

@@ -37,51 +37,52 @@ Exit code 0: all is well. 1: some checkpoints do not match. 2: the input is
 at fault; one line says what to do.
 """
 
+
+def option(text: str, metavar: str | None = None, *names: str, **more: Any) -> Any:
+    """An option, by what its help says of it. Without a name it is called as its parameter is."""
+    return typer.Option(*names, help=text, metavar=metavar, **more)
+
+
+def switch(name: str, text: str) -> Any:
+    """An option that is on or off, by its name and what its help says of it."""
+    return typer.Option(name, help=text)
+
+
+def one_attention(value: str) -> str:
+    """`eager` or `sdpa`. Raises InputError for anything else."""
+    if value not in ("eager", "sdpa"):
+        raise InputError(f"--attention {value}: it is either eager or sdpa")
+    return value
+
+
 Name = Annotated[str, typer.Argument(metavar="NAME|DIR", help="A model's name, or a folder with its files.")]
-Text = Annotated[
-    list[str] | None, typer.Option("--text", help="A text. Repeat it for a padded batch.", metavar="T")
-]
-TextsFile = Annotated[
-    Path | None, typer.Option("--texts", help="A UTF-8 file with one text a line.", metavar="FILE")
-]
+Text = Annotated[list[str] | None, option("A text. Repeat it for a padded batch.", "T")]
+TextsFile = Annotated[Path | None, option("A UTF-8 file with one text a line.", "FILE")]
 TokenIds = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--token-ids", help="Ids instead of a text, `101,2330,102`; may be repeated.", metavar="IDS"
-    ),
+    list[str] | None, option("Ids instead of a text, `101,2330,102`; may be repeated.", "IDS")
 ]
 DecoderIds = Annotated[
     list[str] | None,
-    typer.Option(
-        "--decoder-ids",
-        help=f"{TWO_SIDED}: what the decoder reads, the start token first; one for each text. Without it, "
+    option(
+        f"{TWO_SIDED}: what the decoder reads, the start token first; one for each text. Without it, "
         "the text.",
-        metavar="IDS",
+        "IDS",
     ),
 ]
 Cache = Annotated[
-    bool,
-    typer.Option("--cache", help=f"Keep keys and values for a next step, as generation does ({WRITERS})."),
+    bool, switch("--cache", f"Keep keys and values for a next step, as generation does ({WRITERS}).")
 ]
 Attention = Annotated[
-    str, typer.Option(help="`eager` shows scores and probabilities; `sdpa` is the fused kernel.")
+    str, option("`eager` shows scores and probabilities; `sdpa` is the fused kernel.", callback=one_attention)
 ]
-Exact = Annotated[bool, typer.Option("--exact", help="Ask for identical bits, not five decimals.")]
-Json = Annotated[
-    str | None,
-    typer.Option("--json", help="Write the result as JSON to FILE, or - for stdout.", metavar="FILE|-"),
-]
-Html = Annotated[
-    Path | None,
-    typer.Option("--html", help="Write the report as one page to look at and send around.", metavar="FILE"),
-]
+Exact = Annotated[bool, switch("--exact", "Ask for identical bits, not five decimals.")]
+Json = Annotated[str | None, option("Write the result as JSON to FILE, or - for stdout.", "FILE|-", "--json")]
+Html = Annotated[Path | None, option("Write the report as one page to look at and send around.", "FILE")]
 Store = Annotated[
     str | None,  # an empty Path would be the current folder
-    typer.Option(
-        help="Where models are kept. Else $LLM_REBUILD_STORE, else the user's cache folder.", metavar="<path>"
-    ),
+    option("Where models are kept. Else $LLM_REBUILD_STORE, else the user's cache folder.", "<path>"),
 ]
-Strict = Annotated[bool, typer.Option("--strict", help="Never fall back to a miniature.")]
+Strict = Annotated[bool, switch("--strict", "Never fall back to a miniature.")]
 
 # What a model is shown that the course has no rebuild of, and so no record with texts of its own.
 ANY_TEXTS = ("Open-source LLMs rock.", "They do.")
@@ -90,13 +91,6 @@ ANY_TEXTS = ("Open-source LLMs rock.", "They do.")
 def flag(option: str) -> str:
     """An option's name as it is typed: `--top-k`."""
     return f"--{option.replace('_', '-')}"
-
-
-def check_attention(value: str) -> str:
-    """`eager` or `sdpa`. Raises InputError for anything else."""
-    if value not in ("eager", "sdpa"):
-        raise InputError(f"--attention {value}: it is either eager or sdpa")
-    return value
 
 
 def check_files(json_file: str | None, read: Path | None = None, **files: Path | None) -> None:
@@ -126,14 +120,14 @@ def read_inputs(
 
 
 def question_of(
-    name: str, inputs: dict[str, Any], attention: str, cache: bool = False, strict: bool = False
+    model: str | LocalCopy, inputs: dict[str, Any], attention: str, cache: bool = False, strict: bool = False
 ) -> Question:
     """What is asked of a model: these inputs, or texts that it understands where none were given."""
     from llm_rebuild.copies import local_copy
     from llm_rebuild.models import architecture_for
     from llm_rebuild.verify.question import ask
 
-    copy = local_copy.get(name, strict=strict)
+    copy = local_copy.get(model, strict=strict) if isinstance(model, str) else model
     architecture = architecture_for(copy.config)
     if cache and architecture and not architecture.generates:
         raise InputError(f"{copy.name} writes no text and keeps no keys and values; leave --cache out")

@@ -27,10 +27,9 @@ def verify(
     cache: options.Cache = False,
     steps: Annotated[
         int | None,
-        typer.Option(
-            "--steps",
-            help="Then write N tokens, each from the keys and values kept so far, and compare every step.",
-            metavar="N",
+        options.option(
+            "Then write N tokens, each from the keys and values kept so far, and compare every step.",
+            "N",
             min=1,
         ),
     ] = None,
@@ -38,23 +37,17 @@ def verify(
     exact: options.Exact = False,
     isolated: Annotated[
         bool,
-        typer.Option(
-            "--isolated",
-            help="Run the rebuild in a process of its own, where nothing official can be imported.",
+        options.switch(
+            "--isolated", "Run the rebuild in a process of its own, where nothing official can be imported."
         ),
     ] = False,
     certificate: Annotated[
         Path | None,
-        typer.Option(
-            "--certificate",
-            help="Write down what was proved, for `llm-rebuild recheck` to run it again.",
-            metavar="FILE",
-        ),
+        options.option("Write down what was proved, for `llm-rebuild recheck` to run it again.", "FILE"),
     ] = None,
     html: options.Html = None,
     every_row: Annotated[
-        bool,
-        typer.Option("--all", help="Show every checkpoint, also where a whole part is bit-identical."),
+        bool, options.switch("--all", "Show every checkpoint, also where a whole part is bit-identical.")
     ] = False,
     json_file: options.Json = None,
     strict: options.Strict = False,
@@ -70,7 +63,6 @@ def verify(
     Exit code 0 when every checkpoint agrees to five decimals (with --exact: to
     the last bit), 1 when one does not.
     """
-    options.check_attention(attention)
     inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
     once = {"--cache": cache, "--isolated": isolated, "--certificate": certificate, "--html": html}
     if steps and decoder_ids:
@@ -131,11 +123,7 @@ def recheck(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What `verify --certificate FILE` wrote.")],
     model: Annotated[
         str | None,
-        typer.Option(
-            "--model",
-            help="Where the model is, for a certificate about a folder: it holds no path.",
-            metavar="NAME|DIR",
-        ),
+        options.option("Where the model is, for a certificate about a folder: it holds no path.", "NAME|DIR"),
     ] = None,
     store: options.Store = None,
     json_file: options.Json = None,

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 
 def writing(text: str, metavar: str | None = "N", *names: str) -> Any:
     """An option that says how to write, and that a model which embeds refuses."""
-    panel = f"How to write ({options.WRITERS})"
-    return typer.Option(*names, help=text, metavar=metavar, rich_help_panel=panel)
+    return options.option(text, metavar, *names, rich_help_panel=f"How to write ({options.WRITERS})")
 
 
 @app.command()
@@ -72,7 +71,6 @@ def run(
         "no_repeat_ngram": no_repeat_ngram,
     }  # fmt: skip
     settings = {option: value for option, value in chosen.items() if value is not None}
-    options.check_attention(attention)
     output.check_writable("--json", json_file)
     from llm_rebuild.copies import local_copy
     from llm_rebuild.models import rebuild_for
