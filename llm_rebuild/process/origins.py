@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 Storage: Any = StorageWeakRef  # knows whether a storage still lives, and does not keep it alive
 FEWEST = 8  # so many different numbers do not agree by chance; below that nobody looks
@@ -87,4 +86,9 @@ def _address(tensor: Tensor) -> int:
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
-    return (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
+    """The tensors among an operation's arguments or results, lists and dictionaries of them included."""
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, (tuple, list, dict)):
+        for value in values.values() if isinstance(values, dict) else values:
+            yield from _tensors(value)

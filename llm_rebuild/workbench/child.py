@@ -130,7 +130,7 @@ class _Learner:
         """Do what is asked. The answer says how it went: `end` is `done`, `unfilled` or `error`."""
         about, answer = request.about, dict[str, Tensor]()
         result: dict[str, Any] = {"end": "done", "problem": None}
-        torch.manual_seed(about.get("seed", 0))
+        torch.default_generator.manual_seed(about.get("seed", 0))  # of the other devices each keeps the stack
         try:
             if about["do"] == "load":
                 with self._origins:

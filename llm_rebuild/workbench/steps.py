@@ -81,6 +81,7 @@ def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
     return stepped
 
 
+@functools.cache
 def is_empty(function: Callable[..., Any]) -> bool:
     """Whether a body is nothing but its docstring, `...`, `pass` or `raise NotImplementedError`."""
     try:
@@ -106,7 +107,7 @@ class Place:
 
     def values(self, name: str) -> dict[str, Any] | None:
         """What the braces stand for in `name`; None where it is not of this form."""
-        match = re.fullmatch(_pattern(self.name), name)
+        match = _pattern(self.name).fullmatch(name)
         if match is None:
             return None
         return {key: int(value) if value.isdigit() else value for key, value in match.groupdict().items()}
@@ -197,7 +198,7 @@ def nearest(name: str, names: Collection[str]) -> str:
 
 
 @functools.cache
-def _pattern(template: str) -> str:
+def _pattern(template: str) -> re.Pattern[str]:
     """The regular expression of a name with braces."""
     pattern, end = "", 0
     for match in PLACEHOLDER.finditer(template):
@@ -207,7 +208,7 @@ def _pattern(template: str) -> str:
         pattern += re.escape(template[end : match.start()])
         pattern += f"(?P={word})" if again else f"(?P<{word}>{among})"
         end = match.end()
-    return pattern + re.escape(template[end:])
+    return re.compile(pattern + re.escape(template[end:]))
 
 
 def _input(
@@ -229,18 +230,15 @@ def _input(
 
 
 def _filled(template: str, values: Mapping[str, Any], names: Collection[str]) -> str:
+    """A template with its braces filled in. `{last}` stays where no name is of this form."""
+
     def value(match: re.Match[str]) -> str:
         word, before = match.groups()
         if word not in values:
-            return str(match.group())
-        return str(values[word] - 1) if before else str(values[word])
+            return match.group()
+        return str(values[word] - 1 if before else values[word])
 
-    name = COUNTED.sub(value, template.replace(LAST, "\0")).replace("\0", LAST)
-    if LAST in name:
-        head, _, tail = name.partition(LAST)
-        ends = [n for n in names if n.startswith(head) and n.endswith(tail)]
-        middles = [n[len(head) : len(n) - len(tail)] for n in ends]
-        numbers = [int(n) for n in middles if n.isdigit()]
-        if numbers:
-            name = f"{head}{max(numbers)}{tail}"
-    return name
+    name = COUNTED.sub(value, template)
+    pattern = re.compile(re.escape(name).replace(re.escape(LAST), r"(\d+)"))
+    numbers = [int(match[1]) for match in map(pattern.fullmatch, names) if match] if LAST in name else []
+    return name.replace(LAST, str(max(numbers))) if numbers else name

@@ -33,6 +33,8 @@ HALF, SAME = "{side:encoder|decoder}.block.{layer}.layer.{half}", "{side}.block.
 LOOK, ITS = HALF + ".{kind:SelfAttention|EncDecAttention}", SAME + ".{kind}"
 TEXT, OWN = "encoder.block.{layer}.layer.0.SelfAttention", "decoder.block.{layer}.layer.0.SelfAttention"
 CROSS = "decoder.block.{layer}.layer.1.EncDecAttention"
+BEFORE_TEXT = "encoder.block.{layer-1}.layer.1.residual or encoder.embed_tokens"  # what goes into a block
+BEFORE_OWN = "decoder.block.{layer-1}.layer.2.residual or decoder.embed_tokens"
 
 
 def forward(
@@ -252,14 +254,8 @@ def biased_mask(bias: Tensor, may_look: Tensor | None) -> Tensor:  # yours
 # --------------------------------------------------------------------------------- parts of every block
 
 
-@step(
-    "encoder.block.{layer}.layer.0.layer_norm",
-    "encoder.block.{layer-1}.layer.1.residual or encoder.embed_tokens",
-)
-@step(
-    "decoder.block.{layer}.layer.0.layer_norm",
-    "decoder.block.{layer-1}.layer.2.residual or decoder.embed_tokens",
-)
+@step("encoder.block.{layer}.layer.0.layer_norm", BEFORE_TEXT)
+@step("decoder.block.{layer}.layer.0.layer_norm", BEFORE_OWN)
 @step(f"{HALF}.layer_norm", "{side}.block.{layer}.layer.{half-1}.residual")
 @step("encoder.final_layer_norm", "encoder.block.{last}.layer.1.residual")
 @step("decoder.final_layer_norm", "decoder.block.{last}.layer.2.residual")
@@ -278,10 +274,8 @@ def rms_norm(x: Tensor, name: str, weights: Weights, config: Any, tap: Tap) -> T
     return tap(name, weights[f"{name}.weight"] * normed)
 
 
-@step(
-    "{side:encoder|decoder}.block.{layer}.layer.0.SelfAttention.{which:q|k|v}",
-    "{side}.block.{layer}.layer.0.layer_norm",
-)
+@step(f"{TEXT}.{{which:q|k|v}}", "encoder.block.{layer}.layer.0.layer_norm")
+@step(f"{OWN}.{{which:q|k|v}}", "decoder.block.{layer}.layer.0.layer_norm")
 @step(f"{CROSS}.q", "decoder.block.{layer}.layer.1.layer_norm")
 @step("decoder.block.{layer}.layer.1.EncDecAttention.{which:k|v}", "encoder.final_layer_norm")
 @step(f"{LOOK}.o", f"{ITS}.context")
@@ -318,11 +312,8 @@ def remember(new: Tensor, name: str, cache: dict[str, Tensor]) -> Tensor:  # you
     return cache[name]
 
 
-@step(
-    "{side:encoder|decoder}.block.{layer}.layer.0.SelfAttention.biased",
-    "{side}.block.{layer}.layer.0.SelfAttention.product",
-    "{side}.block.0.layer.0.SelfAttention.relative_attention_bias",
-)
+@step(f"{TEXT}.biased", f"{TEXT}.product", "encoder.block.0.layer.0.SelfAttention.relative_attention_bias")
+@step(f"{OWN}.biased", f"{OWN}.product", "decoder.block.0.layer.0.SelfAttention.relative_attention_bias")
 @step(f"{CROSS}.biased", f"{CROSS}.product")
 def add_bias(product: Tensor, bias: Tensor | None = None) -> Tensor:
     """Plus the bias of block 0, in every block. [batch, head, query, key] and [query, key, head].
@@ -368,16 +359,8 @@ def merge_heads(head_context: Tensor) -> Tensor:
     return head_context.transpose(1, 2).flatten(start_dim=2)
 
 
-@step(
-    "encoder.block.{layer}.layer.0.residual",
-    "encoder.block.{layer-1}.layer.1.residual or encoder.embed_tokens",
-    f"{TEXT}.o",
-)
-@step(
-    "decoder.block.{layer}.layer.0.residual",
-    "decoder.block.{layer-1}.layer.2.residual or decoder.embed_tokens",
-    f"{OWN}.o",
-)
+@step("encoder.block.{layer}.layer.0.residual", BEFORE_TEXT, f"{TEXT}.o")
+@step("decoder.block.{layer}.layer.0.residual", BEFORE_OWN, f"{OWN}.o")
 @step("decoder.block.{layer}.layer.1.residual", "decoder.block.{layer}.layer.0.residual", f"{CROSS}.o")
 @step(f"{HALF}.residual", "{side}.block.{layer}.layer.{half-1}.residual", f"{SAME}.DenseReluDense.wo")
 def add(x: Tensor, made: Tensor) -> Tensor:
