@@ -14,7 +14,7 @@ from tests.workbench.bench import Bench
 
 GPT2 = local_copy.MINIATURES / "gpt2"
 WHOLE = writing.source("gpt2", solved=True)
-BROKEN = WHOLE.replace("small_cube = 0.044715 * cube", "small_cube = 0.044175 * cube")
+BROKEN = WHOLE.replace("0.044715 * cube", "0.044175 * cube")
 KILLER = "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\n"
 LOOP = "def forward(token_ids, mask, weights, config, tap):\n    while True:\n        pass\n"
 
