@@ -85,31 +85,15 @@ def _heat(
     axes = axes_of(verdict.name, truth)
     if axes is None or len(axes) != official.dim():
         axes = [f"axis {number}" for number in range(official.dim())]
-    sides = _sides(axes)
-    if sides is None:
-        return None
-    row_axis, column_axis = sides
-    attention = "query" in axes and "key" in axes
-    if rebuilt is None and not attention:
+    sides, attention = _sides(axes), "query" in axes and "key" in axes
+    if sides is None or (rebuilt is None and not attention):
         return None
     at = list(verdict.coordinate or [0] * official.dim())
     heads = [at[axes.index("head")]] if "head" in axes else [0]
-    if attention and "head" in axes and rebuilt is None:
+    if "head" in axes and rebuilt is None:
         every = official.shape[axes.index("head")]
-        cells = min(official.shape[row_axis], MOST_CELLS) * min(official.shape[column_axis], MOST_CELLS)
+        cells = math.prod(min(official.shape[side], MOST_CELLS) for side in sides)
         heads = list(range(every)) if every * cells <= ALL_HEADS else [0]
-
-    def slices(tensor: Tensor) -> Tensor:
-        """[head, row, column]"""
-        parts = []
-        for head in heads:
-            index: list[Any] = [head if axis == "head" else at[n] for n, axis in enumerate(axes)]
-            index[row_axis], index[column_axis] = slice(None), slice(None)
-            part = tensor[tuple(index)].detach().double()
-            parts.append(part if row_axis < column_axis else part.T)
-        return torch.stack(parts)
-
-    shown = slices(official)
     fixed = [
         0 if n in sides or (axis == "head" and len(heads) > 1) else i
         for n, (axis, i) in enumerate(zip(axes, at, strict=True))
@@ -117,28 +101,42 @@ def _heat(
     heat: dict[str, Any] = {
         "at": _fixed_in_words(verdict.name, axes, fixed, sides, len(heads) > 1, truth),
         "heads": len(heads),
-        "axes": [_axis_word(axes[row_axis]), _axis_word(axes[column_axis])],
-        "size": [official.shape[row_axis], official.shape[column_axis]],
+        "axes": [{"batch": "text", "1": "number"}.get(axes[n], axes[n]) for n in sides],
+        "size": [official.shape[n] for n in sides],
         "labels": [tokens.number(_axis_labels(verdict.name, axes, n, official, at, truth)) for n in sides],
     }
-    if rebuilt is None:
-        small = pooled(shown)
-        heat |= {"rows": small.shape[1], "columns": small.shape[2], "maps": [shades("official", small)]}
-        return heat
-    other = slices(rebuilt)
+
+    def slices(tensor: Tensor) -> Tensor:
+        """[head, row, column]"""
+        parts = [
+            tensor[tuple(slice(None) if n in sides else head if axes[n] == "head" else i
+                         for n, i in enumerate(at))]
+            for head in heads
+        ]  # fmt: skip
+        whole = torch.stack(parts).detach().double()
+        return whole if sides[0] < sides[1] else whole.mT
+
+    maps = _maps(slices(official), None if rebuilt is None else slices(rebuilt), attention)
+    rows, columns = (min(size, MOST_CELLS) for size in heat["size"])
+    heat |= {"rows": rows, "columns": columns}
+    if rebuilt is not None:
+        places = zip(sides, (rows, columns), strict=True)
+        heat["worst"] = [at[n] * count // official.shape[n] for n, count in places]
+    return heat | {"maps": maps}
+
+
+def _maps(shown: Tensor, other: Tensor | None, attention: bool) -> list[dict[str, Any]]:
+    """The slices of one side, or how far both are apart; of attention both sides as well, in one scale."""
+    if other is None:
+        return [shades("official", pooled(shown))]
     difference = torch.where(equality.apart(shown, other), (other - shown).abs(), torch.zeros_like(shown))
-    differences = pooled(difference, worst=True)
-    heat |= {"rows": differences.shape[1], "columns": differences.shape[2]}
-    heat["worst"] = [
-        at[n] * heat[count] // official.shape[n] for n, count in zip(sides, ("rows", "columns"), strict=True)
-    ]
-    maps = [shades("difference", differences, 0.0)]
+    maps = [shades("difference", pooled(difference, worst=True), 0.0)]
     if attention:
         both = [pooled(shown), pooled(other)]
         finite = usual(torch.stack(both))
         low, high = (float(finite.min()), float(finite.max())) if finite.numel() else (0.0, 1.0)
         maps = [shades("official", both[0], low, high), shades("rebuilt", both[1], low, high), *maps]
-    return heat | {"maps": maps}
+    return maps
 
 
 def _sides(axes: list[str]) -> tuple[int, int] | None:
@@ -149,10 +147,6 @@ def _sides(axes: list[str]) -> tuple[int, int] | None:
         return axes.index("query"), axes.index("key")
     down = next((axes.index(word) for word in ("token", "query", "key") if word in axes), len(axes) - 2)
     return (down, len(axes) - 1) if down != len(axes) - 1 else None
-
-
-def _axis_word(axis: str) -> str:
-    return {"batch": "text", "1": "number"}.get(axis, axis)
 
 
 def _axis_labels(

@@ -1,1 +1,0 @@
-../../../llm_rebuild/show/tensor.js
