@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import inspect
 import re
@@ -14,16 +13,13 @@ from typing import Any
 
 from torch import Tensor
 
-from llm_rebuild.checkpoints import expand
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.diagnose import Account, Diagnosis
 from llm_rebuild.diagnosis.explain import explain, judge_steps
 from llm_rebuild.diagnosis.reading.result import Reading
-from llm_rebuild.errors import InputError, one_line
-from llm_rebuild.files import expanded, read
+from llm_rebuild.errors import InputError
 from llm_rebuild.models.part import ATTENTIONS
 from llm_rebuild.process.limits import ENFORCED
-from llm_rebuild.process.run import Ended, Process
 from llm_rebuild.proof.isolation import leaks_of
 from llm_rebuild.verify import Capture, Proof, Question, Report, ask, compare, judge
 from llm_rebuild.verify.compare import MISSING, Verdict
@@ -31,12 +27,12 @@ from llm_rebuild.verify.equality import identical
 from llm_rebuild.verify.question import has_rebuild
 from llm_rebuild.verify.steps import first_pass
 from llm_rebuild.weights import Weights
-from llm_rebuild.workbench import cached, child, notebook
+from llm_rebuild.workbench import cached, notebook
 from llm_rebuild.workbench.result import FORWARD, UNFILLED, Check, OtherRun, StepVerdict
-from llm_rebuild.workbench.session import Learner, Limits, Outcome, Run, Session
-from llm_rebuild.workbench.steps import INPUTS, Place, Trial, nearest, trials
+from llm_rebuild.workbench.runs import Run, all_names, run_of
+from llm_rebuild.workbench.session import Learner, Limits, Outcome, Session, learner_of
+from llm_rebuild.workbench.steps import Place, Trial, nearest, trials
 
-LARGEST_FILE = 5_000_000
 LIMITS = Limits()
 CACHED = "cached step"
 WRONG = 3  # steps that are wrong alone, of which it is said why
@@ -63,9 +59,7 @@ def check_file(
     It runs code that you wrote yourself, on your own machine: this protects from accidents, not from
     malice. Raises InputError where nothing can be run.
     """
-    file = expanded(file).absolute()
-    source = read(file, largest=LARGEST_FILE)
-    learner = Learner(file.name, file, source, _parameters(file.name, source))
+    learner = learner_of(file)
     with cached.writable() as captures:
         bench = _Bench(learner, question, limits, fork, captures)
         return bench.one_step(step, progress) if step else bench.whole(progress)
@@ -123,53 +117,28 @@ class _Bench:
 
     # ----------------------------------------------------------------------------- the ways to run
 
-    def run(self, way: str, question: Question, cache: bool = False) -> Run:
-        """A run, with its official side from the store, or made now in a process of its own."""
-        inputs, read = question.inputs, _read(question)
-        about = {
-            "attention": question.attention,
-            "cache": cache,
-            "texts": inputs.texts,
-            "tokens": inputs.tokens,
-            "truncated": inputs.truncated,
-            "read": {name.removeprefix(INPUTS): tensor.tolist() for name, tensor in read.items()},
-        }
-
-        def make(out: Path) -> None:
-            job = {**about, "model": cached.reference(self.copy), "out": str(out)}
-            with Process(child.capture, self.fork) as process:
-                end = next((message.about for message in process.ask(job)), None)
-            if end and end.get("refused"):
-                raise InputError(end["refused"])
-            if not end:
-                ended = process.ended or Ended("", "", 0)
-                last = (ended.output.strip().splitlines() or ["it said nothing"])[-1]
-                raise InputError(
-                    f"the official model could not be run ({ended.how or 'no result'}): {last[:300]}"
-                )
-
-        file = cached.find(self.copy, about, make, self.captures)
-        last, names = cached.contents(file)
-        if not self.names:
-            self.names = _all_names(self.question, names)
-        passes = (read, {INPUTS + name: tensor for name, tensor in last.items()}) if cache else (read,)
-        return Run(way, file, passes, question.attention)
+    def main_run(self) -> Run:
+        """The question's own way."""
+        run = run_of("", self.question, self.captures, fork=self.fork)
+        self.names = all_names(run, self.question)
+        return run
 
     def other_runs(self) -> Iterator[Run]:
         """The ways to run forward that it offers beside the question's own."""
+        store = self.captures
         for way in self.question.untried():
             attention = way.removesuffix(" attention")
             if attention in ATTENTIONS and "attention" in self.learner.parameters:
-                yield self.run(way, replace(self.question, attention=attention))
+                yield run_of(way, replace(self.question, attention=attention), store)
             elif way == CACHED and "cache" in self.learner.parameters:
                 with contextlib.suppress(InputError):  # no room for one more token
-                    yield self.run(way, first_pass(self.question, 1), cache=True)
+                    yield run_of(way, first_pass(self.question, 1), store, cache=True)
 
     # ------------------------------------------------------------------------------------ checks
 
     def whole(self, progress: Callable[[str], None]) -> Check:
         """The forward pass, in every way that there is if the first is right, then every step by itself."""
-        run = self.run("", self.question)
+        run = self.main_run()
         progress("official")
         tried: list[tuple[Run, Outcome, str | None]] = []
         tapped: dict[str, tuple[Trial, Tensor]] = {}
@@ -220,7 +189,7 @@ class _Bench:
 
     def one_step(self, wanted: str, progress: Callable[[str], None]) -> Check:
         """Some steps only, each fed with the official tensors."""
-        run = self.run("", self.question)
+        run = self.main_run()
         progress("official")
         pattern = re.escape(wanted).replace(r"\{layer\}", r"\d+")
         with self.session() as session:
@@ -316,7 +285,7 @@ class _Bench:
     ) -> tuple[dict[str, StepVerdict], dict[str, tuple[Trial, Tensor]]]:
         """The steps in one process."""
         truth = run.truth
-        official = {**truth.tensors, **_read(replace(self.question, inputs=truth.inputs))}
+        official = {**truth.tensors, **run.passes[-1]}
         session.allow()
         ends: dict[str, Mapping[str, Any]] = {}
         tapped: dict[str, tuple[Trial, Tensor]] = {}
@@ -384,22 +353,6 @@ class _Bench:
         return untried | {f"step {name}": "nothing calls it" for name in uncalled}
 
 
-def _parameters(name: str, source: bytes) -> set[str]:
-    """What a file's `forward` asks for. Refuses, before anything is run, what is no Python file."""
-    try:
-        tree = ast.parse(source)
-    except SyntaxError as error:
-        if error.lineno is None:
-            raise InputError(f"{name} is no Python file ({error.msg})") from None
-        line = (error.text or "").strip()
-        shown = f" (the line is `{line[:100]}`)" if line else ""
-        raise InputError(f"{name}, line {error.lineno}, column {error.offset}: {error.msg}{shown}") from None
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise InputError(f"{name} is no Python file ({one_line(error)})") from None
-    functions = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "forward"]
-    return {a.arg for f in functions[-1:] for a in (*f.args.posonlyargs, *f.args.args, *f.args.kwonlyargs)}
-
-
 def _leaks(outcome: Outcome, truth: Capture) -> tuple[str, ...]:
     """Official tensors that came from elsewhere into the rebuild."""
     weights = Weights({})  # copies of weights that a file makes for itself are its own affair
@@ -438,21 +391,6 @@ def _answer(outcome: Outcome, truth: Capture, report: Report) -> Verdict | None:
     if identical(outcome.answer, tapped):  # and so is what was found out about it
         return next(verdict for verdict in report.verdicts if verdict.name == name)
     return compare(outcome.answer, official)
-
-
-def _all_names(question: Question, names: Sequence[str]) -> list[str]:
-    """The checkpoints of this run, and those that the model has in another: padded, in other attention."""
-    merged = dict.fromkeys(names)
-    if has_rebuild(question.copy):
-        rebuild = question.rebuild
-        listed = [replace(c, only=frozenset()) for c in rebuild.architecture.checkpoints]
-        merged |= dict.fromkeys(c.name for c in expand(listed, rebuild.depth, ()))
-    return list(merged)
-
-
-def _read(question: Question) -> dict[str, Tensor]:
-    """What the model reads, by name."""
-    return {INPUTS + name: tensor for name, tensor in question.inputs.tensors.items()}
 
 
 def _places(session: Session) -> list[list[Place]]:

@@ -1,10 +1,10 @@
-"""What runs in a process of its own: a learner's file, its steps by themselves, or the official model.
+"""What runs in a process of its own: a learner's file, and its steps by themselves.
 
-A learner's process is asked four things: to load the file, to run `forward`, to try a step, and to read what
-was done. Each tapped tensor is sent as it comes, so that nothing that was right is lost in a crash. An
-official tensor comes in only when `forward` is done and what it tapped is with the one who asks, and only
-after the step that computes it was tried: what a step could find in here is what it was given anyway.
-Reading comes last.
+It is asked to load the file, to run `forward`, to try a step, and to read what was done; or to call a
+function that is no rebuild. Each tapped tensor is sent as it comes, so that nothing that was right is lost in
+a crash. An official tensor comes in only when `forward` is done and what it tapped is with the one who asks,
+and only after the step that computes it was tried: what a step could find in here is what it was given
+anyway. Reading comes last.
 """
 
 from __future__ import annotations
@@ -30,59 +30,22 @@ from llm_rebuild.process.exchange import Channel, Message
 from llm_rebuild.process.guard import Guard, forbidden_to_learners
 from llm_rebuild.process.limits import limit
 from llm_rebuild.process.origins import Origins
-from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.weights import Weights
-from llm_rebuild.workbench import cached, notebook
+from llm_rebuild.workbench import notebook
 from llm_rebuild.workbench.cached import copy_of
 from llm_rebuild.workbench.steps import INPUTS, UnfilledError, arguments, is_empty, nearest
 
 LINE = 300  # characters of a message
 
 
-def capture(channel: Channel) -> None:
-    """Run the official model and save what it computed; for a cached step, what it computed in that."""
-    from llm_rebuild import verify
-    from llm_rebuild.verify.official import Official
-    from llm_rebuild.verify.steps import likeliest
-
-    job, refused = _first(channel).about, None
-    try:
-        parts: dict[str, Any] = {name: torch.tensor(rows) for name, rows in job["read"].items()}
-        parts |= {key: tuple(map(_tuple, job[key])) for key in ("texts", "tokens", "truncated")}
-        inputs = Inputs(**parts)
-        question = verify.Question(copy_of(job["model"]), inputs, job["attention"], job["cache"])
-        official, prompt = Official(question.copy.folder, question.attention), None
-        if job["cache"]:
-            prompt = verify.capture(question, official=official, steps=True)
-            question = question.step(likeliest(prompt))
-        truth = verify.capture(question, official=official, steps=True)
-        truth.save(job["out"])
-        run = OfficialRun.of(truth, question.copy, prompt, official)
-        more: dict[str, cached.Part] = {cached.RECORD: run.store()}
-        if prompt is not None:
-            more[cached.PROMPT] = {}, prompt.tensors
-        cached.add(Path(job["out"]), more)
-    except InputError as error:
-        refused = str(error)
-    channel.send({"end": "done", "refused": refused})
-
-
 def learner(channel: Channel) -> None:
     """A learner's file, or a notebook's function: answer requests about it."""
-    file = _Learner(_first(channel), channel)
+    request = channel.receive()
+    if request is None:
+        return
+    file = _Learner(request, channel)
     while (request := channel.receive()) is not None:
         channel.send(*file.answer(request))
-
-
-def _first(channel: Channel) -> Message:
-    message = channel.receive()
-    if message is None:
-        raise SystemExit(1)
-    return message
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _inputs(tensors: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -25,9 +25,8 @@ from typing import Any
 
 from llm_rebuild.errors import InputError, one_line
 from llm_rebuild.files import read
-from llm_rebuild.workbench.check import LARGEST_FILE
 from llm_rebuild.workbench.new import SKELETONS, source
-from llm_rebuild.workbench.session import Limits
+from llm_rebuild.workbench.session import LARGEST_FILE, Limits
 
 MOST = 2_000  # submissions in one folder
 SHARES = 10  # of `seconds`: a check runs a file in several ways, and each may take that long

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,16 @@ import torch
 from torch import Tensor
 
 from llm_rebuild.diagnosis.reading.result import Reading
+from llm_rebuild.errors import InputError, one_line
+from llm_rebuild.files import expanded, read
 from llm_rebuild.process.run import Process
 from llm_rebuild.verify import Capture
 from llm_rebuild.verify.equality import identical
 from llm_rebuild.workbench import cached, child
+from llm_rebuild.workbench.runs import Run
 from llm_rebuild.workbench.steps import INPUTS, Trial
+
+LARGEST_FILE = 5_000_000  # bytes of source
 
 
 @dataclass(frozen=True)
@@ -46,42 +51,23 @@ class Learner:
     notebook: bool = False
 
 
-@dataclass(frozen=True)
-class Run:
-    """One way to run forward.
-
-    way     What to call it.
-    file    The official side's.
-    passes  What the model reads, one a pass; the last counts.
-    """
-
-    way: str
-    file: Path
-    passes: tuple[Mapping[str, Tensor], ...]
-    attention: str
-
-    @cached_property
-    def truth(self) -> Capture:
-        """The official tensors. They are read when they are asked for first: no process is to be copied from
-        this one after that."""
-        return Capture.load(self.file)
-
-    @property
-    def prompt(self) -> Capture | None:
-        """Those of the pass before, where there is one."""
-        before = cached.more(self.file, cached.PROMPT)
-        return None if before is None else replace(self.truth, tensors=before[1])
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """As a request has it."""
-        count = len(self.passes)
-        return {"passes": count, "cache": count > 1, "attention": self.attention}
-
-    @property
-    def tensors(self) -> dict[str, Tensor]:
-        """What is read, by the number of the pass."""
-        return {f"{n}/{name}": t for n, read in enumerate(self.passes) for name, t in read.items()}
+def learner_of(file: str | Path) -> Learner:
+    """A learner's file, read. Raises InputError, before anything is run, for what is no Python file."""
+    file = expanded(file).absolute()
+    source, name = read(file, largest=LARGEST_FILE), file.name
+    try:
+        tree = ast.parse(source)
+    except SyntaxError as error:
+        if error.lineno is None:
+            raise InputError(f"{name} is no Python file ({error.msg})") from None
+        line = (error.text or "").strip()
+        shown = f" (the line is `{line[:100]}`)" if line else ""
+        raise InputError(f"{name}, line {error.lineno}, column {error.offset}: {error.msg}{shown}") from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise InputError(f"{name} is no Python file ({one_line(error)})") from None
+    functions = [n.args for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "forward"]
+    parameters = {a.arg for f in functions[-1:] for a in (*f.posonlyargs, *f.args, *f.kwonlyargs)}
+    return Learner(name, file, source, parameters)
 
 
 @dataclass

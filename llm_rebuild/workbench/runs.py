@@ -1,0 +1,139 @@
+"""The ways to run a learner's `forward`, and the official side of each.
+
+The official model runs in a process of its own: as long as the one that checks computes nothing, the
+learner's can be copied from it. What was computed is kept in a file (`cached.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llm_rebuild.checkpoints import expand
+from llm_rebuild.diagnosis.reading.read import OfficialRun
+from llm_rebuild.errors import InputError
+from llm_rebuild.process.exchange import Channel
+from llm_rebuild.process.run import Process
+from llm_rebuild.using.inputs import Inputs
+from llm_rebuild.verify import Capture, Question, capture
+from llm_rebuild.verify.official import Official
+from llm_rebuild.verify.question import has_rebuild
+from llm_rebuild.verify.steps import likeliest
+from llm_rebuild.workbench import cached
+from llm_rebuild.workbench.steps import INPUTS
+
+
+@dataclass(frozen=True)
+class Run:
+    """One way to run forward.
+
+    way     What to call it.
+    file    The official side's.
+    names   Its checkpoints, in order.
+    passes  What the model reads, one a pass; the last counts.
+    """
+
+    way: str
+    file: Path
+    names: tuple[str, ...]
+    passes: tuple[Mapping[str, Tensor], ...]
+    attention: str
+
+    @cached_property
+    def truth(self) -> Capture:
+        """The official tensors. They are read when they are asked for first: no process is to be copied from
+        this one after that."""
+        return Capture.load(self.file)
+
+    @property
+    def prompt(self) -> Capture | None:
+        """Those of the pass before, where there is one."""
+        before = cached.more(self.file, cached.PROMPT)
+        return None if before is None else replace(self.truth, tensors=before[1])
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """As a request has it."""
+        count = len(self.passes)
+        return {"passes": count, "cache": count > 1, "attention": self.attention}
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What is read, by the number of the pass."""
+        return {f"{n}/{name}": t for n, read in enumerate(self.passes) for name, t in read.items()}
+
+
+def run_of(way: str, question: Question, store: Path, *, cache: bool = False, fork: bool = False) -> Run:
+    """A run, with its official side from the store, or made now.
+
+    cache  Whether one token follows behind keys and values that are kept.
+    fork   Whether the process of the official model may be a copy of this one.
+
+    Raises InputError where the official model cannot be run.
+    """
+    inputs = question.inputs
+    read = {name: tensor.tolist() for name, tensor in inputs.tensors.items()}
+    texts = {"texts": inputs.texts, "tokens": inputs.tokens, "truncated": inputs.truncated}
+    about = {"attention": question.attention, "cache": cache, "read": read, **texts}
+
+    def make(out: Path) -> None:
+        """Have it run, and saved there."""
+        with Process(official_side, fork) as process:
+            job = {**about, "model": cached.reference(question.copy), "out": str(out)}
+            end = next((message.about for message in process.ask(job)), None)
+        if end is None:
+            how, output = (process.ended.how, process.ended.output) if process.ended else ("", "")
+            last = (output.strip().splitlines() or ["it said nothing"])[-1]
+            raise InputError(f"the official model could not be run ({how or 'no result'}): {last[:300]}")
+        if end["refused"]:
+            raise InputError(end["refused"])
+
+    file = cached.find(question.copy, about, make, store)
+    last, names = cached.contents(file)
+    passes = [inputs.tensors, last] if cache else [inputs.tensors]
+    named = tuple({INPUTS + name: tensor for name, tensor in one.items()} for one in passes)
+    return Run(way, file, tuple(names), named, question.attention)
+
+
+def official_side(channel: Channel) -> None:
+    """In a process of its own: run the official model and save what it computed; with a cache, what it
+    computed in the step behind the prompt."""
+    message, refused = channel.receive(), None
+    if message is None:
+        return
+    job = message.about
+    try:
+        parts: dict[str, Any] = {name: torch.tensor(rows) for name, rows in job["read"].items()}
+        parts |= {"texts": tuple(job["texts"]), "truncated": tuple(job["truncated"])}
+        inputs = Inputs(**parts, tokens=tuple(map(tuple, job["tokens"])))
+        question = Question(cached.copy_of(job["model"]), inputs, job["attention"], job["cache"])
+        official, prompt = Official(question.copy.folder, question.attention), None
+        if job["cache"]:
+            prompt = capture(question, official=official, steps=True)
+            question = question.step(likeliest(prompt))
+        truth = capture(question, official=official, steps=True)
+        truth.save(job["out"])
+        run = OfficialRun.of(truth, question.copy, prompt, official)
+        more: dict[str, cached.Part] = {cached.RECORD: run.store()}
+        if prompt is not None:
+            more[cached.PROMPT] = {}, prompt.tensors
+        cached.add(Path(job["out"]), more)
+    except InputError as error:
+        refused = str(error)
+    channel.send({"end": "done", "refused": refused})
+
+
+def all_names(run: Run, question: Question) -> list[str]:
+    """The checkpoints of this run, and those that the model has in another: padded, in other attention."""
+    merged = dict.fromkeys(run.names)
+    if has_rebuild(question.copy):
+        rebuild = question.rebuild
+        listed = [replace(c, only=frozenset()) for c in rebuild.architecture.checkpoints]
+        merged |= dict.fromkeys(c.name for c in expand(listed, rebuild.depth, ()))
+    return list(merged)
