@@ -17,9 +17,14 @@ from llm_rebuild.errors import LONGEST, one_line
 class Look(Protocol):
     """How results look: `show/results.py`."""
 
-    def text(self, result: object) -> str: ...
-    def html(self, result: object) -> str: ...
-    def renderable(self, result: object) -> Any: ...
+    def text(self, result: object) -> str:
+        """As `print` shows it."""
+
+    def html(self, result: object) -> str:
+        """As a notebook shows it."""
+
+    def renderable(self, result: object) -> Any:
+        """As rich lays it out."""
 
 
 _look: list[Callable[[], Look]] = []

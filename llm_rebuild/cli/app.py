@@ -21,6 +21,7 @@ COMMANDS = (
 
 class _InOrder(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
+        """The commands in this order."""
         return sorted(super().list_commands(ctx), key=COMMANDS.index)
 
 
@@ -35,7 +36,7 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def root(
+def _root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> None:

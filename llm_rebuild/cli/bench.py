@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -23,6 +23,7 @@ from llm_rebuild.errors import InputError
 from llm_rebuild.printing import notice
 
 if TYPE_CHECKING:
+    from llm_rebuild.verify import Question
     from llm_rebuild.workbench.result import Check
 
 LOOK = 0.2  # seconds between two looks at whether the file was saved
@@ -46,15 +47,13 @@ Fix = Annotated[
 def new(
     model: Annotated[str, typer.Argument(help=f"{options.MODELS}.")],
     file: Annotated[Path, typer.Argument(metavar="FILE.py", help="The file to write; it must not exist.")],
-    solved: Annotated[bool, typer.Option("--solved", help="With every step filled in.")] = False,
+    solved: Annotated[bool, options.switch("--solved", "With every step filled in.")] = False,
     bare: Annotated[
-        bool, typer.Option("--bare", help="With an empty `forward`, no steps, and the checkpoints' names.")
+        bool, options.switch("--bare", "With an empty `forward`, no steps, and the checkpoints' names.")
     ] = False,
     seed: Annotated[
         str | None,
-        typer.Option(
-            "--break", help="Filled in, with one hidden mistake to find; which, SEED says.", metavar="SEED"
-        ),
+        options.option("Filled in, with one hidden mistake to find; which, SEED says.", "SEED", "--break"),
     ] = None,
 ) -> None:
     """Part 4: write the skeleton of a rebuild, for you to fill in step by step.
@@ -124,28 +123,14 @@ def check(
     """
     inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
     options.check_files(json_file, file, html=html)
-    if watch and json_file == "-":
-        raise InputError("--watch prints again and again, and --json - one document; name a file")
-    if fix and (watch or json_file == "-"):
-        raise InputError(f"--fix shows what it changes; leave {'--watch' if watch else '--json -'} out")
-    # Threads that wait for work should sleep. It changes no number, and is read when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _check_together(watch, fix, json_file)
 
     def once() -> int:
+        """One check. Its exit code."""
         from llm_rebuild.workbench import cached
-        from llm_rebuild.workbench.check import check_file
-        from llm_rebuild.workbench.session import Limits
 
         question = options.question_of(cached.copy_for(model, strict), inputs, attention)
-        with output.progress("official model, your rebuild, its steps", 3) as done:
-            checked = check_file(
-                file,
-                question,
-                step=step,
-                limits=Limits(seconds, memory),
-                fork=sys.platform == "linux" and "transformers" not in sys.modules,
-                progress=done,
-            )
+        checked = _checked(file, question, step, seconds, memory)
         if html and checked.proof is not None:
             output.write_page(replace(checked.proof, report=checked.report), html)
         try:
@@ -154,28 +139,20 @@ def check(
             if fix:
                 _fix(file, checked, yes)
 
-    if watch:
-        _watch(file, once)
-    raise typer.Exit(once())
+    raise typer.Exit(_watch(file, once) if watch else once())
 
 
 @app.command()
 def mark(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder with the submissions.")],
-    out: Annotated[Path, typer.Option("--out", help="The table to write.", metavar="FILE.csv")],
+    out: Annotated[Path, options.option("The table to write.", "FILE.csv")],
     model: Annotated[
         str | None,
-        typer.Option(
-            help="What all are held against. Without it, what each skeleton says.", metavar="NAME|DIR"
-        ),
+        options.option("What all are held against. Without it, what each skeleton says.", "NAME|DIR"),
     ] = None,
     text: options.Text = None,
-    seconds: Annotated[
-        float, typer.Option(help="The longest that one file may run.", metavar="N", min=0.1)
-    ] = 60.0,
-    memory: Annotated[
-        int, typer.Option(help="The most memory that one may use, in MB.", metavar="MB", min=16)
-    ] = 4096,
+    seconds: Annotated[float, options.option("The longest that one file may run.", "N", min=0.1)] = 60.0,
+    memory: Annotated[int, options.option("The most memory that one may use, in MB.", "MB", min=16)] = 4096,
 ) -> None:
     """For teachers: check every file of a folder, and write a table with one row for each.
 
@@ -209,6 +186,26 @@ def mark(
     counts = ", ".join(f"{number} {result}" for result, number in results.items())
     typer.echo(f"{len(rows)} submissions: {counts}; the table is {out}")
     raise typer.Exit(0 if results.keys() <= {marking.DONE, marking.PASSED} else 1)
+
+
+def _check_together(watch: bool, fix: bool, json_file: str | None) -> None:
+    """Refuse options of which one shows what the other cannot have. And let threads that wait for work sleep:
+    it changes no number, and is read when torch is imported."""
+    if watch and json_file == "-":
+        raise InputError("--watch prints again and again, and --json - one document; name a file")
+    if fix and (watch or json_file == "-"):
+        raise InputError(f"--fix shows what it changes; leave {'--watch' if watch else '--json -'} out")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _checked(file: Path, question: Question, step: str | None, seconds: float, memory: int) -> Check:
+    """The check, with a bar of its progress."""
+    from llm_rebuild.workbench.check import check_file
+    from llm_rebuild.workbench.session import Limits
+
+    fork = sys.platform == "linux" and "transformers" not in sys.modules
+    with output.progress("official model, your rebuild, its steps", 3) as done:
+        return check_file(file, question, step=step, limits=Limits(seconds, memory), fork=fork, progress=done)
 
 
 def _shown(checked: Check, exact: bool, json_file: str | None) -> int:
@@ -246,7 +243,7 @@ def _fix(file: Path, checked: Check, yes: bool) -> None:
         notice(f"{file} is written, and what it was is in {backup.name}; check it again")
 
 
-def _watch(file: Path, once: Callable[[], int]) -> None:
+def _watch(file: Path, once: Callable[[], int]) -> NoReturn:
     """Check now and after each save, until Ctrl+C."""
     import torch  # noqa: F401 (once for all checks, which are copies of this process where that works)
 

@@ -88,6 +88,7 @@ def _listening() -> Iterator[list[int]]:
     before: dict[int, Any] = {}
 
     def stop(number: int, frame: FrameType | None) -> None:
+        """The first signal: from now on only Ctrl+C is heard."""
         stopped.append(number)
         for other in STOPPING:
             signal.signal(other, signal.SIG_DFL if other == signal.SIGINT else signal.SIG_IGN)

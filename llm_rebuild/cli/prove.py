@@ -14,6 +14,25 @@ from llm_rebuild.errors import InputError
 if TYPE_CHECKING:
     from llm_rebuild.verify import Proof, Question
 
+Steps = Annotated[
+    int | None,
+    options.option(
+        "Then write N tokens, each from the keys and values kept so far, and compare every step.", "N", min=1
+    ),
+]
+Isolated = Annotated[
+    bool,
+    options.switch(
+        "--isolated", "Run the rebuild in a process of its own, where nothing official can be imported."
+    ),
+]
+Certificate = Annotated[
+    Path | None,
+    options.option("Write down what was proved, for `llm-rebuild recheck` to run it again.", "FILE"),
+]
+EveryRow = Annotated[
+    bool, options.switch("--all", "Show every checkpoint, also where a whole part is bit-identical.")
+]
 COLOURS = {"same": "green", "other": "yellow", "better": "green", "worse": "red"}
 
 
@@ -25,30 +44,13 @@ def verify(
     token_ids: options.TokenIds = None,
     decoder_ids: options.DecoderIds = None,
     cache: options.Cache = False,
-    steps: Annotated[
-        int | None,
-        options.option(
-            "Then write N tokens, each from the keys and values kept so far, and compare every step.",
-            "N",
-            min=1,
-        ),
-    ] = None,
+    steps: Steps = None,
     attention: options.Attention = "eager",
     exact: options.Exact = False,
-    isolated: Annotated[
-        bool,
-        options.switch(
-            "--isolated", "Run the rebuild in a process of its own, where nothing official can be imported."
-        ),
-    ] = False,
-    certificate: Annotated[
-        Path | None,
-        options.option("Write down what was proved, for `llm-rebuild recheck` to run it again.", "FILE"),
-    ] = None,
+    isolated: Isolated = False,
+    certificate: Certificate = None,
     html: options.Html = None,
-    every_row: Annotated[
-        bool, options.switch("--all", "Show every checkpoint, also where a whole part is bit-identical.")
-    ] = False,
+    every_row: EveryRow = False,
     json_file: options.Json = None,
     strict: options.Strict = False,
 ) -> None:

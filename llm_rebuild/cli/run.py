@@ -21,6 +21,14 @@ def writing(text: str, metavar: str | None = "N", *names: str) -> Any:
     return options.option(text, metavar, *names, rich_help_panel=f"How to write ({options.WRITERS})")
 
 
+Temperature = Annotated[float | None, writing("Draw the next token; below 1 bolder choices get rarer.", "X")]
+TopP = Annotated[float | None, writing("Draw it from the likeliest that have probability P together.", "P")]
+EarlyStopping = Annotated[bool, writing("With beams: stop at the first N texts.", None, "--early-stopping")]
+RepetitionPenalty = Annotated[
+    float | None, writing("Above 1 makes tokens less likely that were there before.", "X")
+]
+
+
 @app.command()
 def run(
     name: options.Name,
@@ -31,22 +39,14 @@ def run(
         ),
     ] = None,
     max_new_tokens: Annotated[int | None, writing("How many tokens to write at the most. Else 40.")] = None,
-    temperature: Annotated[
-        float | None, writing("Draw the next token; below 1 bolder choices get rarer.", "X")
-    ] = None,
+    temperature: Temperature = None,
     top_k: Annotated[int | None, writing("Draw it from the K likeliest only.", "K")] = None,
-    top_p: Annotated[
-        float | None, writing("Draw it from the likeliest that have probability P together.", "P")
-    ] = None,
+    top_p: TopP = None,
     seed: Annotated[int | None, writing("The same seed draws the same tokens.")] = None,
     beams: Annotated[int | None, writing("Search with so many beginnings side by side.")] = None,
     length_penalty: Annotated[float | None, writing("With beams: above 0 prefers longer texts.", "X")] = None,
-    early_stopping: Annotated[
-        bool, writing("With beams: stop at the first N texts.", None, "--early-stopping")
-    ] = False,
-    repetition_penalty: Annotated[
-        float | None, writing("Above 1 makes tokens less likely that were there before.", "X")
-    ] = None,
+    early_stopping: EarlyStopping = False,
+    repetition_penalty: RepetitionPenalty = None,
     no_repeat_ngram: Annotated[int | None, writing("Never write the same N tokens in a row twice.")] = None,
     attention: options.Attention = "sdpa",
     json_file: options.Json = None,
@@ -87,12 +87,6 @@ def run(
         output.show(embedded, json_file)
         result = embedded.to_json()
     else:
-        idle = [option for option in ("length_penalty", "early_stopping") if option in settings]
-        if idle and settings.get("beams", 1) == 1:
-            flags = " and ".join(map(options.flag, idle))
-            raise InputError(
-                f"without --beams there is nothing for {flags} to do; add --beams 4 or leave it out"
-            )
         result = _written(copy, prompts, settings, attention, json_file == "-")
     # Which copy it was made with stands beside the model's name: a miniature is not the real one.
     output.write_json({"model": result["model"], "source": copy.source} | result, json_file)
@@ -102,6 +96,10 @@ def _written(
     copy: LocalCopy, prompts: list[str], settings: dict[str, Any], attention: str, silent: bool
 ) -> dict[str, Any]:
     """Generate, print unless silent, and return the JSON. One text on a terminal is shown as it grows."""
+    idle = [option for option in ("length_penalty", "early_stopping") if option in settings]
+    if idle and settings.get("beams", 1) == 1:
+        flags = " and ".join(map(options.flag, idle))
+        raise InputError(f"without --beams there is nothing for {flags} to do; add --beams 4 or leave it out")
     from llm_rebuild.models import rebuild_for
     from llm_rebuild.using import generate as generation
     from llm_rebuild.using.settings import SettingError, Settings
@@ -111,6 +109,7 @@ def _written(
     begun = False
 
     def stream(row: int, piece: str) -> None:
+        """Show a piece of the text as it comes."""
         nonlocal begun
         if not begun:  # only now: what is refused prints nothing
             out.print(prompts[0], style="bold", end="", soft_wrap=True)

@@ -104,8 +104,8 @@ def _value(exercise: Mapping[str, Any], answer: Any) -> tuple[bool, str]:
         return False, "nan is no number: an infinity or a zero was divided by its like"
     if answer == expected or (number and abs(answer - expected) <= exercise.get("within", 0)):
         return True, exercise.get("note", "")
-    if known := exercise.get("wrong", {}).get(str(answer)):
-        return False, known
+    if reply := exercise.get("wrong", {}).get(str(answer)):
+        return False, reply
     if isinstance(expected, list):
         return False, _list_difference(answer, expected)
     if number:
@@ -121,9 +121,9 @@ def _fits(answer: Any, expected: Any) -> bool:
 
 
 def _list_difference(answer: list[Any], expected: list[Any]) -> str:
-    for place, (one, other) in enumerate(zip(answer, expected, strict=False)):
+    for index, (one, other) in enumerate(zip(answer, expected, strict=False)):
         if one != other:
-            return f"the first {place} fit; at place {place} {_shown(one)} is not it"
+            return f"the first {index} fit; at place {index} {_shown(one)} is not it"
     return f"{len(answer)} items, where {len(expected)} are expected"
 
 

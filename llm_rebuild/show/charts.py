@@ -37,6 +37,7 @@ class Labels:
         self.lists: list[list[str]] = []
 
     def number(self, labels: list[str]) -> int:
+        """The number of this list; a new one is taken in."""
         if labels not in self.lists:
             self.lists.append(labels)
         return self.lists.index(labels)

@@ -133,10 +133,12 @@ class Entry:
 
     @property
     def symbol(self) -> str:
+        """How it is drawn where there is no colour."""
         return KINDS[self.kind][0]
 
     @property
     def words(self) -> str:
+        """The verdict, and whether it rests on an official tensor."""
         return self.verdict.verdict + (", coupled" if self.verdict.coupled else "")
 
     @property
@@ -195,6 +197,7 @@ def _worst(verdict: Verdict, where: str) -> str:
 
 
 def kind_of(verdict: Verdict) -> str:
+    """The key of KINDS that a verdict is drawn as."""
     if verdict.verdict == MISSING:
         return "missing"
     return "identical" if verdict.identical else "near" if verdict.passes else "wrong"

@@ -30,10 +30,12 @@ class Terminal(Console):
         super().__init__(**{"highlight": False, "markup": False, "emoji": False} | options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Whatever is laid out here, escaped."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(escaped(segment.text), segment.style)
 
     def print(self, *objects: Any, **options: Any) -> None:
+        """One result with lines as long as its longest name needs; anything else as rich does."""
         if len(objects) != 1 or options:
             super().print(*objects, **options)
         elif isinstance(objects[0], Group):

@@ -131,7 +131,7 @@ class _Learner:
                 raise InputError("it defines no function `forward(token_ids, mask, weights, config, tap)`")
             self._function = among["forward"]
         self._steps = list({id(f): f for f in among.values() if hasattr(f, "places")}.values())
-        return [[[place.name, list(place.inputs)] for place in f.places] for f in self._steps]
+        return [[[p.name, list(p.inputs)] for p in f.places] for f in self._steps]
 
     def _forward(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Call forward with what it asks for. What it returned."""
@@ -195,6 +195,7 @@ class _Learner:
         function, tapped = self._steps[trial["function"]], set[str]()
 
         def note(name: Any, tensor: Any) -> None:
+            """Tap it, and know that it was."""
             tap(name, tensor)
             tapped.add(name)
 
@@ -293,9 +294,11 @@ class Recorder:
         self.names: set[str] = set()
 
     def tap(self) -> Tap:
+        """What the learner's code calls."""
         return Tap(self._tap)
 
     def close(self) -> None:
+        """Take no more."""
         self._closed = True
 
     def _tap(self, name: Any, tensor: Any) -> None:

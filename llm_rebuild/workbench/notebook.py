@@ -62,6 +62,7 @@ class _Packer(pickle.Pickler):
         self.sources: dict[str, list[str]] = {}
 
     def reducer_override(self, value: Any) -> Any:
+        """How a value is made again; NotImplemented: as pickle does it."""
         if type(value).__module__.startswith(OFFICIAL):
             raise InputError(
                 f"forward uses an official {type(value).__name__.lower()}, with which it would be compared; "
@@ -95,6 +96,7 @@ class _Unpacker(pickle.Unpickler):
     """Finds what this module makes functions with here: by then a rebuild may not import it."""
 
     def find_class(self, module: str, name: str) -> Any:
+        """A class or function that the pickle names."""
         return globals()[name] if module == __name__ else super().find_class(module, name)
 
 

@@ -39,6 +39,7 @@ class StepVerdict:
 
     @property
     def unfilled(self) -> bool:
+        """Whether it has no body yet."""
         return self.problem == UNFILLED
 
     @property
@@ -51,6 +52,7 @@ class StepVerdict:
         return f"{self.verdict.verdict} alone" if self.right else "wrong itself"
 
     def to_json(self) -> dict[str, Any]:
+        """As in a check's `steps`."""
         verdict = self.verdict.to_json() if self.verdict is not None else {"name": self.name, "verdict": None}
         return {**verdict, "right": self.right, "problem": self.problem}
 
@@ -71,13 +73,16 @@ class OtherRun:
 
     @property
     def passed(self) -> bool:
+        """It came to its end, and all that it gave agrees to five decimals."""
         return self.error is None and self.report.passed and self.answer is not None and self.answer.passes
 
     @property
     def exact(self) -> bool:
+        """The same to the last bit."""
         return self.passed and self.report.exact and self.answer is not None and self.answer.identical
 
     def to_json(self) -> dict[str, Any]:
+        """As in a check's `others`."""
         first = self.report.first_divergence
         return {
             "way": self.way,

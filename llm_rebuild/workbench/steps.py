@@ -52,6 +52,7 @@ def step(name: str, *inputs: str) -> Callable[[F], F]:
     """
 
     def mark(function: F) -> F:
+        """The function, which knows its places."""
         marked: Any = function
         if not hasattr(marked, "places"):
             marked = _counted(function)
@@ -68,6 +69,7 @@ def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def stepped(*arguments: Any, **named: Any) -> Any:
+        """Call it, counted. UnfilledError where it has no body yet."""
         counter.calls += 1
         result = function(*arguments, **named)
         if result is None or result is ...:
@@ -138,22 +140,22 @@ def trials(
     others  Checkpoints that the model has in other runs only. A step that needs one is left out in this.
     Raises InputError for a place that names a checkpoint that there is not.
     """
-    for place in (p for places in steps for p in places):
-        if not any(place.values(name) is not None for name in (*names, *others)):
+    for marked in (p for places in steps for p in places):
+        if not any(marked.values(name) is not None for name in (*names, *others)):
             from llm_rebuild.weights import template  # torch with it: not for every `import step`
 
-            close = nearest(place.name, {template(name) for name in (*names, *others)})
-            raise InputError(f"@step({place.name!r}, …): there is no checkpoint of this name{close}")
+            close = nearest(marked.name, {template(name) for name in (*names, *others)})
+            raise InputError(f"@step({marked.name!r}, …): there is no checkpoint of this name{close}")
     order = {name: number for number, name in enumerate(names)}
     reachable = {*names, *(INPUTS + word for word in READS)}
     for name in names:
         problem: InputError | None = None
-        for number, place in ((n, p) for n, places in enumerate(steps) for p in places):
-            values = place.values(name)
+        for number, marked in ((n, p) for n, places in enumerate(steps) for p in places):
+            values = marked.values(name)
             if values is None:
                 continue
             try:
-                inputs = tuple(_input(words, values, reachable, others, name) for words in place.inputs)
+                inputs = tuple(_input(words, values, reachable, others, name) for words in marked.inputs)
             except InputError as error:
                 problem = problem or error
                 continue
@@ -233,6 +235,7 @@ def _filled(template: str, values: Mapping[str, Any], names: Collection[str]) ->
     """A template with its braces filled in. `{last}` stays where no name is of this form."""
 
     def value(match: re.Match[str]) -> str:
+        """What stands for one pair of braces."""
         word, before = match.groups()
         if word not in values:
             return match.group()
