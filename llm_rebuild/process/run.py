@@ -16,8 +16,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -44,6 +44,30 @@ class Ended:
     lost: int
 
 
+@dataclass
+class Outcome:
+    """What came of a request to a rebuild's process.
+
+    tapped   The tensors that it tapped; `foreign` those that came from elsewhere, with what they went into.
+    answer   What it returned.
+    end      How it ended; empty where the process did.
+    """
+
+    tapped: dict[str, Tensor] = field(default_factory=dict)
+    foreign: list[tuple[str, Tensor]] = field(default_factory=list)
+    answer: Tensor | None = None
+    end: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> bool:
+        """Whether it came to its end."""
+        return self.end.get("end") == "done"
+
+    def of(self, names: Container[str]) -> dict[str, Tensor]:
+        """What was tapped of these checkpoints."""
+        return {name: tensor for name, tensor in self.tapped.items() if name in names}
+
+
 P = TypeVar("P", bound="Process")
 
 
@@ -56,6 +80,7 @@ class Process:
 
     def __init__(self, task: Task, fork: bool = False) -> None:
         self.ended: Ended | None = None
+        self.deadline = math.inf  # of what `outcome` asks for, by time.monotonic
         self._messages: queue.Queue[Message | NoMessageError | None] = queue.Queue(WAITING)
         self._closing = threading.Event()
         start = _fork if fork and hasattr(os, "fork") else _start
@@ -79,6 +104,20 @@ class Process:
             yield message
             if "end" in message.about:
                 return
+
+    def outcome(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> Outcome:
+        """Send a request to a process that runs a rebuild, and collect what is answered. What is tapped twice
+        is what it was first."""
+        outcome = Outcome()
+        for message in self.ask(about, tensors, self.deadline):
+            if "tapped" in message.about:
+                for name, tensor in message.tensors.items():
+                    outcome.tapped.setdefault(name, tensor)
+            elif "foreign" in message.about:
+                outcome.foreign += [(str(message.about["foreign"]), t) for t in message.tensors.values()]
+            elif "end" in message.about:
+                outcome.end, outcome.answer = message.about, message.tensors.get("answer")
+        return outcome
 
     def send(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
         """Send what is not answered. It is not waited for: the process may not be listening."""

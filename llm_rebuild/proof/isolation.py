@@ -204,20 +204,11 @@ def run_apart(question: Question) -> tuple[dict[str, Tensor], list[tuple[str, Te
         "cache": question.cache,
         "threads": torch.get_num_threads(),
     }
-    rebuilt: dict[str, Tensor] = {}
-    foreign: list[tuple[str, Tensor]] = []
-    end: Mapping[str, Any] = {}
     with Process(rebuild) as process:
-        for message in process.ask(job, question.inputs.tensors):
-            if "tapped" in message.about:
-                rebuilt |= message.tensors
-            elif "foreign" in message.about:
-                foreign += [(str(message.about["foreign"]), tensor) for tensor in message.tensors.values()]
-            else:
-                end = message.about
+        outcome = process.outcome(job, question.inputs.tensors)
     assert process.ended is not None
-    _check_end(end, process.ended)
-    return rebuilt, foreign
+    _check_end(outcome.end, process.ended)
+    return outcome.tapped, outcome.foreign
 
 
 def _check_end(end: Mapping[str, Any], ended: Ended) -> None:

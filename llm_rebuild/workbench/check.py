@@ -20,6 +20,7 @@ from llm_rebuild.diagnosis.reading.result import Reading
 from llm_rebuild.errors import InputError
 from llm_rebuild.models.part import ATTENTIONS
 from llm_rebuild.process.limits import ENFORCED
+from llm_rebuild.process.run import Outcome
 from llm_rebuild.proof.isolation import leaks_of
 from llm_rebuild.verify import Capture, Proof, Question, Report, ask, compare, judge
 from llm_rebuild.verify.compare import MISSING, Verdict
@@ -30,7 +31,7 @@ from llm_rebuild.weights import Weights
 from llm_rebuild.workbench import cached, notebook
 from llm_rebuild.workbench.result import FORWARD, UNFILLED, Check, OtherRun, StepVerdict
 from llm_rebuild.workbench.runs import Run, all_names, run_of
-from llm_rebuild.workbench.session import Learner, Limits, Outcome, Session, learner_of
+from llm_rebuild.workbench.session import Learner, Limits, Session, learner_of
 from llm_rebuild.workbench.steps import Place, Trial, nearest, trials
 
 LIMITS = Limits()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,7 @@ from torch import Tensor
 from llm_rebuild.diagnosis.reading.result import Reading
 from llm_rebuild.errors import InputError, one_line
 from llm_rebuild.files import expanded, read
-from llm_rebuild.process.run import Process
-from llm_rebuild.verify import Capture
+from llm_rebuild.process.run import Outcome, Process
 from llm_rebuild.verify.equality import identical
 from llm_rebuild.workbench import cached, child
 from llm_rebuild.workbench.runs import Run
@@ -68,30 +67,6 @@ def learner_of(file: str | Path) -> Learner:
     functions = [n.args for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "forward"]
     parameters = {a.arg for f in functions[-1:] for a in (*f.posonlyargs, *f.args, *f.kwonlyargs)}
     return Learner(name, file, source, parameters)
-
-
-@dataclass
-class Outcome:
-    """What came of a request to the learner's process.
-
-    tapped   The tensors that it tapped; `foreign` those that came from elsewhere, with what they went into.
-    answer   What forward returned.
-    end      How it ended; empty where the process did.
-    """
-
-    tapped: dict[str, Tensor] = field(default_factory=dict)
-    foreign: list[tuple[str, Tensor]] = field(default_factory=list)
-    answer: Tensor | None = None
-    end: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def finished(self) -> bool:
-        """Whether it came to its end."""
-        return self.end.get("end") == "done"
-
-    def of(self, truth: Capture) -> dict[str, Tensor]:
-        """What was tapped of this run's checkpoints."""
-        return {name: tensor for name, tensor in self.tapped.items() if name in truth}
 
 
 class Session(Process):
@@ -148,23 +123,9 @@ class Session(Process):
         except (KeyError, TypeError):  # what comes from there is the learner's
             return ()
 
-    def outcome(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> Outcome:
-        """Ask for something, and collect what comes of it."""
-        outcome = Outcome()
-        for message in self.ask(about, tensors, self._deadline):
-            if "tapped" in message.about:
-                outcome.tapped |= {
-                    name: t for name, t in message.tensors.items() if name not in outcome.tapped
-                }
-            elif "foreign" in message.about:
-                outcome.foreign += [(str(message.about["foreign"]), t) for t in message.tensors.values()]
-            elif "end" in message.about:
-                outcome.end, outcome.answer = message.about, message.tensors.get("answer")
-        return outcome
-
     def allow(self) -> None:
         """As much time as there is, from now on."""
-        self._deadline = time.monotonic() + self._limits.seconds
+        self.deadline = time.monotonic() + self._limits.seconds
 
     def problem(self, outcome: Outcome) -> str | None:
         """What ended a run before its end, in one line."""
