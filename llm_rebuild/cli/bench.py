@@ -10,7 +10,6 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -131,8 +130,8 @@ def check(
 
         question = options.question_of(cached.copy_for(model, strict), inputs, attention)
         checked = _checked(file, question, step, seconds, memory)
-        if html and checked.proof is not None:
-            output.write_page(replace(checked.proof, report=checked.report), html)
+        if html:
+            output.write_page(checked.proof, html)
         try:
             return _shown(checked, exact, json_file)
         finally:

@@ -232,10 +232,9 @@ def _next(check: Check) -> Iterator[RenderableType]:
     verdict = next(v for v in check.report.verdicts if v.name == check.next)
     if verdict.verdict != MISSING:
         return
-    meaning = (check.meanings or {}).get(check.next)
-    yield Text(
-        f"next: {check.next} {list(verdict.shape)}" + (f", {meaning}" if meaning else ""), style="bold"
-    )
+    checkpoint = check.proof.truth.checkpoints.get(check.next)
+    meaning = f", {checkpoint.meaning}" if checkpoint and checkpoint.meaning else ""
+    yield Text(f"next: {check.next} {list(verdict.shape)}{meaning}", style="bold")
     step = check.steps.get(check.next)
     if step is not None and step.line:
         yield indented(f"fill in {step.line}")

@@ -225,18 +225,8 @@ class _Bench:
         notes = () if ENFORCED else ("on this system the limit to memory is not enforced",)
         if written := ", ".join(end.get("written", ())[:3]):
             notes = (*notes, f"your file wrote into the weights in memory: {written}")
-        meanings = {name: checkpoint.meaning for name, checkpoint in proof.truth.checkpoints.items()}
         output, lost = (session.ended.output, session.ended.lost) if session.ended else ("", 0)
-        return Check(
-            self.learner.name,
-            proof.report,
-            steps,
-            notes=notes,
-            meanings=meanings,
-            proof=proof,
-            output=output,
-            lost=lost,
-        )
+        return Check(self.learner.name, proof, steps, notes=notes, output=output, lost=lost)
 
     def explained(
         self,

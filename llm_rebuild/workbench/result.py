@@ -100,7 +100,7 @@ class OtherRun:
 class Check(Printable):
     """A learner's rebuild, checked.
 
-    report    A verdict for every checkpoint, in order.
+    proof     Both sides' tensors, and the report on them.
     steps     The steps by themselves, by checkpoint.
     answer    How what forward returned compares with the last checkpoint; None where it did not get there.
     others    Further runs: the other attention, a cached step.
@@ -108,15 +108,13 @@ class Check(Printable):
     empty     Steps that nothing called and that are not filled in: `my_minilm.py, line 9, in attention_mask`.
     error     What ended the run before its end, in one line.
     unfilled  Where the run stopped because a step has no body yet: `my_gpt2.py, line 40, in scale`.
-    meanings  What a checkpoint holds, in a few words, where that is known.
     output    What the file printed; `lost` more characters are left out.
     notes     What else a person should know.
     untapped  Checkpoints of a model that is none of the course's, which nobody asked for.
-    proof     The tensors of both sides; None where the run gave none.
     """
 
     file: str
-    report: Report
+    proof: Proof
     steps: Mapping[str, StepVerdict]
     answer: Verdict | None = None
     others: tuple[OtherRun, ...] = ()
@@ -124,12 +122,15 @@ class Check(Printable):
     empty: tuple[str, ...] = ()
     error: str | None = None
     unfilled: str | None = None
-    meanings: Mapping[str, str] | None = None
     output: str = ""
     lost: int = 0
     notes: tuple[str, ...] = ()
     untapped: tuple[str, ...] = ()
-    proof: Proof | None = None
+
+    @property
+    def report(self) -> Report:
+        """A verdict for every checkpoint, in order."""
+        return self.proof.report
 
     @property
     def passed(self) -> bool:
