@@ -71,7 +71,7 @@ def test_a_step_that_is_never_called_is_untried(checked: Checked):
 def plain(source: str) -> str:
     """MiniLM's rebuild without the other attention, as files were before there was one."""
     return source.replace('tap: Tap, attention: str = "eager"\n', "tap: Tap\n").replace(
-        "    word = word_embedding(", '    attention = "eager"\n    word = word_embedding('
+        "    word = tap(", '    attention = "eager"\n    word = tap('
     )
 
 
