@@ -505,8 +505,10 @@ def test_it_works_without_a_fork(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert found.exact
     assert torch.get_num_threads() == threads
     assert found.file == "mine.py"
-    (tmp_path / "mine.py").write_text("while True: print('x' * 1000)", encoding="utf-8")
+    (tmp_path / "mine.py").write_text("print('x' * 9000); 1 / 0", encoding="utf-8")
+    found = check_file(tmp_path / "mine.py", ask(MODEL, "The baker of Oru"))
+    assert "ZeroDivisionError" in str(found.error)
+    assert (len(found.output), found.lost) == (4000, 5001)
+    (tmp_path / "mine.py").write_text("while True: pass", encoding="utf-8")
     found = check_file(tmp_path / "mine.py", ask(MODEL, "The baker of Oru"), limits=Limits(seconds=6))
     assert "stopped after 6 s" in str(found.error)
-    assert len(found.output) <= 4000
-    assert found.lost > 0

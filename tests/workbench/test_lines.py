@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import escape
 
 from llm_rebuild import check
 from llm_rebuild.copies import local_copy
@@ -149,4 +150,4 @@ def test_the_page_has_the_line(checked: Callable[..., Said], tmp_path: Path) -> 
     assert checked(source, "--html", "page.html").code == 1
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert f"mine.py, line {line_of(WRONG_CONSTANT, source)}" in page
-    assert f"+ {RIGHT_CONSTANT}" in page
+    assert str(escape(f"+ {RIGHT_CONSTANT}")) in page
