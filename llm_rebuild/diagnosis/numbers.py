@@ -6,7 +6,7 @@ Shape comes first: of a tensor of another shape nothing is said but where its nu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 
 import torch
@@ -24,8 +24,9 @@ from llm_rebuild.verify.equality import (
     identical,
     usual,
 )
+from llm_rebuild.verify.functions import scaled_or_shifted
 from llm_rebuild.verify.layouts import arrangement
-from llm_rebuild.verify.transforms import NARROW, axes_of, layouts, narrowed, spelled
+from llm_rebuild.verify.transforms import NARROW, axes_of, layouts, narrowed
 
 # How far a fitted number may be from all that it explains, as a share of the largest.
 FITTED = 1e-5
@@ -87,13 +88,13 @@ def describe(case: Case) -> Iterator[Finding]:
         yield from _empty(mine, official)
         if formula is None or formula.kind != "lookup":
             yield from _narrow(mine, official)
-    yield from _added(mine, official, formula, world)
     if formula is not None:
+        yield from _added(mine, official, formula)
         for look in (_combined, _hidden, _rows):
             yield from look(mine, formula, world)
     if not mask:  # whose few different numbers say little
         yield from _elsewhere(case, formula)
-    yield from _moved(mine, official, formula)
+    yield from _moved(mine, official, formula, world)
     cause = of_guess(formula)
     says = "none of the computations that were tried gives it" if cause != "unknown" else ""
     yield Finding(cause, says, Level.GUESSED)
@@ -196,27 +197,17 @@ def dropped(mine: Tensor, official: Tensor) -> Iterator[Finding]:
 # ------------------------------------------------------------------------------- numbers that are fitted
 
 
-def _moved(mine: Tensor, official: Tensor, formula: Formula | None) -> Iterator[Finding]:
-    """A constant factor, or something added that is the same for all tokens."""
+def _moved(mine: Tensor, official: Tensor, formula: Formula | None, world: World) -> Iterator[Finding]:
+    """A constant factor, or something added that is the same for all tokens: a weight, perhaps."""
     if mine.numel() < 4 or not bool((usual(official, BEYOND) & usual(mine, BEYOND)).all()):
         return
-    m, o = mine.double(), official.double()
-    scale, square = float(m.abs().max()), float((o * o).sum())
-    factor = float((m * o).sum()) / square if square else 0.0
-    if (
-        abs(factor) > 1e-9
-        and abs(factor - 1) > FITTED
-        and float((m - factor * o).abs().max()) <= FITTED * scale
-    ):
-        yield Finding(of_result(formula, FACTOR), f"the official tensor times {spelled(factor)}", Level.SEEN)
-        return
-    shift = m - o
-    added = shift.mean(dim=tuple(range(shift.dim() - 1)), keepdim=True) if shift.dim() > 1 else shift
-    alike = float((shift - added).abs().max()) <= FITTED * max(scale, 1e-30)
-    if alike and float(shift.abs().max()) > GATED * scale:
-        same = float((added - added.mean()).abs().max()) <= FITTED * scale
-        what = f"{float(added.mean()):.6g}" if same else "a vector"
-        yield Finding(of_result(formula, SHIFT), f"the official tensor plus {what}", Level.SEEN)
+    changed = scaled_or_shifted(mine, official, world.weights)
+    if changed is not None:
+        factor, words, key = changed
+        cause = of_result(formula, FACTOR if factor else SHIFT)
+        if key:
+            cause = "bias-wrong" if key.endswith("bias") else "wrong-operand"
+        yield Finding(cause, words.format("the official tensor"), Level.SEEN)
 
 
 def _combined(mine: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
@@ -239,27 +230,16 @@ def _combined(mine: Tensor, formula: Formula, world: World) -> Iterator[Finding]
         yield Finding(of_result(formula, FACTOR), says, Level.SEEN)
 
 
-def _added(mine: Tensor, official: Tensor, formula: Formula | None, world: World) -> Iterator[Finding]:
-    """A vector of the weight file that came on top, or numbers that depend on the distance."""
-    plain = usual(official, BEYOND) & usual(mine, BEYOND)
-    shift = torch.where(plain, mine.double() - official.double(), torch.zeros((), dtype=torch.float64))
-    scale = float(mine.double().abs()[plain].max()) if bool(plain.any()) else 0.0
-    if float(shift.abs().max()) < GATED * scale:
+def _added(mine: Tensor, official: Tensor, formula: Formula) -> Iterator[Finding]:
+    """Numbers that came on top and depend on the distance of two tokens."""
+    if formula.kind not in ("product", "scale", "add mask", "add bias") or mine.dim() != 4:
         return
-    vector = added_weight(shift, world.weights) if bool(plain.all()) else None
-    if vector is not None:
-        key, times = vector
-        cause = "bias-wrong" if key.endswith("bias") else "wrong-operand"
-        yield Finding(cause, f"{key} came on top, {times:+.3g} times", Level.SEEN)
-    if (
-        formula is not None
-        and formula.kind in ("product", "scale", "add mask", "add bias")
-        and plain.dim() == 4
-    ):
-        whole = shift[plain.flatten(1).all(1)]
-        if len(whole) and along_distance(whole):
-            says = "numbers were added that depend on the distance alone"
-            yield Finding("position-bias-extra", says, Level.SEEN)
+    plain = usual(official, BEYOND) & usual(mine, BEYOND)
+    shift = (mine.double() - official.double())[plain.flatten(1).all(1)]
+    if len(shift) and along_distance(shift):
+        yield Finding(
+            "position-bias-extra", "numbers were added that depend on the distance alone", Level.SEEN
+        )
 
 
 def along_distance(shift: Tensor) -> bool:
@@ -270,23 +250,6 @@ def along_distance(shift: Tensor) -> bool:
     off = (shift[..., 1:, 1:] - shift[..., :-1, :-1]).abs()
     varied = float((shift[..., :, 1:] - shift[..., :, :-1]).abs().max()) > CLOSE * scale
     return varied and float(off.max()) <= CLOSE * scale
-
-
-def added_weight(shift: Tensor, weights: Mapping[str, Tensor]) -> tuple[str, float] | None:
-    """A vector of the weight file that was added to every token, and how many times."""
-    if shift.dim() < 2:
-        return None
-    vector = shift.flatten(0, -2).mean(0)
-    scale = float(vector.abs().max())
-    if scale == 0 or float((shift - vector).abs().max()) > CLOSE * scale:
-        return None
-    for key, weight in weights.items():
-        if weight.shape == vector.shape:
-            square = float((weight.double() ** 2).sum())
-            times = float((vector * weight.double()).sum()) / square if square else 0.0
-            if abs(times) > 0.01 and float((vector - times * weight).abs().max()) <= CLOSE * scale:
-                return key, times
-    return None
 
 
 def _bent(mine: Tensor, formula: Formula, world: World) -> Iterator[Finding]:

@@ -27,12 +27,11 @@ from torch import Tensor
 
 from llm_rebuild.errors import InputError
 from llm_rebuild.verify.equality import NEVER, ROUNDED, difference, largest
-from llm_rebuild.verify.functions import Pair, explain
+from llm_rebuild.verify.functions import Pair, explain, pair_of
 from llm_rebuild.verify.layouts import agree, arrangement
 
 # How far away a tensor is still the nearest of something, and not just the least different.
 NEAR = 0.05
-_ROWS = 4  # that are looked at first
 _MOST_PLACES = 16  # places where a part may begin that are tried in one candidate
 
 
@@ -303,17 +302,11 @@ def _functions_and_neighbours(
     tensor: Tensor, candidates: Sequence[Candidate], weights: Mapping[str, Tensor]
 ) -> list[Hit]:
     size = max(largest(tensor), 1e-12)
-    width = tensor.shape[-1] if tensor.dim() else 1
-    target = tensor.reshape(-1, width)
-    some = torch.linspace(0, len(target) - 1, min(_ROWS, len(target))).long()
-    vectors = {k: w for k, w in weights.items() if w.dim() == 1 and len(w) == width}
     ranked: Ranked = []
     for order, candidate in enumerate(candidates):
         if [n for n in candidate.shape if n > 1] != [n for n in tensor.shape if n > 1]:
             continue
-        official = candidate.tensor.reshape(target.shape)
-        pair = Pair(target, official, target[some], official[some], size * ROUNDED, vectors)
-        kind, words, rank, apart = _judged(pair, size)
+        kind, words, rank, apart = _judged(pair_of(tensor, candidate.tensor, size * ROUNDED, weights), size)
         hit = Hit(candidate.name, kind, words.format(candidate.words), candidate.shape, apart)
         base = candidate.base if candidate.whole else (candidate.base, candidate.name)
         ranked.append(((*rank, bool(candidate.of), order), base, hit))

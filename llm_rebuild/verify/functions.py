@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from llm_rebuild.verify.equality import FILLED, ROUNDED, difference
+from llm_rebuild.verify.equality import FILLED, ROUNDED, difference, largest
 from llm_rebuild.verify.transforms import ACTIVATIONS, Function, layer_norm, rms_norm, spelled, to_length_one
+
+ROWS = 4  # that are looked at first
 
 Answer = tuple[str, float] | None  # words around the name, and the difference
 
@@ -39,6 +41,29 @@ class Pair:
             if off > tolerance * self.rounding:
                 return None
         return words, off
+
+
+def pair_of(target: Tensor, official: Tensor, rounding: float, weights: Mapping[str, Tensor]) -> Pair:
+    """Two tensors of one size as rows, and a few rows of both. weights: of the file, by key."""
+    width = target.shape[-1] if target.dim() else 1
+    target = target.reshape(-1, width)
+    official = official.reshape(target.shape)
+    some = torch.linspace(0, len(target) - 1, min(ROWS, len(target))).long()
+    vectors = {k: w for k, w in weights.items() if w.dim() == 1 and len(w) == width}
+    return Pair(target, official, target[some], official[some], rounding, vectors)
+
+
+def scaled_or_shifted(
+    target: Tensor, official: Tensor, weights: Mapping[str, Tensor]
+) -> tuple[bool, str, str] | None:
+    """Whether a tensor is the official one times a number, or with the same numbers added to each row: then
+    whether it is a factor, the words, and the key of the weight that was added, if it is one."""
+    pair = pair_of(target, official, max(largest(target), 1e-12) * ROUNDED, weights)
+    if scaled := _scaled(pair):
+        return True, scaled[0], ""
+    if shifted := _shifted(pair):
+        return False, shifted[0], next((key for key in pair.weights if shifted[0].endswith(f" {key}")), "")
+    return None
 
 
 def explain(pair: Pair) -> tuple[int, str, float] | None:
