@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from llm_rebuild.errors import InputError
-from llm_rebuild.files import read_json, read_text
+from llm_rebuild.files import read_text
 from llm_rebuild.json_fields import FLAG, Kind, check, or_null, shown
-from llm_rebuild.tokenizers.checks import ANEW, CONFIG, read_config, require
+from llm_rebuild.tokenizers.checks import ANEW, CONFIG, LIBRARY, read_config, require
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -84,8 +84,8 @@ def read_vocabulary(path: Path) -> dict[str, int]:
 
 def read_settings(folder: Path, vocabulary: dict[str, int]) -> Settings:
     """From tokenizer.json where there is one (the library reads nothing else), and tokenizer_config.json."""
-    path, whole_path = folder / CONFIG, folder / "tokenizer.json"
-    config = read_config(folder, SUPPORTED_CONFIG, "BertTokenizer", SPECIAL_TOKENS)
+    path, whole_path = folder / CONFIG, folder / LIBRARY
+    config, whole = read_config(folder, SUPPORTED_CONFIG, "BertTokenizer", SPECIAL_TOKENS)
     configured = Settings(
         flag(config, "do_lower_case", True, path),
         flag(config, "strip_accents", None, path),
@@ -94,7 +94,6 @@ def read_settings(folder: Path, vocabulary: dict[str, int]) -> Settings:
     if not whole_path.exists():
         return configured
 
-    whole = read_json(whole_path, ANEW)
     for field, value in SUPPORTED_TOKENIZER_JSON.items():
         require(whole_path, field, look_up(whole, field), value)
     if look_up(whole, "model.vocab") != vocabulary:

@@ -192,12 +192,12 @@ class ByteBPE:
     def from_folder(cls, folder: str | Path) -> ByteBPE:
         """Read vocab.json and merges.txt; InputError says what is wrong with them, and which field of
         tokenizer_config.json asks for something else."""
-        checks.read_config(Path(folder), SUPPORTED, "GPT2Tokenizer", {END_OF_TEXT})
+        _, whole = checks.read_config(Path(folder), SUPPORTED, "GPT2Tokenizer", {END_OF_TEXT})
         needed = [*BYTE_SYMBOLS, END_OF_TEXT]
         vocabulary = checks.read_vocabulary(Path(folder) / "vocab.json", needed)
         ranks = checks.read_merges(Path(folder) / "merges.txt", vocabulary)
-        checks.check_same(Path(folder), "vocab", vocabulary, "vocab.json")
-        checks.check_same(Path(folder), "merges", list(ranks), "merges.txt")
+        checks.check_same(Path(folder), whole, "vocab", vocabulary, "vocab.json")
+        checks.check_same(Path(folder), whole, "merges", list(ranks), "merges.txt")
         return cls(vocabulary, ranks)
 
     def encode(self, text: str, max_tokens: int | None = None) -> Encoding:

@@ -70,7 +70,7 @@ def truncate(encoding: Encoding, max_tokens: int | None, closing: int = 0) -> En
     return Encoding(ids, tokens, offsets, cut.stop - cut.start)
 
 
-ANEW, CONFIG = "download it again", "tokenizer_config.json"
+ANEW, CONFIG, LIBRARY = "download it again", "tokenizer_config.json", "tokenizer.json"
 # What other files of a folder say of special tokens; the library reads them all.
 SPECIAL_FILES = ("special_tokens_map.json", "added_tokens.json")
 ADDING = ("additional_special_tokens", "extra_special_tokens", "added_tokens_decoder", "added_tokens")
@@ -79,11 +79,13 @@ ANY_LIBRARY_CLASS = ("PreTrainedTokenizer", "TokenizersBackend")  # those that d
 
 def read_config(
     folder: Path, supported: Mapping[str, object], library_class: str, special: Collection[str]
-) -> dict[str, Any]:
-    """tokenizer_config.json, where there is one. InputError where a field asks for something else than what
-    is `supported`, for another class than the library's, or, there or in a file beside it, for a special
-    token that is not one of `special`: it would be cut out of every text."""
-    config = read_json(folder / CONFIG, ANEW) if (folder / CONFIG).exists() else {}
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """tokenizer_config.json and tokenizer.json, as far as they are there. InputError where a field of the
+    first asks for something else than what is `supported`, for another class than the library's, or where a
+    file of the folder has a special token that is not one of `special`: it would be cut out of every text."""
+    names = [name for name in (CONFIG, LIBRARY, *SPECIAL_FILES) if (folder / name).exists()]
+    files = {name: read_json(folder / name, ANEW) for name in names}
+    config = files.get(CONFIG, {})
     for field, value in {**supported, "split_special_tokens": False}.items():
         asked = config.get(field, value)
         if isinstance(asked, dict):  # older files write {"content": "[CLS]", "lstrip": false, ...}
@@ -92,12 +94,11 @@ def read_config(
     asked = config.get("tokenizer_class")
     if asked is not None and str(asked).removesuffix("Fast") not in (library_class, *ANY_LIBRARY_CLASS):
         require(folder / CONFIG, "tokenizer_class", asked, library_class)
-    for file in (CONFIG, "tokenizer.json", *SPECIAL_FILES):
-        if (folder / file).exists():
-            for field, token in _special_tokens(file, read_json(folder / file, ANEW)):
-                if not (isinstance(token, str) and token in special):
-                    raise InputError(f"{folder / file}: {field} has {shown(token)}, which is not supported")
-    return config
+    for name, fields in files.items():
+        for field, token in _special_tokens(name, fields):
+            if not (isinstance(token, str) and token in special):
+                raise InputError(f"{folder / name}: {field} has {shown(token)}, which is not supported")
+    return config, files.get(LIBRARY, {})
 
 
 def _special_tokens(file: str, fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -116,21 +117,13 @@ def _special_tokens(file: str, fields: Mapping[str, Any]) -> Iterator[tuple[str,
                 yield field, content
 
 
-def check_same(folder: Path, field: str, tokens: object, own: str) -> None:
-    """InputError where tokenizer.json, which the library reads if it is there, has another `field` than the
-    file that is read here, `own`: `vocab` or `merges`, or `normalizer`, where none says something, too."""
-    path = folder / "tokenizer.json"
-    whole = read_json(path, ANEW) if path.exists() else {}
+def check_same(folder: Path, whole: Mapping[str, Any], field: str, tokens: object, own: str) -> None:
+    """InputError where tokenizer.json, which the library reads if it is there, has other tokens or merges in
+    its model's `field`, `vocab` or `merges`, than the file that is read here, `own`."""
     model = whole.get("model")
-    if not isinstance(model, dict):
-        return
-    if field == "normalizer":
-        if whole.get(field) != tokens:
-            raise InputError(f"{path}: its normalizer is not that of {own}: download both again")
-        return
-    theirs = model.get(field)
+    theirs = model.get(field) if isinstance(model, dict) else None
     if theirs is not None and _plain(theirs) != _plain(tokens):
-        raise InputError(f"{path} and {own} hold different tokens or merges: download both again")
+        raise InputError(f"{folder / LIBRARY} and {own} hold different tokens or merges: download both again")
 
 
 def _plain(tokens: Any) -> Any:

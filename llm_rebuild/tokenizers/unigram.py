@@ -137,10 +137,15 @@ class Unigram:
         folder = Path(folder)
         pieces, charsmap = read_spiece_model(folder / "spiece.model")
         made = cls(pieces, charsmap)
-        checks.read_config(folder, SUPPORTED, "T5Tokenizer", made.special)
-        checks.check_same(folder, "vocab", list(zip(made.tokens, made.by_id, strict=True)), "spiece.model")
+        _, whole = checks.read_config(folder, SUPPORTED, "T5Tokenizer", made.special)
+        checks.check_same(
+            folder, whole, "vocab", list(zip(made.tokens, made.by_id, strict=True)), "spiece.model"
+        )
         map_field = {"type": "Precompiled", "precompiled_charsmap": b64encode(charsmap).decode()}
-        checks.check_same(folder, "normalizer", map_field if charsmap else None, "spiece.model")
+        own_map = map_field if charsmap else None
+        if isinstance(whole.get("model"), dict) and whole.get("normalizer") != own_map:
+            path = folder / checks.LIBRARY
+            raise InputError(f"{path}: its normalizer is not that of spiece.model: download both again")
         return made
 
     def encode(self, text: str, max_tokens: int | None = None) -> Encoding:
