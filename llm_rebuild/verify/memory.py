@@ -12,6 +12,7 @@ from llm_rebuild.errors import InputError
 from llm_rebuild.verify.question import Question, has_rebuild
 
 SHORT = 256  # tokens of one text that always fit
+BESIDES = 1.2  # times the checkpoints: what else is computed, as it was measured
 # Of a block of a model without a rebuild, roughly: what is computed, in the words of checkpoints.
 BLOCK = ["[batch, head, query, key]"] * 5 + ["[batch, token, width]"] * 12 + ["[batch, token, wide]"] * 4
 WHERE = {"/proc/meminfo": "MemAvailable:", "/sys/fs/cgroup/memory.max": ""}  # on Linux
@@ -23,7 +24,7 @@ def check(question: Question, model: Any, sides: int = 1) -> None:
     rows, tokens = question.inputs.token_ids.shape
     if rows * tokens**2 <= SHORT**2:
         return
-    wanted, free = sides * needed(question, model), available()
+    wanted, free = BESIDES * sides * needed(question, model), available()
     if free is not None and wanted > free:
         ask = "give shorter or fewer texts"
         ask += ", or sdpa attention, which keeps no scores" if question.attention == "eager" else ""

@@ -41,7 +41,7 @@ def test_what_does_not_fit_is_refused_in_one_line(ways, monkeypatch: pytest.Monk
 def test_both_sides_of_a_proof_have_to_fit(monkeypatch: pytest.MonkeyPatch):
     asked = question("minilm")
     one = memory.needed(asked, Official(asked.copy.folder).model)
-    monkeypatch.setattr(memory, "available", lambda: int(1.5 * one))
+    monkeypatch.setattr(memory, "available", lambda: int(1.5 * memory.BESIDES * one))
     monkeypatch.setattr(memory, "SHORT", 10)
     verify.capture(asked)
     with pytest.raises(InputError, match=r"sdpa attention, which keeps no scores$"):
