@@ -174,17 +174,21 @@ class Guard(MetaPathFinder):
                 return None
 
             def keys(self) -> list[str]:
+                """The names of its tensors."""
                 return list(weights)
 
             offset_keys = keys
 
             def metadata(self) -> dict[str, str]:
+                """What the library says of every such file."""
                 return {"format": "pt"}
 
             def get_tensor(self, name: str) -> Any:
+                """One tensor, or array, by its name."""
                 return weights[name].numpy() if self._numpy else weights[name]
 
             def get_tensors(self) -> dict[str, Any]:
+                """All of them."""
                 return {name: self.get_tensor(name) for name in weights}
 
             get_slice = get_tensor

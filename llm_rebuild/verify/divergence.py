@@ -57,6 +57,7 @@ class Divergence:
 
     @property
     def inputs_identical(self) -> bool:
+        """Whether all that it is computed from is there, and has the official bits."""
         return not self.differing and not self.unshown
 
     def __str__(self) -> str:

@@ -53,7 +53,7 @@ def _orders(
     yield dims, plain, None
     if len(dims) <= 5:
         orders = [order for order in itertools.permutations(plain) if order != plain]
-        orders.sort(key=lambda order: sum(place != axis for place, axis in enumerate(order)))
+        orders.sort(key=lambda order: sum(position != axis for position, axis in enumerate(order)))
         yield from ((dims, order, None) for order in orders)
     if len(dims) > 4:
         return
@@ -69,11 +69,11 @@ def _orders(
                 yield split, order, (axis, heads)
 
 
-def _source(place: int, dims: Sequence[int], order: Sequence[int]) -> int:
-    """Where in `dims` the number lies that comes to `place` when the axes are put into `order`."""
+def _source(position: int, dims: Sequence[int], order: Sequence[int]) -> int:
+    """Where in `dims` the number lies that comes to `position` when the axes are put into `order`."""
     coordinates = [0] * len(dims)
     for axis in reversed(order):
-        place, coordinates[axis] = divmod(place, dims[axis])
+        position, coordinates[axis] = divmod(position, dims[axis])
     flat = 0
     for size, coordinate in zip(dims, coordinates, strict=True):
         flat = flat * size + coordinate
@@ -104,7 +104,7 @@ def _in_words(
         return f", reshaped to {list(tensor.shape)}"
     if order == (*plain[:-2], plain[-1], plain[-2]):
         return f", transposed in its last two axes{afterwards}"
-    exchanged = [axis for place, axis in enumerate(order) if place != axis]
+    exchanged = [axis for position, axis in enumerate(order) if position != axis]
     if len(exchanged) == 2:
         names = [str(_real_axis(official, axis)) for axis in sorted(exchanged)]
         if afterwards and len(shape) == len(dims) - 1:

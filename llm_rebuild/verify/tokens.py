@@ -53,11 +53,13 @@ class OfficialTokenizer:
 
     @property
     def pad_id(self) -> int | None:
+        """The id that stands for padding, if there is one."""
         number: int | None = self._official.pad_token_id
         return number
 
     @property
     def vocabulary_size(self) -> int:
+        """How many ids there are."""
         return len(self._official)
 
     def ids(self, text: str, most: int | None = None) -> list[int]:
@@ -66,12 +68,14 @@ class OfficialTokenizer:
         return list(self._official(text, **cut)["input_ids"])
 
     def encode(self, text: str, max_tokens: int | None = None) -> Encoding:
+        """As the package's own tokenizers do, without offsets."""
         ids = list(self._official(text)["input_ids"])
         cut = ids if max_tokens is None else ids[:max_tokens]
         tokens = [str(token) for token in self._official.convert_ids_to_tokens(cut)]
         return Encoding(cut, tokens, [(0, 0)] * len(cut), len(ids) - len(cut))
 
     def decode(self, ids: Sequence[int]) -> str:
+        """The text that ids stand for."""
         text: str = self._official.decode(list(ids))
         return text
 
