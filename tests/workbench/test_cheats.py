@@ -82,6 +82,23 @@ def wait(tap):
     assert (code, verdicts["h.0.attn.scaled"]) == (1, "missing")
 
 
+def test_a_single_step_finds_no_official_tensor_in_the_process_that_it_was_copied_from(
+    bench: Bench, tmp_path: Path
+):
+    searching = """    import gc
+    for thing in gc.get_objects():
+        tensor = thing.get("h.0.attn.scaled") if type(thing) is dict else None
+        if isinstance(tensor, Tensor):
+            return tensor.clone()
+    return product
+"""
+    before = "    return product * power\n"
+    assert SOLVED.count(before) == 1
+    (tmp_path / "mine.py").write_text(SOLVED.replace(before, searching), encoding="utf-8")
+    result = bench.run("check", "mine.py", "--model", MODEL, "--step", "h.0.attn.scaled", folder=tmp_path)
+    assert result.code == 1, result.out
+
+
 def test_a_step_is_not_fed_with_what_it_is_to_compute(checked: Checked):
     before = '@step("h.{layer}.attn.scaled", "h.{layer}.attn.product")'
     assert before in SOLVED
