@@ -238,9 +238,7 @@ def of_input(world: World, formula: Formula, right: str, action: str) -> str:
         return "qkv-order"
     if facts.get("cross") == right:
         return "cross-attention-source"
-    if right.startswith(PAST) or (
-        before is not None and kind == "same" and before.inputs[0].startswith(PAST)
-    ):
+    if of_the_pass_before(world, right):
         return "cache-order"
     if kind in ("bias by head", "biased mask"):
         return "position-bias-wrong"
@@ -251,6 +249,14 @@ def of_input(world: World, formula: Formula, right: str, action: str) -> str:
     if formula.kind in AS_RESULT or (formula.kind in NORM_STEPS and not scaled):
         return of_result(formula, action)
     return "scaled" if scaled else "wrong-input"
+
+
+def of_the_pass_before(world: World, name: str) -> bool:
+    """Whether a tensor is of the pass before, as it was kept."""
+    step = world.formulas.get(name)
+    return name.startswith(PAST) or (
+        step is not None and step.kind == "same" and step.inputs[0].startswith(PAST)
+    )
 
 
 def of_weight(formula: Formula, key: str, action: str) -> str:
@@ -292,7 +298,7 @@ def of_other_input(
         yield "norm-twice", says, None
     elif own and after_its_half_block(formula, other):
         yield "norm-position", f"{says}: the norm stands after the half-block", None
-    elif right.startswith(PAST):
+    elif of_the_pass_before(world, right):
         yield "cache-order", says, None
     elif facts.get("cross") == right:
         yield "cross-attention-source", says, None

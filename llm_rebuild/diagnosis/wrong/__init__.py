@@ -28,8 +28,6 @@ FIRST: dict[str, Callable[[World, Formula], Iterator[Edit]]] = {
 }
 # … and these after it.
 LAST: dict[str, Callable[[World, Formula], Iterator[Edit]]] = {
-    "cat": attention.of_other_blocks,
-    "same": attention.of_other_blocks,
     "add bias": attention.add_bias,
     "add mask": attention.add_mask,
 }

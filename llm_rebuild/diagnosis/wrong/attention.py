@@ -16,7 +16,6 @@ from llm_rebuild.diagnosis.graph import (
     LOWEST,
     MINE,
     OPERATIONS,
-    PAST,
     Edit,
     Formula,
     Make,
@@ -24,9 +23,8 @@ from llm_rebuild.diagnosis.graph import (
     angles,
     rotate,
 )
-from llm_rebuild.diagnosis.wrong.base import Mistake, Tables, bound, other_of
+from llm_rebuild.diagnosis.wrong.base import Mistake, Tables, bound
 from llm_rebuild.diagnosis.wrong.masks import FILLS
-from llm_rebuild.weights import template
 
 NAMES = ("query", "key", "value")
 
@@ -106,23 +104,6 @@ def _by_base(x: Tensor, base: float, first: int) -> Tensor:
     ids, width = x[:1, 0, :, 0], x.shape[-1]
     cos, sin = (angles(ids, base=base, width=width, wave=wave, first=first) for wave in ("cos", "sin"))
     return rotate(x, cos, sin)
-
-
-def of_other_blocks(world: World, formula: Formula) -> Iterator[Edit]:
-    """The keys or values that another block kept; and keys for values."""
-    old, *new = formula.inputs
-    if not old.startswith(PAST):
-        return
-    for name in world.known:
-        if name != old and template(name) == template(old):
-            says = f"the keys and values that another block kept ({name.removeprefix(PAST)})"
-            changed = replace(formula, inputs=(name, *new))
-            yield Edit("cache-order", says, {formula.name: lambda w, f=changed: w.compute(f)})
-    if formula.kind == "same":
-        other = world.formulas[other_of(formula)]
-        mixed = {formula.name: lambda w: w[other.inputs[0]]}
-        yield Edit("cache-mixed", "keys and values exchanged", {**mixed, other.name: lambda w: w[old]})
-        yield Edit("cache-mixed", "keys kept for values, or values for keys", mixed)
 
 
 def product(world: World, formula: Formula) -> Iterator[Edit]:
@@ -205,6 +186,9 @@ TABLES: Tables = {
         ("cache-mixed", "the new values appended to keys, or keys to values", lambda old, new_other: torch.cat([old, new_other], -2)),
         ("cache-mixed", "keys kept for values, or values for keys", lambda old_other, new_other: torch.cat([old_other, new_other], -2)),
         ("cache-mixed", "appended to the values kept instead of the keys, or the keys", lambda old_other, new: torch.cat([old_other, new], -2)),
+    ),
+    "same": (  # keys or values of the pass before, as they were
+        ("cache-mixed", "keys kept for values, or values for keys", lambda old_other: old_other),
     ),
     "angles": (  # x: the token ids
         *(("rotary-wrong", f"counted from {first}", lambda x, base, width, wave, first=first: angles(x, base=base, width=width, wave=wave, first=first)) for first in (1, -1)),
