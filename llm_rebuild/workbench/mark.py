@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -138,7 +139,8 @@ def _named(content: bytes) -> str:
 
 def _sameness(content: bytes) -> str:
     """What two files share that differ in comments and blanks only."""
-    with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
+    with warnings.catch_warnings(), contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
+        warnings.simplefilter("ignore")  # of Python, about the submission
         tree = ast.parse(content)
         if ast.get_docstring(tree) is not None:  # the file's own name stands there
             del tree.body[0]
