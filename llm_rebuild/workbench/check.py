@@ -30,7 +30,7 @@ from llm_rebuild.verify.steps import first_pass
 from llm_rebuild.weights import Weights
 from llm_rebuild.workbench import cached, notebook
 from llm_rebuild.workbench.result import FORWARD, UNFILLED, Check, OtherRun, StepVerdict
-from llm_rebuild.workbench.runs import Run, all_names, run_of
+from llm_rebuild.workbench.runs import Officials, Run, all_names
 from llm_rebuild.workbench.session import Learner, Limits, Session, learner_of
 from llm_rebuild.workbench.steps import Place, Trial, nearest, trials
 
@@ -120,20 +120,21 @@ class _Bench:
 
     def main_run(self) -> Run:
         """The question's own way."""
-        run = run_of("", self.question, self.captures, fork=self.fork)
+        with Officials(self.captures, self.fork) as officials:
+            run = officials.run("", self.question)
         self.names = all_names(run, self.question)
         return run
 
     def other_runs(self) -> Iterator[Run]:
         """The ways to run forward that it offers beside the question's own."""
-        store = self.captures
-        for way in self.question.untried():
-            attention = way.removesuffix(" attention")
-            if attention in ATTENTIONS and "attention" in self.learner.parameters:
-                yield run_of(way, replace(self.question, attention=attention), store)
-            elif way == CACHED and "cache" in self.learner.parameters:
-                with contextlib.suppress(InputError):  # no room for one more token
-                    yield run_of(way, first_pass(self.question, 1), store, cache=True)
+        with Officials(self.captures) as officials:
+            for way in self.question.untried():
+                attention = way.removesuffix(" attention")
+                if attention in ATTENTIONS and "attention" in self.learner.parameters:
+                    yield officials.run(way, replace(self.question, attention=attention))
+                elif way == CACHED and "cache" in self.learner.parameters:
+                    with contextlib.suppress(InputError):  # no room for one more token
+                        yield officials.run(way, first_pass(self.question, 1), cache=True)
 
     # ------------------------------------------------------------------------------------ checks
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -69,64 +69,85 @@ class Run:
         return {f"{n}/{name}": t for n, read in enumerate(self.passes) for name, t in read.items()}
 
 
-def run_of(way: str, question: Question, store: Path, *, cache: bool = False, fork: bool = False) -> Run:
-    """A run, with its official side from the store, or made now.
+@dataclass
+class Officials:
+    """The official sides of runs: from the store, or computed now, by one process for all of them, which is
+    started when it is needed. Leaving the `with` ends it.
 
-    cache  Whether one token follows behind keys and values that are kept.
-    fork   Whether the process of the official model may be a copy of this one.
-
-    Raises InputError where the official model cannot be run.
+    fork   Whether that process may be a copy of this one.
     """
-    inputs = question.inputs
-    read = {name: tensor.tolist() for name, tensor in inputs.tensors.items()}
-    texts = {"texts": inputs.texts, "tokens": inputs.tokens, "truncated": inputs.truncated}
-    about = {"attention": question.attention, "cache": cache, "read": read, **texts}
 
-    def make(out: Path) -> None:
-        """Have it run, and saved there."""
-        with Process(official_side, fork) as process:
-            job = {**about, "model": cached.reference(question.copy), "out": str(out)}
-            end = next((message.about for message in process.ask(job)), None)
+    store: Path
+    fork: bool = False
+    _process: Process | None = None
+
+    def __enter__(self) -> Officials:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        if self._process is not None:
+            self._process.close()
+
+    def run(self, way: str, question: Question, *, cache: bool = False) -> Run:
+        """A run. `cache`: one token follows behind keys and values that are kept.
+
+        Raises InputError where the official model cannot be run.
+        """
+        inputs = question.inputs
+        read = {name: tensor.tolist() for name, tensor in inputs.tensors.items()}
+        texts = {"texts": inputs.texts, "tokens": inputs.tokens, "truncated": inputs.truncated}
+        about = {"attention": question.attention, "cache": cache, "read": read, **texts}
+        model = cached.reference(question.copy)
+        make = partial(self._make, {**about, "model": model})
+        file = cached.find(question.copy, about, make, self.store)
+        last, names = cached.contents(file)
+        passes = [inputs.tensors, last] if cache else [inputs.tensors]
+        named = tuple({INPUTS + name: tensor for name, tensor in one.items()} for one in passes)
+        return Run(way, file, tuple(names), named, question.attention)
+
+    def _make(self, job: Mapping[str, Any], out: Path) -> None:
+        """Have the official model run, and what it computed saved there."""
+        if self._process is None or self._process.ended is not None:
+            self._process = Process(official_side, self.fork)
+        end = next((message.about for message in self._process.ask({**job, "out": str(out)})), None)
         if end is None:
-            how, output = (process.ended.how, process.ended.output) if process.ended else ("", "")
+            ended = self._process.ended
+            how, output = (ended.how, ended.output) if ended else ("", "")
             last = (output.strip().splitlines() or ["it said nothing"])[-1]
             raise InputError(f"the official model could not be run ({how or 'no result'}): {last[:300]}")
         if end["refused"]:
             raise InputError(end["refused"])
 
-    file = cached.find(question.copy, about, make, store)
-    last, names = cached.contents(file)
-    passes = [inputs.tensors, last] if cache else [inputs.tensors]
-    named = tuple({INPUTS + name: tensor for name, tensor in one.items()} for one in passes)
-    return Run(way, file, tuple(names), named, question.attention)
-
 
 def official_side(channel: Channel) -> None:
-    """In a process of its own: run the official model and save what it computed; with a cache, what it
-    computed in the step behind the prompt."""
-    message, refused = channel.receive(), None
-    if message is None:
-        return
-    job = message.about
-    try:
-        parts: dict[str, Any] = {name: torch.tensor(rows) for name, rows in job["read"].items()}
-        parts |= {"texts": tuple(job["texts"]), "truncated": tuple(job["truncated"])}
-        inputs = Inputs(**parts, tokens=tuple(map(tuple, job["tokens"])))
-        question = Question(cached.copy_of(job["model"]), inputs, job["attention"], job["cache"])
-        official, prompt = Official(question.copy.folder, question.attention), None
-        if job["cache"]:
-            prompt = capture(question, official=official, steps=True)
-            question = question.step(likeliest(prompt))
-        truth = capture(question, official=official, steps=True)
-        truth.save(job["out"])
-        run = OfficialRun.of(truth, question.copy, prompt, official)
-        more: dict[str, cached.Part] = {cached.RECORD: run.store()}
-        if prompt is not None:
-            more[cached.PROMPT] = {}, prompt.tensors
-        cached.add(Path(job["out"]), more)
-    except InputError as error:
-        refused = str(error)
-    channel.send({"end": "done", "refused": refused})
+    """In a process of its own: run the official model on one question after the other."""
+    while (message := channel.receive()) is not None:
+        refused = None
+        try:
+            save_official(message.about)
+        except InputError as error:
+            refused = str(error)
+        channel.send({"end": "done", "refused": refused})
+
+
+def save_official(job: Mapping[str, Any]) -> None:
+    """Run the official model and save what it computed; with a cache, what it computed in the step behind the
+    prompt. Raises InputError where it cannot be run."""
+    parts: dict[str, Any] = {name: torch.tensor(rows) for name, rows in job["read"].items()}
+    parts |= {"texts": tuple(job["texts"]), "truncated": tuple(job["truncated"])}
+    inputs = Inputs(**parts, tokens=tuple(map(tuple, job["tokens"])))
+    question = Question(cached.copy_of(job["model"]), inputs, job["attention"], job["cache"])
+    official, prompt = Official(question.copy.folder, question.attention), None
+    if job["cache"]:
+        prompt = capture(question, official=official, steps=True)
+        question = question.step(likeliest(prompt))
+    truth = capture(question, official=official, steps=True)
+    truth.save(job["out"])
+    run = OfficialRun.of(truth, question.copy, prompt, official)
+    more: dict[str, cached.Part] = {cached.RECORD: run.store()}
+    if prompt is not None:
+        more[cached.PROMPT] = {}, prompt.tensors
+    cached.add(Path(job["out"]), more)
 
 
 def all_names(run: Run, question: Question) -> list[str]:
