@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,18 @@ def test_of_relatives(tmp_path: Path, config: dict[str, object], changes: dict[s
         else ()
     )
     hold(small.model(tmp_path / "model", config, optional, **changes), "padded", "eager", small.ROWS)
+
+
+@pytest.mark.parametrize("run", ["padded", "cached"])
+def test_a_capture_that_does_not_say_how_has_the_official_model_run_again(run: str) -> None:
+    played = scene(
+        LocalCopy("gpt2", MINIATURES / "gpt2", "miniature"), run, token_ids=[[5, 17, 3, 44], [11, 5, 8]]
+    )
+    kinds = [
+        {name: formula.kind for name, formula in world_of(truth, played.copy, played.prompt).formulas.items()}
+        for truth in (played.truth, replace(played.truth, steps={}))
+    ]
+    assert kinds[0] == kinds[1]
 
 
 def hold(copy: LocalCopy, run: str, attention: str, rows: list[list[int]]) -> None:
