@@ -240,7 +240,7 @@ def with_readings(
     """The mistakes that were read, each with the name that was found for it, in the order of the data. What
     was not read to its end may hold more: then the others stand behind them."""
     named, read = list[Diagnosis](), list[Diagnosis]()
-    for reading in readings:
+    for reading in (reading for reading in readings if reading.checkpoint):
         steps = {template(name) for name in (reading.checkpoint, *reading.also)}
         alike = [d for d in mistakes if steps & {template(n) for n in (d.checkpoint, d.seen, *d.also)}]
         read += alike

@@ -168,6 +168,7 @@ class _Bench:
                 error = error or f"{self.learner.name}: {problem}"
             progress("steps")
             others = tuple(self.other(*one, session) for one in tried)
+        extents = {f"{self.learner.name}: {reading.extent}": 0 for reading in readings if reading.extent}
         end = last.end or main.end
         rebuilt, untapped = main.of(truth), self.untapped(main, truth)
         if untapped and not rebuilt and not error:
@@ -180,7 +181,7 @@ class _Bench:
         return replace(
             checked,
             error=error,
-            notes=(*_not_compared(main, truth), *checked.notes),
+            notes=(*_not_compared(main, truth), *checked.notes, *extents),
             untapped=untapped,
             answer=_answer(main, truth, report) if main.finished else None,
             others=others,

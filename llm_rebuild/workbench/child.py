@@ -15,7 +15,6 @@ import sys
 import traceback
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from llm_rebuild.process.exchange import Channel, Message
 from llm_rebuild.process.guard import Guard, forbidden_to_learners
 from llm_rebuild.process.limits import limit
 from llm_rebuild.process.origins import Origins
+from llm_rebuild.verify.equality import identical
 from llm_rebuild.weights import Weights
 from llm_rebuild.workbench import notebook
 from llm_rebuild.workbench.cached import copy_of
@@ -77,6 +77,8 @@ class _Learner:
         self._weights, self._settings = (copy.weights(), copy.config) if copy else (Weights({}), {})
         self._config: Any = types.SimpleNamespace(**self._settings)
         self._sources = self._weights.peek()
+        # The file once more, for when the learner's was written into.
+        self._untouched: Mapping[str, Tensor] = copy.weights().peek() if copy else {}
         if copy and architecture_for(copy.config):
             rebuild = rebuild_for(self._settings)
             self._weights, self._config = rebuild.renamed(self._weights), rebuild.config
@@ -168,15 +170,22 @@ class _Learner:
         """Where forward, or a `trial` of a step, leaves the official run, by which line, and what puts it
         right. Only the checkpoints that came with it are looked at."""
         self._seal()
-        sources = dict(self._sources)
+        touched = [key for key, tensor in self._untouched.items() if not identical(self._sources[key], tensor)]
+        sources = dict(self._untouched if touched else self._sources)
         for number in range(about["passes"]):
             sources |= _under(tensors, f"{number}/")
         record = about["record"], _under(tensors, "record/")
         official = OfficialRun.load(record, _under(tensors, "truth/"), sources, self._settings)
-        run = partial(self._passes, about, tensors)
-        if about["trial"]:
-            run = partial(self._alone, about["trial"])
-        readings = [reading.to_json() for reading in read(run, official, self._own)]
+
+        def run(tap: Tap) -> None:
+            for key in touched:  # each run begins with what the file holds
+                self._sources[key].copy_(self._untouched[key])
+            if about["trial"]:
+                self._alone(about["trial"], tap)
+            else:
+                self._passes(about, tensors, tap)
+
+        readings = [reading.to_json() for reading in read(run, official, self._own, about["first"])]
         for line in (*(line for one in readings for line in one["lines"]), *_repaired(readings)):
             if any(Path(cell).name == line["file"] for cell in self._cells):
                 line["file"] = "the notebook"

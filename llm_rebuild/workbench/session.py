@@ -105,21 +105,23 @@ class Session(Process):
         asked last: all official tensors come in."""
         truth = run.truth
         shown = [name for name in truth if name in outcome.tapped]
-        right = all(identical(outcome.tapped[name], truth.tensors[name]) for name in shown)
+        wrong = [name for name in shown if not identical(outcome.tapped[name], truth.tensors[name])]
         failed = outcome.end.get("end") == "error"
         record = cached.more(run.file, cached.RECORD)
-        if self.ended or (right and not failed) or outcome is self.loaded or record is None:
+        if self.ended or not (wrong or failed) or outcome is self.loaded or record is None:
             return ()
-        about = {"do": "read", "record": record[0], **run.about}
+        about = {"do": "read", "record": record[0], "first": wrong[0] if wrong else "", **run.about}
         about["trial"] = None if trial is None else {**vars(trial), "attention": run.attention}
         tensors = run.tensors | {
             f"truth/{name}": truth.tensors[name] for name in (truth if failed else shown)
         }
         tensors |= {f"record/{name}": tensor for name, tensor in record[1].items()}
         self.allow()
-        end = self.outcome(about, tensors).end
+        read = self.outcome(about, tensors)
+        if not read.finished:
+            return (Reading("", (), "", (), f"not read: {self.problem(read) or 'its process ended'}"),)
         try:
-            return tuple(map(Reading.from_json, end.get("readings", ())))
+            return tuple(map(Reading.from_json, read.end.get("readings", ())))
         except (KeyError, TypeError):  # what comes from there is the learner's
             return ()
 

@@ -28,7 +28,9 @@ from llm_rebuild.diagnosis.reading.repair import Patch, narrower, replay, same_f
 from llm_rebuild.diagnosis.reading.result import ROUNDED, TO_THE_BIT, TOGETHER, Reading, Repair
 from llm_rebuild.diagnosis.reading.slices import Difference, Side, Slice
 from llm_rebuild.diagnosis.reading.stored import load, store
+from llm_rebuild.diagnosis.reading.unseen import unseen
 from llm_rebuild.diagnosis.reading.words import Words, written
+from llm_rebuild.errors import one_line
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.equality import by_rounding, equal, identical
@@ -118,6 +120,7 @@ def observe(
             recorder.tapped(name, numbers)
             right = official.tensors.get(name)
             if right is not None and not identical(numbers, right):
+                recorder.record.wrong.add(name)
                 recorder.instead(numbers, right.clone(), name)
         finally:
             recorder.paused = False
@@ -131,19 +134,25 @@ def observe(
     return recorder.record
 
 
-def read(run: Callable[[Tap], Any], official: OfficialRun, own: Own) -> tuple[Reading, ...]:
+def read(run: Callable[[Tap], Any], official: OfficialRun, own: Own, first: str = "") -> tuple[Reading, ...]:
     """What a person's code does otherwise than the official model, one reading for each mistake, in the order
-    of the data. Empty where nothing differs, or differs by rounding.
+    of the data. Empty where nothing differs, or differs by rounding. Where a run was too long to be read and
+    nothing was found in what was, one of no checkpoint says so.
 
-    run  Runs the code once and calls a tap. It is called a few times.
-    own  Says of a file's name whether it is the person's.
+    run    Runs the code once and calls a tap. It is called a few times.
+    own    Says of a file's name whether it is the person's.
+    first  The checkpoint at which it was seen to differ. Where it now differs at another, nothing is read.
     """
     record = observe(run, official, own)
+    if first and first != next((name for name in official.tensors if name in record.wrong), ""):
+        ended = f"this code ended with {one_line(repr(record.error), 200)}"
+        otherwise = f"this code differs elsewhere than at {first}"
+        return (_only(f"not read: run once more, {ended if record.error else otherwise}"),)
     between = Slice(record, official.side)
     session = _Session(between, official.tensors, Words(between, official.config))
     mistakes = session.mistakes()
     if not mistakes:
-        return ()
+        return (_only(f"not read to its end: {record.full}"),) if record.full else ()
     again = observe(run, official, own)
     if any(not session.repeated(again, mistake.target) for mistake in mistakes):
         extent = "two runs of this code differ, so nothing was tried out: look for random numbers"
@@ -167,6 +176,10 @@ def read(run: Callable[[Tap], Any], official: OfficialRun, own: Own) -> tuple[Re
     return tuple(session.reading(mistake) for mistake in mistakes)
 
 
+def _only(extent: str) -> Reading:
+    return Reading("", (), "", (), extent)
+
+
 @dataclass
 class _Mistake:
     """A checkpoint that differs, and what might put it right.
@@ -175,6 +188,7 @@ class _Mistake:
                 the next.
     patches     Edits that put it right on the record, the fewest first.
     degree      How well the first of them is proved.
+    extent      What was in the way of reading it.
     """
 
     checkpoint: str
@@ -185,6 +199,7 @@ class _Mistake:
     words: str = ""
     degree: str = ""
     also: list[str] = field(default_factory=list)
+    extent: str = ""
 
     def judge(self, after: Record, official: Tensor) -> None:
         number = after.tapped.get(self.target)
@@ -212,22 +227,28 @@ class _Session:
             if number is None:
                 missing = missing or name
                 continue
-            if equal(self.record[number].value, right) or name not in self.official.tapped:
+            if name not in self.record.wrong or name not in self.official.tapped:
+                continue
+            if equal(self.record[number].value, right):
                 continue
             place = (re.sub(r"\.\d+\.", ".{}.", name), tuple(f.line for f in self.record[number].frames[:2]))
             if place in by_place:
                 by_place[place].also.append(name)
                 continue
             other = self.official.tapped[name]
+            extent, frames = unseen(self.slice, number)
+            if (extent and mistakes) or (not extent and same_function(self.slice, number, other)):
+                continue  # what is not seen may come of those before it
             edits = tuple(map(self._in_place, self.slice.differences(number, other)))
-            if same_function(self.slice, number, other):
-                continue
-            mistake, before = _Mistake(missing or name, name, edits), missing
+            mistake, before = _Mistake(missing or name, name, edits, extent=extent), missing
             missing = ""
             mistake.words = self.words.difference(edits)
             mistake.patches = list(self._patches(edits, number, right))
             chosen = mistake.patches[0] if mistake.patches else edits
             mistake.frames = lines_of(self.slice, chosen, name, number, before)
+            if extent:
+                mistake.words, mistake.patches = extent, []
+                mistake.frames = list({frame.line: frame for frame in (*frames, *mistake.frames)}.values())
             key = (tuple(f.line for f in mistake.frames[:1]), chosen[-1].kind)
             earlier = mistakes.get(key) or self._consequence(number, edits, mistakes.values())
             if earlier is not None:
@@ -298,5 +319,5 @@ class _Session:
             degree = mistake.degree if len(places) == 1 else TOGETHER
             line = lines[0] if lines else None
             repairs = (Repair(self.words.repair(patch), line, before, after, degree, kind, operation),)
-        extent = extent or self.record.full
+        extent = extent or mistake.extent or self.record.full
         return Reading(mistake.checkpoint, lines, mistake.words, repairs, extent, tuple(mistake.also))

@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from llm_rebuild.verify.equality import identical
 
 OPERATIONS = 200_000  # of a run; a rebuild of a large model has some thousands
-BYTES = 4 * 2**30  # of the tensors that are kept
+BYTES = 2 * 2**30  # of the tensors that are kept; a learner's process may have twice as many by default
 STEPS = 1_000_000  # lines that ran
 PARTS = 1000  # of a list or a dict that is looked into
 SHALLOW = 3  # frames that tell an operation from others of its name
@@ -128,6 +128,7 @@ class Record:
     taps   The call stacks of the taps.
     steps  Each line of theirs that ran, in order, and how many nodes there were by then.
     calls  Of each call of a function of theirs: which parameters were None, and which nodes were passed.
+    wrong  What was tapped and was not the official tensor.
     full   Why the run was not read to its end; empty where it was.
     error  What ended it.
     """
@@ -138,6 +139,7 @@ class Record:
         self.taps: dict[str, tuple[Frame, ...]] = {}
         self.steps: list[tuple[Frame, int]] = []
         self.calls: dict[int, tuple[frozenset[str], frozenset[int]]] = {}
+        self.wrong: set[str] = set()
         self.full = ""
         self.error: Exception | None = None
 
@@ -341,6 +343,8 @@ class Recorder(TorchDispatchMode):
     def _line(self, frame: FrameType, event: str, argument: Any) -> Any:
         if event == "line" and len(self.record.steps) < STEPS:
             self.record.steps.append((self._frame(frame), len(self.record.nodes)))
+        elif event == "line":
+            self.record.full = f"the run has more than {STEPS:,} lines"
         return self._line
 
     def _frame(self, frame: FrameType) -> Frame:

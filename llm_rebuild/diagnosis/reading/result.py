@@ -60,7 +60,8 @@ class Repair:
 class Reading:
     """One mistake.
 
-    checkpoint  The first that it makes wrong, or that is missing because of it.
+    checkpoint  The first that it makes wrong, or that is missing because of it; empty where none was found
+                and `extent` says why.
     lines       Where it is made, the likeliest first; at most three.
     difference  What the person's code does there, and what the official model does: whole words.
     repairs     What puts it right. Of several any one would do.
