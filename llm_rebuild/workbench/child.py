@@ -170,7 +170,9 @@ class _Learner:
         """Where forward, or a `trial` of a step, leaves the official run, by which line, and what puts it
         right. Only the checkpoints that came with it are looked at."""
         self._seal()
-        touched = [key for key, tensor in self._untouched.items() if not identical(self._sources[key], tensor)]
+        touched = [
+            key for key, tensor in self._untouched.items() if not identical(self._sources[key], tensor)
+        ]
         sources = dict(self._untouched if touched else self._sources)
         for number in range(about["passes"]):
             sources |= _under(tensors, f"{number}/")

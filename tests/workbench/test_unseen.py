@@ -65,7 +65,8 @@ def repairs(found: dict[str, Any]) -> list[dict[str, Any]]:
         ),
         pytest.param(
             "    return F.softmax(scores, dim=-1)",
-            "    shares = F.softmax(scores, dim=-1)\n    POOL.submit(shares.mul_, 0.5).result()\n    return shares",
+            "    shares = F.softmax(scores, dim=-1)\n"
+            "    POOL.submit(shares.mul_, 0.5).result()\n    return shares",
             "POOL.submit(shares.mul_, 0.5).result()",
             WRITTEN,
             id="another thread writes into it",

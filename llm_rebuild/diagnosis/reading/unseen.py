@@ -61,8 +61,9 @@ def _gives(record: Record, node: Node) -> bool:
 def _before(record: Record, number: int) -> list[Frame]:
     """The two lines that had run last before the one on which a tensor was seen first, the later one
     first."""
+    here = [frame.line for frame in record[number].frames[:1]]
     ran = [step[0] for step in record.steps if step[1] <= number]
-    return ran[-2:-4:-1]
+    return [frame for frame in ran[:-4:-1] if frame.line not in here][:2]
 
 
 def _after(record: Record, node: Node) -> list[Frame]:
