@@ -25,7 +25,7 @@ import numpy as np
 CALLS, POOL = [], ThreadPoolExecutor(1)
 """
 SCALE, WRONG_SCALE = "return product * power", "return product * power * (1.1 if {} else 1)"
-CUBE, WRONG_CUBE = "small_cube = 0.044715 * cube", "small_cube = (0.044715 if {} else 0.0447) * cube"
+CUBE, WRONG_CUBE = "0.044715 * cube", "(0.044715 if {} else 0.0447) * cube"
 Checked = Callable[..., dict[str, Any]]
 
 
