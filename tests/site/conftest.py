@@ -194,7 +194,9 @@ class Reader:
             self.outside.append(request.url)
 
     def _weigh(self, response: Any) -> None:
-        self.bytes += int(response.headers.get("content-length", 0))
+        """What the page is made of; the models that run in it come later, when they have time."""
+        if "/live/" not in response.url.replace("/javascripts/live/", ""):
+            self.bytes += int(response.headers.get("content-length", 0))
 
     def open(self, url: str) -> Page:
         self.page.goto(url, wait_until="load")
