@@ -281,9 +281,9 @@ def visits(course: Site, sampler: Site, browser: Browser) -> dict[str, Visit]:
     seen = {}
     reader = Reader(browser, reduced_motion="reduce", bypass_csp=False)
     page = reader.page
-    reader.context.new_cdp_session(page).send(
-        "Network.setCacheDisabled", {"cacheDisabled": True}
-    )  # all is weighed
+    network = reader.context.new_cdp_session(page)
+    network.send("Network.enable")
+    network.send("Network.setCacheDisabled", {"cacheDisabled": True})  # every page is weighed as a first one
     for url in [*sampler.pages(), *course.pages()]:
         page.set_viewport_size(DESKTOP)
         page.emulate_media(color_scheme="light")
