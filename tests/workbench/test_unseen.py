@@ -132,3 +132,10 @@ def test_more_lines_than_are_read_are_said(checked: Checked) -> None:
     found = checked(("    return which + where", loop), power)
     assert repairs(found) == []
     assert "mine.py: the run has more than 1,000,000 lines" in found["notes"]
+
+
+def test_code_that_takes_the_trace_for_itself_is_not_read(checked: Checked) -> None:
+    helper = "    power: float = (config.n_embd // config.n_head) ** -0.5"
+    found = checked((helper, f"    sys.settrace(None)\n{helper.replace('-0.5', '-0.4')}"))
+    assert (found["shown"], repairs(found)) == ([], [])
+    assert any("takes sys.settrace for itself" in note for note in found["notes"])

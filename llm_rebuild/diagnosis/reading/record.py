@@ -129,6 +129,7 @@ class Record:
     steps  Each line of theirs that ran, in order, and how many nodes there were by then.
     calls  Of each call of a function of theirs: which parameters were None, and which nodes were passed.
     wrong  What was tapped and was not the official tensor.
+    traced Whether its lines were seen to the end: code may take `sys.settrace` for itself.
     full   Why the run was not read to its end; empty where it was.
     error  What ended it.
     """
@@ -140,6 +141,7 @@ class Record:
         self.steps: list[tuple[Frame, int]] = []
         self.calls: dict[int, tuple[frozenset[str], frozenset[int]]] = {}
         self.wrong: set[str] = set()
+        self.traced = True
         self.full = ""
         self.error: Exception | None = None
 
@@ -309,6 +311,7 @@ class Recorder(TorchDispatchMode):
         return self
 
     def __exit__(self, kind: Any, *problem: Any) -> None:
+        self.record.traced = sys.gettrace() == self._call
         sys.settrace(self._traced)
         self._products.__exit__(kind, *problem)  # type: ignore[no-untyped-call]
         super().__exit__(kind, *problem)  # type: ignore[no-untyped-call]
