@@ -47,9 +47,10 @@ try {
 
   window.Worker = function (url, options) {
     if (!/\/workers\/search\.\w+\.min\.js$/.test(url)) return new Started(url, options);
+    const address = new URL(url, location).href; // of the page that is shown now: by then it may be another
     const waiting = new EventTarget(); // what is said to it is said to the worker once there is one
     const worker = searched.then(() => {
-      const started = new Started(url, options);
+      const started = new Started(address, options);
       started.addEventListener("message", ({ data }) => waiting.dispatchEvent(new MessageEvent("message", { data })));
       return started;
     });
