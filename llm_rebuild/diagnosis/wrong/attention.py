@@ -170,6 +170,15 @@ def add_mask(world: World, formula: Formula) -> Iterator[Edit]:
             yield Edit("mask-after-softmax", says, changes)
 
 
+OTHER_AXES = {"over the queries": -2, "over the heads": 1, "over the batch": 0}
+
+
+def _summed(x: Tensor, axis: int) -> Tensor:
+    """Exponentials less the largest of a query's scores, divided by their sum over another axis than the keys."""
+    powers = (x - x.amax(-1, keepdim=True)).exp()
+    return powers / powers.sum(axis, keepdim=True)
+
+
 # fmt: off
 TABLES: Tables = {
     "merge": (
@@ -225,7 +234,8 @@ TABLES: Tables = {
         ("position-bias-wrong", "query and key exchanged in the bias", lambda product, bias: product + bias.mT),
     ),
     "softmax": (  # x: the scores; unmasked: before the mask was added
-        *(("softmax-axis", says, lambda x, axis=axis: F.softmax(x, axis)) for says, axis in {"over the queries": -2, "over the heads": 1, "over the batch": 0}.items()),
+        *(("softmax-axis", says, lambda x, axis=axis: F.softmax(x, axis)) for says, axis in OTHER_AXES.items()),
+        *(("softmax-axis", f"the exponentials of each query's, their sum {says}", lambda x, axis=axis: _summed(x, axis)) for says, axis in OTHER_AXES.items()),
         ("softmax-axis", "over queries and keys together", lambda x: F.softmax(x.flatten(-2), -1).view(x.shape)),
         ("scale-extra", "of the scores ÷ √(head width)", lambda x, query: F.softmax(x * query.shape[-1] ** -0.5, -1)),
         ("mask-missing", "of the scores before the mask", lambda unmasked: F.softmax(unmasked, -1)),
@@ -244,10 +254,12 @@ TABLES: Tables = {
     "add mask": (  # x: the scores before the mask
         *(("mask-fill", f"scores replaced by {fill:g} where hidden", lambda x, hides, fill=fill: x.masked_fill(hides, fill)) for fill in (LOWEST, *FILLS, 0.0)),
         *(("mask-inverted", f"scores replaced by {fill:g} where shown", lambda x, hides, fill=fill: x.masked_fill(~hides, fill)) for fill in (LOWEST, *FILLS, 0.0)),
+        *(("mask-fill", f"{fill:g} added where hidden", lambda x, hides, fill=fill: x + fill * hides) for fill in (1.0, -1.0)),
         ("mask-direction", "the mask transposed", lambda x, mask: x + mask.mT),
         *(("mask-extra", f"a causal mask on top, by {fill:g}", lambda x, hides, later, fill=fill: x.masked_fill(later | hides, fill)) for fill in (LOWEST, -math.inf)),
     ),
     "biased mask": (  # for the fused kernel: the bias where one may look, the lowest number where not
+        ("mask-missing", "the bias alone", lambda own: own),
         ("position-bias-missing", "the mask alone", lambda own, hides: torch.zeros_like(own).masked_fill(hides, LOWEST)),
         *(("mask-fill", f"{fill:g} where hidden", lambda own, hides, fill=fill: own.masked_fill(hides, fill)) for fill in (*FILLS, 0.0)),
         ("position-bias-wrong", "query and key exchanged in the bias", lambda own, hides: own.mT.masked_fill(hides, LOWEST)),

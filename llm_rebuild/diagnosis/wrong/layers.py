@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -103,6 +103,10 @@ def variance(x: Tensor, axes: int | tuple[int, ...] = -1, less: int = 0) -> Tens
     return x.var(axes, correction=less, keepdim=True)
 
 
+def _square(x: Tensor) -> Tensor:
+    return x.pow(2).mean(-1, keepdim=True)
+
+
 def plain(x: Tensor, eps: float) -> Tensor:
     """A LayerNorm without weights."""
     return layer_norm(x, None, None, eps=eps)
@@ -114,6 +118,22 @@ AXES = {
     "over the batch": (0,),
     "over batch and tokens": (0, 1),
     "over everything": (0, 1, 2),
+}
+
+# By what a centred row may have been divided instead of its standard deviation.
+DIVISORS: Mapping[str, Callable[[Tensor, float], Tensor | float]] = {
+    "nothing": lambda x, eps: 1.0,
+    "the deviation by n - 1": lambda x, eps: (variance(x, less=1) + eps).sqrt(),
+    "the deviation by n - 1, epsilon outside the root": lambda x, eps: x.std(-1, keepdim=True) + eps,
+    "the variance instead of its root": lambda x, eps: variance(x) + eps,
+    "the mean distance from the mean": lambda x, eps: centred(x).abs().mean(-1, keepdim=True) + eps,
+    "the largest distance from the mean": lambda x, eps: centred(x).abs().amax(-1, keepdim=True) + eps,
+    "the length": lambda x, eps: centred(x).norm(dim=-1, keepdim=True),
+    "the root of the sum of squares": lambda x, eps: (centred(x).pow(2).sum(-1, keepdim=True) + eps).sqrt(),
+    "the root mean square of what is not centred": lambda x, eps: (_square(x) + eps).sqrt(),
+    "the root of the mean square less the mean": lambda x, eps: (
+        _square(x) - x.mean(-1, keepdim=True) + eps
+    ).sqrt(),
 }
 
 # fmt: off
@@ -151,11 +171,7 @@ TABLES: Tables = {
         ("norm-mean-kept", "an RMS norm without bias", lambda x, weight, eps: rms_norm(x, eps) * weight),
         ("norm-mean-kept", "an RMS norm without weight and bias", lambda x, eps: rms_norm(x, eps)),
         ("norm-mean-kept", "the mean was not subtracted, but the deviation from it is what divides", lambda x, weight, bias, eps: x / (variance(x) + eps).sqrt() * weight + bias),
-        ("norm-variance", "only the mean was subtracted", lambda x, weight, bias: centred(x) * weight + bias),
-        ("norm-variance", "divided by n - 1", lambda x, weight, bias, eps: centred(x) / (variance(x, less=1) + eps).sqrt() * weight + bias),
-        ("norm-variance", "divided by n - 1, epsilon outside the root", lambda x, weight, bias, eps: centred(x) / (x.std(-1, keepdim=True) + eps) * weight + bias),
-        ("norm-variance", "divided by the variance instead of its root", lambda x, weight, bias, eps: centred(x) / (variance(x) + eps) * weight + bias),
-        ("norm-variance", "divided by the mean distance from the mean", lambda x, weight, bias, eps: centred(x) / (centred(x).abs().mean(-1, keepdim=True) + eps) * weight + bias),
+        *(("norm-variance", f"centred, then divided by {by}", lambda x, weight, bias, eps, divisor=divisor: centred(x) / divisor(x, eps) * weight + bias) for by, divisor in DIVISORS.items()),
         ("norm-eps-place", "epsilon outside the root", lambda x, weight, bias, eps: centred(x) / (variance(x).sqrt() + eps) * weight + bias),
         *(("wrong-dtype", f"normalised in {name}", lambda x, weight, bias, eps, t=t: (plain(x.to(t), eps).float() * weight + bias)) for name, t in NARROW.items()),
         *(("norm-axis", f"{says}{how}", lambda x, weight, bias, eps, axes=axes, less=less: centred(x, axes) * torch.rsqrt(variance(x, axes, less) + eps) * weight + bias) for less, how in enumerate(("", ", by n - 1")) for says, axes in AXES.items()),
@@ -169,8 +185,8 @@ TABLES: Tables = {
         ("norm-mean-subtracted", "the variance", lambda whole: variance(whole)),
         ("norm-mean-subtracted", "the variance by n - 1", lambda whole: variance(whole, less=1)),
         *(("norm-axis", says, lambda x, axes=axes: x.mean(axes, keepdim=True)) for says, axes in AXES.items()),
+        *(("norm-axis", f"{says}, for every token", lambda x, axes=axes: x.mean(axes, keepdim=True)[..., :1].expand((*x.shape[:-1], 1))) for says, axes in AXES.items()),
         ("norm-axis", "over everything, as one number", lambda x: x.mean()),
-        ("norm-axis", "over tokens and width, for every token", lambda x: x.mean((1, 2), keepdim=True).expand((*x.shape[:2], 1))),
     ),
     "plus eps": (
         ("norm-eps-place", "the epsilon subtracted", lambda x, eps: x - eps),
@@ -186,6 +202,7 @@ TABLES: Tables = {
     "normed": (  # a: what is normalised; b: one over its root mean square
         ("norm-mean-subtracted", "the mean was subtracted", lambda a, b: centred(a) * b),
         ("norm-mean-subtracted", "a LayerNorm without weights", lambda a, eps: plain(a, eps)),
+        ("norm-variance", "brought to length 1", lambda a: F.normalize(a, dim=-1)),
         ("rounding", "divided by the root", lambda a, b: a / b.reciprocal()),
     ),
     "stretch": (
