@@ -109,7 +109,7 @@ def relative_difference(rebuilt: Tensor, official: Tensor) -> float:
     differ: both sides mean that something is masked. Infinite for other shapes."""
     if rebuilt.shape != official.shape:
         return float("inf")
-    off = distance(rebuilt, official)
+    off = distance(rebuilt.detach(), official)
     return float(off.max()) / (largest(official) or 1.0) if off.numel() else 0.0
 
 

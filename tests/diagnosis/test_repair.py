@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from llm_rebuild.diagnosis.mutants import mutated
 from llm_rebuild.diagnosis.reading.read import OfficialRun, read
+from llm_rebuild.diagnosis.reading.record import call
 from llm_rebuild.diagnosis.reading.result import Reading
 from llm_rebuild.errors import InputError
 from tests.diagnosis.test_reading import MUTANTS, minilm, own, read_mutants, stage
@@ -85,3 +87,16 @@ def test_an_official_run_that_was_stored_reads_the_same():
 def test_what_is_no_record_is_refused_in_a_line(stored: dict):
     with pytest.raises(InputError, match="no record of an official run"):
         OfficialRun.load((stored, {}), {}, {}, {})
+
+
+def test_a_fused_kernel_is_not_asked_for_what_does_not_fit():
+    """It trusts who calls it: with keys of another layout it divides by zero, and the process is gone."""
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+    query, mask = torch.ones(1, 4, 10, 24), torch.zeros(1, 1, 10, 9)
+    with pytest.raises(RuntimeError, match="make no attention"):
+        call(kernel, (query, query.mT, query), {})
+    with pytest.raises(RuntimeError, match="make no attention"):
+        call(kernel, (query, query.transpose(1, 2), query.transpose(1, 2)), {})
+    with pytest.raises(RuntimeError):
+        call(kernel, (query, query, query), {"attn_mask": mask})
+    assert call(kernel, (query, query, query), {"attn_mask": mask[..., :1]})[0].shape == query.shape

@@ -190,7 +190,25 @@ def call(function: Any, arguments: Sequence[Any], named: Mapping[str, Any]) -> A
     """The same in the open. A view becomes a reshape: what it is a view of may be laid out otherwise now."""
     if operation_of(function) in ("view", "_unsafe_view") and not isinstance(arguments[1], torch.dtype):
         return arguments[0].reshape(arguments[1])
+    if operation_of(function).startswith("_scaled_dot_product"):
+        query, key, value = (tensor.shape for tensor in arguments[:3])
+        _fitting(query, key, value, named.get("attn_mask"))
     return function(*arguments, **named)
+
+
+def _fitting(query: torch.Size, key: torch.Size, value: torch.Size, mask: Tensor | None) -> None:
+    """Raises RuntimeError for shapes that do not fit. The kernel trusts who calls it: it would end the
+    process, or read what lies beside the tensors."""
+    scores = (*query[:-1], key[-2])
+    if not (
+        len(query) == len(key) == len(value) == 4
+        and (query[0], query[-1]) == (key[0], key[-1])
+        and key[:-1] == value[:-1]
+        and 0 not in scores
+        and query[1] % key[1] == 0
+        and (mask is None or mask.expand(scores).shape == scores)
+    ):
+        raise RuntimeError(f"query {query}, key {key} and value {value} make no attention")
 
 
 def _copy(value: Any) -> Any:
