@@ -1127,6 +1127,7 @@ def concepts(copy: LocalCopy) -> str:
     d.line("M602 410V469")
     d.line("M704 42H713V384H707")
     d.text(594, 440, "compare", at="end", size=13, kind="muted")
+    return d.svg()
 
 
 def mistakes_kinds(copy: LocalCopy) -> str:

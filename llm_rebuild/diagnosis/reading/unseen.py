@@ -52,18 +52,18 @@ def _gives(record: Record, node: Node) -> bool:
         return True
     try:
         with torch.no_grad():
-            given = recompute(node, lambda x: record[x.node].value if type(x) is Ref else x)
+            again = recompute(node, lambda x: record[x.node].value if type(x) is Ref else x)
     except Exception:  # what an operation needs beside its arguments may be gone
         return True
-    return given.shape == node.value.shape and by_rounding(given, node.value)
+    return again.shape == node.value.shape and by_rounding(again, node.value)
 
 
 def _before(record: Record, number: int) -> list[Frame]:
     """The two lines that had run last before the one on which a tensor was seen first, the later one
     first."""
-    here = [frame.line for frame in record[number].frames[:1]]
+    line = [frame.line for frame in record[number].frames[:1]]
     ran = [step[0] for step in record.steps if step[1] <= number]
-    return [frame for frame in ran[:-4:-1] if frame.line not in here][:2]
+    return [frame for frame in ran[:-4:-1] if frame.line not in line][:2]
 
 
 def _after(record: Record, node: Node) -> list[Frame]:
