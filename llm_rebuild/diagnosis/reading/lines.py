@@ -10,15 +10,27 @@ from __future__ import annotations
 import ast
 import linecache
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from llm_rebuild.diagnosis.reading.record import Frame, Node, Record
+from torch import Tensor
+
+from llm_rebuild.diagnosis.reading.record import Frame, Node, Record, Ref, Step
+from llm_rebuild.diagnosis.reading.repair import Patch, replay
 from llm_rebuild.diagnosis.reading.result import Line
 from llm_rebuild.diagnosis.reading.slices import MOVES, VIEWS, Difference, Slice, constants, word
+from llm_rebuild.diagnosis.reading.ways import Ways, text_of
+from llm_rebuild.verify.equality import equal
 
 SHOWN = 3  # lines of one mistake
 NEAR = 3  # so far before a tap stands what it taps
+LAYS_OUT = VIEWS | {"view", "transpose"}
+# What they make has none of the numbers that go in.
+FILLS = {"zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "fill"}
 
 
 def line_of(frame: Frame) -> Line:
@@ -27,84 +39,374 @@ def line_of(frame: Frame) -> Line:
     return Line(Path(frame.file).name or frame.file, frame.number, frame.function, code)
 
 
-def lines_of(
-    between: Slice, edits: Sequence[Difference], checkpoint: str, target: int, missing: str = ""
-) -> list[Frame]:
-    """The lines of a mistake, the likeliest first, at most three."""
-    frames: list[Frame] = list(_left_early(between.person.record, missing)) if missing else []
-    for edit in sorted(edits, key=lambda edit: (edit.kind in ("insert", "operand"), edit.node)):
-        frames += _of_edit(between, edit, checkpoint)
-    frames += between.person.record[target].frames[:2]
-    different: dict[tuple[str, int], Frame] = {}
-    for frame in frames:
-        different.setdefault(frame.line, frame)
-    return list(different.values())[:SHOWN]
+class Lines:
+    """The lines of one person's mistakes."""
 
+    def __init__(self, between: Slice) -> None:
+        self.slice, self.record = between, between.person.record
+        self.ways = Ways(self.record)
 
-def _of_edit(between: Slice, edit: Difference, checkpoint: str) -> Iterator[Frame]:
-    record = between.person.record
-    node = record[edit.node]
-    if edit.kind == "constant":
-        yield from _of_constant(record, node, constants(between.official.record[edit.other]))
-        yield from node.frames
-    elif edit.kind == "operand":
-        source = between.person.through(node.inputs[edit.at])
-        made = record[source]
-        if made.function is not None and (_filled(between, source) or not between.right(source)):
-            yield from made.frames[:1]
-        yield from passed(between, node, source, edit.other)
-        if made.function is not None:
-            yield from blamed(between, made)[:1]
-        yield from node.frames[:1]
-    elif edit.kind == "insert" and edit.user < 0:
-        yield from _before_the_tap(between, checkpoint, node)
-        yield from node.frames[:1]
-    elif edit.kind == "insert":
-        yield from passed(between, record[edit.user], edit.node, edit.other)
-        yield from node.frames[:1]
-    elif edit.kind == "drop":
-        yield from blamed(between, node)
-    else:
-        yield from node.frames
+    def of(self, edits: Sequence[Difference], checkpoint: str, target: int, missing: str = "") -> list[Frame]:
+        """The lines of a mistake, the likeliest first, at most three."""
+        frames: list[Frame] = list(_left_early(self.record, missing)) if missing else []
+        for edit in sorted(edits, key=lambda edit: (edit.kind in ("insert", "operand"), edit.node)):
+            frames += self._of_edit(edit, checkpoint)
+        frames += self.record[target].frames[:2]
+        different: dict[tuple[str, int], Frame] = {}
+        for frame in frames:
+            different.setdefault(frame.line, frame)
+        return list(different.values())[:SHOWN]
+
+    def shared(self, edits: Sequence[Difference], checkpoints: Sequence[str]) -> Frame | None:
+        """The line at which one thing would put right what these edits do, each of them one of several alike:
+        that of the operation, where it came out right nowhere; of something that is missing before a tap,
+        one through which all the tapped tensors went."""
+        edit = edits[0]
+        if edit.kind == "insert" and edit.user < 0:
+            taps = [self._tapped(name) for name in checkpoints]
+            ways = [self.ways.way(at, Ref(e.node)) if at else [] for at, e in zip(taps, edits, strict=True)]
+            lines = [[self.record.steps[at].frame.line for at in way] for way in ways]
+            common = [at for at in ways[0] if all(self.record.steps[at].frame.line in of for of in lines)]
+            return next(self._frames(common), None)
+        node = self.record[edit.user if edit.user >= 0 else edit.node]
+        return None if self._right(node, edit) else next(iter(node.frames), None)
+
+    def _of_edit(self, edit: Difference, checkpoint: str) -> Iterator[Frame]:
+        node, record = self.record[edit.node], self.record
+        fewer = len(node.inputs) < len(self.slice.official.record[edit.other].inputs)
+        if edit.kind == "constant":
+            yield from self._of_constant(node, self.slice.official.record[edit.other])
+            yield from self._blamed(node, edit)
+        elif edit.kind == "operand":
+            yield from self._of_operand(node, edit)
+            yield from node.frames[:1]
+        elif edit.kind == "insert" and edit.user < 0:
+            yield from self._before_the_tap(checkpoint, edit)
+            yield from node.frames[:1]
+        elif edit.kind == "insert":
+            yield from self._in_front(record[edit.user], edit)
+            yield from node.frames[:1]
+        elif edit.kind == "drop":
+            yield from self._one_too_many(node, edit)
+        elif edit.kind == "value":
+            yield from self._of_roots(edit.node)
+            yield from self._blamed(node)
+        else:
+            yield from self._of_none(self.ways.step_of(node)) if fewer else ()
+            yield from self._blamed(node, edit)
+
+    def _frames(self, steps: Iterable[int | None]) -> Iterator[Frame]:
+        yield from (self.record.steps[at].frame for at in steps if at is not None)
+
+    def _call(self, at: int) -> int:
+        return self.record.steps[at].frame.call
+
+    # ------------------------------------------------------------------ which tensor goes in
+
+    def _of_operand(self, node: Node, edit: Difference) -> Iterator[Frame]:
+        """Of an operand that should be another: the line at which the right one was at hand and was not
+        taken. Where it was at hand nowhere, the line that made the wrong one, or, where that is right for
+        others, that on which it came to where it is used."""
+        between, record = self.slice, self.record
+        chain = between.person.chain(node.inputs[edit.at])
+        first, wanted = record[chain[-1]], between.official.chain(edit.other)
+        if first.function is None and first.name not in record.tapped and first.name:
+            yield from self._of_weight(node, first.name, between.official.record[wanted[-1]].name)
+            return
+        prints = {between.official.print_of(other) for other in wanted}
+        right = {Ref(n) for of in prints for n in between.person.where.get(of, ())}
+        way = self._way_of(node, chain)
+        at_hand = [at for at in way if self.ways.holds(at, right)]
+        choices = [at for at in at_hand if self._call(at) == self._call(at_hand[0])]
+        both = [at for at in choices if self._chosen_from(at, {Ref(n) for n in chain}, right)]
+        if choices:
+            yield from self._frames((*both[-1:], *choices, *way))
+            return
+        made = record[between.person.through(chain[0])]
+        if made.function is None or _filled(between, made.number) or not between.right(made.number):
+            yield from self._of_roots(made.number)
+            yield from self._blamed(made) if made.function is not None else ()
+            yield from self._frames(reversed(way))
+            return
+        calls = [frame.call for frame in node.frames]
+        waits = [at for at in way if self._call(at) in calls]
+        came = [at for at in waits if self._call(at) == self._call(waits[-1])]
+        later = right and min(right).node > node.number
+        yield from self._frames((*(came if later else came[::-1]), *reversed(way)))
+
+    def _way_of(self, node: Node, chain: Sequence[int]) -> list[int]:
+        """The steps through which an operand went, back to the one that made what it is a view of."""
+        way: list[int] = []
+        at = self.ways.step_of(node)
+        for number in chain:
+            if at is None:
+                break
+            way += [step for step in self.ways.way(at, Ref(number)) if step not in way]
+            at = self.ways.step_of(self.record[number])
+        return way
+
+    def _chosen_from(self, at: int, wrong: set[Ref], right: set[Ref]) -> bool:
+        """Whether a name in the statement holds both: a list of which one item was taken."""
+        held = self.record.steps[at].names
+        names = {name for value in wrong for name in self.ways.names(at, value)}
+        return any(right & held[name] for name in names)
+
+    def _of_weight(self, node: Node, name: str, right: str) -> list[Frame]:
+        """The frames of an operation that reads a wrong weight: first the one that spells it, else the one
+        from which on its calls differ from those that came out right."""
+        frames = node.frames
+        depth = _spelled(frames, name, right)
+        if depth is None:
+            depth = min((_shared(frames, stack) for stack in self._right(node, None)), default=0)
+            depth = depth or int(len(self._callers(frames)) > 1)
+        return _from(frames, depth)
+
+    def _callers(self, frames: Sequence[Frame]) -> set[tuple[str, int]]:
+        """The lines that call the function of the innermost frame."""
+        stacks = [node.frames for node in self.record.nodes if len(node.frames) > 1]
+        inner = (frames[0].file, frames[0].function) if frames else None
+        return {stack[1].line for stack in stacks if (stack[0].file, stack[0].function) == inner}
+
+    # -------------------------------------------------------- where whole numbers went wrong
+
+    def roots(self, number: int) -> list[Node]:
+        """Of those that a tensor was computed from: the wrong ones that were made of nothing wrong."""
+        between, record = self.slice, self.record
+        wrong = [n for n in between.operations(number) if not self._fine(n)]
+        return [record[n] for n in wrong if all(map(self._fine, record[n].inputs))]
+
+    def _fine(self, number: int) -> bool:
+        """Whether a tensor is official, or only laid out from one that is."""
+        node = self.record[number]
+        moved = node.operation in MOVES and all(map(self._fine, node.inputs))
+        return moved or node.function is None or self.slice.right(number)
+
+    def certain(self, edit: Difference) -> bool:
+        """Whether it is clear on which line an edit belongs. Whole numbers and truth values are put right
+        wherever they go wrong and below: then it is, where they went wrong on one line only."""
+        node = self.record[edit.node]
+        number = node.inputs[edit.at] if edit.kind == "operand" else edit.node
+        value = self.record[number].value
+        if value is None or value.is_floating_point() or self.record[number].function is None:
+            return True
+        roots = self.roots(number)
+        lines = {root.frames[0].line for root in roots if root.frames}
+        return len(lines) == 1 and not any(self._right(root, None) for root in roots)
+
+    def _of_roots(self, number: int) -> Iterator[Frame]:
+        """The line of the only root; of several, the last line from which all their numbers come."""
+        roots = self.roots(number)
+        if len({root.frames[:1] for root in roots}) == 1:
+            yield from self._blamed(roots[0])
+        elif not roots:
+            yield from self.record[self.slice.person.chain(number)[-1]].frames[:1]
+        else:
+            steps = [self.ways.step_of(root) for root in roots]
+            behind = [set(self.ways.behind(at)) for at in steps if at is not None]
+            yield from self._frames(sorted(set.intersection(*behind))[-1:] if behind else ())
+
+    # ------------------------------------------------------- what is done too often, or not at all
+
+    def _in_front(self, user: Node, edit: Difference) -> Iterator[Frame]:
+        """An operation is missing in front of another: on its line; or, where what goes in was passed, and
+        something is missing that computes, on the line that passed it."""
+        other = self.slice.official.record[edit.other]
+        yield from self._of_none(self.ways.step_of(user)) if len(other.inputs) > 1 else ()
+        if word(other) in LAYS_OUT:
+            yield from self._blamed(user, edit)
+            return
+        way, calls = self._way_of(user, [edit.node]), [frame.call for frame in user.frames]
+        yield from self._frames((*[at for at in way if self._call(at) in calls][-1:], *way))
+
+    def _one_too_many(self, node: Node, edit: Difference) -> Iterator[Frame]:
+        """An operation too many: its line, or that of the caller where its function does nothing else; or,
+        where that is right in other calls, the line from which on what goes in beside came to it."""
+        frames = self._blamed(node, edit)
+        if frames and frames[0] == node.frames[0] and len(frames) > 1 and self._only(node):
+            frames = _from(node.frames, 1)
+        others = [n for n in node.inputs if n != edit.other and self.record[n].function is not None]
+        if frames and frames[0] != node.frames[0] and others:
+            calls = [frame.call for frame in node.frames]
+            way = self._way_of(node, self.slice.person.chain(others[0]))
+            yield from self._frames([at for at in way if self._call(at) in calls][-1:])
+        yield from frames
+
+    def _only(self, node: Node) -> bool:
+        """Whether the function that did an operation does only this."""
+        call = node.frames[0].call
+        inside = [
+            n for n in self.record.nodes if n.function is not None and call in {f.call for f in n.frames}
+        ]
+        return {word(n) for n in inside if n.operation not in MOVES} <= {word(node)}
+
+    def _of_none(self, at: int | None) -> Iterator[Frame]:
+        """Where a name of a statement is None that could hold a tensor: where that came from."""
+        if at is not None and self.ways.empty(at):
+            way = self.ways.way(at, None)
+            yield from self._frames((way[-1], way[0]) if len(way) > 1 else ())
+
+    # ---------------------------------------------------------------------- which number
+
+    def _of_constant(self, node: Node, theirs: Node) -> Iterator[Frame]:
+        """Where a number came from that stood in a variable. A number that was only read off a shape, or that
+        is right elsewhere, is the wrong one to take."""
+        at, mine = self.ways.step_of(node), constants(node)
+        right = constants(theirs)
+        if word(node) in ("view", "expand"):
+            mine, right = list(node.value.shape), list(theirs.value.shape)
+        if at is None or Counter(map(str, mine)) == Counter(map(str, right)):  # in another order
+            return
+        if len(mine) == len(right):
+            numbers = [x for x, y in zip(mine, right, strict=True) if x != y]
+        else:
+            numbers = [x for x in mine if x not in right]
+        for value in numbers:
+            way = self.ways.way(at, value) if type(value) in (int, float) else []
+            if len(way) > 1:
+                text = text_of(self.record.steps[way[-1]]).partition("#")[0]
+                only_read = re.search(r"\.shape|\.size\(|len\(", text) and not re.search(r"[-+*/]", text)
+                yield from self._frames(way if only_read or self._serves(value, way, node) else reversed(way))
+
+    def _serves(self, value: float, way: Sequence[int], wrong: Node) -> bool:
+        """Whether a number from the same line was right in another operation."""
+        for node in (n for n in self.record.nodes if n.function is not None and n.call != wrong.call):
+            if value in constants(node) and self.slice.right(node.number):
+                at = self.ways.step_of(node)
+                if at is not None and self.ways.names(at, value) and self.ways.way(at, value)[-1] == way[-1]:
+                    return True
+        return False
+
+    # ------------------------------------------------------------------------ which caller
+
+    def _blamed(self, node: Node, edit: Difference | None = None) -> list[Frame]:
+        """The frames of an operation, first the one from which on its calls differ from those that came out
+        right."""
+        others = self._right(node, edit)
+        if node.frames and " if " in linecache.getline(*node.frames[0].line):  # it chooses itself
+            others = []
+        return self._differing(node.frames, others)
+
+    def _differing(self, frames: Sequence[Frame], others: Sequence[Sequence[Frame]]) -> list[Frame]:
+        """The same of a stack. Of two calls from the same line, the caller is to blame where it passed None
+        once."""
+        depth = 0
+        for other in others:
+            for at, (one, two) in enumerate(zip(frames, other, strict=False)):
+                if one.line != two.line:
+                    depth = max(depth, at)
+                    break
+                if self._empty(one) != self._empty(two) and at + 1 < len(frames):
+                    depth = max(depth, at + 1)
+        return _from(frames, depth)
+
+    def _empty(self, frame: Frame) -> set[str]:
+        """The parameters of a call that were None."""
+        steps = self.ways.of_call.get(frame.call, ())
+        return _empty(self.record.steps[steps[0]]) if steps else set()
+
+    def _right(self, node: Node, edit: Difference | None) -> list[Sequence[Frame]]:
+        """The call stacks of the same operation on the same line where it came out right, and would not have
+        with the edit. Without one it must be most of them: a tensor can be right by chance."""
+        right: dict[Sequence[Frame], None] = {}
+        wrong = 0
+        for number in (
+            self._alike.get(self._place.get(node.number), ()) if node.operation not in MOVES else ()
+        ):
+            other = self.record[number]
+            official = other.value is not None and self.slice.right(other.number)
+            if not official or other.frames == node.frames:
+                wrong += 1
+            elif self.slice.person.print_of(other.number) in map(self.slice.person.print_of, other.inputs):
+                continue  # it did nothing
+            elif edit is None or self._tells(edit, other):
+                right[other.frames] = None
+        return list(right) if edit is not None or len(right) >= wrong else []
+
+    @cached_property
+    def _place(self) -> dict[int, Any]:
+        """Node -> its line, and which operation of its kind it is there."""
+        count, places = Counter[Any](), dict[int, Any]()
+        for node in self.record.nodes:
+            if node.function is not None and node.frames:
+                here = (node.frames[0], word(node), node.output)
+                places[node.number] = (node.frames[0].line, word(node), node.output, count[here])
+                count[here] += 1
+        return places
+
+    @cached_property
+    def _alike(self) -> dict[Any, list[int]]:
+        """The nodes of each such place: the same operation in other calls."""
+        alike: dict[Any, list[int]] = {}
+        for number, place in self._place.items():
+            alike.setdefault(place, []).append(number)
+        return alike
+
+    def _tells(self, edit: Difference, other: Node) -> bool:
+        """Whether an edit would change another tensor. If not, that it is right shows nothing."""
+        moved = replace(edit, node=other.number)
+        try:
+            if edit.kind == "insert" and edit.user >= 0:
+                moved = replace(edit, user=other.number, node=other.inputs[edit.edge])
+            elif edit.kind == "drop":
+                moved = replace(moved, other=other.inputs[self.record[edit.node].inputs.index(edit.other)])
+            changed = replay(self.record, [other.number], Patch(self.slice, (moved,)).corrections())
+        except Exception:  # what does not fit there would have failed
+            return True
+        value = changed.get(other.number)
+        return not (isinstance(value, Tensor) and equal(value, other.value))
+
+    # ------------------------------------------------------------------------- before a tap
+
+    def _tapped(self, checkpoint: str) -> int | None:
+        """The step of a tap."""
+        tap = next(iter(self.record.taps.get(checkpoint, ())), None)
+        steps = self.ways.of_call.get(tap.call, []) if tap is not None else []
+        return next((at for at in steps if tap and self.record.steps[at].frame.line == tap.line), None)
+
+    def _before_the_tap(self, checkpoint: str, edit: Difference) -> Iterator[Frame]:
+        """What ran last before a tap, in the function that taps; then the tap. First of all a caller, where
+        its siblings in other blocks are right and were called otherwise."""
+        record, at = self.record, self._tapped(checkpoint)
+        taps = record.taps.get(checkpoint, ())
+        if at is None:
+            return
+        if len(self.slice.official.record[edit.other].inputs) > 1:
+            for step in self.ways.way(at, Ref(edit.node)):
+                yield from self._of_none(step)
+        pattern = _pattern(checkpoint)
+        alike = [name for name in record.taps if name != checkpoint and _pattern(name) == pattern]
+        right = [name for name in alike if self.slice.right(record.tapped[name])]
+        others = [record.taps[n] for n in right if self._tells(edit, record[record.tapped[n]])]
+        blame = self._differing(taps, others)[0]
+        if blame != taps[0]:
+            yield blame
+        before = [i for i in self.ways.of_call[taps[0].call] if i < at][-1:]
+        for frame in self._frames(before):
+            near = record.steps[before[0]].nodes >= edit.node and abs(frame.number - taps[0].number) <= NEAR
+            if near and "tap(" not in linecache.getline(*frame.line):
+                yield frame
+        yield taps[0]
 
 
 def _filled(between: Slice, number: int) -> bool:
-    """Whether a tensor was made of no other: a person filled it with numbers."""
+    """Whether a tensor was made of no other's numbers: a person filled it."""
     made = between.person.record[between.person.chain(number)[-1]]
-    return made.function is not None and not made.inputs
+    return made.function is not None and (not made.inputs or made.operation in FILLS)
 
 
-def passed(between: Slice, node: Node, source: int, other: int) -> list[Frame]:
-    """The frames of an operation whose operand is another's: first the one that did not get it as a
-    parameter, or that had the right one. Where nobody passed it (a weight), the one from which on its calls
-    differ from those that came out right."""
-    record, frames, depth = between.person.record, node.frames, 0
-    same = {source, *between.person.chain(source)}
-    right = between.person.where.get(between.official.print_of(other), ())
-    made_in = {frame.call for number in right for frame in record[number].frames}
-    while depth + 1 < len(frames) and same & record.calls.get(frames[depth].call, ((), frozenset()))[1]:
-        passed_in = record.calls[frames[depth].call][1]
-        if frames[depth].call in made_in or passed_in & set(right):
-            break
-        depth += 1
-    first, wanted = record[between.person.chain(source)[-1]], between.official.chain(other)[-1]
-    if not depth and first.function is None and first.name not in record.tapped:
-        named = _named(frames, first.name, between.official.record[wanted].name)
-        depth = min((_shared(frames, stack) for stack in _right(between, node, most=False)), default=0)
-        callers = {
-            n.frames[1].line for n in record.nodes if len(n.frames) > 1 and _inside(n.frames[0], frames[0])
-        }
-        depth = depth or int(len(callers) > 1)  # a helper that several call, each with weights of its own
-        depth = depth if named is None else named
-    made = record[between.person.through(source)]
-    if not depth and len(frames) > 1 and node.operation in VIEWS and made.frames[:1] == frames[:1]:
-        depth = int(between.right(made.number))  # what the helper computed is official: of another part
+def _from(frames: Sequence[Frame], depth: int) -> list[Frame]:
+    """A stack, from one of its frames on; then those inside it, the nearest first."""
     return [frames[depth], *frames[:depth][::-1], *frames[depth + 1 :]] if frames else []
 
 
-def _named(frames: Sequence[Frame], name: str, right: str) -> int | None:
-    """How far up a line spells what tells a weight's name from the right one: `q` where `k` should be."""
-    words = {word for word in set(name.split(".")) - set(right.split(".")) if not word.isdigit()}
+def _spelled(frames: Sequence[Frame], name: str, right: str) -> int | None:
+    """How far up a line spells what tells a weight's name from the right one: `q` where `k` should be; of a
+    number what stands before it."""
+    one, two = name.split("."), right.split(".")
+    at = next((i for i, (x, y) in enumerate(zip(one, two, strict=False)) if x != y), 0)
+    words = {word for word in set(one) - set(two) if not word.isdigit()}
+    if not words and at:
+        words = {one[at - 1]}
     for depth, frame in enumerate(frames):
         texts = re.findall(r"""["']([^"']*)["']""", linecache.getline(frame.file, frame.number))
         if words & {word for text in texts for word in text.split(".")}:
@@ -112,48 +414,9 @@ def _named(frames: Sequence[Frame], name: str, right: str) -> int | None:
     return None
 
 
-def _inside(one: Frame, other: Frame) -> bool:
-    return (one.file, one.function) == (other.file, other.function)
-
-
-def blamed(between: Slice, node: Node) -> list[Frame]:
-    """The frames of an operation, first the one from which on its calls differ from those that came out
-    right."""
-    others = _right(between, node)
-    if node.frames and " if " in linecache.getline(*node.frames[0].line):  # it chooses itself
-        others = []
-    return _blamed(node.frames, others, between.person.record)
-
-
-def _blamed(frames: Sequence[Frame], others: Sequence[Sequence[Frame]], record: Record) -> list[Frame]:
-    """The same of a stack. Of two calls from the same line, the caller is to blame where it passed None
-    once."""
-    depth = 0
-    for other in others:
-        for at, (one, two) in enumerate(zip(frames, other, strict=False)):
-            if one.line != two.line:
-                depth = max(depth, at)
-                break
-            empty, other_empty = record.calls.get(one.call, ("",))[0], record.calls.get(two.call, ("",))[0]
-            if empty != other_empty and at + 1 < len(frames):
-                depth = max(depth, at + 1)
-    return [frames[depth], *frames[:depth][::-1], *frames[depth + 1 :]] if frames else []
-
-
-def _right(between: Slice, node: Node, most: bool = True) -> list[Sequence[Frame]]:
-    """The call stacks of the same operation on the same line where it came out right; with `most` none unless
-    that is most of them: a tensor can be right by chance."""
-    right: dict[Sequence[Frame], None] = {}
-    wrong = 0
-    for other in between.person.record.nodes if node.operation not in MOVES else ():
-        alike = other.function is not None and other.frames and node.frames and other.output == node.output
-        if not alike or other.frames[0].line != node.frames[0].line or word(other) != word(node):
-            continue
-        if other.value is not None and between.right(other.number) and other.frames != node.frames:
-            right[other.frames] = None
-        else:
-            wrong += 1
-    return list(right) if len(right) > wrong or not most else []
+def _empty(step: Step) -> set[str]:
+    """The names that were None."""
+    return {name for name, held in step.names.items() if held == {None}}
 
 
 def _shared(frames: Sequence[Frame], other: Sequence[Frame]) -> int:
@@ -162,105 +425,9 @@ def _shared(frames: Sequence[Frame], other: Sequence[Frame]) -> int:
     return next((depth for depth, frame in enumerate(frames) if frame.call in calls), 0)
 
 
-def _of_constant(record: Record, node: Node, right: Sequence[object]) -> Iterator[Frame]:
-    """Where a number came from that stood in a variable: the line that set it, or, of a parameter, the
-    caller's."""
-    frames = list(node.frames)
-    names = {name for name, value in node.variables if value not in right}
-    while frames and names:
-        inner = frames[0]
-        text = linecache.getline(inner.file, inner.number)
-        name = next((n for n in sorted(names) if n in _names(text)), None)
-        if name is None:
-            return
-        origin = _assigned(record, inner, name, node.number)
-        if origin is not None:
-            yield from _returned(record, origin, node.number)
-            yield origin
-            return
-        frames.pop(0)  # a parameter
-        if frames:
-            caller = linecache.getline(frames[0].file, frames[0].number)
-            names = _names(caller)
-            yield frames[0]
-            return
-
-
-def _names(text: str) -> set[str]:
-    try:
-        tree = ast.parse(
-            text.strip().rstrip(":") if not text.strip().startswith("return") else text.strip()[6:].strip()
-        )
-    except SyntaxError:
-        return set()
-    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
-
-
-def _sets(text: str, name: str) -> bool:
-    """Whether a line begins by setting a variable."""
-    left, equals, _ = text.partition("=")
-    target = left.rstrip("+-*/@ ").partition(":")[0].strip()
-    return bool(equals) and name in [part.strip() for part in target.split(",")]
-
-
-def _assigned(record: Record, inner: Frame, name: str, before: int) -> Frame | None:
-    """The last line of the same call that set a variable."""
-    for frame, nodes in reversed(record.steps):
-        if (
-            frame.call == inner.call
-            and nodes <= before
-            and _sets(linecache.getline(frame.file, frame.number), name)
-        ):
-            return frame
-    return None
-
-
-def _returned(record: Record, line: Frame, before: int) -> Iterator[Frame]:
-    """What a function of theirs did that was called on a line: how it came to what it returned."""
-    steps = [frame for frame, nodes in record.steps if nodes <= before]
-    at = max((i for i, frame in enumerate(steps) if frame[:4] == line[:4]), default=None)
-    if at is None:
-        return
-    inside: list[Frame] = []
-    for frame in steps[at + 1 :]:
-        if frame.call == line.call:
-            break
-        inside.append(frame)
-    called = [frame for frame in inside if inside and frame.call == inside[0].call]
-    if called and "return" in linecache.getline(called[-1].file, called[-1].number):
-        names = _names(linecache.getline(called[-1].file, called[-1].number).strip())
-        for name in sorted(names):
-            origin = _assigned(record, called[-1], name, before)
-            if origin is not None:
-                yield origin
-        yield called[-1]
-
-
-def _before_the_tap(between: Slice, checkpoint: str, node: Node) -> Iterator[Frame]:
-    """What ran last before a tap, in the function that taps; then the tap. First of all a caller, where its
-    siblings in other blocks are right and were called otherwise."""
-    record = between.person.record
-    taps = record.taps.get(checkpoint, ())
-    if not taps:
-        return
-    pattern = _pattern(checkpoint)
-    others = [f for n, f in record.taps.items() if n != checkpoint and _pattern(n) == pattern]
-    others = [f for n, f in record.taps.items() if f in others and between.right(record.tapped[n])]
-    blame = _blamed(taps, others, record)[0]
-    if blame != taps[0]:
-        yield blame
-    tap = taps[0]
-    before = [frame for frame, nodes in record.steps if frame.call == tap.call and nodes >= node.number]
-    at = next((i for i, frame in enumerate(before) if frame.line == tap.line), 0)
-    near = at and 0 < abs(before[at - 1].number - tap.number) <= NEAR
-    if near and "tap(" not in linecache.getline(*before[at - 1].line):
-        yield before[at - 1]
-    yield tap
-
-
 def _left_early(record: Record, missing: str) -> Iterator[Frame]:
     """Where a function ended before the tap of a checkpoint that is missing."""
-    for file in {frame.file for frame, _ in record.steps}:
+    for file in {step.frame.file for step in record.steps}:
         for number, text in enumerate(linecache.getlines(file), 1):
             tapped = re.search(r"""tap\(\s*["']([^"']+)["']""", text)
             if tapped is None or not f".{missing}".endswith(f".{tapped[1]}"):
@@ -270,13 +437,16 @@ def _left_early(record: Record, missing: str) -> Iterator[Frame]:
                 continue
             body = range(inside.lineno + 1, (inside.end_lineno or 0) + 1)
             calls: dict[int, list[int]] = {}
-            for at, (frame, _) in enumerate(record.steps):
-                if frame.file == file and frame.number in body:
+            for at, (frame, *_) in enumerate(record.steps):
+                if frame.file == file and frame.number in body and frame.function == inside.name:
                     calls.setdefault(frame.call, []).append(at)
-            for call, steps in calls.items():
+            for steps in calls.values():
                 if not any(record.steps[at][0].number == number for at in steps):
-                    ended = [record.steps[steps[-1]][0], *(f for f, _ in record.steps[: steps[0]][-1:])]
-                    yield from ended[::-1] if record.calls.get(call, ("",))[0] else ended
+                    ended = [
+                        record.steps[steps[-1]][0],
+                        *(step.frame for step in record.steps[: steps[0]][-1:]),
+                    ]
+                    yield from ended[::-1] if _empty(record.steps[steps[0]]) else ended
 
 
 def _functions(file: str) -> list[ast.FunctionDef]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from llm_rebuild.checkpoints import Tap, plain
 from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.diagnosis.reading.lines import SHOWN, line_of, lines_of
+from llm_rebuild.diagnosis.reading.lines import SHOWN, Lines, line_of
 from llm_rebuild.diagnosis.reading.record import (
     Call,
     Correction,
@@ -26,7 +26,7 @@ from llm_rebuild.diagnosis.reading.record import (
 )
 from llm_rebuild.diagnosis.reading.repair import Patch, narrower, replay, same_function
 from llm_rebuild.diagnosis.reading.result import ROUNDED, TO_THE_BIT, TOGETHER, Reading, Repair
-from llm_rebuild.diagnosis.reading.slices import Difference, Side, Slice
+from llm_rebuild.diagnosis.reading.slices import Difference, Side, Slice, word
 from llm_rebuild.diagnosis.reading.stored import load, store
 from llm_rebuild.diagnosis.reading.unseen import unseen
 from llm_rebuild.diagnosis.reading.words import Words, written
@@ -160,22 +160,21 @@ def read(run: Callable[[Tap], Any], official: OfficialRun, own: Own, first: str 
         extent = "two runs of this code differ, so nothing was tried out: look for random numbers"
         return tuple(session.reading(mistake, extent=extent) for mistake in mistakes[:1])
 
-    def prove(chosen: Sequence[_Mistake]) -> None:
-        corrections: dict[Call, Correction] = {}
-        for mistake in chosen:
-            corrections |= Patch(between, mistake.patches[0]).corrections()
-        after = observe(run, official, own, corrections)
-        for mistake in chosen:
-            mistake.judge(after, official.tensors[mistake.target])
-
-    tried = [mistake for mistake in mistakes if mistake.patches]
-    if tried:
-        prove(tried)
-    for mistake in tried:
-        while not mistake.degree and len(mistake.patches) > 1:
-            mistake.patches.pop(0)
-            prove([mistake])
-    return tuple(session.reading(mistake) for mistake in mistakes)
+    done: dict[Call, Correction] = {}
+    after, apart = record, list[_Mistake]()
+    for mistake in mistakes:
+        if done and mistake.how_well(after, official.tensors):  # it came of those before it
+            apart[-1].also += [mistake.target, *mistake.also]
+            continue
+        apart.append(mistake)
+        for patch in mistake.patches:
+            corrections = done | Patch(between, patch).corrections()
+            put_right = observe(run, official, own, corrections)
+            mistake.degree = mistake.how_well(put_right, official.tensors)
+            if mistake.degree:
+                mistake.patches, done, after = [patch], corrections, put_right
+                break
+    return tuple(session.reading(mistake) for mistake in apart)
 
 
 def _only(extent: str) -> Reading:
@@ -203,14 +202,18 @@ class _Mistake:
     also: list[str] = field(default_factory=list)
     extent: str = ""
 
-    def judge(self, after: Record, official: Tensor) -> None:
-        number = after.tapped.get(self.target)
-        value = None if number is None else after[number].value
-        if value is None or value.shape != official.shape:
-            return
-        self.degree = (
-            TO_THE_BIT if equal(value, official) else ROUNDED if by_rounding(value, official) else ""
-        )
+    @property
+    def likeliest(self) -> tuple[Difference, ...]:
+        """The edits that put it right, else all that differs."""
+        return self.patches[0] if self.patches else self.edits
+
+    def how_well(self, run: Record, official: Mapping[str, Tensor]) -> str:
+        """The degree to which a run has the target as it is officially; empty where it has not."""
+        number, right = run.tapped.get(self.target), official[self.target]
+        value = None if number is None else run[number].value
+        if value is None or value.shape != right.shape:
+            return ""
+        return TO_THE_BIT if equal(value, right) else ROUNDED if by_rounding(value, right) else ""
 
 
 class _Session:
@@ -218,6 +221,7 @@ class _Session:
 
     def __init__(self, between: Slice, tensors: Mapping[str, Tensor], words: Words) -> None:
         self.slice, self.tensors, self.words = between, tensors, words
+        self.lines = Lines(between)
         self.record, self.official = between.person.record, between.official.record
 
     def mistakes(self) -> list[_Mistake]:
@@ -246,12 +250,11 @@ class _Session:
             missing = ""
             mistake.words = self.words.difference(edits)
             mistake.patches = list(self._patches(edits, number, right))
-            chosen = mistake.patches[0] if mistake.patches else edits
-            mistake.frames = lines_of(self.slice, chosen, name, number, before)
+            mistake.frames = self.lines.of(mistake.likeliest, name, number, before)
             if extent:
                 mistake.words, mistake.patches = extent, []
                 mistake.frames = list({frame.line: frame for frame in (*frames, *mistake.frames)}.values())
-            key = (tuple(f.line for f in mistake.frames[:1]), chosen[-1].kind)
+            key = (tuple(f.line for f in mistake.frames[:1]), mistake.likeliest[-1].kind)
             earlier = mistakes.get(key) or self._consequence(number, edits, mistakes.values())
             if earlier is not None:
                 earlier.also.append(name)
@@ -260,7 +263,25 @@ class _Session:
             if len(mistakes) == MISTAKES:
                 break
             mistakes[key] = by_place[place] = mistake
+        self._of_helpers(list(mistakes.values()))
         return list(mistakes.values())
+
+    def _of_helpers(self, mistakes: Sequence[_Mistake]) -> None:
+        """Where several callers of a function would have to put the same thing right, it is the function."""
+        alike: dict[Any, list[_Mistake]] = {}
+        for mistake in mistakes:
+            edit, user = mistake.likeliest[-1], self.record[max(mistake.likeliest[-1].user, 0)]
+            node = user if edit.user >= 0 else self.record[edit.node]
+            missing = edit.kind == "insert" and edit.user < 0 and word(self.official[edit.other])
+            alike.setdefault((edit.kind, missing or tuple(f.line for f in node.frames[:1])), []).append(
+                mistake
+            )
+        for same in alike.values():
+            if len({mistake.frames[0].line for mistake in same if mistake.frames}) > 1:
+                line = self.lines.shared([m.likeliest[-1] for m in same], [m.target for m in same])
+                for mistake in same:
+                    if line is not None:
+                        mistake.frames = [line, *(f for f in mistake.frames if f.line != line.line)]
 
     def _in_place(self, edit: Difference) -> Difference:
         """Where the operand is wrong because somebody wrote into it, that is what is wrong."""
@@ -318,7 +339,8 @@ class _Session:
             before, after = written(self.words, patch, frame)
             kind = patch[-1].kind
             operation = self.record[patch[-1].node].operation
-            degree = mistake.degree if len(places) == 1 else TOGETHER
+            clear = len(places) == 1 and all(map(self.lines.certain, patch))
+            degree = mistake.degree if clear else TOGETHER
             line = lines[0] if lines else None
             repairs = (Repair(self.words.repair(patch), line, before, after, degree, kind, operation),)
         extent = extent or mistake.extent or self.record.full

@@ -48,6 +48,19 @@ class Frame(NamedTuple):
         return self.file, self.number
 
 
+class Step(NamedTuple):
+    """A line that began to run.
+
+    nodes  How many tensors there were by then.
+    names  What its function's variables held: of tensors the numbers of nodes, of numbers these, None; of a
+           tuple, a list, a dict or a dataclass what is in it. `looks.mask` is the field of a tuple.
+    """
+
+    frame: Frame
+    nodes: int
+    names: Mapping[str, frozenset[Any]]
+
+
 # Holds, too, in a run in which an operation before it was left out.
 Call = tuple[str, tuple[tuple[str, int], ...], int]
 
@@ -72,7 +85,6 @@ class Node:
     name       Of what came from outside: the weight's key, `inputs.token_ids`, a checkpoint's name; else
                empty.
     checkpoint On the official side: which it is.
-    variables  The names under which its constants stood in the innermost frame.
     """
 
     number: int
@@ -85,7 +97,6 @@ class Node:
     value: Any
     name: str = ""
     checkpoint: str = ""
-    variables: tuple[tuple[str, float], ...] = ()
 
     @property
     def operation(self) -> str:
@@ -125,21 +136,23 @@ def mapped(values: Any, change: Callable[[Any], Any]) -> Any:
 class Record:
     """The nodes of a run, in order, and which node was tapped under which name.
 
-    taps   The call stacks of the taps.
-    steps  Each line of theirs that ran, in order, and how many nodes there were by then.
-    calls  Of each call of a function of theirs: which parameters were None, and which nodes were passed.
-    wrong  What was tapped and was not the official tensor.
-    traced Whether its lines were seen to the end: code may take `sys.settrace` for itself.
-    full   Why the run was not read to its end; empty where it was.
-    error  What ended it.
+    taps     The call stacks of the taps.
+    steps    Each line of theirs that ran, in order.
+    callers  Of each call of a function of theirs: which call it was made in; 0 where it was none of theirs.
+    results  What a call gave back, and how many lines had run by then; a generator does so several times.
+    wrong    What was tapped and was not the official tensor.
+    traced   Whether its lines were seen to the end: code may take `sys.settrace` for itself.
+    full     Why the run was not read to its end; empty where it was.
+    error    What ended it.
     """
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
         self.tapped: dict[str, int] = {}
         self.taps: dict[str, tuple[Frame, ...]] = {}
-        self.steps: list[tuple[Frame, int]] = []
-        self.calls: dict[int, tuple[frozenset[str], frozenset[int]]] = {}
+        self.steps: list[Step] = []
+        self.callers: dict[int, int] = {}
+        self.results: dict[int, list[tuple[int, frozenset[Any]]]] = {}
         self.wrong: set[str] = set()
         self.traced = True
         self.full = ""
@@ -273,17 +286,6 @@ class _Products(TorchFunctionMode):
 _MATMUL = {torch.matmul, Tensor.matmul, Tensor.__matmul__, Tensor.__rmatmul__}
 
 
-def _held(value: Any, depth: int = 5) -> Iterator[Tensor]:
-    """The tensors in a value, in what it consists of, and so on: a cache holds its blocks' keys."""
-    if isinstance(value, Tensor):
-        yield value
-    elif depth and type(value) in (tuple, list, dict):
-        for part in list(value.values() if isinstance(value, dict) else value)[:PARTS]:
-            yield from _held(part, depth - 1)
-    elif depth and is_dataclass(value) and not isinstance(value, type):
-        yield from _held([getattr(value, each.name, None) for each in fields(value)], depth - 1)
-
-
 class Recorder(TorchDispatchMode):
     """Fills a record while code runs.
 
@@ -347,26 +349,54 @@ class Recorder(TorchDispatchMode):
             return None
         self._count += 1
         self._entered[id(frame)] = self._count
-        values = dict(frame.f_locals)
-        for name, value in frame.f_locals.items():  # a tuple with names is looked into
-            values |= (
-                {f"{name}.{at}": item for at, item in enumerate(value)} if isinstance(value, tuple) else {}
-            )
-        empty = frozenset(name for name, value in values.items() if value is None)
-        numbers = {
-            number
-            for t in _held(list(frame.f_locals.values()))
-            if (number := self._at.get(_window(t))) is not None
-        }
-        self.record.calls[self._count] = (empty, frozenset(numbers))
+        outer = frame.f_back
+        while outer is not None and id(outer) not in self._entered:
+            outer = outer.f_back
+        self.record.callers[self._count] = self._entered[id(outer)] if outer is not None else 0
         return self._line
 
     def _line(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if event == "line" and len(self.record.steps) < STEPS:
-            self.record.steps.append((self._frame(frame), len(self.record.nodes)))
+        steps, paused = self.record.steps, self.paused
+        self.paused = True
+        if event == "line" and len(steps) < STEPS:
+            here, nodes = self._frame(frame), len(self.record.nodes)
+            steps.append(Step(here, nodes, {} if self._corrections else self._names(frame.f_locals)))
         elif event == "line":
             self.record.full = f"the run has more than {STEPS:,} lines"
+        elif event == "return":
+            call = self._entered.pop(id(frame), 0)
+            if not self._corrections:
+                self.record.results.setdefault(call, []).append((len(steps), self._held(argument)))
+        self.paused = paused
         return self._line
+
+    def _names(self, variables: Mapping[str, Any]) -> dict[str, frozenset[Any]]:
+        """What each name holds, and, of a tuple with names, each of these: `looks.mask`."""
+        held = {name: self._held(value) for name, value in variables.items()}
+        for name, value in variables.items():
+            if isinstance(value, tuple) and hasattr(value, "_fields"):
+                held |= {f"{name}.{f}": self._held(v, 0) for f, v in zip(value._fields, value, strict=False)}
+        return held
+
+    def _held(self, value: Any, depth: int = 4) -> frozenset[Any]:
+        """What a variable holds: see `Step`."""
+        if isinstance(value, Tensor):
+            window = _window(value) if value.layout is torch.strided else None
+            number = self._at.get(window) if window else None
+            if window and number is None and window[0] and window[0] not in self._memory:
+                number = self._leaf(value)
+            return frozenset() if number is None else frozenset([Ref(number)])
+        if value is None or type(value) in (int, float):
+            return frozenset([value])
+        parts: list[Any] = []
+        if depth and isinstance(value, (tuple, list)):
+            parts = [part for part in value[:PARTS] if part is not None or hasattr(value, "_fields")]
+        elif depth and type(value) is dict:
+            parts = [part for part in list(value.values())[:PARTS] if part is not None]
+        elif depth and is_dataclass(value) and not isinstance(value, type):
+            parts = [getattr(value, each.name, None) for each in fields(value)]
+            parts = [part for part in parts if part is not None and type(part) not in (int, float)]
+        return frozenset().union(*(self._held(part, depth - 1) for part in parts)) if parts else frozenset()
 
     def _frame(self, frame: FrameType) -> Frame:
         code = frame.f_code
@@ -381,16 +411,6 @@ class Recorder(TorchDispatchMode):
                 frames.append(self._frame(frame))
             frame = frame.f_back
         return tuple(frames)
-
-    def _variables(self, arguments: Any, named: Mapping[str, Any]) -> tuple[tuple[str, float], ...]:
-        numbers = [x for x in leaves((arguments, tuple(named.values()))) if type(x) in (int, float)]
-        frame: FrameType | None = sys._getframe(2)
-        while numbers and frame is not None:
-            if self._is_own(frame.f_code.co_filename):
-                items = list(frame.f_locals.items())
-                return tuple((k, v) for k, v in items if type(v) in (int, float) and v in numbers)
-            frame = frame.f_back
-        return ()
 
     # ----------------------------------------------------------------- what the tap and the end say
 
@@ -472,7 +492,6 @@ class Recorder(TorchDispatchMode):
     ) -> Node:
         nodes = self.record.nodes
         node = Node(len(nodes), function, refs, named, output, self._operation, frames, value)
-        node.variables = self._variables(refs, named)
         nodes.append(node)
         if value is not None:
             self._place(node, value)

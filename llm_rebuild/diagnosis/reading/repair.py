@@ -161,7 +161,7 @@ def narrower(between: Slice, edits: Sequence[Difference], target: int) -> Iterab
         theirs = [between.official.record[i] for i in sorted(numbers)]
         for number in between.operations(source):
             node = between.person.record[number]
-            if node.function is None or node.value is None or between.right(number):
+            if node.function is None or node.value is None:
                 continue
             for other in theirs:
                 if other.value.numel() == node.value.numel() and other.value.dtype == node.value.dtype:

@@ -225,13 +225,6 @@ class Slice:
     def _ways(self, p: int, o: int) -> list[tuple[float, tuple[Difference, ...]]]:
         mine, theirs = self.person.record[p], self.official.record[o]
         ways: list[tuple[float, tuple[Difference, ...]]] = [(UNLIKE, (Difference("other", p, o),))]
-        # Below what is right on a side there is nothing to be found on it.
-        if (
-            mine.function is not None
-            and theirs.function is not None
-            and ((p, o) == self._target or mine.operation in MOVES or not (self.right(p) and self.has(o)))
-        ):
-            ways.append(self._in_place(p, o))
         if mine.function is not None and not self.right(p):
             for x in mine.inputs:
                 cost, more = self._apart(x, o)
@@ -239,6 +232,13 @@ class Slice:
                 cost += self._price(mine) + EXCHANGED * again
                 more = tuple(replace(e, node=p) if e.kind == "insert" and e.user < 0 else e for e in more)
                 ways.append((cost, (*more, Difference("drop", p, x))))
+        # Below what is right on a side there is nothing to be found on it.
+        if (
+            mine.function is not None
+            and theirs.function is not None
+            and ((p, o) == self._target or mine.operation in MOVES or not (self.right(p) and self.has(o)))
+        ):
+            ways.append(self._in_place(p, o))
         if theirs.function is not None and not (mine.function is None and mine.name):
             for at, y in enumerate(theirs.inputs):
                 if self.has(o) and not self.same(p, y):
@@ -302,7 +302,8 @@ class Slice:
         )
         p, o = self.person.through(x), self.official.through(y)
         theirs = self.official.record
-        weights = bool(edits) and all(e.kind == "operand" and theirs[e.other].function is None for e in edits)
+        ends = [theirs[self.official.chain(e.other)[-1]] for e in edits if e.kind == "operand"]
+        weights = bool(edits) and len(ends) == len(edits) and all(end.function is None for end in ends)
         chosen = any(n in self._checkpoints or self._uses.get(n, 0) > 1 for n in self.person.chain(p))
         if self.right(p) and weights and not chosen:  # made with other weights, and not taken for another
             return 1.0, edits

@@ -1,0 +1,216 @@
+"""The way of a value through a person's code: from the line that uses it back through names, parameters and
+results to the line that made it.
+
+A line takes a value from a name. The name holds it since a statement bound it, in this call or, where it is a
+parameter, in that of a caller; there it came from another name, or from a function that returned it, or was
+made. All this is seen in a record: what each name held whenever a line began.
+"""
+
+from __future__ import annotations
+
+import ast
+import linecache
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+from llm_rebuild.diagnosis.reading.record import Node, Record, Ref, Step
+
+LONG = 200  # stations of a way
+
+
+class Ways:
+    """The ways of one record."""
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self._files: dict[str, _File] = {}
+
+    @cached_property
+    def of_call(self) -> dict[int, list[int]]:
+        """Call -> its steps."""
+        calls: dict[int, list[int]] = {}
+        for at, step in enumerate(self.record.steps):
+            calls.setdefault(step.frame.call, []).append(at)
+        return calls
+
+    @cached_property
+    def inside(self) -> dict[int, list[int]]:
+        """Call -> the calls that were made in it."""
+        inside: dict[int, list[int]] = {}
+        for call, caller in self.record.callers.items():
+            inside.setdefault(caller, []).append(call)
+        return inside
+
+    def step_of(self, node: Node, depth: int = 0) -> int | None:
+        """Which step made a tensor, or, further up, waited for it."""
+        if len(node.frames) <= depth:
+            return None
+        steps = self.of_call.get(node.frames[depth].call, [])
+        at = bisect_right(steps, node.number, key=lambda at: self.record.steps[at].nodes)
+        return steps[at - 1] if at else None
+
+    def _file(self, at: int) -> _File:
+        file = self.record.steps[at].frame.file
+        if file not in self._files:
+            self._files[file] = _File("".join(linecache.getlines(file)))
+        return self._files[file]
+
+    def reads(self, at: int) -> list[str]:
+        """The names that the statement of a step reads, in their order."""
+        return self._file(at).reads(self.record.steps[at].frame.number)
+
+    def names(self, at: int, value: Any) -> list[str]:
+        """Those names in a step's statement that hold a value; first those that hold nothing else."""
+        held = self.record.steps[at].names
+        names = [name for name in self.reads(at) if value in held.get(name, ())]
+        return sorted(names, key=lambda name: len(held[name]) > 1)
+
+    def empty(self, at: int) -> list[str]:
+        """Those names in a step's statement that are None."""
+        return [name for name in self.names(at, None) if len(self.record.steps[at].names[name]) == 1]
+
+    def holds(self, at: int, values: set[Any]) -> bool:
+        """Whether a name that is at hand holds one of these values."""
+        return any(values & held for held in self.record.steps[at].names.values())
+
+    def way(self, at: int, value: Any) -> list[int]:
+        """The steps that hand a value on, from the one that uses it back to the one that made it."""
+        way: list[int] = []
+        among: list[str] | None = None
+        while at not in way and len(way) < LONG:
+            way.append(at)
+            names = self.names(at, value)
+            name = next((name for name in names if among is None or name in among), None)
+            among = None
+            if name is None:
+                given = self._returned(at, value)
+            else:
+                given = self._bound(at, name, value)
+                if given is None and (given := self.caller(self.record.steps[at].frame.call)) is not None:
+                    among = self._passed(given, at, name)
+            if given is None:
+                break
+            at = given
+        return way
+
+    def _passed(self, caller: int, at: int, name: str) -> list[str] | None:
+        """The names in what a caller passed for a parameter; None where that cannot be told."""
+        frame = self.record.steps[at].frame
+        parameters = self._file(at).parameters(frame.function, frame.number)
+        return self._file(caller).passed(
+            self.record.steps[caller].frame.number, frame.function, name.partition(".")[0], parameters
+        )
+
+    def caller(self, call: int) -> int | None:
+        """The step in which a call was made."""
+        first = self.of_call[call][0]
+        before = [at for at in self.of_call.get(self.record.callers.get(call, 0), []) if at < first]
+        return before[-1] if before else None
+
+    def _bound(self, at: int, name: str, value: Any) -> int | None:
+        """The last step of the same call before which a name did not hold a value; None of a parameter."""
+        steps = self.record.steps
+        own = self.of_call[steps[at].frame.call]
+        before = range(bisect_left(own, at) - 1, -1, -1)
+        return next((own[i] for i in before if value not in steps[own[i]].names.get(name, ())), None)
+
+    def _returned(self, at: int, value: Any) -> int | None:
+        """The last step of a function that was called in a step and returned a value."""
+        call = self.record.steps[at].frame.call
+        end = next((i for i in self.of_call[call] if i > at), len(self.record.steps))
+        for inner in reversed(self.inside.get(call, [])):
+            if self.of_call.get(inner, [-1])[0] in range(at + 1, end):
+                for steps, given in reversed(self.record.results.get(inner, [])):
+                    if value in given:
+                        return max((i for i in self.of_call[inner] if i < steps), default=None)
+        return None
+
+    def behind(self, at: int) -> Iterator[int]:
+        """A step and those that bound the numbers it reads, and so on back."""
+        open_steps, seen = [at], set[int]()
+        while open_steps:
+            step = open_steps.pop()
+            if step in seen:
+                continue
+            seen.add(step)
+            yield step
+            names = self.record.steps[step].names
+            for name in self.reads(step):
+                for value in names.get(name, ()):
+                    if type(value) is not Ref and value is not None:
+                        bound = self._bound(step, name, value)
+                        given = self.caller(self.record.steps[step].frame.call) if bound is None else bound
+                        open_steps += [] if given is None else [given]
+
+
+def text_of(step: Step) -> str:
+    """The line of a step."""
+    return linecache.getline(step.frame.file, step.frame.number)
+
+
+class _File:
+    """The statements of a file."""
+
+    def __init__(self, text: str) -> None:
+        self._statements: dict[int, ast.stmt] = {}
+        self._names: dict[int, list[str]] = {}
+        try:
+            self._nodes = list(ast.walk(ast.parse(text)))
+        except SyntaxError:
+            self._nodes = []
+        for node in self._nodes:
+            if isinstance(node, ast.stmt):
+                body = getattr(node, "body", None)
+                end = (
+                    body[0].lineno - 1 if isinstance(body, list) and body else node.end_lineno or node.lineno
+                )
+                for number in range(node.lineno, max(node.lineno, end) + 1):
+                    self._statements[number] = node
+
+    def reads(self, number: int) -> list[str]:
+        """The names that the statement of a line reads; of a statement that holds others, its head."""
+        if number not in self._names:
+            statement = self._statements.get(number)
+            self._names[number] = [] if statement is None else _read(statement)
+        return self._names[number]
+
+    def parameters(self, function: str, number: int) -> list[str]:
+        """Those of the function of this name in which a line stands."""
+        for node in (n for n in self._nodes if isinstance(n, ast.FunctionDef) and n.name == function):
+            if node.lineno <= number <= (node.end_lineno or node.lineno):
+                return [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
+        return []
+
+    def passed(self, number: int, function: str, name: str, parameters: Sequence[str]) -> list[str] | None:
+        """The names that stand in an argument of the only call of a function in a line's statement."""
+        statement = self._statements.get(number)
+        calls = [n for n in ast.walk(statement) if isinstance(n, ast.Call)] if statement is not None else []
+        calls = [n for n in calls if ast.unparse(n.func).rpartition(".")[2] == function]
+        if (
+            len(calls) != 1
+            or name not in parameters
+            or any(isinstance(a, ast.Starred) for a in calls[0].args)
+        ):
+            return None
+        by_name = {keyword.arg: keyword.value for keyword in calls[0].keywords}
+        at = parameters.index(name) - (parameters[0] == "self")
+        value = by_name.get(name) or (calls[0].args[at] if at < len(calls[0].args) else None)
+        return None if value is None else _read(ast.Expr(value))
+
+
+def _read(statement: ast.stmt) -> list[str]:
+    """The names that a statement, or its head, reads, in their order: `x`, and `looks.mask` of a tuple."""
+    heads = {"body", "orelse", "handlers", "finalbody", "decorator_list"}
+    parts = [value for key, value in ast.iter_fields(statement) if key not in heads]
+    nodes = [n for part in parts for p in (part if isinstance(part, list) else [part]) for n in _nodes(p)]
+    names = [n for n in nodes if isinstance(n, (ast.Name, ast.Attribute))]
+    reads = [n for n in names if isinstance(n.ctx, ast.Load) or isinstance(statement, ast.AugAssign)]
+    in_order = sorted(reads, key=lambda n: (n.lineno, n.col_offset))
+    return list(dict.fromkeys(ast.unparse(n) for n in in_order))
+
+
+def _nodes(part: Any) -> Iterator[ast.AST]:
+    if isinstance(part, ast.AST):
+        yield from ast.walk(part)
