@@ -328,9 +328,9 @@ class Lines:
         count, places = Counter[Any](), dict[int, Any]()
         for node in self.record.nodes:
             if node.function is not None and node.frames:
-                here = (node.frames[0], word(node), node.output)
-                places[node.number] = (node.frames[0].line, word(node), node.output, count[here])
-                count[here] += 1
+                key = (node.frames[0], word(node), node.output)
+                places[node.number] = (node.frames[0].line, word(node), node.output, count[key])
+                count[key] += 1
         return places
 
     @cached_property

@@ -338,14 +338,16 @@ class Recorder(TorchDispatchMode):
 
     # ---------------------------------------------------------------------- which line is running
 
-    def _is_own(self, file: str) -> bool:
+    def _is_own(self, frame: FrameType) -> bool:
+        """Whether it is the person's. What dataclasses write has no file, and may be of this module."""
+        file = frame.f_code.co_filename
         own = self._files.get(file)
         if own is None:
             own = self._files[file] = self._own(file)
-        return own
+        return own and frame.f_globals is not globals()
 
     def _call(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if not self._is_own(frame.f_code.co_filename):
+        if not self._is_own(frame):
             return None
         self._count += 1
         self._entered[id(frame)] = self._count
@@ -359,8 +361,8 @@ class Recorder(TorchDispatchMode):
         steps, paused = self.record.steps, self.paused
         self.paused = True
         if event == "line" and len(steps) < STEPS:
-            here, nodes = self._frame(frame), len(self.record.nodes)
-            steps.append(Step(here, nodes, {} if self._corrections else self._names(frame.f_locals)))
+            line, nodes = self._frame(frame), len(self.record.nodes)
+            steps.append(Step(line, nodes, {} if self._corrections else self._names(frame.f_locals)))
         elif event == "line":
             self.record.full = f"the run has more than {STEPS:,} lines"
         elif event == "return":
@@ -407,7 +409,7 @@ class Recorder(TorchDispatchMode):
         frames: list[Frame] = []
         frame: FrameType | None = sys._getframe(2)
         while frame is not None and len(frames) < FRAMES:
-            if self._is_own(frame.f_code.co_filename):
+            if self._is_own(frame):
                 frames.append(self._frame(frame))
             frame = frame.f_back
         return tuple(frames)

@@ -85,14 +85,14 @@ class Ways:
             name = next((name for name in names if among is None or name in among), None)
             among = None
             if name is None:
-                given = self._returned(at, value)
+                source = self._returned(at, value)
             else:
-                given = self._bound(at, name, value)
-                if given is None and (given := self.caller(self.record.steps[at].frame.call)) is not None:
-                    among = self._passed(given, at, name)
-            if given is None:
+                source = self._bound(at, name, value)
+                if source is None and (source := self.caller(self.record.steps[at].frame.call)) is not None:
+                    among = self._passed(source, at, name)
+            if source is None:
                 break
-            at = given
+            at = source
         return way
 
     def _passed(self, caller: int, at: int, name: str) -> list[str] | None:
@@ -122,8 +122,8 @@ class Ways:
         end = next((i for i in self.of_call[call] if i > at), len(self.record.steps))
         for inner in reversed(self.inside.get(call, [])):
             if self.of_call.get(inner, [-1])[0] in range(at + 1, end):
-                for steps, given in reversed(self.record.results.get(inner, [])):
-                    if value in given:
+                for steps, source in reversed(self.record.results.get(inner, [])):
+                    if value in source:
                         return max((i for i in self.of_call[inner] if i < steps), default=None)
         return None
 
@@ -141,8 +141,8 @@ class Ways:
                 for value in names.get(name, ()):
                     if type(value) is not Ref and value is not None:
                         bound = self._bound(step, name, value)
-                        given = self.caller(self.record.steps[step].frame.call) if bound is None else bound
-                        open_steps += [] if given is None else [given]
+                        source = self.caller(self.record.steps[step].frame.call) if bound is None else bound
+                        open_steps += [] if source is None else [source]
 
 
 def text_of(step: Step) -> str:
