@@ -19,7 +19,7 @@ from tools.mutants import read_set
 from tools.reading import changed_lines, near
 
 MINIATURES = Path(llm_rebuild.__file__).parent / "miniatures"
-MUTANTS = {mutant.name: mutant for name in ("first", "third") for mutant in read_set(name).mutants}
+MUTANTS = {mutant.name: mutant for name in ("first", "third", "fourth") for mutant in read_set(name).mutants}
 SCALED = "scaled = product * query.shape[-1] ** -0.5"
 
 
@@ -101,6 +101,19 @@ def test_a_mistake_of_each_kind_is_read_and_repaired(name: str, kind: str):
 def test_a_line_that_was_passed_the_wrong_tensor_is_not_to_blame():
     first, *_ = read_mutants(MUTANTS["minilm-pool-block-before-last"])
     assert "sentence(before" in first.lines[0].code
+
+
+def test_what_a_function_should_have_returned_is_put_right_in_it():
+    mutant = MUTANTS["minilm-embed-returns-the-sum"]
+    first, *_ = read_mutants(mutant)
+    assert near(first.lines[0], changed_lines([mutant], mutant))
+
+
+def test_what_an_earlier_repair_puts_right_is_no_mistake():
+    mutant = MUTANTS["gpt2-as-many-heads-as-blocks"]
+    (reading,) = read_mutants(mutant)
+    assert near(reading.lines[0], changed_lines([mutant], mutant))
+    assert "h.0.attn.scaled" in reading.also
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,6 @@ class Lines:
 
     def _of_edit(self, edit: Difference, checkpoint: str) -> Iterator[Frame]:
         node, record = self.record[edit.node], self.record
-        fewer = len(node.inputs) < len(self.slice.official.record[edit.other].inputs)
         if edit.kind == "constant":
             yield from self._of_constant(node, self.slice.official.record[edit.other])
             yield from self._blamed(node, edit)
@@ -92,6 +91,7 @@ class Lines:
             yield from self._of_roots(edit.node)
             yield from self._blamed(node)
         else:
+            fewer = len(node.inputs) < len(self.slice.official.record[edit.other].inputs)
             yield from self._of_none(self.ways.step_of(node)) if fewer else ()
             yield from self._blamed(node, edit)
 
@@ -116,7 +116,9 @@ class Lines:
         prints = {between.official.print_of(other) for other in wanted}
         right = {Ref(n) for of in prints for n in between.person.where.get(of, ())}
         way = self._way_of(node, chain)
-        at_hand = [at for at in way if self.ways.holds(at, right)]
+        calls = [frame.call for frame in node.frames]
+        inside = {frame.call for ref in right for frame in record[ref.node].frames} - set(calls)
+        at_hand = [at for at in way if self.ways.holds(at, right) or self._call(at) in inside]
         choices = [at for at in at_hand if self._call(at) == self._call(at_hand[0])]
         both = [at for at in choices if self._chosen_from(at, {Ref(n) for n in chain}, right)]
         if choices:
@@ -128,7 +130,6 @@ class Lines:
             yield from self._blamed(made) if made.function is not None else ()
             yield from self._frames(reversed(way))
             return
-        calls = [frame.call for frame in node.frames]
         waits = [at for at in way if self._call(at) in calls]
         came = [at for at in waits if self._call(at) == self._call(waits[-1])]
         later = right and min(right).node > node.number
