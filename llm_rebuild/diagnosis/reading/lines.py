@@ -372,7 +372,7 @@ class Lines:
         if at is None:
             return
         if len(self.slice.official.record[edit.other].inputs) > 1:
-            for step in self.ways.way(at, Ref(edit.node)):
+            for step in self.ways.way(at, Ref(edit.node))[:2]:  # the tap, and what bound what it shows
                 yield from self._of_none(step)
         pattern = _pattern(checkpoint)
         alike = [name for name in record.taps if name != checkpoint and _pattern(name) == pattern]
