@@ -19,7 +19,6 @@ import pickle
 import sys
 import types
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from llm_rebuild.errors import InputError, one_line
@@ -72,8 +71,7 @@ class _Packer(pickle.Pickler):
             return importlib.import_module, (value.__name__,)
         if isinstance(value, types.FunctionType) and not _importable(value):
             name = value.__code__.co_filename
-            if not Path(name).is_file():
-                self.sources[name] = linecache.getlines(name)
+            self.sources[name] = linecache.getlines(name)
             cells = value.__closure__ or ()
             make = (marshal.dumps(value.__code__), value.__name__, id(value.__globals__), len(cells))
             return _function, make, _state(value), None, None, _fill_function
