@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import linecache
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,9 @@ def test_one_step_has_its_line(checked: Callable[..., Said]) -> None:
 
 
 def test_a_notebook_has_lines_too() -> None:
-    cell = {"__name__": "notebook"}
-    exec(compile(changed(RIGHT_SUM, WRONG_SUM), "<cell>", "exec", dont_inherit=True), cell)
+    cell, source = {"__name__": "notebook"}, changed(RIGHT_SUM, WRONG_SUM)
+    linecache.cache["<cell>"] = (len(source), None, source.splitlines(keepends=True), "<cell>")  # as IPython
+    exec(compile(source, "<cell>", "exec", dont_inherit=True), cell)
     result = check(cell["forward"], model=MODEL, texts=["The baker of Oru", "The"])
     line = result.report.mistakes[0].lines[0]
     assert (line.file, line.number) == ("the notebook", line_of(RIGHT_SUM, SOLVED))

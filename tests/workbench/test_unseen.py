@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from llm_rebuild.copies import local_copy
+from llm_rebuild.diagnosis.reading.record import STEPS
 from llm_rebuild.diagnosis.reading.unseen import MADE, WRITTEN
 from llm_rebuild.workbench import new as writing
 from tests.workbench.bench import Bench
@@ -127,11 +128,11 @@ def test_an_exception_while_reading_is_said(checked: Checked) -> None:
 
 
 def test_more_lines_than_are_read_are_said(checked: Checked) -> None:
-    loop = "    for _ in range(1_000_000):\n        pass\n    return which + where"
+    loop = f"    for _ in range({STEPS}):\n        pass\n    return which + where"
     power = "** -0.5\n    return product", "** -0.4\n    return product"
     found = checked(("    return which + where", loop), power)
     assert repairs(found) == []
-    assert "mine.py: the run has more than 1,000,000 lines" in found["notes"]
+    assert f"mine.py: the run has more than {STEPS:,} lines" in found["notes"]
 
 
 def test_code_that_takes_the_trace_for_itself_is_not_read(checked: Checked) -> None:

@@ -28,7 +28,7 @@ from llm_rebuild.verify.equality import identical
 
 OPERATIONS = 200_000  # of a run; a rebuild of a large model has some thousands
 BYTES = 2 * 2**30  # of the tensors that are kept; a learner's process may have twice as many by default
-STEPS = 1_000_000  # lines that ran
+STEPS = 100_000  # lines that ran, each with what its names held
 PARTS = 1000  # of a list or a dict that is looked into
 SHALLOW = 3  # frames that tell an operation from others of its name
 FRAMES = 12  # of a person's own, for one operation

@@ -32,7 +32,9 @@ def unseen(between: Slice, target: int) -> tuple[str, list[Frame]]:
             return WRITTEN, []
         if node.function is None and not (node.name or node.value.numel() == 1 or between.right(number)):
             before = [] if record.full else _before(record, number)
-            tapped = number in record.tapped.values()
+            tapped = any(
+                n == number and record.taps[name][:1] == node.frames[:1] for name, n in record.tapped.items()
+            )
             return record.full or MADE, [*before, *node.frames] if tapped else [*node.frames, *before]
     return "", []
 
