@@ -1,5 +1,5 @@
-"""The fourth set of mutants measures, so nothing here is diagnosed: each one changes a number, and first where
-its file says so."""
+"""The fourth set of mutants measures, so nothing here is diagnosed: each one changes a number, and first
+where its file says so."""
 
 from __future__ import annotations
 
