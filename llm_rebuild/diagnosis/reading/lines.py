@@ -19,11 +19,11 @@ from typing import Any
 
 from torch import Tensor
 
-from llm_rebuild.diagnosis.reading.record import Frame, Node, Record, Ref, Step
+from llm_rebuild.diagnosis.reading.record import Frame, Node, Record, Ref
 from llm_rebuild.diagnosis.reading.repair import Patch, replay
 from llm_rebuild.diagnosis.reading.result import Line
 from llm_rebuild.diagnosis.reading.slices import MOVES, VIEWS, Difference, Slice, constants, word
-from llm_rebuild.diagnosis.reading.ways import Ways, text_of
+from llm_rebuild.diagnosis.reading.ways import Ways
 from llm_rebuild.verify.equality import equal
 
 SHOWN = 3  # lines of one mistake
@@ -35,8 +35,7 @@ FILLS = {"zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new
 
 def line_of(frame: Frame) -> Line:
     """A frame as a line with its text."""
-    code = linecache.getline(frame.file, frame.number).strip()
-    return Line(Path(frame.file).name or frame.file, frame.number, frame.function, code)
+    return Line(Path(frame.file).name or frame.file, frame.number, frame.function, frame.text.strip())
 
 
 class Lines:
@@ -264,7 +263,7 @@ class Lines:
         for value in numbers:
             way = self.ways.way(at, value) if type(value) in (int, float) else []
             if len(way) > 1:
-                text = text_of(self.record.steps[way[-1]]).partition("#")[0]
+                text = self.record.steps[way[-1]].frame.text.partition("#")[0]
                 only_read = re.search(r"\.shape|\.size\(|len\(", text) and not re.search(r"[-+*/]", text)
                 yield from self._frames(way if only_read or self._serves(value, way, node) else reversed(way))
 
@@ -283,7 +282,7 @@ class Lines:
         """The frames of an operation, first the one from which on its calls differ from those that came out
         right."""
         others = self._right(node, edit)
-        if node.frames and " if " in linecache.getline(*node.frames[0].line):  # it chooses itself
+        if node.frames and " if " in node.frames[0].text:  # it chooses itself
             others = []
         return self._differing(node.frames, others)
 
@@ -303,7 +302,7 @@ class Lines:
     def _empty(self, frame: Frame) -> set[str]:
         """The parameters of a call that were None."""
         steps = self.ways.of_call.get(frame.call, ())
-        return _empty(self.record.steps[steps[0]]) if steps else set()
+        return self.record.steps[steps[0]].empty if steps else set()
 
     def _right(self, node: Node, edit: Difference | None) -> list[Sequence[Frame]]:
         """The call stacks of the same operation on the same line where it came out right, and would not have
@@ -384,7 +383,7 @@ class Lines:
         before = [i for i in self.ways.of_call[taps[0].call] if i < at][-1:]
         for frame in self._frames(before):
             near = record.steps[before[0]].nodes >= edit.node and abs(frame.number - taps[0].number) <= NEAR
-            if near and "tap(" not in linecache.getline(*frame.line):
+            if near and "tap(" not in frame.text:
                 yield frame
         yield taps[0]
 
@@ -409,15 +408,10 @@ def _spelled(frames: Sequence[Frame], name: str, right: str) -> int | None:
     if not words and at:
         words = {one[at - 1]}
     for depth, frame in enumerate(frames):
-        texts = re.findall(r"""["']([^"']*)["']""", linecache.getline(frame.file, frame.number))
+        texts = re.findall(r"""["']([^"']*)["']""", frame.text)
         if words & {word for text in texts for word in text.split(".")}:
             return depth
     return None
-
-
-def _empty(step: Step) -> set[str]:
-    """The names that were None."""
-    return {name for name, held in step.names.items() if held == {None}}
 
 
 def _shared(frames: Sequence[Frame], other: Sequence[Frame]) -> int:
@@ -429,11 +423,14 @@ def _shared(frames: Sequence[Frame], other: Sequence[Frame]) -> int:
 def _left_early(record: Record, missing: str) -> Iterator[Frame]:
     """Where a function ended before the tap of a checkpoint that is missing."""
     for file in {step.frame.file for step in record.steps}:
-        for number, text in enumerate(linecache.getlines(file), 1):
+        lines = linecache.getlines(file)
+        for number, text in enumerate(lines, 1):
             tapped = re.search(r"""tap\(\s*["']([^"']+)["']""", text)
             if tapped is None or not f".{missing}".endswith(f".{tapped[1]}"):
                 continue
-            inside = next((f for f in _functions(file) if f.lineno <= number <= (f.end_lineno or 0)), None)
+            nodes = ast.walk(ast.parse("".join(lines)))
+            functions = (node for node in nodes if isinstance(node, ast.FunctionDef))
+            inside = next((f for f in functions if f.lineno <= number <= (f.end_lineno or 0)), None)
             if inside is None:
                 continue
             body = range(inside.lineno + 1, (inside.end_lineno or 0) + 1)
@@ -443,16 +440,9 @@ def _left_early(record: Record, missing: str) -> Iterator[Frame]:
                     calls.setdefault(frame.call, []).append(at)
             for steps in calls.values():
                 if not any(record.steps[at][0].number == number for at in steps):
-                    ended = [
-                        record.steps[steps[-1]][0],
-                        *(step.frame for step in record.steps[: steps[0]][-1:]),
-                    ]
-                    yield from ended[::-1] if _empty(record.steps[steps[0]]) else ended
-
-
-def _functions(file: str) -> list[ast.FunctionDef]:
-    tree = ast.parse("".join(linecache.getlines(file)))
-    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+                    caller = record.steps[: steps[0]][-1:]
+                    ended = [record.steps[steps[-1]].frame, *(step.frame for step in caller)]
+                    yield from ended[::-1] if record.steps[steps[0]].empty else ended
 
 
 def _pattern(checkpoint: str) -> str:

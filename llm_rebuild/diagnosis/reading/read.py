@@ -109,9 +109,10 @@ def observe(
     official: OfficialRun,
     own: Own,
     corrections: Mapping[Call, Correction] | None = None,
+    named: bool = False,
 ) -> Record:
     """Run a person's code and record it. From each tap on, the run goes on with the official tensor."""
-    recorder = Recorder(own, official.sources, corrections)
+    recorder = Recorder(own, official.sources, corrections, named)
 
     def tap(name: str, tensor: Tensor) -> None:
         recorder.paused = True
@@ -143,7 +144,7 @@ def read(run: Callable[[Tap], Any], official: OfficialRun, own: Own, first: str 
     own    Says of a file's name whether it is the person's.
     first  The checkpoint at which it was seen to differ. Where it now differs at another, nothing is read.
     """
-    record = observe(run, official, own)
+    record = observe(run, official, own, named=True)
     if not record.traced:
         return (_only("not read: this code takes sys.settrace for itself, which shows its lines"),)
     if first and first != next((name for name in official.tensors if name in record.wrong), ""):

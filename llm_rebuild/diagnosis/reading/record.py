@@ -13,6 +13,7 @@ to be.
 
 from __future__ import annotations
 
+import linecache
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -47,6 +48,11 @@ class Frame(NamedTuple):
         """Which line it is, whoever called."""
         return self.file, self.number
 
+    @property
+    def text(self) -> str:
+        """What stands on it."""
+        return linecache.getline(self.file, self.number)
+
 
 class Step(NamedTuple):
     """A line that began to run.
@@ -59,6 +65,11 @@ class Step(NamedTuple):
     frame: Frame
     nodes: int
     names: Mapping[str, frozenset[Any]]
+
+    @property
+    def empty(self) -> set[str]:
+        """The names that were None."""
+        return {name for name, held in self.names.items() if held == {None}}
 
 
 # Holds, too, in a run in which an operation before it was left out.
@@ -291,6 +302,7 @@ class Recorder(TorchDispatchMode):
 
     own          Says of a file's name whether it is the person's.
     corrections  Operation's place in the run -> what to do there otherwise.
+    named        Whether it notes what the names held at each line; a run takes longer with it.
     """
 
     def __init__(
@@ -298,12 +310,13 @@ class Recorder(TorchDispatchMode):
         own: Callable[[str], bool],
         known: Mapping[str, Tensor] | None = None,
         corrections: Mapping[Call, Correction] | None = None,
+        named: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.record = Record()
         self.paused = False  # while something is computed that is not the person's
         self._own, self._files = own, dict[str, bool]()
-        self._corrections = corrections or {}
+        self._corrections, self._named = corrections or {}, named
         self._calls = self._bytes = 0
         self._operation: Call = ("", (), 0)
         self._times: dict[Any, int] = {}
@@ -362,12 +375,12 @@ class Recorder(TorchDispatchMode):
         self.paused = True
         if event == "line" and len(steps) < STEPS:
             line, nodes = self._frame(frame), len(self.record.nodes)
-            steps.append(Step(line, nodes, {} if self._corrections else self._names(frame.f_locals)))
+            steps.append(Step(line, nodes, self._names(frame.f_locals) if self._named else {}))
         elif event == "line":
             self.record.full = f"the run has more than {STEPS:,} lines"
         elif event == "return":
             call = self._entered.pop(id(frame), 0)
-            if not self._corrections:
+            if self._named:
                 self.record.results.setdefault(call, []).append((len(steps), self._held(argument)))
         self.paused = paused
         return self._line

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-from llm_rebuild.diagnosis.reading.record import Node, Record, Ref, Step
+from llm_rebuild.diagnosis.reading.record import Node, Record, Ref
 
 LONG = 200  # stations of a way
 
@@ -69,7 +69,8 @@ class Ways:
 
     def empty(self, at: int) -> list[str]:
         """Those names in a step's statement that are None."""
-        return [name for name in self.names(at, None) if len(self.record.steps[at].names[name]) == 1]
+        empty = self.record.steps[at].empty
+        return [name for name in self.reads(at) if name in empty]
 
     def holds(self, at: int, values: set[Any]) -> bool:
         """Whether a name that is at hand holds one of these values."""
@@ -143,11 +144,6 @@ class Ways:
                         bound = self._bound(step, name, value)
                         source = self.caller(self.record.steps[step].frame.call) if bound is None else bound
                         open_steps += [] if source is None else [source]
-
-
-def text_of(step: Step) -> str:
-    """The line of a step."""
-    return linecache.getline(step.frame.file, step.frame.number)
 
 
 class _File:

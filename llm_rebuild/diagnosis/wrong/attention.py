@@ -174,7 +174,7 @@ OTHER_AXES = {"over the queries": -2, "over the heads": 1, "over the batch": 0}
 
 
 def _summed(x: Tensor, axis: int) -> Tensor:
-    """Exponentials less the largest of a query's scores, divided by their sum over another axis than the keys."""
+    """Exponentials less the largest of a query's scores, divided by their sum over an axis."""
     powers = (x - x.amax(-1, keepdim=True)).exp()
     return powers / powers.sum(axis, keepdim=True)
 
@@ -243,7 +243,7 @@ TABLES: Tables = {
         ("softmax-changed", "the exponentials, not divided by their sum", lambda x: x.exp()),
         ("softmax-changed", "with one more in the sum", lambda x: x.exp() / (1 + x.exp().sum(-1, keepdim=True))),
         ("rounding", "in float64, then rounded", lambda x: F.softmax(x.double(), -1).float()),
-        ("rounding", "less the largest, by hand", lambda x: (x - x.amax(-1, keepdim=True)).exp() / (x - x.amax(-1, keepdim=True)).exp().sum(-1, keepdim=True)),
+        ("rounding", "less the largest, by hand", lambda x: _summed(x, -1)),
     ),
     "mix": (
         ("wrong-operand", "the shares transposed", lambda shares, value: shares.mT @ value),
