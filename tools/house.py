@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.figures import Drawing
+from tools.figures.drawing import Drawing
 
 PROJECT = Path(__file__).resolve().parents[1]
 PACKAGE = PROJECT / "llm_rebuild"

@@ -26,7 +26,7 @@ DRAWN = (
     "masks",
     "heads",
     "floats",
-)  # the others begin with a figure of tools/figures.py
+)  # the others begin with a figure of tools/figures/
 BEGINNING = """async (address) => {
   const { controls, load, draw } = await import(address);
   const state = Object.fromEntries(controls.map(({ name, value }) => [name, value]));

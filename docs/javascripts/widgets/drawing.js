@@ -1,4 +1,4 @@
-// What widgets draw with: a picture in the colours of the page, as tools/figures.py draws those that stand still.
+// What widgets draw with: a picture in the colours of the page, as tools/figures/ draws those that stand still.
 
 import { make } from "../live/tensor.js";
 

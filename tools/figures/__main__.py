@@ -1,0 +1,46 @@
+"""Which figures there are, and what each is drawn from."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from llm_rebuild.errors import InputError
+from tools.figures import course, gpt2, minilm, t5
+from tools.figures.runs import copy_of
+
+FIGURES = Path(__file__).resolve().parents[2] / "docs" / "figures"
+
+# Whose pictures, and which model they are drawn from. `gpt2_cache` draws gpt2-cache.svg.
+SETS = ((minilm.FIGURES, "minilm"), (gpt2.FIGURES, "gpt2"), (t5.FIGURES, "t5-small"), (course.FIGURES, None))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--check", action="store_true", help="compare with the committed figures, write nothing"
+    )
+    check = parser.parse_args().check
+    stale = []
+    for draw, model in ((draw, model) for figures, model in SETS for draw in figures):
+        name = f"{draw.__name__.replace('_', '-')}.svg"
+        try:
+            file, svg = FIGURES / name, draw(copy_of(model)) if model else draw()
+        except InputError as reason:
+            print(f"{name}: {reason}", file=sys.stderr)
+            return 2
+        if check and (not file.is_file() or file.read_text(encoding="utf-8") != svg):
+            stale.append(name)
+        elif not check:
+            FIGURES.mkdir(exist_ok=True)
+            file.write_text(svg, encoding="utf-8")
+    if stale:
+        print(
+            f"not what would be drawn now: {', '.join(stale)}; run `python -m tools.figures`", file=sys.stderr
+        )
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
