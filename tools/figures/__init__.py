@@ -3,5 +3,6 @@
     python -m tools.figures            # writes docs/figures/*.svg
     python -m tools.figures --check    # exit 1 if one of them is not what would be drawn now
 
-`drawing.py` holds the pen and the kinds of picture; the other files hold the pictures, by what they are of.
+`drawing.py` holds the pen, `kinds.py` the kinds of picture; the other files hold the pictures, by what
+they are of.
 """

@@ -1,4 +1,4 @@
-"""The pen: a small SVG in the making, and the kinds of picture that are drawn more than once.
+"""The pen: a small SVG in the making.
 
 Inline SVG with the site's CSS variables, so a figure follows the light and the dark page. One tag a line
 and no blank line, because Markdown ends an HTML block at one.
@@ -76,6 +76,15 @@ class Drawing:
         self.tags.append(
             f'<rect x="{x:g}" y="{y:g}" width="{side:g}" height="{height or side:g}" '
             f'fill="var(--fig-{kind})" fill-opacity="{round(share * 20) / 20:g}"/>'
+        )
+
+    def dot(self, x: float, y: float, kind: str = "accent", radius: float = 5) -> None:
+        self.tags.append(f'<circle cx="{x:g}" cy="{y:g}" r="{radius:g}" fill="var(--fig-{kind})"/>')
+
+    def frame(self, x: float, y: float, w: float, h: float, kind: str = "line") -> None:
+        """A thin line around something, and nothing in it."""
+        self.tags.append(
+            f'<rect x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}" fill="none" stroke="var(--fig-{kind})"/>'
         )
 
     def _key(self) -> str:
