@@ -7,13 +7,19 @@ import sys
 from pathlib import Path
 
 from llm_rebuild.errors import InputError
-from tools.figures import course, gpt2, minilm, t5
+from tools.figures import course, files, gpt2, minilm, t5
 from tools.figures.runs import copy_of
 
 FIGURES = Path(__file__).resolve().parents[2] / "docs" / "figures"
 
 # Whose pictures, and which model they are drawn from. `gpt2_cache` draws gpt2-cache.svg.
-SETS = ((minilm.FIGURES, "minilm"), (gpt2.FIGURES, "gpt2"), (t5.FIGURES, "t5-small"), (course.FIGURES, None))
+SETS = (
+    (files.FIGURES, "minilm"),
+    (minilm.FIGURES, "minilm"),
+    (gpt2.FIGURES, "gpt2"),
+    (t5.FIGURES, "t5-small"),
+    (course.FIGURES, None),
+)
 
 
 def main() -> int:
@@ -21,10 +27,14 @@ def main() -> int:
     parser.add_argument(
         "--check", action="store_true", help="compare with the committed figures, write nothing"
     )
-    check = parser.parse_args().check
+    parser.add_argument("names", nargs="*", help="which: minilm-block, for example; all of them without")
+    arguments = parser.parse_args()
+    check = arguments.check
     stale = []
     for draw, model in ((draw, model) for figures, model in SETS for draw in figures):
         name = f"{draw.__name__.replace('_', '-')}.svg"
+        if arguments.names and name.removesuffix(".svg") not in arguments.names:
+            continue
         try:
             file, svg = FIGURES / name, draw(copy_of(model)) if model else draw()
         except InputError as reason:

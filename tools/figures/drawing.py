@@ -20,7 +20,8 @@ class Drawing:
     def box(
         self, x: float, y: float, w: float, h: float, kind: str = "surface", *, dashed: bool = False
     ) -> None:
-        """kind: surface (plain), accent (weights), warm (what a learner builds), good, bad."""
+        """kind: surface (plain), accent (weights), warm (what a learner builds), query, key, value, good (the
+        residual stream, what is right), near, bad."""
         fill = "surface" if kind == "surface" else f"{kind}-soft"
         stroke = "line" if kind == "surface" else kind
         dash = ' stroke-dasharray="5 4"' if dashed else ""
@@ -78,6 +79,10 @@ class Drawing:
             f'fill="var(--fig-{kind})" fill-opacity="{round(share * 20) / 20:g}"/>'
         )
 
+    def area(self, path: str, kind: str, share: float) -> None:
+        """What lies within a path, with `share` of the ink."""
+        self.tags.append(f'<path d="{path}" fill="var(--fig-{kind})" fill-opacity="{share:g}"/>')
+
     def dot(self, x: float, y: float, kind: str = "accent", radius: float = 5) -> None:
         self.tags.append(f'<circle cx="{x:g}" cy="{y:g}" r="{radius:g}" fill="var(--fig-{kind})"/>')
 
@@ -101,7 +106,7 @@ class Drawing:
         head += [
             f'<marker id="arrow-{kind}-{self._key()}" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
             f'markerHeight="7" orient="auto"><path d="M0 0 8 4 0 8z" fill="var(--fig-{kind})"/></marker>'
-            for kind in ("accent", "bad", "good", "muted", "warm")
+            for kind in ("accent", "bad", "good", "key", "muted", "query", "value", "warm")
             if f"arrow-{kind}-" in drawn
         ]
         return "\n".join([*head, "</defs>", *self.tags, "</svg>"]) + "\n"

@@ -31,15 +31,20 @@ def heat(
     """
     tall = height or side
     most = limit or max(abs(number) for row in numbers for number in row if number is not None) or 1.0
+    gap = 2 if side > 12 else 1 if side > 4 else 0
+    shades: dict[tuple[str, int], str] = {}  # kind and twentieths of ink -> the squares that have it
     for i, row in enumerate(numbers):
         for j, number in enumerate(row):
-            left, top = x + j * side, y + i * tall
+            left, top = round(x + j * side, 1), round(y + i * tall, 1)
             if number is None:
                 d.dot(left + side / 2 - 1, top + tall / 2 - 1, "line", 1.5)
                 continue
-            gap = 2 if side > 12 else 1
-            share = min(abs(number) / most, 1.0)
-            d.cell(left, top, side - gap, share, kind if number >= 0 else "warm", height=tall - gap)
+            shade = (kind if number >= 0 else "warm", round(min(abs(number) / most, 1.0) * 20))
+            square = f"M{left:g} {top:g}h{side - gap:g}v{tall - gap:g}h{gap - side:g}z"
+            shades[shade] = shades.get(shade, "") + square
+    for (ink, twentieths), path in shades.items():
+        if twentieths:
+            d.area(path, ink, twentieths / 20)
     d.frame(x - 3, y - 3, len(numbers[0]) * side + 4, len(numbers) * tall + 4)
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.verify import capture
 from llm_rebuild.verify.capture import Capture
+from tools import fences
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 @cache
@@ -22,3 +28,12 @@ def copy_of(model: str) -> LocalCopy:
 def run_of(copy: LocalCopy, text: str) -> Capture:
     """Every checkpoint of the official model on this text."""
     return capture(copy, text)
+
+
+def written_on(page: str, name: str) -> Any:
+    """What a page's code gives this name, first of all: a picture shows the page's own sentences."""
+    for fence in fences.read_page(DOCS / page).runnable:
+        for statement in ast.parse(fence.source).body:
+            if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == name:
+                return ast.literal_eval(statement.value)
+    raise ValueError(f"{page}: no snippet sets {name}")
