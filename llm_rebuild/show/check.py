@@ -69,9 +69,8 @@ def _printed(check: Check) -> Iterator[RenderableType]:
 def _map(check: Check) -> Table:
     """The model's parts in order; what is whole in a line, what comes next in full."""
     table = columns(header=False)
-    table.add_column(overflow="fold")
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    for names in (True, False, True):  # a name, and a word of `step`, are not broken
+        table.add_column(no_wrap=names)
     parts: dict[str, list[Verdict]] = {}
     for verdict in check.report.verdicts:
         parts.setdefault(part_of(verdict.name), []).append(verdict)
@@ -229,7 +228,8 @@ def _other(run: OtherRun) -> Iterator[RenderableType]:
 def _next(check: Check) -> Iterator[RenderableType]:
     if check.next is None or check.error:
         return
-    verdict = next(v for v in check.report.verdicts if v.name == check.next)
+    at = [v.name for v in check.report.verdicts].index(check.next)
+    verdict, *later = check.report.verdicts[at:]
     if verdict.verdict != MISSING:
         return
     checkpoint = check.proof.truth.checkpoints.get(check.next)
@@ -240,6 +240,8 @@ def _next(check: Check) -> Iterator[RenderableType]:
         yield indented(f"fill in {step.line}")
     elif step is not None and step.right:
         yield indented("its step is filled in and right alone; `forward` does not tap it")
+    elif any(v.verdict != MISSING for v in later):
+        yield indented("it was passed without a tap of this name")
     elif check.unfilled:
         yield indented(f"fill in {check.unfilled}")
 

@@ -121,6 +121,20 @@ def test_an_empty_step_is_next_and_later_ones_are_tried_all_the_same(checked: Ch
         assert states["h.1.mlp.act"]["right"]
 
 
+def test_what_comes_next_is_never_a_step_that_comes_later(checked: Checked):
+    """Who writes the activation in a line leaves out its taps; the next empty step is another matter."""
+    x = SOLVED.index("def gelu(")
+    body = SOLVED[SOLVED.index('    half = tap(f"{name}.half"', x) : SOLVED.index("    return half * gate", x)]
+    source = SOLVED.replace(body, "").replace("return half * gate", 'return F.gelu(x, approximate="tanh")')
+    empty = writing.source("gpt2")
+    empty_head = empty[empty.index("def head(") :]
+    source = source[: source.index("def head(")] + empty_head
+    shown = checked(source).out
+    assert "next: h.0.mlp.act.half" in shown
+    assert "it was passed without a tap of this name" in shown
+    assert "fill in" not in shown
+
+
 def test_one_step_alone(checked: Checked):
     wrong = changed("return product * power", "return product / power")
     assert checked(wrong, "--step", "h.0.attn.scores").code == 0

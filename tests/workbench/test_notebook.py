@@ -56,6 +56,14 @@ def test_a_whole_rebuild(solved):
     assert "72 of 72" in repr(found)
 
 
+def test_a_long_word_beside_a_name_does_not_break_it():
+    def forward(token_ids, weights, tap):
+        tap("wte", weights["wte.weight"][token_ids].view(*[1] * 20, -1))
+
+    lines = str(check(forward, model=MODEL, texts=TEXT)).splitlines()
+    assert any(line.startswith("embeddings  ") for line in lines)
+
+
 def test_half_a_rebuild_and_an_empty_step():
     @step("wpe", "inputs.token_ids")
     def where(token_ids): ...
