@@ -123,12 +123,12 @@ def test_an_empty_step_is_next_and_later_ones_are_tried_all_the_same(checked: Ch
 
 def test_what_comes_next_is_never_a_step_that_comes_later(checked: Checked):
     """Who writes the activation in a line leaves out its taps; the next empty step is another matter."""
-    x = SOLVED.index("def gelu(")
-    body = SOLVED[SOLVED.index('    half = tap(f"{name}.half"', x) : SOLVED.index("    return half * gate", x)]
-    source = SOLVED.replace(body, "").replace("return half * gate", 'return F.gelu(x, approximate="tanh")')
+    body, end = '    half = tap(f"{name}.half"', "    return half * gate"
+    before, whole, after = SOLVED.partition(body)
+    assert whole
+    source = before + '    return F.gelu(x, approximate="tanh")' + after[after.index(end) + len(end) :]
     empty = writing.source("gpt2")
-    empty_head = empty[empty.index("def head(") :]
-    source = source[: source.index("def head(")] + empty_head
+    source = source[: source.index("def head(")] + empty[empty.index("def head(") :]
     shown = checked(source).out
     assert "next: h.0.mlp.act.half" in shown
     assert "it was passed without a tap of this name" in shown
