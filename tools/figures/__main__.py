@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from llm_rebuild.errors import InputError
-from tools.figures import course, files, gpt2, minilm, t5
+from tools.figures import course, encoder, files, gpt2, minilm, t5
 from tools.figures.runs import copy_of
 
 FIGURES = Path(__file__).resolve().parents[2] / "docs" / "figures"
@@ -16,6 +16,7 @@ FIGURES = Path(__file__).resolve().parents[2] / "docs" / "figures"
 SETS = (
     (files.FIGURES, "minilm"),
     (minilm.FIGURES, "minilm"),
+    (encoder.FIGURES, "minilm"),
     (gpt2.FIGURES, "gpt2"),
     (t5.FIGURES, "t5-small"),
     (course.FIGURES, None),

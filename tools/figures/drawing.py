@@ -75,13 +75,16 @@ class Drawing:
     ) -> None:
         """One square of a heat map: `share` from 0 to 1, in steps of a twentieth, as ink on paper."""
         self.tags.append(
-            f'<rect x="{x:g}" y="{y:g}" width="{side:g}" height="{height or side:g}" '
+            f'<rect x="{x:g}" y="{y:g}" width="{side:g}" height="{side if height is None else height:g}" '
             f'fill="var(--fig-{kind})" fill-opacity="{round(share * 20) / 20:g}"/>'
         )
 
-    def area(self, path: str, kind: str, share: float) -> None:
-        """What lies within a path, with `share` of the ink."""
-        self.tags.append(f'<path d="{path}" fill="var(--fig-{kind})" fill-opacity="{share:g}"/>')
+    def strokes(self, path: str, kind: str, share: float, width: float) -> None:
+        """Many squares of one shade: lines as thick as the squares are high, with `share` of the ink."""
+        self.tags.append(
+            f'<path d="{path}" fill="none" stroke="var(--fig-{kind})" stroke-opacity="{share:g}" '
+            f'stroke-width="{width:g}"/>'
+        )
 
     def dot(self, x: float, y: float, kind: str = "accent", radius: float = 5) -> None:
         self.tags.append(f'<circle cx="{x:g}" cy="{y:g}" r="{radius:g}" fill="var(--fig-{kind})"/>')

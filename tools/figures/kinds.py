@@ -29,23 +29,39 @@ def heat(
 
     Numbers below zero are warm. None is a place that is hidden: a dot.
     """
+    heats(d, [(x, y, numbers)], side, height=height, limit=limit, kind=kind)
+
+
+def heats(
+    d: Drawing,
+    panels: Sequence[tuple[float, float, Numbers]],
+    side: float,
+    *,
+    height: float | None = None,
+    limit: float | None = None,
+    kind: str = "accent",
+) -> None:
+    """Several heat maps with one limit: (x, y, numbers) of each. Squares of one shade are one path."""
     tall = height or side
-    most = limit or max(abs(number) for row in numbers for number in row if number is not None) or 1.0
+    rows = [row for _, _, numbers in panels for row in numbers]
+    most = limit or max(abs(number) for row in rows for number in row if number is not None) or 1.0
     gap = 2 if side > 12 else 1 if side > 4 else 0
     shades: dict[tuple[str, int], str] = {}  # kind and twentieths of ink -> the squares that have it
-    for i, row in enumerate(numbers):
-        for j, number in enumerate(row):
-            left, top = round(x + j * side, 1), round(y + i * tall, 1)
-            if number is None:
-                d.dot(left + side / 2 - 1, top + tall / 2 - 1, "line", 1.5)
-                continue
-            shade = (kind if number >= 0 else "warm", round(min(abs(number) / most, 1.0) * 20))
-            square = f"M{left:g} {top:g}h{side - gap:g}v{tall - gap:g}h{gap - side:g}z"
-            shades[shade] = shades.get(shade, "") + square
+    for x, y, numbers in panels:
+        for i, row in enumerate(numbers):
+            for j, number in enumerate(row):
+                left, top = round(x + j * side, 1), round(y + i * tall, 1)
+                if number is None:
+                    d.dot(left + side / 2 - 1, top + tall / 2 - 1, "line", 1.5)
+                    continue
+                shade = (kind if number >= 0 else "warm", round(min(abs(number) / most, 1.0) * 20))
+                square = f"M{left:g} {top + (tall - gap) / 2:g}h{side - gap:g}"
+                shades[shade] = shades.get(shade, "") + square
     for (ink, twentieths), path in shades.items():
         if twentieths:
-            d.area(path, ink, twentieths / 20)
-    d.frame(x - 3, y - 3, len(numbers[0]) * side + 4, len(numbers) * tall + 4)
+            d.strokes(path, ink, twentieths / 20, tall - gap)
+    for x, y, numbers in panels:
+        d.frame(x - 3, y - 3, len(numbers[0]) * side + 4, len(numbers) * tall + 4)
 
 
 def beside(d: Drawing, x: float, y: float, words: Iterable[str], pitch: float, *, mono: bool = True) -> None:
