@@ -10,7 +10,6 @@ import nbformat
 import pytest
 from bs4 import BeautifulSoup
 from mkdocs_jupyter.convert import nb2html
-from nbclient import NotebookClient
 from nbformat.v4 import new_output
 
 from tools import fences, notebook_page, notebooks
@@ -124,7 +123,7 @@ def printed(cell: nbformat.NotebookNode) -> str:
 
 
 def expected_cells(chapter: Path) -> list[str]:
-    return [
+    return [notebooks.first_code()] + [
         fence.source.rstrip("\n") if fence.language == PYTHON else notebooks.shell_cell(fence)
         for fence in fences.read_page(chapter).runnable
     ]
@@ -135,7 +134,7 @@ def test_the_cells_of_a_chapter_are_its_tested_fences(chapter: Path) -> None:
     notebook = notebooks.chapter_notebook(chapter, DOCS)
     assert code_cells(notebook) == expected_cells(chapter)
     shown = [fence.output.code if fence.output else "" for fence in fences.read_page(chapter).runnable]
-    assert [printed(cell) for cell in notebook.cells if cell.cell_type == "code"] == shown
+    assert [printed(cell) for cell in notebook.cells if cell.cell_type == "code"] == ["", *shown]
     prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     for leftover in ("--8<--", "<!--", "!!!", "???", "\n===", "{ .md-button", ":material-"):
         assert leftover not in prose
@@ -145,17 +144,17 @@ def test_a_chapter_becomes_cells(course: Path) -> None:
     chapter = course / "part-1" / "small.md"
     notebook = notebooks.chapter_notebook(chapter, course)
     assert code_cells(notebook) == expected_cells(chapter)
-    assert code_cells(notebook) == [
+    assert code_cells(notebook)[1:] == [
         "hidden = 20",
         "x = hidden + 1  # (1)!\nprint(x)",
         "if x:\n    y = x * 2\n\nprint(y)",
-        "!echo one",
+        "%%sh -e\necho one",
         "z = 3",
         '%%sh -e\necho "$x {y}" \\\n  two',
     ]
     prose = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
     assert "A *small* chapter" in prose[0]
-    for words in ("part-1/small.md", "CC BY-NC 4.0", "MIT", "pip install -c constraints.txt -e ."):
+    for words in ("part-1/small.md", "CC BY-NC 4.0", "MIT", "pip install -c constraints.txt -e"):
         assert words in prose[0]
     assert prose[1] == "# A *small* chapter"
     image = '<img alt="A &quot;figure&quot;" src="data:image/svg+xml;base64,'
@@ -198,16 +197,39 @@ def test_links_lead_to_the_site_where_its_address_is_known(
     assert "[above](https://example.org/course/part-1/small/#top)" in prose
 
 
-def test_a_notebook_runs(course: Path) -> None:
-    """What the page shows is what the notebook's reader gets."""
+def test_a_notebook_runs_from_a_plain_folder(course: Path, tmp_path: Path) -> None:
+    """What the page shows is what the notebook's reader gets, though no environment is activated."""
     chapter = course / "part-1" / "small.md"
+    text = chapter.read_text(encoding="utf-8")
+    text += "\n```sh\nllm-rebuild --version | cut -c 1-11\nls\n```\n\n```text\nllm-rebuild\n```\n"
+    chapter.write_text(text, encoding="utf-8")
+    (tmp_path / "plain").mkdir()
     notebook = notebooks.chapter_notebook(chapter, course)
-    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
-    given = [printed(cell).strip() for cell in notebook.cells if cell.cell_type == "code"]
-    shown = [
-        fence.output.code.strip() if fence.output else "" for fence in fences.read_page(chapter).runnable
-    ]
-    assert given == shown
+    assert notebooks.run(notebook, tmp_path / "plain") == []
+    notebook = notebooks.chapter_notebook(chapter, course)
+    notebook.cells[-1].outputs[0].text = "something else"
+    (wrong,) = notebooks.run(notebook, tmp_path / "plain")
+    assert wrong.endswith("prints:\nllm-rebuild")
+
+
+def test_a_warning_and_an_error_are_said(course: Path, tmp_path: Path) -> None:
+    chapter = course / "part-1" / "warns.md"
+    chapter.write_text("# x\n\n```python\nimport warnings\n\nwarnings.warn('old')\n```\n", encoding="utf-8")
+    (said,) = notebooks.run(notebooks.chapter_notebook(chapter, course), tmp_path)
+    assert "warns" in said
+    assert "old" in said
+    chapter.write_text("# x\n\n```python\n1 / 0\n```\n", encoding="utf-8")
+    (said,) = notebooks.run(notebooks.chapter_notebook(chapter, course), tmp_path)
+    assert said.startswith("ZeroDivisionError")
+
+
+def test_where_a_repository_is_configured_a_hosted_notebook_brings_the_package(
+    course: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "pip" not in notebooks.first_code()
+    monkeypatch.setenv("LLM_REBUILD_REPOSITORY_URL", "https://example.org/course/")
+    notebook = notebooks.chapter_notebook(course / "part-1" / "small.md", course)
+    assert "git+https://example.org/course\n" in code_cells(notebook)[0]
 
 
 PAGE = """\

@@ -4,6 +4,9 @@ The Markdown of a page that mkdocs.yml lists under `extra: notebooks` stays what
 pages link to. What mkdocs-jupyter renders in its place, at its address, is the notebook that tools.notebooks
 makes of it, with the outputs that the tests compare; nothing is executed.
 
+Where `extra: colab` says at which address hosted notebooks are opened, each page that offers its notebook
+links to that, too.
+
 mkdocs-jupyter brings Jupyter's styles, scripts and copy buttons, 600 kB of them. Of what it renders, the
 prose, the code and the outputs are taken, in the elements that the site's own styles and scripts know.
 """
@@ -11,6 +14,7 @@ prose, the code and the outputs are taken, in the elements that the site's own s
 from __future__ import annotations
 
 import re
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,7 @@ from tools.outputs import shown
 
 PROSE, CODE, OUTPUT = ".jp-MarkdownOutput", ".highlight-ipynb", ".jp-OutputArea-output"
 ICON = re.compile(r":material-(?P<name>[\w-]+):")
+BUTTON = re.compile(r'<a class="md-button" href="[^"]*/notebooks/(?P<name>[\w-]+\.ipynb)">.*?</a>', re.S)
 ATTRIBUTES = re.compile(r"\s*\{ \.(?P<name>[\w-]+) \}$")
 
 
@@ -34,16 +39,26 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_content(html: str, page: Any, config: Any, **more: Any) -> str:
-    """The page that mkdocs-jupyter made of a notebook, as the site shows one."""
+    """A page with a link to its hosted notebook; one that mkdocs-jupyter made, as the site shows one."""
     if not page.file.abs_src_path.endswith(".ipynb"):
-        return html
+        return hosted(html, config.extra["colab"])
     icons = config.theme.get_env()
 
     def drawn(icon: re.Match[str]) -> str:
         svg = icons.get_template(f".icons/material/{icon['name']}.svg").render()
         return f'<span class="twemoji">{svg}</span>'
 
-    return ICON.sub(drawn, as_a_page(html))
+    return hosted(ICON.sub(drawn, as_a_page(html)), config.extra["colab"])
+
+
+def hosted(html: str, address: str) -> str:
+    """A page's HTML with a second button, where there is such an address."""
+
+    def both(button: re.Match[str]) -> str:
+        there = escape(f"{address.rstrip('/')}/{button['name']}")
+        return f'{button[0]} <a class="md-button" href="{there}">Open in Colab</a>'
+
+    return BUTTON.sub(both, html) if address else html
 
 
 def as_a_page(html: str) -> str:

@@ -1,6 +1,8 @@
 """Make the notebooks that readers download: one for each chapter, from the very fences that the tests run.
 
-    python -m tools.notebooks        writes docs/notebooks/part-3-minilm.ipynb, …, and notebooks/clean/ beside
+    python -m tools.notebooks               writes docs/notebooks/part-3-minilm.ipynb, …, and notebooks/clean/
+    python -m tools.notebooks --run [PAGE]  runs them from an empty folder, with no environment activated, and
+                                            says where they print something else than the page
 
 The clean ones are to work in: no outputs, no solutions, and an empty cell behind each exercise.
 
@@ -8,6 +10,9 @@ A chapter's prose becomes Markdown cells (admonitions, tabs and figures in plain
 fence one code cell with exactly its source, each `sh` fence a shell cell, with the output that the page shows
 and the tests compare. Hidden set-up fences become cells where they stand, since a notebook has to run from
 the top as well. The same input always gives the same bytes.
+
+The first code cell puts the commands of the kernel's environment within reach: Jupyter may have been started
+from another. Where the project's repository is configured, it also brings the package where there is none.
 
 A notebook is read far from the site. So a figure is an image with the light page's colours in it, and a link
 to another page leads to the site's address, where that is configured; elsewhere its words stay, without it.
@@ -22,12 +27,16 @@ import os
 import posixpath
 import re
 import sys
-from collections.abc import Callable, Iterator
+import sysconfig
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
 import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from tools import edition, fences
@@ -64,7 +73,8 @@ def chapter_notebook(chapter: Path, docs: Path, clean: bool = False) -> nbformat
     for cell in cells:
         if clean and cell.cell_type == "code":
             cell["outputs"] = []
-    return _finished([new_markdown_cell(_first_cell(page, relative)), *cells])
+    first = [new_markdown_cell(_first_cell(page, relative)), new_code_cell(first_code())]
+    return _finished([*first, *cells])
 
 
 def page_notebook(chapter: Path, docs: Path) -> nbformat.NotebookNode:
@@ -102,11 +112,52 @@ def _cells(page: fences.Page, chapter: Path, written: Callable[[str], str]) -> l
 
 
 def shell_cell(fence: Fence) -> str:
-    """A shell fence as a notebook cell."""
-    code = fence.source.rstrip("\n")
-    if "\n" in code or re.search(r"[{}$]", code):  # IPython would put its own values for these
-        return f"%%{fence.language} -e\n{code}"
-    return f"!{code}"
+    """A shell fence as a notebook cell. Not by `!`: there a command sees a terminal, and draws on it."""
+    return f"%%{fence.language} -e\n{fence.source.rstrip()}"
+
+
+def first_code() -> str:
+    """The code cell in front of a chapter's own."""
+    lines = ["import os", "import sysconfig", "import warnings", ""]
+    if repository := os.environ.get("LLM_REBUILD_REPOSITORY_URL", "").rstrip("/"):
+        lines.insert(3, "from importlib.util import find_spec")
+        lines += [
+            'if find_spec("llm_rebuild") is None:  # a hosted notebook, say',
+            f"    %pip install -q -c {repository}/raw/HEAD/constraints.txt git+{repository}",
+        ]
+    lines += [
+        "# The commands of this kernel's environment, whether it is activated or not:",
+        'os.environ["PATH"] = sysconfig.get_path("scripts") + os.pathsep + os.environ["PATH"]',
+        'warnings.filterwarnings("ignore", message="IProgress not found")  # of a progress bar',
+    ]
+    return "\n".join(lines)
+
+
+def run(notebook: nbformat.NotebookNode, folder: Path) -> list[str]:
+    """Run a notebook in a folder, with no environment activated. Where it fails, warns, or prints something
+    that it did not come with: what, and in which cell."""
+    expected = [_printed(cell) for cell in notebook.cells]
+    own = sysconfig.get_path("scripts")
+    path = os.pathsep.join(part for part in os.environ["PATH"].split(os.pathsep) if part != own)
+    client = NotebookClient(
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": folder}}
+    )
+    try:
+        client.execute(env=os.environ | {"PATH": path})
+    except CellExecutionError as error:
+        return [f"{error.ename}: {error.evalue}"]
+    wrong = []
+    for number, (cell, shown) in enumerate(zip(notebook.cells, expected, strict=True)):
+        if _printed(cell) != shown:
+            wrong.append(f"cell {number} prints:\n{_printed(cell)}")
+        if "Warning" in _printed(cell, "stderr"):
+            wrong.append(f"cell {number} warns:\n{_printed(cell, 'stderr')}")
+    return wrong
+
+
+def _printed(cell: nbformat.NotebookNode, stream: str = "stdout") -> str:
+    text = "".join(o.get("text", "") for o in cell.get("outputs", ()) if o.get("name") == stream)
+    return "\n".join(line.rstrip() for line in text.strip("\n").splitlines())
 
 
 def _finished(cells: list[nbformat.NotebookNode]) -> nbformat.NotebookNode:
@@ -129,9 +180,8 @@ def _first_cell(page: fences.Page, relative: str) -> str:
         "snippets that the course's tests run; run them from the top.\n\n"
         "Text and figures: [CC BY-NC 4.0](https://creativecommons.org/licenses/by-nc/4.0/). "
         "Code: [MIT](https://opensource.org/license/mit).\n\n"
-        "The package first, once, from a clone of the project: `pip install -c constraints.txt -e .` Start "
-        "Jupyter from the same environment (`pip install jupyterlab` brings one), or cells with "
-        "`!llm-rebuild` do not find it."
+        "The package first, once, from a clone of the project: `pip install -c constraints.txt -e "
+        "'.[jupyter]'`. It brings a Jupyter: `jupyter lab`."
     )
 
 
@@ -353,6 +403,20 @@ def write_figures(docs: Path, folder: Path) -> list[Path]:
     return written
 
 
+def run_all(docs: Path, pages: Sequence[str]) -> bool:
+    """Run the notebooks of these pages, or of all, and print how each went. Whether all went well."""
+    well = True
+    for chapter in fences.chapters(docs):
+        name = chapter.relative_to(docs).with_suffix("").as_posix()
+        if pages and name not in pages:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            wrong = run(chapter_notebook(chapter, docs), Path(folder))
+        print(f"{name}: {'as on the page' if not wrong else ''}", *wrong, sep="\n  " if wrong else "")
+        well = well and not wrong
+    return well
+
+
 def _write(path: Path, notebook: nbformat.NotebookNode) -> None:
     text = nbformat.writes(notebook) + "\n"
     if not path.exists() or path.read_text(encoding="utf-8") != text:
@@ -363,8 +427,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make the chapters' notebooks from their Markdown.")
     parser.add_argument("--docs", type=Path, default=PROJECT / "docs", help="the folder with the chapters")
     parser.add_argument("--figures", type=Path, metavar="FOLDER", help="write the figures, as files, instead")
+    parser.add_argument("--run", nargs="*", metavar="PAGE", help="run these, as part-3/minilm; without, all")
     arguments = parser.parse_args()
     docs = arguments.docs.resolve()
+    if arguments.run is not None:
+        sys.exit(0 if run_all(docs, arguments.run) else 1)
     try:
         written = write_figures(docs, arguments.figures) if arguments.figures else write_notebooks(docs)
     except ValueError as reason:

@@ -12,12 +12,18 @@ from bs4 import BeautifulSoup
 from .conftest import small_site
 
 SITE, REPOSITORY = "https://example.org/course/", "https://example.org/repository"
-PAGES = {"index.md": "# Home\n\nOf *models*.\n", "a.md": "---\ndescription: Of A.\n---\n\n# A page\n"}
+COLAB = "https://colab.example.org/github/a/b/blob/main"
+NOTEBOOK = "[:material-download: This chapter as a notebook](../notebooks/part-3-gpt2.ipynb){ .md-button }"
+PAGES = {
+    "index.md": "# Home\n\nOf *models*.\n",
+    "a.md": "---\ndescription: Of A.\n---\n\n# A page\n\n" + NOTEBOOK,
+}
 
 
 @pytest.fixture(scope="module")
 def addressed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     addresses = {"LLM_REBUILD_SITE_URL": SITE, "LLM_REBUILD_REPOSITORY_URL": REPOSITORY}
+    addresses["LLM_REBUILD_COLAB_URL"] = COLAB + "/"
     return small_site(tmp_path_factory.mktemp("addressed"), PAGES, strict=False, **addresses)
 
 
@@ -60,6 +66,16 @@ def test_without_an_address_nothing_claims_one(built_site: Path) -> None:
         assert page.find("link", rel="canonical") is None
         assert page.find("script", type="application/ld+json") is None
         assert "repository" not in page.find(class_="md-copyright").get_text()
+
+
+def test_a_hosted_notebook_is_linked_where_there_is_one(addressed: Path, built_site: Path) -> None:
+    download, colab = soup(addressed / "a" / "index.html").select("article a.md-button")
+    assert str(download["href"]).endswith("notebooks/part-3-gpt2.ipynb")
+    assert (colab["href"], colab.get_text()) == (f"{COLAB}/part-3-gpt2.ipynb", "Open in Colab")
+    for name in ("part-3/gpt2", "part-3/gpt2-rebuilt"):
+        page = soup(Path(built_site) / name / "index.html")
+        assert len(page.select("article a.md-button")) == 1
+        assert "Colab" not in page.get_text()
 
 
 def test_an_unknown_address_leads_on(built_site: Path) -> None:
