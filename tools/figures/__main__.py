@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from llm_rebuild.errors import InputError
-from tools.figures import course, encoder, files, gpt2, minilm, t5
+from tools.figures import course, decoder, encoder, files, gpt2, minilm, t5
 from tools.figures.runs import copy_of
 
 FIGURES = Path(__file__).resolve().parents[2] / "docs" / "figures"
@@ -18,6 +18,7 @@ SETS = (
     (minilm.FIGURES, "minilm"),
     (encoder.FIGURES, "minilm"),
     (gpt2.FIGURES, "gpt2"),
+    (decoder.FIGURES, "gpt2"),
     (t5.FIGURES, "t5-small"),
     (course.FIGURES, None),
 )

@@ -5,9 +5,63 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from llm_rebuild.using.generate import Settings, generate
+from llm_rebuild.verify import capture
+from llm_rebuild.verify.capture import Capture
 from tools.figures.drawing import Drawing
+from tools.figures.gpt2 import GPT2_PROMPT
+from tools.figures.kinds import above, beside, heat
+from tools.figures.minilm import SENTENCE
+from tools.figures.runs import copy_of, run_of
+from tools.figures.t5 import T5_SENTENCE
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def three_kinds() -> str:
+    """Start: who looks at whom in an encoder, a decoder, and both, read from runs of the three models."""
+    t5 = copy_of("t5-small")
+    (row,) = generate(t5, T5_SENTENCE, Settings(20)).rows
+    run = capture(t5, T5_SENTENCE, decoder_ids=[list(row)[:-1]])
+    read, written = run.inputs.tokens[0], [t5.tokenizer().tokens[i] for i in list(row)[:-1]]
+    minilm, gpt2 = run_of(copy_of("minilm"), SENTENCE), run_of(copy_of("gpt2"), GPT2_PROMPT)
+
+    def seen(run: Capture, name: str) -> list[list[float]]:
+        return (run[name].tensor[0].amax(dim=0) > 0).float().mul(0.7).tolist()
+
+    block, whole = "decoder.block.0.layer", minilm.inputs.tokens[0]
+    sentence = gpt2.inputs.tokens[0]
+    panels = (
+        (110, 92, whole, whole, "encoder", seen(minilm, "encoder.layer.0.attention.self.probs"), "accent"),
+        (470, 92, sentence, sentence, "decoder", seen(gpt2, "h.0.attn.probs"), "accent"),
+        (
+            110,
+            374,
+            written,
+            written,
+            "both: what it writes",
+            seen(run, f"{block}.0.SelfAttention.probs"),
+            "accent",
+        ),
+        (
+            470,
+            374,
+            written,
+            read,
+            "… at what it reads",
+            seen(run, f"{block}.1.EncDecAttention.probs"),
+            "good",
+        ),
+    )
+    d = Drawing(
+        720, 460, "Which tokens each token may look at: in an encoder, in a decoder, and in both together."
+    )
+    for x, y, rows, columns, title, numbers, kind in panels:
+        d.text(x - 100, y - 74, title, at="start", bold=True)
+        beside(d, x - 10, y, (token.lstrip("▁Ġ") for token in rows), 20)
+        above(d, x, y - 8, (token.lstrip("▁Ġ") for token in columns), 20)
+        heat(d, x, y, [[number or None for number in line] for line in numbers], 20, limit=1.0, kind=kind)
+    return d.svg()
 
 
 def concepts() -> str:
@@ -242,6 +296,7 @@ def mistakes_kinds() -> str:
 
 
 FIGURES = (
+    three_kinds,
     concepts,
     compared,
     leaks,
