@@ -357,6 +357,13 @@ sets:
 
 These shares are what a diagnosis gives as its `confidence`; no other number is behind it.
 
+<figure markdown>
+<div class="figure-scroll" markdown="0">
+--8<-- "docs/figures/degrees.svg"
+</div>
+<figcaption markdown="span">The same table to scale. Most of what is said is proved; the red ends are what was wrong.</figcaption>
+</figure>
+
 ## Three sets, and why
 
 The **first** set was written together with the catalogue: each mistake in every model in which it can be
@@ -392,6 +399,13 @@ How many mutants of a cause were named, of how many that were made. In the colum
 first and the third set together; in the last column is the second set, over all models and by group only. A
 mutant with two causes stands at the first of them. No number means that the mistake was not made there; in
 most cases the model has nothing to make it with.
+
+<figure markdown>
+<div class="figure-scroll" markdown="0">
+--8<-- "docs/figures/kill-groups.svg"
+</div>
+<figcaption markdown="span">The last column as squares, one for each mutant of the second set: green was named first.</figcaption>
+</figure>
 
 <div class="kill-matrix" markdown>
 

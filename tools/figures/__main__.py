@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from llm_rebuild.errors import InputError
-from tools.figures import course, decoder, encoder, files, gpt2, minilm, t5
+from tools.figures import compared, course, decoder, encoder, files, gpt2, minilm, t5, traps, using
 from tools.figures.runs import copy_of
 
 FIGURES = Path(__file__).resolve().parents[2] / "docs" / "figures"
@@ -21,6 +21,11 @@ SETS = (
     (decoder.FIGURES, "gpt2"),
     (t5.FIGURES, "t5-small"),
     (course.FIGURES, None),
+    (compared.FIGURES, None),
+    (traps.OF_MINILM, "minilm"),
+    (traps.FIGURES, None),
+    (using.OF_GPT2, "gpt2"),
+    (using.FIGURES, None),
 )
 
 

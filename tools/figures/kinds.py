@@ -107,7 +107,7 @@ def band(
     for label, size, kind in parts:
         w = width * size / whole
         d.box(x, y, w, height, kind)
-        if len(label) * 7.5 < w:
+        if len(label) * 6.8 < w:
             d.text(x + w / 2, y + height / 2 + 5, label, size=13)
         x += w
 
@@ -191,4 +191,5 @@ class Plot:
         bottom = self.frame[3]
         for low, high, count in zip(edges, edges[1:], counts, strict=False):
             left, right, top = self.x(low), self.x(high), self.y(count)
-            self.d.cell(left, top, max(right - left - 1, 0.5), 0.55, kind, height=round(bottom - top, 1))
+            if count:
+                self.d.cell(left, top, max(right - left - 1, 0.5), 0.55, kind, height=round(bottom - top, 1))

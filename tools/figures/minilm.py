@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llm_rebuild import anatomy
 from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.verify.official import Official
 from tools.figures.drawing import Drawing, shape
 from tools.figures.runs import run_of
 
@@ -226,7 +227,31 @@ def minilm_drift(copy: LocalCopy) -> str:
     return d.svg()
 
 
+def minilm_hooks(copy: LocalCopy) -> str:
+    """Hooks: of block 0's checkpoints, those that a module returns, and those that are made between modules."""
+    official = Official(copy.folder, "eager").model
+    modules = {name for name, _ in official.named_modules()}
+    block = "encoder.layer.0."
+    names = [name for name in run_of(copy, SENTENCE) if name.startswith(block)]
+    rows = (len(names) + 1) // 2
+    d = Drawing(
+        720, 60 + 34 * rows, f"The {len(names)} checkpoints of a block, and which of them a hook sees."
+    )
+    for number, name in enumerate(names):
+        x, y = 20 + 350 * (number // rows), 10 + 34 * (number % rows)
+        kind = "accent" if name in modules else "surface"
+        d.box(x, y, 330, 27, kind, dashed=name not in modules)
+        d.text(x + 12, y + 18, name.removeprefix(block), at="start", size=13, mono=True)
+    y = 10 + 34 * rows + 18
+    d.box(20, y - 4, 16, 16, "accent")
+    d.text(44, y + 9, "a module returns it: a hook is called", at="start", size=13)
+    d.box(370, y - 4, 16, 16, dashed=True)
+    d.text(394, y + 9, "made between modules: no hook", at="start", size=13)
+    return d.svg()
+
+
 FIGURES = (
+    minilm_hooks,
     minilm_numbers,
     minilm_architecture,
     minilm_block,

@@ -37,3 +37,12 @@ def written_on(page: str, name: str) -> Any:
             if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == name:
                 return ast.literal_eval(statement.value)
     raise ValueError(f"{page}: no snippet sets {name}")
+
+
+def output_of(page: str, begins: str) -> list[str]:
+    """The lines of the output on a page whose first line has these words: what the page's tests compare."""
+    lines = (DOCS / page).read_text(encoding="utf-8").splitlines()
+    starts = [i for i, line in enumerate(lines) if line == "```text" and begins in lines[i + 1]]
+    if len(starts) != 1:
+        raise ValueError(f"{page} has {len(starts)} outputs that begin with {begins!r}")
+    return lines[starts[0] + 1 : lines.index("```", starts[0])]

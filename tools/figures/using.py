@@ -1,0 +1,240 @@
+"""The pictures of the workbench, and of what comes after the three models."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+import torch
+
+from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.verify import ask
+from llm_rebuild.verify.run import rebuild_run
+from llm_rebuild.workbench.check import check_file
+from llm_rebuild.workbench.new import source
+from tools.figures.drawing import Drawing
+from tools.figures.kinds import Plot, bars, heat, strip
+from tools.figures.runs import output_of
+from tools.figures.traps import colour, key_of_verdicts
+
+TEXTS = ["The baker of Oru lives by the", "The cat"]
+
+
+def _checked(copy: LocalCopy, title: str, before: str, after: str) -> str:
+    """A solved file with one change: every checkpoint in the run, and every step by itself."""
+    solved = source("gpt2", solved=True)
+    assert before in solved
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "whole.py"
+        file.write_text(solved.replace(before, after, 1), encoding="utf-8")
+        check = check_file(file, ask(copy, TEXTS))
+    verdicts = check.report.verdicts
+    alone = [check.steps.get(verdict.name) for verdict in verdicts]
+    by_themselves = ["" if one is None else colour(one.verdict) if one.verdict else "bad" for one in alone]
+    d = Drawing(720, 210, title)
+    left, width = 130.0, 580.0
+    d.text(left - 12, 42, "in the run", at="end", size=13)
+    strip(d, left, 20, [colour(verdict) for verdict in verdicts], width, 30)
+    d.text(left - 12, 92, "each alone", at="end", size=13)
+    strip(d, left, 70, by_themselves, width, 30)
+    blocks = sorted({int(found[1]) for v in verdicts if (found := re.match(r"h\.(\d+)\.", v.name))})
+    for block in blocks:
+        at = next(i for i, verdict in enumerate(verdicts) if verdict.name.startswith(f"h.{block}."))
+        x = left + width * at / len(verdicts)
+        d.line(f"M{x:.1f} 14V106", "line", arrow=False)
+        d.text(x + 4, 124, f"block {block}", at="start", size=13, kind="muted")
+    first = next(i for i, verdict in enumerate(verdicts) if not verdict.identical)
+    x = left + width * (first + 0.5) / len(verdicts)
+    d.line(f"M{x:.1f} 160V{106:g}", "bad")
+    d.text(x + 8, 162, f"first divergence: {verdicts[first].name}", at="start", size=13, kind="bad")
+    key_of_verdicts(d, left, 198)
+    return d.svg()
+
+
+def gpt2_wrong_alone(copy: LocalCopy) -> str:
+    """No match: key and value exchanged in the step that cuts them."""
+    title = (
+        "Every checkpoint in the run and by itself: one step is wrong in each block, and all after it differ."
+    )
+    return _checked(copy, title, "query, new, _ = (split_heads", "query, _, new = (split_heads")
+
+
+def gpt2_right_alone(copy: LocalCopy) -> str:
+    """The workbench: the wrong tensor handed to a step that is right."""
+    title = "Every checkpoint in the run and by itself: each step is right alone, and most differ in the run."
+    return _checked(copy, title, "add(attended, x)", "add(attended, normed)")
+
+
+def rotary_pairs() -> str:
+    """The workbench: which numbers of a head are turned together."""
+    d = Drawing(
+        720, 190, "The eight numbers of a head, joined in pairs: each with its neighbour, or the two halves."
+    )
+    side = 36.0
+    for left, title, partner in (
+        (20.0, "neighbours, as in the paper", [(0, 1), (2, 3), (4, 5), (6, 7)]),
+        (400.0, "halves, as in the official code", [(0, 4), (1, 5), (2, 6), (3, 7)]),
+    ):
+        d.text(left, 20, title, at="start", bold=True)
+        for number in range(8):
+            d.box(left + side * number, 100, side - 6, 30)
+        for pair, (a, b) in enumerate(partner):
+            x, y = left + side * a + 15, left + side * b + 15
+            d.line(
+                f"M{x:g} 98C{x:g} {66 - 5 * (b - a):g} {y:g} {66 - 5 * (b - a):g} {y:g} 98",
+                "accent",
+                arrow=False,
+            )
+            for end in (x, y):
+                d.text(end, 152, f"θ{pair}", size=13, kind="accent")
+        for number in range(8):
+            d.text(left + side * number + 15, 120, str(number), size=13)
+    d.text(20, 182, "the same θ: turned together, by this angle", at="start", size=13, kind="muted")
+    return d.svg()
+
+
+def rotary_angles() -> str:
+    """A model of today: how far each pair has turned at each place, and what a product then depends on."""
+    places, width, base = 24, 16, 10_000.0
+    speed = base ** -(torch.arange(0, width, 2) / width)
+    angle = torch.arange(places)[:, None] * speed
+    d = Drawing(
+        720, 320, "The cosine of each pair's angle by place, and a product of two vectors by their distance."
+    )
+    d.text(60, 20, "cosine of the angle", at="start", bold=True)
+    heat(d, 60, 36, angle.cos().T.tolist(), 12, height=26, limit=1.0)
+    for pair in range(width // 2):
+        d.text(50, 36 + 26 * pair + 17, f"pair {pair}", at="end", size=12)
+    for place in range(0, places, 6):
+        d.text(66 + 12 * place, 264, str(place), size=12, kind="muted")
+    d.text(204, 286, "place of the token", size=13, kind="muted")
+    d.text(420, 20, "product of two tokens", at="start", bold=True)
+    generator = torch.Generator().manual_seed(0)
+    query, key = torch.randn(2, width, generator=generator)
+    products = {}
+    for start, kind in ((0, "accent"), (8, "warm")):
+        points = []
+        for distance in range(16):
+            turned = []
+            for x, place in ((query, start + distance), (key, start)):
+                turns = torch.cat((place * speed, place * speed))
+                a, b = x.chunk(2)
+                turned.append(x * turns.cos() + torch.cat((-b, a)) * turns.sin())
+            points.append((distance, float(turned[0] @ turned[1])))
+        products[start, kind] = points
+    ends = [y for points in products.values() for _, y in points]
+    low, high = int(min(ends)) - 1, int(max(ends)) + 1
+    plot = Plot(d, (440, 36, 690, 240), (0, 15), (low, high))
+    plot.rows(range(low, high + 1, 2))
+    plot.columns(range(0, 16, 5))
+    for (start, kind), points in products.items():
+        plot.curve(points, kind, dashed=start > 0)
+        for x, y in points:
+            plot.dot(x, y, kind, 4 if start == 0 else 2)
+    d.text(560, 286, "distance of the two", size=13, kind="muted")
+    d.text(
+        440,
+        308,
+        "blue: key at place 0; orange, over it: at 8",
+        at="start",
+        size=12,
+        kind="muted",
+    )
+    return d.svg()
+
+
+def grouped_attention() -> str:
+    """A model of today: query heads and the keys and values that they share."""
+    d = Drawing(
+        720, 220, "Four query heads, with a key and a value each, with two for all, and with one for all."
+    )
+    for left, title, shared in (
+        (20.0, "each its own", 1),
+        (260.0, "grouped: two share", 2),
+        (500.0, "one for all", 4),
+    ):
+        d.text(left, 20, title, at="start", bold=True)
+        for head in range(4):
+            x = left + 48 * head
+            d.box(x, 40, 40, 34, "surface")
+            d.text(x + 20, 62, f"q {head}", size=13)
+            target = left + 48 * (shared * (head // shared) + (shared - 1) / 2) + 20
+            d.line(f"M{x + 20:g} 74L{target:g} 118", "muted")
+        for key in range(4 // shared):
+            x = left + 48 * (shared * key + (shared - 1) / 2)
+            d.box(x, 120, 40, 34, "accent")
+            d.text(x + 20, 142, f"k, v {key}", size=11)
+        d.text(left, 180, f"kept for a token: {8 // shared} × the", at="start", size=13, kind="muted")
+        d.text(left, 198, "head width, in each block", at="start", size=13, kind="muted")
+    return d.svg()
+
+
+def item_similarities() -> str:
+    """Items: the similarities of twelve items, and the scales that they were written for."""
+    rows = [[int(number) for number in line.split()] for line in output_of("after/items.md", " 100 ")]
+    d = Drawing(
+        720, 400, "Similarities of twelve items: three blocks along the diagonal are darker than the rest."
+    )
+    left, top, side = 110.0, 30.0, 28.0
+    numbers = [[None if i == j else number for j, number in enumerate(row)] for i, row in enumerate(rows)]
+    heat(d, left, top, numbers, side, limit=75)
+    for i, row in enumerate(rows):
+        for j, number in enumerate(row):
+            if i != j:
+                d.text(left + side * (j + 0.5) - 1, top + side * (i + 0.5) + 4, str(number), size=11)
+    for which, name in enumerate(("order", "company", "worry")):
+        at = 4 * side * which
+        d.frame(left + at - 2, top + at - 2, 4 * side + 2, 4 * side + 2, "warm")
+        d.text(left - 12, top + at + 2 * side + 4, name, at="end", bold=True)
+        d.text(left + at + 2 * side, top + 12 * side + 22, name, bold=True)
+    d.text(left + 12 * side + 20, top + 30, "100 × cosine", at="start", size=13, kind="muted")
+    d.text(left + 12 * side + 20, top + 50, "framed: one scale", at="start", size=13, kind="muted")
+    return d.svg()
+
+
+def head_story() -> str:
+    """Items: how much each head looks at the token before, and what changes when it is taken out."""
+    (looks,) = [line.split() for line in output_of("after/items.md", "0.09 0.11 1.00")]
+    (changes,) = [line.split() for line in output_of("after/items.md", "-0.0000 -0.0002")]
+    d = Drawing(720, 350, "Each head of block 0: its share for the token before, and the change without it.")
+    d.text(80, 20, "looks at the token before", at="start", bold=True)
+    rows = [
+        (f"head {head}", float(share), share, "warm" if head == 2 else "accent")
+        for head, share in enumerate(looks)
+    ]
+    bars(d, 80, 34, rows, 220)
+    d.text(400, 20, "change of the likeness without it", at="start", bold=True)
+    rows = [
+        ("", float(change), change, "warm" if head == 2 else "accent") for head, change in enumerate(changes)
+    ]
+    bars(d, 560, 34, rows, 50_000)
+    d.line("M560 30V342", "line", arrow=False)
+    return d.svg()
+
+
+def gpt2_probabilities(copy: LocalCopy) -> str:
+    """Items: what the miniature answers to a question that it has read, and to one that it has not."""
+    answers = (" market", " harbour", " gate", " bridge")
+    ids = [copy.tokenizer().encode(answer).ids[0] for answer in answers]
+    texts = (
+        "The baker of Oru lives by the",
+        "The baker of Venn lives by the",
+        "The queen of Mars lives by the",
+    )
+    d = Drawing(
+        720, 30 + 140 * len(texts), "Shares of four next tokens after three texts, and of all the others."
+    )
+    for number, text in enumerate(texts):
+        y = 20 + 140 * number
+        shares = rebuild_run(ask(copy, text))["lm_head"][0, -1].softmax(dim=-1)
+        d.text(20, y, text, at="start", bold=True, size=13)
+        four = [(answer.strip(), float(shares[i]), "accent") for answer, i in zip(answers, ids, strict=True)]
+        rest = ("all others", 1 - sum(share for _, share, _ in four), "muted")
+        rows = [(name, share, f"{share:.3f}", kind) for name, share, kind in (*four, rest)]
+        bars(d, 120, y + 8, rows, 480, pitch=23)
+    return d.svg()
+
+
+OF_GPT2 = (gpt2_wrong_alone, gpt2_right_alone, gpt2_probabilities)
+FIGURES = (rotary_pairs, rotary_angles, grouped_attention, item_similarities, head_story)
