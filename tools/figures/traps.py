@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-import types
 from collections import Counter
 from math import floor, log10
-from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
-from llm_rebuild.checkpoints import Recorder
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.explain import judge_steps
-from llm_rebuild.diagnosis.mutants import scene
+from llm_rebuild.diagnosis.mutants import Mutant, run, scene
 from llm_rebuild.models import minilm, rebuild_for
 from llm_rebuild.models.part import Batch, Part
 from llm_rebuild.verify.compare import Verdict
@@ -25,11 +21,12 @@ from tools.figures.kinds import Plot, beside, heat, strip
 from tools.figures.runs import DOCS, output_of
 
 SENTENCE = "Open-source LLMs rock."
+NORM = 'part.tap("sum", x)\n    x = layer_norm(x, part.at("LayerNorm"), '
 SLIPS = {
     "divided by √32": ("* query.shape[-1] ** -0.5", "/ query.shape[-1] ** 0.5"),
     "not scaled at all": ("* query.shape[-1] ** -0.5", "* 1.0"),
     "no token types": ("x = word + token_type", "x = word + 0"),
-    "epsilon of 1e-5": ("part.config.layer_norm_eps)", "1e-5)"),
+    "epsilon of 1e-5": (NORM + "part.config.layer_norm_eps)", NORM + "1e-5)"),
     "residual forgotten": ("x = x + residual", "x = x + 0"),
 }
 
@@ -54,14 +51,9 @@ def minilm_slips(copy: LocalCopy) -> str:
     d = Drawing(720, 270, "All checkpoints of MiniLM from first to last, after each of five slips.")
     left, width = 150.0, 560.0
     beside(d, left - 12, 14, SLIPS, 36, mono=False)
-    whole = Path(minilm.__file__).read_text(encoding="utf-8")
-    for row, (before, after) in enumerate(SLIPS.values()):
-        changed = types.ModuleType("changed")
-        sys.modules["changed"] = changed
-        exec(whole.replace(before, after), changed.__dict__)
-        recorder = Recorder()
-        official.play(changed, recorder.tap())
-        verdicts = judge_steps(recorder.tensors, official.truth, copy).verdicts
+    for row, (slip, pair) in enumerate(SLIPS.items()):
+        tensors = run(Mutant(slip, "minilm", *pair, cause="", first=""), official).tensors
+        verdicts = judge_steps(tensors, official.truth, copy).verdicts
         strip(d, left, 20 + 36 * row, [colour(verdict) for verdict in verdicts], width)
     names = list(official.truth)
     for block in range(rebuild_for(copy.config).config.num_hidden_layers):
