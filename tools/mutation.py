@@ -361,7 +361,8 @@ These shares are what a diagnosis gives as its `confidence`; no other number is 
 <div class="figure-scroll" markdown="0">
 --8<-- "docs/figures/degrees.svg"
 </div>
-<figcaption markdown="span">The same table to scale. Most of what is said is proved; the red ends are what was wrong.</figcaption>
+<figcaption markdown="span">The same table to scale. Most of what is said is proved; the red ends are what
+was wrong.</figcaption>
 </figure>
 
 ## Three sets, and why
@@ -404,7 +405,8 @@ most cases the model has nothing to make it with.
 <div class="figure-scroll" markdown="0">
 --8<-- "docs/figures/kill-groups.svg"
 </div>
-<figcaption markdown="span">The last column as squares, one for each mutant of the second set: green was named first.</figcaption>
+<figcaption markdown="span">The last column as squares, one for each mutant of the second set: green was
+named first.</figcaption>
 </figure>
 
 <div class="kill-matrix" markdown>

@@ -228,7 +228,7 @@ def minilm_drift(copy: LocalCopy) -> str:
 
 
 def minilm_hooks(copy: LocalCopy) -> str:
-    """Hooks: of block 0's checkpoints, those that a module returns, and those that are made between modules."""
+    """Hooks: the checkpoints of block 0 that a module returns, and those that are made in between."""
     official = Official(copy.folder, "eager").model
     modules = {name for name, _ in official.named_modules()}
     block = "encoder.layer.0."
