@@ -102,7 +102,7 @@ def searched(taken: Trace) -> dict[str, Tensor]:
     """Tensors such as people look for."""
 
     def of(name: str) -> Tensor:
-        return taken.tensor(name).clone()
+        return taken[name].value.clone()
 
     probs, scaled, wide = of("h.3.attn.probs"), of("h.3.attn.scaled"), of("h.7.mlp.c_fc")
     random = torch.Generator().manual_seed(1)
@@ -134,7 +134,7 @@ def show_search(taken: Trace) -> None:
         answer: Any = found.best.words if found and found.best else "nothing like it"
         table.add_row(name, f"{seconds:.2f}", answer)
     Console().print(table)
-    print(f"slowest search among {len(taken)} entries: {slowest:.2f} s (must be under 2 s)")
+    print(f"slowest search among {len(list(taken))} entries: {slowest:.2f} s (must be under 2 s)")
 
 
 def main() -> None:

@@ -16,9 +16,11 @@ from torch import nn
 
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError, one_line
-from llm_rebuild.verify.entries import Entry, Trace
+from llm_rebuild.verify.entries import Trace, aside
 from llm_rebuild.verify.loading import official_config, text_class
+from llm_rebuild.verify.operations import facts_of
 from llm_rebuild.verify.question import check
+from llm_rebuild.verify.recording import Node
 
 
 @dataclass(frozen=True)
@@ -41,52 +43,46 @@ class Step:
     numbers: tuple[float, ...] = ()
 
 
-def checkpoints_of(traced: Trace) -> tuple[dict[str, Entry], dict[str, Step]]:
+def checkpoints_of(traced: Trace) -> tuple[dict[str, Node], dict[str, Step]]:
     """The checkpoints of a trace by name, in the order in which they came to be, and how each was made."""
-    entries: dict[str, Entry] = {}
+    entries: dict[str, Node] = {}
     steps: dict[str, Step] = {}
     named: dict[int, list[str]] = {}  # computed entry -> its names so far
     for _, name, entry, module in _events(traced):
         base = entry.base
         names = named.get(base, [])
-        inputs = _names(traced, traced.entries[base].inputs, named)
+        inputs = _names(traced, traced.nodes[base].inputs, named)
         arguments: tuple[str, ...] = ()
         if module is not None:
             arguments = tuple(n for n in _names(traced, module.arguments, named) if n != name)
         steps[name] = Step(
-            kind=module.kind if module else traced.entries[base].operation,
-            path=entry.path if module is None else name.partition("[")[0],
+            kind=module.kind if module else facts_of(traced.nodes[base].function).word,
+            path=entry.call[1] if module is None else name.partition("[")[0],
             inputs=(names[-1],) if names else inputs,
             given=arguments,
             same_as=names[0] if names and traced.whole_of(entry) else None,
-            numbers=traced.entries[base].numbers,
+            numbers=traced.nodes[base].numbers,
         )
         named[base] = [*names, name]
         entries[name] = entry
     return entries, steps
 
 
-def _events(traced: Trace) -> list[tuple[int, str, Entry, Any]]:
+def _events(traced: Trace) -> list[tuple[int, str, Node, Any]]:
     """Every checkpoint: since which entry, its name, where its numbers are, who returned it."""
     if traced.checkpoints:
-        entries = traced.entries
+        entries = traced.nodes
         modules = {
             name: [r for r in entries[n].returned if r.name == name] for name, n in traced.checkpoints.items()
         }
         listed = [(n, name, entries[n], (*modules[name], None)[0]) for name, n in traced.checkpoints.items()]
         return sorted(listed, key=lambda event: event[0])
-    events: list[tuple[int, str, Entry, Any]] = []
-    shown: dict[int, Entry] = {}  # computed entry -> the view that is the product in its final shape
-    returned: set[int] = set()
+    events: list[tuple[int, str, Node, Any]] = []
+    returned = {entry.base for entry in traced if entry.returned and traced.whole_of(entry)}
     for entry in traced:
-        if entry.view_of is not None and entry.aten == "aten._unsafe_view":
-            shown.setdefault(entry.view_of, entry)
-        if entry.returned and traced.whole_of(entry):
-            returned.add(entry.base)
         events += [(module.at, module.name, entry, module) for module in entry.returned]
-    for entry in traced.computed():
-        if entry.number not in returned and not entry.aside():
-            events.append((entry.number + 1, entry.name, shown.get(entry.number, entry), None))
+        if entry.base == entry.number and entry.number not in returned and not aside(entry):
+            events.append((entry.number + 1, entry.name, entry, None))
     return sorted(events, key=lambda event: event[0])
 
 
@@ -94,12 +90,12 @@ def _names(traced: Trace, numbers: Sequence[int], named: dict[int, list[str]]) -
     """The checkpoints that these entries are, or were made of where they are none themselves."""
     names: dict[str, None] = {}
     for number in numbers:
-        entry = traced.entries[number]
+        entry = traced.nodes[number]
         base = entry.base
         if base in named:
             names[named[base][-1]] = None
         else:
-            names.update(dict.fromkeys(_names(traced, traced.entries[base].inputs, named)))
+            names.update(dict.fromkeys(_names(traced, traced.nodes[base].inputs, named)))
     return tuple(names)
 
 

@@ -248,8 +248,8 @@ def read_capture(question: Question, observer: Observer) -> Capture:
         if missing:  # the official code has changed under us: never a skip
             raise RuntimeError(f"the official model never computed {', '.join(missing)}")
     else:
-        checkpoints, traced = {}, observer.trace()
-        tensors = {name: traced.tensor(entry) for name, entry in entries.items()}
+        checkpoints = {}
+        tensors = {name: entry.value for name, entry in entries.items()}
     return Capture(
         describe(question.copy),
         question.attention,

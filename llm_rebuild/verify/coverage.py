@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llm_rebuild.verify.entries import Trace
+from llm_rebuild.verify.entries import Trace, aside
 
 _FUSED_MASK = "the fused kernel turns the mask into 0 and -inf for itself"
 
@@ -69,18 +69,18 @@ def measure(
     why  Operations whose results have no checkpoint, each with the reason.
     """
     coverage = Coverage(why={"where": _FUSED_MASK, **(why or {})})
-    named = [traced.entries[n] for name, n in traced.checkpoints.items() if name in checkpoints]
+    named = [traced.nodes[n] for name, n in traced.checkpoints.items() if name in checkpoints]
     whole = {entry.base for entry in named if traced.whole_of(entry)}
 
     for entry in traced.computed():
-        if reason := entry.aside():
+        if reason := aside(entry):
             coverage.aside[reason] += 1
-        elif entry.number in whole or _among(tensor := traced.tensor(entry), checkpoints.values()):
+        elif entry.number in whole or _among(tensor := entry.value, checkpoints.values()):
             coverage.covered += 1
-        elif _among(tensor, (traced.tensor(e) for e in traced.computed() if e.number < entry.number)):
+        elif _among(tensor, (e.value for e in traced.computed() if e.number < entry.number)):
             coverage.aside["computed before, the same bits"] += 1
         else:
-            coverage.uncovered[entry.aten.removeprefix("aten.")] += 1
+            coverage.uncovered[entry.operation] += 1
     return coverage
 
 

@@ -1,19 +1,18 @@
-"""What a trace is made of: an entry for each floating-point tensor that the official model computed."""
+"""What an official model computed in one forward pass: an entry for each tensor of numbers with decimals."""
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from llm_rebuild.checkpoints import join
 from llm_rebuild.errors import NoSuchNameError
 from llm_rebuild.verify.find import Candidate, SearchResult, find
+from llm_rebuild.verify.operations import facts_of
+from llm_rebuild.verify.recording import Node
 
 # What computes nothing of the model's: numbers brought into another place or type, and constants.
 COPIES = {"clone", "copy", "to", "contiguous", "lift_fresh", "detach", "alias", "dropout"}
@@ -27,147 +26,76 @@ STATISTICS = {
     "group_norm": "mean and 1/standard deviation, kept for the backward pass",
     "batch_norm": "mean and 1/standard deviation, kept for the backward pass",
 }
+# These give memory with nothing in it yet: no numbers were computed.
+_EMPTY = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 
 
-class Window(NamedTuple):
-    """Where a tensor's numbers lie among those of an entry: torch's shape, strides and offset."""
-
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-    offset: int = 0
-
-
-class Returned(NamedTuple):
-    """A module that returned an entry.
-
-    name       Its path; from its second call on with the call's number, `path[1]`.
-    kind       Its class.
-    at         How many entries there were by then.
-    arguments  The entries that went into it.
-    """
-
-    name: str
-    kind: str
-    at: int
-    arguments: tuple[int, ...]
+def is_entry(node: Node, nodes: Sequence[Node]) -> bool:
+    """Whether a tensor counts: it has decimals, an operation made it, and it is no view of a weight."""
+    floating = node.value is not None and node.value.is_floating_point()
+    outside = nodes[node.base].function is None
+    return floating and not outside and facts_of(node.function).name not in _EMPTY
 
 
-@dataclass(slots=True)
-class Entry:
-    """One floating-point tensor of a trace.
-
-    number      Its place in the order of computation.
-    operation   What made it, by the name that programs use; `aten` is the dispatcher's.
-    path        The module in which it was made.
-    call        How many times this operation had been called in this module before.
-    output      Which of the operation's results it is, if there are several.
-    inputs      Numbers of the entries that went into the operation.
-    view_of     The entry that it is a window on, if it is a view.
-    numbers     The plain numbers among the operation's arguments: a factor, an epsilon.
-    returned    The modules that returned it, innermost first.
-    checkpoint  Its checkpoint's name, in a model of the course.
-    """
-
-    number: int
-    operation: str
-    aten: str
-    path: str
-    call: int
-    output: int
-    dtype: torch.dtype
-    window: Window
-    inputs: tuple[int, ...] = ()
-    view_of: int | None = None
-    numbers: tuple[float, ...] = ()
-    returned: list[Returned] = field(default_factory=list)
-    checkpoint: str | None = None
-
-    @property
-    def name(self) -> str:
-        """`encoder.layer.0.attention.self.matmul[0]`; later results of one operation get `.1`, `.2`."""
-        last = f".{self.output}" if self.output else ""
-        return f"{join(self.path, self.operation)}[{self.call}]{last}"
-
-    @property
-    def title(self) -> str:
-        """The name by which to speak of it: the checkpoint's, the module's that returned it, its own."""
-        return self.checkpoint or (self.returned[0].name if self.returned else self.name)
-
-    @property
-    def base(self) -> int:
-        """The computed entry whose numbers it shows: itself, unless it is a view."""
-        return self.number if self.view_of is None else self.view_of
-
-    def aside(self) -> str:
-        """Why it is nothing that the model computed: a copy, a constant, a statistic. Empty where it is."""
-        if self.output and self.operation in STATISTICS:
-            return STATISTICS[self.operation]
-        if self.operation in COPIES:
-            return "plain copies"
-        if self.operation in CONSTANTS:
-            return "filled with one number"
-        return "" if self.window.shape else "single constants"
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """torch's shape."""
-        return self.window.shape
+def title(node: Node) -> str:
+    """The name by which to speak of it: the checkpoint's, the module's that returned it, its own."""
+    return node.checkpoint or (node.returned[0].name if node.returned else node.name)
 
 
-class Trace(Sequence[Entry]):
-    """The entries of one forward pass, in order: `trace[0]`, `trace["h.0.attn.softmax[0]"]`.
+def aside(node: Node) -> str:
+    """Why it is nothing that the model computed: a copy, a constant, a statistic. Empty where it is."""
+    word = facts_of(node.function).word
+    if node.output and word in STATISTICS:
+        return STATISTICS[word]
+    if word in COPIES:
+        return "plain copies"
+    if word in CONSTANTS:
+        return "filled with one number"
+    return "" if node.value.shape else "single constants"
 
-    name         The model's.
+
+@dataclass(frozen=True)
+class Trace:
+    """The entries of one forward pass: `trace["h.0.attn.softmax[0]"]`. Iterating gives them in order.
+
+    model        The model's name.
     weights      Its weight file's tensors.
-    checkpoints  Which entry a checkpoint is, by name, in a model of the course.
-    memory       Where each computed entry's numbers are.
+    nodes        Everything that was recorded: the entries, and what else they are made of.
+    checkpoints  Which node a checkpoint is, by name, in a model of the course.
+    first        The first node of this pass: those before it are of others, from whose keys and values it
+                 goes on.
     """
 
-    def __init__(self, name: str, weights: Mapping[str, Tensor]) -> None:
-        self.name, self.weights = name, weights
-        self.entries: list[Entry] = []
-        self.checkpoints: dict[str, int] = {}
-        self.memory: dict[int, Tensor] = {}
+    model: str
+    weights: Mapping[str, Tensor]
+    nodes: Sequence[Node]
+    checkpoints: Mapping[str, int]
+    first: int = 0
 
-    def __len__(self) -> int:
-        return len(self.entries)
+    def __iter__(self) -> Iterator[Node]:
+        return (node for node in self.nodes[self.first :] if node.function is not None and node.name)
 
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(self.entries)
-
-    def __getitem__(self, which: Any) -> Any:
-        """An entry by number or by name: its own, a checkpoint's, or that of a module that returned it."""
-        if isinstance(which, int | slice):
-            return self.entries[which]
-        number = self.names().get(which)
+    def __getitem__(self, name: str) -> Node:
+        """An entry by name: its own, a checkpoint's, or that of a module that returned it."""
+        number = self.names().get(name)
         if number is None:
-            raise NoSuchNameError(f"the trace has no tensor {which!r}")
-        return self.entries[number]
+            raise NoSuchNameError(f"the trace has no tensor {name!r}")
+        return self.nodes[number]
 
-    def __contains__(self, which: object) -> bool:
-        """Whether there is such an entry, or an entry of such a name."""
-        return which in self.names() if isinstance(which, str) else which in self.entries
+    def __contains__(self, name: object) -> bool:
+        return name in self.names()
 
     def names(self) -> dict[str, int]:
-        """Every name and the entry it stands for."""
+        """Every name and the node it stands for."""
         names = dict(self.checkpoints)
-        for entry in self.entries:
+        for entry in self:
             for name in (*(module.name for module in entry.returned), entry.name):
                 names.setdefault(name, entry.number)
         return names
 
-    def tensor(self, which: int | str | Entry) -> Tensor:
-        """The numbers of an entry: a window on what the trace keeps, not to be written into."""
-        entry = which if isinstance(which, Entry) else self[which]
-        tensor = self.memory.get(entry.number)
-        if tensor is not None and (tensor.shape, tensor.stride()) == entry.window[:2]:
-            return tensor
-        base = flat(self.memory[entry.base])
-        return base.as_strided(entry.window.shape, entry.window.stride, entry.window.offset)
-
-    def computed(self) -> Iterator[Entry]:
+    def computed(self) -> Iterator[Node]:
         """The entries that are no views."""
-        return (entry for entry in self.entries if entry.view_of is None)
+        return (entry for entry in self if entry.base == entry.number)
 
     def find(self, tensor: Tensor, limit: int = 5) -> SearchResult:
         """Which official tensor is this? See `llm_rebuild.verify.find`."""
@@ -175,49 +103,42 @@ class Trace(Sequence[Entry]):
 
     def _candidates(self) -> list[Candidate]:
         """What was computed, under the best name that it has, and every different view."""
-        best: dict[int, Entry] = {}
+        best: dict[int, Node] = {}
         for entry in self:
             base = entry.base
-            named = entry.checkpoint is not None or bool(entry.returned)
-            if base not in best or (named and self.whole_of(entry) and best[base].title == best[base].name):
+            named = bool(entry.checkpoint or entry.returned)
+            if base not in best or (named and self.whole_of(entry) and title(best[base]) == best[base].name):
                 best[base] = entry
         candidates: list[Candidate] = []
-        seen: set[tuple[int, Window]] = set()
+        seen: set[tuple[Any, ...]] = set()
         for entry in [*best.values(), *self]:
-            base = entry.base
-            if (base, entry.window) in seen:
+            base, value = entry.base, entry.value
+            window = (base, value.shape, value.stride(), value.storage_offset())
+            if window in seen:
                 continue
-            seen.add((base, entry.window))
-            if entry is not best[base] and entry.shape == best[base].shape and not entry.returned:
+            seen.add(window)
+            if entry is not best[base] and value.shape == best[base].value.shape and not entry.returned:
                 continue
-            of = "" if entry is best[base] or entry.view_of is None else _view_in_words(entry, best[base])
-            read = functools.partial(self.tensor, entry)
-            named = entry.title != entry.name
-            candidates.append(
-                Candidate(entry.title, entry.shape, read, base, named, of, self.whole_of(entry))
-            )
+            of = "" if entry is best[base] or base == entry.number else _view_in_words(entry, best[base])
+            name, named = title(entry), title(entry) != entry.name
+            whole = self.whole_of(entry)
+            candidates.append(Candidate(name, tuple(value.shape), value.detach, base, named, of, whole))
         return candidates
 
-    def whole_of(self, entry: Entry) -> bool:
+    def whole_of(self, entry: Node) -> bool:
         """Whether an entry shows as many numbers as were computed, and not a slice of them."""
-        return entry.view_of is None or math.prod(entry.shape) == math.prod(self.entries[entry.view_of].shape)
+        return bool(entry.value.numel() == self.nodes[entry.base].value.numel())
 
     def __repr__(self) -> str:
-        size = sum(tensor.nbytes for tensor in self.memory.values())
-        return (
-            f"trace of {self.name}: {len(self.memory)} tensors computed ({size / 1e6:.0f} MB), "
-            f"{len(self.entries) - len(self.memory)} views"
-        )
+        computed = [entry.value for entry in self.computed()]
+        size = sum(tensor.nbytes for tensor in computed)
+        views = len(list(self)) - len(computed)
+        return f"trace of {self.model}: {len(computed)} tensors computed ({size / 1e6:.0f} MB), {views} views"
 
 
-def _view_in_words(entry: Entry, base: Entry) -> str:
-    columns = base.shape[-1] if base.shape else 1
-    first = entry.window.offset % columns
-    if math.prod(entry.shape) == math.prod(base.shape):
-        return f" (a view of {base.title})"
-    return f" (a view of {base.title}, from its column {first} on)"
-
-
-def flat(tensor: Tensor) -> Tensor:
-    """A tensor's numbers in the order in which they lie in memory. [numbers]"""
-    return tensor.as_strided((tensor.numel(),), (1,), tensor.storage_offset())
+def _view_in_words(entry: Node, base: Node) -> str:
+    shape = base.value.shape
+    first = (entry.value.storage_offset() - base.value.storage_offset()) % (shape[-1] if shape else 1)
+    if entry.value.numel() == math.prod(shape):
+        return f" (a view of {title(base)})"
+    return f" (a view of {title(base)}, from its column {first} on)"

@@ -1,250 +1,285 @@
-"""The entries of a trace, made from what an observer saw.
+"""A run, operation by operation: what made each tensor, of what, and which line of whose file wanted it.
 
-Whose numbers a tensor shows is told by where they lie in memory. What is computed is kept as it is, without a
-copy; one is made before anything writes into it. A view (a transposition, a slice, a reshape) computes
-nothing: its entry says which entry it is a window on, and is read through it.
+Views, whole numbers, truth values and writing in place are operations like others. Whose numbers a tensor
+shows is told by its window on memory, which holds where Python's objects change (under autograd, in a
+detached copy).
+
+What comes of it is a graph: a node for each tensor, and in its arguments the numbers of other nodes. So a
+piece of it can be computed again, with one thing changed, without the code that made it. Where something was
+made out of sight (numpy, another thread, compiled code), its node has no function, and nothing is said about
+how it came to be.
 """
 
 from __future__ import annotations
 
-import functools
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+import linecache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-from llm_rebuild.verify.entries import CONSTANTS, Entry, Returned, Trace, Window, flat
-
-# The dispatcher's names of operations that have another one in everybody's programs.
-_WORDS = {
-    "bmm": "matmul",
-    "mm": "matmul",
-    "mv": "matmul",
-    "dot": "matmul",
-    "_softmax": "softmax",
-    "_safe_softmax": "softmax",
-    "_log_softmax": "log_softmax",
-    "native_layer_norm": "layer_norm",
-    "native_group_norm": "group_norm",
-    "native_batch_norm": "batch_norm",
-    "native_dropout": "dropout",
-    "_fused_rms_norm": "rms_norm",
-    "_scaled_dot_product_flash_attention_for_cpu": "sdpa",
-    "_scaled_dot_product_fused_attention_overrideable": "sdpa",
-    "_unsafe_view": "view",
-    "_reshape_alias": "view",
-    "_to_copy": "to",
-}
-# These give memory with nothing in it yet: no numbers were computed.
-_EMPTY = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
-_SEVERAL = (tuple, list)
+from llm_rebuild.verify.operations import compute, facts_of, leaves, mapped, overwritten, written_by
 
 
-class Facts(NamedTuple):
-    """What the dispatcher says of an operation: its name in programs, its own, which of its arguments it
-    writes into, and whether what it gives may not stay as it is after the next operation."""
+class Ref(NamedTuple):
+    """In arguments the place of a tensor: the node's number."""
 
-    operation: str
-    aten: str
-    written: tuple[int | str, ...]
-    passing: bool
+    node: int
 
 
-# An operation, its module (path and class), its arguments, what it gave, and the checkpoints that it shows;
-# without facts, a module itself.
-Note = tuple[Facts | None, tuple[str, str], tuple[Any, ...], Any, list[tuple[str, Tensor]]]
+class Frame(NamedTuple):
+    """A line of a person's own file, in one call of its function: `call` counts them all."""
+
+    file: str
+    number: int
+    function: str
+    call: int = 0
+
+    @property
+    def line(self) -> tuple[str, int]:
+        """Which line it is, whoever called."""
+        return self.file, self.number
+
+    @property
+    def text(self) -> str:
+        """What stands on it."""
+        return linecache.getline(self.file, self.number)
 
 
-@functools.cache
-def facts_of(function: Any) -> Facts:
-    """What there is to know of one of the dispatcher's operations, looked up once."""
-    own = function.overloadpacket.__name__
-    word = _WORDS.get(own, own.removesuffix("_"))
-    written = tuple(
-        argument.name if argument.kwarg_only else position
-        for position, argument in enumerate(function._schema.arguments)
-        if argument.alias_info is not None and argument.alias_info.is_write
-    )
-    return Facts(word, f"aten.{own}", written, bool(written) or word in CONSTANTS)
+class Returned(NamedTuple):
+    """A module that returned a tensor.
+
+    name       Its path; from its second call on with the call's number, `path[1]`.
+    kind       Its class.
+    at         How many nodes there were by then.
+    arguments  The nodes that went into it.
+    """
+
+    name: str
+    kind: str
+    at: int
+    arguments: tuple[int, ...]
 
 
-def written_by(facts: Facts, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
-    """The tensors that an operation writes into."""
-    which = facts.written
-    return tensors_in(
-        kwargs.get(w) if isinstance(w, str) else args[w] if w < len(args) else None for w in which
-    )
+# An operation's name, where it was asked for (lines, or a module's path), and how often that had been before.
+# Holds, too, in a run in which an operation before it was left out.
+Call = tuple[str, Any, int]
+NO_CALL: Call = ("", (), 0)
 
 
-def tensors_in(values: Iterable[Any]) -> list[Tensor]:
-    """The tensors among some values, in lists and dicts inside them, too."""
-    tensors: list[Tensor] = []
-    for value in values:
-        if isinstance(value, Tensor):
-            tensors.append(value)
-        elif isinstance(value, _SEVERAL):
-            tensors += tensors_in(value)
-        elif isinstance(value, dict):
-            tensors += tensors_in(value.values())
-    return tensors
+@dataclass(slots=True)
+class Node:
+    """A tensor of a run.
+
+    function   What made it; None for what came from outside.
+    arguments  Of the function, with `Ref` for tensors; `named` are those by name.
+    output     Which of the results it is, if there are several.
+    call       Which operation it is.
+    frames     The lines that asked for it, innermost first.
+    value      The tensor as it was then; None for an operation that failed.
+    base       Whose numbers it shows: its own number, unless it is a view.
+    name       Of what came from outside: the weight's key, `inputs.token_ids`, a checkpoint's name; of what
+               an official model computed `h.0.attn.softmax[0]`; else empty.
+    checkpoint On the official side: which it is.
+    returned   On the official side: the modules that returned it, innermost first.
+    """
+
+    number: int
+    function: Any
+    arguments: tuple[Any, ...]
+    named: Mapping[str, Any]
+    output: int
+    call: Call
+    frames: tuple[Frame, ...]
+    value: Any
+    base: int = -1
+    name: str = ""
+    checkpoint: str = ""
+    returned: list[Returned] = field(default_factory=list)
+
+    @property
+    def operation(self) -> str:
+        """The function's name: `mul`, `native_layer_norm`; empty for what came from outside."""
+        return facts_of(self.function).name
+
+    @property
+    def inputs(self) -> list[int]:
+        """The nodes that go in, in the order of the arguments."""
+        return [ref.node for ref in leaves((self.arguments, self.named)) if type(ref) is Ref]
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """The plain numbers among the arguments: a factor, an epsilon."""
+        values = (*self.arguments, *self.named.values())
+        return tuple(float(value) for value in values if type(value) in (int, float))
 
 
-def numbers_in(arguments: Iterable[Any]) -> tuple[float, ...]:
-    """The plain numbers among an operation's arguments, and then among those by name."""
-    numbers: list[float] = []
-    for value in arguments:
-        if type(value) in (int, float):
-            numbers.append(float(value))
-        elif isinstance(value, dict):
-            numbers += numbers_in(value.values())
-    return tuple(numbers)
+def recompute(node: Node, put: Callable[[Any], Any]) -> Any:
+    """A node's operation by itself, each leaf of its arguments as `put` gives it."""
+    return compute(node.function, mapped(node.arguments, put), mapped(dict(node.named), put), node.output)
 
 
-def answer_of(result: Any) -> Tensor | None:
-    """Of what a module or an operation gave, the tensor that it is known by: the first with decimals."""
-    if isinstance(result, Tensor):
-        return result
-    return next((tensor for tensor in tensors_in((result,)) if tensor.is_floating_point()), None)
+Window = tuple[int, int, tuple[int, ...], tuple[int, ...], torch.dtype]
+
+
+@dataclass
+class _Memory:
+    """What is known of one piece of memory: the nodes that lie in it, and the last that was written."""
+
+    nodes: list[int] = field(default_factory=list)
+    written: int = -1
+    window: Window | None = None
 
 
 class Recording:
-    """Makes entries, one event after the other.
+    """Makes nodes of what is seen of a run, one operation after the other.
 
-    traced   The trace that they go to.
-    weights  Where the model's own numbers lie.
-    cache    Whether the model keeps some of its tensors for a next step, in which it may write into them.
+    known   Tensors that come from outside, by name.
+    frames  Says which lines wait for what happens now.
+    bytes   How much memory all that it keeps takes.
     """
 
-    def __init__(self, traced: Trace, weights: frozenset[int], cache: bool = False) -> None:
-        self._trace, self._entries, self._weights, self._cache = traced, traced.entries, weights, cache
-        self._calls: dict[tuple[str, str], int] = defaultdict(int)
-        self._returns: dict[str, int] = defaultdict(int)
-        # Whose numbers lie at an address in memory. Every new tensor that takes the place of a dead one
-        # passes here and overwrites what is said of it.
-        self._at: dict[int, int] = {}
-        self._views: dict[int, dict[Window, int]] = {}
-        self._uncopied: dict[int, list[int]] = {}  # address -> entries that are kept without a copy
-        self._checkpoints: dict[str, int] = {}
+    def __init__(
+        self, known: Mapping[str, Tensor] | None = None, frames: Callable[[], tuple[Frame, ...]] = tuple
+    ) -> None:
+        self.nodes: list[Node] = []
+        self.bytes = 0
+        self._frames = frames
+        self._at: dict[Window, int] = {}
+        self._memory: dict[int, _Memory] = {}
+        self._alive: list[Any] = []  # so that no address is given out twice
+        self._known: dict[tuple[Any, ...], list[tuple[str, Tensor]]] = {}
+        for name, tensor in (known or {}).items():
+            self._known.setdefault((tuple(tensor.shape), tensor.dtype), []).append((name, tensor))
 
-    def name(self, checkpoints: Iterable[str]) -> None:
-        """Give the entries of the checkpoints their names, in this order."""
-        for name in checkpoints:
-            if name in self._checkpoints:
-                number = self._trace.checkpoints[name] = self._checkpoints[name]
-                self._entries[number].checkpoint = self._entries[number].checkpoint or name
+    def before(self, function: Any, args: Any, named: Any) -> tuple[Any, Any]:
+        """The arguments of an operation with nodes for tensors, to be asked for before it writes into any.
+        What lies there is kept as a copy from then on."""
+        refs = mapped(args, self._ref), mapped(named, self._ref) if named else named
+        for tensor in written_by(function, args, named) if facts_of(function).written else ():
+            memory = self._memory.get(address_of(tensor))
+            if memory is not None:
+                with torch.no_grad():
+                    for number in memory.nodes:
+                        self.nodes[number].value = self.nodes[number].value.clone()
+                memory.nodes.clear()
+        return refs
 
-    # ------------------------------------------------------------------------------------------ events
+    def add(
+        self, function: Any, refs: tuple[Any, Any], outputs: Sequence[Any], call: Call, frames: Any = ()
+    ) -> list[Node]:
+        """The nodes of an operation's results. refs: as `before` gave them."""
+        written, added = facts_of(function).written, list[Node]()
+        for at, output in enumerate(outputs):
+            if isinstance(output, Tensor):
+                node, window = self.node(function, refs, at, call, frames), window_of(output)
+                if not written and window[0] in self._memory:
+                    node.base = self._base(refs, window[0], node.number)
+                memory = self._place(node, output, window)
+                if written:
+                    memory.written, memory.window = node.number, window
+                added.append(node)
+        return added
 
-    def computed(self, facts: Facts, path: str, arguments: Sequence[Any], result: Any) -> None:
-        """An operation: the path of the module in which it ran, and what went in and came out."""
-        addresses = [tensor.untyped_storage().data_ptr() for tensor in tensors_in(arguments)]
-        call = None
-        for position, output in enumerate(result if isinstance(result, _SEVERAL) else (result,)):
-            if not isinstance(output, Tensor):
-                continue
-            address = output.untyped_storage().data_ptr()
-            view = not facts.written and address != 0 and address in addresses
-            if not output.is_floating_point() or facts.operation in _EMPTY:  # no entry has numbers there now
-                if not view:
-                    self._at.pop(address, None)
-                    self._views.pop(address, None)
-                continue
-            if view and address in self._weights and address not in self._at:
-                continue
-            if call is None:
-                sources = self._sources(addresses)
-                call = self._calls[path, facts.operation]
-                self._calls[path, facts.operation] = call + 1
-            entry = Entry(
-                len(self._entries), facts.operation, facts.aten, path, call, position, output.dtype,
-                Window(tuple(output.shape), output.stride()), sources, None, numbers_in(arguments),
-            )  # fmt: skip
-            self._add(entry, output, address, view)
+    def node(self, function: Any, refs: tuple[Any, Any], at: int, call: Call, frames: Any) -> Node:
+        """A node whose tensor is not there, or not yet."""
+        number = len(self.nodes)
+        node = Node(number, function, *refs, at, call, frames, None, number)
+        self.nodes.append(node)
+        return node
 
-    def returned(self, part: tuple[str, str], arguments: Sequence[Any], result: Any) -> None:
-        """A module returned: what it had been given, and what it gave, of which the first tensor counts."""
-        path, kind = part
-        answer = answer_of(result)
-        number = None if answer is None else self._number(answer)
-        entries = {self._number(tensor) for tensor in tensors_in(arguments)}
-        if number is None or number in entries:  # dropout in evaluation hands on what it was given
-            return
-        call = self._returns[path]
-        self._returns[path] = call + 1
-        inputs = tuple(sorted(number for number in entries if number is not None))
-        event = Returned(f"{path}[{call}]" if call else path, kind, len(self._entries), inputs)
-        self._entries[number].returned.append(event)
+    def leaf(self, tensor: Tensor, name: str = "") -> int:
+        """A node for what no operation made: a weight, an input, or something from elsewhere."""
+        node = self.node(None, ((), {}), 0, NO_CALL, self._frames())
+        node.name = name or self._name(tensor)
+        self._place(node, tensor, window_of(tensor))
+        return node.number
 
-    def named(self, name: str, tensor: Tensor) -> None:
-        """A checkpoint is this tensor, which was computed already. What is said last counts."""
-        number = self._number(tensor)
-        if number is not None:
-            self._checkpoints[name] = number
+    def number(self, tensor: Tensor) -> int:
+        """The node of a tensor as it is now."""
+        window = window_of(tensor)
+        number = self._at.get(window)
+        if number is None:  # from outside; or another window on memory that is known, opened unseen
+            return self.leaf(tensor)
+        memory = self._memory.get(window[0])
+        if memory is None or memory.written <= number or memory.window is None:
+            return number
+        part = memory.window
+        refs = (Ref(number), Ref(memory.written), tuple(part[2]), part[3], part[1] - window[1])
+        node = self.node(overwritten, (refs, {}), 0, NO_CALL, self.nodes[memory.written].frames)
+        with torch.no_grad():
+            node.value = tensor.detach().clone()
+        self._at[window] = node.number
+        return node.number
 
-    def before_writing(self, written: Iterable[Tensor]) -> None:
-        """Copies of the entries in whose memory an operation is about to write."""
-        for tensor in written:
-            for number in self._uncopied.pop(tensor.untyped_storage().data_ptr(), ()):
-                self._trace.memory[number] = flat(self._trace.memory[number]).clone()
+    def seen(self, tensor: Tensor) -> int | None:
+        """The node of a tensor that went through an operation; None for any other."""
+        return self._at.get(window_of(tensor)) if tensor.layout is torch.strided else None
 
-    # ------------------------------------------------------------------------------------------ entries
+    def holds(self, tensor: Tensor) -> bool:
+        """Whether anything that was seen lies in the memory of a tensor."""
+        return address_of(tensor) in self._memory
 
-    def _number(self, tensor: Tensor) -> int | None:
-        """The entry of a tensor that is alive: the very window, or the whole where that is the window."""
-        address = tensor.untyped_storage().data_ptr()
-        windows = self._views.get(address)
-        if windows is not None:
-            window = Window(tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()))
-            if window in windows:
-                return windows[window]
-        return self._at.get(address)
+    def _ref(self, value: Any) -> Any:
+        return Ref(self.number(value)) if isinstance(value, Tensor) else value
 
-    def _sources(self, addresses: list[int]) -> tuple[int, ...]:
-        """The entries whose numbers lie at these addresses."""
-        sources: dict[int, None] = {}
-        for address in addresses:
-            if address in self._at:
-                sources[self._at[address]] = None
-            elif address in self._views:
-                sources[max(self._views[address].values())] = None
-        return tuple(sources)
+    def _base(self, refs: tuple[Any, Any], address: int, number: int) -> int:
+        """Of an operation that wrote nothing: whose memory its result lies in."""
+        nodes = self._memory[address].nodes
+        inputs = (ref.node for ref in leaves(refs) if type(ref) is Ref and ref.node in nodes)
+        source = next(inputs, None)
+        return number if source is None else self.nodes[source].base
 
-    def _add(self, entry: Entry, output: Tensor, address: int, view: bool) -> None:
-        offset = int(output.storage_offset())
-        base = self._at.get(address) if view else None
-        if base is not None:
-            entry.view_of = base
-            if offset:
-                entry.window = entry.window._replace(offset=offset)
-            self._entries.append(entry)
-            self._views.setdefault(address, {})[entry.window] = entry.number
-            return
-        window = entry.window
-        everything = output.nbytes == output.untyped_storage().nbytes()
-        dense = everything and offset == 0 and 0 not in window.stride
-        if not dense and not output.is_contiguous():
-            output = output.contiguous()
-            entry.window = Window(window.shape, output.stride())
-        self._keep(entry, output, address if dense and not view else 0)
-        self._entries.append(entry)
-        self._views.pop(address, None)
-        if dense and not view:
-            self._at[address] = entry.number
-        else:  # a part of some memory: windows on the rest of it cannot be told by this entry
-            self._at.pop(address, None)
-            self._views[address] = {window._replace(offset=offset): entry.number}
+    def _place(self, node: Node, value: Tensor, window: Window) -> _Memory:
+        node.value = value.detach() if value.requires_grad else value
+        memory = self._memory.get(window[0])
+        if memory is None:
+            memory = self._memory[window[0]] = _Memory()
+            self._alive.append(value.untyped_storage() if value.layout is torch.strided else value)
+            self.bytes += value.untyped_storage().nbytes() if value.layout is torch.strided else 0
+        memory.nodes.append(node.number)
+        self._at[window] = node.number
+        return memory
 
-    def _keep(self, entry: Entry, output: Tensor, address: int) -> None:
-        """The numbers of an entry, before anything is written into the tensor.
+    def _name(self, tensor: Tensor) -> str:
+        with torch.no_grad():
+            for name, known in self._known.get((tuple(tensor.shape), tensor.dtype), ()):
+                if known is tensor or torch.equal(known, tensor):
+                    return name
+        return ""
 
-        address  Where nothing but this tensor lies, so that it need not be copied yet; else 0.
-        """
-        # What the model keeps for a next step it may write into; torch.zeros returns another window on its
-        # memory where somebody holds it already.
-        free = address and address not in self._weights and not self._cache
-        if free and entry.operation not in CONSTANTS:
-            self._trace.memory[entry.number] = output
-            self._uncopied.setdefault(address, []).append(entry.number)
-        else:
-            self._trace.memory[entry.number] = flat(output).clone()
+
+def address_of(tensor: Tensor) -> int:
+    """Where a tensor's memory begins."""
+    return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else id(tensor)
+
+
+def window_of(tensor: Tensor) -> Window:
+    """Where a tensor's numbers lie."""
+    return address_of(tensor), int(tensor.storage_offset()), tensor.shape, tensor.stride(), tensor.dtype
+
+
+class Products(TorchFunctionMode):
+    """Shows a batched product as one operation: below, it is six, of which five lay memory out.
+
+    show  Is given the function and its arguments, and does it.
+    """
+
+    def __init__(self, show: Callable[[Any, Any, Any], Any]) -> None:
+        super().__init__()
+        self._show = show
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if function in _MATMUL and not kwargs and len(args) == 2:
+            args = args[::-1] if function is Tensor.__rmatmul__ else args
+            if all(isinstance(a, Tensor) and a.dim() > 2 for a in args):
+                return self._show(torch.matmul, args, {})
+        return function(*args, **(kwargs or {}))
+
+
+_MATMUL = {torch.matmul, Tensor.matmul, Tensor.__matmul__, Tensor.__rmatmul__}

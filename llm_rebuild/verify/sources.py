@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from llm_rebuild.checkpoints import Checkpoint, join
-from llm_rebuild.verify.recording import Facts, answer_of, tensors_in
+from llm_rebuild.verify.operations import answer_of, tensors_in
 
 Named = list[tuple[str, Tensor]]  # checkpoints, by name
 
@@ -23,7 +23,6 @@ class Sources:
         self._calls: dict[str, dict[str, dict[int, list[tuple[str, bool]]]]] = {}
         self._modules: dict[str, list[tuple[str, bool]]] = {}  # module -> (name, whether what it is given is)
         self._count: Counter[tuple[str, str]] = Counter()
-        self._last: tuple[str, Tensor] | None = None
         for checkpoint in checkpoints:
             self.names.append(checkpoint.name)
             path, event = source_of(checkpoint)
@@ -38,25 +37,16 @@ class Sources:
         """Whether any operation of the module at that path may be a checkpoint."""
         return path in self._calls
 
-    def computed(self, facts: Facts, path: str, arguments: tuple[Any, ...], result: Any) -> Named:
+    def computed(self, operation: str, path: str, arguments: tuple[Any, ...], result: Any) -> Named:
         """The checkpoints that an operation shows: what it gave, or what went into it. To be asked of every
         operation of the module at that path, in order."""
-        operations = self._calls.get(path)
-        if operations is None:
+        calls = self._calls.get(path, {}).get(operation)
+        output = None if calls is None else answer_of(result)
+        if calls is None or output is None or not output.is_floating_point():
             return []
-        calls = operations.get(facts.operation)
-        if calls is None:
-            if facts.aten == "aten._unsafe_view" and self._last and arguments[0] is self._last[1]:
-                return [(self._last[0], result)]  # a product gets its final shape
-            return []
-        output = answer_of(result)
-        if output is None or not output.is_floating_point():
-            return []
-        call = self._count[path, facts.operation]
-        self._count[path, facts.operation] = call + 1
-        shown = [(name, tensors_in(arguments)[0] if into else output) for name, into in calls.get(call, ())]
-        self._last = shown[-1] if shown else self._last
-        return shown
+        call = self._count[path, operation]
+        self._count[path, operation] = call + 1
+        return [(name, tensors_in(arguments)[0] if into else output) for name, into in calls.get(call, ())]
 
     def returned(self, path: str, arguments: tuple[Any, ...], result: Any) -> Named:
         """The checkpoints that a module shows: what it returned, or what it was given. The first time that it

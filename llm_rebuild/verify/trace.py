@@ -10,18 +10,21 @@ its trace. torch has such an observer of its own, `torch.utils._debug_mode.Debug
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from llm_rebuild.checkpoints import join
 from llm_rebuild.verify import memory
-from llm_rebuild.verify.entries import Trace
+from llm_rebuild.verify.entries import Trace, is_entry
 from llm_rebuild.verify.official import Official
+from llm_rebuild.verify.operations import answer_of, facts_of, outputs_of, tensors_in, written_by
 from llm_rebuild.verify.question import Model, Options, Question, ask, has_rebuild
-from llm_rebuild.verify.recording import Facts, Note, Recording, facts_of, written_by
-from llm_rebuild.verify.sources import Sources
+from llm_rebuild.verify.recording import Products, Recording, Returned
+from llm_rebuild.verify.sources import Named, Sources
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -44,14 +47,19 @@ def trace(
     return observe(ask(model, texts, **options), official).trace()
 
 
-def observe(question: Question, official: Official | None = None, everything: bool = True) -> Observer:
+def observe(
+    question: Question,
+    official: Official | None = None,
+    everything: bool = True,
+    recording: Recording | None = None,
+) -> Observer:
     """Run the official model once, watched. What it saw is read off the observer: without `everything` only
-    the checkpoints, which takes less memory."""
+    the checkpoints, which takes less memory. `recording`: of passes before, to go on with."""
     if official is None:
         question.check()
         official = Official(question.copy.folder, question.attention)
     memory.check(question, official.model)
-    observer = Observer(question, official, everything)
+    observer = Observer(question, official, everything, recording or Recording())
     with observer.watching():
         official.run(question, copies=False)
     return observer
@@ -65,15 +73,20 @@ class Observer:
     is: where something is about to be written into it.
     """
 
-    def __init__(self, question: Question, official: Official, everything: bool) -> None:
-        self._trace = Trace(question.copy.name, question.weights.peek())
-        self._recording = Recording(self._trace, official.memory, question.cache)
+    def __init__(
+        self, question: Question, official: Official, everything: bool, recording: Recording
+    ) -> None:
+        self._question, self._official, self.everything = question, official, everything
+        self._recording = recording
         self._sources = Sources(question.checkpoints if has_rebuild(question.copy) else ())
-        self._official, self.everything = official, everything
-        self.inside = ("", type(official.model).__name__)  # the module that computes, by path and class
-        self.looks = everything or self._sources.sought("")  # whether its operations are of interest
-        self._notes: list[Note] = []
+        self._inside = ("", type(official.model).__name__)  # the module that computes, by path and class
+        self._looks = everything or self._sources.sought("")  # whether its operations are of interest
+        # An operation or None, its module, its arguments, what it gave, and the checkpoints that it shows.
+        self._notes: list[tuple[Any, tuple[str, str], Any, Any, Named]] = []
         self._checkpoints: dict[str, Tensor] = {}
+        self._numbers: dict[str, int] = {}  # checkpoint -> its node
+        self._times: Counter[tuple[str, str]] = Counter()
+        self._first = len(recording.nodes)
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -81,7 +94,7 @@ class Observer:
         for path, part in self._official.parts:  # quicker than hooks, and past the check of what it is given
             vars(part)["forward"] = self._watched(path, part)
         try:
-            with _Mode(self):
+            with _Mode(self.show), Products(self._product):
                 yield
         finally:
             for _, part in self._official.parts:
@@ -90,51 +103,61 @@ class Observer:
     def trace(self) -> Trace:
         """Everything that the model computed, by entries."""
         self._read_notes()
-        self._recording.name(self._sources.names)
-        return self._trace
+        nodes = self._recording.nodes
+        numbers = {name: self._numbers[name] for name in self._sources.names if name in self._numbers}
+        for name, number in numbers.items():
+            nodes[number].checkpoint = nodes[number].checkpoint or name
+        return Trace(self._question.copy.name, self._question.weights.peek(), nodes, numbers, self._first)
 
     def checkpoints(self) -> dict[str, Tensor]:
         """The checkpoints by name, in the order of the list; one that was not computed is left out."""
         return {name: self._checkpoints[name] for name in self._sources.names if name in self._checkpoints}
 
-    # ------------------------------------------------------------------------------------------- notes
+    # ----------------------------------------------------------------------------------- what happens
 
-    def note(
-        self, facts: Facts | None, part: tuple[str, str], arguments: tuple[Any, ...], result: Any
-    ) -> None:
-        """Keep what was seen, and look whether it shows checkpoints."""
-        if facts is None:
-            shown = self._sources.returned(part[0], arguments, result)
-        else:
-            shown = self._sources.computed(facts, part[0], arguments, result)
-        for name, tensor in shown:
-            self._checkpoints[name] = tensor
+    def show(self, function: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Do an operation, and note it."""
+        if facts_of(function).written:
+            return self._writing(function, args, named)
+        result = function(*args, **named)
+        return self._note(function, args, named, result) if self._looks else result
+
+    def _note(self, function: Any, args: tuple[Any, ...], named: dict[str, Any], result: Any) -> Any:
+        shown = self._sources.computed(facts_of(function).word, self._inside[0], (args, named), result)
+        self._checkpoints.update(shown)
         if self.everything:
-            self._notes.append((facts, part, arguments, result, shown))
-            if facts is not None and facts.passing:
-                self._read_notes()
+            self._notes.append((function, self._inside, (args, named), result, shown))
+        return result
 
-    def _read_notes(self) -> None:
-        """Make entries of what is noted."""
-        for facts, part, arguments, result, shown in self._notes:
-            if facts is None:
-                self._recording.returned(part, arguments, result)
-            else:
-                self._recording.computed(facts, part[0], arguments, result)
-            for name, tensor in shown:
-                self._recording.named(name, tensor)
-        self._notes.clear()
-
-    def before_writing(self, written: list[Tensor]) -> None:
-        """Copies of what is about to be overwritten."""
-        self._read_notes()
-        self._recording.before_writing(written)
+    def _writing(self, function: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """The same where tensors are written into: what was noted of them is read before."""
+        written = written_by(function, args, named)
         memory = {tensor.untyped_storage().data_ptr() for tensor in written}
         for name, tensor in self._checkpoints.items():
             if tensor.untyped_storage().data_ptr() in memory:
                 self._checkpoints[name] = tensor.clone()
+        if self.everything:
+            self._read_notes()
+            refs = self._recording.before(function, args, named)
+        result = function(*args, **named)
+        if self._looks:
+            outputs = outputs_of(result, written)
+            shown = self._sources.computed(facts_of(function).word, self._inside[0], (args, named), outputs)
+            self._checkpoints.update(shown)
+            if self.everything:
+                self._computed(function, self._inside[0], refs, outputs, shown)
+        return result
 
-    # ----------------------------------------------------------------------------------- what happens
+    def _product(self, function: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """A product, of which it is not looked at what it consists of."""
+        if not self._looks:
+            return function(*args, **named)
+        self._looks = False
+        try:
+            result = function(*args, **named)
+        finally:
+            self._looks = True
+        return self._note(function, args, named, result)
 
     def _watched(self, path: str, part: nn.Module) -> Callable[..., Any]:
         """A module's `forward` with a look at what it is given and what it returns."""
@@ -142,26 +165,73 @@ class Observer:
         looks = self.everything or self._sources.sought(path)
 
         def watched(*arguments: Any, **named: Any) -> Any:
-            outside = self.inside, self.looks
-            self.inside, self.looks = module, looks
+            outside = self._inside, self._looks
+            self._inside, self._looks = module, looks
             try:
                 output = forward(*arguments, **named)
             finally:
-                self.inside, self.looks = outside
+                self._inside, self._looks = outside
             if path:
-                self.note(None, module, (arguments, named), output)
+                shown = self._sources.returned(path, (arguments, named), output)
+                self._checkpoints.update(shown)
+                if self.everything:
+                    self._notes.append((None, module, (arguments, named), output, shown))
             return output
 
         vars(watched)["__wrapped__"] = forward  # for those who ask for its signature
         return watched
 
+    # ---------------------------------------------------------------------------------- what was noted
+
+    def _read_notes(self) -> None:
+        """Make nodes of what is noted."""
+        for function, part, arguments, result, shown in self._notes:
+            if function is None:
+                self._returned(part, arguments, result, shown)
+            else:
+                refs = self._recording.before(function, *arguments)
+                self._computed(function, part[0], refs, outputs_of(result, ()), shown)
+        self._notes.clear()
+
+    def _computed(self, function: Any, path: str, refs: Any, outputs: Sequence[Any], shown: Named) -> None:
+        """The nodes of an operation, with their names."""
+        word, nodes = facts_of(function).word, self._recording.nodes
+        times = self._times[path, word]
+        added = self._recording.add(function, refs, outputs, (word, path, times))
+        entries = [node for node in added if is_entry(node, nodes)]
+        self._times[path, word] += bool(entries)
+        for node in entries:
+            node.name = f"{join(path, word)}[{times}]{f'.{node.output}' if node.output else ''}"
+        self._name(shown)
+
+    def _returned(self, part: tuple[str, str], arguments: Any, result: Any, shown: Named) -> None:
+        """A module returned: what it had been given, and what it gave, of which the first tensor counts."""
+        (path, kind), answer = part, answer_of(result)
+        number = None if answer is None else self._recording.seen(answer)
+        seen = map(self._recording.seen, tensors_in(arguments))
+        into = {number for number in seen if number is not None}
+        if number is not None and number not in into:  # dropout in evaluation hands on what it was given
+            times = self._times[path, ""]
+            self._times[path, ""] += 1
+            nodes = self._recording.nodes
+            name = f"{path}[{times}]" if times else path
+            nodes[number].returned.append(Returned(name, kind, len(nodes), tuple(sorted(into))))
+        self._name(shown)
+
+    def _name(self, shown: Named) -> None:
+        """Which nodes checkpoints are. What is said last counts."""
+        for name, tensor in shown:
+            number = self._recording.seen(tensor)
+            if number is not None:
+                self._numbers[name] = number
+
 
 class _Mode(TorchDispatchMode):
-    """Shows an observer every operation."""
+    """Shows every operation."""
 
-    def __init__(self, observer: Observer) -> None:
+    def __init__(self, show: Callable[[Any, Any, Any], Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._observer = observer
+        self._show = show
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -170,12 +240,4 @@ class _Mode(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        observer, facts = self._observer, facts_of(function)
-        written = written_by(facts, args, kwargs or {}) if facts.written else None
-        if written is not None:
-            observer.before_writing(written)
-        result = function(*args, **kwargs) if kwargs else function(*args)
-        if observer.looks:
-            arguments = (*args, kwargs) if kwargs else args
-            observer.note(facts, observer.inside, arguments, result if written is None else written)
-        return result
+        return self._show(function, args, kwargs or {})

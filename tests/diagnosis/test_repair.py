@@ -9,9 +9,9 @@ import torch
 
 from llm_rebuild.diagnosis.mutants import mutated
 from llm_rebuild.diagnosis.reading.read import OfficialRun, read
-from llm_rebuild.diagnosis.reading.record import call
 from llm_rebuild.diagnosis.reading.result import Reading
 from llm_rebuild.errors import InputError
+from llm_rebuild.verify.operations import call
 from tests.diagnosis.test_reading import MUTANTS, minilm, own, read_mutants, stage
 
 

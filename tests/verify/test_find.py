@@ -101,7 +101,7 @@ MOVED: dict[str, Moved] = {
 @pytest.mark.parametrize("name", MOVED)
 def test_the_same_numbers_are_found_wherever_they_were_moved(taken: Trace, name: str):
     official, change, kind, words = MOVED[name]
-    found = taken.find(change(taken.tensor(official)))
+    found = taken.find(change(taken[official].value))
     assert found.best is not None
     assert (found.best.kind, found.best.words) == (kind, words)
     assert found.best.exact
@@ -109,7 +109,7 @@ def test_the_same_numbers_are_found_wherever_they_were_moved(taken: Trace, name:
 
 
 def test_one_bit_is_not_overlooked(taken: Trace):
-    probs = taken.tensor("h.1.attn.probs").clone()
+    probs = taken["h.1.attn.probs"].value.clone()
     probs.view(torch.int32)[1, 2, 6, 3] ^= 1
     best = taken.find(probs).best
     assert (best.kind, best.name) == ("near", "h.1.attn.probs")
@@ -194,7 +194,7 @@ DONE: dict[str, Done] = {
 @pytest.mark.parametrize("name", DONE)
 def test_a_known_function_of_an_official_tensor_is_named(taken: Trace, name: str):
     official, change, words = DONE[name]
-    found = taken.find(change(taken.tensor(official), taken))
+    found = taken.find(change(taken[official].value, taken))
     assert found.best is not None
     assert found.best.words.startswith(words.format(f"the official {official}")), str(found)
     assert found.best.name == official
@@ -222,8 +222,8 @@ def test_in_a_capture(gpt2: LocalCopy):
 def test_every_entry_of_a_trace_is_found(taken: Trace):
     """Under its own name or that of the same numbers computed before."""
     for entry in taken:
-        if not bool(taken.tensor(entry).isnan().all()):
-            best = taken.find(taken.tensor(entry).clone(), limit=1).best
+        if not bool(entry.value.isnan().all()):
+            best = taken.find(entry.value.clone(), limit=1).best
             assert best is not None, entry.name
             assert best.exact, entry.name
 
@@ -263,7 +263,7 @@ def ids() -> list[str]:
 
 
 def test_the_command(run, gpt2: LocalCopy, taken: Trace, tmp_path: Path):
-    save_file({"mine": taken.tensor("h.1.attn.probs").mT.contiguous()}, tmp_path / "f")
+    save_file({"mine": taken["h.1.attn.probs"].value.mT.contiguous()}, tmp_path / "f")
     code, out, err = run(tmp_path / "f", "--model", gpt2.folder, *ids())
     assert (code, err) == (0, "")
     said = " ".join(out.split())

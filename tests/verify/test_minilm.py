@@ -125,8 +125,8 @@ def test_coverage_falls_when_a_checkpoint_is_left_out(minilm: LocalCopy, officia
     truth = verify.capture(question, official=officials["eager"])
     without = {name: t for name, t in truth.tensors.items() if not name.endswith("attention.self.product")}
     found = measure(trace(question, official=officials["eager"]), without)
-    assert found.uncovered["bmm"] == 6
-    assert found.reasons()["bmm"] == "no checkpoint"
+    assert found.uncovered["matmul"] == 6
+    assert found.reasons()["matmul"] == "no checkpoint"
     assert found.share < 0.95
 
 

@@ -40,7 +40,7 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> LocalCopy:
 
 
 class Counting(TorchDispatchMode):
-    """An independent count of floating results that are no views."""
+    """An independent count of floating results that are no views and no copies."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Counting(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
         name = function.overloadpacket.__name__
-        if not function.is_view and name != "_unsafe_view" and not name.startswith(("empty", "new_empty")):
+        if not function.is_view and not name.startswith(("_unsafe_view", "clone", "empty", "new_empty")):
             outputs = result if isinstance(result, tuple | list) else (result,)
             self.results += [o.clone() for o in outputs if torch.is_tensor(o) and o.is_floating_point()]
         return result
@@ -59,15 +59,15 @@ def test_everything_that_is_computed_is_there_in_order(copy: LocalCopy, taken: T
     question, official = verify.ask(copy, token_ids=IDS), Official(copy.folder)
     with Counting() as counting:
         official.run(question, copies=False)
-    computed = [taken.tensor(entry) for entry in taken.computed()]
+    computed = [entry.value for entry in taken.computed() if entry.operation != "clone"]
     assert len(computed) == len(counting.results) > 40
-    assert all(torch.equal(a, b) for a, b in zip(computed, counting.results, strict=True))
+    assert all(torch.equal(a.flatten(), b.flatten()) for a, b in zip(computed, counting.results, strict=True))
 
 
 def test_every_checkpoint_is_an_entry_with_its_numbers(truth: Capture, taken: Trace):
     names = taken.names()
     assert [name for name in truth if name not in names] == []
-    assert all(torch.equal(taken.tensor(name), truth.tensors[name]) for name in truth)
+    assert all(torch.equal(taken[name].value, truth.tensors[name]) for name in truth)
     assert list(taken.checkpoints) == list(truth)
     marked = {entry.checkpoint for entry in taken if entry.checkpoint}
     assert marked <= set(truth)
@@ -77,14 +77,14 @@ def test_every_checkpoint_is_an_entry_with_its_numbers(truth: Capture, taken: Tr
 def test_names_say_where_and_how_often(gpt2: LocalCopy):
     taken = trace(gpt2, token_ids=IDS)
     probs = taken["h.1.attn.softmax[0]"]
-    assert (probs.path, probs.operation, probs.aten) == ("h.1.attn", "softmax", "aten._softmax")
+    assert (probs.call, probs.operation) == (("softmax", "h.1.attn", 0), "_softmax")
     assert probs.checkpoint == "h.1.attn.probs"
-    assert probs.shape == (2, 4, 5, 5)
-    assert [taken.entries[n].checkpoint for n in probs.inputs] == ["h.1.attn.scores"]
-    assert [taken[f"h.0.mlp.act.mul[{n}]"].call for n in range(4)] == [0, 1, 2, 3]
+    assert probs.value.shape == (2, 4, 5, 5)
+    assert [taken.nodes[n].checkpoint for n in probs.inputs] == ["h.1.attn.scores"]
+    assert [taken[f"h.0.mlp.act.mul[{n}]"].call[2] for n in range(4)] == [0, 1, 2, 3]
     assert [m.name for m in taken["h.0.mlp.c_proj"].returned] == ["h.0.mlp.c_proj", "h.0.mlp"]
     assert "h.0.attn.resid_dropout" not in taken.names()  # it hands on what it was given
-    assert len({entry.name for entry in taken}) == len(taken)
+    assert len({entry.name for entry in taken}) == len(list(taken))
     with pytest.raises(InputError, match=r"has no tensor 'h\.9'"):
         taken["h.9"]
 
@@ -92,10 +92,10 @@ def test_names_say_where_and_how_often(gpt2: LocalCopy):
 def test_a_view_says_what_it_shows_and_is_not_copied(gpt2: LocalCopy):
     taken = trace(gpt2, token_ids=IDS)
     keys = taken["h.0.attn.split[0].1"]
-    shown = taken.entries[keys.view_of]
+    shown = taken.nodes[keys.base]
     assert shown.name == "h.0.attn.c_attn.addmm[0]"
-    assert torch.equal(taken.tensor(keys), taken.tensor("h.0.attn.c_attn")[..., 24:48])
-    storages = {taken.tensor(e).untyped_storage().data_ptr() for e in (keys, shown)}
+    assert torch.equal(keys.value, taken["h.0.attn.c_attn"].value[..., 24:48])
+    storages = {e.value.untyped_storage().data_ptr() for e in (keys, shown)}
     assert len(storages) == 1
 
 
@@ -103,7 +103,7 @@ def test_the_model_is_left_as_it_was(gpt2: LocalCopy):
     question, official = verify.ask(gpt2, token_ids=IDS), Official(gpt2.folder)
     before = official.run(question)["logits"]
     taken = trace(question, official=official)
-    assert torch.equal(taken.tensor("lm_head"), before)
+    assert torch.equal(taken["lm_head"].value, before)
     assert torch.equal(official.run(question)["logits"], before)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in official.model.modules())
 
@@ -130,14 +130,14 @@ def test_what_is_overwritten_later_is_kept_as_it_was(gpt2: LocalCopy, monkeypatc
     official.model.transformer.ln_f.register_forward_pre_hook(lambda m, args: seen.append(args[0].clone()))
     taken = trace(gpt2, token_ids=IDS, official=official)
     (x,) = seen
-    assert torch.equal(taken.tensor("ln_f.mul[0]"), x * 2)
-    assert torch.equal(taken.tensor("ln_f.add[0]"), x * 2 + 1)
-    assert torch.equal(taken.tensor("ln_f.mul[1]"), (x * 2 + 1)[:, :2] * 10)
+    assert torch.equal(taken["ln_f.mul[0]"].value, x * 2)
+    assert torch.equal(taken["ln_f.add[0]"].value, x * 2 + 1)
+    assert torch.equal(taken["ln_f.mul[1]"].value, (x * 2 + 1)[:, :2] * 10)
     answer = x * 2 + 1
     answer[:, :2] *= 10
-    assert torch.equal(taken.tensor("ln_f.transpose[0]"), answer.mT)
-    assert torch.equal(taken.tensor("ln_f._foreach_mul[0]"), answer * 3)
-    assert torch.equal(taken.tensor("ln_f.sub[0]"), answer * 3 - x)
+    assert torch.equal(taken["ln_f.transpose[0]"].value, answer.mT)
+    assert torch.equal(taken["ln_f._foreach_mul[0]"].value, answer * 3)
+    assert torch.equal(taken["ln_f.sub[0]"].value, answer * 3 - x)
     assert taken["ln_f.sub[0]"].inputs[0] == taken["ln_f._foreach_mul[0]"].number
     assert "ln_f.empty_like[0]" not in taken.names()
 
@@ -166,6 +166,5 @@ def test_a_name_is_in_the_trace_that_has_it(gpt2: LocalCopy):
     assert "h.0.attn.softmax[0]" in traced
     assert "h.0.attn.probs" in traced
     assert "h.0.attn.nonsense" not in traced
-    assert traced[3] in traced
     with pytest.raises(KeyError):
         traced["h.0.attn.nonsense"]

@@ -19,12 +19,13 @@ from typing import Any
 
 from torch import Tensor
 
-from llm_rebuild.diagnosis.reading.record import Frame, Node, Record, Ref
+from llm_rebuild.diagnosis.reading.record import Record
 from llm_rebuild.diagnosis.reading.repair import Patch, replay
 from llm_rebuild.diagnosis.reading.result import Line
 from llm_rebuild.diagnosis.reading.slices import MOVES, VIEWS, Difference, Slice, constants, word
 from llm_rebuild.diagnosis.reading.ways import Ways
 from llm_rebuild.verify.equality import equal
+from llm_rebuild.verify.recording import Frame, Node, Ref
 
 SHOWN = 3  # lines of one mistake
 NEAR = 3  # so far before a tap stands what it taps

@@ -3,7 +3,6 @@ right."""
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,15 +14,7 @@ from torch import Tensor
 from llm_rebuild.checkpoints import Tap, plain
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.reading.lines import SHOWN, Lines, line_of
-from llm_rebuild.diagnosis.reading.record import (
-    Call,
-    Correction,
-    Frame,
-    Record,
-    Recorder,
-    overwritten,
-    written_by,
-)
+from llm_rebuild.diagnosis.reading.record import Correction, Record, Recorder
 from llm_rebuild.diagnosis.reading.repair import Patch, narrower, replay, same_function
 from llm_rebuild.diagnosis.reading.result import ROUNDED, TO_THE_BIT, TOGETHER, Reading, Repair
 from llm_rebuild.diagnosis.reading.slices import Difference, Side, Slice, word
@@ -32,10 +23,14 @@ from llm_rebuild.diagnosis.reading.unseen import unseen
 from llm_rebuild.diagnosis.reading.words import Words, written
 from llm_rebuild.errors import one_line
 from llm_rebuild.using.inputs import Inputs
+from llm_rebuild.verify.any_model import checkpoints_of
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.equality import by_rounding, equal, identical
 from llm_rebuild.verify.official import Official
+from llm_rebuild.verify.operations import facts_of, overwritten
 from llm_rebuild.verify.question import Question
+from llm_rebuild.verify.recording import Call, Frame, Recording
+from llm_rebuild.verify.trace import observe as trace_of
 
 MISTAKES = 8  # that are told apart in one run
 
@@ -70,12 +65,15 @@ class OfficialRun:
         first = prompt or truth
         question = Question(copy, first.inputs, truth.attention, prompt is not None)
         sources = sources_of(copy, first.inputs) | sources_of(copy, truth.inputs)
-        with Recorder(_is_official, sources) as recorder:
-            model.run(question, copies=False)
-            if prompt is not None:
-                model.run(replace(question, inputs=truth.inputs, goes_on=True), copies=False)
-        recorder.record.name(truth.tensors)
-        return cls(Side(recorder.record), truth.tensors, sources, copy.config)
+        record, recording = Record(), Recording(sources)
+        traced = trace_of(question, model, recording=recording).trace()
+        if prompt is not None:
+            question = replace(question, inputs=truth.inputs, goes_on=True)
+            traced = trace_of(question, model, recording=recording).trace()
+        record.nodes = recording.nodes
+        for name, entry in checkpoints_of(traced)[0].items():
+            record.tapped[name], entry.checkpoint = entry.number, entry.checkpoint or name
+        return cls(Side(record), truth.tensors, sources, copy.config)
 
     def store(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Its record as JSON, and the few tensors that are neither a source nor can be computed again."""
@@ -91,10 +89,6 @@ class OfficialRun:
     ) -> OfficialRun:
         """From what `store` gave. InputError for anything else."""
         return cls(Side(load(*stored, sources)), tensors, sources, config)
-
-
-def _is_official(file: str) -> bool:
-    return "transformers" in file or file == inspect.getfile(Official)
 
 
 def sources_of(copy: LocalCopy, inputs: Inputs) -> dict[str, Tensor]:
@@ -291,7 +285,7 @@ class _Session:
             source = record[edit.node].inputs[edit.at]
             if record[source].function is overwritten:
                 source = record[source].inputs[1]
-            if written_by(record[source].function):
+            if facts_of(record[source].function).written:
                 return replace(edit, kind="in place", node=source)
         return edit
 

@@ -16,19 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llm_rebuild.diagnosis.reading.record import (
-    Call,
-    Correction,
-    Record,
-    Ref,
-    call,
-    leaves,
-    mapped,
-    operation_of,
-    recompute,
-)
+from llm_rebuild.diagnosis.reading.record import Correction, Record
 from llm_rebuild.diagnosis.reading.slices import Difference, Slice
 from llm_rebuild.verify.equality import equal, relative_difference
+from llm_rebuild.verify.operations import call, facts_of, leaves, mapped
+from llm_rebuild.verify.recording import Call, Ref, recompute
 
 LISTS = {"split", "split_with_sizes", "chunk", "unbind", "tensor_split"}
 MADE = 3  # official operations in a row that may be put in front of another
@@ -80,7 +72,7 @@ class Patch:
                 instead[node.output] = self._replaced(edit, operands)
         several = len(getattr(getattr(function, "_schema", None), "returns", ())) > 1
         result: Any = None
-        if not instead or several or max(instead) or operation_of(function) in LISTS:
+        if not instead or several or max(instead) or facts_of(function).name in LISTS:
             result = call(function, mapped(args, put), mapped(named, put))
         elif instead:
             result = instead[0]

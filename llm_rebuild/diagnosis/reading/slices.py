@@ -19,7 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llm_rebuild.diagnosis.reading.record import Node, Record, Ref, leaves, recompute, written_by
+from llm_rebuild.diagnosis.reading.record import Record
+from llm_rebuild.verify.operations import facts_of, leaves
+from llm_rebuild.verify.recording import Node, Ref, recompute
 
 # Operations that hand their tensor on, number for number and in the same shape.
 SAME = {"detach", "alias", "clone", "lift_fresh", "contiguous", "lift", "_to_copy", "to", "dropout"}
@@ -130,7 +132,7 @@ class Side:
                 return number
             of = self.print_of(number)
             source = next((i for i in node.inputs if i != number and self.print_of(i) == of), None)
-            if source is None or of is None or written_by(node.function):
+            if source is None or of is None or facts_of(node.function).written:
                 return number
             number = source
 

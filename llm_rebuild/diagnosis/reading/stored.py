@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llm_rebuild.diagnosis.reading.record import Node, Record, Ref, overwritten, recompute
+from llm_rebuild.diagnosis.reading.record import Record
 from llm_rebuild.errors import InputError
 from llm_rebuild.verify.equality import identical
+from llm_rebuild.verify.operations import overwritten
+from llm_rebuild.verify.recording import NO_CALL, Node, Ref, recompute
 
 _FUNCTIONS = {"matmul": torch.matmul, "overwritten": overwritten}
 
@@ -39,7 +41,7 @@ def load(stored: Mapping[str, Any], tensors: Mapping[str, Tensor], named: Mappin
         for number, (name, arguments, by_name, output, source) in enumerate(stored["nodes"]):
             function = _function(name) if name else None
             args, options = tuple(_live(arguments)), _live(by_name)
-            node = Node(number, function, args, options, output, ("", (), 0), (), None, source)
+            node = Node(number, function, args, options, output, NO_CALL, (), None, source)
             value = tensors.get(str(number), named.get(source))
             node.value = _value(record, node) if value is None else value
             record.nodes.append(node)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import torch
 
-from llm_rebuild.diagnosis.reading.record import Frame, Node, Record, Ref, recompute
+from llm_rebuild.diagnosis.reading.record import Record
 from llm_rebuild.diagnosis.reading.slices import VIEWS, Slice
 from llm_rebuild.verify.equality import by_rounding, identical
+from llm_rebuild.verify.recording import Frame, Node, Ref, recompute
 
 WHERE = "where it is not seen (numpy, a list, another thread, compiled code)"
 MADE = f"read up to this tensor, which was made {WHERE}"

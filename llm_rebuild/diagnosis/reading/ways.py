@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-from llm_rebuild.diagnosis.reading.record import Node, Record, Ref
+from llm_rebuild.diagnosis.reading.record import Record
+from llm_rebuild.verify.recording import Node, Ref
 
 LONG = 200  # stations of a way
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from llm_rebuild.diagnosis.reading.record import Frame, Node
 from llm_rebuild.diagnosis.reading.slices import VIEWS, Difference, Side, Slice, constants, word
+from llm_rebuild.verify.recording import Frame, Node
 
 SIGNS = {
     "add": ast.Add,
