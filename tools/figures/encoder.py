@@ -288,19 +288,19 @@ def minilm_search(copy: LocalCopy) -> str:
     similarity = embed(copy, notes).embeddings @ embed(copy, questions).embeddings.T
     d = Drawing(720, 262, "A table of similarities: six notes, three questions.")
     for column, question in enumerate(questions):
-        x, words = 460 + 92 * column, question.split()
+        x, words = 58 + 94 * column, question.split()
         half = (len(words) + 1) // 2 if len(words) > 2 else len(words)
         for row, line in enumerate((" ".join(words[:half]), " ".join(words[half:]))):
             d.text(x, 22 + 18 * row, line, size=12)
     for row, note in enumerate(notes):
         y = 56 + 34 * row
-        d.text(402, y + 20, note, at="end", size=13)
+        d.text(302, y + 20, note, at="start", size=13)
         for column in range(len(questions)):
             number = float(similarity[row, column])
             best = row == int(similarity[:, column].argmax())
-            d.cell(416 + 92 * column, y, 86, max(number, 0), "accent", height=30)
+            d.cell(14 + 94 * column, y, 88, max(number, 0), "accent", height=30)
             words = f"{round(number, 2) + 0.0:.2f}".replace("-", "−")
-            d.text(459 + 92 * column, y + 20, words, size=13, bold=best)
+            d.text(58 + 94 * column, y + 20, words, size=13, bold=best)
     return d.svg()
 
 

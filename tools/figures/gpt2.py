@@ -117,7 +117,7 @@ def gpt2_block(copy: LocalCopy) -> str:
     d.line("M510 106V122H420V134")
     d.line("M550 106V112H630V134")
     for x, part in ((210, "query"), (420, "key"), (630, "value")):
-        box(x, 136, part, heads, w=168)
+        box(x, 136, part, heads, part, w=168)
     d.line("M210 186V202H306V214")
     d.line("M420 186V202H324V214")
     step(315, 216, "attn.product", "product: query · key", w=250)
@@ -136,7 +136,7 @@ def gpt2_block(copy: LocalCopy) -> str:
     step(220, 618, "attn.c_proj", "c_proj", "accent", w=160)
     d.line("M140 643H72")
     plus(641, "")
-    d.text(stream + 20, 680, "attn.residual", at="start", size=13, mono=True, kind="good")
+    d.text(stream + 20, 688, "attn.residual", at="start", size=13, mono=True, kind="good")
     d.line(f"M{stream} 725H108", "good")
     step(192, 700, "ln_2", "ln_2", w=164)
     d.line("M274 725H306")

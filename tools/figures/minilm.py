@@ -142,7 +142,7 @@ def minilm_block(copy: LocalCopy) -> str:
     d.line("M360 28V54")
     d.line("M360 40H590V54")
     for x, part in ((130, "query"), (360, "key"), (590, "value")):
-        step(x, 56, f"attention.self.{part}", part, "accent")
+        step(x, 56, f"attention.self.{part}", part, part)
     d.line("M130 110V132H236V144")
     d.line("M360 110V132H254V144")
     step(245, 146, "attention.self.product", "product: query · key", w=250)

@@ -223,10 +223,10 @@ def t5_block(copy: LocalCopy) -> str:
         step(x, 0, "layer_norm", of(f"{number}.layer_norm", 0), "accent")
     for x, part, key in ((120, "0.SelfAttention", written), (360, "1.EncDecAttention", read)):
         crossing = key == read
-        for i, name in enumerate("qkv"):
+        for i, (name, kind) in enumerate({"q": "query", "k": "key", "v": "value"}.items()):
             middle = x - 66 + 66 * i
             rows = read if crossing and name != "q" else written
-            d.box(middle - 32, 152, 64, 44, "accent")
+            d.box(middle - 32, 152, 64, 44, kind)
             d.text(middle, 169, name, bold=True)
             d.text(middle, 187, f"[1,{rows},{inner}]", size=11, mono=True, kind="muted")
             if name == "q" or not crossing:
