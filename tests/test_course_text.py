@@ -7,23 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tools import course, fences
+from tools import course, fences, terms
+from tools.terms import prose_of
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 CHAPTERS = course.read()
-
-# Words of the field that a reader may have to look up.
-TERMS = """
-ablation, activation, activation function, attention, attention mask, batch, beam, beam search, bfloat16,
-bias, bit-identical, block, BPE, bridge, bucket, cache, causal mask, certificate, checkpoint, cosine,
-coverage, cross-attention, decoder, dispatcher, dropout, dtype, embedding, encoder, epsilon, exponent, feed-
-forward, float32, fraction, fused, gate, GELU, greedy, head, head width, hook, kernel, KV cache, LayerNorm,
-learned positions, logits, merges, min-p, mutant, norm, padding, parameter, pickle, pin, pooling, position
-bias, post-LN, pre-hook, pre-LN, probability, query, relative positions, ReLU, residual, residual stream,
-revision, RMSNorm, rotary positions, rounding, safetensors, sampling, scale, self-attention, sentence
-embedding, SiLU, softmax, special token, SwiGLU, temperature, tensor, tied, token, token type, tokenizer,
-tolerance, top-k, top-p, trace, transformer, ulp, Unigram, vocabulary, weights, width, WordPiece
-"""
 
 # Numbers in prose that no run on their page prints, each with its reason.
 REASONS = {
@@ -64,14 +52,6 @@ NUMBER = re.compile(
     r"(?!\w|[.,]\d)"
 )
 SHOWN = re.compile(r"-?\d[\d,]*\.?\d*(?:e[+-]?\d+)?")
-CITED = re.compile(r"[A-Z][a-zé]+ et al\.|[A-Z][a-zé]+(?: and [A-Z][a-zé]+)?(?:,| \()\s?(?:19|20)\d\d\b")
-
-
-def prose_of(page: fences.Page) -> str:
-    """A page without code, outputs, comments, and addresses of links."""
-    inside = {number for fence in page.fences for number in range(fence.first, fence.last + 1)}
-    prose = "\n".join(line for number, line in enumerate(page.lines, start=1) if number not in inside)
-    return re.sub(r"<!--.*?-->|\]\([^)]*\)|<[^>]*>|\{[^}]*\}", "", prose, flags=re.S)
 
 
 def typed_numbers(page: fences.Page) -> list[str]:
@@ -130,33 +110,14 @@ def test_one_spelling_for_one_thing(page: Path):
         assert re.search(word, prose, re.I) is None, f"write {instead}"
 
 
-def glossary() -> set[str]:
-    """What the glossary defines: its headings, and in its text what is in italics."""
-    text = (DOCS / "glossary.md").read_text(encoding="utf-8").lower()
-    headings = {word.strip() for line in re.findall(r"^### (.+)$", text, re.M) for word in line.split(",")}
-    return headings | set(re.findall(r"\*([^*\n]+)\*", text))
-
-
 def test_every_term_that_a_chapter_uses_is_in_the_glossary():
-    prose = "\n".join(prose_of(chapter.page) for chapter in CHAPTERS).lower()
-    defined = glossary()
-    terms = [" ".join(term.split()).lower() for term in TERMS.split(",")]
-    used = [term for term in terms if re.search(rf"(?<![\w-]){re.escape(term)}s?(?![\w-])", prose)]
-    assert len(used) > 70
-    assert [term for term in used if term not in defined and f"{term}s" not in defined] == []
+    pages = [chapter.page for chapter in CHAPTERS]
+    assert len(terms.used(pages)) > 70
+    assert terms.undefined(pages) == []
 
 
 def test_every_source_that_is_named_is_cited_and_every_entry_is_used():
-    bibliography = (DOCS / "bibliography.md").read_text(encoding="utf-8")
-    entries = set(re.findall(r"\{ #([\w-]+) \}", bibliography))
-    cited = set[str]()
-    for file in sorted(DOCS.rglob("*.md")):
-        if file.name == "bibliography.md" or file.relative_to(DOCS).parts[0] in ("source", "contributing"):
-            continue
-        text = file.read_text(encoding="utf-8")
-        cited |= set(re.findall(r"bibliography\.md#([\w-]+)", text))
-        without = re.sub(r"\[[^\]]*\]\([^)]*bibliography\.md[^)]*\)", "", text)
-        named = [name for name in CITED.findall(without) if not name.startswith("In ")]
-        assert named == [], f"{file.relative_to(DOCS)}: named, and not linked to the bibliography"
+    assert terms.uncited() == [], "named, and not linked to the bibliography"
+    entries, cited = terms.entries(), terms.cited()
     assert entries - cited == set(), "in the bibliography, and cited nowhere"
     assert cited - entries == set()

@@ -201,7 +201,8 @@ def test_a_notebook_runs_from_a_plain_folder(course: Path, tmp_path: Path) -> No
     """What the page shows is what the notebook's reader gets, though no environment is activated."""
     chapter = course / "part-1" / "small.md"
     text = chapter.read_text(encoding="utf-8")
-    text += "\n```sh\nllm-rebuild --version | cut -c 1-11\nls\n```\n\n```text\nllm-rebuild\n```\n"
+    text += "\n```sh\nllm-rebuild --version | cut -c 1-11\nls; echo $FORCE_COLOR\n```\n"
+    text += "\n```text\nllm-rebuild\n```\n"
     chapter.write_text(text, encoding="utf-8")
     (tmp_path / "plain").mkdir()
     notebook = notebooks.chapter_notebook(chapter, course)

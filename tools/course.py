@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from tools import fences
+from tools import fences, questions, terms
 from tools.fences import is_chapter
 from tools.notebooks import notebook_name
 
@@ -53,6 +53,12 @@ class Exercise:
     answers: int = 0
     solutions: int = 0
     checked: bool = False
+    runs: bool = False  # code in its solution, which the tests run
+
+    @property
+    def tested(self) -> bool:
+        """Whether what it gives as the answer is more than words: it runs, or each answer replies."""
+        return self.runs or self.answers > 0
 
     @property
     def graded(self) -> bool:
@@ -161,13 +167,14 @@ def _menu(project: Path) -> list[tuple[str, str]]:
 
 def _read_boxes(chapter: Chapter) -> None:
     in_fences = {n for f in chapter.page.fences for n in range(f.first, f.last + 1)}
-    checked = {f.first for f in chapter.page.runnable if CHECKED.search(f.source)}
+    runnable = {f.first: f.source for f in chapter.page.runnable}
     exercise: Exercise | None = None
     objectives = False
     for number, line in enumerate(chapter.page.lines, start=1):
         if number in in_fences:
-            if exercise and number in checked and line.startswith("    "):
-                exercise.checked = True
+            if exercise and number in runnable and line.startswith("    "):
+                exercise.runs = exercise.runs or exercise.solutions > 0
+                exercise.checked = exercise.checked or bool(CHECKED.search(runnable[number]))
             continue
         if line and not line.startswith(" "):
             exercise, objectives = None, False
@@ -251,6 +258,8 @@ def problems(chapters: list[Chapter]) -> list[str]:
                 wrong.append(f"{name}: the page has no objective {max(exercise.objectives)}")
             if not exercise.solutions and not exercise.answers:
                 wrong.append(f"{name}: it has neither a solution nor answers that reply")
+            elif not exercise.tested:
+                wrong.append(f"{name}: nothing in its solution runs")
     return wrong
 
 
@@ -275,8 +284,23 @@ def main() -> None:
     print(f"\n{'chapter':38}  words snippets figures exercises graded answered minutes")
     for name, sizes in table(chapters):
         print(f"{name:38}", *(f"{size:{width},}" for size, width in zip(sizes, WIDTHS, strict=True)))
-    objectives = sum(len(chapter.objectives) for chapter in chapters)
-    print(f"\n{objectives} objectives, {sum(len(chapter.unmet) for chapter in chapters)} without an exercise")
+    counted = [
+        (sum(len(c.objectives) for c in chapters), "objectives", "without an exercise"),
+        (sum(len(c.exercises) for c in chapters), "exercises", "without a tested solution"),
+        (len(terms.used(c.page for c in chapters)), "terms used", "not defined"),
+        (len(terms.entries()), "sources", "named and not cited"),
+        (sum(map(len, questions.read().values())), "questions", "chapters with fewer than five"),
+    ]
+    missing = (
+        sum(len(c.unmet) for c in chapters),
+        sum(not exercise.tested for c in chapters for exercise in c.exercises),
+        len(terms.undefined(c.page for c in chapters)),
+        len(terms.uncited()),
+        sum(len(questions.read().get(c.address, ())) < 5 for c in chapters),
+    )
+    print()
+    for (count, what, lack), number in zip(counted, missing, strict=True):
+        print(f"{count:4} {what:10}  {number} {lack}")
     parts = [chapter for chapter in chapters if chapter.address.startswith("part-")]
     figures, widgets, words = (
         sum(getattr(c, what) for c in parts) for what in ("figures", "widgets", "words")

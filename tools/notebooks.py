@@ -128,6 +128,7 @@ def first_code() -> str:
     lines += [
         "# The commands of this kernel's environment, whether it is activated or not:",
         'os.environ["PATH"] = sysconfig.get_path("scripts") + os.pathsep + os.environ["PATH"]',
+        'os.environ.pop("FORCE_COLOR", None)  # they write plain text, as on the page',
         'warnings.filterwarnings("ignore", message="IProgress not found")  # of a progress bar',
     ]
     return "\n".join(lines)

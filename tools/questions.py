@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from markdown import Markdown
+
 from tools import edition
 
 FILE = Path(__file__).resolve().parents[1] / "docs" / "questions.txt"
@@ -65,6 +67,17 @@ def section(page: str) -> str:
             lines += [f'    ??? answer "{letter}. {answer}"', "", f"        {word}{reply}", ""]
     about = [] if edition.asked_for() else [HELP, ""]
     return "\n".join([TITLE, "", *about, *lines]) if lines else ""
+
+
+def on_page_content(html: str, page: Any, config: Any, **more: Any) -> str:
+    """The questions of a page that is a notebook: it has no Markdown when it comes to the other hook."""
+    text = section(page.file.src_uri)
+    if not text or not page.file.abs_src_path.endswith(".ipynb"):
+        return html
+    if edition.asked_for():
+        text = edition.without_solutions(text)
+    markdown = Markdown(extensions=config.markdown_extensions, extension_configs=config.mdx_configs)
+    return f"{html}\n{markdown.convert(text)}"
 
 
 def on_page_markdown(markdown: str, page: Any, **more: Any) -> str:

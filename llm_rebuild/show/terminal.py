@@ -69,7 +69,8 @@ def renderable(result: object) -> RenderableType:
 
 def text(result: object) -> str:
     """A result as `print` shows it: 80 columns, no colour."""
-    console = Terminal(width=WIDTH, no_color=True, force_terminal=False, legacy_windows=False)
+    plain = {"no_color": True, "force_terminal": False, "force_jupyter": False, "legacy_windows": False}
+    console = Terminal(width=WIDTH, **plain)
     with console.capture() as captured:
         console.print(renderable(result))
     return "\n".join(line.rstrip() for line in captured.get().splitlines())

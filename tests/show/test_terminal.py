@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import io
 
 import pytest
@@ -50,6 +51,14 @@ def test_a_name_that_does_not_fit_is_not_broken():
     assert f"{LONG}  " in shown(table)
     assert f"{LONG}:" in shown(Text(f"first divergence at {LONG}: wrong values at number 3"))
     assert max(map(len, shown(Text("many short words " * 20)).splitlines())) <= 80
+
+
+def test_print_in_a_notebook_has_no_codes_of_a_terminal(monkeypatch: pytest.MonkeyPatch):
+    shell = type("ZMQInteractiveShell", (), {})()
+    monkeypatch.setattr(builtins, "get_ipython", lambda: shell, raising=False)  # as in a Jupyter kernel
+    right = torch.zeros(2, 3)
+    report = Report({"name": "a", "source": "folder"}, {}, "eager", 1, 1, (compare(right.clone(), right),))
+    assert "\x1b" not in str(report)
 
 
 def test_print_shows_a_result_as_the_terminal_does():
