@@ -328,7 +328,7 @@ def test_a_folder_at_fault_is_refused_with_a_sentence(live: Site, reader: Any, t
     assert visitor.errors == []
 
 
-POOLING = "1_Pooling/config.json"
+POOLING, NETWORK = "1_Pooling/config.json", "sentence_bert_config.json"
 OTHER_SENTENCES: dict[str, tuple[str, object, str]] = {
     "cls": (POOLING, {"pooling_mode": "cls"}, "asks for cls"),
     "max, older": (POOLING, {"pooling_mode_max_tokens": True}, "asks for pooling_mode_max_tokens"),
@@ -336,6 +336,14 @@ OTHER_SENTENCES: dict[str, tuple[str, object, str]] = {
     "a layer more": ("modules.json", [{"type": "a.Transformer"}, {"type": "a.Dense"}], "Transformer, Dense"),
     "no list": ("modules.json", {}, "modules.json is not what it should be"),
     "markup in it": (POOLING, {"pooling_mode": HOSTILE}, "asks for <img"),
+    "length": (NETWORK, {"max_seq_length": 0}, "max_seq_length is 0, expected a whole number from 2"),
+    "case": (NETWORK, {"do_lower_case": 1}, "do_lower_case is 1, expected true or false"),
+    "task": (NETWORK, {"transformer_task": "fill-mask"}, 'transformer_task is "fill-mask"'),
+    "prompt": (
+        "config_sentence_transformers.json",
+        {"default_prompt_name": "a"},
+        'default_prompt_name is "a"',
+    ),
 }
 
 
@@ -355,6 +363,50 @@ def test_a_sentence_s_vector_is_made_as_the_folder_says_or_not_at_all(
         )
         assert words in refused(page), name
     assert page.evaluate("window.hit === undefined")
+
+
+PIPELINES: dict[str, dict[str, dict[str, object]]] = {
+    "shorter": {NETWORK: {"max_seq_length": 6}},
+    "an older name": {NETWORK: {}, "sentence_roberta_config.json": {"max_seq_length": 7}},
+    "the tokenizer's length": {
+        NETWORK: {"max_seq_length": None},
+        "tokenizer_config.json": {"model_max_length": 9},
+    },
+    "as it is written": {"tokenizer_config.json": {"do_lower_case": False}},
+    "lower-cased first": {
+        NETWORK: {"do_lower_case": True, "max_seq_length": 128},
+        "tokenizer_config.json": {"do_lower_case": False},
+    },
+    "a prompt": {
+        "config_sentence_transformers.json": {
+            "prompts": {"query": "the lamp "},
+            "default_prompt_name": "query",
+        }
+    },
+}
+
+
+def test_a_sentence_becomes_tokens_as_the_folder_s_files_say(live: Site, reader: Any, tmp_path: Path) -> None:
+    page = opened(reader(), live, "minilm")
+    for name, files in PIPELINES.items():
+        folder = tmp_path / name
+        shutil.copytree(MINIATURES / "minilm", folder)
+        for file, content in files.items():
+            path = folder / file
+            whole = json.loads(path.read_text()) if path.exists() and content else {}
+            path.write_text(json.dumps(whole | content))
+        if not json.loads((folder / "tokenizer_config.json").read_text())["do_lower_case"]:
+            whole = json.loads((folder / "tokenizer.json").read_text())
+            whole["normalizer"]["lowercase"] = False  # the two files must say the same
+            (folder / "tokenizer.json").write_text(json.dumps(whole))
+        choose(page, folder)
+        page.get_by_text(f"Your copy, {name}").wait_for()
+        text = f"A Stranger came to the Market with {name}"  # another each time: this answer
+        page.get_by_label("Your sentence").fill(text)
+        answered(page, text)
+        [official] = verify.ask(LocalCopy("minilm", folder, "folder"), text).inputs.rows
+        shown = [int(id) for id in page.locator(".tokens li small").all_text_contents()]
+        assert shown == official, name
 
 
 def test_weights_may_have_the_names_of_long_ago(live: Site, reader: Any, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import { chartsOf, sliceOf } from "./charts.js";
 import { compare } from "./compare.js";
-import { checkSentence, checkSizes, readWeights, shapesOf } from "./copy.js";
+import { checkSizes, readPipeline, readWeights, shapesOf } from "./copy.js";
 import { modules } from "./modules.js";
 
 const MOST_TOKENS = 128; // of one text: more than a map can show
@@ -46,16 +46,18 @@ export class Service {
     const fields = sizes(architecture.read(config), config);
     const needed = { shapes: shapesOf(record.weights, fields, record.stacks, fail), optional: shapesOf(record.optional, fields, record.stacks, fail), unused: record.unused };
     const rename = (key) => this.code.models.nameOf(key, architecture);
-    checkSentence(await json("modules.json", Array.isArray), await json("1_Pooling/config.json"), fail);
+    const generates = config.model_type !== "bert";
+    const pipeline = generates ? { maxTokens: null, lowerCase: false, prompt: "" } : await readPipeline(json, fail);
     const buffer = await readWeights(files.get("model.safetensors"), needed, rename, this.code.weights);
     const tokenizerFiles = new Map();
-    for (const name of files.keys()) if (!["model.safetensors", "config.json", "generation_config.json", "modules.json", "1_Pooling/config.json"].includes(name)) tokenizerFiles.set(name, await read(name));
-    const tokenizer = await this.code.tokenizers.load(tokenizerFiles);
-    const generates = config.model_type !== "bert";
+    for (const name of files.keys()) if (/^(vocab|merges|spiece|tokenizer)/.test(name)) tokenizerFiles.set(name, await read(name));
+    const made = await this.code.tokenizers.load(tokenizerFiles), tokenizer = pipeline.lowerCase ? made.lowerCased() : made;
     if (generates) this.code = await modules();
     const asked = generates ? this.code.defaults.defaults(config, await json("generation_config.json"), fields.vocab_size, record.crossing.length > 0) : null;
     const tensors = this.code.weights.readSafetensors(buffer);
-    this.model = { record, config, tensors, tokenizer, asked, generates, positions: fields.n_positions ?? fields.max_position_embeddings ?? null };
+    const positions = fields.n_positions ?? fields.max_position_embeddings ?? null;
+    const most = Math.min(MOST_TOKENS, positions ?? MOST_TOKENS, pipeline.maxTokens ?? MOST_TOKENS);
+    this.model = { record, config, tensors, tokenizer, asked, generates, positions, most, prompt: pipeline.prompt };
     await this.prepare();
     const counted = [...tensors].filter(([key]) => needed.shapes.has(rename(key)) || needed.optional.has(rename(key)));
     return {
@@ -98,9 +100,8 @@ export class Service {
 
   /** One run. -> {tokens, decoderTokens, names: [[name, shape]], truncated, answer, stopped}. */
   run(text) {
-    const { tokenizer, positions, config } = this.model;
-    const most = Math.min(MOST_TOKENS, positions ?? MOST_TOKENS);
-    const encoding = tokenizer.encode(text, most);
+    const { tokenizer, most, prompt, config } = this.model;
+    const encoding = tokenizer.encode(prompt + text, most);
     const batch = batchOf(encoding.ids);
     this.text = { ids: encoding.ids, tokens: this.spelt(encoding) };
     let answer = null, decoderIds = null;
@@ -395,10 +396,10 @@ export class Service {
   }
 
   embedding(text, side) {
-    const { tokenizer, positions } = this.model, quiet = this.recorder;
+    const { tokenizer, most, prompt } = this.model, quiet = this.recorder;
     this.recorder = { tap: this.code.weights.NO_TAP };
     try {
-      return side.forward(batchOf(tokenizer.encode(text, Math.min(MOST_TOKENS, positions)).ids), side.model).sentenceEmbedding.data;
+      return side.forward(batchOf(tokenizer.encode(prompt + text, most).ids), side.model).sentenceEmbedding.data;
     } finally {
       this.recorder = quiet;
     }
