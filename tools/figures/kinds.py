@@ -91,11 +91,21 @@ def bars(
     x is where zero is. The labels end before it. Numbers below zero go to the left, their words to the right.
     """
     for row, (label, number, words, kind) in enumerate(items):
-        top, length = y + row * pitch, abs(number) * scale
+        top, length = (
+            y + row * pitch,
+            round(abs(number) * scale),
+        )  # so that no other processor's last bit is seen
         if label:
             d.text(x - 10, top + pitch / 2 + 3, label, at="end", size=13, mono=mono)
         d.cell(x if number >= 0 else x - length, top, max(length, 1), 0.6, kind, height=pitch - 7)
-        d.text(x + max(number, 0) * scale + 8, top + pitch / 2 + 3, words, at="start", size=13, kind="muted")
+        d.text(
+            x + (length if number > 0 else 0) + 8,
+            top + pitch / 2 + 3,
+            words,
+            at="start",
+            size=13,
+            kind="muted",
+        )
 
 
 def band(
