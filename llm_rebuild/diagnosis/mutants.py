@@ -165,7 +165,7 @@ def scene(
     question = replace(question, cache=True)
     prompt = capture(question, official=model, steps=True)
     after = question.step(prompt.tensors["lm_head"][:, -1].argmax(dim=-1))
-    return Scene(copy, capture(after, official=model, steps=True), prompt)
+    return Scene(copy, capture(after, official=model, steps=True, before=prompt), prompt)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from llm_rebuild.errors import InputError, NoSuchNameError
 from llm_rebuild.files import reason, replacing
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.any_model import Step, checkpoints_of
+from llm_rebuild.verify.entries import Trace
 from llm_rebuild.verify.environment import environment
 from llm_rebuild.verify.find import Candidate, SearchResult, find
 from llm_rebuild.verify.official import Official
@@ -109,6 +110,8 @@ class Capture(Mapping[str, Interim]):
     steps        How each came to be, where that was asked for; of a model without a rebuild always.
     model_type   The architecture, by config.json's name.
     tokenizer    Whether the token ids are the official tokenizer's.
+    trace        Everything else that was seen, where `steps` were asked for; not of one that was loaded, or
+                 of a model without a rebuild.
     """
 
     model: Mapping[str, Any]
@@ -121,6 +124,7 @@ class Capture(Mapping[str, Interim]):
     checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict, repr=False)
     model_type: str = ""
     tokenizer: TokenVerdict | None = None
+    trace: Trace | None = field(default=None, repr=False, compare=False)
     copies: Copies = field(default_factory=Copies, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -224,23 +228,28 @@ def capture(
     *,
     official: Official | None = None,
     steps: bool = False,
+    before: Capture | None = None,
     **options: Unpack[Options],
 ) -> Capture:
     """Run the official model once and keep a copy of every checkpoint.
 
-    steps  Whether to note how each came to be, too. A diagnosis needs it, and else runs the model once more.
+    steps   Whether to note how each came to be, too. A diagnosis needs it, and else runs the model once more.
+    before  The capture of the pass from whose keys and values it goes on.
 
     The model, texts and options are those of `question.ask`: `capture("gpt2", "The dog", attention="sdpa")`,
     and a question that is made already serves as well. `official` is the model where it is loaded already.
     """
     question = ask(model, texts, **options)
-    return read_capture(question, observe(question, official, steps or not has_rebuild(question.copy)))
+    everything = steps or not has_rebuild(question.copy)
+    earlier = None if before is None else before.trace
+    return read_capture(question, observe(question, official, everything, earlier))
 
 
 def read_capture(question: Question, observer: Observer) -> Capture:
     """The checkpoints of a run, as its observer saw them."""
     tensors: Mapping[str, Tensor]
-    entries, steps = checkpoints_of(observer.trace()) if observer.everything else ({}, {})
+    traced = observer.trace() if observer.everything else None
+    entries, steps = ({}, {}) if traced is None else checkpoints_of(traced)
     if has_rebuild(question.copy):
         checkpoints = {checkpoint.name: checkpoint for checkpoint in question.checkpoints}
         tensors = observer.checkpoints()
@@ -260,6 +269,7 @@ def read_capture(question: Question, observer: Observer) -> Capture:
         checkpoints=checkpoints,
         model_type=str(question.copy.config.get("model_type")),
         tokenizer=None if question.goes_on else compare_tokens(question.copy, question.inputs),
+        trace=traced if has_rebuild(question.copy) else None,  # which keeps the official weights, too
     )
 
 
@@ -268,15 +278,23 @@ def steps_of(truth: Capture, copy: LocalCopy, prompt: Capture | None = None) -> 
 
     prompt  The capture of the pass before, where this one goes on from its keys and values.
     """
-    if truth.steps:
-        return truth.steps
-    first = prompt or truth
-    question, official = Question(copy, first.inputs, truth.attention, prompt is not None), None
+    return truth.steps or checkpoints_of(trace_of(truth, copy, prompt))[1]
+
+
+def trace_of(
+    truth: Capture, copy: LocalCopy, prompt: Capture | None = None, official: Official | None = None
+) -> Trace:
+    """Everything that was seen when a capture was made. Where it was not kept, or does not go on from that of
+    its `prompt`, the official model runs again."""
+    if truth.trace is not None and (prompt is None or truth.trace.own.start):
+        return truth.trace
+    official = official or Official(copy.folder, truth.attention)
+    question = Question(copy, (prompt or truth).inputs, truth.attention, prompt is not None)
+    traced = observe(question, official).trace()
     if prompt is not None:
-        official = Official(copy.folder, truth.attention)
-        official.run(question, copies=False)
         question = replace(question, inputs=truth.inputs, goes_on=True)
-    return checkpoints_of(observe(question, official).trace())[1]
+        traced = observe(question, official, before=traced).trace()
+    return traced
 
 
 def _apart(tensors: Iterable[Tensor], cache: bool) -> Iterator[Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from llm_rebuild.errors import NoSuchNameError
 from llm_rebuild.verify.find import Candidate, SearchResult, find
 from llm_rebuild.verify.operations import facts_of
-from llm_rebuild.verify.recording import Node
+from llm_rebuild.verify.recording import Node, Recording
 
 # What computes nothing of the model's: numbers brought into another place or type, and constants.
 COPIES = {"clone", "copy", "to", "contiguous", "lift_fresh", "detach", "alias", "dropout"}
@@ -60,20 +60,26 @@ class Trace:
 
     model        The model's name.
     weights      Its weight file's tensors.
-    nodes        Everything that was recorded: the entries, and what else they are made of.
+    recording    Everything that was seen: the entries, and what else they are made of.
     checkpoints  Which node a checkpoint is, by name, in a model of the course.
-    first        The first node of this pass: those before it are of others, from whose keys and values it
-                 goes on.
+    own          The numbers of the nodes of this pass: those before it are of others, from whose keys and
+                 values it goes on.
     """
 
     model: str
     weights: Mapping[str, Tensor]
-    nodes: Sequence[Node]
+    recording: Recording
     checkpoints: Mapping[str, int]
-    first: int = 0
+    own: range
+
+    @property
+    def nodes(self) -> list[Node]:
+        """Every tensor of the run, by its number."""
+        return self.recording.nodes
 
     def __iter__(self) -> Iterator[Node]:
-        return (node for node in self.nodes[self.first :] if node.function is not None and node.name)
+        nodes = map(self.nodes.__getitem__, self.own)
+        return (node for node in nodes if node.function is not None and node.name)
 
     def __getitem__(self, name: str) -> Node:
         """An entry by name: its own, a checkpoint's, or that of a module that returned it."""

@@ -137,23 +137,22 @@ class _Memory:
 class Recording:
     """Makes nodes of what is seen of a run, one operation after the other.
 
-    known   Tensors that come from outside, by name.
     frames  Says which lines wait for what happens now.
+    named   Says the name of what comes from outside.
     bytes   How much memory all that it keeps takes.
     """
 
     def __init__(
-        self, known: Mapping[str, Tensor] | None = None, frames: Callable[[], tuple[Frame, ...]] = tuple
+        self,
+        frames: Callable[[], tuple[Frame, ...]] = tuple,
+        named: Callable[[Tensor], str] = lambda tensor: "",
     ) -> None:
         self.nodes: list[Node] = []
         self.bytes = 0
-        self._frames = frames
+        self._frames, self._named = frames, named
         self._at: dict[Window, int] = {}
         self._memory: dict[int, _Memory] = {}
         self._alive: list[Any] = []  # so that no address is given out twice
-        self._known: dict[tuple[Any, ...], list[tuple[str, Tensor]]] = {}
-        for name, tensor in (known or {}).items():
-            self._known.setdefault((tuple(tensor.shape), tensor.dtype), []).append((name, tensor))
 
     def before(self, function: Any, args: Any, named: Any) -> tuple[Any, Any]:
         """The arguments of an operation with nodes for tensors, to be asked for before it writes into any.
@@ -194,7 +193,7 @@ class Recording:
     def leaf(self, tensor: Tensor, name: str = "") -> int:
         """A node for what no operation made: a weight, an input, or something from elsewhere."""
         node = self.node(None, ((), {}), 0, NO_CALL, self._frames())
-        node.name = name or self._name(tensor)
+        node.name = name or self._named(tensor)
         self._place(node, tensor, window_of(tensor))
         return node.number
 
@@ -244,12 +243,19 @@ class Recording:
         self._at[window] = node.number
         return memory
 
-    def _name(self, tensor: Tensor) -> str:
+
+def name_among(sources: Mapping[str, Tensor]) -> Callable[[Tensor], str]:
+    """What tells which of these a tensor is, by its numbers: a name; empty for any other."""
+    alike: dict[tuple[Any, ...], list[tuple[str, Tensor]]] = {}
+    for name, tensor in sources.items():
+        alike.setdefault((tensor.shape, tensor.dtype), []).append((name, tensor))
+
+    def name_of(tensor: Tensor) -> str:
         with torch.no_grad():
-            for name, known in self._known.get((tuple(tensor.shape), tensor.dtype), ()):
-                if known is tensor or torch.equal(known, tensor):
-                    return name
-        return ""
+            same = alike.get((tensor.shape, tensor.dtype), ())
+            return next((name for name, known in same if known is tensor or torch.equal(known, tensor)), "")
+
+    return name_of
 
 
 def address_of(tensor: Tensor) -> int:

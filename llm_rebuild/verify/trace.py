@@ -51,15 +51,16 @@ def observe(
     question: Question,
     official: Official | None = None,
     everything: bool = True,
-    recording: Recording | None = None,
+    before: Trace | None = None,
 ) -> Observer:
     """Run the official model once, watched. What it saw is read off the observer: without `everything` only
-    the checkpoints, which takes less memory. `recording`: of passes before, to go on with."""
+    the checkpoints, which takes less memory. `before`: of the pass from whose keys and values it goes on."""
     if official is None:
         question.check()
         official = Official(question.copy.folder, question.attention)
     memory.check(question, official.model)
-    observer = Observer(question, official, everything, recording or Recording())
+    recording = Recording() if before is None else before.recording
+    observer = Observer(question, official, everything, recording)
     with observer.watching():
         official.run(question, copies=False)
     return observer
@@ -107,7 +108,8 @@ class Observer:
         numbers = {name: self._numbers[name] for name in self._sources.names if name in self._numbers}
         for name, number in numbers.items():
             nodes[number].checkpoint = nodes[number].checkpoint or name
-        return Trace(self._question.copy.name, self._question.weights.peek(), nodes, numbers, self._first)
+        own = range(self._first, len(nodes))
+        return Trace(self._question.copy.name, self._question.weights.peek(), self._recording, numbers, own)
 
     def checkpoints(self) -> dict[str, Tensor]:
         """The checkpoints by name, in the order of the list; one that was not computed is left out."""

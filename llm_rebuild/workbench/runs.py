@@ -141,7 +141,7 @@ def save_official(job: Mapping[str, Any]) -> None:
     if job["cache"]:
         prompt = capture(question, official=official, steps=True)
         question = question.step(likeliest(prompt))
-    truth = capture(question, official=official, steps=True)
+    truth = capture(question, official=official, steps=True, before=prompt)
     truth.save(job["out"])
     run = OfficialRun.of(truth, question.copy, prompt, official)
     more: dict[str, cached.Part] = {cached.RECORD: run.store()}

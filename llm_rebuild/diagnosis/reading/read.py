@@ -24,13 +24,11 @@ from llm_rebuild.diagnosis.reading.words import Words, written
 from llm_rebuild.errors import one_line
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.any_model import checkpoints_of
-from llm_rebuild.verify.capture import Capture
+from llm_rebuild.verify.capture import Capture, trace_of
 from llm_rebuild.verify.equality import by_rounding, equal, identical
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.operations import facts_of, overwritten
-from llm_rebuild.verify.question import Question
-from llm_rebuild.verify.recording import Call, Frame, Recording
-from llm_rebuild.verify.trace import observe as trace_of
+from llm_rebuild.verify.recording import Call, Frame, name_among
 
 MISTAKES = 8  # that are told apart in one run
 
@@ -56,23 +54,21 @@ class OfficialRun:
     def of(
         cls, truth: Capture, copy: LocalCopy, prompt: Capture | None = None, official: Official | None = None
     ) -> OfficialRun:
-        """Run the official model once more, as it was run for a capture.
+        """Of a capture, by what was seen when it was made; else the official model runs again.
 
         prompt    The capture of the pass before, where `truth` is of a step that goes on from it.
         official  The model, where it is loaded already.
         """
-        model = official or Official(copy.folder, truth.attention)
-        first = prompt or truth
-        question = Question(copy, first.inputs, truth.attention, prompt is not None)
-        sources = sources_of(copy, first.inputs) | sources_of(copy, truth.inputs)
-        record, recording = Record(), Recording(sources)
-        traced = trace_of(question, model, recording=recording).trace()
-        if prompt is not None:
-            question = replace(question, inputs=truth.inputs, goes_on=True)
-            traced = trace_of(question, model, recording=recording).trace()
-        record.nodes = recording.nodes
+        record, traced = Record(), trace_of(truth, copy, prompt, official)
+        sources = sources_of(copy, truth.inputs if prompt is None else prompt.inputs)
+        sources |= sources_of(copy, truth.inputs)
+        record.nodes, name_of = traced.nodes, name_among(sources)
+        for node in record.nodes:
+            if node.function is None:
+                node.name = name_of(node.value)
         for name, entry in checkpoints_of(traced)[0].items():
-            record.tapped[name], entry.checkpoint = entry.number, entry.checkpoint or name
+            if name in truth:
+                record.tapped[name], entry.checkpoint = entry.number, entry.checkpoint or name
         return cls(Side(record), truth.tensors, sources, copy.config)
 
     def store(self) -> tuple[dict[str, Any], dict[str, Tensor]]:

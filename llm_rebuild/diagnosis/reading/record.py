@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from llm_rebuild.verify.operations import facts_of, mapped, outputs_of, written_by
-from llm_rebuild.verify.recording import Call, Frame, Node, Products, Recording, Ref, window_of
+from llm_rebuild.verify.recording import Call, Frame, Node, Products, Recording, Ref, name_among, window_of
 
 OPERATIONS = 200_000  # of a run; a rebuild of a large model has some thousands
 BYTES = 2 * 2**30  # of the tensors that are kept; a learner's process may have twice as many by default
@@ -86,6 +86,7 @@ class Recorder(TorchDispatchMode):
     """Fills a record while code runs.
 
     own          Says of a file's name whether it is the person's.
+    sources      What comes from outside, by name.
     corrections  Operation's place in the run -> what to do there otherwise.
     named        Whether it notes what the names held at each line; a run takes longer with it.
     """
@@ -93,12 +94,12 @@ class Recorder(TorchDispatchMode):
     def __init__(
         self,
         own: Callable[[str], bool],
-        known: Mapping[str, Tensor] | None = None,
+        sources: Mapping[str, Tensor] | None = None,
         corrections: Mapping[Call, Correction] | None = None,
         named: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.record, self._recording = Record(), Recording(known, self._frames)
+        self.record, self._recording = Record(), Recording(self._frames, name_among(sources or {}))
         self.record.nodes = self._recording.nodes
         self.paused = False  # while something is computed that is not the person's
         self._own, self._files = own, dict[str, bool]()

@@ -32,14 +32,10 @@ VIEWS = {
 }  # fmt: skip
 MOVES = VIEWS | {"split", "chunk", "split_with_sizes", "unbind", "select", "slice"}  # none of them computes
 COMMUTES = {"add", "mul", "eq", "ne", "maximum", "minimum", "bitwise_and", "bitwise_or", "logical_and"}
-# The same operation under several names of the dispatcher.
+# The same operation under several names.
 _ALIKE = {
-    "_unsafe_view": "view", "reshape": "view", "_reshape_alias": "view", "t": "transpose", "permute":
-    "transpose", "mm": "matmul", "bmm": "matmul", "mv": "matmul", "_safe_softmax": "softmax", "_softmax":
-    "softmax", "native_layer_norm": "layer_norm", "bitwise_and": "and", "logical_and": "and", "_to_copy":
-    "to", "true_divide": "div", "masked_fill": "where", "native_dropout": "dropout", "split_with_sizes":
-    "split", "chunk": "split", "_scaled_dot_product_flash_attention_for_cpu": "sdpa",
-    "_scaled_dot_product_fused_attention_overrideable": "sdpa",
+    "reshape": "view", "t": "transpose", "permute": "transpose", "bitwise_and": "and", "logical_and": "and",
+    "true_divide": "div", "masked_fill": "where", "split_with_sizes": "split", "chunk": "split",
 }  # fmt: skip
 _NO_MATTER = {"device", "pin_memory", "layout", "memory_format", "non_blocking"}
 LARGE = 4 * 2**20  # numbers; such a tensor is known by how it was made
@@ -50,7 +46,8 @@ UNLIKE = 50.0  # farther apart than this there is nothing to say
 
 def word(node: Node) -> str:
     """What programs call a node's operation: `matmul`, `softmax`, `view`."""
-    return _ALIKE.get(node.operation, node.operation)
+    word = facts_of(node.function).word
+    return _ALIKE.get(word, word)
 
 
 def fingerprint(tensor: Tensor) -> bytes:

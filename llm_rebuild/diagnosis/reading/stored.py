@@ -41,7 +41,7 @@ def load(stored: Mapping[str, Any], tensors: Mapping[str, Tensor], named: Mappin
         for number, (name, arguments, by_name, output, source) in enumerate(stored["nodes"]):
             function = _function(name) if name else None
             args, options = tuple(_live(arguments)), _live(by_name)
-            node = Node(number, function, args, options, output, NO_CALL, (), None, source)
+            node = Node(number, function, args, options, output, NO_CALL, (), None, name=source)
             value = tensors.get(str(number), named.get(source))
             node.value = _value(record, node) if value is None else value
             record.nodes.append(node)
