@@ -3,7 +3,8 @@
     python -m tools.reading [SET …]     prints the counts of the sets as JSON; of blind ones, too
 
 A line counts as right where it is the changed one or within two of it: where a line was taken out, its
-neighbour is all that is left to point at. A repair that was proved at another line counts as wrong.
+neighbour is all that is left to point at. A repair that was proved of another line counts as wrong; of one
+that is proved, and of no line, there are only candidates.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def count(made: Sequence[Mutant]) -> Counter[str]:
     everywhere = set().union(*changes)
     lines = found[0].lines if found else ()
     repairs = [repair for reading in found[:1] for repair in reading.repairs]
-    alone = [repair for reading in found for repair in reading.repairs if repair.degree != TOGETHER]
+    claimed = [repair.line for reading in found for repair in reading.repairs if repair.line is not None]
     shown = [line for reading in found for line in reading.lines]
     return Counter(
         {
@@ -86,8 +87,9 @@ def count(made: Sequence[Mutant]) -> Counter[str]:
             "line among three": any(near(line, everywhere) for line in lines),
             "line first": bool(lines) and near(lines[0], everywhere),
             "repair proved": any(repair.degree != TOGETHER for repair in repairs),
+            "proved of a line": any(repair.line is not None for repair in repairs),
             "lines together": any(repair.degree == TOGETHER for repair in repairs),
-            "proved and wrong": any(not near(repair.line, everywhere) for repair in alone),
+            "proved and wrong": any(not near(line, everywhere) for line in claimed),
             "written as a line": any(repair.after for repair in repairs),
             "both lines": all(any(near(line, lines) for line in shown) for lines in changes),
         }

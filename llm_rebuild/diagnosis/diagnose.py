@@ -31,7 +31,7 @@ from llm_rebuild.diagnosis.case import (
 )
 from llm_rebuild.diagnosis.causes import CAUSES, chapter
 from llm_rebuild.diagnosis.exact import exact
-from llm_rebuild.diagnosis.graph import Edit, Formula, World
+from llm_rebuild.diagnosis.graph import Edit, World
 from llm_rebuild.diagnosis.names import of_repair
 from llm_rebuild.diagnosis.read_off import world_of
 from llm_rebuild.diagnosis.reading.result import Line, Reading, Repair
@@ -130,14 +130,20 @@ class Diagnosis:
             **{key: getattr(self, key) for key in keys},
             "also": list(self.also),
             "either": list(self.either),
-            "line": {"file": line.file, "number": line.number, "function": line.function} if line else None,
+            "line": _where(line),
             "code": line.code if line else None,
             "lines": [asdict(line) for line in self.lines],
-            "repair": {key: getattr(repair, key) for key in written} if repair else None,
+            "repair": {**{key: getattr(repair, key) for key in written}, "line": _where(repair.line)}
+            if repair
+            else None,
         }
 
     def __str__(self) -> str:
         return f"{self.explanation}\n  {self.evidence} ({self.degree}; {self.chapter})"
+
+
+def _where(line: Line | None) -> dict[str, Any] | None:
+    return None if line is None else {key: getattr(line, key) for key in ("file", "number", "function")}
 
 
 @dataclass(frozen=True)
@@ -244,7 +250,7 @@ def with_readings(
         steps = {template(name) for name in (reading.checkpoint, *reading.also)}
         alike = [d for d in mistakes if steps & {template(n) for n in (d.checkpoint, d.seen, *d.also)}]
         read += alike
-        named.append(_read(alike[0] if alike else None, reading, world.formulas.get(reading.checkpoint)))
+        named.append(_read(alike[0] if alike else None, reading, world))
     if not _whole(readings):
         named += [mistake for mistake in mistakes if mistake not in read]
     return _merged(named)
@@ -268,24 +274,22 @@ def _merged(mistakes: Sequence[Diagnosis]) -> tuple[Diagnosis, ...]:
     return tuple(merged.values())
 
 
-def _read(diagnosis: Diagnosis | None, reading: Reading, formula: Formula | None) -> Diagnosis:
+def _read(diagnosis: Diagnosis | None, reading: Reading, world: World) -> Diagnosis:
     """What was read, under the name that was found for it; else under the one that its repair has; else
-    under none."""
+    under none. Of two names the better proved one holds."""
     repair = next((r for r in reading.repairs if r.degree.startswith("proved")), None)
-    if diagnosis is None or (diagnosis.asked and repair is not None):
-        cause = of_repair(formula, repair.kind, repair.operation) if repair is not None else "unknown"
-        degree = repair.degree if repair is not None else DEGREES[Level.GUESSED]
-        level = next(level for level, words in DEGREES.items() if words == degree)
+    cause, level = "unknown", Level.GUESSED
+    if repair is not None:
+        cause = of_repair(world, world.formulas.get(reading.checkpoint), repair)
+        level = next(level for level, words in DEGREES.items() if words == repair.degree)
+    if diagnosis is None or (repair is not None and _level(diagnosis) < level):
         evidence = _repaired(reading.checkpoint, repair) if repair is not None else "Read in your code."
-        sure = 0.0 if cause == "unknown" else confidence(level)
-        diagnosis = Diagnosis(cause, reading.checkpoint, "", evidence, degree, sure, reading.checkpoint)
-    elif (
-        repair is not None
-        and diagnosis.degree != repair.degree
-        and of_repair(formula, repair.kind, repair.operation) == diagnosis.cause
-    ):
-        evidence = _repaired(reading.checkpoint, repair)
-        diagnosis = replace(diagnosis, degree=repair.degree, evidence=evidence)
+        if diagnosis is not None and diagnosis.cause == cause:
+            diagnosis = replace(diagnosis, degree=level.words, evidence=evidence)
+        elif diagnosis is None or cause != "unknown" or diagnosis.asked:
+            sure = 0.0 if cause == "unknown" else confidence(level)
+            place = reading.checkpoint
+            diagnosis = Diagnosis(cause, place, "", evidence, level.words, sure, place)
     return replace(
         diagnosis,
         checkpoint=diagnosis.checkpoint if reading.checkpoint == diagnosis.seen else reading.checkpoint,
@@ -295,6 +299,11 @@ def _read(diagnosis: Diagnosis | None, reading: Reading, formula: Formula | None
         difference=reading.difference,
         repairs=reading.repairs,
     )
+
+
+def _level(diagnosis: Diagnosis) -> Level:
+    """How well a diagnosis is known."""
+    return max(level for level, words in DEGREES.items() if words == diagnosis.degree)
 
 
 def _repaired(checkpoint: str, repair: Repair) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 
 from llm_rebuild.checkpoints import part_of
 from llm_rebuild.diagnosis.graph import MINE, NORM_STEPS, PAST, Formula, Make, World
+from llm_rebuild.diagnosis.reading.result import Repair
+from llm_rebuild.weights import template
 
 # Kinds of edit.
 LEFT, FACTOR, SHIFT, MOVED, NARROW, NORM, BENT, OTHER = (
@@ -114,42 +116,33 @@ def called(formula: Formula) -> str:
     return kind
 
 
-# What it means that a step's own operation was put right, by the kind of step, or by the operation. The kinds
-# of repair are those of `reading/result.py`.
-REPLACED, LAID_OUT = "replace", "layout"
+# What it means that a step's own operation was put right in a person's code, where that is more than its
+# column above says. The kinds of repair are those of `reading/result.py`.
+CONSTANT, OPERAND, DROP, INSERT = "constant", "operand", "drop", "insert"
 OF_REPAIR = {
-    ("scale", "constant"): "scale-wrong",
-    ("scale", "insert"): "scale-missing",
-    ("scale", "drop"): "scale-extra",
-    ("layer norm", "constant"): "norm-eps",
-    ("layer norm", "operand"): "norm-affine-wrong",
-    ("stretch", "operand"): "norm-affine-wrong",
-    ("plus eps", "constant"): "norm-eps",
-    ("square", "insert"): "norm-variance",
-    ("gelu", "constant"): "gelu-constant",
-    ("act", "insert"): "activation-missing",
-    ("act", "replace"): "activation-other",
-    ("linear", "insert"): "bias-missing",
-    ("conv1d", "insert"): "bias-missing",
-    ("residual", "insert"): "residual-missing",
-    ("residual", "constant"): "residual-scaled",
-    ("residual", "operand"): "residual-wrong",
-    ("softmax", "insert"): "softmax-missing",
-    ("softmax", "constant"): "softmax-axis",
-    ("add mask", "insert"): "mask-missing",
-    ("add mask", "constant"): "mask-fill",
-    ("add bias", "insert"): "position-bias-missing",
-    ("add bias", "operand"): "position-bias-wrong",
-    ("product", "operand"): "wrong-operand",
-    ("mix", "operand"): "wrong-operand",
-    ("merge", "layout"): "heads-merged",
-    ("split", "layout"): "heads-split",
-    ("output", "insert"): "output-scale-missing",
-    ("output", "constant"): "output-scale-wrong",
-    ("unit", "insert"): "not-normalised",
-    ("native_dropout", "drop"): "dropout",
-    ("_to_copy", "drop"): "wrong-dtype",
+    ("scale", CONSTANT): "scale-wrong",
+    ("scale", INSERT): "scale-missing",
+    ("scale", DROP): "scale-extra",
+    ("layer norm", CONSTANT): "norm-eps",
+    ("plus eps", CONSTANT): "norm-eps",
+    ("plus eps", DROP): "norm-eps",
+    ("inverse root", DROP): "norm-eps",
+    ("square", INSERT): "norm-variance",
+    ("act", INSERT): "activation-missing",
+    ("linear", INSERT): "bias-missing",
+    ("conv1d", INSERT): "bias-missing",
+    ("softmax", CONSTANT): "softmax-axis",
 }
+# What an operation does that was one too many.
+DOES = {
+    **dict.fromkeys(("mul", "div", "neg", "reciprocal"), FACTOR),
+    **dict.fromkeys(("add", "sub", "rsub"), SHIFT),
+    **dict.fromkeys(("_to_copy", "to"), NARROW),
+    **dict.fromkeys(("relu", "gelu", "tanh", "sigmoid", "silu", "erf"), BENT),
+    **dict.fromkeys(("native_layer_norm", "layer_norm"), NORM),
+    **dict.fromkeys(("view", "_unsafe_view", "reshape", "transpose", "permute", "t", "flip", "roll"), MOVED),
+}
+RANDOM = {"native_dropout", "dropout", "bernoulli", "_fused_dropout"}
 
 
 def role(formula: Formula) -> str:
@@ -204,14 +197,57 @@ def of_operator(formula: Formula, sign: str) -> str:
     return of_result(formula, FACTOR if called(formula) in ("residual", "normed") else OTHER)
 
 
-def of_repair(formula: Formula | None, kind: str, operation: str) -> str:
-    """The cause of what a person's code does otherwise at a step: a constant, an operand, an operation too
-    many, one missing, another, a layout. `unknown` where the catalogue has no name for it."""
+def of_repair(world: World, formula: Formula | None, repair: Repair) -> str:
+    """The cause of what was put right in a person's code: `unknown` where the catalogue has no name for
+    it."""
+    kind, operation, right = repair.kind, repair.operation, repair.right
+    if operation in RANDOM:
+        return "dropout"
     if formula is None:
         return "unknown"
-    step = role(formula)
-    named = OF_REPAIR.get((step, kind)) or OF_REPAIR.get((operation, kind))
-    return named or (of_result(formula, OTHER) if kind in (REPLACED, LAID_OUT) else "unknown")
+    step, action = role(formula), DOES.get(operation, OTHER)
+    if kind in (CONSTANT, DROP) and action == NARROW:
+        return ANYWHERE[NARROW]
+    if (named := OF_REPAIR.get((step, kind))) is not None:
+        return named
+    if kind == OPERAND:
+        return _of_operand(world, formula, right, repair.wrong)
+    if kind == INSERT:
+        return left_out(world, formula, right) if right in formula.inputs else of_result(formula, OTHER)
+    if kind == DROP and right == formula.name:
+        again = _same_operation(formula, operation)
+        return of_twice(world, formula, right) if again else of_result(formula, action)
+    if kind == DROP and right in formula.inputs:
+        return _of_input_put_right(world, formula, right, action)
+    return of_result(formula, OTHER)
+
+
+def _of_operand(world: World, formula: Formula, right: str, wrong: str) -> str:
+    """The cause where another tensor or weight was taken."""
+    if right in world.weights:
+        if wrong in world.weights and template(right) == template(wrong):
+            return "wrong-block-weights"
+        return of_weight(formula, right, OTHER)
+    if right not in formula.inputs:
+        return of_result(formula, OTHER)
+    if wrong in world.formulas:
+        return next(cause for cause, *_ in of_other_input(world, formula, right, wrong, True))
+    return _of_input_put_right(world, formula, right, OTHER)
+
+
+def _of_input_put_right(world: World, formula: Formula, right: str, action: str) -> str:
+    """The cause of an operation too many on what goes into a step."""
+    before = world.formulas.get(right)
+    if before is not None and before.facts.get("residual") and action in (FACTOR, SHIFT):
+        return "residual-scaled"
+    if before is not None and before.kind == "lookup" and formula.kind == "add":
+        return of_result(before, action)
+    return of_input(world, formula, right, action)
+
+
+def _same_operation(formula: Formula, operation: str) -> bool:
+    """Whether an operation is that of the step itself."""
+    return operation.strip("_").startswith(formula.kind.replace(" ", "_").partition("_")[0])
 
 
 def of_guess(formula: Formula | None) -> str:

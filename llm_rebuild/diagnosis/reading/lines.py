@@ -115,7 +115,7 @@ class Lines:
             return
         prints = {between.official.print_of(other) for other in wanted}
         right = {Ref(n) for of in prints for n in between.person.where.get(of, ())}
-        way = self._way_of(node, chain)
+        way = self.way_of(node, chain)
         calls = [frame.call for frame in node.frames]
         inside = {frame.call for ref in right for frame in record[ref.node].frames} - set(calls)
         at_hand = [at for at in way if self.ways.holds(at, right) or self._call(at) in inside]
@@ -135,7 +135,7 @@ class Lines:
         later = right and min(right).node > node.number
         yield from self._frames((*(came if later else came[::-1]), *reversed(way)))
 
-    def _way_of(self, node: Node, chain: Sequence[int]) -> list[int]:
+    def way_of(self, node: Node, chain: Sequence[int]) -> list[int]:
         """The steps through which an operand went, back to the one that made what it is a view of."""
         way: list[int] = []
         at = self.ways.step_of(node)
@@ -159,10 +159,10 @@ class Lines:
         depth = _spelled(frames, name, right)
         if depth is None:
             depth = min((_shared(frames, stack) for stack in self._right(node, None)), default=0)
-            depth = depth or int(len(self._callers(frames)) > 1)
+            depth = depth or int(len(self.callers(frames)) > 1)
         return _from(frames, depth)
 
-    def _callers(self, frames: Sequence[Frame]) -> set[tuple[str, int]]:
+    def callers(self, frames: Sequence[Frame]) -> set[tuple[str, int]]:
         """The lines that call the function of the innermost frame."""
         stacks = [node.frames for node in self.record.nodes if len(node.frames) > 1]
         inner = (frames[0].file, frames[0].function) if frames else None
@@ -216,7 +216,7 @@ class Lines:
         if word(other) in LAYS_OUT:
             yield from self._blamed(user, edit)
             return
-        way, calls = self._way_of(user, [edit.node]), [frame.call for frame in user.frames]
+        way, calls = self.way_of(user, [edit.node]), [frame.call for frame in user.frames]
         yield from self._frames((*[at for at in way if self._call(at) in calls][-1:], *way))
 
     def _one_too_many(self, node: Node, edit: Difference) -> Iterator[Frame]:
@@ -228,7 +228,7 @@ class Lines:
         others = [n for n in node.inputs if n != edit.other and self.record[n].function is not None]
         if frames and frames[0] != node.frames[0] and others:
             calls = [frame.call for frame in node.frames]
-            way = self._way_of(node, self.slice.person.chain(others[0]))
+            way = self.way_of(node, self.slice.person.chain(others[0]))
             yield from self._frames([at for at in way if self._call(at) in calls][-1:])
         yield from frames
 
@@ -310,9 +310,7 @@ class Lines:
         with the edit. Without one it must be most of them: a tensor can be right by chance."""
         right: dict[Sequence[Frame], None] = {}
         wrong = 0
-        for number in (
-            self._alike.get(self._place.get(node.number), ()) if node.operation not in MOVES else ()
-        ):
+        for number in self.at_the_same_place(node.number) if node.operation not in MOVES else ():
             other = self.record[number]
             official = other.value is not None and self.slice.right(other.number)
             if not official or other.frames == node.frames:
@@ -333,6 +331,10 @@ class Lines:
                 places[node.number] = (node.frames[0].line, word(node), node.output, count[key])
                 count[key] += 1
         return places
+
+    def at_the_same_place(self, number: int) -> Sequence[int]:
+        """The nodes that an operation's line made in other calls, and itself."""
+        return self._alike.get(self._place.get(number), ())
 
     @cached_property
     def _alike(self) -> dict[Any, list[int]]:

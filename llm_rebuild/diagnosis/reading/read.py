@@ -13,6 +13,7 @@ from torch import Tensor
 
 from llm_rebuild.checkpoints import Tap, plain
 from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.diagnosis.reading.claims import Claims
 from llm_rebuild.diagnosis.reading.lines import SHOWN, Lines, line_of
 from llm_rebuild.diagnosis.reading.record import Correction, Record, Recorder
 from llm_rebuild.diagnosis.reading.repair import Patch, narrower, replay, same_function
@@ -213,6 +214,7 @@ class _Session:
     def __init__(self, between: Slice, tensors: Mapping[str, Tensor], words: Words) -> None:
         self.slice, self.tensors, self.words = between, tensors, words
         self.lines = Lines(between)
+        self.claims = Claims(self.lines)
         self.record, self.official = between.person.record, between.official.record
 
     def mistakes(self) -> list[_Mistake]:
@@ -327,12 +329,14 @@ class _Session:
             patch = mistake.patches[0]
             places = {f.line for e in patch for f in self.record[e.node].frames[:1]}
             frame = mistake.frames[0] if mistake.frames else None
-            before, after = written(self.words, patch, frame)
-            kind = patch[-1].kind
-            operation = self.record[patch[-1].node].operation
-            clear = len(places) == 1 and all(map(self.lines.certain, patch))
-            degree = mistake.degree if clear else TOGETHER
-            line = lines[0] if lines else None
-            repairs = (Repair(self.words.repair(patch), line, before, after, degree, kind, operation),)
+            claimed = frame is not None and len(places) == 1 and self.claims.holds(patch, frame)
+            before, after = written(self.words, patch, frame) if claimed else ("", "")
+            last = patch[-1]
+            edited = self.official[last.other] if last.kind == "insert" else self.record[last.node]
+            moves = len({e.kind for e in patch}) > 1 and all(map(self.words.moves, patch))
+            what = ("layout" if moves else last.kind, edited.operation, *self.words.names(last))
+            degree = mistake.degree if len(places) == 1 else TOGETHER
+            line = lines[0] if claimed else None
+            repairs = (Repair(self.words.repair(patch), line, before, after, degree, *what),)
         extent = extent or mistake.extent or self.record.full
         return Reading(mistake.checkpoint, lines, mistake.words, repairs, extent, tuple(mistake.also))

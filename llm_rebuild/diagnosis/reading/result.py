@@ -36,11 +36,14 @@ class Repair:
     """One thing put right with which the checkpoint is the official one.
 
     words   What to do: `divide by √32 instead of √384`.
-    line    Where.
-    before  The line as it is, and `after`, as it would be right; both empty where it cannot be written so.
+    line    Where; None where the run shows what is to be put right, and not on which of the reading's lines.
+    before  The line as it is, and `after`, as it would be right; both empty where it cannot be written so,
+            or `line` is None.
     degree  `proved`, `proved but for rounding` or `these lines together`.
     kind    What kind of edit it is: `constant`, `operand`, `drop`, `insert`, `replace`, `layout`.
-    operation  The node that is edited, by the name that programs use: `mul`, `softmax`.
+    operation  What is edited, or missing, by the name that programs use: `mul`, `softmax`.
+    right   The official checkpoint or weight that belongs there, or at which the edit is made; `wrong` is
+            that which was taken instead. Empty where it has no name.
     """
 
     words: str
@@ -50,6 +53,8 @@ class Repair:
     degree: str
     kind: str = ""
     operation: str = ""
+    right: str = ""
+    wrong: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready."""

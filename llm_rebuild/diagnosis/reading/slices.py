@@ -178,6 +178,10 @@ class Slice:
             return True
         return node.value is not None and self.person.print_of(number) in self.official.prints
 
+    def known(self, number: int) -> bool:
+        """Whether a person's tensor was shown as a checkpoint, and was right."""
+        return number in self._checkpoints
+
     def same(self, number: int, other: int) -> bool:
         """Whether a person's tensor and an official one are the same."""
         return bool(self.person.print_of(number) == self.official.print_of(other))

@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from llm_rebuild.diagnosis.reading.record import Record
-from llm_rebuild.verify.recording import Node, Ref
+from llm_rebuild.verify.recording import Frame, Node, Ref
 
 LONG = 200  # stations of a way
 
@@ -26,7 +26,7 @@ class Ways:
 
     def __init__(self, record: Record) -> None:
         self.record = record
-        self._files: dict[str, _File] = {}
+        self._files: dict[str, SourceFile] = {}
 
     @cached_property
     def of_call(self) -> dict[int, list[int]]:
@@ -52,11 +52,14 @@ class Ways:
         at = bisect_right(steps, node.number, key=lambda at: self.record.steps[at].nodes)
         return steps[at - 1] if at else None
 
-    def _file(self, at: int) -> _File:
-        file = self.record.steps[at].frame.file
-        if file not in self._files:
-            self._files[file] = _File("".join(linecache.getlines(file)))
-        return self._files[file]
+    def file_of(self, frame: Frame) -> SourceFile:
+        """The file in which a frame's line stands."""
+        if frame.file not in self._files:
+            self._files[frame.file] = SourceFile("".join(linecache.getlines(frame.file)))
+        return self._files[frame.file]
+
+    def _file(self, at: int) -> SourceFile:
+        return self.file_of(self.record.steps[at].frame)
 
     def reads(self, at: int) -> list[str]:
         """The names that the statement of a step reads, in their order."""
@@ -112,11 +115,16 @@ class Ways:
         return before[-1] if before else None
 
     def _bound(self, at: int, name: str, value: Any) -> int | None:
-        """The last step of the same call before which a name did not hold a value; None of a parameter."""
+        """The last step of the same call that bound a name, or before which it did not hold a value; None of
+        a parameter."""
         steps = self.record.steps
         own = self.of_call[steps[at].frame.call]
-        before = range(bisect_left(own, at) - 1, -1, -1)
-        return next((own[i] for i in before if value not in steps[own[i]].names.get(name, ())), None)
+        binds = self._file(at).binds
+        for i in range(bisect_left(own, at) - 1, -1, -1):
+            frame = steps[own[i]].frame
+            if value not in steps[own[i]].names.get(name, ()) or name in binds(frame.number):
+                return own[i]
+        return None
 
     def _returned(self, at: int, value: Any) -> int | None:
         """The last step of a function that was called in a step and returned a value."""
@@ -147,7 +155,7 @@ class Ways:
                         open_steps += [] if source is None else [source]
 
 
-class _File:
+class SourceFile:
     """The statements of a file."""
 
     def __init__(self, text: str) -> None:
@@ -172,6 +180,36 @@ class _File:
             statement = self._statements.get(number)
             self._names[number] = [] if statement is None else _read(statement)
         return self._names[number]
+
+    def binds(self, number: int) -> set[str]:
+        """The names that the statement of a line binds."""
+        return {
+            n.id for n in self._inside(number) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+        }
+
+    def spells(self, number: int, value: float) -> bool:
+        """Whether a number stands in the statement of a line."""
+        numbers = (n.value for n in self._inside(number) if isinstance(n, ast.Constant))
+        return any(isinstance(x, (int, float)) and abs(x) == abs(value) for x in numbers)
+
+    def strings(self, number: int) -> set[str]:
+        """The words between dots of the texts in the statement of a line."""
+        texts = (n.value for n in self._inside(number) if isinstance(n, ast.Constant))
+        return {word for text in texts if isinstance(text, str) for word in text.split(".")}
+
+    def conditional(self, number: int) -> bool:
+        """Whether a condition decides if a line, or which part of it, is run."""
+        conditions = (n for n in self._nodes if isinstance(n, (ast.If, ast.IfExp)))
+        return any(n.lineno <= number <= (n.end_lineno or n.lineno) for n in conditions)
+
+    def decorated(self, number: int) -> bool:
+        """Whether the function in which a line stands is decorated: then who calls it is not the person."""
+        functions = (n for n in self._nodes if isinstance(n, ast.FunctionDef) and n.decorator_list)
+        return any(n.lineno <= number <= (n.end_lineno or n.lineno) for n in functions)
+
+    def _inside(self, number: int) -> Iterator[ast.AST]:
+        statement = self._statements.get(number)
+        return _heads(statement) if statement is not None else iter(())
 
     def parameters(self, function: str, number: int) -> list[str]:
         """Those of the function of this name in which a line stands."""
@@ -199,13 +237,17 @@ class _File:
 
 def _read(statement: ast.stmt) -> list[str]:
     """The names that a statement, or its head, reads, in their order: `x`, and `looks.mask` of a tuple."""
-    heads = {"body", "orelse", "handlers", "finalbody", "decorator_list"}
-    parts = [value for key, value in ast.iter_fields(statement) if key not in heads]
-    nodes = [n for part in parts for p in (part if isinstance(part, list) else [part]) for n in _nodes(p)]
-    names = [n for n in nodes if isinstance(n, (ast.Name, ast.Attribute))]
+    names = [n for n in _heads(statement) if isinstance(n, (ast.Name, ast.Attribute))]
     reads = [n for n in names if isinstance(n.ctx, ast.Load) or isinstance(statement, ast.AugAssign)]
     in_order = sorted(reads, key=lambda n: (n.lineno, n.col_offset))
     return list(dict.fromkeys(ast.unparse(n) for n in in_order))
+
+
+def _heads(statement: ast.stmt) -> Iterator[ast.AST]:
+    """What stands in a statement; of one that holds others, in its head."""
+    heads = {"body", "orelse", "handlers", "finalbody", "decorator_list"}
+    parts = [value for key, value in ast.iter_fields(statement) if key not in heads]
+    return (n for part in parts for p in (part if isinstance(part, list) else [part]) for n in _nodes(p))
 
 
 def _nodes(part: Any) -> Iterator[ast.AST]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from llm_rebuild.diagnosis.reading.slices import VIEWS, Difference, Side, Slice, constants, word
+from llm_rebuild.diagnosis.reading.slices import MOVES, Difference, Side, Slice, constants, word
 from llm_rebuild.verify.recording import Frame, Node
 
 SIGNS = {
@@ -82,6 +82,37 @@ class Words:
         if edit.kind == "value":
             return f"make it {self._official(edit.other)}"
         return f"use `{word(theirs)}`{self._with(theirs)} instead of `{word(mine)}`"
+
+    def moves(self, edit: Difference) -> bool:
+        """Whether an edit changes no number, but where they stand."""
+        mine, theirs = self.sides(edit)
+        nodes = (theirs,) if edit.kind == "insert" else (mine, theirs)
+        return edit.kind != "operand" and all(node.operation in MOVES for node in nodes)
+
+    def names(self, edit: Difference) -> tuple[str, str]:
+        """The checkpoint or weight that belongs there, or at which the edit is made, and that which was taken
+        instead; empty where they have no name."""
+        mine, official = self.slice.person.record[edit.node], self.slice.official
+        if edit.kind == "operand":
+            wrong = self._plain(mine.inputs[edit.at])
+            return plain_name(official, edit.other)[0], wrong
+        if edit.kind == "drop":
+            return self._plain(edit.other), ""
+        if edit.kind == "insert":
+            return self._plain(edit.node), ""
+        return plain_name(official, edit.other)[0], ""
+
+    def _plain(self, number: int) -> str:
+        """The official name of a person's tensor, or of what it is only a view of."""
+        side, official = self.slice.person, self.slice.official
+        for at in side.chain(number):
+            if side.record[at].function is None and side.record[at].name:
+                return side.record[at].name
+            alike = official.where.get(side.print_of(at), ())
+            named = [official.record[i].checkpoint for i in alike if official.record[i].checkpoint]
+            if named:
+                return named[0]
+        return ""
 
     def sides(self, edit: Difference) -> tuple[Node, Node]:
         """The person's node of an edit, and the official one where there is one."""
@@ -156,16 +187,17 @@ class Words:
 def name_of(side: Side, number: int) -> str:
     """A tensor's name: the checkpoint's, the weight's, or that of what it is a view of; empty where it has
     none."""
-    names: list[str] = []
-    node = side.record[number]
-    while True:
-        name = node.checkpoint or node.name
+    name, views = plain_name(side, number)
+    return f"`{name}`{' (laid out otherwise)' if views else ''}" if name else ""
+
+
+def plain_name(side: Side, number: int) -> tuple[str, int]:
+    """The same without marks, and through how many views."""
+    for views, at in enumerate(side.chain(number)):
+        name = side.record[at].checkpoint or side.record[at].name
         if name:
-            return f"`{name}`{' (laid out otherwise)' if names else ''}"
-        if node.operation not in VIEWS or not node.inputs:
-            return ""
-        names.append(node.operation)
-        node = side.record[node.inputs[0]]
+            return name, views
+    return "", 0
 
 
 # ------------------------------------------------------------------------------- a line put right
