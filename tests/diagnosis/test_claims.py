@@ -39,5 +39,6 @@ def test_what_stands_on_one_line_is_proved_of_it(name: str):
 
 
 def test_under_a_condition_no_line_is_claimed():
-    first, *_ = read_mutants(minilm("scaled = product * query.shape[-1] ** -0.5 if part is None else product"))
+    decided = "scaled = product * query.shape[-1] ** -0.5 if part is None else product"
+    first, *_ = read_mutants(minilm(decided))
     assert [(repair.degree, repair.line) for repair in first.repairs] == [("proved", None)]
