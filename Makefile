@@ -13,7 +13,7 @@ XDIST  := -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 12
 # Behind `models` nothing asks the network again: what is not in the store by then is a miniature.
 OFFLINE := HF_HUB_OFFLINE=1 PIP_NO_INDEX=1
 
-.PHONY: help course test setup models verify site pdf serve lint bench figures clean
+.PHONY: help course test setup models verify site pdf slides serve lint bench figures clean
 
 help: ## what each target does
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,9 @@ site: setup ## build the site into site/
 pdf: site ## the course as one PDF, llm-rebuild.pdf
 	$(BIN)/python -m tools.pdf
 
+slides: setup ## the chapters as slides, a file each, into slides/
+	$(BIN)/python -m tools.slides
+
 serve: ## serve the built site on 127.0.0.1:$(PORT)
 	@echo "The course is at http://127.0.0.1:$(PORT) (stop with Ctrl+C)"
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory site
@@ -72,4 +75,4 @@ figures: setup ## draw the figures and write the reference pages and the Unicode
 	$(BIN)/python -m tools.course
 
 clean: ## remove what was built (the models stay in their store)
-	rm -rf $(VENV) site docs/notebooks docs/source build dist
+	rm -rf $(VENV) site slides docs/notebooks docs/source build dist
