@@ -2,6 +2,7 @@
 
     python -m tools.full_size gpt2 --out DIR
     python -m tools.full_size t5-small --out DIR
+    python -m tools.full_size smollm2-135m --out DIR
 
 What is verified on such a folder is that the rebuild computes what the official model computes, at the
 real sizes and in the hub's file layout. The numbers mean nothing, but none of them is idle: no norm is all
@@ -55,6 +56,23 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "decoder_start_token_id": 0,
         "pad_token_id": 0,
         "eos_token_id": 1,
+    },
+    "smollm2-135m": {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "vocab_size": 49152,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "max_position_embeddings": 8192,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 100000,
+        "rope_scaling": None,
+        "tie_word_embeddings": True,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
     },
 }
 

@@ -22,13 +22,13 @@ from torch import Tensor
 
 from llm_rebuild.checkpoints import Recorder, Tap
 from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.models import ARCHITECTURES, rebuild_for
+from llm_rebuild.models import RECORDS, rebuild_for
 from llm_rebuild.verify.capture import Capture, capture
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import ask
 
 # Which source files belong to which rebuild, in the order in which they import each other.
-SOURCES = {record.published: ("cache", "ops", record.file) for record in ARCHITECTURES.values()}
+SOURCES = {record.published: ("cache", "ops", record.file) for record in RECORDS}
 
 # What the mutants of the miniatures are run on: texts of different lengths, so that there is padding, and of
 # more than 16 tokens for T5, so that far distances share buckets on both sides.

@@ -11,15 +11,18 @@ from typing import Any
 from llm_rebuild.checkpoints import NO_TAP, Checkpoint, Tap, expand
 from llm_rebuild.errors import InputError
 from llm_rebuild.json_fields import shown
-from llm_rebuild.models import gpt2_config, minilm_config, t5_config
+from llm_rebuild.models import gpt2_config, llama_config, minilm_config, t5_config
 from llm_rebuild.models.architecture import Architecture
 from llm_rebuild.models.config import shapes
 from llm_rebuild.models.part import Batch, Part
 from llm_rebuild.weights import SAME, Weights
 
+RECORDS: tuple[Architecture, ...] = tuple(
+    module.ARCHITECTURE for module in (minilm_config, gpt2_config, t5_config, llama_config)
+)
 # config.json's model_type -> the record of the architecture
 ARCHITECTURES: Mapping[str, Architecture] = {
-    module.ARCHITECTURE.model_type: module.ARCHITECTURE for module in (minilm_config, gpt2_config, t5_config)
+    model_type: record for record in RECORDS for model_type in (record.model_type, *record.relatives)
 }
 
 

@@ -57,6 +57,7 @@ class Architecture:
     unused: Mapping[str, str]  # keys that a file may hold and the rebuild does not read, with the reason
     parts: Mapping[str, str]  # the parts of the model in the order of the data, and what each is for
     departures: tuple[tuple[str, str], ...]  # from the textbook's transformer: a title, an explanation
+    relatives: tuple[str, ...] = ()  # other model_types that the same rebuild reads
     prefix: str = ""  # stands before the keys of a file that was saved together with a head: `bert.`
     older_names: Mapping[str, str] = field(default_factory=dict)  # pieces of older keys, and today's
 

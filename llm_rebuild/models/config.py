@@ -105,6 +105,8 @@ def read_config(config: Mapping[str, Any], cls: type[C], reading: Reading) -> C:
 def _checked(name: str, value: Any, kind: Any) -> Any:
     """The value as `kind`, or a refusal. JSON's true is no number, a size is at least 1, a token id 0."""
     kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if dataclasses.is_dataclass(kinds[0]):  # several fields, read by the model's own `Config.read`
+        return value
     least = 0 if name.endswith("_token_id") else 1
     wanted = {float: DECIMAL, int: whole(least), bool: FLAG, str: TEXT}[kinds[0]]
     check(value, or_null(wanted) if type(None) in kinds else wanted, f"config.json: {name}")

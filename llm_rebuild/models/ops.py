@@ -46,6 +46,19 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).contiguous().flatten(start_dim=2)
 
 
+def rms_norm_checkpoints(path: str, shape: str, only: frozenset[str] = frozenset()) -> tuple[Checkpoint, ...]:
+    """The steps of a norm that scales and never shifts, at `path`. The models' files have them."""
+    number = f"{shape.rpartition(',')[0]}, 1]"
+    return (
+        Checkpoint(f"{path}.square", shape, "each number squared", "pow[0]", only),
+        Checkpoint(f"{path}.mean_square", number, "over the width", "mean[0]", only),
+        Checkpoint(f"{path}.above_zero", number, "plus epsilon", "add[0]", only),
+        Checkpoint(f"{path}.inverse_root", number, "1 / √ of it", "rsqrt[0]", only),
+        Checkpoint(f"{path}.normed", shape, "of mean square 1", "mul[0]", only),
+        Checkpoint(path, shape, "stretched, each of the width by its own", only=only),
+    )
+
+
 # ---------------------------------------------------------------------- activations, by config.json's name
 
 

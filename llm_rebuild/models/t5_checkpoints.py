@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from llm_rebuild.checkpoints import Checkpoint
-from llm_rebuild.models.ops import gelu_new_checkpoints
+from llm_rebuild.models.ops import gelu_new_checkpoints, rms_norm_checkpoints
 
-VECTORS, WIDE, NUMBER = "[batch, token, width]", "[batch, token, wide]", "[batch, token, 1]"
+VECTORS, WIDE = "[batch, token, width]", "[batch, token, wide]"
 INNER = "[batch, token, heads × head width]"  # in t5-small as many as the width, in others not
 SCORES, HEADS = "[batch, head, query, key]", "[batch, head, query, head width]"
 LOOKS, KEYS = "[batch, 1, query, key]", "[batch, head, key, head width]"
@@ -17,17 +17,6 @@ OWN_MASK = frozenset({"decoder mask"})  # the decoder reads several tokens at on
 GATED, PLAIN, SCALED = frozenset({"gated"}), frozenset({"plain"}), frozenset({"scaled head"})
 ENCODER, DECODER = "encoder.block.{layer}.layer", "decoder.block.{layer}.layer"
 BIAS, CROSS = "block.0.layer.0.SelfAttention", "block.0.layer.1.EncDecAttention"
-
-
-def _norm(path: str) -> tuple[Checkpoint, ...]:
-    return (
-        Checkpoint(f"{path}.square", VECTORS, "each number squared", "pow[0]"),
-        Checkpoint(f"{path}.mean_square", NUMBER, "over the width", "mean[0]"),
-        Checkpoint(f"{path}.above_zero", NUMBER, "plus epsilon", "add[0]"),
-        Checkpoint(f"{path}.inverse_root", NUMBER, "1 / √ of it", "rsqrt[0]"),
-        Checkpoint(f"{path}.normed", VECTORS, "of mean square 1", "mul[0]"),
-        Checkpoint(path, VECTORS, "stretched, each of the width by its own"),
-    )
 
 
 def _attention(path: str, new: frozenset[str]) -> tuple[Checkpoint, ...]:
@@ -55,7 +44,7 @@ def _attention(path: str, new: frozenset[str]) -> tuple[Checkpoint, ...]:
 def _feed_forward(path: str) -> tuple[Checkpoint, ...]:
     dense = f"{path}.DenseReluDense"
     return (
-        *_norm(f"{path}.layer_norm"),
+        *rms_norm_checkpoints(f"{path}.layer_norm", VECTORS),
         Checkpoint(f"{dense}.wi", WIDE, "widened", only=PLAIN),
         Checkpoint(f"{dense}.wi_0", WIDE, "widened", only=GATED),
         *gelu_new_checkpoints(f"{dense}.act", WIDE),
@@ -72,10 +61,10 @@ _ENCODER = (
     Checkpoint(f"encoder.{BIAS}.relative_attention_bias", "[query, key, head]", "by distance"),
     Checkpoint("encoder.mask", LOOKS, "0, or the lowest float", "where[0]", EAGER | PADDED),
     Checkpoint("encoder.biased_mask", SCORES, "bias, masked", f"encoder.{BIAS}: where[0]", SDPA | PADDED),
-    *_norm(f"{ENCODER}.0.layer_norm"),
+    *rms_norm_checkpoints(f"{ENCODER}.0.layer_norm", VECTORS),
     *_attention(f"{ENCODER}.0.SelfAttention", frozenset()),
     *_feed_forward(f"{ENCODER}.1"),
-    *_norm("encoder.final_layer_norm"),
+    *rms_norm_checkpoints("encoder.final_layer_norm", VECTORS),
 )
 _DECODER = (
     Checkpoint("decoder.embed_tokens", VECTORS, "which token it is"),
@@ -84,12 +73,12 @@ _DECODER = (
     Checkpoint("decoder.biased_mask", SCORES, "bias, masked", f"decoder.{BIAS}: where[0]", SDPA | OWN_MASK),
     Checkpoint("decoder.cross_mask", LOOKS, "0, or the lowest float", "where[1]", EAGER | PADDED),
     Checkpoint("decoder.cross_biased_mask", SCORES, "the same", f"decoder.{CROSS}: where[0]", SDPA | PADDED),
-    *_norm(f"{DECODER}.0.layer_norm"),
+    *rms_norm_checkpoints(f"{DECODER}.0.layer_norm", VECTORS),
     *_attention(f"{DECODER}.0.SelfAttention", frozenset()),
-    *_norm(f"{DECODER}.1.layer_norm"),
+    *rms_norm_checkpoints(f"{DECODER}.1.layer_norm", VECTORS),
     *_attention(f"{DECODER}.1.EncDecAttention", START),
     *_feed_forward(f"{DECODER}.2"),
-    *_norm("decoder.final_layer_norm"),
+    *rms_norm_checkpoints("decoder.final_layer_norm", VECTORS),
     Checkpoint("decoder.scaled", VECTORS, "times 1/√(width)", ": mul[0]", SCALED),
     Checkpoint("lm_head", "[batch, token, vocabulary]", "a score for every possible next token"),
 )

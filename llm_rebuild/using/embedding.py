@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.models import ARCHITECTURES
+from llm_rebuild.models import RECORDS
 from llm_rebuild.models.part import Batch
 from llm_rebuild.models.pipeline import Pipeline
 from llm_rebuild.printing import Printable
@@ -84,7 +84,7 @@ def embed(
         raise InputError(f"batch_size is {batch_size!r}; it must be a whole number from 1")
     rebuild, pipeline = copy.rebuild, copy.pipeline
     if pipeline is None:
-        able = " and ".join(a.published for a in ARCHITECTURES.values() if a.embeds)
+        able = " and ".join(a.published for a in RECORDS if a.embeds)
         raise InputError(f"{copy.name} makes no sentence embeddings; {able} does")
     if inputs.texts_of(texts) is None:
         raise InputError("embeddings are of texts; token ids were given")

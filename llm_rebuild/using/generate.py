@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.models import ARCHITECTURES, Rebuild
+from llm_rebuild.models import RECORDS, Rebuild
 from llm_rebuild.models.cache import Cache, EncoderDecoderCache
 from llm_rebuild.models.part import Batch, Part
 from llm_rebuild.printing import Printable
@@ -80,7 +80,7 @@ def generate(
     """
     rebuild, asked = copy.rebuild, settings or Settings()
     if not rebuild.architecture.generates:
-        able = " and ".join(a.published for a in ARCHITECTURES.values() if a.generates)
+        able = " and ".join(a.published for a in RECORDS if a.generates)
         raise InputError(f"{copy.name} does not write texts; {able} do")
     folder = defaults(copy, asked.sampling)
     special, texts = folder.special, texts_of(prompts)

@@ -93,7 +93,7 @@ def source(model: str, *, solved: bool = False) -> str:
 
 def bare_source(model: str) -> str:
     """The skeleton with nothing in it but `forward`, which is empty, and the names of the checkpoints."""
-    from llm_rebuild.models import ARCHITECTURES  # with torch, which the others do not need
+    from llm_rebuild.models import RECORDS  # with torch, which the others do not need
 
     text = source(model, solved=True)
     lines = text.splitlines()
@@ -102,7 +102,7 @@ def bare_source(model: str) -> str:
     last = next(n for n in nodes if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "Tap")
     above = lines[: last.end_lineno]
     head = lines[forward.lineno - 1 : forward.body[0].end_lineno]
-    architecture = next(record for record in ARCHITECTURES.values() if record.published == model)
+    architecture = next(record for record in RECORDS if record.published == model)
     names: dict[str, list[str]] = {}
     for checkpoint in architecture.checkpoints:
         only = " and ".join(sorted(checkpoint.only))

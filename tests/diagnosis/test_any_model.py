@@ -18,43 +18,43 @@ from llm_rebuild.diagnosis.diagnose import diagnose
 from llm_rebuild.diagnosis.read_off import world_of
 from llm_rebuild.verify import Capture, capture
 from llm_rebuild.verify.question import open_copy
-from tests.workbench import tiny_llama
+from tests.workbench import tiny_smollm3
 
 IDS = [[5, 17, 3, 44, 9, 50, 2]]
 
 
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> LocalCopy:
-    return open_copy(tiny_llama.write(tmp_path_factory.mktemp("models") / "tiny-llama"))
+def smollm3(tmp_path_factory: pytest.TempPathFactory) -> LocalCopy:
+    return open_copy(tiny_smollm3.write(tmp_path_factory.mktemp("models") / "tiny-smollm3"))
 
 
 @pytest.fixture(scope="module")
-def truth(llama: LocalCopy) -> Capture:
-    return capture(llama, token_ids=IDS)
+def truth(smollm3: LocalCopy) -> Capture:
+    return capture(smollm3, token_ids=IDS)
 
 
-def rebuilt(source: str, llama: LocalCopy, truth: Capture) -> dict[str, Tensor]:
+def rebuilt(source: str, smollm3: LocalCopy, truth: Capture) -> dict[str, Tensor]:
     mine: dict[str, object] = {"__name__": "mine"}
     exec(compile(source, "mine.py", "exec"), mine)
-    config = SimpleNamespace(**json.loads((llama.folder / "config.json").read_text(encoding="utf-8")))
+    config = SimpleNamespace(**json.loads((smollm3.folder / "config.json").read_text(encoding="utf-8")))
     recorder = Recorder()
     with torch.no_grad():
-        mine["forward"](truth.inputs.token_ids, truth.inputs.mask, llama.weights(), config, recorder.tap())  # type: ignore[operator]
+        mine["forward"](truth.inputs.token_ids, truth.inputs.mask, smollm3.weights(), config, recorder.tap())  # type: ignore[operator]
     return recorder.tensors
 
 
-def test_most_steps_have_a_formula(llama: LocalCopy, truth: Capture) -> None:
-    world = world_of(truth, llama)
+def test_most_steps_have_a_formula(smollm3: LocalCopy, truth: Capture) -> None:
+    world = world_of(truth, smollm3)
     found = {name for name, formula in world.formulas.items() if formula.kind != "given" and name in truth}
     assert len(found) > 0.75 * len(truth)
     kinds = {world.formulas[name].kind for name in found}
     assert kinds >= {"lookup", "stretch", "linear", "product", "scale", "add mask", "softmax", "mix", "act"}
 
 
-def test_the_right_rebuild_is_right(llama: LocalCopy, truth: Capture) -> None:
-    shown = rebuilt(tiny_llama.REBUILD, llama, truth)
+def test_the_right_rebuild_is_right(smollm3: LocalCopy, truth: Capture) -> None:
+    shown = rebuilt(tiny_smollm3.REBUILD, smollm3, truth)
     seen = replace(truth, tensors={n: t for n, t in truth.tensors.items() if n in shown})
-    assert diagnose(shown, seen, llama) == ()
+    assert diagnose(shown, seen, smollm3) == ()
 
 
 # What is shown of this rebuild is about a sixth of the official tensors: the rest is computed from them.
@@ -94,11 +94,11 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("before", "after", "cause"), MISTAKES)
 def test_a_mistake_gets_its_name(
-    before: str, after: str, cause: str, llama: LocalCopy, truth: Capture
+    before: str, after: str, cause: str, smollm3: LocalCopy, truth: Capture
 ) -> None:
-    assert before in tiny_llama.REBUILD
-    shown = rebuilt(tiny_llama.REBUILD.replace(before, after), llama, truth)
-    assert diagnose(shown, truth, llama)[0].cause in cause.split(" or ")
+    assert before in tiny_smollm3.REBUILD
+    shown = rebuilt(tiny_smollm3.REBUILD.replace(before, after), smollm3, truth)
+    assert diagnose(shown, truth, smollm3)[0].cause in cause.split(" or ")
 
 
 SIZES = {
@@ -109,9 +109,10 @@ SIZES = {
     "num_attention_heads": 4,
     "max_position_embeddings": 64,
 }
+QWEN3_MOE = {"num_key_value_heads": 2, "num_experts": 4, "head_dim": 16, "mlp_only_layers": [0, 1]}
 OTHERS = {
-    "qwen2": ({"num_key_value_heads": 2}, {"rotate", "repeat", "mask", "multiply", "split"}),
-    "qwen3": ({"num_key_value_heads": 2, "head_dim": 16}, {"rotate", "repeat", "by head", "stretch"}),
+    "seed_oss": ({"num_key_value_heads": 2}, {"rotate", "repeat", "mask", "multiply", "split"}),
+    "qwen3_moe": (QWEN3_MOE, {"rotate", "repeat", "by head", "stretch"}),
     "roberta": ({"type_vocab_size": 1}, {"layer norm", "lookup", "positions", "merge", "act"}),
 }
 

@@ -58,6 +58,7 @@ def test_a_record_names_checkpoints_and_fields_that_there_are(architecture: Arch
         ("t5", "decoder.block.2.layer.2.residual", 2),
         ("t5", "decoder.embed_tokens", -1),
         ("t5", "lm_head", None),
+        ("qwen3", "model.layers.7.mlp.residual", 7),
     ],
 )
 def test_which_block_a_checkpoint_is_the_output_of(model_type: str, name: str, number: int | None):
@@ -84,7 +85,8 @@ def test_whose_tokens_an_axis_counts(name: str, axis: str, counts: bool):
 
 def test_an_architecture_is_looked_up_by_its_name():
     assert architecture_for(small.T5) is ARCHITECTURES["t5"]
-    assert architecture_for({"model_type": "llama"}) is None
+    assert architecture_for({"model_type": "mistral"}) is architecture_for({"model_type": "llama"})
+    assert architecture_for({"model_type": "gemma"}) is None
     for nothing in ({}, {"model_type": 5}, {"model_type": ["t5"]}):
         with pytest.raises(InputError, match="model_type is "):
             architecture_for(nothing)

@@ -8,21 +8,42 @@ import inspect
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from transformers import BertConfig, GPT2Config, PreTrainedConfig, T5Config
+from transformers import (
+    BertConfig,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    Qwen2Config,
+    Qwen3Config,
+    T5Config,
+)
 
 from llm_rebuild.errors import InputError
-from llm_rebuild.models import gpt2_config, minilm_config, rebuild_for, t5_config
+from llm_rebuild.models import gpt2_config, llama_config, minilm_config, rebuild_for, t5_config
 from llm_rebuild.models.config import FIXED_EVERYWHERE
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import Question, read_inputs
 from tests.models import small
 
-FAMILIES = [(BertConfig, minilm_config), (GPT2Config, gpt2_config), (T5Config, t5_config)]
-IDS = ["bert", "gpt2", "t5"]
+# One layout reads four official configs.
+OF_LLAMA = {
+    kind: SimpleNamespace(Config=llama_config.Config, READING=llama_config.READINGS[kind])
+    for kind in llama_config.RELATIVES
+}
+FAMILIES: list[tuple[Any, Any]] = [
+    (BertConfig, minilm_config),
+    (GPT2Config, gpt2_config),
+    (T5Config, t5_config),
+]
+FAMILIES += zip((LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config), OF_LLAMA.values(), strict=True)
+LLAMAS = [{**small.LLAMA, "model_type": kind} for kind in OF_LLAMA]
+IDS = ["bert", "gpt2", "t5", *OF_LLAMA]
 
 
 def official_fields(official: type) -> set[str]:
@@ -36,9 +57,13 @@ def known_fields(layout: Any) -> set[str]:
     return used | set(layout.READING.fixed) | set(layout.READING.irrelevant) | set(FIXED_EVERYWHERE)
 
 
+DERIVED = {"num_decoder_layers", "num_key_value_heads", "head_dim"}  # where they are silent, of others
+
+
 def official_defaults(layout: Any) -> dict[str, Any]:
     """The defaults of the fields that the official class has, too."""
     ours = {"scale_decoder_outputs", "pooling", "normalize", "max_tokens", "decoder_start_token_id"}
+    ours |= {"rope", "window", "model_type"}
     return {
         field.name: field.default for field in dataclasses.fields(layout.Config) if field.name not in ours
     }
@@ -74,8 +99,9 @@ def test_no_field_is_in_two_groups(official: type, layout: Any):
 @pytest.mark.parametrize(("official", "layout"), FAMILIES, ids=IDS)
 def test_defaults_are_the_official_ones(official: type, layout: Any):
     fields = {field.name: field.default for field in dataclasses.fields(official)}
+    silent = llama_config.RELATIVES.get(layout.READING.model_type, {})
     for name, value in official_defaults(layout).items():
-        assert fields[name] == value, name
+        assert fields.get(name, value) == silent.get(name, value), name
     for name, value in layout.READING.fixed.items():
         if name in fields:
             assert fields[name] == value, name
@@ -83,7 +109,7 @@ def test_defaults_are_the_official_ones(official: type, layout: Any):
     read = layout.Config.read({"model_type": layout.READING.model_type})
     saved = official().to_dict()
     for name in fields:
-        if hasattr(read, name) and name != "num_decoder_layers":
+        if hasattr(read, name) and name not in DERIVED:
             assert getattr(read, name) == saved[name], name
 
 
@@ -97,6 +123,15 @@ def test_an_alias_is_read_and_a_contradiction_refused():
     assert gpt2_config.Config.read({**config, "hidden_size": 48}).n_embd == 48
     with pytest.raises(InputError, match="n_embd is 24 but hidden_size is 48"):
         gpt2_config.Config.read({**small.GPT2, "hidden_size": 48})
+
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8,
+}
 
 
 @pytest.mark.parametrize(
@@ -127,6 +162,25 @@ def test_an_alias_is_read_and_a_contradiction_refused():
         (small.BERT, "position_embedding_type", "relative_key"),
         (small.BERT, "hidden_act", "laplace"),
         (small.BERT, "quantization_config", {"bits": 8}),
+        (small.LLAMA, "quantization_config", {"quant_method": "gptq", "bits": 4}),
+        (small.LLAMA, "sliding_window", 16),
+        (small.LLAMA, "hidden_act", "xielu"),
+        (small.LLAMA, "num_attention_heads", 5),
+        (small.LLAMA, "num_key_value_heads", 3),
+        (small.LLAMA, "num_key_value_heads", 0),
+        (small.LLAMA, "head_dim", 7),
+        (small.LLAMA, "head_dim", 2),
+        (small.LLAMA, "rope_theta", 0.5),
+        (small.LLAMA, "rope_theta", "10000"),
+        (small.LLAMA, "partial_rotary_factor", 0.5),
+        (small.LLAMA, "rope_scaling", "linear"),
+        (small.LLAMA, "model_type", "mixtral"),
+        ({**small.LLAMA, "model_type": "mistral"}, "sliding_window", "all"),
+        ({**small.LLAMA, "model_type": "mistral"}, "sliding_window", 1),
+        ({**small.LLAMA, "model_type": "mistral"}, "layer_types", ["sliding_attention"] * 2),
+        ({**small.LLAMA, "model_type": "qwen2"}, "layer_types", ["chunked_attention"] * 2),
+        ({**small.LLAMA, "model_type": "qwen2"}, "max_window_layers", "3"),
+        ({**small.LLAMA, "model_type": "qwen3"}, "use_sliding_window", 1),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(config: dict[str, Any], field: str, value: Any):
@@ -135,9 +189,46 @@ def test_what_is_not_supported_is_refused_by_name(config: dict[str, Any], field:
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("words", "field", "above"),
+    [
+        ({"rope_type": "longrope", "factor": 2.0}, "rope_type", {}),
+        ({"rope_type": ["linear"]}, "rope_type", {}),
+        ({"rope_type": "linear", "type": "yarn", "factor": 2.0}, "rope_type", {}),
+        ({"rope_type": "linear"}, "factor", {}),
+        ({"rope_type": "linear", "factor": 0.5}, "factor", {}),
+        ({"rope_type": "linear", "factor": float("nan")}, "factor", {}),
+        ({"rope_type": "linear", "factor": True}, "factor", {}),
+        ({"rope_type": "linear", "factor": 2.0, "low_freq_factor": 1.0}, "low_freq_factor", {}),
+        ({"rope_type": "linear", "factor": 2.0, "trained": 7}, "trained", {}),
+        ({"factor": 2.0}, "factor", {}),
+        ({"rope_theta": 500.0}, "rope_theta", {"rope_theta": 10000.0}),
+        ({"rope_type": "default", "partial_rotary_factor": 0.5}, "partial_rotary_factor", {}),
+        ({"rope_type": "linear", "factor": 2.0}, "factor", {"rope_parameters": {"factor": 4.0}}),
+        ({"rope_type": "linear", "factor": 2.0}, "rope_type", {"rope_parameters": {"rope_type": "default"}}),
+        ({"rope_type": "linear", "factor": 2.0}, "rope_parameters", {"rope_parameters": 7}),
+        ({**LLAMA3, "high_freq_factor": 1.0}, "high_freq_factor", {}),
+        ({**LLAMA3, "low_freq_factor": None}, "low_freq_factor", {}),
+        ({**LLAMA3, "original_max_position_embeddings": 0}, "original_max_position_embeddings", {}),
+        (LLAMA3, "original_max_position_embeddings", {"original_max_position_embeddings": 16}),
+        ({"rope_type": "yarn", "factor": 2.0, "truncate": 1}, "truncate", {}),
+        ({"rope_type": "yarn", "factor": 2.0, "attention_factor": -1.0}, "attention_factor", {}),
+        ({"rope_type": "yarn", "factor": 2.0, "beta_fast": 0}, "beta_fast", {}),
+    ],
+)
+def test_rotary_positions_that_make_no_sense_are_refused_by_name(
+    words: dict[str, Any], field: str, above: dict[str, Any]
+):
+    with pytest.raises(InputError, match=rf"^config\.json: .*\b{field}\b") as refusal:
+        rebuild_for({**small.LLAMA, "rope_scaling": words, **above})
+    assert "\n" not in str(refusal.value)
+
+
 def test_an_unknown_architecture_is_refused():
-    with pytest.raises(InputError, match="model_type is 'llama'; there is a rebuild for bert, gpt2, t5"):
-        rebuild_for({"model_type": "llama"})
+    with pytest.raises(
+        InputError, match="model_type is 'gemma'; there is a rebuild for bert, gpt2, t5, llama, mistral,"
+    ):
+        rebuild_for({"model_type": "gemma"})
 
 
 # --------------------------------------------------------- what official code reads, and what it makes of it
@@ -167,7 +258,6 @@ def test_every_field_that_official_code_reads_is_accounted_for(official: type, l
     assert fields - known_fields(layout) - set(official.attribute_map) == set()
 
 
-READ_AS_ANOTHER = {"dense_act_fn", "is_gated_act", "tie_word_embeddings"}  # of T5; see its Config.read
 OTHER_VALUES = (True, False, 0, 1, 3, 0.5, None, "x", "float16", {"0": "a"})
 TRIED = [
     (layout, config, optional, field)
@@ -175,9 +265,12 @@ TRIED = [
         (minilm_config, small.BERT, small.POOLER),
         (gpt2_config, small.GPT2, ()),
         (t5_config, small.T5, ()),
+        *((layout, config, ()) for layout, config in zip(OF_LLAMA.values(), LLAMAS, strict=True)),
     )
     for field in sorted(
-        {*layout.READING.irrelevant} - {"dense_act_fn", "is_gated_act", "tie_word_embeddings"}
+        field
+        for field, why in layout.READING.irrelevant.items()
+        if not why.startswith(("read as", "follows from"))  # of those the reader makes something else
     )
 ]
 
@@ -206,7 +299,7 @@ def test_an_irrelevant_field_changes_no_official_bit(
         assert all(torch.equal(found[name], tensor) for name, tensor in right.items()), value
 
 
-@pytest.mark.parametrize("config", [small.BERT, small.GPT2, small.T5], ids=IDS)
+@pytest.mark.parametrize("config", [small.BERT, small.GPT2, small.T5, *LLAMAS], ids=IDS)
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -226,6 +319,8 @@ def test_an_irrelevant_field_changes_no_official_bit(
     ids=str,
 )
 def test_what_the_official_code_would_obey_is_refused_by_name(config: dict[str, Any], field: str, value: Any):
+    if field in llama_config.WINDOWS.get(config["model_type"], {}):
+        return  # read, see test_relatives.py
     with pytest.raises(InputError, match=rf"^config\.json: {field} is ") as refusal:
         rebuild_for({**config, field: value})
     assert "\n" not in str(refusal.value)
@@ -238,8 +333,13 @@ def test_the_dtype_of_the_file_may_be_said(dtype: Any):
 
 @pytest.mark.parametrize(
     ("config", "field"),
-    [(small.BERT, "layer_norm_eps"), (small.GPT2, "layer_norm_epsilon"), (small.T5, "layer_norm_epsilon")],
-    ids=IDS,
+    [
+        (small.BERT, "layer_norm_eps"),
+        (small.GPT2, "layer_norm_epsilon"),
+        (small.T5, "layer_norm_epsilon"),
+        (small.LLAMA, "rms_norm_eps"),
+    ],
+    ids=["bert", "gpt2", "t5", "llama"],
 )
 def test_a_whole_number_in_place_of_a_decimal_one_is_refused_by_name(config: dict[str, Any], field: str):
     with pytest.raises(InputError, match=rf"^config\.json: {field} is 1, expected a finite number"):

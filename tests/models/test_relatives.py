@@ -1,4 +1,4 @@
-"""Close relatives of the three models: what config.json asks for, the rebuild does, bit for bit."""
+"""Close relatives of the four models: what config.json asks for, the rebuild does, bit for bit."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
 from llm_rebuild.models import rebuild_for
+from llm_rebuild.models.part import Batch
+from llm_rebuild.using.generate import Settings, generate
 from llm_rebuild.verify import Report, ask, prove, verify, verify_steps
 from llm_rebuild.verify.run import rebuild_run
 from tests.models import small
@@ -74,9 +76,16 @@ VARIATIONS: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = 
     "bert types": (small.BERT, {"type_vocab_size": 1}, ()),
     # Heads merged lie in memory as they lay apart, and a product with a view adds in another order.
     "bert heads of width 1": (small.BERT, {"hidden_size": 5, "num_attention_heads": 5}, small.POOLER),
+    **{
+        f"{changes.get('model_type', 'llama')} {name}": (small.LLAMA, changes, optional)
+        for name, changes, optional in small.LLAMAS
+    },
     "gpt2 heads of width 1": (small.GPT2, {"n_embd": 5, "n_head": 5}, ()),
     "t5 heads of width 1": (small.T5, {"d_kv": 1, "num_heads": 5}, ()),
 }
+
+
+LLAMAS = sorted(name for name, (config, _, _) in VARIATIONS.items() if config is small.LLAMA)
 
 
 def assert_exact(report: Report) -> None:
@@ -97,6 +106,60 @@ def test_bit_identical(variation: str, attention: str, tmp_path: Path):
     if config is not small.BERT:
         for report in verify_steps(copy, token_ids=small.ROWS, attention=attention, steps=2):
             assert_exact(report)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("variation", LLAMAS)
+def test_padded_left_with_positions_of_its_own(variation: str, attention: str, tmp_path: Path):
+    """As `generate` asks: padding takes no position, and a text goes on behind its cache."""
+    import transformers
+
+    config, changes, optional = VARIATIONS[variation]
+    ids = {"pad_token_id": 0, "eos_token_id": None}
+    copy = small.model(tmp_path / "model", config, optional, **changes, **ids)
+    official = transformers.AutoModelForCausalLM.from_pretrained(copy.folder, attn_implementation=attention)
+    rows = torch.tensor([small.ROWS[0], [0] * 4 + small.ROWS[1]])
+    mask = torch.tensor([[1] * 7, [0] * 4 + [1] * 3])
+    wanted = official.eval().generate(
+        rows, attention_mask=mask, max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0
+    )
+    written = generate(copy, small.ROWS, Settings(max_new_tokens=8), attention=attention)
+    assert torch.equal(written.token_ids, wanted)
+    question = ask(copy, token_ids=small.ROWS, attention=attention, use_cache=True)
+    assert_exact(verify(replace(question, inputs=question.inputs.with_padding("left"))))
+
+
+def test_a_window_is_refused_where_it_is_reached(tmp_path: Path):
+    for name, changes in {
+        "mistral": {"model_type": "mistral", "sliding_window": 8},
+        "qwen2": {
+            "model_type": "qwen2",
+            "use_sliding_window": True,
+            "sliding_window": 8,
+            "max_window_layers": 1,
+        },
+    }.items():
+        copy = small.model(tmp_path / name, small.LLAMA, **changes)
+        assert_exact(verify(copy, token_ids=[[1] * 7], attention="sdpa"))
+        with pytest.raises(InputError, match="8 token ids are more than the model's 7 positions"):
+            verify(copy, token_ids=[[1] * 8])
+        part = copy.rebuild.part(copy.weights())
+        with pytest.raises(InputError, match="8 tokens reach as far as sliding_window, 8; give at most 7"):
+            copy.rebuild.run(Batch(torch.ones(1, 8, dtype=torch.int64), torch.ones(1, 8)), part)
+    for changes in (
+        {"use_sliding_window": False},
+        {"max_window_layers": 2},
+        {"layer_types": ["full_attention"] * 2},
+    ):
+        fields = {"model_type": "qwen3", "use_sliding_window": True, "sliding_window": 8, **changes}
+        assert rebuild_for({**small.LLAMA, **fields}).config.positions is None
+
+
+def test_a_bias_that_config_json_does_not_speak_of_is_refused(tmp_path: Path):
+    key = "model.layers.0.self_attn.q_proj.bias"
+    copy = rewritten(small.model(tmp_path / "model", small.LLAMA), lambda t: {**t, key: torch.ones(24)})
+    with pytest.raises(InputError, match=r"holds model\.layers\.0\.self_attn\.q_proj\.bias"):
+        verify(copy, token_ids=small.ROWS)
 
 
 def test_a_variation_that_is_ignored_is_noticed(tmp_path: Path):
@@ -220,15 +283,15 @@ def test_t5_file_with_the_left_over_bias_of_cross_attention(tmp_path: Path):
     assert_exact(verify(copy, token_ids=small.ROWS, coverage=False))
 
 
-@pytest.mark.parametrize("name", ["gpt2", "t5 1.1", "t5", "bert"])
+@pytest.mark.parametrize("name", ["gpt2", "t5 1.1", "t5", "bert", *LLAMAS])
 def test_a_folder_as_the_library_saves_it(name: str, tmp_path: Path):
     """Saved by the official class, config.json and weights: with its prefix, and fields that it adds."""
     import transformers
 
     config, changes, optional = VARIATIONS[name]
     first = small.model(tmp_path / "first", config, optional, **changes)
-    kind = {"gpt2": "AutoModelForCausalLM", "t5": "AutoModelForSeq2SeqLM", "bert": "AutoModel"}
-    official = getattr(transformers, kind[config["model_type"]]).from_pretrained(first.folder)
+    official_class = rebuild_for(first.config).architecture.official_class
+    official = getattr(transformers, official_class).from_pretrained(first.folder)
     official.save_pretrained(tmp_path / "saved")
     saved = local_copy.get(tmp_path / "saved", say=lambda line: None)
     assert_exact(verify(saved, token_ids=small.ROWS, coverage=False))

@@ -34,10 +34,11 @@ BART: dict[str, Any] = {
     "vocab_size": 61, "d_model": 24, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
     "decoder_attention_heads": 4, "encoder_ffn_dim": 36, "decoder_ffn_dim": 36, "max_position_embeddings": 32,
 }  # fmt: skip
+IDS_IN = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+PLAIN = {"attention_bias": False, "attention_out_bias": False, **IDS_IN}
 MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "llama": ("LlamaForCausalLM", "LlamaConfig", SMALL | {"num_key_value_heads": 2}),
-    "qwen2": ("Qwen2ForCausalLM", "Qwen2Config", SMALL | {"num_key_value_heads": 2}),
-    "qwen3": ("Qwen3ForCausalLM", "Qwen3Config", SMALL | {"num_key_value_heads": 2, "head_dim": 8}),
+    "seed_oss": ("SeedOssForCausalLM", "SeedOssConfig", SMALL | {"num_key_value_heads": 2, **PLAIN}),
+    "apertus": ("ApertusForCausalLM", "ApertusConfig", SMALL | {"num_key_value_heads": 2, **IDS_IN}),
     "roberta": ("RobertaForMaskedLM", "RobertaConfig", SMALL | {"pad_token_id": 1}),
     "albert": ("AlbertModel", "AlbertConfig", SMALL | {"embedding_size": 12}),
     "bart": ("BartForConditionalGeneration", "BartConfig", BART),
@@ -74,8 +75,8 @@ def copies(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], LocalCop
 
 
 @pytest.fixture(scope="module")
-def llama(copies: Callable[[str], LocalCopy]) -> LocalCopy:
-    return copies("llama")
+def seed_oss(copies: Callable[[str], LocalCopy]) -> LocalCopy:
+    return copies("seed_oss")
 
 
 def returned_by_modules(copy: LocalCopy) -> dict[str, Tensor]:
@@ -125,9 +126,9 @@ def test_steps_tell_of_every_checkpoint_and_go_back_in_time_only(
     assert len(set(addresses)) == len(addresses)
 
 
-def test_steps_can_be_computed_again_from_their_inputs(llama: LocalCopy):
+def test_steps_can_be_computed_again_from_their_inputs(seed_oss: LocalCopy):
     """Which is what steps are for: each names what went in."""
-    truth, weights = verify.capture(llama, token_ids=IDS), llama.weights()
+    truth, weights = verify.capture(seed_oss, token_ids=IDS), seed_oss.weights()
     at = "model.layers.1.self_attn"
     assert truth.steps[f"{at}.softmax[0]"].inputs == (f"{at}.add[2]",)
     assert torch.equal(truth[f"{at}.add[2]"].tensor.softmax(-1), truth[f"{at}.softmax[0]"].tensor)
@@ -151,8 +152,8 @@ def test_a_module_that_runs_twice_has_a_number(copies: Callable[[str], LocalCopy
     assert not torch.equal(truth[shared].tensor, truth[f"{shared}[1]"].tensor)
 
 
-def test_a_capture_is_saved_and_read_with_its_steps(llama: LocalCopy, tmp_path: Path):
-    truth = verify.capture(llama, token_ids=IDS, attention="sdpa")
+def test_a_capture_is_saved_and_read_with_its_steps(seed_oss: LocalCopy, tmp_path: Path):
+    truth = verify.capture(seed_oss, token_ids=IDS, attention="sdpa")
     truth.save(tmp_path / "f")
     loaded = Capture.load(tmp_path / "f")
     assert loaded.steps == truth.steps
@@ -220,24 +221,24 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     return command
 
 
-def test_the_commands(run, llama: LocalCopy, tmp_path: Path):
-    code, out, err = run("map", llama.folder)
+def test_the_commands(run, seed_oss: LocalCopy, tmp_path: Path):
+    code, out, err = run("map", seed_oss.folder)
     assert (code, err) == (0, "")
-    assert "LlamaDecoderLayer" in out
+    assert "SeedOssDecoderLayer" in out
     assert "31 checkpoints are returned by modules" in out
     assert "Departures" not in out
     assert max(map(len, out.splitlines())) <= 80
-    code, out, err = run("capture", llama.folder, "--token-ids", "5,6,7", "--out", tmp_path / "f")
+    code, out, err = run("capture", seed_oss.folder, "--token-ids", "5,6,7", "--out", tmp_path / "f")
     assert (code, err) == (0, "")
-    assert out.startswith("96 checkpoints of llama in ")
+    assert out.startswith("96 checkpoints of seed_oss in ")
     assert len(Capture.load(tmp_path / "f")) == 96
 
 
-def test_what_needs_a_rebuild_says_what_works_without(run, llama: LocalCopy):
-    for command in (("verify", llama.folder, "--token-ids", "5,6"), ("run", llama.folder, "dog")):
+def test_what_needs_a_rebuild_says_what_works_without(run, seed_oss: LocalCopy):
+    for command in (("verify", seed_oss.folder, "--token-ids", "5,6"), ("run", seed_oss.folder, "dog")):
         code, out, err = run(*command)
         assert (code, out, err.count("\n")) == (2, "", 1)
-        assert "model_type is 'llama'" in err
+        assert "model_type is 'seed_oss'" in err
         assert "`map`, `capture` and `check` work on any text model" in err
 
 
@@ -264,34 +265,34 @@ CONFIGS: dict[str, tuple[dict[str, object], str]] = {
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_configs_that_are_refused(llama: LocalCopy, tmp_path: Path, name: str):
+def test_configs_that_are_refused(seed_oss: LocalCopy, tmp_path: Path, name: str):
     fields, words = CONFIGS[name]
-    copy = changed(llama, tmp_path / "changed", **fields)
+    copy = changed(seed_oss, tmp_path / "changed", **fields)
     with pytest.raises(InputError) as refused:
         verify.capture(copy, token_ids=IDS)
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
-def test_inputs_that_are_refused(llama: LocalCopy, copies: Callable[[str], LocalCopy]):
+def test_inputs_that_are_refused(seed_oss: LocalCopy, copies: Callable[[str], LocalCopy]):
     with pytest.raises(
         InputError, match=r"give --token-ids, for .* has no tokenizer that transformers can read"
     ):
-        verify.capture(llama, "a text")
+        verify.capture(seed_oss, "a text")
     with pytest.raises(InputError, match="token id 61 is outside the vocabulary of 0 to 60"):
-        verify.capture(llama, token_ids=[[61]])
+        verify.capture(seed_oss, token_ids=[[61]])
     with pytest.raises(InputError, match="33 token ids are more than the model's 32 positions"):
-        verify.capture(llama, token_ids=[[1] * 33])
+        verify.capture(seed_oss, token_ids=[[1] * 33])
     with pytest.raises(InputError, match="has no decoder beside its encoder"):
-        verify.capture(llama, token_ids=[[1]], decoder_ids=[[1]])
+        verify.capture(seed_oss, token_ids=[[1]], decoder_ids=[[1]])
     with pytest.raises(InputError, match="the official roberta model cannot read this input"):
         verify.capture(copies("roberta"), token_ids=[[5] * 32])  # its positions begin at 2
 
 
-def test_a_folder_that_the_map_refuses(llama: LocalCopy, tmp_path: Path):
-    tensors = load_file(llama.weights_file)
+def test_a_folder_that_the_map_refuses(seed_oss: LocalCopy, tmp_path: Path):
+    tensors = load_file(seed_oss.weights_file)
     del tensors["model.norm.weight"]
-    copy = changed(llama, tmp_path / "less")
+    copy = changed(seed_oss, tmp_path / "less")
     save_file(tensors, copy.weights_file, metadata={"format": "pt"})
     with pytest.raises(InputError, match=r"lacks model\.norm\.weight; it does not fit its config\.json"):
         anatomy.describe(copy)

@@ -1,4 +1,4 @@
-"""`check` on a learner's rebuild of a model that the course does not have: a tiny Llama."""
+"""`check` on a learner's rebuild of a model that the course does not have: a tiny SmolLM3."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from pathlib import Path
 
 import pytest
 
-from tests.workbench import tiny_llama
+from tests.workbench import tiny_smollm3
 from tests.workbench.bench import Bench, Said
 
 IDS = ["--token-ids", "5,17,3,44"]
 
 
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama.write(tmp_path_factory.mktemp("models") / "tiny-llama")
+def smollm3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_smollm3.write(tmp_path_factory.mktemp("models") / "tiny-smollm3")
 
 
 @pytest.fixture
-def checked(bench: Bench, tmp_path: Path, llama: Path):
+def checked(bench: Bench, tmp_path: Path, smollm3: Path):
     def run(source: str, *options: str) -> Said:
         (tmp_path / "mine.py").write_text(source, encoding="utf-8")
-        return bench.run("check", "mine.py", "--model", llama, *IDS, *options, folder=tmp_path)
+        return bench.run("check", "mine.py", "--model", smollm3, *IDS, *options, folder=tmp_path)
 
     return run
 
 
 def test_what_is_tapped_is_judged_and_the_rest_is_not_asked_for(checked):
-    said = checked(tiny_llama.REBUILD, "--json", "-")
+    said = checked(tiny_smollm3.REBUILD, "--json", "-")
     found = json.loads(said.out)
     assert (said.code, said.err) == (0, "")
     assert {c["name"] for c in found["checkpoints"]} >= {"model.embed_tokens", "model.layers.1", "lm_head"}
@@ -36,12 +36,12 @@ def test_what_is_tapped_is_judged_and_the_rest_is_not_asked_for(checked):
     assert found["not_tapped"]
     assert not {c["name"] for c in found["checkpoints"]} & set(found["not_tapped"])
     assert [step["right"] for step in found["steps"]] == [True] * 6
-    assert "not tapped" in checked(tiny_llama.REBUILD).out.splitlines()[-1]
+    assert "not tapped" in checked(tiny_smollm3.REBUILD).out.splitlines()[-1]
 
 
 def test_a_mistake_is_seen_where_it_is(checked):
-    wrong = tiny_llama.REBUILD.replace("* width**-0.5", "")
-    assert wrong != tiny_llama.REBUILD
+    wrong = tiny_smollm3.REBUILD.replace("* width**-0.5", "")
+    assert wrong != tiny_smollm3.REBUILD
     said = checked(wrong, "--json", "-")
     assert said.code == 1
     assert json.loads(said.out)["first_divergence"]["name"] == "model.layers.0.self_attn.o_proj"
@@ -49,7 +49,7 @@ def test_a_mistake_is_seen_where_it_is(checked):
 
 
 def test_a_name_that_does_not_exist_gets_the_nearest(checked):
-    said = checked(tiny_llama.REBUILD.replace('tap("model.norm", x)', 'tap("model.nrm", x)'))
+    said = checked(tiny_smollm3.REBUILD.replace('tap("model.norm", x)', 'tap("model.nrm", x)'))
     assert said.code == 2
     assert "no checkpoint of this name; did you mean 'model.norm'?" in said.err
 

@@ -1,4 +1,4 @@
-"""A tiny seeded Llama in a folder, and a learner's rebuild of it."""
+"""A tiny seeded SmolLM3 in a folder, and a learner's rebuild of it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import save_file
 
 CONFIG = {
-    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 53, "hidden_size": 16,
+    "model_type": "smollm3", "architectures": ["SmolLM3ForCausalLM"], "vocab_size": 53, "hidden_size": 16,
     "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
     "max_position_embeddings": 32, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "hidden_act": "silu",
-    "tie_word_embeddings": False,
+    "tie_word_embeddings": False, "no_rope_layers": [1, 1], "pad_token_id": 0,
+    "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
 
 
