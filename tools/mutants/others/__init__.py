@@ -34,10 +34,14 @@ _BART: dict[str, Any] = {
     "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "max_position_embeddings": 40,
     "scale_embedding": True,
 }  # fmt: skip
+_LLAMA = {"no_rope_layers": [1, 1, 1], "rope_theta": 500.0, "rms_norm_eps": 1e-5}
+_LLAMA |= {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
+_QWEN3 = {"head_dim": 12, "mlp_only_layers": [0, 1, 2], "num_experts": 4}
+# Of the first three there is a rebuild; so the official code is of a twin that computes the same.
 MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "llama": ("LlamaForCausalLM", "LlamaConfig", _SHARED | {"rope_theta": 500.0, "rms_norm_eps": 1e-5}),
-    "qwen2": ("Qwen2ForCausalLM", "Qwen2Config", _SHARED),
-    "qwen3": ("Qwen3ForCausalLM", "Qwen3Config", _SHARED | {"head_dim": 12}),
+    "llama": ("SmolLM3ForCausalLM", "SmolLM3Config", _SHARED | _LLAMA),
+    "qwen2": ("SeedOssForCausalLM", "SeedOssConfig", _SHARED | {"head_dim": 8}),
+    "qwen3": ("Qwen3MoeForCausalLM", "Qwen3MoeConfig", _SHARED | _QWEN3),
     "roberta": ("RobertaForMaskedLM", "RobertaConfig", _SIZES | {"pad_token_id": 1}),
     "bart": ("BartForConditionalGeneration", "BartConfig", _BART),
 }
