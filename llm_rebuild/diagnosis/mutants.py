@@ -26,6 +26,7 @@ from llm_rebuild.models import RECORDS, rebuild_for
 from llm_rebuild.verify.capture import Capture, capture
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import ask
+from llm_rebuild.verify.steps import likeliest
 
 # What the mutants of the miniatures are run on: texts of different lengths, so that there is padding, and of
 # more than 16 tokens for T5, so that far distances share buckets on both sides.
@@ -164,7 +165,7 @@ def scene(
         question = replace(question, inputs=question.inputs.with_padding("left"))
     question = replace(question, cache=True)
     prompt = capture(question, official=model, steps=True)
-    after = question.step(prompt.tensors["lm_head"][:, -1].argmax(dim=-1))
+    after = question.step(likeliest(prompt))
     return Scene(copy, capture(after, official=model, steps=True, before=prompt), prompt)
 
 

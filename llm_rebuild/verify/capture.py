@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 FORMAT = "llm_rebuild capture 2"  # of a file
+Part = tuple[Mapping[str, Any], Mapping[str, Tensor]]  # of a file: what is said, as JSON, and tensors
+NOTHING_MORE: Mapping[str, Part] = {}
 
 
 class Copies:
@@ -163,8 +165,8 @@ class Capture(Mapping[str, Interim]):
     def __len__(self) -> int:
         return len(self.tensors)
 
-    def save(self, file: str | Path) -> None:
-        """Write a safetensors file, whole or not at all."""
+    def save(self, file: str | Path, more: Mapping[str, Part] = NOTHING_MORE) -> None:
+        """Write a safetensors file, whole or not at all; and into it what belongs to the capture, by name."""
         about = {
             "format": FORMAT,
             "model": dict(self.model),
@@ -182,9 +184,13 @@ class Capture(Mapping[str, Interim]):
         }
         tensors = {f"checkpoint/{name}": tensor.contiguous() for name, tensor in self.tensors.items()}
         tensors |= {f"inputs/{name}": tensor for name, tensor in self.inputs.tensors.items()}
+        words = {"llm_rebuild": json.dumps(about)}
+        for part, (said, besides) in more.items():
+            words[part] = json.dumps(said)
+            tensors |= {f"{part}/{name}": tensor.contiguous() for name, tensor in besides.items()}
         try:
-            with replacing(Path(file)) as part:
-                save_file(tensors, part, metadata={"llm_rebuild": json.dumps(about)})
+            with replacing(Path(file)) as unfinished:
+                save_file(tensors, unfinished, metadata=words)
         except (OSError, SafetensorError) as error:
             raise InputError(f"cannot write {file}: {reason(error)}") from None
 

@@ -23,7 +23,7 @@ from llm_rebuild.verify.entries import Trace, is_entry
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.operations import answer_of, facts_of, outputs_of, tensors_in, written_by
 from llm_rebuild.verify.question import Model, Options, Question, ask, has_rebuild
-from llm_rebuild.verify.recording import Products, Recording, Returned
+from llm_rebuild.verify.recording import Products, Recording, Returned, address_of
 from llm_rebuild.verify.sources import Named, Sources
 
 if TYPE_CHECKING:
@@ -82,8 +82,9 @@ class Observer:
         self._sources = Sources(question.checkpoints if has_rebuild(question.copy) else ())
         self._inside = ("", type(official.model).__name__)  # the module that computes, by path and class
         self._looks = everything or self._sources.sought("")  # whether its operations are of interest
-        # An operation or None, its module, its arguments, what it gave, and the checkpoints that it shows.
-        self._notes: list[tuple[Any, tuple[str, str], Any, Any, Named]] = []
+        # An operation, or None for a module itself; the module; the arguments, and as nodes, where it writes
+        # into them; what it gave; and the checkpoints that it shows.
+        self._notes: list[tuple[Any, tuple[str, str], Any, Any, Any, Named]] = []
         self._checkpoints: dict[str, Tensor] = {}
         self._numbers: dict[str, int] = {}  # checkpoint -> its node
         self._times: Counter[tuple[str, str]] = Counter()
@@ -119,47 +120,39 @@ class Observer:
 
     def show(self, function: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Do an operation, and note it."""
-        if facts_of(function).written:
-            return self._writing(function, args, named)
-        result = function(*args, **named)
-        return self._note(function, args, named, result) if self._looks else result
-
-    def _note(self, function: Any, args: tuple[Any, ...], named: dict[str, Any], result: Any) -> Any:
-        shown = self._sources.computed(facts_of(function).word, self._inside[0], (args, named), result)
-        self._checkpoints.update(shown)
-        if self.everything:
-            self._notes.append((function, self._inside, (args, named), result, shown))
-        return result
-
-    def _writing(self, function: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        """The same where tensors are written into: what was noted of them is read before."""
-        written = written_by(function, args, named)
-        memory = {tensor.untyped_storage().data_ptr() for tensor in written}
-        for name, tensor in self._checkpoints.items():
-            if tensor.untyped_storage().data_ptr() in memory:
-                self._checkpoints[name] = tensor.clone()
-        if self.everything:
-            self._read_notes()
-            refs = self._recording.before(function, args, named)
+        refs = self._before_writing(function, args, named) if facts_of(function).written else None
         result = function(*args, **named)
         if self._looks:
-            outputs = outputs_of(result, written)
-            shown = self._sources.computed(facts_of(function).word, self._inside[0], (args, named), outputs)
-            self._checkpoints.update(shown)
-            if self.everything:
-                self._computed(function, self._inside[0], refs, outputs, shown)
+            self._note(function, (args, named), result, refs)
         return result
 
     def _product(self, function: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """A product, of which it is not looked at what it consists of."""
-        if not self._looks:
-            return function(*args, **named)
-        self._looks = False
+        looks, self._looks = self._looks, False
         try:
             result = function(*args, **named)
         finally:
-            self._looks = True
-        return self._note(function, args, named, result)
+            self._looks = looks
+        if looks:
+            self._note(function, (args, named), result)
+        return result
+
+    def _before_writing(self, function: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """What was noted of the tensors that are about to be written into is read, and what is kept of them
+        copied."""
+        memory = {address_of(tensor) for tensor in written_by(function, args, named)}
+        for name, tensor in self._checkpoints.items():
+            if address_of(tensor) in memory:
+                self._checkpoints[name] = tensor.clone()
+        self._read_notes()
+        return self._recording.before(function, args, named) if self.everything else None
+
+    def _note(self, function: Any, arguments: Any, result: Any, refs: Any = None) -> None:
+        outputs = outputs_of(result, written_by(function, *arguments))
+        shown = self._sources.computed(facts_of(function).word, self._inside[0], arguments, outputs)
+        self._checkpoints.update(shown)
+        if self.everything:
+            self._notes.append((function, self._inside, arguments, refs, outputs, shown))
 
     def _watched(self, path: str, part: nn.Module) -> Callable[..., Any]:
         """A module's `forward` with a look at what it is given and what it returns."""
@@ -177,7 +170,7 @@ class Observer:
                 shown = self._sources.returned(path, (arguments, named), output)
                 self._checkpoints.update(shown)
                 if self.everything:
-                    self._notes.append((None, module, (arguments, named), output, shown))
+                    self._notes.append((None, module, (arguments, named), None, output, shown))
             return output
 
         vars(watched)["__wrapped__"] = forward  # for those who ask for its signature
@@ -187,15 +180,19 @@ class Observer:
 
     def _read_notes(self) -> None:
         """Make nodes of what is noted."""
-        for function, part, arguments, result, shown in self._notes:
+        for function, part, arguments, refs, outputs, shown in self._notes:
             if function is None:
-                self._returned(part, arguments, result, shown)
+                self._returned(part, arguments, outputs)
             else:
-                refs = self._recording.before(function, *arguments)
-                self._computed(function, part[0], refs, outputs_of(result, ()), shown)
+                refs = refs or self._recording.before(function, *arguments)
+                self._computed(function, part[0], refs, outputs)
+            for name, tensor in shown:  # what is said last counts
+                number = self._recording.seen(tensor)
+                if number is not None:
+                    self._numbers[name] = number
         self._notes.clear()
 
-    def _computed(self, function: Any, path: str, refs: Any, outputs: Sequence[Any], shown: Named) -> None:
+    def _computed(self, function: Any, path: str, refs: Any, outputs: Sequence[Any]) -> None:
         """The nodes of an operation, with their names."""
         word, nodes = facts_of(function).word, self._recording.nodes
         times = self._times[path, word]
@@ -204,9 +201,8 @@ class Observer:
         self._times[path, word] += bool(entries)
         for node in entries:
             node.name = f"{join(path, word)}[{times}]{f'.{node.output}' if node.output else ''}"
-        self._name(shown)
 
-    def _returned(self, part: tuple[str, str], arguments: Any, result: Any, shown: Named) -> None:
+    def _returned(self, part: tuple[str, str], arguments: Any, result: Any) -> None:
         """A module returned: what it had been given, and what it gave, of which the first tensor counts."""
         (path, kind), answer = part, answer_of(result)
         number = None if answer is None else self._recording.seen(answer)
@@ -218,14 +214,6 @@ class Observer:
             nodes = self._recording.nodes
             name = f"{path}[{times}]" if times else path
             nodes[number].returned.append(Returned(name, kind, len(nodes), tuple(sorted(into))))
-        self._name(shown)
-
-    def _name(self, shown: Named) -> None:
-        """Which nodes checkpoints are. What is said last counts."""
-        for name, tensor in shown:
-            number = self._recording.seen(tensor)
-            if number is not None:
-                self._numbers[name] = number
 
 
 class _Mode(TorchDispatchMode):

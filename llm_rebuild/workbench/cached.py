@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from llm_rebuild.copies import local_copy
@@ -33,13 +32,13 @@ from llm_rebuild.verify.capture import FORMAT
 from llm_rebuild.verify.environment import environment
 
 FOLDER = ".captures"
-RECORD, PROMPT = "record", "prompt"  # what else a capture's file holds
+# What else a capture's file holds: what was done in the run, as `diagnosis/reading/stored.py` says it, and
+# the tensors of the pass before it.
+RECORD, PROMPT = "record", "prompt"
 FORMATS = [FORMAT, "record 2", "prompt 1"]
 MOST = 2_000_000_000  # bytes, of all captures together
 LEFT = 3600  # seconds after which what is half-written was left by somebody who is gone
 ASK_AGAIN = 600  # seconds after which the hub is asked once more for a model that it did not give
-
-Part = tuple[Mapping[str, Any], Mapping[str, Tensor]]  # of a file: what is said, and tensors
 
 
 def folder() -> Path:
@@ -127,18 +126,6 @@ def contents(file: Path) -> tuple[dict[str, Tensor], list[str]]:
     """Of a capture what the model read, and the names: the official tensors stay on the disk."""
     about, read = more(file, "llm_rebuild", "inputs") or ({}, {})
     return read, list(about["order"])
-
-
-def add(file: Path, more: Mapping[str, Part]) -> None:
-    """Put more into a capture's file, by name: `record`, what was done in the run, as
-    `diagnosis/reading/stored.py` says it; `prompt`, the tensors of the pass before it."""
-    with safe_open(file, framework="pt") as opened:
-        stored = {key: opened.get_tensor(key).clone() for key in opened.keys()}  # noqa: SIM118
-        words = opened.metadata() or {}
-    for name, (about, tensors) in more.items():
-        words[name] = json.dumps(about)
-        stored |= {f"{name}/{key}": tensor.contiguous().clone() for key, tensor in tensors.items()}
-    save_file(stored, file, metadata=words)
 
 
 def more(file: Path, name: str, prefix: str = "") -> tuple[Any, dict[str, Tensor]] | None:

@@ -22,6 +22,7 @@ from llm_rebuild.process.exchange import Channel
 from llm_rebuild.process.run import Process
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify import Capture, Question, capture
+from llm_rebuild.verify.capture import Part
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import has_rebuild
 from llm_rebuild.verify.steps import likeliest
@@ -142,12 +143,11 @@ def save_official(job: Mapping[str, Any]) -> None:
         prompt = capture(question, official=official, steps=True)
         question = question.step(likeliest(prompt))
     truth = capture(question, official=official, steps=True, before=prompt)
-    truth.save(job["out"])
     run = OfficialRun.of(truth, question.copy, prompt, official)
-    more: dict[str, cached.Part] = {cached.RECORD: run.store()}
+    more: dict[str, Part] = {cached.RECORD: run.store()}
     if prompt is not None:
         more[cached.PROMPT] = {}, prompt.tensors
-    cached.add(Path(job["out"]), more)
+    truth.save(job["out"], more)
 
 
 def all_names(run: Run, question: Question) -> list[str]:
