@@ -82,6 +82,20 @@ def test_nothing_of_a_widget_is_loaded_before_it_is_seen_and_asked(live: Site, r
     assert [url for url in visitor.requests if url.endswith(".safetensors")] == []
 
 
+def test_on_paper_is_the_picture_and_what_was_changed_of_it(live: Site, reader: Any) -> None:
+    still = opened(reader(), live, "masks")
+    still.page.emulate_media(media="print")
+    assert still.locator("svg").is_visible()
+    assert still.locator(".widget").is_hidden()
+
+    changed = opened(reader(), live, "masks", "#masks?kind=decoder&padding=2&side=left")
+    shown(changed, kind="decoder")
+    changed.page.emulate_media(media="print")
+    assert changed.locator(".said").is_visible()
+    assert changed.get_by_role("combobox", name="attention").is_visible()
+    assert changed.locator(".widget button:visible").count() == 0
+
+
 @pytest.mark.parametrize("name", CHANGES)
 def test_it_asks_then_shows_goes_back_and_has_an_address(live: Site, reader: Any, name: str) -> None:
     visitor = reader(color_scheme="light", bypass_csp=False)
