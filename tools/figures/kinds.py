@@ -113,13 +113,13 @@ def band(
 ) -> None:
     """One bar cut into its parts: (label, size, kind), to scale. A label stands where it fits."""
     parts = list(parts)
-    whole = sum(size for _, size, _ in parts)
+    whole, before = sum(size for _, size, _ in parts), 0.0
     for label, size, kind in parts:
-        w = width * size / whole
-        d.box(x, y, w, height, kind)
+        left, before = round(width * before / whole), before + size  # whole pixels, as bars are
+        w = round(width * before / whole) - left
+        d.box(x + left, y, w, height, kind)
         if len(label) * 6.8 < w:
-            d.text(x + w / 2, y + height / 2 + 5, label, size=13)
-        x += w
+            d.text(x + left + w / 2, y + height / 2 + 5, label, size=13)
 
 
 def strip(d: Drawing, x: float, y: float, verdicts: Sequence[str], width: float, height: float = 22) -> None:
