@@ -185,9 +185,9 @@ class Capture(Mapping[str, Interim]):
         tensors = {f"checkpoint/{name}": tensor.contiguous() for name, tensor in self.tensors.items()}
         tensors |= {f"inputs/{name}": tensor for name, tensor in self.inputs.tensors.items()}
         words = {"llm_rebuild": json.dumps(about)}
-        for part, (said, besides) in more.items():
-            words[part] = json.dumps(said)
-            tensors |= {f"{part}/{name}": tensor.contiguous() for name, tensor in besides.items()}
+        for part, (facts, numbers) in more.items():
+            words[part] = json.dumps(facts)
+            tensors |= {f"{part}/{name}": tensor.contiguous() for name, tensor in numbers.items()}
         try:
             with replacing(Path(file)) as unfinished:
                 save_file(tensors, unfinished, metadata=words)
