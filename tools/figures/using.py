@@ -178,7 +178,7 @@ def item_similarities() -> str:
     )
     left, top, side = 110.0, 30.0, 28.0
     numbers = [[None if i == j else number for j, number in enumerate(row)] for i, row in enumerate(rows)]
-    heat(d, left, top, numbers, side, limit=75)
+    heat(d, left, top, numbers, side, limit=max(n for row in numbers for n in row if n) / 0.6)
     for i, row in enumerate(rows):
         for j, number in enumerate(row):
             if i != j:
