@@ -142,10 +142,7 @@ class Capture(Mapping[str, Interim]):
 
     def find(self, tensor: Tensor, limit: int = 5) -> SearchResult:
         """Which checkpoint is this tensor, or what is it of one? `llm_rebuild.verify.find` says how."""
-        candidates = [
-            Candidate(name, tuple(official.shape), official.detach, name)
-            for name, official in self.tensors.items()
-        ]
+        candidates = [Candidate(name, official, name) for name, official in self.tensors.items()]
         return find(tensor, candidates, {}, limit)
 
     def __getitem__(self, name: str) -> Interim:

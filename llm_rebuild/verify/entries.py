@@ -128,7 +128,7 @@ class Trace:
             of = "" if entry is best[base] or base == entry.number else _view_in_words(entry, best[base])
             name, named = title(entry), title(entry) != entry.name
             whole = self.whole_of(entry)
-            candidates.append(Candidate(name, tuple(value.shape), value.detach, base, named, of, whole))
+            candidates.append(Candidate(name, value, base, named, of, whole))
         return candidates
 
     def whole_of(self, entry: Node) -> bool:

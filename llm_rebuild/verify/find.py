@@ -17,9 +17,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -117,28 +116,23 @@ class Candidate:
     """An official tensor to be held against.
 
     name    What to call it.
+    base    The computed tensor whose numbers it shows; candidates that share it are one in the answer.
     named   Whether that is a checkpoint's or a module's name, and not an operation's.
     of      What it is a view of, in words, if it is one.
-    base    The computed tensor whose numbers it shows; candidates that share it are one in the answer.
+    whole   Whether it shows all of that.
     """
 
     name: str
-    shape: tuple[int, ...]
-    read: Callable[[], Tensor] = field(repr=False)
+    tensor: Tensor = field(repr=False)
     base: Any
     named: bool = True
     of: str = ""
     whole: bool = True
 
     @property
-    def count(self) -> int:
-        """How many numbers it has."""
-        return math.prod(self.shape)
-
-    @cached_property
-    def tensor(self) -> Tensor:
-        """Its numbers, read when they are first asked for."""
-        return self.read()
+    def shape(self) -> tuple[int, ...]:
+        """torch's."""
+        return tuple(self.tensor.shape)
 
     @property
     def words(self) -> str:
@@ -154,8 +148,10 @@ def find(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the work is many small steps, for which threads wait longer than they work
     try:
-        same_count = [c for c in candidates if c.count == tensor.numel() and c.tensor.dtype == tensor.dtype]
-        larger = [c for c in candidates if c.whole and c.count > tensor.numel()]
+        same_count = [
+            c for c in candidates if c.tensor.numel() == tensor.numel() and c.tensor.dtype == tensor.dtype
+        ]
+        larger = [c for c in candidates if c.whole and c.tensor.numel() > tensor.numel()]
         hits = (
             _same_numbers(tensor, same_count)
             or _parts(tensor, larger)
