@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import re
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 
+from llm_rebuild.checkpoints import Recorder
 from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.verify import ask
+from llm_rebuild.errors import InputError
+from llm_rebuild.verify import ask, capture, judge
+from llm_rebuild.verify.compare import MISSING
 from llm_rebuild.verify.run import rebuild_run
 from llm_rebuild.workbench.check import check_file
 from llm_rebuild.workbench.new import source
@@ -50,6 +57,56 @@ def _checked(copy: LocalCopy, title: str, before: str, after: str) -> str:
     d.text(x + 8, 162, f"first divergence: {verdicts[first].name}", at="start", size=13, kind="bad")
     key_of_verdicts(d, left, 198)
     return d.svg()
+
+
+def gpt2_growing(copy: LocalCopy) -> str:
+    """The workbench: how far a file comes, as its functions are filled in from the top."""
+    solved, file = source("gpt2", solved=True), source("gpt2")
+    bodies, holes = (
+        {f.name: ast.get_source_segment(text, f) for f in _functions(text)} for text in (solved, file)
+    )
+    question = ask(copy, TEXTS)
+    truth = capture(question)
+    config = SimpleNamespace(**copy.config)
+    shown = (
+        "token_embedding",
+        "attention_mask",
+        "layer_norm",
+        "conv1d",
+        "add_mask",
+        "merge_heads",
+        "gelu",
+        "head",
+    )
+    d = Drawing(
+        720,
+        40 + 30 * len(shown),
+        "All checkpoints from first to last, as one function after another is filled in.",
+    )
+    for name in bodies:
+        file = file.replace(holes[name] or "", bodies[name] or "")
+        if name not in shown:
+            continue
+        names: dict[str, Any] = {"__name__": "filled"}
+        exec(compile(file, "filled.py", "exec"), names)
+        recorder = Recorder()
+        with torch.no_grad(), contextlib.suppress(InputError, NotImplementedError):
+            names["forward"](*truth.inputs.batch[:2], copy.weights(), config, recorder.tap())
+        verdicts = judge(recorder.tensors, truth).verdicts
+        right = sum(verdict.identical for verdict in verdicts)
+        y = 10.0 + 30 * shown.index(name)
+        d.text(178, y + 16, name, at="end", size=13, mono=True)
+        kinds = ["" if verdict.verdict == MISSING else colour(verdict) for verdict in verdicts]
+        strip(d, 190, y, kinds, 420)
+        d.text(622, y + 16, f"{right} of {len(verdicts)}", at="start", size=13, kind="muted")
+    y = 26.0 + 30 * len(shown)
+    d.text(190, y, "low: bit-identical; a line: not there yet", at="start", size=13, kind="muted")
+    return d.svg()
+
+
+def _functions(text: str) -> list[ast.FunctionDef]:
+    found = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
+    return [function for function in found if function.name != "forward"]
 
 
 def gpt2_wrong_alone(copy: LocalCopy) -> str:
@@ -236,5 +293,5 @@ def gpt2_probabilities(copy: LocalCopy) -> str:
     return d.svg()
 
 
-OF_GPT2 = (gpt2_wrong_alone, gpt2_right_alone, gpt2_probabilities)
+OF_GPT2 = (gpt2_growing, gpt2_wrong_alone, gpt2_right_alone, gpt2_probabilities)
 FIGURES = (rotary_pairs, rotary_angles, grouped_attention, item_similarities, head_story)
