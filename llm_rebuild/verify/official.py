@@ -100,12 +100,6 @@ class Official:
         return {name: answer.clone() for name, answer in answers.items()} if copies else {}
 
     @cached_property
-    def memory(self) -> frozenset[int]:
-        """Where the weights and other numbers of its own lie: the addresses of their memory."""
-        numbers = (*self.model.parameters(), *self.model.buffers())
-        return frozenset(tensor.untyped_storage().data_ptr() for tensor in numbers)
-
-    @cached_property
     def parts(self) -> tuple[tuple[str, nn.Module], ...]:
         """Every module that computes, by the path that checkpoints have: no list of modules, and no dropout,
         which in evaluation hands on what it is given."""

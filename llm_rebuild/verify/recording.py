@@ -122,6 +122,12 @@ def recompute(node: Node, put: Callable[[Any], Any]) -> Any:
     return compute(node.function, mapped(node.arguments, put), mapped(dict(node.named), put), node.output)
 
 
+def again(node: Node, nodes: Sequence[Node]) -> Any:
+    """A node's operation once more, on what went into it."""
+    with torch.no_grad():
+        return recompute(node, lambda leaf: nodes[leaf.node].value if type(leaf) is Ref else leaf)
+
+
 Window = tuple[int, int, tuple[int, ...], tuple[int, ...], torch.dtype]
 
 

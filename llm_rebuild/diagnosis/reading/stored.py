@@ -16,7 +16,7 @@ from llm_rebuild.diagnosis.reading.record import Record
 from llm_rebuild.errors import InputError
 from llm_rebuild.verify.equality import identical
 from llm_rebuild.verify.operations import overwritten
-from llm_rebuild.verify.recording import NO_CALL, Node, Ref, recompute
+from llm_rebuild.verify.recording import NO_CALL, Node, Ref, again
 
 _FUNCTIONS = {"matmul": torch.matmul, "overwritten": overwritten}
 
@@ -26,7 +26,7 @@ def store(record: Record, named: Mapping[str, Tensor]) -> tuple[dict[str, Any], 
     tensors: dict[str, Tensor] = {}
     nodes = []
     for node in record.nodes:
-        if node.name not in named and not _again(record, node):
+        if node.name not in named and not _the_same(record, node):
             tensors[str(node.number)] = node.value.clone().contiguous()
         nodes.append(
             [_name(node.function), _plain(node.arguments), _plain(node.named), node.output, node.name]
@@ -43,7 +43,7 @@ def load(stored: Mapping[str, Any], tensors: Mapping[str, Tensor], named: Mappin
             args, options = tuple(_live(arguments)), _live(by_name)
             node = Node(number, function, args, options, output, NO_CALL, (), None, name=source)
             value = tensors.get(str(number), named.get(source))
-            node.value = _value(record, node) if value is None else value
+            node.value = again(node, record.nodes) if value is None else value
             record.nodes.append(node)
         for checkpoint, number in stored["tapped"].items():
             record.tapped[checkpoint] = number
@@ -53,16 +53,10 @@ def load(stored: Mapping[str, Any], tensors: Mapping[str, Tensor], named: Mappin
     return record
 
 
-def _value(record: Record, node: Node) -> Any:
-    put = lambda x: record[x.node].value if type(x) is Ref else x  # noqa: E731
-    with torch.no_grad():
-        return recompute(node, put)
-
-
-def _again(record: Record, node: Node) -> bool:
+def _the_same(record: Record, node: Node) -> bool:
     """Whether a tensor comes out of what it was made of once more, to the bit and laid out alike."""
     try:
-        value = _value(record, node)
+        value = again(node, record.nodes)
         return identical(value, node.value) and bool(value.stride() == node.value.stride())
     except Exception:  # from outside, or by chance
         return False

@@ -12,7 +12,7 @@ import torch
 from llm_rebuild.diagnosis.reading.record import Record
 from llm_rebuild.diagnosis.reading.slices import VIEWS, Slice
 from llm_rebuild.verify.equality import by_rounding, identical
-from llm_rebuild.verify.recording import Frame, Node, Ref, recompute
+from llm_rebuild.verify.recording import Frame, Node, again
 
 WHERE = "where it is not seen (numpy, a list, another thread, compiled code)"
 MADE = f"read up to this tensor, which was made {WHERE}"
@@ -54,11 +54,10 @@ def _gives(record: Record, node: Node) -> bool:
     if drawn or node.value is None or "empty" in node.operation:
         return True
     try:
-        with torch.no_grad():
-            again = recompute(node, lambda x: record[x.node].value if type(x) is Ref else x)
+        value = again(node, record.nodes)
     except Exception:  # what an operation needs beside its arguments may be gone
         return True
-    return again.shape == node.value.shape and by_rounding(again, node.value)
+    return bool(value.shape == node.value.shape and by_rounding(value, node.value))
 
 
 def _before(record: Record, number: int) -> list[Frame]:
