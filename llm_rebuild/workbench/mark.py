@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from llm_rebuild.diagnosis.case import DEGREES, Level
 from llm_rebuild.errors import InputError, one_line
 from llm_rebuild.files import read
 from llm_rebuild.workbench.new import SKELETONS, source
@@ -43,7 +44,8 @@ class Mark:
 
     result    `done`, `passed` (something was not tried), `not passed`, or `not run`.
     right     How many checkpoints agree, of `all`.
-    line      Where the first mistake stands; cause and degree are the diagnosis's words for it.
+    line      Where the first mistake stands; degree is how well that and the cause are known.
+    cause     Its name in the catalogue; where no name is sure, a sentence.
     reason    Why it was not run, what ended it, or what else a marker should know.
     """
 
@@ -202,10 +204,16 @@ def _filled(row: Mark, found: Mapping[str, Any], passed: bool) -> Mark:
         all=summary["checkpoints"],
         first_divergence=found["next"] or "",
         line=f"{line['number']}: {mistake['code'] or ''}" if line else "",
-        cause=mistake.get("cause", ""),
+        cause=_cause(mistake),
         degree=mistake.get("degree", ""),
         reason=row.reason or "; ".join(leaks) or (f"{unfilled} steps not filled in" if unfilled else ""),
     )
+
+
+def _cause(mistake: Mapping[str, Any]) -> str:
+    """The catalogue's name of a mistake; where it has none, or is not sure of it, a sentence."""
+    named = mistake.get("cause", "unknown") != "unknown" and mistake["degree"] != DEGREES[Level.GUESSED]
+    return str(mistake["cause"] if named else mistake.get("explanation", ""))
 
 
 def _without_path(problem: InputError, file: Path) -> str:
