@@ -79,7 +79,10 @@ def mark(
     if model and Path(model).exists():
         model = str(Path(model).absolute())  # checks run in another folder
     rows = dict[str, Mark]()  # by what a file says, without its comments and blanks
-    solved = {_sameness(source(name, solved=True).encode()): name for name in SKELETONS}
+    known = dict[str, str]()  # what is called otherwise in a file that is the same but for names
+    for skeleton in SKELETONS:
+        text = source(skeleton, solved=True).encode()
+        known |= dict.fromkeys((_sameness(text), _sameness(text, names=False)), SOLVED)
     for file in files:
         shown = file.relative_to(folder).as_posix()
         try:
@@ -94,9 +97,13 @@ def mark(
             yield replace(twin, file=shown, reason=f"the same as {twin.file}")
             continue
         row = _checked(Mark(shown, name), content, texts, limits or Limits())
-        if same in solved:
-            row = replace(row, reason=SOLVED)
+        renamed = _sameness(content, names=False)
+        if same in known:
+            row = replace(row, reason=known[same])
+        elif renamed in known:
+            row = replace(row, reason=f"but for names {known[renamed]}")
         rows[same] = row
+        known.setdefault(renamed, f"the same as {shown}")
         yield row
 
 
@@ -139,15 +146,32 @@ def _named(content: bytes) -> str:
     return name
 
 
-def _sameness(content: bytes) -> str:
-    """What two files share that differ in comments and blanks only."""
+def _sameness(content: bytes, names: bool = True) -> str:
+    """What two files share that differ in comments and blanks only; without `names`, also in what their
+    variables and functions are called."""
+    text = content.decode("utf-8", "surrogateescape")
     with warnings.catch_warnings(), contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
         warnings.simplefilter("ignore")  # of Python, about the submission
         tree = ast.parse(content)
-        if ast.get_docstring(tree) is not None:  # the file's own name stands there
-            del tree.body[0]
-        content = ast.dump(tree).encode("utf-8", "surrogatepass")
-    return hashlib.sha256(content).hexdigest()
+        own = set[str]()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.arg):
+                own.add(node.arg)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                own.add(node.id)
+            elif isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef):
+                own.add(getattr(node, "name", ""))
+                if ast.get_docstring(node) is not None:  # a comment, too; in the file's its own name stands
+                    del node.body[0]
+        text = ast.dump(tree)
+        if not names:  # the first of them is 0, the next 1, …
+            numbers = dict[str, int]()
+            text = re.sub(
+                r"\b(id|arg|name)='(\w+)'",
+                lambda m: m[1] + str(numbers.setdefault(m[2], len(numbers))) if m[2] in own else m[0],
+                text,
+            )
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _checked(row: Mark, content: bytes, texts: Sequence[str], limits: Limits) -> Mark:

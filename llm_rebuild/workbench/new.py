@@ -27,7 +27,7 @@ BARE = """Write `forward`: which steps there are, and in which order, is yours t
 
 It compares what you show it by `tap(name, tensor)` with what the official model computed, and says what is
 next. These are the names, by the alphabet, and not in the order in which the model computes them; what it
-computes in some runs only has its condition behind it.
+computes in some runs only, or with another config.json only, has its condition behind it.
 
 {names}
 """

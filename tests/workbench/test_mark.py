@@ -15,8 +15,7 @@ from tests.workbench.bench import Bench
 GPT2 = local_copy.MINIATURES / "gpt2"
 WHOLE = writing.source("gpt2", solved=True)
 BROKEN = WHOLE.replace("0.044715 * cube", "0.044175 * cube")
-MERGED = "head_context.transpose(1, 2).flatten(start_dim=2)"
-ODD = WHOLE.replace(f"return {MERGED}", f"return {MERGED} + 0.013 * torch.sin({MERGED} * 7)")
+FLAT = WHOLE.replace("arange(mask.shape[1]).unsqueeze(0)", "arange(mask.shape[1])")
 KILLER = "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\n"
 LOOP = "def forward(token_ids, mask, weights, config, tap):\n    while True:\n        pass\n"
 
@@ -33,29 +32,33 @@ def test_a_class_is_marked_one_row_each(bench: Bench, tmp_path: Path):
     (folder / "killer.py").write_text(KILLER, encoding="utf-8")
     (folder / "link.py").symlink_to(folder / "bob.py")
     (folder / "loop.py").write_text(LOOP, encoding="utf-8")
-    (folder / "odd.py").write_text(ODD, encoding="utf-8")
+    (folder / "flat.py").write_text(FLAT, encoding="utf-8")
+    renamed = WHOLE.replace("attended", "looked").replace("may_look", "hidden")
+    (folder / "renamed.py").write_text(renamed, encoding="utf-8")
     (folder / "report.docx").write_bytes(b"PK")
     (folder / "=cmd|' -C calc'!A0.py").write_text("def forward(:\n", encoding="utf-8")
     model = f"./{GPT2.name}"  # a folder, by its way from here
     said = bench.run("mark", folder, "--out", out, "--model", model, "--seconds", "20", folder=GPT2.parent)
     assert said.code == 1, said.err
-    assert "11 submissions" in said.out
-    assert len(said.err.splitlines()) == 11
+    assert "12 submissions" in said.out
+    assert len(said.err.splitlines()) == 12
     rows = {row["file"]: row for row in csv.DictReader(out.read_text(encoding="utf-8").splitlines())}
-    assert len(rows) == 11
+    assert len(rows) == 12
     bob = rows["bob.py"]
     assert (bob["result"], bob["first_divergence"]) == ("not passed", "h.0.mlp.act.small_cube")
     assert 0 < int(bob["right"]) < int(bob["all"])
     assert "0.044175 * cube" in bob["line"]
     assert bob["cause"]
     assert (bob["degree"], bob["reason"]) == ("proved", "")
-    odd = rows["odd.py"]
-    assert odd["first_divergence"] == "h.0.attn.context"
-    assert odd["cause"].startswith("At h.0.attn.context: "), "without a name it is a sentence"
-    assert "torch.sin" in odd["line"]
+    assert rows["flat.py"]["degree"], "a diagnosis that asks, or says"
+    for row in rows.values():
+        assert row["cause"] != "unknown"
+        assert row["degree"] != "a question" or row["cause"].startswith("At "), "without a name a sentence"
     assert rows["anna/mine.py"] == {**bob, "file": "anna/mine.py", "reason": "the same as bob.py"}
     assert rows["copied.py"]["reason"] == marking.SOLVED
     assert rows["copied.py"]["result"] == "done"
+    assert (rows["renamed.py"]["result"], rows["renamed.py"]["right"]) == ("done", "72")
+    assert rows["renamed.py"]["reason"] == f"but for names {marking.SOLVED}"
     reasons = {
         "empty.py": "it is empty",
         "huge.py": "more than 5,000,000 bytes",
