@@ -13,9 +13,8 @@ from llm_rebuild.tokenizers.byte_bpe import to_symbols
 from llm_rebuild.using.decoding import warm
 from tools.figures.drawing import Drawing, shape
 from tools.figures.gpt2 import GPT2_HEADS, GPT2_PROMPT, GPT2_START
-from tools.figures.kinds import Plot, above, band, bars, beside, heat
-from tools.figures.minilm import SENTENCE
-from tools.figures.runs import copy_of, run_of, written_on
+from tools.figures.kinds import above, band, bars, beside, heat
+from tools.figures.runs import run_of, written_on
 
 CHAPTER = "part-3/generation.md"
 MOST = 10  # tokens of a distribution that are drawn
@@ -59,38 +58,35 @@ def gpt2_bytes(copy: LocalCopy) -> str:
 
 
 def gpt2_stream(copy: LocalCopy) -> str:
-    """Part 2: how long the vectors are on their way through two models."""
-    c = anatomy.describe(copy).config
-    ours, other = run_of(copy, GPT2_PROMPT), run_of(copy_of("minilm"), SENTENCE)
-    steps = [
-        "embeddings",
-        *(f"h.{i}.{half}.residual" for i in range(c.n_layer) for half in ("attn", "mlp")),
-        "ln_f",
+    """Part 2: one token's row of the residual stream, and what is written on it."""
+    truth, c = run_of(copy, GPT2_PROMPT), anatomy.describe(copy).config
+    halves = [f"h.{i}.{half}" for i in range(c.n_layer) for half in ("attn", "mlp")]
+    token = truth.inputs.tokens[0][-1].lstrip("Ġ")
+    added = [truth[f"{half}.c_proj"].tensor[0, -1].tolist() for half in halves]
+    stream = [
+        truth[name].tensor[0, -1].tolist() for name in ("embeddings", *(f"{h}.residual" for h in halves))
     ]
-    theirs = ["embeddings.sum", "embeddings.LayerNorm"]
-    for i in range(6):
-        for half in ("attention.output", "output"):
-            theirs += [f"encoder.layer.{i}.{half}.residual", f"encoder.layer.{i}.{half}.LayerNorm"]
-    d = Drawing(720, 292, "The mean length of the tokens' vectors, step by step, in MiniLM and in GPT-2.")
-    for left, width, title, run, names in (
-        (60, 380, "MiniLM: sum, norm, sum, norm …", other, theirs),
-        (500, 200, "GPT-2: sum after sum", ours, steps),
-    ):
-        lengths = [float(run[name].tensor[0].norm(dim=-1).mean()) for name in names]
-        plot = Plot(d, (left, 40, left + width, 232), (0, len(names) - 1), (0, 80))
-        d.text(left, 22, title, at="start", size=13, bold=True)
-        plot.rows((0, 20, 40, 60, 80))
-        plot.curve(enumerate(lengths), "muted")
-        for i, (name, length) in enumerate(zip(names, lengths, strict=True)):
-            plot.dot(i, length, "accent" if "LayerNorm" in name or name == "ln_f" else "good", 4)
-        d.text(left, 256, "embeddings", at="start", size=13, kind="muted")
-        d.text(
-            left + width, 256, "last block" if names is theirs else "ln_f", at="end", size=13, kind="muted"
-        )
-    d.dot(66, 280, "good", 4)
-    d.text(78, 285, "a sum: the residual", at="start", size=13)
-    d.dot(266, 280, "accent", 4)
-    d.text(278, 285, "after a LayerNorm", at="start", size=13)
+    height, top, side = 26, 44, 3
+    d = Drawing(
+        720,
+        top + 50 * len(stream) - 12,
+        f"The residual stream of “{token}”, step by step: {c.n_embd} numbers, and what each half adds.",
+    )
+    limit = sorted(abs(number) for row in stream for number in row)[-len(stream) * 3]
+    d.text(
+        430, 22, f"the stream of “{token}”, {c.n_embd} numbers", at="start", size=13, bold=True, kind="good"
+    )
+    d.text(102, 22, "what a half of a block adds", at="start", size=13, bold=True)
+    for i, row in enumerate(stream):
+        y = top + 50 * i
+        heat(d, 430, y, [row], side, height=height, limit=limit, kind="good")
+        if i == 0:
+            d.text(418, y + 12, "token + position", at="end", size=13)
+            continue
+        heat(d, 102, y - 25, [added[i - 1]], side, height=height, limit=limit)
+        d.text(92, y - 7, halves[i - 1], at="end", size=13, mono=True)
+        d.line(f"M392 {y - 12}H412V{y + 12}H424", "muted")
+        d.line(f"M574 {y - 22}v18", "good")
     return d.svg()
 
 

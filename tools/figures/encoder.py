@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from math import erf, frexp, pi, sqrt, tanh
+from math import erf, frexp, log1p, sqrt
 
 import torch
 from torch.nn import functional as F
@@ -89,31 +89,37 @@ def minilm_layer_norm(copy: LocalCopy) -> str:
 
 
 def minilm_gelu(copy: LocalCopy) -> str:
-    """Part 2: ReLU and GELU, and how far the two GELUs are apart."""
-    del copy  # curves alone
-
-    def exact(x: float) -> float:
-        return x / 2 * (1 + erf(x / sqrt(2)))
-
-    def by_tanh(x: float) -> float:
-        return x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))
-
-    d = Drawing(720, 420, "ReLU and GELU as curves; below, GELU by tanh minus the exact GELU, magnified.")
-    across = [x / 20 for x in range(-80, 81)]
-    plot = Plot(d, (70, 20, 590, 210), (-4, 4), (-0.5, 4))
-    plot.rows((0, 2, 4))
-    plot.curve([(-4, 0), (0, 0), (4, 4)], "muted", dashed=True)
-    plot.curve([(x, exact(x)) for x in across], "accent")
-    plot.curve([(x, by_tanh(x)) for x in across], "warm", dashed=True)
-    d.text(610, 44, "ReLU", at="start", size=13, kind="muted")
-    d.text(610, 66, "GELU, exact", at="start", size=13, kind="accent")
-    d.text(610, 88, "GELU by tanh", at="start", size=13, kind="warm")
-    plot = Plot(d, (70, 256, 590, 380), (-4, 4), (-5e-4, 5e-4))
-    plot.rows((-5e-4, 0, 5e-4), lambda number: f"{number:.0e}".replace("-0", "-") if number else "0")
-    plot.columns((-4, -2, 0, 2, 4))
-    plot.curve([(x, by_tanh(x) - exact(x)) for x in across], "warm")
-    d.text(610, 300, "by tanh,", at="start", size=13, kind="warm")
-    d.text(610, 318, "minus exact", at="start", size=13, kind="warm")
+    """Part 2: the numbers of a feed-forward before and after the curve that bends them."""
+    truth, block = run_of(copy, SENTENCE), "encoder.layer.0.intermediate"
+    before = truth[f"{block}.dense"].tensor.flatten()
+    after = truth[f"{block}.intermediate_act_fn"].tensor.flatten()
+    low, high, bins = -4.0, 2.0, 48
+    edges = [low + (high - low) * i / bins for i in range(bins + 1)]
+    d = Drawing(720, 420, f"GELU, with the {len(before):,} numbers that go into it and those that come out.")
+    counts = [numbers.clamp(low, high).histc(bins, low, high).tolist() for numbers in (before, after)]
+    plot = Plot(d, (60, 40, 480, 250), (low, high), (-0.5, high))
+    plot.rows((0, 1, 2))
+    plot.curve([(low, 0), (0, 0), (high, high)], "muted", dashed=True)
+    plot.curve([(x, x / 2 * (1 + erf(x / sqrt(2)))) for x in edges], "accent")
+    d.text(70, 62, "out ↑", at="start", size=13, kind="muted")
+    d.text(330, 100, "GELU", at="end", size=13, kind="accent")
+    d.text(330, 120, "dashed: ReLU", at="end", size=13, kind="muted")
+    into = Plot(d, (60, 276, 480, 376), (low, high), (0, max(counts[0])))
+    into.histogram(edges, counts[0], "query")
+    into.columns((-4, -2, 0, 2))
+    d.text(70, 300, "what goes in", at="start", size=13, kind="query", bold=True)
+    most = max(counts[1])
+    d.text(510, 30, "what comes out", at="start", size=13, kind="accent", bold=True)
+    for edge, count in zip(edges, counts[1], strict=False):
+        if count and edge >= -0.5:
+            step = (high - low) / bins
+            tall = round(plot.y(edge) - plot.y(edge + step), 1)
+            length = round(190 * log1p(count) / log1p(most), 1)
+            d.cell(510, plot.y(edge + step), length, 0.55, "accent", height=tall - 1)
+    share = float((after.abs() < 0.2).float().mean())
+    d.text(510, 276, f"{share:.0%} of them are", at="start", size=13)
+    d.text(510, 294, "within 0.2 of zero", at="start", size=13)
+    d.text(510, 316, "(bars on a logarithmic scale)", at="start", size=12, kind="muted")
     return d.svg()
 
 
