@@ -18,6 +18,8 @@ from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
+from tools.package_files import PACKAGE, PLACES
+
 PROJECT = Path(__file__).resolve().parents[1]
 DOCS = PROJECT / "docs"
 DRAWN = (
@@ -36,6 +38,13 @@ BEGINNING = """async (address) => {
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
+    def translate_path(self, path: str) -> str:
+        """Files that the site takes from the package are served from there."""
+        for source, place in PLACES.items():
+            if path.startswith(f"/{place}"):
+                return f"{PACKAGE / source}{path[len(place) + 1 :]}"
+        return super().translate_path(path)
+
     def log_message(self, format: str, *args: object) -> None:
         """What is served is of no interest."""
 

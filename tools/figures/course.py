@@ -33,7 +33,7 @@ def three_kinds() -> str:
     sentence = gpt2.inputs.tokens[0]
     panels = (
         (110, 92, whole, whole, "encoder", seen(minilm, "encoder.layer.0.attention.self.probs"), "accent"),
-        (470, 92, sentence, sentence, "decoder", seen(gpt2, "h.0.attn.probs"), "accent"),
+        (450, 92, sentence, sentence, "decoder", seen(gpt2, "h.0.attn.probs"), "accent"),
         (
             110,
             374,
@@ -44,7 +44,7 @@ def three_kinds() -> str:
             "accent",
         ),
         (
-            470,
+            450,
             374,
             written,
             read,
@@ -58,8 +58,8 @@ def three_kinds() -> str:
     )
     for x, y, rows, columns, title, numbers, kind in panels:
         d.text(x - 100, y - 74, title, at="start", bold=True)
-        beside(d, x - 10, y, (token.lstrip("▁Ġ") for token in rows), 20)
-        above(d, x, y - 8, (token.lstrip("▁Ġ") for token in columns), 20)
+        beside(d, x - 10, y, (token.lstrip("▁Ġ") or "▁" for token in rows), 20)
+        above(d, x, y - 8, (token.lstrip("▁Ġ") or "▁" for token in columns), 20)
         heat(d, x, y, [[number or None for number in line] for line in numbers], 20, limit=1.0, kind=kind)
     return d.svg()
 

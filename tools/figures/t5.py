@@ -151,7 +151,7 @@ def t5_buckets(copy: LocalCopy) -> str:
                     d.text(x + side / 2 - 1, y + 18, "·", size=13, kind="muted")
                     continue
                 near = 1 - (bucket % half) / half
-                d.cell(x, y, side - 2, 0.06 + 0.42 * near, "warm" if later else "accent")
+                d.cell(x, y, side - 2, 0.06 + 0.34 * near, "warm" if later else "accent")
                 d.text(x + side / 2 - 1, y + 18, str(bucket), size=12)
     d.text(
         58, 52 + n * side + 22, "blue: looking back, orange: looking ahead", at="start", size=13, kind="muted"
@@ -170,7 +170,7 @@ def t5_buckets(copy: LocalCopy) -> str:
             begin, count = buckets.index(bucket), buckets.count(bucket)
             x, w = left + width * begin / longest, width * count / longest
             near = 1 - (bucket % half) / half
-            d.cell(x, y, w - 1, 0.06 + 0.42 * near, "warm" if both else "accent", height=28)
+            d.cell(x, y, w - 1, 0.06 + 0.34 * near, "warm" if both else "accent", height=28)
             if w > 19:
                 d.text(x + w / 2, y + 19, str(bucket), size=12)
         for tick in (0, 16, 32, 64, farthest):

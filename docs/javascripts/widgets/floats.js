@@ -46,7 +46,7 @@ export function draw({ numbers: words, order }) {
   drawing.text(20, 26, order === "none" ? `${shown}` : `${numbers.join(" + ")}, ${order}: ${shown}`, { at: "start", bold: true, mono: true });
   for (const [name, from, to, kind] of parts) {
     for (let i = from; i < to; i++) {
-      drawing.box(20 + 21 * i, 44, 20, 34, kind, bits[i] === "1" ? 0.75 : 0.15);
+      drawing.box(20 + 21 * i, 44, 20, 34, kind, bits[i] === "1" ? 1 : 0.15);
       drawing.text(30 + 21 * i, 67, bits[i], { mono: true, size: 14, kind: bits[i] === "1" ? "paper" : "ink", bold: true });
     }
     drawing.text(20 + 10.5 * (from + to), 98, name, { size: 13, kind: "muted" });

@@ -35,7 +35,7 @@ export function draw({ kind, padding, side }) {
     for (let key = 0; key < TOKENS; key++) {
       const looks = data[query * TOKENS + key] === 0;
       open += looks;
-      drawing.box(left + SIDE * key, 50 + SIDE * query, SIDE - 2, SIDE - 2, looks ? "accent" : "line", looks ? 0.75 : 1);
+      drawing.box(left + SIDE * key, 50 + SIDE * query, SIDE - 2, SIDE - 2, looks ? "accent" : "line");
       drawing.text(left + SIDE * (key + 0.5) - 1, 55 + SIDE * (query + 0.5), looks ? "0" : "−∞", { size: 12, kind: looks ? "paper" : "muted" });
     }
   }
