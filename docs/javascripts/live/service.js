@@ -2,7 +2,7 @@
 
 import { chartsOf, sliceOf } from "./charts.js";
 import { compare } from "./compare.js";
-import { checkSizes, readPipeline, readWeights, shapesOf } from "./copy.js";
+import { checkSizes, readWeights, shapesOf } from "./copy.js";
 import { modules } from "./modules.js";
 
 const MOST_TOKENS = 128; // of one text: more than a map can show
@@ -47,7 +47,7 @@ export class Service {
     const needed = { shapes: shapesOf(record.weights, fields, record.stacks, fail), optional: shapesOf(record.optional, fields, record.stacks, fail), unused: record.unused };
     const rename = (key) => this.code.models.nameOf(key, architecture);
     const generates = config.model_type !== "bert";
-    const pipeline = generates ? { maxTokens: null, lowerCase: false, prompt: "" } : await readPipeline(json, fail);
+    const pipeline = generates ? { maxTokens: null, lowerCase: false, prompt: "" } : await (await import("./pipeline.js")).readPipeline(json, fail);
     const buffer = await readWeights(files.get("model.safetensors"), needed, rename, this.code.weights);
     const tokenizerFiles = new Map();
     for (const name of files.keys()) if (/^(vocab|merges|spiece|tokenizer)/.test(name)) tokenizerFiles.set(name, await read(name));
