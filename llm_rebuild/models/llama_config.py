@@ -202,7 +202,7 @@ ARCHITECTURE = Architecture(
     relatives=tuple(kind for kind in RELATIVES if kind != READING.model_type),
     file="llama",
     published="llama",
-    tokenizer="byte_bpe",
+    tokenizer="byte_bpe_json",
     config=Config,
     weights={
         "model.embed_tokens.weight": "[vocab_size, hidden_size]",

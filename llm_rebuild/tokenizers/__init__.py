@@ -1,7 +1,7 @@
 """Text into token ids and back, from the vocabulary files alone.
 
-One module an algorithm: `wordpiece` (MiniLM and its relatives), `byte_bpe` (GPT-2), `unigram` (T5). What
-they share stands in `encoding`; `load` picks one by the vocabulary's file.
+One module an algorithm: `wordpiece` (MiniLM and its relatives), `byte_bpe` (GPT-2), `byte_bpe_json` (models
+of today), `unigram` (T5). What they share stands in `encoding`; `load` picks one by the vocabulary's file.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ ALGORITHMS = {
     "wordpiece": ("WordPiece", "vocab.txt"),
     "byte_bpe": ("ByteBPE", "merges.txt"),
     "unigram": ("Unigram", "spiece.model"),
+    "byte_bpe_json": ("ByteBPEJson", "tokenizer.json"),  # last, for every folder may have it
 }
 
 
 def load(folder: Path, algorithm: str | None = None, lower_case: bool = False) -> Tokenizer:
     """The tokenizer of the model in `folder`.
 
-    algorithm   `wordpiece`, `byte_bpe` or `unigram`, as the model's architecture tells. Otherwise the first
-                whose file is there.
+    algorithm   One of `ALGORITHMS`, as the model's architecture tells. Otherwise the first whose
+                file is there.
     lower_case  Whether texts are lower-cased first, whatever the vocabulary's files say (WordPiece only).
     Raises InputError if there is no tokenizer here that we can rebuild.
     """

@@ -17,10 +17,12 @@ Sources  Radford et al. (2019), section 2.2; Sennrich et al. (2016) for BPE itse
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import regex
 
@@ -62,9 +64,6 @@ SPLIT = regex.compile(
     | \s+                              #   over: a space then joins the word, a newline stands alone
     """
 )
-
-# Before that, the special token is cut out of the text wherever it stands.
-SPECIAL = regex.compile(f"({regex.escape(END_OF_TEXT)})")
 
 # 2. Symbols. ------------------------------------------------------------------------------------
 
@@ -170,8 +169,30 @@ def character_spans(word: str, tokens: Iterable[str]) -> list[tuple[int, int]]:
 # 4. Ids, and all of it together. ----------------------------------------------------------------
 
 
+class Rules(NamedTuple):
+    """What is done around the merges.
+
+    splits       Patterns that split a text into words, one after the other.
+    cut          Tokens that are cut out of a text before anything else.
+    cut_later    Tokens that are cut out once characters are composed.
+    special      The ids that `decode` may leave out.
+    composed     Whether characters are composed (NFC).
+    whole_words  Whether a word that is a token is one, whatever the merges say.
+    before       Tokens that are put before every text, and behind it: `after`.
+    """
+
+    splits: tuple[regex.Pattern[str], ...] = (SPLIT,)
+    cut: tuple[str, ...] = (END_OF_TEXT,)
+    cut_later: tuple[str, ...] = ()
+    special: frozenset[int] = frozenset()
+    composed: bool = False
+    whole_words: bool = False
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+
 class ByteBPE:
-    """GPT-2's tokenizer.
+    """GPT-2's tokenizer; with other rules that of models which came later (byte_bpe_json.py).
 
     >>> tokenizer = ByteBPE.from_folder("gpt2")  # doctest: +SKIP
     >>> tokenizer.encode("Hello world")  # doctest: +SKIP
@@ -180,11 +201,14 @@ class ByteBPE:
 
     pad_id = None  # GPT-2 was trained without padding; whoever pads must choose an id and mask it
 
-    def __init__(self, vocabulary: dict[str, int], ranks: Ranks) -> None:
+    def __init__(self, vocabulary: dict[str, int], ranks: Ranks, rules: Rules | None = None) -> None:
         self.vocabulary = vocabulary  # token -> id
         self.ranks = ranks
+        self.end_of_text_id = vocabulary.get(END_OF_TEXT)  # GPT-2's
+        self.rules = rules or Rules(special=frozenset({vocabulary[END_OF_TEXT]}))
         self.vocabulary_size = len(vocabulary)
-        self.end_of_text_id = vocabulary[END_OF_TEXT]
+        self._cut, self._cut_later = _any_of(self.rules.cut), _any_of(self.rules.cut_later)
+        self._whole = {*self.rules.cut, *self.rules.cut_later}
         self._bytes = [token_bytes(token) for token in sorted(vocabulary, key=vocabulary.__getitem__)]
         self._cache: dict[str, Encoding] = {}
 
@@ -204,27 +228,46 @@ class ByteBPE:
         """Text -> ids, tokens, and the characters [start, end) of the text that each token covers.
 
         GPT-2 adds nothing at either end. `<|endoftext|>` in the text is the special token. Beyond
-        max_tokens, tokens are cut off at the end and counted in `truncated`.
+        max_tokens, tokens are cut off at the end and counted in `truncated`. Where characters are composed
+        first, offsets count those of the composed text.
         """
         checks.refuse_lone_surrogates(text)
-        ids, tokens, offsets = [], [], []
+        before, after = self.rules.before, self.rules.after
+        ids, tokens, offsets = (
+            [self.vocabulary[token] for token in before],
+            [*before],
+            [(0, 0) for _ in before],
+        )
         position = 0  # in characters
-        for part in SPECIAL.split(text):
-            words = [part] if part == END_OF_TEXT else SPLIT.findall(part)
-            for word in words:
-                encoded = self._cache.get(word) or self.encode_word(word)
-                ids += encoded.ids
-                tokens += encoded.tokens
-                offsets += [(position + start, position + end) for start, end in encoded.offsets]
-                position += len(word)
-        return checks.truncate(Encoding(ids, tokens, offsets), max_tokens)
+        for word in self._words(text):
+            encoded = self._cache.get(word) or self.encode_word(word)
+            ids += encoded.ids
+            tokens += encoded.tokens
+            offsets += [(position + start, position + end) for start, end in encoded.offsets]
+            position += len(word)
+        ids += [self.vocabulary[token] for token in after]
+        whole = Encoding(ids, [*tokens, *after], [*offsets, *((0, 0) for _ in after)])
+        return checks.truncate(whole, max_tokens, len(after))
+
+    def _words(self, text: str) -> Iterator[str]:
+        """The text in words; a token that is cut out whole is one of them."""
+        for part in self._cut.split(text):
+            composed = compose(part) if self.rules.composed else part
+            for piece in [part] if part in self.rules.cut else self._cut_later.split(composed):
+                words = [piece]
+                for split in () if piece in self._whole else self.rules.splits:
+                    words = [word for one in words for word in split.findall(one)]
+                yield from filter(None, words)
 
     def encode_word(self, word: str) -> Encoding:
         """One word of SPLIT, offsets counted from its first character."""
-        if word == END_OF_TEXT:
+        symbols = to_symbols(word)
+        if word in self._whole:
             tokens, spans = [word], [(0, len(word))]
+        elif self.rules.whole_words and "".join(symbols) in self.vocabulary:
+            tokens, spans = ["".join(symbols)], [(0, len(word))]
         else:
-            tokens = merge(to_symbols(word), self.ranks)
+            tokens = merge(symbols, self.ranks)
             spans = character_spans(word, tokens)
         encoded = Encoding([self.vocabulary[token] for token in tokens], tokens, spans)
         checks.remember(self._cache, word, encoded)
@@ -238,12 +281,35 @@ class ByteBPE:
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         """Ids -> text. What is no valid UTF-8 (a character cut in two) becomes U+FFFD: �."""
         checks.check_ids(ids, self.vocabulary_size)
-        spoken = [i for i in ids if not (skip_special_tokens and i == self.end_of_text_id)]
+        spoken = [i for i in ids if not (skip_special_tokens and i in self.rules.special)]
         return b"".join(self._bytes[token_id] for token_id in spoken).decode(errors="replace")
 
     def token_id(self, token: str) -> int:
         """The id of a token as vocab.json writes it (`Ġ` for the space); InputError if unknown."""
         return checks.look_up(token, self.vocabulary)
+
+
+# Marks that the official library's tables for composing do not have yet: there each stands for itself.
+NEW_MARKS = regex.compile(
+    r"([\u07fd\u0897-\u089f\u08ca-\u08d3\u09fe\u0c3c\u0d3b\u0d3c\u0eba\u0ece\u1715\u1abf-\u1ace\u1df6-\u1dfa"
+    r"\ua82c\U00010d24-\U00010d27\U00010d69-\U00010d6d\U00010eab\U00010eac\U00010efd-\U00010eff"
+    r"\U00010f46-\U00010f50\U00010f82-\U00010f85\U00011070\U00011241\U0001133b\U000113b8-\U000113d0"
+    r"\U0001145e\U00011839\U0001183a\U00011930\U0001193d\U0001193e\U00011943\U000119e0\U00011a34\U00011a47"
+    r"\U00011a99\U00011d42\U00011d44\U00011d45\U00011d97\U00011f41\U00011f42\U0001611e-\U0001612f"
+    r"\U00016ff0\U00016ff1\U0001e08f\U0001e130-\U0001e136\U0001e2ae\U0001e2ec-\U0001e2ef"
+    r"\U0001e4ec-\U0001e4ef\U0001e5ee\U0001e5ef])"
+)
+
+
+def compose(text: str) -> str:
+    """Characters composed (NFC): an e and an accent become é."""
+    return "".join(unicodedata.normalize("NFC", part) for part in NEW_MARKS.split(text))
+
+
+def _any_of(tokens: Sequence[str]) -> regex.Pattern[str]:
+    """Any of these tokens, the longest first; with none of them a pattern that fits nowhere."""
+    longest_first = sorted(tokens, key=len, reverse=True)
+    return regex.compile(f"({'|'.join(map(regex.escape, longest_first)) or '(?!)'})")
 
 
 def token_bytes(token: str) -> bytes:

@@ -147,7 +147,11 @@ def require(path: Path, field: str, asked: object, supported: object) -> None:
 
 def read_vocabulary(path: Path, needed: Iterable[str]) -> dict[str, int]:
     """vocab.json: one object {token: id}, whose ids are 0, 1, 2, ... each once."""
-    vocabulary: dict[str, int] = read_json(path, ANEW)
+    return check_vocabulary(path, read_json(path, ANEW), needed)
+
+
+def check_vocabulary(path: Path, vocabulary: dict[str, int], needed: Iterable[str]) -> dict[str, int]:
+    """The same object, of whichever file."""
     token_of: dict[int, str] = {}
     for token, token_id in vocabulary.items():
         if type(token_id) is not int:  # JSON's true would pass isinstance
