@@ -92,7 +92,9 @@ class Config:
         if read.head_width % 2 or read.head_width < 4:
             raise InputError(f"config.json: head_dim is {read.head_width}, expected an even number from 4")
         rope = Rope.read(config, read.max_position_embeddings)
-        return replace(read, rope=rope, window=_window(asked, kind, read.num_hidden_layers))
+        window = _window(asked, kind, read.num_hidden_layers)
+        read = replace(read, num_key_value_heads=read.kv_heads, head_dim=read.head_width)
+        return replace(read, rope=rope, window=window)
 
     @property
     def kv_heads(self) -> int:
@@ -222,8 +224,8 @@ ARCHITECTURE = Architecture(
         **dict.fromkeys(("score.*", "qa_outputs.*"), _HEAD),
     },
     parts={
-        "model.embed_tokens": "which token it is: one row for each token; in small models the head's, too",
-        "model.rotary_emb": "where it stands: an angle for each pair of numbers of a query or a key",
+        "model.embed_tokens": "which token it is: one row for each token",
+        "model.rotary_emb": "where it stands: an angle for each pair of numbers",
         _BLOCK: "self-attention, then a feed-forward",
         "model.norm": "normalised a last time",
         "lm_head": "a score for every possible next token",
@@ -233,7 +235,7 @@ ARCHITECTURE = Architecture(
         ("rotary positions", "queries and keys are turned by their position; nothing is added to the tokens"),
         (
             "grouped keys and values",
-            "{num_attention_heads} heads of queries share {kv_heads} of keys and values",
+            "{num_attention_heads} heads of queries share {num_key_value_heads} of keys and values",
         ),
         ("RMSNorm", "scaled to length, never shifted: no mean is subtracted and there is no bias"),
         ("pre-LN", "normalised before each half of a block, and once more after the last block"),

@@ -155,6 +155,13 @@ def test_a_window_is_refused_where_it_is_reached(tmp_path: Path):
         assert rebuild_for({**small.LLAMA, **fields}).config.positions is None
 
 
+def test_the_map_counts_the_heads_that_share(tmp_path: Path):
+    for heads in (2, None):
+        copy = small.model(tmp_path / str(heads), small.LLAMA, num_key_value_heads=heads)
+        words = dict(describe(copy).departures)["grouped keys and values"]
+        assert words == f"4 heads of queries share {heads or 4} of keys and values"
+
+
 def test_a_bias_that_config_json_does_not_speak_of_is_refused(tmp_path: Path):
     key = "model.layers.0.self_attn.q_proj.bias"
     copy = rewritten(small.model(tmp_path / "model", small.LLAMA), lambda t: {**t, key: torch.ones(24)})
