@@ -1,0 +1,169 @@
+"""Files of tensors under somebody's own names: safetensors, npz, npy, or what transformers' debugger wrote.
+
+Whatever framework a port is written in, it can write one of these. Nothing in them is believed: no size, no
+name, and nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from numpy.lib import format as npy
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from llm_rebuild import files
+from llm_rebuild.errors import InputError, one_line
+
+MOST = 100_000  # tensors of a dump; GPT-2's every checkpoint for one text are some 300
+LARGEST = 4 * 2**30  # bytes of its numbers
+ENDINGS = (".safetensors", ".npz", ".npy", ".json")
+
+
+def read_dump(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, or of all files of a folder, by name.
+
+    A tensor of a folder's npy file is called as the file is, `layers/0/query`; a debugger's as its module.
+    Raises InputError for what is no such file, is cut short, holds objects, or more than can be meant.
+    """
+    named: dict[str, Tensor] = {}
+    size = 0
+    for name, tensor in _tensors(path):
+        if name in named:
+            raise InputError(f"{path}: two tensors are called {name[:100]!r}; give each a name of its own")
+        size += tensor.nbytes
+        if len(named) == MOST or size > LARGEST:
+            raise InputError(
+                f"{path} holds more than {MOST:,} tensors or {LARGEST // 2**30} GiB, the most that is read"
+            )
+        named[name] = tensor
+    if not named:
+        raise InputError(f"{path} holds no tensors; {_wanted()}")
+    return named
+
+
+def write_dump(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors under their names as `.safetensors` or `.npz`, whole or not at all. Raises InputError."""
+    kind = path.suffix.lower()
+    if kind not in (".safetensors", ".npz"):
+        raise InputError(f"{path}: a dump's name ends in .safetensors or .npz")
+    try:
+        with files.replacing(path) as part:
+            if kind == ".npz":
+                with part.open("wb") as opened:
+                    np.savez(opened, **{name: tensor.numpy() for name, tensor in tensors.items()})  # type: ignore[arg-type]
+            else:
+                save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"cannot write {path}: {files.reason(error)}") from None
+
+
+def _wanted() -> str:
+    return f"a dump is a file, or a folder of files, whose names end in {', '.join(ENDINGS)}"
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+    if not path.is_dir():
+        files.check_regular(path, _wanted())
+        yield from _reader(path)(path, path.stem)
+        return
+    listed = sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS and file.is_file())
+    reports = [file for file in listed if file.name.endswith("_FULL_TENSORS.json")]
+    for file in reports or [file for file in listed if file.suffix.lower() != ".json"]:
+        yield from _reader(file)(file, file.relative_to(path).with_suffix("").as_posix())
+
+
+def _reader(file: Path) -> Callable[[Path, str], Iterator[tuple[str, Tensor]]]:
+    readers = dict(zip(ENDINGS, (_safetensors, _npz, _npy, _debugger), strict=True))
+    if file.suffix.lower() not in readers:
+        raise InputError(f"{file}: {_wanted()}")
+    return readers[file.suffix.lower()]
+
+
+def _safetensors(file: Path, name: str) -> Iterator[tuple[str, Tensor]]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            for key in opened.keys():  # noqa: SIM118
+                yield key, opened.get_tensor(key)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{file} is not a whole safetensors file ({one_line(error)})") from None
+
+
+def _npz(file: Path, name: str) -> Iterator[tuple[str, Tensor]]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            for entry in archive.infolist()[: MOST + 1]:
+                key = entry.filename.removesuffix(".npy")
+                with archive.open(entry) as opened:
+                    yield key, _array(opened, entry.file_size, f"{file}: {key[:100]}")
+    except (OSError, zipfile.BadZipFile, RuntimeError, EOFError, zlib.error) as error:
+        raise InputError(f"{file} is not a whole npz file ({one_line(error)})") from None
+
+
+def _npy(file: Path, name: str) -> Iterator[tuple[str, Tensor]]:
+    files.check_regular(file)
+    with file.open("rb") as opened:
+        yield name, _array(opened, file.stat().st_size, str(file))
+
+
+def _array(opened: IO[bytes], size: int, name: str) -> Tensor:
+    """One array in numpy's format. `size` is how many bytes there are; a header may say anything."""
+    try:
+        version = npy.read_magic(opened)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, columns_first, dtype = read(opened)
+        if dtype.hasobject or dtype.fields or dtype.kind not in "fiub":
+            raise InputError(f"{name} holds {dtype}, not numbers; nothing is unpickled")
+        count = math.prod(shape)
+        if len(shape) > 32 or count * dtype.itemsize > min(size, LARGEST):
+            raise InputError(
+                f"{name} says that its shape is {str(shape)[:60]}, which is more than the file holds"
+            )
+        data = opened.read(count * dtype.itemsize)
+        array = np.frombuffer(data, dtype=dtype, count=count)
+        array = array.reshape(shape, order="F" if columns_first else "C")
+        native = array.astype(dtype.newbyteorder("="), order="C")
+    except (ValueError, EOFError, UnicodeDecodeError, SyntaxError) as error:
+        raise InputError(f"{name} is not a whole numpy array ({one_line(error)})") from None
+    try:
+        return torch.from_numpy(native)
+    except TypeError:
+        raise InputError(f"{name} holds {dtype}, which torch has not; save it as float32") from None
+
+
+def _debugger(file: Path, name: str) -> Iterator[tuple[str, Tensor]]:
+    """What transformers' `model_addition_debugger_context` wrote: a tree of modules. Numbers are in files
+    beside it where it was run with `use_repr=False`; else the file has printed tensors, which lack most of
+    their numbers."""
+    tree = files.read_json(file, _wanted())
+    printed = False
+    stack: list[Any] = [tree]
+    while stack:
+        node = stack.pop()
+        if not isinstance(node, dict):
+            continue
+        children = node.get("children")
+        stack += reversed(children) if isinstance(children, list) else []
+        outputs, path = node.get("outputs"), str(node.get("module_path", ""))
+        for number, value in enumerate(outputs if isinstance(outputs, list) else [outputs]):
+            saved = value.get("value") if isinstance(value, dict) else None
+            printed |= isinstance(saved, list)
+            if isinstance(saved, str) and saved.endswith(".safetensors"):
+                beside = file.with_name(Path(saved).name)  # never anywhere else, whatever it says
+                tensors = dict(_safetensors(beside, ""))
+                if set(tensors) != {"data"}:
+                    raise InputError(f"{beside} is not what the debugger writes: one tensor called data")
+                yield path if number == 0 else f"{path}[{number}]", tensors["data"]
+    if printed:
+        raise InputError(
+            f"{file} holds printed tensors, which lack most of their numbers; run "
+            "model_addition_debugger_context(..., use_repr=False)"
+        )

@@ -1,0 +1,283 @@
+"""Which official tensor is each tensor of a dump meant to be? By value, by name and by number of the block.
+
+Whoever writes a dump has names of their own, `layers.0.attention.q`, and their own layouts. Names
+are matched as patterns: what stands for one block stands for all. A pattern fits the better the nearer its
+tensors are to the official ones, to the bit or only in their direction, for a tensor that is wrong is still
+meant to be one; of two that fit alike, the one whose words are more alike. `find` looks for one tensor; this
+is for all of them at once, and has a place for wrong ones, too.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import itertools
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from llm_rebuild import files
+from llm_rebuild.errors import InputError
+from llm_rebuild.json_fields import WORD, Each, check, or_null
+from llm_rebuild.verify.equality import ROUNDED, difference, identical, largest, usual
+from llm_rebuild.verify.layouts import Layout, layout_of, layouts
+
+NUMBER = re.compile(r"\d+")
+FEW = 512  # numbers of a tensor that are looked at to see how nearly it points where another does
+TRIED = 40  # layouts of a wrong tensor that are tried
+# How well one tensor fits another. What has the same bits, or nearly, is at home, whatever it is called.
+SAME, NEAR, LIKE, NAMED = 4.0, 3.0, 2.0, 0.9
+LEAST = 1.2  # of LIKE and NAMED together, to be taken for the other at all
+
+
+class Fit(NamedTuple):
+    """How well a tensor of a dump fits a checkpoint, and how its numbers lie then."""
+
+    score: float
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A dump's tensors as the checkpoints that they are meant to be.
+
+    names       A dump's name -> the checkpoint.
+    layouts     A dump's name -> how its numbers lie, in words that follow the checkpoint; empty: as there.
+    tensors     Checkpoint -> the dump's numbers, as the official ones lie.
+    unmatched   Names of the dump that are no checkpoint.
+    """
+
+    names: Mapping[str, str]
+    layouts: Mapping[str, str]
+    tensors: Mapping[str, Tensor] = field(repr=False)
+    unmatched: tuple[str, ...] = ()
+
+
+def match(dump: Mapping[str, Tensor], official: Mapping[str, Tensor]) -> Matched:
+    """Find a checkpoint for each tensor of a dump, for no two the same."""
+    fits = _fits(dump, official)
+    names: dict[str, str] = {}
+    free = set(official)
+    for pair in _pairs(fits):
+        for name, checkpoint in pair.checkpoints.items():
+            if name not in names and checkpoint in free and checkpoint in fits[name]:
+                names[name] = checkpoint
+                free.discard(checkpoint)
+    return arranged(dump, official, {name: names[name] for name in dump if name in names}, fits)
+
+
+def arranged(
+    dump: Mapping[str, Tensor],
+    official: Mapping[str, Tensor],
+    names: Mapping[str, str],
+    fits: Mapping[str, Mapping[str, Fit]] | None = None,
+) -> Matched:
+    """The dump's tensors as the official ones lie. Of the same patterns of names most decide: a tensor that
+    is wrong need not say it.
+
+    names  A dump's name -> its checkpoint. Raises InputError where the shapes cannot be of the same tensor.
+    """
+    chosen: dict[str, Layout] = {}
+    for name, checkpoint in names.items():
+        fit = (
+            fits[name][checkpoint] if fits else _fit(Numbers(dump[name]), Numbers(official[checkpoint]), 1.0)
+        )
+        if fit is None:
+            raise InputError(
+                f"{name} has shape {list(dump[name].shape)} and cannot be {checkpoint}, which has "
+                f"{list(official[checkpoint].shape)}"
+            )
+        chosen[name] = fit.layout
+    votes: dict[tuple[str, str], Counter[Layout]] = defaultdict(Counter)
+    for name, checkpoint in names.items():
+        votes[_pattern(name), _pattern(checkpoint)][chosen[name]] += 1
+    words, tensors = {}, {}
+    for name, checkpoint in names.items():
+        shape, official_shape = dump[name].shape, official[checkpoint].shape
+        for layout, _ in votes[_pattern(name), _pattern(checkpoint)].most_common():
+            if math.prod(layout.dims) == dump[name].numel():
+                break
+        else:
+            layout = chosen[name]
+        words[name] = layout.in_words(shape, official_shape)
+        tensors[checkpoint] = layout.undone(dump[name], official_shape).contiguous()
+    unmatched = tuple(name for name in dump if name not in names)
+    return Matched(names, words, tensors, unmatched)
+
+
+def read_names(file: Path, dump: Mapping[str, Tensor], official: Mapping[str, Tensor]) -> dict[str, str]:
+    """What `write_names` wrote, and somebody may have changed. Null leaves a tensor out.
+
+    Raises InputError for a name that the dump or the official run has not, and for two of one checkpoint.
+    """
+    values = files.read_json(file, 'it maps a dump\'s names to checkpoints: {"layer0_q": "h.0.attn.query"}')
+    check(values, Each(or_null(WORD), most=100_000), f"{file}: ")
+    names = {name: checkpoint for name, checkpoint in values.items() if checkpoint is not None}
+    for name, checkpoint in names.items():
+        if name not in dump:
+            raise InputError(f"{file}: the dump has no tensor {name!r}{_nearest(name, dump)}")
+        if checkpoint not in official:
+            raise InputError(f"{file}: there is no checkpoint {checkpoint!r}{_nearest(checkpoint, official)}")
+    twice = [checkpoint for checkpoint, count in Counter(names.values()).items() if count > 1]
+    if twice:
+        raise InputError(f"{file}: two tensors are said to be {twice[0]}; only one can be")
+    return names
+
+
+def _nearest(name: str, names: Mapping[str, Tensor]) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+# ------------------------------------------------------------------------------- one tensor and another
+
+
+class Numbers:
+    """A tensor, and what is asked of it again and again."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.float = tensor.is_floating_point()
+        self.size = max(largest(tensor), 1e-12) if self.float else 1.0
+        usual_ones = tensor[usual(tensor)].float() if self.float else torch.zeros(0)
+        extremes = (usual_ones.mean(), usual_ones.square().mean().sqrt(), usual_ones.min(), usual_ones.max())
+        self.moments = torch.stack(extremes) if usual_ones.numel() else torch.zeros(4)
+
+
+def _fits(dump: Mapping[str, Tensor], official: Mapping[str, Tensor]) -> dict[str, dict[str, Fit]]:
+    """How well each tensor of a dump fits each checkpoint that has as many numbers."""
+    numbers = {checkpoint: Numbers(tensor) for checkpoint, tensor in official.items()}
+    by_count = defaultdict(list)
+    for checkpoint, tensor in official.items():
+        by_count[tensor.numel()].append(checkpoint)
+    fits: dict[str, dict[str, Fit]] = {}
+    for name, tensor in dump.items():
+        own = Numbers(tensor)
+        fitting = {c: _fit(own, numbers[c], _alike(name, c)) for c in by_count[tensor.numel()]}
+        fits[name] = {checkpoint: fit for checkpoint, fit in fitting.items() if fit is not None}
+    return fits
+
+
+def _fit(one: Numbers, other: Numbers, alike: float) -> Fit | None:
+    """How well one tensor fits the official one whose name is so much alike. None where it cannot be that, by
+    the shapes."""
+    tensor, official = one.tensor, other.tensor
+    if tensor.numel() != official.numel() or not tensor.numel():
+        return None
+    words = NAMED * alike
+    if tensor.shape == official.shape and identical(tensor, official):
+        return Fit(SAME + words, next(layouts(tensor.shape, official.shape)))
+    if not (one.float and other.float):
+        return None
+    if difference(one.moments, other.moments) <= 1e-3 * other.size:
+        tensor, official = tensor.float(), official.to(tensor.dtype).float()
+        layout = layout_of(tensor, official, ROUNDED * other.size)
+        if layout is not None:
+            same = identical(tensor, layout.of(official, tensor.shape))
+            return Fit((SAME if same else NEAR) + words, layout)
+    ways, places = _ways(tuple(tensor.shape), tuple(official.shape))
+    if not ways:
+        return None
+    directions = _directions(tensor.reshape(-1)[_spread(tensor.numel())], official.reshape(-1)[places])
+    best = int(directions.argmax())
+    return Fit(LIKE * float(directions[best]) + words, ways[best])
+
+
+@functools.lru_cache(maxsize=1024)
+def _ways(shape: tuple[int, ...], official: tuple[int, ...]) -> tuple[list[Layout], Tensor]:
+    """Layouts after which an official tensor has this shape's axes, or with neighbours of them made one; and
+    for each of them where in it the few numbers lie that are looked at."""
+    sizes, count = [n for n in shape if n > 1], math.prod(shape)
+    every = itertools.islice(layouts(shape, official), 2000)
+    fitting = (one for one in every if _merges([one.dims[axis] for axis in one.order], sizes))
+    ways, numbers = list(itertools.islice(fitting, TRIED)), torch.arange(count)
+    places = [one.of(numbers, shape).reshape(-1)[_spread(count)] for one in ways]
+    return ways, torch.stack(places) if places else numbers
+
+
+def _spread(count: int) -> Tensor:
+    """Which numbers of so many are looked at."""
+    return torch.arange(0, count, max(1, count // FEW))
+
+
+def _merges(dims: list[int], sizes: list[int]) -> bool:
+    """Whether axes of these sizes become those by making neighbours one."""
+    rest = iter(dims)
+    for size in sizes:
+        whole = 1
+        while whole < size:
+            whole *= next(rest, size + 1)
+        if whole != size:
+            return False
+    return next(rest, None) is None
+
+
+def _directions(one: Tensor, others: Tensor) -> Tensor:
+    """How nearly a row of numbers and each of several points the same way: the cosine, 0 at least. What masks
+    put there does not count."""
+    both = usual(one) & usual(others)
+    one, others = torch.where(both, one, 0.0).double(), torch.where(both, others, 0.0).double()
+    lengths = torch.linalg.vector_norm(one, dim=-1) * torch.linalg.vector_norm(others, dim=-1)
+    cosines: Tensor = (one * others).sum(-1) / lengths.clamp_min(1e-300)
+    return cosines.clamp_min(0.0)
+
+
+# ------------------------------------------------------------------------------------- names and patterns
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Tensors that may be these checkpoints, name by name: of one pattern in all blocks, or one of one."""
+
+    score: float
+    checkpoints: Mapping[str, str]
+
+
+def _pairs(fits: Mapping[str, Mapping[str, Fit]]) -> list[Pair]:
+    """Patterns, and single names, that fit, the best first."""
+    blocks: dict[str, dict[int, str]] = defaultdict(dict)  # a pattern of checkpoints -> block -> checkpoint
+    for checkpoint in dict.fromkeys(c for fitting in fits.values() for c in fitting):
+        for pattern, number in itertools.islice(_cut(checkpoint), 1):  # the first is the block's
+            blocks[pattern][number] = checkpoint
+    groups: dict[str, dict[int, str]] = defaultdict(dict)
+    for name in fits:
+        for pattern, number in _cut(name):
+            groups[pattern][number] = name
+    pairs = [
+        Pair(2 * fit.score, {name: checkpoint})
+        for name, fitting in fits.items()
+        for checkpoint, fit in fitting.items()
+        if fit.score >= (LEAST if not (NUMBER.search(name) and NUMBER.search(checkpoint)) else NEAR)
+    ]
+    for names in groups.values():
+        for checkpoints in blocks.values():
+            for shift in {0, min(checkpoints) - min(names)}:
+                both = {name: checkpoints[n + shift] for n, name in names.items() if n + shift in checkpoints}
+                scores = [fits[n][c].score if c in fits[n] else 0.0 for n, c in both.items()]
+                # Of a wrong one perhaps only the first is like the official one: the best says what it is.
+                if len(scores) > 1 and max(scores) >= LEAST:
+                    pairs.append(Pair(max(scores) + sum(scores) / len(names), both))
+    return sorted(pairs, key=lambda pair: -pair.score)
+
+
+def _cut(name: str) -> Iterator[tuple[str, int]]:
+    """A name without one of its numbers, and that number; for each of them."""
+    for number in NUMBER.finditer(name):
+        yield f"{name[: number.start()]}#{name[number.end() :]}", int(number[0][:9])
+
+
+def _pattern(name: str) -> str:
+    return NUMBER.sub("#", name)
+
+
+def _alike(name: str, checkpoint: str) -> float:
+    """How alike two names are, from 0 to 1."""
+    one, other = (re.sub(r"[^a-z0-9]+", " ", text.lower()).strip() for text in (name, checkpoint))
+    return difflib.SequenceMatcher(None, one, other, autojunk=False).ratio()
