@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from llm_rebuild import __version__
-from llm_rebuild.cli import main as cli
 from llm_rebuild.cli import output
 from llm_rebuild.diagnosis.causes import CAUSES, GROUPS
 from llm_rebuild.models import minilm as model
@@ -29,19 +28,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("LLM_REBUILD_STORE", str(tmp_path / "store"))
     monkeypatch.delenv("COLUMNS", raising=False)
     return tiny_bert.write(tmp_path / "tiny")
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process: exit code, stdout, stderr."""
-
-    def command(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["llm-rebuild", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return (int(stop.value.code or 0), *capsys.readouterr())
-
-    return command
 
 
 def with_a_fault(monkeypatch: pytest.MonkeyPatch, by: float) -> None:

@@ -29,7 +29,7 @@ FLOORS = (
     ("using",),
     ("verify",),
     ("anatomy", "diagnosis", "process"),
-    ("proof",),
+    ("proof", "dumps"),
     ("workbench",),
     ("exercises",),
     ("show",),

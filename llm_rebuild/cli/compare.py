@@ -9,7 +9,6 @@ import typer
 
 from llm_rebuild.cli import options, output
 from llm_rebuild.cli.app import app
-from llm_rebuild.errors import InputError
 
 if TYPE_CHECKING:
     from llm_rebuild.dumps.names import Matched
@@ -25,7 +24,8 @@ WriteNames = Annotated[
 @app.command()
 def compare(
     dump: Annotated[
-        Path, typer.Argument(metavar="DUMP", help="A file or a folder: safetensors, npz, npy, a debugger's JSON.")
+        Path,
+        typer.Argument(metavar="DUMP", help="A file or a folder: safetensors, npz, npy, a debugger's JSON."),
     ],
     model: Annotated[str, options.option("The model that it is a port of; any text model.", "NAME|DIR")],
     text: options.Text = None,
@@ -71,17 +71,23 @@ def compare(
         if names is None:
             matched = naming.match(tensors, truth.tensors)
         else:
-            listed = naming.read_names(names, tensors, truth.tensors)
-            matched = naming.arranged(tensors, truth.tensors, listed)
+            official = naming.with_parts(truth.tensors)
+            matched = naming.arranged(tensors, official, naming.read_names(names, tensors, official))
         done("matched")
-        proof = explain(proof_of(question, truth, matched), unfinished=True)
+        proof = proof_of(question, truth, matched)
+        if proof.truth is truth:  # in half the precision bits say nothing of a cause
+            proof = explain(proof, unfinished=True)
         done("compared")
     report = proof.report
     if json_file != "-":
         from llm_rebuild.show.dump import compared
 
         output.console().print(compared(report, matched))
-    about = {"names": dict(matched.names), "layouts": dict(matched.layouts), "unmatched": list(matched.unmatched)}
+    about = {
+        "names": dict(matched.names),
+        "layouts": dict(matched.layouts),
+        "unmatched": list(matched.unmatched),
+    }
     output.write_json({**report.to_json(), **about}, json_file)
     if write_names:
         output.write_json(_all_names(matched), str(write_names), "--write-names")

@@ -37,7 +37,8 @@ def exact(world: World, rebuilt: Mapping[str, Tensor], truth: Capture, *, fed: b
         if _keeps(world, name) and by_rounding(tensor, right):
             kinds[name], off[name] = ROUNDING, (relative_difference(tensor, right), 0.0)
             continue
-        step, official_step = in_full(own, name, lost), in_full(world, name)
+        # Both from the same checkpoints: what was not shown is computed on either side.
+        step, official_step = in_full(own, name, lost), in_full(world, name, lost)
         if step is None or official_step is None:
             problems[name] = "this step has no formula that could be computed in float64"
             continue

@@ -50,14 +50,18 @@ def read_dump(path: Path) -> dict[str, Tensor]:
     return named
 
 
+def check_ending(path: Path) -> None:
+    """Refuse a name that says no format that can be written. Raises InputError."""
+    if path.suffix.lower() not in (".safetensors", ".npz"):
+        raise InputError(f"{path}: a dump's name ends in .safetensors or .npz")
+
+
 def write_dump(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write tensors under their names as `.safetensors` or `.npz`, whole or not at all. Raises InputError."""
-    kind = path.suffix.lower()
-    if kind not in (".safetensors", ".npz"):
-        raise InputError(f"{path}: a dump's name ends in .safetensors or .npz")
+    check_ending(path)
     try:
         with files.replacing(path) as part:
-            if kind == ".npz":
+            if path.suffix.lower() == ".npz":
                 with part.open("wb") as opened:
                     np.savez(opened, **{name: tensor.numpy() for name, tensor in tensors.items()})  # type: ignore[arg-type]
             else:
@@ -157,10 +161,10 @@ def _debugger(file: Path, name: str) -> Iterator[tuple[str, Tensor]]:
             saved = value.get("value") if isinstance(value, dict) else None
             printed |= isinstance(saved, list)
             if isinstance(saved, str) and saved.endswith(".safetensors"):
-                beside = file.with_name(Path(saved).name)  # never anywhere else, whatever it says
-                tensors = dict(_safetensors(beside, ""))
+                saved_as = file.with_name(Path(saved).name)  # never anywhere else, whatever it says
+                tensors = dict(_safetensors(saved_as, ""))
                 if set(tensors) != {"data"}:
-                    raise InputError(f"{beside} is not what the debugger writes: one tensor called data")
+                    raise InputError(f"{saved_as} is not what the debugger writes: one tensor called data")
                 yield path if number == 0 else f"{path}[{number}]", tensors["data"]
     if printed:
         raise InputError(

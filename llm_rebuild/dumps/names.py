@@ -30,11 +30,15 @@ from llm_rebuild.verify.equality import ROUNDED, difference, identical, largest,
 from llm_rebuild.verify.layouts import Layout, layout_of, layouts
 
 NUMBER = re.compile(r"\d+")
+PART = re.compile(r"\[\d\]$")
 FEW = 512  # numbers of a tensor that are looked at to see how nearly it points where another does
 TRIED = 40  # layouts of a wrong tensor that are tried
 # How well one tensor fits another. What has the same bits, or nearly, is at home, whatever it is called.
 SAME, NEAR, LIKE, NAMED = 4.0, 3.0, 2.0, 0.9
-LEAST = 1.2  # of LIKE and NAMED together, to be taken for the other at all
+PLAINER = 0.05  # by so much another layout has to point better than the plainest
+SURE = 1000  # votes of a tensor that is right about how those of the other blocks lie
+PARTS = 3  # that queries, keys and values are, where one layer makes all of them
+LEAST = 0.8  # of LIKE and NAMED together, to be taken for the other at all
 
 
 class Fit(NamedTuple):
@@ -61,7 +65,9 @@ class Matched:
 
 
 def match(dump: Mapping[str, Tensor], official: Mapping[str, Tensor]) -> Matched:
-    """Find a checkpoint for each tensor of a dump, for no two the same."""
+    """Find a checkpoint for each tensor of a dump, for no two the same. A third of one is called as it is,
+    `h.0.attn.c_attn[2]`: queries, keys and values may come from one layer, and lie in the dump as three."""
+    official = with_parts(official)
     fits = _fits(dump, official)
     names: dict[str, str] = {}
     free = set(official)
@@ -70,7 +76,34 @@ def match(dump: Mapping[str, Tensor], official: Mapping[str, Tensor]) -> Matched
             if name not in names and checkpoint in free and checkpoint in fits[name]:
                 names[name] = checkpoint
                 free.discard(checkpoint)
+    names |= _left_over(dump, official, names)
     return arranged(dump, official, {name: names[name] for name in dump if name in names}, fits)
+
+
+def _left_over(
+    dump: Mapping[str, Tensor], official: Mapping[str, Tensor], names: Mapping[str, str]
+) -> dict[str, str]:
+    """What is the only one of its shape that is left on either side, however wrong it is."""
+    left = [name for name in dump if name not in names]
+    used = {PART.sub("", checkpoint) for checkpoint in names.values()}
+    free = [c for c in official if c not in used and not PART.search(c)]
+    shapes = Counter(tuple(dump[name].shape) for name in left)
+    only = {shape: [c for c in free if tuple(official[c].shape) == shape] for shape in shapes}
+    return {
+        name: only[shape][0]
+        for name in left
+        if shapes[shape := tuple(dump[name].shape)] == 1 and len(only[shape]) == 1
+    }
+
+
+def with_parts(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The official tensors, and the thirds of those that can be cut."""
+    return dict(official) | {
+        f"{name}[{number}]": part
+        for name, tensor in official.items()
+        if tensor.dim() > 1 and tensor.shape[-1] % PARTS == 0
+        for number, part in enumerate(tensor.chunk(PARTS, dim=-1))
+    }
 
 
 def arranged(
@@ -85,6 +118,7 @@ def arranged(
     names  A dump's name -> its checkpoint. Raises InputError where the shapes cannot be of the same tensor.
     """
     chosen: dict[str, Layout] = {}
+    sure: dict[str, bool] = {}
     for name, checkpoint in names.items():
         fit = (
             fits[name][checkpoint] if fits else _fit(Numbers(dump[name]), Numbers(official[checkpoint]), 1.0)
@@ -94,22 +128,27 @@ def arranged(
                 f"{name} has shape {list(dump[name].shape)} and cannot be {checkpoint}, which has "
                 f"{list(official[checkpoint].shape)}"
             )
-        chosen[name] = fit.layout
+        chosen[name], sure[name] = fit.layout, fit.score >= NEAR
     votes: dict[tuple[str, str], Counter[Layout]] = defaultdict(Counter)
     for name, checkpoint in names.items():
-        votes[_pattern(name), _pattern(checkpoint)][chosen[name]] += 1
+        votes[in_any_block(name, checkpoint)][chosen[name]] += SURE if sure[name] else 1
     words, tensors = {}, {}
     for name, checkpoint in names.items():
         shape, official_shape = dump[name].shape, official[checkpoint].shape
-        for layout, _ in votes[_pattern(name), _pattern(checkpoint)].most_common():
+        for layout, _ in votes[in_any_block(name, checkpoint)].most_common():
             if math.prod(layout.dims) == dump[name].numel():
                 break
         else:
             layout = chosen[name]
         words[name] = layout.in_words(shape, official_shape)
         tensors[checkpoint] = layout.undone(dump[name], official_shape).contiguous()
-    unmatched = tuple(name for name in dump if name not in names)
-    return Matched(names, words, tensors, unmatched)
+    whole = {name: tensors.pop(name) for name in list(tensors) if not PART.search(name)}
+    for name in dict.fromkeys(PART.sub("", part) for part in tensors):
+        parts = [tensors[part] for part in (f"{name}[{n}]" for n in range(PARTS)) if part in tensors]
+        if len(parts) == PARTS and name not in whole:
+            whole[name] = torch.cat(parts, dim=-1)
+    unmatched = tuple(name for name in dump if PART.sub("", names.get(name, "")) not in whole)
+    return Matched(names, words, whole, unmatched)
 
 
 def read_names(file: Path, dump: Mapping[str, Tensor], official: Mapping[str, Tensor]) -> dict[str, str]:
@@ -146,9 +185,10 @@ class Numbers:
         self.tensor = tensor
         self.float = tensor.is_floating_point()
         self.size = max(largest(tensor), 1e-12) if self.float else 1.0
-        usual_ones = tensor[usual(tensor)].float() if self.float else torch.zeros(0)
-        extremes = (usual_ones.mean(), usual_ones.square().mean().sqrt(), usual_ones.min(), usual_ones.max())
-        self.moments = torch.stack(extremes) if usual_ones.numel() else torch.zeros(4)
+        ones = tensor[usual(tensor)].float() if self.float else torch.zeros(0)
+        if not ones.numel():
+            ones = torch.zeros(1)
+        self.moments = torch.stack([ones.mean(), ones.square().mean().sqrt(), ones.min(), ones.max()])
 
 
 def _fits(dump: Mapping[str, Tensor], official: Mapping[str, Tensor]) -> dict[str, dict[str, Fit]]:
@@ -186,6 +226,7 @@ def _fit(one: Numbers, other: Numbers, alike: float) -> Fit | None:
     if not ways:
         return None
     directions = _directions(tensor.reshape(-1)[_spread(tensor.numel())], official.reshape(-1)[places])
+    directions[1:] -= PLAINER
     best = int(directions.argmax())
     return Fit(LIKE * float(directions[best]) + words, ways[best])
 
@@ -196,7 +237,7 @@ def _ways(shape: tuple[int, ...], official: tuple[int, ...]) -> tuple[list[Layou
     for each of them where in it the few numbers lie that are looked at."""
     sizes, count = [n for n in shape if n > 1], math.prod(shape)
     every = itertools.islice(layouts(shape, official), 2000)
-    fitting = (one for one in every if _merges([one.dims[axis] for axis in one.order], sizes))
+    fitting = (one for one in every if _becomes(one, sizes))
     ways, numbers = list(itertools.islice(fitting, TRIED)), torch.arange(count)
     places = [one.of(numbers, shape).reshape(-1)[_spread(count)] for one in ways]
     return ways, torch.stack(places) if places else numbers
@@ -207,8 +248,14 @@ def _spread(count: int) -> Tensor:
     return torch.arange(0, count, max(1, count // FEW))
 
 
+def _becomes(layout: Layout, sizes: list[int]) -> bool:
+    """Whether axes as this layout has them become axes of these sizes by making neighbours one; or, where
+    nothing moves, by cutting some."""
+    moved = [layout.dims[axis] for axis in layout.order]
+    return _merges(moved, sizes) or (layout.plain and _merges(sizes, moved))
+
+
 def _merges(dims: list[int], sizes: list[int]) -> bool:
-    """Whether axes of these sizes become those by making neighbours one."""
     rest = iter(dims)
     for size in sizes:
         whole = 1
@@ -244,17 +291,17 @@ def _pairs(fits: Mapping[str, Mapping[str, Fit]]) -> list[Pair]:
     """Patterns, and single names, that fit, the best first."""
     blocks: dict[str, dict[int, str]] = defaultdict(dict)  # a pattern of checkpoints -> block -> checkpoint
     for checkpoint in dict.fromkeys(c for fitting in fits.values() for c in fitting):
-        for pattern, number in itertools.islice(_cut(checkpoint), 1):  # the first is the block's
-            blocks[pattern][number] = checkpoint
+        for rest, number in itertools.islice(_cut(checkpoint), 1):  # the first is the block's
+            blocks[rest][number] = checkpoint
     groups: dict[str, dict[int, str]] = defaultdict(dict)
     for name in fits:
-        for pattern, number in _cut(name):
-            groups[pattern][number] = name
+        for rest, number in _cut(name):
+            groups[rest][number] = name
     pairs = [
         Pair(2 * fit.score, {name: checkpoint})
         for name, fitting in fits.items()
         for checkpoint, fit in fitting.items()
-        if fit.score >= (LEAST if not (NUMBER.search(name) and NUMBER.search(checkpoint)) else NEAR)
+        if fit.score >= (NEAR if NUMBER.search(name) else LEAST)  # a block's has its pattern for that
     ]
     for names in groups.values():
         for checkpoints in blocks.values():
@@ -262,7 +309,7 @@ def _pairs(fits: Mapping[str, Mapping[str, Fit]]) -> list[Pair]:
                 both = {name: checkpoints[n + shift] for n, name in names.items() if n + shift in checkpoints}
                 scores = [fits[n][c].score if c in fits[n] else 0.0 for n, c in both.items()]
                 # Of a wrong one perhaps only the first is like the official one: the best says what it is.
-                if len(scores) > 1 and max(scores) >= LEAST:
+                if scores and max(scores) >= LEAST:
                     pairs.append(Pair(max(scores) + sum(scores) / len(names), both))
     return sorted(pairs, key=lambda pair: -pair.score)
 
@@ -273,8 +320,12 @@ def _cut(name: str) -> Iterator[tuple[str, int]]:
         yield f"{name[: number.start()]}#{name[number.end() :]}", int(number[0][:9])
 
 
-def _pattern(name: str) -> str:
-    return NUMBER.sub("#", name)
+def in_any_block(name: str, checkpoint: str) -> tuple[str, str]:
+    """Both names with `#` for the block's number."""
+    block = NUMBER.search(checkpoint)
+    same = (rest for rest, number in _cut(name) if block and number == int(block[0]))
+    first = (rest for rest, _ in _cut(name))
+    return next(same, next(first, name)), next((rest for rest, _ in _cut(checkpoint)), checkpoint)
 
 
 def _alike(name: str, checkpoint: str) -> float:

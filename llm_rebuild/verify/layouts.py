@@ -111,8 +111,8 @@ def arrangement(tensor: Tensor, official: Tensor, tolerance: float = 0.0) -> tup
 
 
 def layouts(shape: Sequence[int], official: Sequence[int]) -> Iterator[Layout]:
-    """The ways in which the numbers of an official tensor may lie in one of another shape, the plainest first;
-    a split by a number that is one of its axes before others."""
+    """The ways in which an official tensor's numbers may lie in one of another shape, the plainest first; a
+    split by a number that is one of its axes before others."""
     dims = tuple(n for n in official if n > 1) or (1,)
     plain = tuple(range(len(dims)))
     yield Layout(dims, plain)

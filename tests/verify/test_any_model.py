@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llm_rebuild import anatomy, verify
-from llm_rebuild.cli import main as cli
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
 from llm_rebuild.using.inputs import Inputs
@@ -208,17 +206,6 @@ def test_the_map_adds_up(copies: Callable[[str], LocalCopy], name: str):
 
 
 # -------------------------------------------------------------------------------- what is refused
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    def command(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["llm-rebuild", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return (int(stop.value.code or 0), *capsys.readouterr())
-
-    return command
 
 
 def test_the_commands(run, seed_oss: LocalCopy, tmp_path: Path):

@@ -1,0 +1,41 @@
+"""How a dump that was compared looks: which of its tensors was taken for which, then the report."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from llm_rebuild.dumps.names import Matched, in_any_block
+from llm_rebuild.show.report import brief
+from llm_rebuild.show.terminal import columns
+from llm_rebuild.verify.report import Report
+
+MOST_NAMES = 8  # names without a counterpart that are listed
+
+
+def compared(report: Report, matched: Matched) -> RenderableType:
+    """A line for each pattern of names, what has no counterpart, and the report."""
+    table = columns()
+    table.add_column("in the dump", no_wrap=True)
+    table.add_column("taken for", no_wrap=True)
+    table.add_column("how it lies")
+    rows = dict.fromkeys(
+        (*in_any_block(name, checkpoint), matched.layouts[name].removeprefix(", "))
+        for name, checkpoint in matched.names.items()
+    )
+    for row in rows:
+        table.add_row(*map(Text, row))
+    lines: list[RenderableType] = [table]
+    if matched.unmatched:
+        shown = ", ".join(matched.unmatched[:MOST_NAMES])
+        more = len(matched.unmatched) - MOST_NAMES
+        lines.append(Text(f"no checkpoint: {shown}" + (f" and {more} more" if more > 0 else ""), "yellow"))
+    if not report.verdicts:
+        return Group(
+            *lines,
+            Text(
+                "nothing in the dump is a checkpoint of this run: are the text and the model the same?",
+                "bold red",
+            ),
+        )
+    return Group(*lines, "", brief(report))

@@ -1,0 +1,143 @@
+"""A port in NumPy under names of its own: matched, compared, and told its mistake."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from llm_rebuild import verify
+from llm_rebuild.diagnosis.explain import explain
+from llm_rebuild.dumps.compare import proof_of
+from llm_rebuild.dumps.names import Matched, match
+from llm_rebuild.verify.capture import Capture
+from llm_rebuild.verify.divergence import first_mistake
+from llm_rebuild.verify.proof import Proof
+from tests.dumps import numpy_gpt2
+
+Run = Callable[..., tuple[int, str, str]]
+
+MINIATURE = Path(__file__).parents[2] / "llm_rebuild" / "miniatures" / "gpt2"
+TEXTS = ["The dog was glad.", "They do."]
+OF_BLOCKS = {
+    "first_norm": "ln_1", "q": "attn.c_attn[0]", "k": "attn.c_attn[1]", "v": "attn.c_attn[2]",
+    "scores": "attn.scores", "weights": "attn.probs", "context": "attn.context", "attended": "attn.c_proj",
+    "middle": "attn.residual", "second_norm": "ln_2", "up": "mlp.c_fc", "bent": "mlp.act",
+    "down": "mlp.c_proj", "out": "mlp.residual",
+}  # fmt: skip
+MEANT = {"embedded": "embeddings", "last_norm": "ln_f", "logits": "lm_head"} | {
+    f"block{n}/{own}": f"h.{n}.{official}" for n in range(3) for own, official in OF_BLOCKS.items()
+}
+# Where each mistake is, and what it is called. Exchanged keys and values are two right tensors: the first
+# wrong one is what is made of them.
+EXPECTED = {
+    "unscaled": ("h.0.attn.scores", "scale-missing"),
+    "wrong-root": ("h.0.attn.scores", "scale-wrong"),
+    "no-causal": ("h.0.attn.scores", "mask-causal-missing"),
+    "eps": ("h.0.ln_1", "norm-eps"),
+    "erf-gelu": ("h.0.mlp.act", None),
+    "no-residual": ("h.0.mlp.residual", "residual-missing"),
+    "swapped-kv": ("h.0.attn.scores", None),
+    "positions": ("embeddings", "positions-shifted"),
+    "no-bias": ("h.0.attn.c_proj", "bias-missing"),
+    "norm-late": ("h.0.ln_2", "norm-missing"),
+}
+
+
+@pytest.fixture(scope="module")
+def truth() -> Capture:
+    return verify.capture(MINIATURE, TEXTS, steps=True)
+
+
+def ported(truth: Capture, mistake: str = "") -> dict[str, Tensor]:
+    """What the port computes, by the alphabet of its names."""
+    question = verify.ask(MINIATURE, TEXTS)
+    weights = {
+        key.removeprefix("transformer."): tensor.numpy() for key, tensor in question.weights.peek().items()
+    }
+    config: Mapping[str, Any] = question.copy.config
+    ids, mask = truth.inputs.token_ids.numpy(), truth.inputs.mask.numpy()
+    arrays = numpy_gpt2.run(ids, mask, weights, config["n_head"], config["n_layer"], mistake)
+    return {name: torch.from_numpy(arrays[name]) for name in sorted(arrays)}
+
+
+def proved(truth: Capture, matched: Matched) -> Proof:
+    return explain(proof_of(verify.ask(MINIATURE, TEXTS), truth, matched), unfinished=True)
+
+
+def test_a_right_port_is_right_and_its_names_are_known(truth: Capture) -> None:
+    matched = match(ported(truth), truth.tensors)
+    assert matched.names == MEANT
+    assert matched.unmatched == ()
+    report = proved(truth, matched).report
+    assert report.passed
+    assert len(report.verdicts) == 39  # three names each for what one layer makes
+    assert [diagnosis.cause for diagnosis in report.diagnosis] == ["rounding"]
+
+
+@pytest.mark.parametrize("mistake", numpy_gpt2.MISTAKES)
+def test_a_mistake_is_where_it_was_made(truth: Capture, mistake: str) -> None:
+    report = proved(truth, match(ported(truth, mistake), truth.tensors)).report
+    where, cause = EXPECTED[mistake]
+    assert not report.passed
+    assert report.rounding is not None
+    first = first_mistake(report.verdicts, report.rounding)
+    assert first is not None
+    assert first.name == where
+    assert cause is None or report.mistakes[0].cause == cause
+
+
+def test_half_the_precision_is_held_against_as_much(truth: Capture) -> None:
+    half = {name: tensor.half() for name, tensor in ported(truth).items()}
+    proof = proof_of(verify.ask(MINIATURE, TEXTS), truth, match(half, truth.tensors))
+    assert {verdict.dtype for verdict in proof.report.verdicts} == {"float16"}
+    assert sum(verdict.identical for verdict in proof.report.verdicts) > 5
+
+
+def test_the_command_line(run: Run, truth: Capture, tmp_path: Path) -> None:
+    dump, names, page = tmp_path / "mine.npz", tmp_path / "names.json", tmp_path / "page.html"
+    np.savez(dump, **{name: tensor.numpy() for name, tensor in ported(truth, "unscaled").items()})
+    command = ["compare", dump, "--model", MINIATURE, "--text", TEXTS[0], "--text", TEXTS[1]]
+    code, out, _ = run(*command, "--write-names", names, "--html", page)
+    assert code == 1
+    assert "block#/q" in out
+    assert "scale-missing" in out
+    assert page.stat().st_size > 10_000
+    code, again, _ = run(*command, "--names", names, "--json", "-")
+    assert code == 1
+    assert json.loads(again)["names"] == MEANT
+    for written, words in (
+        ('{"block0/q": "logits"}', "there is no checkpoint 'logits'"),
+        ('{"block9/q": "lm_head"}', "the dump has no tensor 'block9/q'; did you mean"),
+        ('{"block0/q": "lm_head"}', "cannot be lm_head"),
+        ('{"block0/q": "ln_f", "block0/k": "ln_f"}', "two tensors are said to be ln_f"),
+        ('{"block0/q": 3}', "expected a short text or null"),
+        ("[]", "holds no JSON object"),
+    ):
+        names.write_text(written)
+        code, _, err = run(*command, "--names", names)
+        assert code == 2
+        assert words in err
+        assert err.count("\n") == 1
+
+
+def test_a_dump_of_something_else(run: Run, truth: Capture, tmp_path: Path) -> None:
+    np.savez(tmp_path / "mine.npz", **{name: tensor.numpy() for name, tensor in ported(truth).items()})
+    code, out, _ = run("compare", tmp_path / "mine.npz", "--model", MINIATURE, "--token-ids", "1")
+    assert code == 1
+    assert "nothing in the dump is a checkpoint of this run" in out
+
+
+@pytest.mark.parametrize("ending", ["npz", "safetensors"])
+def test_what_is_dumped_is_right(run: Run, tmp_path: Path, ending: str) -> None:
+    out = tmp_path / f"official.{ending}"
+    assert run("dump", MINIATURE, "--text", TEXTS[0], "--out", out)[0] == 0
+    code, shown, _ = run("compare", out, "--model", MINIATURE, "--text", TEXTS[0], "--exact")
+    assert code == 0
+    assert "inputs.token_ids" in shown  # no checkpoint, and said
