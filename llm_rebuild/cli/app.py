@@ -15,8 +15,8 @@ __all__ = ["TyperException", "app"]
 
 # As they are listed: in the order of the course.
 COMMANDS = (
-    "download", "map", "capture", "verify", "run", "find", "recheck", "new", "check", "compare", "dump", "mark",
-    "explain",
+    "download", "map", "capture", "verify", "run", "find", "recheck", "new", "check", "compare", "dump",
+    "mark", "explain",
 )  # fmt: skip
 
 
