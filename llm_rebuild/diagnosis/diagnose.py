@@ -32,7 +32,7 @@ from llm_rebuild.diagnosis.case import (
 from llm_rebuild.diagnosis.causes import CAUSES, chapter
 from llm_rebuild.diagnosis.exact import exact
 from llm_rebuild.diagnosis.graph import Edit, World
-from llm_rebuild.diagnosis.names import of_repair
+from llm_rebuild.diagnosis.names import VAGUE, contradicts, of_repair
 from llm_rebuild.diagnosis.read_off import world_of
 from llm_rebuild.diagnosis.reading.result import Line, Reading, Repair
 from llm_rebuild.verify.capture import Capture
@@ -277,19 +277,25 @@ def _merged(mistakes: Sequence[Diagnosis]) -> tuple[Diagnosis, ...]:
 def _read(diagnosis: Diagnosis | None, reading: Reading, world: World) -> Diagnosis:
     """What was read, under the name that was found for it; else under the one that its repair has; else
     under none. Of two names the better proved one holds."""
-    repair = next((r for r in reading.repairs if r.degree.startswith("proved")), None)
-    cause, level = "unknown", Level.GUESSED
+    formula, cause, level = world.formulas.get(reading.checkpoint), "unknown", Level.GUESSED
+    evidence, proved, repair = "Read in your code.", False, next(iter(reading.repairs), None)
     if repair is not None:
-        cause = of_repair(world, world.formulas.get(reading.checkpoint), repair)
+        cause = of_repair(world, formula, repair)
+        proved = repair.degree.startswith("proved")
+    if repair is not None and proved:
         level = next(level for level, words in DEGREES.items() if words == repair.degree)
-    if diagnosis is None or (repair is not None and _level(diagnosis) < level):
-        evidence = _repaired(reading.checkpoint, repair) if repair is not None else "Read in your code."
-        if diagnosis is not None and diagnosis.cause == cause:
+        evidence = _repaired(reading.checkpoint, repair)
+    if diagnosis is not None and diagnosis.cause == cause:
+        if proved and _level(diagnosis) < level:
             diagnosis = replace(diagnosis, degree=level.words, evidence=evidence)
-        elif diagnosis is None or cause != "unknown" or diagnosis.asked:
-            sure = 0.0 if cause == "unknown" else confidence(level)
-            place = reading.checkpoint
-            diagnosis = Diagnosis(cause, place, "", evidence, level.words, sure, place)
+    elif (
+        diagnosis is None
+        or (diagnosis.asked and (proved or cause not in VAGUE))
+        or (proved and cause != "unknown" and diagnosis.cause in VAGUE)
+        or (proved and repair is not None and contradicts(formula, repair, diagnosis.cause))
+    ):
+        sure = 0.0 if cause == "unknown" else confidence(level)
+        diagnosis = Diagnosis(cause, reading.checkpoint, "", evidence, level.words, sure, reading.checkpoint)
     return replace(
         diagnosis,
         checkpoint=diagnosis.checkpoint if reading.checkpoint == diagnosis.seen else reading.checkpoint,

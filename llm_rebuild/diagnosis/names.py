@@ -116,33 +116,57 @@ def called(formula: Formula) -> str:
     return kind
 
 
-# What it means that a step's own operation was put right in a person's code, where that is more than its
-# column above says. The kinds of repair are those of `reading/result.py`.
+# What it means that something was put right in a person's code, where that is more than the columns above
+# say: by the kind of step and of repair, those of `reading/result.py`; or, at whatever step, by what was
+# edited.
+REPLACED, LAID_OUT, VALUE = "replace", "layout", "value"
 CONSTANT, OPERAND, DROP, INSERT = "constant", "operand", "drop", "insert"
 OF_REPAIR = {
     ("scale", CONSTANT): "scale-wrong",
+    ("scale", REPLACED): "scale-wrong",
     ("scale", INSERT): "scale-missing",
     ("scale", DROP): "scale-extra",
+    ("position", CONSTANT): "positions-shifted",
     ("layer norm", CONSTANT): "norm-eps",
     ("plus eps", CONSTANT): "norm-eps",
     ("plus eps", DROP): "norm-eps",
+    ("plus eps", REPLACED): "norm-eps-place",
     ("inverse root", DROP): "norm-eps",
     ("square", INSERT): "norm-variance",
     ("act", INSERT): "activation-missing",
     ("linear", INSERT): "bias-missing",
     ("conv1d", INSERT): "bias-missing",
     ("softmax", CONSTANT): "softmax-axis",
+    ("mask", CONSTANT): "mask-fill",
+    ("mask", INSERT): "mask-missing",
+    ("mask", VALUE): "mask-padding-missing",
+    ("biased mask", CONSTANT): "mask-fill",
+    ("merge", LAID_OUT): "heads-merged",
+    ("product", LAID_OUT): "heads-split",
+    ("unscaled", LAID_OUT): "heads-split",
+    ("mix", LAID_OUT): "heads-split",
+    ("cat", LAID_OUT): "cache-order",
 }
+OF_OPERATION = {
+    **{(name, DROP): "dropout" for name in ("native_dropout", "dropout", "bernoulli", "_fused_dropout")},
+    **{(name, kind): "wrong-dtype" for name in ("_to_copy", "to") for kind in (DROP, LAID_OUT, CONSTANT)},
+    **{(name, DROP): "mask-inverted" for name in ("bitwise_not", "logical_not")},
+    **{(name, DROP): "norm-twice" for name in ("native_layer_norm", "layer_norm", "rms_norm")},
+    **{(name, CONSTANT): "mask-off-by-one" for name in ("tril", "triu")},
+    **{(name, REPLACED): "mask-off-by-one" for name in ("le", "lt", "ge", "gt", "tril", "triu")},
+    **{(name, LAID_OUT): "qkv-order" for name in ("split", "split_with_sizes", "chunk", "unbind")},
+    **{(name, INSERT): "mask-causal-missing" for name in ("le", "lt", "ge", "gt", "tril", "triu")},
+}
+AND, OR = {"bitwise_and", "logical_and"}, {"bitwise_or", "logical_or"}
 # What an operation does that was one too many.
 DOES = {
     **dict.fromkeys(("mul", "div", "neg", "reciprocal"), FACTOR),
     **dict.fromkeys(("add", "sub", "rsub"), SHIFT),
-    **dict.fromkeys(("_to_copy", "to"), NARROW),
     **dict.fromkeys(("relu", "gelu", "tanh", "sigmoid", "silu", "erf"), BENT),
-    **dict.fromkeys(("native_layer_norm", "layer_norm"), NORM),
-    **dict.fromkeys(("view", "_unsafe_view", "reshape", "transpose", "permute", "t", "flip", "roll"), MOVED),
+    **dict.fromkeys(("transpose", "permute", "t", "flip", "roll"), MOVED),
 }
-RANDOM = {"native_dropout", "dropout", "bernoulli", "_fused_dropout"}
+# What says of a step only how its numbers look: the code that was read says more.
+VAGUE = {"unknown", "scaled", "shifted", "permuted", "another-checkpoint", "not-computed"}
 
 
 def role(formula: Formula) -> str:
@@ -198,28 +222,70 @@ def of_operator(formula: Formula, sign: str) -> str:
 
 
 def of_repair(world: World, formula: Formula | None, repair: Repair) -> str:
-    """The cause of what was put right in a person's code: `unknown` where the catalogue has no name for
-    it."""
+    """The cause of what was put right in a person's code; `unknown` where the catalogue has no name."""
     kind, operation, right = repair.kind, repair.operation, repair.right
-    if operation in RANDOM:
-        return "dropout"
     if formula is None:
-        return "unknown"
-    step, action = role(formula), DOES.get(operation, OTHER)
-    if kind in (CONSTANT, DROP) and action == NARROW:
-        return ANYWHERE[NARROW]
-    if (named := OF_REPAIR.get((step, kind))) is not None:
-        return named
+        return OF_OPERATION.get((operation, kind), "unknown")
+    step = role(formula)
+    action = DOES.get(operation, OTHER) if repair.edits == 1 else OTHER
     if kind == OPERAND:
         return _of_operand(world, formula, right, repair.wrong)
+    if right in world.weights and (kind == LAID_OUT or action == MOVED):
+        return "weight-transposed"
+    if formula.kind in ("mask", "biased mask") and operation in AND | OR and kind == DROP:
+        causal = formula.facts.get("causal")
+        shown = "mask-causal-missing" if causal else "mask-padding-missing"
+        return "mask-extra" if operation in AND else shown
+    if (named := OF_REPAIR.get((step, kind)) or OF_OPERATION.get((operation, kind))) is not None:
+        return named
+    return (
+        _of_inside(world, formula) if (name := _of_way(world, formula, repair, action)) == "unknown" else name
+    )
+
+
+def contradicts(formula: Formula | None, repair: Repair, cause: str) -> bool:
+    """Whether the code that was read cannot have made a mistake of this name, though the numbers are nearly
+    or just the same: a block is not left out whose result was there and was not taken; scores are not scaled
+    twice by one operation."""
+    if formula is None:
+        return False
+    if cause in ("block-skipped", "block-repeated"):
+        other = repair.kind == OPERAND and bool(repair.right and repair.wrong)
+        return other or (repair.kind == DROP and repair.operation == "add" and repair.edits == 1)
+    return cause == "scale-extra" and role(formula) == "scale" and repair.kind == REPLACED
+
+
+def _of_way(world: World, formula: Formula, repair: Repair, action: str) -> str:
+    """The cause of an operation too many, too few or another, in front of a step or behind it."""
+    kind, right = repair.kind, repair.right
     if kind == INSERT:
         return left_out(world, formula, right) if right in formula.inputs else of_result(formula, OTHER)
+    if (
+        formula.kind in ("linear", "conv1d")
+        and kind == REPLACED
+        and repair.operation in ("mm", "bmm", "matmul")
+    ):
+        return "bias-missing"
     if kind == DROP and right == formula.name:
-        again = _same_operation(formula, operation)
+        again = _same_operation(formula, repair.operation)
         return of_twice(world, formula, right) if again else of_result(formula, action)
+    if repair.edits > 1:
+        return of_guess(formula)
     if kind == DROP and right in formula.inputs:
         return _of_input_put_right(world, formula, right, action)
+    if kind == DROP and action == FACTOR and formula.kind in ("product", "scale", "add bias"):
+        return of_result(formula, FACTOR)
     return of_result(formula, OTHER)
+
+
+def _of_inside(world: World, formula: Formula) -> str:
+    """The cause where the step itself has no name for it: that of what goes in and is no checkpoint."""
+    inside = [world.formulas[name] for name in formula.inputs if "#" in name and name in world.formulas]
+    named = (of_result(before, OTHER) for before in inside)
+    cause = next((cause for cause in named if cause not in VAGUE), "unknown")
+    if cause == "unknown" and formula.kind in ("linear", "conv1d"):
+        return "cross-attention-source" if formula.facts.get("cross") else "wrong-input"
+    return cause
 
 
 def _of_operand(world: World, formula: Formula, right: str, wrong: str) -> str:
@@ -227,12 +293,15 @@ def _of_operand(world: World, formula: Formula, right: str, wrong: str) -> str:
     if right in world.weights:
         if wrong in world.weights and template(right) == template(wrong):
             return "wrong-block-weights"
-        return of_weight(formula, right, OTHER)
-    if right not in formula.inputs:
-        return of_result(formula, OTHER)
-    if wrong in world.formulas:
-        return next(cause for cause, *_ in of_other_input(world, formula, right, wrong, True))
-    return _of_input_put_right(world, formula, right, OTHER)
+        if formula.facts.get("what") == "bucket":
+            return "position-bias-wrong"
+        return "wrong-weight" if wrong in world.weights else of_weight(formula, right, OTHER)
+    if right in world.formulas and wrong in world.formulas and right in formula.inputs:
+        causes = [cause for cause, *_ in of_other_input(world, formula, right, wrong, True)]
+        return next((cause for cause in causes if not cause.startswith("block-")), "wrong-input")
+    if right in formula.inputs:
+        return _of_input_put_right(world, formula, right, OTHER)
+    return of_result(formula, OTHER)
 
 
 def _of_input_put_right(world: World, formula: Formula, right: str, action: str) -> str:
@@ -242,7 +311,7 @@ def _of_input_put_right(world: World, formula: Formula, right: str, action: str)
         return "residual-scaled"
     if before is not None and before.kind == "lookup" and formula.kind == "add":
         return of_result(before, action)
-    return of_input(world, formula, right, action)
+    return of_input(world, formula, right, OTHER if action == SHIFT else action)
 
 
 def _same_operation(formula: Formula, operation: str) -> bool:
@@ -268,8 +337,8 @@ def of_input(world: World, formula: Formula, right: str, action: str) -> str:
     residual = facts.get("residual")
     if residual is not None:
         return "residual-scaled" if scaled else "residual-wrong" if right == residual else "wrong-operand"
-    if kind == "lookup" and scaled:
-        return "embedding-scaled"
+    if before is not None and kind == "lookup" and (scaled or formula.kind == "add"):
+        return of_result(before, action)
     if formula.kind == "split" and "part" in facts and action == MOVED:
         return "qkv-order"
     if facts.get("cross") == right:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+import pytest
+
 import llm_rebuild
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.explain import explain
@@ -46,6 +48,25 @@ def test_the_rebuilds_own_line_is_named() -> None:
     assert mistake.lines[0].code.startswith("scaled = product  #")
     assert mistake.repairs[0].degree == "proved"
     assert report.to_json()["mistakes"][0]["line"]["number"] == mistake.lines[0].number
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "cause"),
+    [
+        ("F.softmax(scores, dim=-1)", "F.softmax(scores * 0.5, dim=-1)", "softmax-changed"),
+        (
+            'x, seen = block(x, mask, model.at(f"h.{i}"), past)',
+            'made, seen = block(x, mask, model.at(f"h.{i}"), past)\n        x = x if i == 1 else made',
+            "wrong-input",
+        ),
+    ],
+    ids=["no guess has a name", "a block whose result was there was not left out"],
+)
+def test_what_was_read_has_a_name(before: str, after: str, cause: str) -> None:
+    with mutated([Mutant("", "gpt2", before, after, "", "")]):
+        report = llm_rebuild.prove(gpt2(), TEXTS["gpt2"], coverage=False).report
+    assert report.diagnosis[0].cause == report.mistakes[0].cause == cause
+    assert report.mistakes[0].degree == "proved"
 
 
 def test_each_mistake_is_listed_and_no_consequence() -> None:

@@ -154,6 +154,29 @@ def test_code_that_hides_what_it_does_is_never_blamed_on_another_line(after: str
         )
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        (SCALED, "scaled = product @ query.mT", "`matmul` of [2, 4, 10, 10] and [2, 4, 24, 10]"),
+        ('linear(x, part.at("query"))', 'linear(x, part.at("queries"))', "has no tensor"),
+        (
+            'linear(x, part.at("query"))',
+            'linear(x[..., 1:], part.at("query"))',
+            "officially [96] and [20, 96] and [96, 96]",
+        ),
+    ],
+    ids=["shapes", "a key", "shapes that the official operation has"],
+)
+def test_where_a_run_ended_is_read(before: str, after: str, words: str):
+    mutant = minilm(after, before)
+    (reading,) = read_mutants(mutant)
+    changed = changed_lines([mutant], mutant)
+    assert any(near(line, changed) for line in reading.lines)
+    assert "this code ended here with" in reading.difference
+    assert words in reading.difference
+    assert reading.repairs == ()
+
+
 def test_two_runs_that_differ_are_said_to_differ():
     first, *_ = read_mutants(minilm("scaled = product * __import__('random').random()"))
     assert "two runs of this code differ" in first.extent

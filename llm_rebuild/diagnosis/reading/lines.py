@@ -95,6 +95,14 @@ class Lines:
             yield from self._of_none(self.ways.step_of(node)) if fewer else ()
             yield from self._blamed(node, edit)
 
+    def waiting(self) -> list[Frame]:
+        """The lines that ran when a run ended, innermost first."""
+        at, frames = len(self.record.steps) - 1 if self.record.steps else None, list[Frame]()
+        while at is not None:
+            frames.append(self.record.steps[at].frame)
+            at = self.ways.caller(frames[-1].call)
+        return frames
+
     def _frames(self, steps: Iterable[int | None]) -> Iterator[Frame]:
         yield from (self.record.steps[at].frame for at in steps if at is not None)
 

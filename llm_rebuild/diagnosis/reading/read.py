@@ -145,8 +145,10 @@ def read(run: Callable[[Tap], Any], official: OfficialRun, own: Own, first: str 
     between = Slice(record, official.side)
     session = _Session(between, official.tensors, Words(between, official.config))
     mistakes = session.mistakes()
+    if not mistakes and record.full:
+        return (_only(f"not read to its end: {record.full}"),)
     if not mistakes:
-        return (_only(f"not read to its end: {record.full}"),) if record.full else ()
+        return (session.stopped(),) if record.error is not None else ()
     again = observe(run, official, own)
     if any(not session.repeated(again, mistake.target) for mistake in mistakes):
         extent = "two runs of this code differ, so nothing was tried out: look for random numbers"
@@ -322,6 +324,19 @@ class _Session:
         value = None if number is None else again[number].value
         return value is not None and identical(value, self.record[self.record.tapped[name]].value)
 
+    def stopped(self) -> Reading:
+        """Where a run ended with an error, all before being right: on which line, and what went in there
+        which did not fit."""
+        missing = next((name for name in self.tensors if name not in self.record.tapped), "")
+        frames = self.lines.waiting()
+        words = f"this code ended here with {one_line(repr(self.record.error), 200)}"
+        failed = self.record.nodes[-1] if self.record.nodes else None
+        if failed is not None and failed.value is None and failed.function is not None:
+            words = f"{self.words.unfitting(failed, missing)}: {words}"
+            frames = [*failed.frames, *frames]
+        lines = {frame.line: line_of(frame) for frame in frames}
+        return Reading(missing, tuple(lines.values())[:SHOWN], words)
+
     def reading(self, mistake: _Mistake, extent: str = "") -> Reading:
         lines = tuple(line_of(frame) for frame in mistake.frames[:SHOWN])
         repairs: tuple[Repair, ...] = ()
@@ -334,7 +349,7 @@ class _Session:
             last = patch[-1]
             edited = self.official[last.other] if last.kind == "insert" else self.record[last.node]
             moves = len({e.kind for e in patch}) > 1 and all(map(self.words.moves, patch))
-            what = ("layout" if moves else last.kind, edited.operation, *self.words.names(last))
+            what = ("layout" if moves else last.kind, edited.operation, *self.words.names(last), len(patch))
             degree = mistake.degree if len(places) == 1 else TOGETHER
             line = lines[0] if claimed else None
             repairs = (Repair(self.words.repair(patch), line, before, after, degree, *what),)

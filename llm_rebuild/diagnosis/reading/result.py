@@ -44,6 +44,7 @@ class Repair:
     operation  What is edited, or missing, by the name that programs use: `mul`, `softmax`.
     right   The official checkpoint or weight that belongs there, or at which the edit is made; `wrong` is
             that which was taken instead. Empty where it has no name.
+    edits   How many edits it takes; `kind` and what follows are of the last.
     """
 
     words: str
@@ -55,6 +56,7 @@ class Repair:
     operation: str = ""
     right: str = ""
     wrong: str = ""
+    edits: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready."""

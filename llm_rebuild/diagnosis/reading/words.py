@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from llm_rebuild.diagnosis.reading.record import Record
 from llm_rebuild.diagnosis.reading.slices import MOVES, Difference, Side, Slice, constants, word
 from llm_rebuild.verify.recording import Frame, Node
 
+PRODUCTS = {"matmul", "addmm", "baddbmm"}  # with a bias or without
 SIGNS = {
     "add": ast.Add,
     "sub": ast.Sub,
@@ -82,6 +84,17 @@ class Words:
         if edit.kind == "value":
             return f"make it {self._official(edit.other)}"
         return f"use `{word(theirs)}`{self._with(theirs)} instead of `{word(mine)}`"
+
+    def unfitting(self, failed: Node, missing: str) -> str:
+        """What went into an operation that failed, and what goes into the official one of this kind that
+        comes next before a checkpoint."""
+        official = self.slice.official.record
+        last = official.tapped.get(missing, -1)
+        like = (n for n in self.slice.official_operations(last) if last >= 0)
+        kinds = PRODUCTS if word(failed) in PRODUCTS else {word(failed)}
+        theirs = next((official[n] for n in like if word(official[n]) in kinds), None)
+        right = f", officially {_shapes(official, theirs)}" if theirs is not None else ""
+        return f"`{word(failed)}` of {_shapes(self.slice.person.record, failed)}{right}"
 
     def moves(self, edit: Difference) -> bool:
         """Whether an edit changes no number, but where they stand."""
@@ -184,6 +197,12 @@ class Words:
         return ""
 
 
+def _shapes(record: Record, node: Node) -> str:
+    """The shapes of what goes into an operation."""
+    values = (record[number].value for number in node.inputs)
+    return " and ".join(str(list(value.shape)) for value in values if value is not None)
+
+
 def name_of(side: Side, number: int) -> str:
     """A tensor's name: the checkpoint's, the weight's, or that of what it is a view of; empty where it has
     none."""
@@ -194,7 +213,8 @@ def name_of(side: Side, number: int) -> str:
 def plain_name(side: Side, number: int) -> tuple[str, int]:
     """The same without marks, and through how many views."""
     for views, at in enumerate(side.chain(number)):
-        name = side.record[at].checkpoint or side.record[at].name
+        node = side.record[at]
+        name = node.checkpoint or (node.name if node.function is None else "")
         if name:
             return name, views
     return "", 0
