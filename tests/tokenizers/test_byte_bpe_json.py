@@ -188,3 +188,17 @@ def test_a_file_of_another_kind_is_refused_by_the_field(
     with pytest.raises(InputError, match=words) as refusal:
         tokenizers.load(tmp_path)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_word_that_is_a_token_passes_the_merges_by(pair: Any):
+    official, ours = pair("llama3")
+    tokens = ours.encode("hellohello worldhello").tokens
+    assert tokens == official.encode("hellohello worldhello").tokens
+    assert tokens == ["<|im_start|>", "hellohello", "Ġworldhello", "<|end|>"]
+
+
+def test_the_longest_of_the_tokens_that_are_cut_out_counts(pair: Any):
+    official, ours = pair("qwen2")
+    text = "a<tool>s<tool>b<|end|><|end"
+    assert ours.encode(text).ids == official.encode(text).ids
+    assert ours.encode(text).tokens[:4] == ["a", "<tool>s", "<tool>", "b"]
