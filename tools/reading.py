@@ -1,6 +1,7 @@
 """How well a person's code is read: every mutant is run and read, and its line looked for among those shown.
 
-    python -m tools.reading [SET …]     prints the counts of the sets as JSON; of blind ones, too
+    python -m tools.reading [SET …]             prints the counts of the sets as JSON; of blind ones, too
+    python -m tools.reading --write [SET …]     puts them into docs/part-4/kill-matrix.json and on the page
 
 A line counts as right where it is the changed one or within two of it: where a line was taken out, its
 neighbour is all that is left to point at. A repair that was proved of another line counts as wrong; of one
@@ -103,9 +104,10 @@ def rounding(mutant: Mutant) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else "")
-    parser.add_argument("sets", nargs="*", default=list(SETS))
+    parser.add_argument("sets", nargs="*", default=[*SETS, "fourth", "fifth"])
     parser.add_argument("--pairs", action="store_true", help="two mistakes at once, of the first set")
     parser.add_argument("--harmless", action="store_true", help="what must not be reported")
+    parser.add_argument("--write", action="store_true", help="into the figures of the page, which is written")
     options = parser.parse_args()
     if not portable.in_force():
         portable.run("-m", "tools.reading", *sys.argv[1:])
@@ -120,6 +122,10 @@ def main() -> None:
         reported = sum(bool(readings([mutant])) for mutant in everything)
         counts["harmless"] = Counter({"rebuilds": len(everything), "reported": reported})
     print(json.dumps(counts, indent=1))
+    if options.write:
+        figures = mutation.committed()
+        figures["reading"] = {**figures.get("reading", {}), **counts}
+        mutation.write(figures)
 
 
 if __name__ == "__main__":
