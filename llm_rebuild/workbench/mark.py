@@ -191,7 +191,7 @@ def _checked(row: Mark, content: bytes, texts: Sequence[str], limits: Limits) ->
         problem = last[-1].removeprefix("llm-rebuild: ") if code == 2 else ""
         if not out.exists():
             return replace(row, reason=problem)
-        return _filled(replace(row, reason=problem), json.loads(out.read_bytes()), passed=code == 0)
+        return filled(replace(row, reason=problem), json.loads(out.read_bytes()), passed=code == 0)
 
 
 def _run(command: Sequence[str], messages: Path, most: float) -> tuple[int, str]:
@@ -214,7 +214,7 @@ def _run(command: Sequence[str], messages: Path, most: float) -> tuple[int, str]
     return process.returncode, f"the check itself was ended (exit code {process.returncode})"
 
 
-def _filled(row: Mark, found: Mapping[str, Any], passed: bool) -> Mark:
+def filled(row: Mark, found: Mapping[str, Any], passed: bool) -> Mark:
     """The row with what a check's JSON says."""
     model, summary, leaks = found["model"], found["summary"], found["leaks"] or ()
     mistake: Mapping[str, Any] = next(iter(found["mistakes"]), {})

@@ -15,7 +15,6 @@ from tests.workbench.bench import Bench
 GPT2 = local_copy.MINIATURES / "gpt2"
 WHOLE = writing.source("gpt2", solved=True)
 BROKEN = WHOLE.replace("0.044715 * cube", "0.044175 * cube")
-FLAT = WHOLE.replace("arange(mask.shape[1]).unsqueeze(0)", "arange(mask.shape[1])")
 KILLER = "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\n"
 LOOP = "def forward(token_ids, mask, weights, config, tap):\n    while True:\n        pass\n"
 
@@ -32,7 +31,6 @@ def test_a_class_is_marked_one_row_each(bench: Bench, tmp_path: Path):
     (folder / "killer.py").write_text(KILLER, encoding="utf-8")
     (folder / "link.py").symlink_to(folder / "bob.py")
     (folder / "loop.py").write_text(LOOP, encoding="utf-8")
-    (folder / "flat.py").write_text(FLAT, encoding="utf-8")
     renamed = WHOLE.replace("attended", "looked").replace("may_look", "hidden")
     (folder / "renamed.py").write_text(renamed, encoding="utf-8")
     (folder / "report.docx").write_bytes(b"PK")
@@ -40,20 +38,16 @@ def test_a_class_is_marked_one_row_each(bench: Bench, tmp_path: Path):
     model = f"./{GPT2.name}"  # a folder, by its way from here
     said = bench.run("mark", folder, "--out", out, "--model", model, "--seconds", "20", folder=GPT2.parent)
     assert said.code == 1, said.err
-    assert "12 submissions" in said.out
-    assert len(said.err.splitlines()) == 12
+    assert "11 submissions" in said.out
+    assert len(said.err.splitlines()) == 11
     rows = {row["file"]: row for row in csv.DictReader(out.read_text(encoding="utf-8").splitlines())}
-    assert len(rows) == 12
+    assert len(rows) == 11
     bob = rows["bob.py"]
     assert (bob["result"], bob["first_divergence"]) == ("not passed", "h.0.mlp.act.small_cube")
     assert 0 < int(bob["right"]) < int(bob["all"])
     assert "0.044175 * cube" in bob["line"]
     assert bob["cause"]
     assert (bob["degree"], bob["reason"]) == ("proved", "")
-    assert rows["flat.py"]["degree"], "a diagnosis that asks, or says"
-    for row in rows.values():
-        assert row["cause"] != "unknown"
-        assert row["degree"] != "a question" or row["cause"].startswith("At "), "without a name a sentence"
     assert rows["anna/mine.py"] == {**bob, "file": "anna/mine.py", "reason": "the same as bob.py"}
     assert rows["copied.py"]["reason"] == marking.SOLVED
     assert rows["copied.py"]["result"] == "done"
@@ -72,6 +66,29 @@ def test_a_class_is_marked_one_row_each(bench: Bench, tmp_path: Path):
     for name, reason in reasons.items():
         assert rows[name]["result"] == "not run", name
         assert reason in rows[name]["reason"], name
+
+
+@pytest.mark.parametrize(
+    ("cause", "degree", "cell"),
+    [
+        ("scale-wrong", "proved", "scale-wrong"),
+        ("scale-wrong", "a question", "At x: could it be?"),
+        ("unknown", "proved", "At x: could it be?"),
+    ],
+)
+def test_where_no_name_is_sure_the_cell_has_a_sentence(cause: str, degree: str, cell: str):
+    mistake = {"cause": cause, "degree": degree, "explanation": "At x: could it be?", "line": None}
+    found = {
+        "model": {"name": "gpt2", "source": "miniature"},
+        "summary": {"checkpoints": 2, "failed": 1},
+        "leaks": [],
+        "mistakes": [mistake],
+        "steps": [],
+        "done": False,
+        "next": "x",
+    }
+    row = marking.filled(marking.Mark("a.py"), found, passed=False)
+    assert (row.cause, row.degree) == (cell, degree)
 
 
 def test_no_cell_is_a_formula():
