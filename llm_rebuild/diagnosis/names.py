@@ -232,6 +232,8 @@ def of_repair(world: World, formula: Formula | None, repair: Repair) -> str:
         return _of_operand(world, formula, right, repair.wrong)
     if right in world.weights and (kind == LAID_OUT or action == MOVED):
         return "weight-transposed"
+    if step == "scale" and kind == DROP and action == MOVED:
+        return "permuted"
     if formula.kind in ("mask", "biased mask") and operation in AND | OR and kind == DROP:
         causal = formula.facts.get("causal")
         shown = "mask-causal-missing" if causal else "mask-padding-missing"

@@ -89,13 +89,15 @@ def _events(traced: Trace) -> list[tuple[int, str, Node, Any]]:
 def _names(traced: Trace, numbers: Sequence[int], named: dict[int, list[str]]) -> tuple[str, ...]:
     """The checkpoints that these entries are, or were made of where they are none themselves."""
     names: dict[str, None] = {}
-    for number in numbers:
-        entry = traced.nodes[number]
-        base = entry.base
+    seen: set[int] = set()
+    left = list(reversed(numbers))
+    while left:
+        base = traced.nodes[left.pop()].base
         if base in named:
             names[named[base][-1]] = None
-        else:
-            names.update(dict.fromkeys(_names(traced, traced.nodes[base].inputs, named)))
+        elif base not in seen:
+            seen.add(base)
+            left += reversed(traced.nodes[base].inputs)
     return tuple(names)
 
 
