@@ -88,15 +88,18 @@ class Claims:
         return all(f.file == frame.file and abs(f.number - frame.number) <= SPAN for f in behind)
 
     def _passed(self, node: Node, edit: Difference, frame: Frame) -> bool:
-        """Whether a wrong number came by names alone from a line that spells it."""
+        """Whether a wrong number came by names alone from a line that spells it, or that made it in the very
+        call in which it is used: `power = width ** -0.5`."""
         at, wrong = self.ways.step_of(node), self._wrong_numbers(node, edit)
         if at is None or not wrong or self._decided(frame, frame.number, frame.number):
             return False
-        return all(
-            type(value) is float
-            and self.ways.file_of(frame).spells(frame.number, value)
-            and self.record.steps[self.ways.way(at, value)[-1]].frame.line == frame.line
-            for value in wrong
+        return all(type(value) is float and self._from(at, value, node, frame) for value in wrong)
+
+    def _from(self, at: int, value: float, node: Node, frame: Frame) -> bool:
+        origin = self.record.steps[self.ways.way(at, value)[-1]].frame
+        made_there = bool(node.frames) and origin.call == node.frames[0].call
+        return origin.line == frame.line and (
+            made_there or self.ways.file_of(frame).spells(frame.number, value)
         )
 
     def _wrong_numbers(self, node: Node, edit: Difference) -> list[float]:
