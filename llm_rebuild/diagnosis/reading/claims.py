@@ -84,8 +84,7 @@ class Claims:
         wrong = self._wrong_numbers(node, edit)
         if wrong and all(self.ways.file_of(frame).spells(frame.number, value) for value in wrong):
             return True
-        behind = [] if at is None else [self.record.steps[step].frame for step in self.ways.behind(at)]
-        return all(f.file == frame.file and abs(f.number - frame.number) <= SPAN for f in behind)
+        return at is None or self._near_behind(at, frame)
 
     def _passed(self, node: Node, edit: Difference, frame: Frame) -> bool:
         """Whether a wrong number came by names alone from a line that spells it, or that made it in the very
@@ -96,11 +95,19 @@ class Claims:
         return all(type(value) is float and self._from(at, value, node, frame) for value in wrong)
 
     def _from(self, at: int, value: float, node: Node, frame: Frame) -> bool:
-        origin = self.record.steps[self.ways.way(at, value)[-1]].frame
-        made_there = bool(node.frames) and origin.call == node.frames[0].call
-        return origin.line == frame.line and (
-            made_there or self.ways.file_of(frame).spells(frame.number, value)
+        first = self.ways.way(at, value)[-1]
+        origin = self.record.steps[first].frame
+        if origin.line != frame.line:
+            return False
+        made_there = (
+            bool(node.frames) and origin.call == node.frames[0].call and self._near_behind(first, frame)
         )
+        return made_there or self.ways.file_of(frame).spells(frame.number, value)
+
+    def _near_behind(self, at: int, frame: Frame) -> bool:
+        """Whether what a step's numbers are made of stands next to a line, too."""
+        behind = [self.record.steps[step].frame for step in self.ways.behind(at)]
+        return all(f.file == frame.file and abs(f.number - frame.number) <= SPAN for f in behind)
 
     def _wrong_numbers(self, node: Node, edit: Difference) -> list[float]:
         right = constants(self.slice.official.record[edit.other])
