@@ -80,8 +80,8 @@ def generate(
     """
     rebuild, asked = copy.rebuild, settings or Settings()
     if not rebuild.architecture.generates:
-        able = " and ".join(a.published for a in RECORDS if a.generates)
-        raise InputError(f"{copy.name} does not write texts; {able} do")
+        *able, last = (a.published for a in RECORDS if a.generates)
+        raise InputError(f"{copy.name} does not write texts; {', '.join(able)} and {last} do")
     folder = defaults(copy, asked.sampling)
     special, texts = folder.special, texts_of(prompts)
     for number, text in enumerate(texts or (), 1):

@@ -456,5 +456,5 @@ def test_without_an_end_a_batch_needs_equal_lengths(small: Any, tmp_path: Path) 
 
 def test_a_model_that_does_not_write_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(InputError, match="minilm does not write texts; gpt2 and t5-small do"):
+    with pytest.raises(InputError, match="minilm does not write texts; gpt2, t5-small and llama do"):
         generate(LocalCopy("minilm", tmp_path, "folder"), [[5]], Settings(3))
