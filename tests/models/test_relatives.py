@@ -347,8 +347,8 @@ def test_an_untied_head_that_is_missing_is_refused(tmp_path: Path):
 
 
 def test_official_configs_are_what_the_tool_writes(tmp_path: Path):
-    """tools/full_size.py writes the architecture that the official classes have by default; a published one of
-    other sizes than that, SmolLM2-135M, has them in itself."""
+    """tools/full_size.py writes the architecture that the official classes have by default; a published
+    one of other sizes, SmolLM2-135M, has them in itself."""
     from tools.full_size import CONFIGS
 
     for config in (config for name, config in CONFIGS.items() if name != "smollm2-135m"):
