@@ -216,3 +216,16 @@ def test_a_rendered_block_that_nothing_runs_is_named(tmp_path: Path) -> None:
     rendered, unnamed = rendered_blocks(site, docs)
     assert sorted(code for _, code in (rendered - collected)) == [">>> 13", "x = 11", "x = 12"]
     assert unnamed == ["index.md: x = 10"]
+
+
+def test_an_exercise_with_a_grader_says_so_in_its_text() -> None:
+    """Whoever looks for the grader's name does not have to open the solution."""
+    graded = 0
+    for page in sorted(DOCS.rglob("*.md")):
+        for after in re.split(r"^!!! exercise", page.read_text(encoding="utf-8"), flags=re.M)[1:]:
+            box = re.split(r"\n(?=\S)", after, maxsplit=1)[0]
+            task, *rest = re.split(r"^    (?=\?\?\?)", box, flags=re.M)
+            for name in set(re.findall(r'check\("([a-z0-9-]+)",', "".join(rest))):
+                assert f'check("{name}"' in task, f"{page.name}: {name} is named in the solution only"
+                graded += 1
+    assert graded > 20
