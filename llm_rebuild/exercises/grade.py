@@ -67,7 +67,7 @@ def check(name: str, answer: Any) -> Graded:
     Raises InputError for a name that there is not, and where the model that the exercise is about cannot be
     had. A wrong answer, of whatever kind, is no error: the result is false, and says why.
     """
-    if name not in _exercises():
+    if not isinstance(name, str) or name not in _exercises():
         raise InputError(
             f"there is no exercise {one_line(repr(name))}; llm_rebuild.exercises.names() has all"
         )
@@ -78,7 +78,12 @@ def check(name: str, answer: Any) -> Graded:
         "function": _function,
         "forward": _forward,
     }
-    return Graded(name, *graders[exercise["kind"]](exercise, answer))
+    try:
+        return Graded(name, *graders[exercise["kind"]](exercise, answer))
+    except InputError:
+        raise
+    except Exception as error:  # of an answer that is not what it seems: a tensor without numbers, say
+        return Graded(name, False, f"it cannot be looked at ({type(error).__name__}: {one_line(error)})")
 
 
 @functools.cache
@@ -185,7 +190,9 @@ def _function(exercise: Mapping[str, Any], answer: Any) -> tuple[bool, str]:
         learner = Learner("your function", Path("notebook"), notebook.pack(answer), set(), notebook=True)
     except InputError as refused:
         return False, str(refused).replace("forward uses", "your function uses").partition("; write")[0]
-    with Session(learner, {"model": None, "names": [], "hidden": []}, LIMITS, fork=False) as session:
+    with Session(
+        learner, {"model": None, "names": [], "hidden": [str(DATA.parent)]}, LIMITS, fork=False
+    ) as session:
         if session.loaded.finished:
             for stored in exercise["cases"]:
                 case = {name: _made(value) for name, value in stored.items()}

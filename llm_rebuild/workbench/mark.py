@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from llm_rebuild.diagnosis.case import DEGREES, Level
 from llm_rebuild.errors import InputError, one_line
@@ -31,6 +31,7 @@ from llm_rebuild.workbench.new import SKELETONS, source
 from llm_rebuild.workbench.session import LARGEST_FILE, Limits
 
 MOST = 2_000  # submissions in one folder
+COMPARED = 300_000  # bytes of a file up to which it is parsed to see which others it is like
 SHARES = 10  # of `seconds`: a check runs a file in several ways, and each may take that long
 DONE, PASSED, FAILED, NOT_RUN = "done", "passed", "not passed", "not run"
 SOLVED = "it is the filled-in skeleton that `new --solved` writes"
@@ -78,7 +79,7 @@ def mark(
         raise InputError(f"{folder} has {len(files):,} files; {MOST:,} at most are marked at a time")
     if model and Path(model).exists():
         model = str(Path(model).absolute())  # checks run in another folder
-    rows = dict[str, Mark]()  # by what a file says, without its comments and blanks
+    rows = dict[tuple[str, str], Mark]()  # by the model and what a file says, without comments and blanks
     known = dict[str, str]()  # what is called otherwise in a file that is the same but for names
     for skeleton in SKELETONS:
         text = source(skeleton, solved=True).encode()
@@ -92,8 +93,8 @@ def mark(
             yield Mark(shown, reason=_without_path(problem, file))
             continue
         same = _sameness(content)
-        if same in rows:
-            twin = rows[same]
+        if (name, same) in rows:
+            twin = rows[name, same]
             yield replace(twin, file=shown, reason=f"the same as {twin.file}")
             continue
         row = _checked(Mark(shown, name), content, texts, limits or Limits())
@@ -102,7 +103,7 @@ def mark(
             row = replace(row, reason=known[same])
         elif renamed in known:
             row = replace(row, reason=f"but for names {known[renamed]}")
-        rows[same] = row
+        rows[name, same] = row
         known.setdefault(renamed, f"the same as {shown}")
         yield row
 
@@ -120,16 +121,18 @@ def submissions(folder: Path) -> Iterator[Path]:
     """Every file below a folder, hidden ones and Python's own aside; links to folders are not followed."""
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder; mark takes the folder with the submissions")
-    for above, folders, files in os.walk(folder):
+    closed: list[Path] = []  # folders that may not be read: each has a row that says so
+    for above, folders, files in os.walk(folder, onerror=lambda error: closed.append(Path(error.filename))):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
         yield from (Path(above, name) for name in sorted(files) if not name.startswith("."))
+    yield from closed
 
 
 def _content(file: Path) -> bytes:
     """What is in a submission. InputError for what is no Python file, or too large, or elsewhere."""
     if file.is_symlink():
         raise InputError("it is a link; hand in the file itself")
-    if file.suffix != ".py":
+    if file.suffix.lower() != ".py" and not file.is_dir():
         raise InputError("it is no .py file; only these are run")
     content = read(file, largest=LARGEST_FILE)
     if not content.strip():
@@ -150,6 +153,8 @@ def _sameness(content: bytes, names: bool = True) -> str:
     """What two files share that differ in comments and blanks only; without `names`, also in what their
     variables and functions are called."""
     text = content.decode("utf-8", "surrogateescape")
+    if len(content) > COMPARED:
+        return hashlib.sha256(content).hexdigest()
     with warnings.catch_warnings(), contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
         warnings.simplefilter("ignore")  # of Python, about the submission
         tree = ast.parse(content)
@@ -175,42 +180,49 @@ def _sameness(content: bytes, names: bool = True) -> str:
 
 
 def _checked(row: Mark, content: bytes, texts: Sequence[str], limits: Limits) -> Mark:
-    """The row, filled in by a check in a process of its own."""
-    with tempfile.TemporaryDirectory(prefix="llm-rebuild-mark-") as alone:
+    """The row, filled in by a check in a process of its own. What it says goes to files without a name: the
+    folder in which a submission lies is the submission's to write in."""
+    with (
+        tempfile.TemporaryDirectory(prefix="llm-rebuild-mark-", ignore_cleanup_errors=True) as alone,
+        tempfile.TemporaryFile() as out,
+        tempfile.TemporaryFile() as messages,
+    ):
         copy = Path(alone, "submission", Path(row.file).name)
-        out, messages = Path(alone, "result"), Path(alone, "messages")
         copy.parent.mkdir()
         copy.write_bytes(content)
         command = [sys.executable, "-m", "llm_rebuild", "check", str(copy), f"--model={row.model}"]
-        command += [f"--json={out}", f"--seconds={limits.seconds:g}", f"--memory={limits.memory}"]
+        command += ["--json=-", f"--seconds={limits.seconds:g}", f"--memory={limits.memory}"]
         command += [f"--text={text}" for text in texts]
-        code, ended = _run(command, messages, SHARES * limits.seconds + 60)
+        code, ended = _run(command, Path(alone, "empty"), (out, messages), SHARES * limits.seconds + 60)
         if code not in (0, 1, 2):
             return replace(row, reason=ended)
-        last = messages.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""]
+        messages.seek(0)
+        last = messages.read().decode("utf-8", "replace").strip().splitlines() or [""]
         problem = last[-1].removeprefix("llm-rebuild: ") if code == 2 else ""
-        if not out.exists():
-            return replace(row, reason=problem)
-        return filled(replace(row, reason=problem), json.loads(out.read_bytes()), passed=code == 0)
+        out.seek(0)
+        with contextlib.suppress(ValueError):  # a check that could not begin writes no result
+            return filled(replace(row, reason=problem), json.loads(out.read()), passed=code == 0)
+        return replace(row, reason=problem or "the check gave no result")
 
 
-def _run(command: Sequence[str], messages: Path, most: float) -> tuple[int, str]:
-    """Run a command; what it says on stderr goes to a file. Its exit code, and what ended it else."""
-    folder = messages.with_name("empty")  # Python looks for modules where it is started
+def _run(
+    command: Sequence[str], folder: Path, streams: tuple[IO[bytes], IO[bytes]], most: float
+) -> tuple[int, str]:
+    """Run a command in an empty folder, for Python looks for modules where it is started. `streams`: where
+    its stdout and its stderr go. Its exit code, and what ended it else."""
     folder.mkdir()
-    with messages.open("wb") as stderr:
-        process = subprocess.Popen(
-            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr,
-            start_new_session=True,
-        )  # fmt: skip
-        try:
-            process.wait(most)
-        except subprocess.TimeoutExpired:
-            return -1, f"the whole check was stopped after {most:g} s"
-        finally:
-            with contextlib.suppress(OSError):  # also what a submission started and left behind
-                os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
-            process.wait()
+    process = subprocess.Popen(
+        command, cwd=folder, stdin=subprocess.DEVNULL, stdout=streams[0], stderr=streams[1],
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        process.wait(most)
+    except subprocess.TimeoutExpired:
+        return -1, f"the whole check was stopped after {most:g} s"
+    finally:
+        with contextlib.suppress(OSError):  # also what a submission started and left behind
+            os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
+        process.wait()
     return process.returncode, f"the check itself was ended (exit code {process.returncode})"
 
 
@@ -223,7 +235,7 @@ def filled(row: Mark, found: Mapping[str, Any], passed: bool) -> Mark:
     return replace(
         row,
         model=f"{model['name']} (miniature)" if model["source"] == "miniature" else model["name"],
-        result=DONE if found["done"] else PASSED if passed else FAILED,
+        result=FAILED if not passed else DONE if found["done"] else PASSED,
         right=summary["checkpoints"] - summary["failed"],
         all=summary["checkpoints"],
         first_divergence=found["next"] or "",

@@ -183,3 +183,45 @@ def test_each_exercise_is_on_a_page_and_each_page_asks_for_one_that_there_is():
 
 def test_each_objective_is_tested_by_an_exercise_and_each_exercise_has_an_answer():
     assert course.problems(course.read()) == []
+
+
+def test_the_answers_are_not_to_be_read() -> None:
+    def from_the_file(a, b):
+        import json
+
+        import llm_rebuild.errors
+
+        folder = Path(llm_rebuild.errors.__file__).parent / "exercises"
+        cases = json.loads((folder / "exercises.json").read_text(encoding="utf-8"))["ulps"]["cases"]
+        return next(case["expected"] for case in cases if (case["one"], case["other"]) == (a, b))
+
+    graded = check("ulps", from_the_file)
+    assert not graded
+    assert "exercises.json" in graded.message
+
+
+class Odd:
+    @property
+    def ndim(self) -> int:
+        raise ValueError("no")
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("float-after-600", 10**400),
+        ("float-after-600", torch.tensor(1, device="meta")),
+        ("float-after-600", Odd()),
+        ("shape-of-shares", [10**5000]),
+        ("shape-of-shares", [torch.tensor([2, 12]), 12, 7, 7]),
+        ("shape-of-shares", torch.zeros(4, device="meta")),
+    ],
+    ids=range(6),
+)
+def test_no_answer_is_an_error(name: str, answer: object) -> None:
+    assert not check(name, answer)
+
+
+def test_a_name_is_a_text() -> None:
+    with pytest.raises(InputError, match="there is no exercise"):
+        check([], 1)  # type: ignore[arg-type]

@@ -124,3 +124,32 @@ def test_the_model_is_the_one_that_a_file_names(tmp_path: Path):
     (row,) = marking.mark(tmp_path)
     assert (row.result, row.model) == ("not run", "")
     assert "give --model" in row.reason
+
+
+FORGER = """
+import json, pathlib
+above = pathlib.Path(__file__).parent.parent
+report = {"model": {"name": "gpt2", "source": "file"}, "summary": {"checkpoints": 72, "failed": 0}}
+report |= {"leaks": [], "mistakes": [], "steps": [], "done": True, "next": None}
+for folder in (above, above / "empty", pathlib.Path.cwd()):
+    (folder / "result").write_text(json.dumps(report))
+print(json.dumps(report))
+"""
+REMOVER = "import pathlib, shutil\nshutil.rmtree(pathlib.Path(__file__).parent.parent)\n"
+
+
+def test_nothing_that_a_submission_writes_is_taken_for_its_mark(tmp_path: Path) -> None:
+    for name, text in (("forger", FORGER), ("remover", REMOVER), ("whole", WHOLE)):
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    rows = {row.file: row for row in marking.mark(tmp_path, str(GPT2))}
+    assert [row.result for row in rows.values()] == ["not passed", "not passed", "done"]
+    assert all(row.reason for row in (rows["forger.py"], rows["remover.py"]))
+
+
+def test_a_file_is_the_twin_of_one_that_is_held_against_the_same_model(tmp_path: Path) -> None:
+    """Somebody names another model in the file's comment, and is held against that."""
+    (tmp_path / "a.py").write_text(WHOLE.replace("--model gpt2", "--model minilm"), encoding="utf-8")
+    (tmp_path / "b.py").write_text(WHOLE, encoding="utf-8")
+    other, own = marking.mark(tmp_path)
+    assert other.result == "not passed"
+    assert (own.result, own.reason) == ("done", marking.SOLVED)
