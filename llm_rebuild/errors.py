@@ -1,9 +1,11 @@
-"""The one exception that means: the input is at fault, not the program. And a message as one line."""
+"""The one exception that means: the input is at fault, not the program. And what its message is made of."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
+LONGEST_NAME = 200  # characters; of longer names none is near
 LONGEST_WORD = 160  # characters of a name, a path or a number in a message
 LONGEST = 500  # characters of a message
 
@@ -28,6 +30,14 @@ class NoSuchNameError(InputError, KeyError):
 def escaped(text: str) -> str:
     r"""Text as a terminal may get it: what is not printable as Python writes it, `\x1b`. Lines stay lines."""
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """`; did you mean …?`, or nothing where nothing is near."""
+    import difflib  # for a name that is wrong; nobody else waits for it
+
+    close = difflib.get_close_matches(name, list(names), n=1) if len(name) <= LONGEST_NAME else []
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def one_line(message: object, longest: int = 200) -> str:

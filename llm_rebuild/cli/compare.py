@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from llm_rebuild.cli import options, output
 from llm_rebuild.cli.app import app
-
-if TYPE_CHECKING:
-    from llm_rebuild.dumps.names import Matched
 
 Names = Annotated[
     Path | None, options.option("Which tensor is which checkpoint, as --write-names wrote it.", "FILE.json")
@@ -58,7 +55,6 @@ def compare(
     inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
     options.check_files(json_file, dump, html=html, write_names=write_names)
     from llm_rebuild import verify
-    from llm_rebuild.diagnosis.explain import explain
     from llm_rebuild.dumps import names as naming
     from llm_rebuild.dumps.compare import proof_of
     from llm_rebuild.dumps.files import read_dump
@@ -71,34 +67,23 @@ def compare(
         if names is None:
             matched = naming.match(tensors, truth.tensors)
         else:
-            official = naming.with_parts(truth.tensors)
-            matched = naming.arranged(tensors, official, naming.read_names(names, tensors, official))
+            listed = naming.read_names(names, tensors, truth.tensors)
+            matched = naming.arranged(tensors, truth.tensors, listed)
         done("matched")
         proof = proof_of(question, truth, matched)
-        if proof.truth is truth:  # in half the precision bits say nothing of a cause
-            proof = explain(proof, unfinished=True)
         done("compared")
     report = proof.report
     if json_file != "-":
         from llm_rebuild.show.dump import compared
 
         output.console().print(compared(report, matched))
-    about = {
-        "names": dict(matched.names),
-        "layouts": dict(matched.layouts),
-        "unmatched": list(matched.unmatched),
-    }
-    output.write_json({**report.to_json(), **about}, json_file)
+    output.write_json({**report.to_json(), **matched.to_json()}, json_file)
     if write_names:
-        output.write_json(_all_names(matched), str(write_names), "--write-names")
+        output.write_json(matched.to_names(), str(write_names), "--write-names")
     if html:
         output.write_page(proof, html)
     right = bool(report.verdicts) and (report.exact if exact else report.passed)
     raise typer.Exit(0 if right else 1)
-
-
-def _all_names(matched: Matched) -> dict[str, str | None]:
-    return {**matched.names, **dict.fromkeys(matched.unmatched)}
 
 
 @app.command()

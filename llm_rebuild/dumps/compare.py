@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from llm_rebuild.diagnosis.explain import explain
 from llm_rebuild.dumps.names import Matched
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.divergence import describe
@@ -16,16 +17,17 @@ from llm_rebuild.verify.run import judge
 
 def proof_of(question: Question, truth: Capture, matched: Matched) -> Proof:
     """Every tensor that is a checkpoint, compared, in the order of computation. What the dump does not have
-    is not asked for. Where the dump has half the precision, the official numbers are rounded to it first."""
+    is not asked for. Where the dump has half the precision, the official numbers are rounded to it first, and
+    bits then say nothing of a cause: else what differs is explained."""
     rebuilt = dict(matched.tensors)
     narrowed = {name: _as_precise(official, rebuilt.get(name)) for name, official in truth.tensors.items()}
-    if any(narrowed[name] is not official for name, official in truth.tensors.items()):
-        truth = replace(truth, tensors=narrowed)
+    as_precise = all(narrowed[name] is official for name, official in truth.tensors.items())
+    truth = truth if as_precise else replace(truth, tensors=narrowed)
     report = judge(rebuilt, truth)
     present = tuple(verdict for verdict in report.verdicts if verdict.name in rebuilt)
-    return Proof(
-        question, replace(report, verdicts=present, first_divergence=describe(present, truth)), truth, rebuilt
-    )
+    report = replace(report, verdicts=present, first_divergence=describe(present, truth))
+    proof = Proof(question, report, truth, rebuilt)
+    return explain(proof, unfinished=True) if as_precise else proof
 
 
 def _as_precise(official: Tensor, rebuilt: Tensor | None) -> Tensor:

@@ -18,19 +18,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from llm_rebuild import files
-from llm_rebuild.errors import InputError
+from llm_rebuild.errors import InputError, nearest
 from llm_rebuild.json_fields import WORD, Each, check, or_null
 from llm_rebuild.verify.equality import ROUNDED, difference, identical, largest, usual
 from llm_rebuild.verify.layouts import Layout, layout_of, layouts
 
 NUMBER = re.compile(r"\d+")
-PART = re.compile(r"\[\d\]$")
 FEW = 512  # numbers of a tensor that are looked at to see how nearly it points where another does
 TRIED = 40  # layouts of a wrong tensor that are tried
 # How well one tensor fits another. What has the same bits, or nearly, is at home, whatever it is called.
@@ -63,14 +62,25 @@ class Matched:
     tensors: Mapping[str, Tensor] = field(repr=False)
     unmatched: tuple[str, ...] = ()
 
+    def to_names(self) -> dict[str, str | None]:
+        """Each name of the dump with its checkpoint, or with None."""
+        return {**self.names, **dict.fromkeys(self.unmatched)}
+
+    def to_json(self) -> dict[str, Any]:
+        """What `compare --json` has beside the report."""
+        return {
+            "names": dict(self.names),
+            "layouts": dict(self.layouts),
+            "unmatched": list(self.unmatched),
+        }
+
 
 def match(dump: Mapping[str, Tensor], official: Mapping[str, Tensor]) -> Matched:
     """Find a checkpoint for each tensor of a dump, for no two the same. A third of one is called as it is,
     `h.0.attn.c_attn[2]`: queries, keys and values may come from one layer, and lie in the dump as three."""
-    official = with_parts(official)
-    fits = _fits(dump, official)
+    fits = _fits(dump, with_parts(official))
     names: dict[str, str] = {}
-    free = set(official)
+    free = {checkpoint for fitting in fits.values() for checkpoint in fitting}
     for pair in _pairs(fits):
         for name, checkpoint in pair.checkpoints.items():
             if name not in names and checkpoint in free and checkpoint in fits[name]:
@@ -85,8 +95,8 @@ def _left_over(
 ) -> dict[str, str]:
     """What is the only one of its shape that is left on either side, however wrong it is."""
     left = [name for name in dump if name not in names]
-    used = {PART.sub("", checkpoint) for checkpoint in names.values()}
-    free = [c for c in official if c not in used and not PART.search(c)]
+    used = {_whole(checkpoint, official) for checkpoint in names.values()}
+    free = [checkpoint for checkpoint in official if checkpoint not in used]
     shapes = Counter(tuple(dump[name].shape) for name in left)
     only = {shape: [c for c in free if tuple(official[c].shape) == shape] for shape in shapes}
     return {
@@ -97,13 +107,23 @@ def _left_over(
 
 
 def with_parts(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The official tensors, and the thirds of those that can be cut."""
-    return dict(official) | {
-        f"{name}[{number}]": part
+    """The official tensors, and the thirds of those that can be cut; of one name the tensor is meant."""
+    parts = {
+        part: third
         for name, tensor in official.items()
         if tensor.dim() > 1 and tensor.shape[-1] % PARTS == 0
-        for number, part in enumerate(tensor.chunk(PARTS, dim=-1))
+        for part, third in zip(_parts(name), tensor.chunk(PARTS, dim=-1), strict=True)
     }
+    return parts | dict(official)
+
+
+def _parts(name: str) -> list[str]:
+    return [f"{name}[{number}]" for number in range(PARTS)]
+
+
+def _whole(name: str, official: Mapping[str, Tensor]) -> str:
+    """The checkpoint that a name is, or is a third of. A model's own may end so, too: `softmax[0]`."""
+    return name if name in official else name.rpartition("[")[0]
 
 
 def arranged(
@@ -117,62 +137,57 @@ def arranged(
 
     names  A dump's name -> its checkpoint. Raises InputError where the shapes cannot be of the same tensor.
     """
-    chosen: dict[str, Layout] = {}
-    sure: dict[str, bool] = {}
+    everything = with_parts(official)
+    chosen: dict[str, Fit] = {}
+    votes: dict[tuple[str, str], Counter[Layout]] = defaultdict(Counter)
     for name, checkpoint in names.items():
-        fit = (
-            fits[name][checkpoint] if fits else _fit(Numbers(dump[name]), Numbers(official[checkpoint]), 1.0)
-        )
+        tensor = everything[checkpoint]
+        fit = fits[name][checkpoint] if fits else _fit(Numbers(dump[name]), Numbers(tensor), 1.0)
         if fit is None:
             raise InputError(
                 f"{name} has shape {list(dump[name].shape)} and cannot be {checkpoint}, which has "
-                f"{list(official[checkpoint].shape)}"
+                f"{list(tensor.shape)}"
             )
-        chosen[name], sure[name] = fit.layout, fit.score >= NEAR
-    votes: dict[tuple[str, str], Counter[Layout]] = defaultdict(Counter)
-    for name, checkpoint in names.items():
-        votes[in_any_block(name, checkpoint)][chosen[name]] += SURE if sure[name] else 1
+        chosen[name] = fit
+        votes[in_any_block(name, checkpoint)][fit.layout] += SURE if fit.score >= NEAR else 1
     words, tensors = {}, {}
     for name, checkpoint in names.items():
-        shape, official_shape = dump[name].shape, official[checkpoint].shape
+        shape, official_shape = dump[name].shape, everything[checkpoint].shape
         for layout, _ in votes[in_any_block(name, checkpoint)].most_common():
             if math.prod(layout.dims) == dump[name].numel():
                 break
         else:
-            layout = chosen[name]
+            layout = chosen[name].layout
         words[name] = layout.in_words(shape, official_shape)
         tensors[checkpoint] = layout.undone(dump[name], official_shape).contiguous()
-    whole = {name: tensors.pop(name) for name in list(tensors) if not PART.search(name)}
-    for name in dict.fromkeys(PART.sub("", part) for part in tensors):
-        parts = [tensors[part] for part in (f"{name}[{n}]" for n in range(PARTS)) if part in tensors]
-        if len(parts) == PARTS and name not in whole:
-            whole[name] = torch.cat(parts, dim=-1)
-    unmatched = tuple(name for name in dump if PART.sub("", names.get(name, "")) not in whole)
+    whole = {name: tensor for name, tensor in tensors.items() if name in official}
+    for name in dict.fromkeys(_whole(checkpoint, official) for checkpoint in tensors):
+        if name not in whole and all(part in tensors for part in _parts(name)):
+            whole[name] = torch.cat([tensors[part] for part in _parts(name)], dim=-1)
+    unmatched = tuple(n for n in dump if n not in names or _whole(names[n], official) not in whole)
     return Matched(names, words, whole, unmatched)
 
 
 def read_names(file: Path, dump: Mapping[str, Tensor], official: Mapping[str, Tensor]) -> dict[str, str]:
-    """What `write_names` wrote, and somebody may have changed. Null leaves a tensor out.
+    """What `Matched.to_names` gave, and somebody may have changed. Null leaves a tensor out.
 
     Raises InputError for a name that the dump or the official run has not, and for two of one checkpoint.
     """
     values = files.read_json(file, 'it maps a dump\'s names to checkpoints: {"layer0_q": "h.0.attn.query"}')
     check(values, Each(or_null(WORD), most=100_000), f"{file}: ")
     names = {name: checkpoint for name, checkpoint in values.items() if checkpoint is not None}
+    everything = with_parts(official)
     for name, checkpoint in names.items():
         if name not in dump:
-            raise InputError(f"{file}: the dump has no tensor {name!r}{_nearest(name, dump)}")
-        if checkpoint not in official:
-            raise InputError(f"{file}: there is no checkpoint {checkpoint!r}{_nearest(checkpoint, official)}")
+            raise InputError(f"{file}: the dump has no tensor {name!r}{nearest(name, dump)}")
+        if checkpoint not in everything:
+            raise InputError(
+                f"{file}: there is no checkpoint {checkpoint!r}{nearest(checkpoint, everything)}"
+            )
     twice = [checkpoint for checkpoint, count in Counter(names.values()).items() if count > 1]
     if twice:
         raise InputError(f"{file}: two tensors are said to be {twice[0]}; only one can be")
     return names
-
-
-def _nearest(name: str, names: Mapping[str, Tensor]) -> str:
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 # ------------------------------------------------------------------------------- one tensor and another

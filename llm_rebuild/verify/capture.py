@@ -15,7 +15,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from llm_rebuild.checkpoints import Checkpoint
 from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.errors import InputError, NoSuchNameError
+from llm_rebuild.errors import InputError, NoSuchNameError, nearest
 from llm_rebuild.files import reason, replacing
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.any_model import Step, checkpoints_of
@@ -150,7 +150,7 @@ class Capture(Mapping[str, Interim]):
             return Interim(name, self.tensors[name], self.copies)
         except KeyError:
             raise NoSuchNameError(
-                f"the capture has no checkpoint {name!r}{_nearest(name, self.tensors)}"
+                f"the capture has no checkpoint {name!r}{nearest(name, self.tensors)}"
             ) from None
 
     def __contains__(self, name: object) -> bool:
@@ -309,10 +309,3 @@ def _apart(tensors: Iterable[Tensor], cache: bool) -> Iterator[Tensor]:
             tensor = tensor.clone()
         addresses.add(storage.data_ptr())
         yield tensor
-
-
-def _nearest(name: str, names: Mapping[str, Tensor]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -17,7 +17,7 @@ from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.diagnose import Account, Diagnosis
 from llm_rebuild.diagnosis.explain import explain, judge_steps
 from llm_rebuild.diagnosis.reading.result import Reading
-from llm_rebuild.errors import InputError
+from llm_rebuild.errors import InputError, nearest
 from llm_rebuild.models.part import ATTENTIONS
 from llm_rebuild.process.limits import ENFORCED
 from llm_rebuild.process.run import Outcome
@@ -32,7 +32,7 @@ from llm_rebuild.workbench import cached, notebook
 from llm_rebuild.workbench.result import FORWARD, UNFILLED, Check, OtherRun, StepVerdict
 from llm_rebuild.workbench.runs import Officials, Run, all_names
 from llm_rebuild.workbench.session import Learner, Limits, Session, learner_of
-from llm_rebuild.workbench.steps import Place, Trial, nearest, trials
+from llm_rebuild.workbench.steps import Place, Trial, trials
 
 LIMITS = Limits()
 CACHED = "cached step"

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from llm_rebuild.checkpoints import NO_TAP, Tap, plain
 from llm_rebuild.diagnosis.reading.read import OfficialRun, read
-from llm_rebuild.errors import InputError
+from llm_rebuild.errors import InputError, nearest
 from llm_rebuild.process.child import silence
 from llm_rebuild.process.exchange import Channel, Message
 from llm_rebuild.process.guard import Guard, forbidden_to_learners
@@ -33,7 +33,7 @@ from llm_rebuild.verify.equality import identical
 from llm_rebuild.weights import Weights
 from llm_rebuild.workbench import notebook
 from llm_rebuild.workbench.cached import copy_of
-from llm_rebuild.workbench.steps import INPUTS, UnfilledError, arguments, is_empty, nearest
+from llm_rebuild.workbench.steps import INPUTS, UnfilledError, arguments, is_empty
 
 LINE = 300  # characters of a message
 

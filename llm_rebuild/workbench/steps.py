@@ -11,7 +11,6 @@ earlier step does not count against this one.
 from __future__ import annotations
 
 import ast
-import difflib
 import functools
 import inspect
 import re
@@ -20,7 +19,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from llm_rebuild.errors import InputError
+from llm_rebuild.errors import InputError, nearest
 
 F = TypeVar("F", bound=Callable[..., Any])
 PLACEHOLDER = re.compile(
@@ -30,7 +29,6 @@ COUNTED = re.compile(r"\{(\w+)(-1)?\}")  # {layer}, and {layer-1} for the one be
 LAST = "{last}"
 INPUTS = "inputs."  # what the model reads is no checkpoint: `inputs.token_ids`
 READS = ("token_ids", "mask", "decoder_ids", "decoder_mask")
-LONGEST_NAME = 200  # characters; of longer names none is near
 
 
 class UnfilledError(NotImplementedError):
@@ -191,12 +189,6 @@ def arguments(
                 f"which is none of {', '.join(named)}"
             )
     return values
-
-
-def nearest(name: str, names: Collection[str]) -> str:
-    """`; did you mean …?`, or nothing where nothing is near."""
-    close = difflib.get_close_matches(name, list(names), n=1) if len(name) <= LONGEST_NAME else []
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 @functools.cache
