@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llm_rebuild.cli import options, output
 from llm_rebuild.cli.app import app
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from llm_rebuild.dumps.names import Matched
+    from llm_rebuild.verify import Proof, Question
 
 Names = Annotated[
     Path | None, options.option("Which tensor is which checkpoint, as --write-names wrote it.", "FILE.json")
@@ -54,13 +61,29 @@ def compare(
     """
     inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
     options.check_files(json_file, dump, html=html, write_names=write_names)
+    from llm_rebuild.dumps.files import read_dump
+    from llm_rebuild.show.dump import compared
+
+    tensors = read_dump(dump)
+    proof, matched = _proved(options.question_of(model, inputs, attention, strict=strict), tensors, names)
+    report = proof.report
+    if json_file != "-":
+        output.console().print(compared(report, matched))
+    output.write_json({**report.to_json(), **matched.to_json()}, json_file)
+    if write_names:
+        output.write_json(matched.to_names(), str(write_names), "--write-names")
+    if html:
+        output.write_page(proof, html)
+    right = bool(report.verdicts) and (report.exact if exact else report.passed)
+    raise typer.Exit(0 if right else 1)
+
+
+def _proved(question: Question, tensors: Mapping[str, Tensor], names: Path | None) -> tuple[Proof, Matched]:
+    """The official run, the dump's tensors as its checkpoints, and the two compared."""
     from llm_rebuild import verify
     from llm_rebuild.dumps import names as naming
     from llm_rebuild.dumps.compare import proof_of
-    from llm_rebuild.dumps.files import read_dump
 
-    tensors = read_dump(dump)
-    question = options.question_of(model, inputs, attention, strict=strict)
     with output.progress("the official model runs, names are matched, tensors compared", 3) as done:
         truth = verify.capture(question, steps=True)
         done("captured")
@@ -72,18 +95,7 @@ def compare(
         done("matched")
         proof = proof_of(question, truth, matched)
         done("compared")
-    report = proof.report
-    if json_file != "-":
-        from llm_rebuild.show.dump import compared
-
-        output.console().print(compared(report, matched))
-    output.write_json({**report.to_json(), **matched.to_json()}, json_file)
-    if write_names:
-        output.write_json(matched.to_names(), str(write_names), "--write-names")
-    if html:
-        output.write_page(proof, html)
-    right = bool(report.verdicts) and (report.exact if exact else report.passed)
-    raise typer.Exit(0 if right else 1)
+    return proof, matched
 
 
 @app.command()

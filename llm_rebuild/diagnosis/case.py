@@ -115,11 +115,13 @@ class Case:
         """Whether the difference is rounding: as small as another order of operations makes it and, where the
         step has a formula, no further from its result in float64 than the official tensor is. What a mask
         puts there is computed by nobody, so it does not round."""
-        mine, official = self.rebuilt[self.target], self.truth[self.target]
-        if not by_rounding(mine, official) or bool((apart(mine, official) & ~usual(official)).any()):
+        rebuilt, official = self.rebuilt[self.target], self.truth[self.target]
+        if not by_rounding(rebuilt, official) or bool((apart(rebuilt, official) & ~usual(official)).any()):
             return False
         step = in_full(self.world, self.target)
-        return by_rounding(mine, official, ONE_SUM) if step is None else as_exact(mine, step, official, step)
+        if step is None:
+            return by_rounding(rebuilt, official, ONE_SUM)
+        return as_exact(rebuilt, step, official, step)
 
 
 def case_of(rebuilt: Mapping[str, Tensor], truth: Capture, world: World) -> Case | NothingToExplain | None:
@@ -140,9 +142,9 @@ def own_case(rebuilt: Mapping[str, Tensor], truth: Capture, world: World, target
     made wrong is right here. None where the step cannot be computed from them, or gives just this tensor."""
     names = list(truth.tensors)
     before = {n: rebuilt[n] for n in names[: names.index(target)] if n in rebuilt}
-    known = {n: t for n, t in world.known.items() if n not in truth.tensors} | before
+    facts = {n: t for n, t in world.tensors.items() if n not in truth.tensors} | before
     later = {f"{MINE}{n}": t for n, t in rebuilt.items() if n not in before}
-    own = replace(world, known={**known, **later})
+    own = replace(world, tensors={**facts, **later})
     official = own.attempt(target)
     if official is None or equal(official, rebuilt[target]):
         return None

@@ -345,13 +345,13 @@ def _findings(case: Case, account: Account) -> list[Finding]:
 
 def explanations(case: Case) -> Iterator[Finding]:
     """All that fits, in the order in which it is tried: shape and type before values."""
-    mine, official = case.mine, case.official
-    if mine.dtype != official.dtype:
-        kind = str(mine.dtype).removeprefix("torch.")
+    rebuilt, official = case.mine, case.official
+    if rebuilt.dtype != official.dtype:
+        kind = str(rebuilt.dtype).removeprefix("torch.")
         yield Finding("wrong-dtype", f"the tensor is {kind}", Level.SHOWN)
-    if not mine.is_floating_point():
+    if not rebuilt.is_floating_point():
         return
-    drawn = list(numbers.dropped(mine, official))
+    drawn = list(numbers.dropped(rebuilt, official))
     if drawn:
         yield from drawn
         return
@@ -362,8 +362,8 @@ def explanations(case: Case) -> Iterator[Finding]:
 
 def _only_shown(case: Case) -> Finding | None:
     """A tensor that is wrong although what is computed from it is right: then it was never used."""
-    mine, official = case.mine, case.official
-    if mine.shape != official.shape or mine.dtype != official.dtype or case.rounding:
+    rebuilt, official = case.mine, case.official
+    if rebuilt.shape != official.shape or rebuilt.dtype != official.dtype or case.rounding:
         return None
     with_mine = case.world.given({case.target: case.mine})
     for user in case.world.users(case.target):
@@ -402,6 +402,7 @@ def _ranked(case: Case, findings: list[Finding]) -> list[Finding]:
     order = {id(finding): number for number, finding in enumerate(findings)}
 
     def rank(finding: Finding) -> tuple[int, bool, int, int]:
+        """The better one first, by its level; of equals what was tried earlier."""
         harmless = finding.cause == "rounding" and finding.level >= Level.ROUNDED and case.rounding
         return -finding.level, not harmless, -after.get(id(finding), 0), order[id(finding)]
 

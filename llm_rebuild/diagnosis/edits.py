@@ -43,7 +43,7 @@ def other_inputs(world: World, formula: Formula) -> Iterator[tuple[str, str, For
         official = world.value(right)
         if official is None or not official.is_floating_point():
             continue
-        for name, tensor in world.known.items():
+        for name, tensor in world.tensors.items():
             if name in (right, MINE + formula.name) or tensor is None or not tensor.is_floating_point():
                 continue
             if tensor.shape[1:] == official.shape[1:] and may_be_later(world, formula, right, name):
@@ -109,7 +109,7 @@ def on_a_tensor(world: World, x: Tensor) -> Iterator[Transform]:
         yield OTHER, f"cut off at {bound:g}", lambda t, b=bound: t.clamp(max=b)
         yield OTHER, f"cut off at -{bound:g}", lambda t, b=bound: t.clamp(min=-b)
     yield FACTOR, "negated", torch.neg
-    mask = world.known.get("#mask")
+    mask = world.tensors.get("#mask")
     if mask is not None and x.dim() == 3 and x.shape[:2] == mask.shape:
         real = mask.unsqueeze(-1)
         yield OTHER, "padding set to 0", lambda t: t * real

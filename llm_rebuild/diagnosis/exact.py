@@ -67,14 +67,14 @@ def in_full(world: World, name: str, lost: tuple[str, ...] = ()) -> Value:
     formula = world.formulas.get(name)
     if formula is None or formula.kind == "given":
         return None
-    known = set(world.known) - set(lost)
-    steps = [world.formulas[n] for n in world.reaching(name, known - {name})]
-    read = {n for step in steps for n in (*step.inputs, step.name) if n in known and n != name}
-    wide = world.given({n: _wide(world.known[n]) for n in read})
+    shown = set(world.tensors) - set(lost)
+    steps = [world.formulas[n] for n in world.reaching(name, shown - {name})]
+    read = {n for step in steps for n in (*step.inputs, step.name) if n in shown and n != name}
+    wide = world.given({n: _wide(world.tensors[n]) for n in read})
     wide = wide.with_weights({k: _widened(world.weights[k]) for step in steps for k in step.weights})
     if lost:
         computed: dict[str, Callable[[World], Value]] = {n: partial(_again, name=n) for n in lost}
-        wide = wide.changed(computed, frozenset(known))
+        wide = wide.changed(computed, frozenset(shown))
     with torch.no_grad():
         return wide.attempt(formula)
 

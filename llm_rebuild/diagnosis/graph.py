@@ -107,13 +107,13 @@ class Edit:
 class World:
     """The tensors of a run, computed where they are asked for; or of one in which some steps are changed.
 
-    known    Tensors that are given: inputs and official checkpoints.
+    tensors  What is given: inputs and official checkpoints.
     changes  For some names another way to compute them. What follows from them is computed anew.
-    fixed    Names that stay as they are known even so.
+    fixed    Names that stay as they are even so.
     """
 
     formulas: Mapping[str, Formula]
-    known: Mapping[str, Value]
+    tensors: Mapping[str, Value]
     weights: Mapping[str, Tensor]
     run: Run = field(default_factory=Run)
     changes: Mapping[str, Make] = field(default_factory=dict)
@@ -127,11 +127,11 @@ class World:
 
     def given(self, tensors: Mapping[str, Value]) -> World:
         """The world in which these tensors are known, too, or instead."""
-        return World(self.formulas, {**self.known, **tensors}, self.weights, self.run)
+        return World(self.formulas, {**self.tensors, **tensors}, self.weights, self.run)
 
     def with_weights(self, weights: Mapping[str, Tensor]) -> World:
         """The world with more weights, or with others."""
-        return World(self.formulas, self.known, {**self.weights, **weights}, self.run)
+        return World(self.formulas, self.tensors, {**self.weights, **weights}, self.run)
 
     def __getitem__(self, name: str) -> Tensor:
         value = self.value(name)
@@ -142,8 +142,8 @@ class World:
     def value(self, name: str) -> Value:
         """The tensor of this name, or None where the run has none (a mask that hides nothing)."""
         if name not in self._values:
-            if name in self.known and not self.stale(name):
-                return self.known[name]
+            if name in self.tensors and not self.stale(name):
+                return self.tensors[name]
             if name in self.changes:
                 self._values[name] = self.changes[name](self)
             else:
@@ -160,7 +160,7 @@ class World:
     def compute(self, formula: Formula) -> Value:
         """One step as it should be, from the values of this world."""
         if formula.kind == "given":
-            return self.known[formula.name]
+            return self.tensors[formula.name]
         values = [self.value(name) for name in formula.inputs]
         if formula.kind not in MAY_LACK and any(value is None for value in values):
             raise LookupError(f"{formula.name}: one of its inputs does not exist in this run")
@@ -194,9 +194,9 @@ class World:
 
     def inputs_of(self, name: str) -> list[str]:
         """The checkpoints from which this one is computed, through steps that have no name of their own."""
-        shown = [n for n in self.known if "#" not in n]
+        shown = [n for n in self.tensors if "#" not in n]
         steps = [self.formulas[n] for n in self.reaching(name, shown)]
-        return list(dict.fromkeys(i for f in steps for i in f.inputs if "#" not in i and i in self.known))
+        return list(dict.fromkeys(i for f in steps for i in f.inputs if "#" not in i and i in self.tensors))
 
     def source(self, name: str, kind: str) -> Formula:
         """The nearest step of a kind from which this tensor is computed. Raises LookupError."""
@@ -222,7 +222,7 @@ class World:
     @property
     def cached(self) -> bool:
         """Whether the run goes on from keys and values of an earlier one."""
-        return any(name.startswith(PAST) for name in self.known)
+        return any(name.startswith(PAST) for name in self.tensors)
 
 
 # --------------------------------------------------------------------------------- the operations

@@ -73,10 +73,12 @@ class Mutant:
 
     @property
     def causes(self) -> tuple[str, ...]:
+        """All names that are right for it."""
         return (self.cause,) if isinstance(self.cause, str) else self.cause
 
     @property
     def source(self) -> str:
+        """The source file that it changes, without `.py`."""
         return self.file or SOURCES[self.model][-1]
 
 

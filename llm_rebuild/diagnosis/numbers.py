@@ -39,22 +39,22 @@ CLOSE = 1e-3
 FEW_PLACES = 6  # along an axis: of so many each is named
 
 
-def where(mine: Tensor, official: Tensor) -> str:
+def where(rebuilt: Tensor, official: Tensor) -> str:
     """In which part of the tensor the differences are, in words."""
-    if mine.shape != official.shape:
-        return f"the shape is {list(mine.shape)}, officially {list(official.shape)}"
-    differ = apart(mine, official)
+    if rebuilt.shape != official.shape:
+        return f"the shape is {list(rebuilt.shape)}, officially {list(official.shape)}"
+    differ = apart(rebuilt, official)
     share = f"{int(differ.sum())} of {differ.numel()} numbers differ"
-    return ", ".join([share, *(says for _, _, says in islice(parts_that_differ(mine, official), 1))])
+    return ", ".join([share, *(says for _, _, says in islice(parts_that_differ(rebuilt, official), 1))])
 
 
-def parts_that_differ(mine: Tensor, official: Tensor) -> Iterator[tuple[int, Tensor, str]]:
+def parts_that_differ(rebuilt: Tensor, official: Tensor) -> Iterator[tuple[int, Tensor, str]]:
     """Axes along which some slices are right and others are not: the axis, the wrong slices, and words."""
-    if mine.shape != official.shape:
+    if rebuilt.shape != official.shape:
         return
-    differ = apart(mine, official)
-    for axis, name in enumerate(axes_of(mine)):
-        others = [a for a in range(mine.dim()) if a != axis]
+    differ = apart(rebuilt, official)
+    for axis, name in enumerate(axes_of(rebuilt)):
+        others = [a for a in range(rebuilt.dim()) if a != axis]
         touched = differ.amax(dim=others) if others else differ
         places = touched.nonzero().flatten()
         if 0 < len(places) < len(touched):
@@ -63,7 +63,7 @@ def parts_that_differ(mine: Tensor, official: Tensor) -> Iterator[tuple[int, Ten
 
 def _at(axis: str, places: list[int], size: int) -> str:
     """Places along an axis, in words: the few that there are, or the few that are left out."""
-    others = [place for place in range(size) if place not in set(places)]
+    others = [number for number in range(size) if number not in set(places)]
     if len(places) <= FEW_PLACES:
         return f"only at {axis} {', '.join(map(str, places))}"
     if len(others) <= FEW_PLACES:
@@ -73,28 +73,28 @@ def _at(axis: str, places: list[int], size: int) -> str:
 
 def describe(case: Case) -> Iterator[Finding]:
     """What can be said of a wrong tensor without computing it again, the surest first."""
-    mine, official, world = case.mine, case.official, case.world
+    rebuilt, official, world = case.mine, case.official, case.world
     formula = world.formulas.get(case.target)
-    if mine.shape != official.shape:
+    if rebuilt.shape != official.shape:
         yield from _of_another_shape(case, formula)
         return
     if formula is not None:
-        yield from _bent(mine, formula, world)
+        yield from _bent(rebuilt, formula, world)
     if case.rounding:
-        yield Finding("rounding", f"off by {difference(mine, official):.1e} at the most", Level.SEEN)
+        yield Finding("rounding", f"off by {difference(rebuilt, official):.1e} at the most", Level.SEEN)
         return
     mask = formula is not None and formula.kind == "mask"
     if not mask:
-        yield from _empty(mine, official)
+        yield from _empty(rebuilt, official)
         if formula is None or formula.kind != "lookup":
-            yield from _narrow(mine, official)
+            yield from _narrow(rebuilt, official)
     if formula is not None:
-        yield from _added(mine, official, formula)
+        yield from _added(rebuilt, official, formula)
         for look in (_combined, _hidden, _rows):
-            yield from look(mine, formula, world)
+            yield from look(rebuilt, formula, world)
     if not mask:  # whose few different numbers say little
         yield from _elsewhere(case, formula)
-    yield from _moved(mine, official, formula, world)
+    yield from _moved(rebuilt, official, formula, world)
     cause = of_guess(formula)
     says = "none of the computations that were tried gives it" if cause != "unknown" else ""
     yield Finding(cause, says, Level.GUESSED)
@@ -106,87 +106,89 @@ def describe(case: Case) -> Iterator[Finding]:
 
 
 def _of_another_shape(case: Case, formula: Formula | None) -> Iterator[Finding]:
-    mine, official = case.mine, case.official
-    shapes = f"{list(mine.shape)} instead of {list(official.shape)}"
-    if mine.numel() == official.numel() and identical(official.reshape(mine.shape).contiguous(), mine):
+    rebuilt, official = case.mine, case.official
+    shapes = f"{list(rebuilt.shape)} instead of {list(official.shape)}"
+    if rebuilt.numel() == official.numel() and identical(
+        official.reshape(rebuilt.shape).contiguous(), rebuilt
+    ):
         yield Finding("wrong-shape", f"the same numbers in another shape: {shapes}", Level.SHOWN)
-    elif _broadcast(mine, official):
+    elif _broadcast(rebuilt, official):
         yield Finding("wrong-shape", f"the right numbers, not expanded: {shapes}", Level.SHOWN)
     elif formula is not None:
-        yield from _hidden(mine, formula, case.world)
-        yield from _rows(mine, formula, case.world)
+        yield from _hidden(rebuilt, formula, case.world)
+        yield from _rows(rebuilt, formula, case.world)
     yield from _elsewhere(case, formula)
     yield Finding("wrong-shape", shapes, Level.GUESSED)
 
 
-def _broadcast(mine: Tensor, official: Tensor) -> bool:
+def _broadcast(rebuilt: Tensor, official: Tensor) -> bool:
     try:
-        return identical(mine.expand(official.shape).contiguous(), official)
+        return identical(rebuilt.expand(official.shape).contiguous(), official)
     except RuntimeError:
         return False
 
 
 def _elsewhere(case: Case, formula: Formula | None) -> Iterator[Finding]:
     """Official numbers at other places, or those of another checkpoint."""
-    mine, official = case.mine, case.official
+    rebuilt, official = case.mine, case.official
     kind = formula.kind if formula is not None else ""
     cause = {"merge": "heads-merged", "split": "heads-split"}.get(kind, "permuted")
     if formula is not None and formula.facts.get("cross"):
         cause = "cross-attention-source"
-    if mine.numel() == official.numel() >= 4:
-        if mine.shape == official.shape:
+    if rebuilt.numel() == official.numel() >= 4:
+        if rebuilt.shape == official.shape:
             for says, do in layouts(official):
-                if identical(do(official), mine):
+                if identical(do(official), rebuilt):
                     yield Finding(cause, says, Level.SHOWN)
-        arranged = arrangement(mine, official)
+        arranged = arrangement(rebuilt, official)
         if arranged is not None:
             shuffled = arranged[0].endswith("in another order")
             says = f"the official numbers{arranged[0]}"
             yield Finding(cause, says, Level.SEEN if shuffled else Level.SHOWN)
     for name, other in case.truth.items():
-        if name != case.target and identical(other, mine):
+        if name != case.target and identical(other, rebuilt):
             yield Finding("another-checkpoint", f"it is the official {name}", Level.SHOWN)
             return
 
 
-def _empty(mine: Tensor, official: Tensor) -> Iterator[Finding]:
-    infinite = int((mine.isinf() & official.isfinite()).sum())
-    missing = int(mine.isnan().sum())
+def _empty(rebuilt: Tensor, official: Tensor) -> Iterator[Finding]:
+    infinite = int((rebuilt.isinf() & official.isfinite()).sum())
+    missing = int(rebuilt.isnan().sum())
     if infinite:
         says = f"{infinite} {'numbers are' if infinite > 1 else 'number is'} infinite"
     elif missing:
-        says = "every number is NaN" if missing == mine.numel() else f"{missing} numbers are NaN"
-    elif mine.numel() > 1 and bool((mine == mine.flatten()[0]).all()):
-        says = f"every number is {float(mine.flatten()[0]):g}"
+        says = "every number is NaN" if missing == rebuilt.numel() else f"{missing} numbers are NaN"
+    elif rebuilt.numel() > 1 and bool((rebuilt == rebuilt.flatten()[0]).all()):
+        says = f"every number is {float(rebuilt.flatten()[0]):g}"
     else:
         return
     yield Finding("not-computed", says, Level.SEEN)
 
 
-def _narrow(mine: Tensor, official: Tensor) -> Iterator[Finding]:
+def _narrow(rebuilt: Tensor, official: Tensor) -> Iterator[Finding]:
     """Numbers that a narrower type can hold were in one."""
-    if mine.dtype != torch.float32 or mine.numel() < 8:
+    if rebuilt.dtype != torch.float32 or rebuilt.numel() < 8:
         return
-    varied = len(torch.unique(mine.flatten()[:1000])) >= 8
+    varied = len(torch.unique(rebuilt.flatten()[:1000])) >= 8
     for name, dtype in NARROW.items():
         rounded = narrowed(official, dtype)
-        if identical(rounded, mine):
+        if identical(rounded, rebuilt):
             yield Finding("wrong-dtype", f"the official numbers, rounded to {name}", Level.SHOWN)
-        elif varied and identical(narrowed(mine, dtype), mine) and not identical(rounded, official):
+        elif varied and identical(narrowed(rebuilt, dtype), rebuilt) and not identical(rounded, official):
             yield Finding("wrong-dtype", f"every number fits into {name}", Level.SHOWN)
 
 
-def dropped(mine: Tensor, official: Tensor) -> Iterator[Finding]:
+def dropped(rebuilt: Tensor, official: Tensor) -> Iterator[Finding]:
     """Dropout sets some numbers to 0 and multiplies all others by 1 / (1 - share)."""
-    if mine.shape != official.shape or mine.numel() < 16:
+    if rebuilt.shape != official.shape or rebuilt.numel() < 16:
         return
     solid = official.isfinite() & (official.abs() > 1e-20)
-    zero = (mine == 0) & solid
+    zero = (rebuilt == 0) & solid
     rest = solid & ~zero
     share = float(zero.sum()) / max(1, int(solid.sum()))
     if not 0.005 < share < 0.95 or not bool(rest.any()):
         return
-    ratio = (mine.double() / official.double())[rest]
+    ratio = (rebuilt.double() / official.double())[rest]
     factor = float(ratio.median())
     if float((ratio - factor).abs().max()) < GATED * abs(factor) and factor > 1.0 + GATED:
         rate = f"a rate of {1 - 1 / factor:.2g}"
@@ -197,11 +199,11 @@ def dropped(mine: Tensor, official: Tensor) -> Iterator[Finding]:
 # ------------------------------------------------------------------------------- numbers that are fitted
 
 
-def _moved(mine: Tensor, official: Tensor, formula: Formula | None, world: World) -> Iterator[Finding]:
+def _moved(rebuilt: Tensor, official: Tensor, formula: Formula | None, world: World) -> Iterator[Finding]:
     """A constant factor, or something added that is the same for all tokens: a weight, perhaps."""
-    if mine.numel() < 4 or not bool((usual(official, BEYOND) & usual(mine, BEYOND)).all()):
+    if rebuilt.numel() < 4 or not bool((usual(official, BEYOND) & usual(rebuilt, BEYOND)).all()):
         return
-    changed = scaled_or_shifted(mine, official, world.weights)
+    changed = scaled_or_shifted(rebuilt, official, world.weights)
     if changed is not None:
         factor, words, key = changed
         cause = of_result(formula, FACTOR if factor else SHIFT)
@@ -210,32 +212,32 @@ def _moved(mine: Tensor, official: Tensor, formula: Formula | None, world: World
         yield Finding(cause, words.format("the official tensor"), Level.SEEN)
 
 
-def _combined(mine: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
+def _combined(rebuilt: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
     """Of a sum: how much of each of its two parts is in it."""
-    if formula.kind != "add" or not bool(mine.isfinite().all()):
+    if formula.kind != "add" or not bool(rebuilt.isfinite().all()):
         return
     parts = [part for name in formula.inputs if (part := world.value(name)) is not None]
-    if len(parts) < 2 or any(part.shape != mine.shape for part in parts):
+    if len(parts) < 2 or any(part.shape != rebuilt.shape for part in parts):
         return
     columns, numbers = (
         torch.stack([part.double().flatten() for part in parts], dim=1),
-        mine.double().flatten(),
+        rebuilt.double().flatten(),
     )
     shares = torch.linalg.lstsq(columns, numbers[:, None]).solution
     off = float((columns @ shares - numbers[:, None]).abs().max())
     a, b = (float(share) for share in shares)
-    if off <= FITTED * float(mine.abs().max()) and max(abs(a - 1), abs(b - 1)) > GATED:
+    if off <= FITTED * float(rebuilt.abs().max()) and max(abs(a - 1), abs(b - 1)) > GATED:
         one, other = formula.inputs
         says = f"{a:.4g} times {one} plus {b:.4g} times {other}"
         yield Finding(of_result(formula, FACTOR), says, Level.SEEN)
 
 
-def _added(mine: Tensor, official: Tensor, formula: Formula) -> Iterator[Finding]:
+def _added(rebuilt: Tensor, official: Tensor, formula: Formula) -> Iterator[Finding]:
     """Numbers that came on top and depend on the distance of two tokens."""
-    if formula.kind not in ("product", "scale", "add mask", "add bias") or mine.dim() != 4:
+    if formula.kind not in ("product", "scale", "add mask", "add bias") or rebuilt.dim() != 4:
         return
-    plain = usual(official, BEYOND) & usual(mine, BEYOND)
-    shift = (mine.double() - official.double())[plain.flatten(1).all(1)]
+    plain = usual(official, BEYOND) & usual(rebuilt, BEYOND)
+    shift = (rebuilt.double() - official.double())[plain.flatten(1).all(1)]
     if len(shift) and along_distance(shift):
         yield Finding(
             "position-bias-extra", "numbers were added that depend on the distance alone", Level.SEEN
@@ -252,12 +254,12 @@ def along_distance(shift: Tensor) -> bool:
     return varied and float(off.max()) <= CLOSE * scale
 
 
-def _bent(mine: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
+def _bent(rebuilt: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
     """x times a gate between 0 and 1: which gate it is, and with which constants."""
     if "name" not in formula.facts or "whole" not in formula.facts:
         return
     exact = formula.facts["name"] == "gelu"
-    x, y = world[formula.facts["whole"]].double().flatten(), mine.double().flatten()
+    x, y = world[formula.facts["whole"]].double().flatten(), rebuilt.double().flatten()
     some = (x.abs() > 0.2) & (x.abs() < 2.5)
     if x.shape != y.shape or not bool(y.isfinite().all()) or int(some.sum()) < 8:
         return
@@ -289,20 +291,20 @@ def _bent(mine: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
 # --------------------------------------------------------------------------------- masks and rows
 
 
-def _hidden(mine: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
+def _hidden(rebuilt: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
     """Which places a mask hides, whatever number it does it with."""
     mask = world.formulas[formula.inputs[1]] if formula.kind == "add mask" else formula
     if mask.kind != "mask":
         return
     if mask is formula:
-        hidden = mine < HIDDEN if mine.is_floating_point() else ~mine.bool()
-        if not bool(hidden.any()) and bool((mine != 0).any()):
-            hidden = mine != 0
+        hidden = rebuilt < HIDDEN if rebuilt.is_floating_point() else ~rebuilt.bool()
+        if not bool(hidden.any()) and bool((rebuilt != 0).any()):
+            hidden = rebuilt != 0
     else:
         before = world[formula.inputs[0]]
-        if before.shape != mine.shape:
+        if before.shape != rebuilt.shape:
             return
-        changed = ~((mine == before) | ((mine - before).abs() <= FITTED * before.abs()))
+        changed = ~((rebuilt == before) | ((rebuilt - before).abs() <= FITTED * before.abs()))
         hidden = changed.amax(dim=1, keepdim=True)
         if not torch.equal(hidden.expand_as(changed), changed):
             return
@@ -324,7 +326,7 @@ def _hidden(mine: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
         yield Finding("mask-missing", "nothing is hidden", Level.SEEN)
         return
     more, less = hidden & ~right, right & ~hidden
-    tokens = world.known.get(mask.inputs[0])
+    tokens = world.tensors.get(mask.inputs[0])
     padding = (tokens == 0)[:, None, None, :] if tokens is not None else torch.zeros_like(less)
     if bool((less & padding).any()):
         yield Finding("mask-padding-missing", f"{int(less.sum())} places are not hidden", Level.SEEN)
@@ -336,11 +338,11 @@ def _hidden(mine: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
         yield Finding("mask-direction", "other places are hidden", Level.SEEN)
 
 
-def _rows(mine: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
+def _rows(rebuilt: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
     """Which rows of the table were looked up."""
-    if formula.kind != "lookup" or mine.dim() < 2 or not bool(mine.isfinite().all()):
+    if formula.kind != "lookup" or rebuilt.dim() < 2 or not bool(rebuilt.isfinite().all()):
         return
-    table, rows = world.weights[formula.weights[0]], mine.reshape(-1, mine.shape[-1])
+    table, rows = world.weights[formula.weights[0]], rebuilt.reshape(-1, rebuilt.shape[-1])
     if rows.shape[-1] != table.shape[-1]:
         return
     numbers = torch.cdist(rows.double(), table.double()).argmin(1)

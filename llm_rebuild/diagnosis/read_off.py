@@ -58,7 +58,7 @@ def world_of(truth: Capture, copy: LocalCopy, prompt: Capture | None = None) -> 
     """
     architecture, steps = architecture_for(copy.config), steps_of(truth, copy, prompt)
     weights = copy.weights() if architecture is None else rebuild_for(copy.config).renamed(copy.weights())
-    known: dict[str, Value] = {
+    facts: dict[str, Value] = {
         TOKEN_IDS: truth.inputs.token_ids,
         MASK: truth.inputs.mask,
         DECODER_IDS: truth.inputs.decoder_ids,
@@ -66,14 +66,14 @@ def world_of(truth: Capture, copy: LocalCopy, prompt: Capture | None = None) -> 
         **truth.tensors,
     }
     if prompt is not None:
-        known |= {f"{PAST}{name}": tensor for name, tensor in prompt.tensors.items()}
+        facts |= {f"{PAST}{name}": tensor for name, tensor in prompt.tensors.items()}
     if architecture is None:
         blocks = _blocks(truth.tensors)
     else:
         output = architecture.block_output
         blocks = {name: number for name in steps if (number := output(name)) is not None}
     run = Run(truth.attention == "sdpa", _sizes(copy.config), blocks)
-    return _Reader(steps, truth.tensors, World({}, known, weights.peek(), run), copy.config).world()
+    return _Reader(steps, truth.tensors, World({}, facts, weights.peek(), run), copy.config).world()
 
 
 def _sizes(config: Mapping[str, Any]) -> dict[str, int]:
@@ -314,7 +314,7 @@ class _Reader:
 
     def past(self, path: str) -> list[str]:
         """What an attention kept of the pass before."""
-        return [n for role in ("key", "value") if (n := f"{PAST}{path}.{role}") in self.start.known]
+        return [n for role in ("key", "value") if (n := f"{PAST}{path}.{role}") in self.start.tensors]
 
     def product(self, name: str, step: Step) -> Iterator[Guess]:
         """Query times key, or shares times value; the second may be shared by several heads."""
@@ -386,7 +386,7 @@ class _Reader:
 
     def decodes(self, name: str) -> bool:
         """Whether a step is of a decoder beside an encoder."""
-        return self.start.known[DECODER_IDS] is not None and "decoder" in name.lower()
+        return self.start.tensors[DECODER_IDS] is not None and "decoder" in name.lower()
 
     def mask(self, name: str, step: Step) -> Iterator[Guess]:
         """A mask; for a fused kernel one with the bias of places in it."""

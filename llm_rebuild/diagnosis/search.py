@@ -66,7 +66,7 @@ def _whole_blocks(case: Case, world: World) -> Iterator[Finding]:
         if block < 0 or any(name in case.rebuilt for name in lost):
             continue
         for name, number in world.run.blocks.items():
-            if number < block and name in world.known:
+            if number < block and name in world.tensors:
                 inputs = (*formula.inputs[:slot], name, *formula.inputs[slot + 1 :])
                 says = f"nothing of {part} was shown, and {name} went on"
                 edit = instead(world, "block-skipped", says, replace(formula, inputs=inputs))
@@ -189,7 +189,7 @@ def _exchanged(case: Case, world: World, formula: Formula, key: str, right: str)
     other = world.formulas.get(name)
     if other is None or name not in case.rebuilt or name in case.same:
         return False
-    inputs = tuple(MINE + i if MINE + i in world.known else i for i in other.inputs)
+    inputs = tuple(MINE + i if MINE + i in world.tensors else i for i in other.inputs)
     rebuilt = case.rebuilt[name]
     with_own = world.attempt(replace(other, inputs=inputs))
     return with_own is not None and not reproduces(with_own, rebuilt, torch.zeros_like(rebuilt))
@@ -207,7 +207,7 @@ def _twice(case: Case, world: World, formula: Formula, until: int) -> Iterator[F
         if right not in world.run.blocks and "residual" not in step.facts:
             continue
         part = world.reaching(right)[1:]
-        for start in [n for n in part if world.known.get(n) is not None][:STARTS]:
+        for start in [n for n in part if world.tensors.get(n) is not None][:STARTS]:
             if world.run.work.spent > until:
                 return
             if world[start].shape != value.shape or not world[start].is_floating_point():
@@ -250,7 +250,7 @@ def _done_at(case: Case, world: World, formula: Formula) -> Iterator[Edit]:
                 if worth_it(case, formula, world, instead_of):
                     cause = names.of_input(world, formula, right, action)
                     says = f"what went in ({right.replace('#', '')}): {says}"
-                    make: Make = lambda w, given=instead_of: world.given(given).compute(formula)  # noqa: E731
+                    make: Make = lambda w, o=instead_of: world.given(o).compute(formula)  # noqa: E731
                     yield Edit(cause, says, {formula.name: make})
     for key in formula.weights:
         for action, says, do in edits.on_a_weight(formula, world.weights[key]):
@@ -289,6 +289,7 @@ def worth_it(case: Case, formula: Formula, world: World, values: Mapping[str, Te
     rows, tokens = case.mine.shape[:2]
 
     def few(value: Tensor | None) -> Tensor | None:
+        """Of a tensor with these rows and tokens the first row and four tokens."""
         by_token = value is not None and value.dim() > 1 and value.shape[1] == tokens
         return value[:1, :4] if value is not None and by_token and len(value) in (1, rows) else value
 

@@ -69,22 +69,22 @@ class Rope:
     def read(cls, config: Mapping[str, Any], trained: int) -> Rope:
         """From config.json. Raises InputError, by the field's name, for what is not supported, for what means
         nothing for its kind, and for two settings that contradict each other."""
-        place, values = "rope_parameters", {name: v for name in ABOVE if (v := config.get(name)) is not None}
+        field, values = "rope_parameters", {name: v for name in ABOVE if (v := config.get(name)) is not None}
         kind = values["rope_type"] = _kind(config)
-        for place in PLACES:
-            for name, value in (config.get(place) or {}).items():
+        for field in PLACES:
+            for name, value in (config.get(field) or {}).items():
                 if value is not None and name != "type" and values.setdefault(name, value) != value:
                     other = shown(values[name])
-                    raise InputError(f"config.json: {place}.{name} is {shown(value)}, but elsewhere {other}")
+                    raise InputError(f"config.json: {field}.{name} is {shown(value)}, but elsewhere {other}")
         needed, optional = KINDS[kind]
         if "original_max_position_embeddings" not in optional and config.get(ABOVE[2]) is not None:
             del values[ABOVE[2]]  # read for these kinds only
         fits = {"rope_theta": ABOVE_1, **needed, **optional, "partial_rotary_factor": WHOLE_HEADS}
         for name in [*needed, *values]:
             if name not in fits and name != "rope_type":
-                raise InputError(f"config.json: {place}.{name} means nothing for rope_type {kind!r}")
+                raise InputError(f"config.json: {field}.{name} means nothing for rope_type {kind!r}")
             if name in fits:
-                check(values.get(name), fits[name], f"config.json: {place}.{name}")
+                check(values.get(name), fits[name], f"config.json: {field}.{name}")
         values.pop("partial_rotary_factor", None)
         numbers: dict[str, Any] = {
             name: float(value) if type(value) is int and name not in _LENGTH else value
@@ -93,7 +93,7 @@ class Rope:
         rope = cls(trained, **numbers)
         if rope.high_freq_factor <= rope.low_freq_factor:
             raise InputError(
-                f"config.json: {place}.high_freq_factor is {rope.high_freq_factor}, which is not above "
+                f"config.json: {field}.high_freq_factor is {rope.high_freq_factor}, which is not above "
                 f"low_freq_factor, {rope.low_freq_factor}"
             )
         return rope
@@ -108,6 +108,7 @@ class Rope:
         """By what YaRN multiplies cosines and sines: queries and keys get longer, and the softmax sharper."""
 
         def scale(by: float) -> float:
+            """0.1 · by · ln(factor) + 1: the paper's length, `by` of it."""
             return 1.0 if self.factor <= 1 else 0.1 * by * math.log(self.factor) + 1.0
 
         if self.attention_factor is not None:
@@ -120,13 +121,13 @@ class Rope:
 def _kind(config: Mapping[str, Any]) -> str:
     """The kind of scaling. `type` is an older name of `rope_type`, which wins."""
     kinds = []
-    for place in PLACES:
-        asked = config.get(place)
+    for field in PLACES:
+        asked = config.get(field)
         if not (asked is None or isinstance(asked, dict)):
-            raise InputError(f"config.json: {place} is {shown(asked)}, expected an object or null")
+            raise InputError(f"config.json: {field} is {shown(asked)}, expected an object or null")
         for name in ("rope_type", "type"):
             if (kind := (asked or {}).get(name)) is not None:
-                check(kind, one_of(*KINDS), f"config.json: {place}.{name}")
+                check(kind, one_of(*KINDS), f"config.json: {field}.{name}")
                 kinds.append(kind)
     if len(set(kinds)) > 1:
         raise InputError(

@@ -194,6 +194,7 @@ class Guard(MetaPathFinder):
             get_slice = get_tensor
 
         def closed(*arguments: Any, **named: Any) -> Any:
+            """Refuse a call."""
             raise PermissionError("it goes round the guard of this process; a rebuild has no need to")
 
         for module in (RUST, safetensors, safetensors.torch, safetensors.numpy):

@@ -45,11 +45,13 @@ def _run(job: Mapping[str, Any], inputs: dict[str, Tensor], channel: Channel) ->
     Guard(file, tensors, (), forbidden_to_rebuilds, sources=True)
 
     def foreign(tensor: Tensor, operation: str) -> None:
+        """Hand back what came from elsewhere."""
         channel.send({"foreign": operation}, {"": tensor})
 
     origins = Origins([*tensors.values(), *inputs.values()], foreign)
 
     def show(name: str, tensor: Tensor) -> None:
+        """Hand back what is tapped."""
         origins.look(tensor, "tap")
         channel.send({"tapped": name}, {name: tensor})
 

@@ -247,6 +247,7 @@ def _fork(task: Task) -> Started:
     code: list[int] = []
 
     def poll() -> int | None:
+        """Its exit code, once it has ended."""
         if not code:
             ended, status = os.waitpid(pid, os.WNOHANG)
             code.extend([os.waitstatus_to_exitcode(status)] if ended else [])
@@ -273,9 +274,11 @@ class _Printed:
                 self._lost += len(piece[room:])
 
     def close(self) -> None:
+        """Wait for what is still in the pipe, and close it."""
         self._thread.join(timeout=1.0)
         with contextlib.suppress(OSError):
             os.close(self._pipe)
 
     def text(self) -> tuple[str, int]:
+        """What was printed first, and how many more characters were."""
         return bytes(self._shown).decode("utf-8", errors="replace"), self._lost

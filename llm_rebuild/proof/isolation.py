@@ -82,6 +82,7 @@ def run_watched(forward: Forward, weights: Weights, truth: Capture) -> Isolated:
     inputs = (truth.inputs.token_ids.clone(), truth.inputs.mask.clone())
 
     def outside(tensor: Tensor, operation: str) -> None:
+        """Keep what came from elsewhere."""
         foreign.append((operation, tensor.clone()))
 
     with torch.no_grad(), Origins([*weights.peek().values(), *inputs], outside):
@@ -180,6 +181,7 @@ def prove_isolated(model: Model | Question, texts: Any = None, **options: Any) -
     foreign: list[tuple[str, Tensor]] = []
 
     def run(question: Question) -> dict[str, Tensor]:
+        """Run it apart, and keep what came from elsewhere."""
         tensors, outsiders = run_apart(question)
         foreign.extend(outsiders)
         return tensors

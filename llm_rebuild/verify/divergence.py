@@ -121,6 +121,7 @@ def describe(
     before = list(identical).index(first.name)
 
     def into(name: str) -> tuple[str, ...] | None:
+        """The checkpoints of this run that a step is computed from."""
         return None if inputs_of is None else tuple(n for n in inputs_of(name) if n in identical)
 
     inputs = into(first.name)

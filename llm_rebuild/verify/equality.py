@@ -206,6 +206,7 @@ def ulp_distance(one: Tensor, other: Tensor) -> Tensor:
     integer, magnitude = _INTEGERS[one.dtype]
 
     def ladder(x: Tensor) -> Tensor:
+        """The number of each value on the line of all values of its type."""
         bits = x.contiguous().view(integer).to(torch.int64)
         return torch.where(bits < 0, ~(bits & magnitude), bits)
 

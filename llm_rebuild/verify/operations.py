@@ -59,8 +59,8 @@ def facts_of(function: Any) -> Facts:
     name = name if name.startswith("_") or not name.endswith("_") else name.rstrip("_")
     schema = getattr(function, "_schema", None)
     written = tuple(
-        argument.name if argument.kwarg_only else place
-        for place, argument in enumerate(() if schema is None else schema.arguments)
+        argument.name if argument.kwarg_only else number
+        for number, argument in enumerate(() if schema is None else schema.arguments)
         if argument.alias_info is not None and argument.alias_info.is_write
     )
     return Facts(name, _WORDS.get(name, name.removesuffix("_")), written)

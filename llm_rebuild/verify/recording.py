@@ -257,9 +257,10 @@ def name_among(sources: Mapping[str, Tensor]) -> Callable[[Tensor], str]:
         alike.setdefault((tensor.shape, tensor.dtype), []).append((name, tensor))
 
     def name_of(tensor: Tensor) -> str:
+        """The name; empty for a tensor that is none of them."""
         with torch.no_grad():
             same = alike.get((tensor.shape, tensor.dtype), ())
-            return next((name for name, known in same if known is tensor or torch.equal(known, tensor)), "")
+            return next((name for name, one in same if one is tensor or torch.equal(one, tensor)), "")
 
     return name_of
 

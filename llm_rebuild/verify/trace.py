@@ -160,6 +160,7 @@ class Observer:
         looks = self.everything or self._sources.sought(path)
 
         def watched(*arguments: Any, **named: Any) -> Any:
+            """Call it, and note what went in and came out."""
             outside = self._inside, self._looks
             self._inside, self._looks = module, looks
             try:

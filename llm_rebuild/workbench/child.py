@@ -180,6 +180,7 @@ class _Learner:
         official = OfficialRun.load(record, _under(tensors, "truth/"), sources, self._settings)
 
         def run(tap: Tap) -> None:
+            """The forward pass, or the step, once more."""
             for key in touched:  # each run begins with what the file holds
                 self._sources[key].copy_(self._untouched[key])
             if about["trial"]:

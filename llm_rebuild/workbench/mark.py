@@ -80,10 +80,10 @@ def mark(
     if model and Path(model).exists():
         model = str(Path(model).absolute())  # checks run in another folder
     rows = dict[tuple[str, str], Mark]()  # by the model and what a file says, without comments and blanks
-    known = dict[str, str]()  # what is called otherwise in a file that is the same but for names
+    same_as = dict[str, str]()  # by what a source says, with its names or without: what it is the same as
     for skeleton in SKELETONS:
         text = source(skeleton, solved=True).encode()
-        known |= dict.fromkeys((_sameness(text), _sameness(text, names=False)), SOLVED)
+        same_as |= dict.fromkeys((_sameness(text), _sameness(text, names=False)), SOLVED)
     for file in files:
         shown = file.relative_to(folder).as_posix()
         try:
@@ -99,12 +99,12 @@ def mark(
             continue
         row = _checked(Mark(shown, name), content, texts, limits or Limits())
         renamed = _sameness(content, names=False)
-        if same in known:
-            row = replace(row, reason=known[same])
-        elif renamed in known:
-            row = replace(row, reason=f"but for names {known[renamed]}")
+        if same in same_as:
+            row = replace(row, reason=same_as[same])
+        elif renamed in same_as:
+            row = replace(row, reason=f"but for names {same_as[renamed]}")
         rows[name, same] = row
-        known.setdefault(renamed, f"the same as {shown}")
+        same_as.setdefault(renamed, f"the same as {shown}")
         yield row
 
 

@@ -259,16 +259,16 @@ class Lines:
     def _of_constant(self, node: Node, theirs: Node) -> Iterator[Frame]:
         """Where a number came from that stood in a variable. A number that was only read off a shape, or that
         is right elsewhere, is the wrong one to take."""
-        at, mine = self.ways.step_of(node), constants(node)
+        at, values = self.ways.step_of(node), constants(node)
         right = constants(theirs)
         if word(node) in ("view", "expand"):
-            mine, right = list(node.value.shape), list(theirs.value.shape)
-        if at is None or Counter(map(str, mine)) == Counter(map(str, right)):  # in another order
+            values, right = list(node.value.shape), list(theirs.value.shape)
+        if at is None or Counter(map(str, values)) == Counter(map(str, right)):  # in another order
             return
-        if len(mine) == len(right):
-            numbers = [x for x, y in zip(mine, right, strict=True) if x != y]
+        if len(values) == len(right):
+            numbers = [x for x, y in zip(values, right, strict=True) if x != y]
         else:
-            numbers = [x for x in mine if x not in right]
+            numbers = [x for x in values if x not in right]
         for value in numbers:
             way = self.ways.way(at, value) if type(value) in (int, float) else []
             if len(way) > 1:
@@ -348,8 +348,8 @@ class Lines:
     def _alike(self) -> dict[Any, list[int]]:
         """The nodes of each such place: the same operation in other calls."""
         alike: dict[Any, list[int]] = {}
-        for number, place in self._place.items():
-            alike.setdefault(place, []).append(number)
+        for number, site in self._place.items():
+            alike.setdefault(site, []).append(number)
         return alike
 
     def _tells(self, edit: Difference, other: Node) -> bool:

@@ -106,6 +106,7 @@ def observe(
     recorder = Recorder(own, official.sources, corrections, named)
 
     def tap(name: str, tensor: Tensor) -> None:
+        """Compare, and go on with the official tensor where the two differ."""
         recorder.paused = True
         try:
             numbers = plain(tensor, "tap")
@@ -220,6 +221,7 @@ class _Session:
         self.record, self.official = between.person.record, between.official.record
 
     def mistakes(self) -> list[_Mistake]:
+        """The mistakes in the order of computation; what follows from one, or repeats it, is added to it."""
         mistakes: dict[Any, _Mistake] = {}
         by_place: dict[Any, _Mistake] = {}
         missing = ""
@@ -232,9 +234,9 @@ class _Session:
                 continue
             if equal(self.record[number].value, right):
                 continue
-            place = (re.sub(r"\.\d+\.", ".{}.", name), tuple(f.line for f in self.record[number].frames[:2]))
-            if place in by_place:
-                by_place[place].also.append(name)
+            site = (re.sub(r"\.\d+\.", ".{}.", name), tuple(f.line for f in self.record[number].frames[:2]))
+            if site in by_place:
+                by_place[site].also.append(name)
                 continue
             other = self.official.tapped[name]
             extent, frames = unseen(self.slice, number)
@@ -253,11 +255,11 @@ class _Session:
             earlier = mistakes.get(key) or self._consequence(number, edits, mistakes.values())
             if earlier is not None:
                 earlier.also.append(name)
-                by_place[place] = earlier
+                by_place[site] = earlier
                 continue
             if len(mistakes) == MISTAKES:
                 break
-            mistakes[key] = by_place[place] = mistake
+            mistakes[key] = by_place[site] = mistake
         self._of_helpers(list(mistakes.values()))
         return list(mistakes.values())
 
@@ -320,6 +322,7 @@ class _Session:
                 yield patch
 
     def repeated(self, again: Record, name: str) -> bool:
+        """Whether another run made the same of a checkpoint, to the bit."""
         number = again.tapped.get(name)
         value = None if number is None else again[number].value
         return value is not None and identical(value, self.record[self.record.tapped[name]].value)
@@ -338,6 +341,7 @@ class _Session:
         return Reading(missing, tuple(lines.values())[:SHOWN], words)
 
     def reading(self, mistake: _Mistake, extent: str = "") -> Reading:
+        """A mistake as the report has it, with its first repair where that is proved."""
         lines = tuple(line_of(frame) for frame in mistake.frames[:SHOWN])
         repairs: tuple[Repair, ...] = ()
         if mistake.degree and not extent:

@@ -110,12 +110,14 @@ class Patch:
         side = self.slice.official
         node = side.record[side.through(number)]
         if node.function is None or self.slice.has(node.number):
-            return node.value.clone()  # type: ignore[no-any-return]
+            value: Tensor = node.value.clone()
+            return value
         if not left:
             raise NotPossibleError
         left = left - 1 if node.value.is_floating_point() else 10 * MADE
         values = [self.official(source, left) for source in node.inputs]
-        return self._called(node.number, values)  # type: ignore[no-any-return]
+        made: Tensor = self._called(node.number, values)
+        return made
 
 
 def replay(record: Record, nodes: Iterable[int], corrections: dict[Call, Correction]) -> dict[int, Any]:
@@ -166,6 +168,7 @@ def in_float64(record: Record, nodes: Sequence[int]) -> Tensor | None:
     inside, new = set(nodes), dict[int, Any]()
 
     def wide(x: Any) -> Any:
+        """A value as float64 has it."""
         if type(x) is Ref:
             if x.node in inside:
                 return new[x.node]

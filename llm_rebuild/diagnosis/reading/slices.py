@@ -226,28 +226,28 @@ class Slice:
         return best
 
     def _ways(self, p: int, o: int) -> list[tuple[float, tuple[Difference, ...]]]:
-        mine, theirs = self.person.record[p], self.official.record[o]
+        own, theirs = self.person.record[p], self.official.record[o]
         ways: list[tuple[float, tuple[Difference, ...]]] = [(UNLIKE, (Difference("other", p, o),))]
-        if mine.function is not None and not self.right(p):
-            for x in mine.inputs:
+        if own.function is not None and not self.right(p):
+            for x in own.inputs:
                 cost, more = self._apart(x, o)
-                again = word(mine) == word(theirs) and any(e.kind == "insert" and e.other == o for e in more)
-                cost += self._price(mine) + EXCHANGED * again
+                again = word(own) == word(theirs) and any(e.kind == "insert" and e.other == o for e in more)
+                cost += self._price(own) + EXCHANGED * again
                 more = tuple(replace(e, node=p) if e.kind == "insert" and e.user < 0 else e for e in more)
                 ways.append((cost, (*more, Difference("drop", p, x))))
         # Below what is right on a side there is nothing to be found on it.
         if (
-            mine.function is not None
+            own.function is not None
             and theirs.function is not None
-            and ((p, o) == self._target or mine.operation in MOVES or not (self.right(p) and self.has(o)))
+            and ((p, o) == self._target or own.operation in MOVES or not (self.right(p) and self.has(o)))
         ):
             ways.append(self._in_place(p, o))
-        if theirs.function is not None and not (mine.function is None and mine.name):
+        if theirs.function is not None and not (own.function is None and own.name):
             for at, y in enumerate(theirs.inputs):
                 if self.has(o) and not self.same(p, y):
                     continue
                 cost, more = self._apart(p, y)
-                again = word(mine) == word(theirs) and any(e.kind == "drop" and e.node == p for e in more)
+                again = word(own) == word(theirs) and any(e.kind == "drop" and e.node == p for e in more)
                 cost += self._price(theirs) + EXCHANGED * again
                 ways.append((cost, (*more, Difference("insert", p, o, at))))
         return ways
@@ -260,34 +260,34 @@ class Slice:
     def _in_place(self, p: int, o: int) -> tuple[float, tuple[Difference, ...]]:
         """One operation in the place of the other: with other constants, on other operands, or another
         one."""
-        mine, theirs = self.person.record[p], self.official.record[o]
-        same_word = word(mine) == word(theirs)
+        own, theirs = self.person.record[p], self.official.record[o]
+        same_word = word(own) == word(theirs)
         cost, edits = 0.0, list[Difference]()
         for at, source in enumerate(self.order(p, o)):
             if source < 0:
                 cost += 0.2
             else:
-                more, of_operand = self._operand(mine.inputs[source], theirs.inputs[at], p, source)
+                more, of_operand = self._operand(own.inputs[source], theirs.inputs[at], p, source)
                 cost += more
                 edits += of_operand
-        if not same_word or len(mine.inputs) != len(theirs.inputs):
-            return cost + 1.0 + 0.2 * max(0, len(mine.inputs) - len(theirs.inputs)), (
+        if not same_word or len(own.inputs) != len(theirs.inputs):
+            return cost + 1.0 + 0.2 * max(0, len(own.inputs) - len(theirs.inputs)), (
                 *edits,
                 Difference("replace", p, o),
             )
-        if not self.alike(mine, theirs):
+        if not self.alike(own, theirs):
             return cost + 1.0, (*edits, Difference("constant", p, o))
         return (cost, tuple(edits)) if edits else (1.5, (Difference("layout", p, o),))
 
     def order(self, p: int, o: int) -> list[int]:
         """For each input of an official operation, which of the person's takes its place; -1: there is
         none."""
-        mine, theirs = self.person.record[p], self.official.record[o]
-        left = list(range(len(mine.inputs)))
+        own, theirs = self.person.record[p], self.official.record[o]
+        left = list(range(len(own.inputs)))
         order = [-1] * len(theirs.inputs)
-        if word(mine) != word(theirs) or len(left) != len(order) or word(mine) in COMMUTES:
+        if word(own) != word(theirs) or len(left) != len(order) or word(own) in COMMUTES:
             for at, source in enumerate(theirs.inputs):
-                match = next((i for i in left if self.same(mine.inputs[i], source)), None)
+                match = next((i for i in left if self.same(own.inputs[i], source)), None)
                 if match is not None:
                     order[at] = match
                     left.remove(match)
@@ -319,18 +319,18 @@ class Slice:
             return 3.0, (instead,)
         return cost, edits
 
-    def alike(self, mine: Node, theirs: Node) -> bool:
+    def alike(self, own: Node, theirs: Node) -> bool:
         """Whether two nodes of the same operation have the same constants, or such as make no difference."""
-        if mine.output != theirs.output:
+        if own.output != theirs.output:
             return False
-        if constants(mine) == constants(theirs):
+        if constants(own) == constants(theirs):
             return True
         try:
             order = iter(
-                [self.person.record[mine.inputs[i]].value for i in self.order(mine.number, theirs.number)]
+                [self.person.record[own.inputs[i]].value for i in self.order(own.number, theirs.number)]
             )
             put = lambda x: next(order) if type(x) is Ref else x  # noqa: E731
-            return bool(fingerprint(recompute(theirs, put)) == self.person.print_of(mine.number))
+            return bool(fingerprint(recompute(theirs, put)) == self.person.print_of(own.number))
         except Exception:  # what the official constants are not made for
             return False
 

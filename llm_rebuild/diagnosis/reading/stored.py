@@ -63,7 +63,7 @@ def _the_same(record: Record, node: Node) -> bool:
 
 
 def _name(function: Any) -> str:
-    plain = next((name for name, known in _FUNCTIONS.items() if known is function), "")
+    plain = next((name for name, listed in _FUNCTIONS.items() if listed is function), "")
     return plain or ("" if function is None else str(function))
 
 

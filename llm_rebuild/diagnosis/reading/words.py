@@ -44,46 +44,44 @@ class Words:
         return ", and ".join(dict.fromkeys(self._to_do(edit) for edit in edits))
 
     def _of(self, edit: Difference) -> str:
-        mine, theirs = self.sides(edit)
+        own, theirs = self.sides(edit)
         if edit.kind == "constant":
-            one, other = self._constants(mine, theirs)
-            return f"`{word(mine)}` with {one}; the official model has {other}"
+            one, other = self._constants(own, theirs)
+            return f"`{word(own)}` with {one}; the official model has {other}"
         if edit.kind == "operand":
-            source = self._person(mine.inputs[edit.at])
-            return f"`{word(mine)}` takes {source}, officially {self._official(edit.other)}"
+            source = self._person(own.inputs[edit.at])
+            return f"`{word(own)}` takes {source}, officially {self._official(edit.other)}"
         if edit.kind == "in place":
-            return (
-                f"`{word(mine)}` writes into {self._person(mine.inputs[0])}, which is still needed as it was"
-            )
+            return f"`{word(own)}` writes into {self._person(own.inputs[0])}, which is still needed as it was"
         if edit.kind == "drop":
-            return f"`{word(mine)}`{self._with(mine)} is one operation too many"
+            return f"`{word(own)}`{self._with(own)} is one operation too many"
         if edit.kind == "insert":
             return f"`{word(theirs)}`{self._with(theirs, edit.at)} is missing"
         if edit.kind == "replace":
             other = f"`{word(theirs)}`{self._with(theirs)}"
-            return f"`{word(mine)}`{self._with(mine)}, where the official model has {other}"
+            return f"`{word(own)}`{self._with(own)}, where the official model has {other}"
         if edit.kind == "value":
-            return f"`{word(mine)}` gives other numbers than officially {self._official(edit.other)}"
+            return f"`{word(own)}` gives other numbers than officially {self._official(edit.other)}"
         if edit.kind == "layout":
-            return f"`{word(mine)}` of what lies in memory in another way"
-        return f"`{word(mine) or 'a tensor from elsewhere'}`, where the official model has `{word(theirs)}`"
+            return f"`{word(own)}` of what lies in memory in another way"
+        return f"`{word(own) or 'a tensor from elsewhere'}`, where the official model has `{word(theirs)}`"
 
     def _to_do(self, edit: Difference) -> str:
-        mine, theirs = self.sides(edit)
+        own, theirs = self.sides(edit)
         if edit.kind == "constant":
-            one, other = self._constants(mine, theirs)
-            return f"give `{word(mine)}` {other} instead of {one}"
+            one, other = self._constants(own, theirs)
+            return f"give `{word(own)}` {other} instead of {one}"
         if edit.kind == "operand":
-            return f"use {self._official(edit.other)} instead of {self._person(mine.inputs[edit.at])}"
+            return f"use {self._official(edit.other)} instead of {self._person(own.inputs[edit.at])}"
         if edit.kind == "in place":
-            return f"let `{word(mine)}` make a new tensor"
+            return f"let `{word(own)}` make a new tensor"
         if edit.kind == "drop":
-            return f"leave out `{word(mine)}`{self._with(mine)}"
+            return f"leave out `{word(own)}`{self._with(own)}"
         if edit.kind == "insert":
             return f"add `{word(theirs)}`{self._with(theirs, edit.at)}"
         if edit.kind == "value":
             return f"make it {self._official(edit.other)}"
-        return f"use `{word(theirs)}`{self._with(theirs)} instead of `{word(mine)}`"
+        return f"use `{word(theirs)}`{self._with(theirs)} instead of `{word(own)}`"
 
     def unfitting(self, failed: Node, missing: str) -> str:
         """What went into an operation that failed, and what goes into the official one of this kind that
@@ -98,16 +96,16 @@ class Words:
 
     def moves(self, edit: Difference) -> bool:
         """Whether an edit changes no number, but where they stand."""
-        mine, theirs = self.sides(edit)
-        nodes = (theirs,) if edit.kind == "insert" else (mine, theirs)
+        own, theirs = self.sides(edit)
+        nodes = (theirs,) if edit.kind == "insert" else (own, theirs)
         return edit.kind != "operand" and all(node.operation in MOVES for node in nodes)
 
     def names(self, edit: Difference) -> tuple[str, str]:
         """The checkpoint or weight that belongs there, or at which the edit is made, and that which was taken
         instead; empty where they have no name."""
-        mine, official = self.slice.person.record[edit.node], self.slice.official
+        own, official = self.slice.person.record[edit.node], self.slice.official
         if edit.kind == "operand":
-            wrong = self._plain(mine.inputs[edit.at])
+            wrong = self._plain(own.inputs[edit.at])
             return plain_name(official, edit.other)[0], wrong
         if edit.kind == "drop":
             return self._plain(edit.other), ""
@@ -129,8 +127,8 @@ class Words:
 
     def sides(self, edit: Difference) -> tuple[Node, Node]:
         """The person's node of an edit, and the official one where there is one."""
-        mine = self.slice.person.record[edit.node]
-        return mine, mine if edit.kind == "drop" else self.slice.official.record[edit.other]
+        own = self.slice.person.record[edit.node]
+        return own, own if edit.kind == "drop" else self.slice.official.record[edit.other]
 
     # --------------------------------------------------------------------------------- names of things
 
@@ -165,15 +163,15 @@ class Words:
             parts += [name for name in names if name]
         return f" ({', '.join(parts[:4])})" if parts else ""
 
-    def _constants(self, mine: Node, theirs: Node) -> tuple[str, str]:
-        if word(mine) in ("view", "expand"):
-            return str(list(mine.value.shape)), str(list(theirs.value.shape))
-        a, b = constants(mine), constants(theirs)
+    def _constants(self, own: Node, theirs: Node) -> tuple[str, str]:
+        if word(own) in ("view", "expand"):
+            return str(list(own.value.shape)), str(list(theirs.value.shape))
+        a, b = constants(own), constants(theirs)
         if len(a) == len(b):
             pairs = [(x, y) for x, y in zip(a, b, strict=True) if x != y]
             a, b = [x for x, _ in pairs], [y for _, y in pairs]
         if not a and not b:  # one of several results
-            return f"part {mine.output}", f"part {theirs.output}"
+            return f"part {own.output}", f"part {theirs.output}"
         return ", ".join(map(self.number, a)) or "nothing", ", ".join(map(self.number, b)) or "nothing"
 
     def number(self, value: Any) -> str:
@@ -237,18 +235,18 @@ def written(words: Words, edits: Sequence[Difference], frame: Frame | None) -> t
 
 def _rewritten(words: Words, edit: Difference, before: str) -> list[str]:
     """Every way to write an edit into a line."""
-    mine, theirs = words.sides(edit)
+    own, theirs = words.sides(edit)
     ways: list[str] = []
     for node in ast.walk(ast.parse(before)):
         if isinstance(node, ast.Constant) and edit.kind == "constant":
-            pairs = zip(constants(mine), constants(theirs), strict=False)
+            pairs = zip(constants(own), constants(theirs), strict=False)
             right = [y for x, y in pairs if x != y and type(node.value) in (int, float) and node.value == x]
             ways += [_put(before, node, repr(y)) for y in right]
-        elif isinstance(node, ast.BinOp) and edit.kind == "drop" and word(mine) in SIGNS:
-            if isinstance(node.op, SIGNS[word(mine)]):
-                inner = node.left if mine.inputs[0] == edit.other else node.right
+        elif isinstance(node, ast.BinOp) and edit.kind == "drop" and word(own) in SIGNS:
+            if isinstance(node.op, SIGNS[word(own)]):
+                inner = node.left if own.inputs[0] == edit.other else node.right
                 ways.append(_put(before, node, ast.get_source_segment(before, inner) or ""))
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and _means(node.func, mine):
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and _means(node.func, own):
             outside = isinstance(node.func.value, ast.Name) and node.func.value.id in ("torch", "F")
             if edit.kind == "drop":
                 inner = node.args[0] if outside and node.args else node.func.value

@@ -60,6 +60,7 @@ def split(world: World, formula: Formula) -> Iterator[Edit]:
         return
 
     def cut(mistake: Mistake, *names: str) -> dict[str, Make]:
+        """The steps of these names, each with the mistake in it."""
         steps = (replace(m, facts={"part": None, **m.facts}) for n, m in members.items() if n in names)
         return {step.name: bound(step, mistake) for step in steps}
 
@@ -108,7 +109,7 @@ def _by_base(x: Tensor, base: float, first: int) -> Tensor:
 
 def product(world: World, formula: Formula) -> Iterator[Edit]:
     """A product that is scaled already, and the next step lets it be: an order, and no other number."""
-    for scaled in world.users(formula.name, "scale") if MINE + formula.name in world.known else ():
+    for scaled in world.users(formula.name, "scale") if MINE + formula.name in world.tensors else ():
         by = scaled.facts["by"]
         ways: dict[str, Mistake] = {
             "the product was scaled": lambda query, key, by=by: (query @ key.mT) * by,
