@@ -64,7 +64,6 @@ BIND = """async ([site, addresses, title, description, licence]) => {
   document.body.replaceChildren(book);
   document.body.classList.add("book");
   for (const fold of document.querySelectorAll("details")) fold.open = true;
-  await renderMathematics();
   await document.fonts.ready;
 }"""
 

@@ -26,6 +26,7 @@ from tools import notebooks, sources
 
 PROJECT = Path(__file__).resolve().parents[1]
 MAP = re.compile(r"\n?(?://|/\*)# sourceMappingURL=\S+(?: ?\*/)?\s*\Z")
+SWITCHING = re.compile(r"\[data-md-color-switching\] \*,[^{}]*\{[^{}]*\}")
 FENCE = re.compile(r"\s*<pre>.*?</pre>\s*", re.S)
 INLINE = re.compile(r"<script>(.*?)</script>", re.S)  # with a type, such as JSON's, it is not run
 
@@ -51,6 +52,7 @@ def build(site: Path) -> None:
 def finish(site: Path) -> None:
     """What mkdocs leaves to be done to a site that it has built."""
     leave_out_what_nobody_asks_for(site)
+    let_colours_fade(site)
     state_the_policy(site)
 
 
@@ -67,6 +69,16 @@ def leave_out_what_nobody_asks_for(site: Path) -> None:
     for entry in index["docs"]:
         entry["text"] = FENCE.sub(" ", entry["text"])
     file.write_text(json.dumps(index, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
+
+
+def let_colours_fade(site: Path) -> None:
+    """The theme has a rule for all elements, against fading while light changes to dark. While a page opens
+    it applies it, too, and takes it back: all is styled twice more. Raises ValueError where there is none."""
+    [sheet] = (site / "assets" / "stylesheets").glob("palette.*.css")
+    text, rules = SWITCHING.subn("", sheet.read_text(encoding="utf-8"))
+    if rules != 1:
+        raise ValueError(f"{sheet.name} has another rule for a change of colours")
+    sheet.write_text(text, encoding="utf-8")
 
 
 def state_the_policy(site: Path) -> None:
@@ -114,7 +126,7 @@ def main() -> None:
     try:
         build(site)
     except ValueError as reason:
-        sys.exit(f"no notebooks: {reason}")
+        sys.exit(f"no site: {reason}")
     except subprocess.CalledProcessError as failure:
         sys.exit(failure.returncode)
 

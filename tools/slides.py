@@ -5,7 +5,7 @@
 
 A section's heading, its figures with their captions, its formulas, its short snippets with what they print,
 and the exercises without their solutions are a slide each. The section's prose is the speaker's notes. A file
-asks for nothing from elsewhere: figures, and where there are formulas KaTeX with its letters, are in it.
+asks for nothing from elsewhere: figures, and where there are formulas their letters, are in it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 
-from tools import course, edition, fences, notebooks
+from tools import course, edition, fences, formulas, notebooks
 
 PROJECT = Path(__file__).resolve().parents[1]
 DOCS = PROJECT / "docs"
-KATEX = DOCS / "assets" / "katex"
+LETTERS = DOCS / "assets" / "fonts" / "rebuild-math.woff2"
 LONGEST = 18  # lines of a snippet that a slide shows, and of what it prints
 LICENCE = "LLM Rebuild · text and figures CC BY-NC 4.0, code MIT"
 PIECE = re.compile(
@@ -91,7 +91,6 @@ addEventListener("keydown", ({ key }) => {
 });
 addEventListener("resize", () => show(at));
 addEventListener("load", () => {
-  globalThis.renderMathInElement?.(document.body, { throwOnError: true });
   slides.forEach(fit);
   show(at);
   document.body.dataset.ready = "";
@@ -116,18 +115,12 @@ def slides(chapter: Path, docs: Path = DOCS) -> str:
     pages = [page for number, section in enumerate(sections) for page in _pages(section, first=number == 0)]
     foot = f"<footer>{escape(LICENCE)}</footer>"
     body = "\n".join(f"<section>{page}{foot}</section>" for page in pages)
-    style, script = STYLE, SCRIPT
-    if "arithmatex" in body:
-        style = _letters() + style
-        script = "\n".join((KATEX / name).read_text("utf-8") for name in SCRIPTS) + script
+    style = (_letters() if "<math" in body else "") + STYLE
     return (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         f"<title>{escape(sections[0].heading)}</title>\n<style>{style}</style>\n<body>\n{body}\n"
-        f"<script>{script}</script>\n"
+        f"<script>{SCRIPT}</script>\n"
     )
-
-
-SCRIPTS = ("katex.min.js", "auto-render.min.js")
 
 
 def _sections(page: fences.Page, chapter: Path, docs: Path) -> list[Section]:
@@ -188,20 +181,20 @@ def _pages(section: Section, first: bool) -> Iterator[str]:
 
 
 def _html(text: str, inline: bool = False) -> str:
-    """Markdown as HTML, formulas as KaTeX finds them."""
-    html = Markdown(extensions=["tables", "sane_lists", "pymdownx.arithmatex"],
+    """Markdown as HTML, formulas as MathML."""
+    made = Markdown(extensions=["tables", "sane_lists", "pymdownx.arithmatex"],
                     extension_configs={"pymdownx.arithmatex": {"generic": True}}).convert(text)  # fmt: skip
+    html = formulas.drawn(made)
     return html.removeprefix("<p>").removesuffix("</p>") if inline else html
 
 
 def _letters() -> str:
-    """KaTeX's styles, with its fonts in them."""
-
-    def inside(font: re.Match[str]) -> str:
-        data = base64.b64encode((KATEX / font[1]).read_bytes()).decode("ascii")
-        return f'url("data:font/woff2;base64,{data}")'
-
-    return re.sub(r"url\((fonts/[\w-]+\.woff2)\)", inside, (KATEX / "katex.min.css").read_text("utf-8"))
+    """The letters of formulas, in the file."""
+    data = base64.b64encode(LETTERS.read_bytes()).decode("ascii")
+    return (
+        f'@font-face {{ font-family: "Rebuild Math"; src: url("data:font/woff2;base64,{data}") }}\n'
+        'math { font-family: "Rebuild Math", math }\nmtd { text-align: left }\n'
+    )
 
 
 def main() -> None:

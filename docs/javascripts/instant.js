@@ -16,6 +16,38 @@ try {
   for (const name of ["localStorage", "sessionStorage"]) Object.defineProperty(window, name, { value: nothing });
 }
 
+// Whatever follows restyles the whole page, thousands of elements, while it opens. So it is not done, or done before there is
+// anything to style.
+
+{
+  document.documentElement.className = "js js-focus-visible"; // the theme sets both, one by one, behind the page
+
+  // The theme tells the browser light from dark in an element of the head; extra.css does it.
+  const append = (element) => Node.prototype.appendChild.call(document.head, element);
+  document.head.appendChild = (element) => (element.name === "color-scheme" ? element : append(element));
+
+  // It writes full addresses into the head, to tell its elements from those of the next page, and a sheet with another address is
+  // read anew. A sheet that stands there is told by its full address without that.
+  const { get, set } = Object.getOwnPropertyDescriptor(HTMLLinkElement.prototype, "href");
+  const { get: markup } = Object.getOwnPropertyDescriptor(Element.prototype, "outerHTML");
+  const full = new WeakMap();
+
+  Object.defineProperty(HTMLLinkElement.prototype, "href", {
+    get,
+    set(address) {
+      if (this.ownerDocument === document && this.sheet?.href === address) full.set(this, address);
+      else set.call(this, address);
+    },
+  });
+
+  Object.defineProperty(HTMLLinkElement.prototype, "outerHTML", {
+    get() {
+      const written = markup.call(this);
+      return full.has(this) ? written.replace(this.getAttribute("href"), full.get(this)) : written;
+    },
+  });
+}
+
 {
   const open = XMLHttpRequest.prototype.open;
   const hasAddress = document.querySelector("link[rel=canonical]");

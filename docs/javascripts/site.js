@@ -1,36 +1,7 @@
-// What the theme leaves to us, done again after every (instant) page change: mathematics and names
-// for screen readers. Everything is served from this site; nothing is fetched from elsewhere.
+// What the theme leaves to us, done again after every (instant) page change: names for screen readers,
+// the keyboard, what has been read. Everything is served from this site; nothing is fetched from elsewhere.
 
 const ROOT = new URL("..", document.currentScript.src);
-let mathematics; // KaTeX's scripts, once they are loaded: only where there is a formula
-
-function load(tag, attributes) {
-  return new Promise((done, failed) => {
-    const element = Object.assign(document.createElement(tag), attributes, { onload: done, onerror: failed });
-    document.head.append(element);
-  });
-}
-
-const ofKatex = (file) => new URL(`assets/katex/${file}`, ROOT).href;
-
-async function loadMathematics() {
-  // An instant navigation takes out of the head what the next page's own does not have, this stylesheet too.
-  const href = ofKatex("katex.min.css");
-  const styled = document.head.querySelector(`link[href="${href}"]`) ?? load("link", { rel: "stylesheet", href });
-  mathematics ??= load("script", { src: ofKatex("katex.min.js") }).then(() => load("script", { src: ofKatex("auto-render.min.js") }));
-  await Promise.all([styled, mathematics]);
-}
-
-async function renderMathematics() {
-  const formulas = document.querySelectorAll(".arithmatex");
-  if (formulas.length === 0) return;
-  await loadMathematics();
-  const delimiters = [
-    { left: "\\[", right: "\\]", display: true },
-    { left: "\\(", right: "\\)", display: false },
-  ];
-  for (const element of formulas) renderMathInElement(element, { delimiters, throwOnError: false });
-}
 
 function nameForScreenReaders() {
   const name = (selector, label) => {
@@ -51,7 +22,7 @@ function nameForScreenReaders() {
 // What scrolls sideways must be reachable with the keyboard.
 function reachWhatScrolls() {
   const mayScroll =
-    ".md-typeset__scrollwrap, .md-typeset pre > code, .katex-display, .figure-scroll";
+    ".md-typeset__scrollwrap, .md-typeset pre > code, div.arithmatex, .figure-scroll";
   // All are measured before one is changed: a change would have the page laid out anew for the next measure.
   const measured = [...document.querySelectorAll(mayScroll)].map((one) => [one, one.scrollWidth > one.clientWidth]);
   for (const [element, scrolls] of measured) {
@@ -62,15 +33,17 @@ function reachWhatScrolls() {
 
 // A figure that is wider than the page shows at which edge it goes on.
 function showWhereFiguresGoOn() {
-  for (const frame of document.querySelectorAll(".figure-scroll")) {
-    const mark = () => {
-      const rest = frame.scrollWidth - frame.clientWidth - frame.scrollLeft;
-      frame.classList.toggle("more-left", frame.scrollLeft > 4);
-      frame.classList.toggle("more-right", rest > 4);
-    };
-    frame.onscroll = mark;
-    mark();
-  }
+  const frames = [...document.querySelectorAll(".figure-scroll")];
+  const measure = (frame) => [frame.scrollLeft, frame.scrollWidth - frame.clientWidth - frame.scrollLeft];
+  const mark = (frame, [left, right]) => {
+    frame.classList.toggle("more-left", left > 4);
+    frame.classList.toggle("more-right", right > 4);
+  };
+  const measured = frames.map(measure); // all of them first, as above
+  frames.forEach((frame, number) => {
+    frame.onscroll = () => mark(frame, measure(frame));
+    mark(frame, measured[number]);
+  });
 }
 
 function breakLongNames() {
@@ -153,7 +126,7 @@ document$.subscribe(async () => {
   breakLongNames();
   nameForScreenReaders();
   // The theme attaches annotations, copy buttons and tables just after this moment.
-  await Promise.all([renderMathematics(), new Promise((done) => window.setTimeout(done, 300))]);
+  await new Promise((done) => window.setTimeout(done, 300));
   nameForScreenReaders();
   reachWhatScrolls();
   showWhereFiguresGoOn();

@@ -227,10 +227,8 @@ class Reader:
 
 UNRENDERED = r"""() => {
   const left = [];
-  for (const element of document.querySelectorAll(".arithmatex")) {
-    const rendered = element.querySelector(".katex");
-    if (!rendered || element.querySelector(".katex-error")) left.push(element.textContent);
-  }
+  const formulas = document.querySelectorAll(".arithmatex:not(:has(> math > *))");
+  for (const element of formulas) left.push(element.textContent);
   const walker = document.createTreeWalker(document.querySelector("article"), NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const node = walker.currentNode;
@@ -238,6 +236,11 @@ UNRENDERED = r"""() => {
         /\\[(\[]|\$\$/.test(node.data)) left.push(node.data);
   }
   return left;
+}"""
+
+FONTS = """async () => {  // those that the page was drawn with
+  await document.fonts.ready;
+  return [...document.fonts].filter(({ status }) => status === "loaded").map(({ family }) => family);
 }"""
 
 BARRIERS = (HERE / "barriers.js").read_text(encoding="utf-8")
@@ -266,7 +269,6 @@ class Visit:
     bytes: int
     unrendered: list[str]
     formulas: int = 0
-    mathematics: bool = False
     phone_width: int = 0
     barriers: dict[str, list[str]] = field(default_factory=dict)
 
@@ -291,7 +293,6 @@ def visits(course: Site, sampler: Site, browser: Browser) -> dict[str, Visit]:
         reader.open(url)
         visit = Visit(reader.outside, reader.errors, reader.bytes, page.evaluate(UNRENDERED))
         visit.formulas = page.locator(".arithmatex").count()
-        visit.mathematics = page.evaluate("'renderMathInElement' in window")
         page.evaluate("document.querySelectorAll('details').forEach((fold) => (fold.open = true))")
         visit.barriers["light"] = barriers(page)
         page.emulate_media(color_scheme="dark")

@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 
-from .conftest import DESKTOP, PHONE, UNRENDERED, Site, Visit
+from .conftest import DESKTOP, FONTS, PHONE, Site, Visit
 
 # Bytes of everything that a first visit to one page fetches, before any compression in transit.
 PAGE_WEIGHT = 1_100_000
 
 NEXT_PAGE = "a.md-footer__link--next"
-PREVIOUS_PAGE = "a.md-footer__link--prev"
 
 
 def test_no_page_asks_for_anything_outside(visits: dict[str, Visit]) -> None:
@@ -63,28 +62,15 @@ def test_whoever_goes_to_the_end_and_clicks_at_once_goes_on(course: Site, reader
 
 def test_all_mathematics_is_rendered(visits: dict[str, Visit]) -> None:
     assert {url: visit.unrendered for url, visit in visits.items() if visit.unrendered} == {}
-
-
-def test_mathematics_is_rendered_on_arrival_and_after_instant_navigation(sampler: Site, reader: Any) -> None:
-    visitor = reader()
-    page = visitor.open(sampler.url)
-    assert page.locator(".katex").count() == 2
-    assert page.evaluate(UNRENDERED) == []
-    fonts = "[...document.querySelectorAll('.katex')].map((one) => getComputedStyle(one).fontFamily)"
-    looks = page.evaluate(fonts)
-    assert "KaTeX_Main" in looks[0]
-    visitor.follow(NEXT_PAGE)
-    assert page.locator(".katex").count() == 0
-    visitor.follow(PREVIOUS_PAGE)
-    assert page.locator(".katex").count() == 2
-    assert page.evaluate(UNRENDERED) == []
-    assert page.evaluate(fonts) == looks
-    assert page.evaluate("document.fonts.check('16px KaTeX_Main')")
-
-
-def test_mathematics_is_loaded_only_where_there_is_a_formula(visits: dict[str, Visit]) -> None:
     assert any(visit.formulas for visit in visits.values())
-    assert [url for url, visit in visits.items() if visit.mathematics != (visit.formulas > 0)] == []
+
+
+def test_the_letters_of_formulas_are_loaded_where_there_is_one(sampler: Site, reader: Any) -> None:
+    page = reader().open(f"{sampler.url}plain/")
+    assert page.evaluate(FONTS) == []
+    page = reader().open(sampler.url)
+    assert page.locator("math").count() == 2
+    assert page.evaluate(FONTS) == ["Rebuild Math"]
 
 
 def test_nothing_is_wider_than_a_phone(visits: dict[str, Visit]) -> None:
@@ -210,6 +196,26 @@ def test_the_course_becomes_one_pdf(built_site: Path, browser: Any, tmp_path: Pa
     assert pdf.startswith(b"%PDF-")
     assert pdf.count(b"/Type /Page\n") > 100
     assert b"/Outlines" in pdf
+
+
+def test_a_page_is_styled_once(course: Site, reader: Any) -> None:
+    """What restyles all of a page while it opens is most of what a slow phone waits for."""
+    visitor = reader(viewport=PHONE)
+    network = visitor.context.new_cdp_session(visitor.page)
+    events: list[dict[str, Any]] = []
+    network.on("Tracing.dataCollected", lambda data: events.extend(data["value"]))
+    whole: list[Any] = []
+    network.on("Tracing.tracingComplete", lambda end: whole.append(end))
+    categories = {"includedCategories": ["devtools.timeline"]}
+    network.send("Tracing.start", {"transferMode": "ReportEvents", "traceConfig": categories})
+    page = visitor.open(f"{course.url}part-3/t5/")
+    size = page.locator("*").count()
+    network.send("Tracing.end")
+    while not whole:
+        page.wait_for_timeout(50)
+    styled = [event["args"].get("elementCount", 0) for event in events if event["name"] == "UpdateLayoutTree"]
+    assert sum(styled) > size, "nothing was counted"
+    assert sum(styled) < 2 * size, sorted(styled)[-5:]
 
 
 @pytest.mark.parametrize("words", ["checkpoint", "bit-identical", "ulp"])

@@ -130,7 +130,7 @@ def test_no_page_is_kept_from_anything_by_its_policy(nginx: Site, reader: Any) -
     page = visitor.open(f"{nginx.url}start/")
     page.click("label.md-header__button[for^=__palette]:not([hidden])")
     visitor.follow('.md-nav--primary a[href$="part-3/minilm/"]')
-    assert page.locator(".katex").count() > 0
+    assert page.locator("math").count() > 0
     page.click(".md-search__input")
     page.keyboard.type("checkpoint")
     page.wait_for_selector(".md-search-result__item a")
