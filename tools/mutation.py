@@ -6,6 +6,7 @@
     python -m tools.mutation --check      # exit 1 if the page or the sets are no longer those of the figures
     python -m tools.reading --write       # measures how well code is read, for the same page
     python -m tools.mutation --others     # counts the mistakes in models that the course does not rebuild
+    python -m tools.mutation --of llama   # counts those of one set, and nothing else; of a blind one, too
 
 Everything runs on the miniatures, on the texts of `mutants.TEXTS`, in one thread, and with the kernels of
 tools/portable.py, so that another processor gives the same figures. The second set is measured
@@ -39,11 +40,11 @@ from llm_rebuild.diagnosis import mutants
 from llm_rebuild.diagnosis.case import DEGREES, Level
 from llm_rebuild.diagnosis.causes import CAUSES
 from llm_rebuild.diagnosis.diagnose import Account, diagnose
-from llm_rebuild.diagnosis.mutants import SOURCES, TEXTS, Mutant, Mutated, Scene
+from llm_rebuild.diagnosis.mutants import TEXTS, Mutant, Mutated, Scene
 from llm_rebuild.verify.compare import compare
 from llm_rebuild.verify.run import judge
 from tools import portable
-from tools.mutants import SETS, read_set
+from tools.mutants import SETS, read_set, small
 from tools.mutants.others import MODELS, other, source_of
 
 PROJECT = Path(__file__).parent.parent
@@ -112,7 +113,7 @@ def measure(*made: Mutant) -> Result:
 
     Raises ValueError where two change the same piece of source.
     """
-    stage = scene(made[0].model, made[0].run, made[0].attention)
+    stage = scene(made[0].model, made[0].run, made[0].attention, made[0].kind)
     outcome = mutants.run(made, stage)
     found = diagnose(
         outcome.tensors,
@@ -146,10 +147,16 @@ def first_divergence(outcome: Mutated, stage: Scene) -> str:
 
 
 @functools.cache
-def scene(model: str, run: str, attention: str) -> Scene:
+def scene(model: str, run: str, attention: str, kind: str = "") -> Scene:
     """The official tensors of one run, made once."""
-    copy = LocalCopy(model, MINIATURES / model, "miniature")
-    return mutants.scene(copy, run, attention, TEXTS[model])
+    return mutants.scene(*played_on(model, kind, run, attention))
+
+
+def played_on(model: str, kind: str, run: str, attention: str) -> tuple[Any, ...]:
+    """What `mutants.scene` is given: a miniature and its texts, or a small model of a kind and rows of ids."""
+    if kind or model not in TEXTS:
+        return small.copy_of(kind or model), run, attention, None, small.ROWS
+    return LocalCopy(model, MINIATURES / model, "miniature"), run, attention, TEXTS[model]
 
 
 def _place(stage: Scene, mutant: Mutant) -> int:
@@ -178,7 +185,7 @@ def unmutated() -> tuple[Mutant, ...]:
         Mutant(
             "as it stands", model, same, same, "", "", run=run, attention=attention, equivalent="unchanged"
         )
-        for model in SOURCES
+        for model in TITLES
         for attention in ("eager", "sdpa")
         for run in ("padded", "single", "cached")
         if not (model == "minilm" and run == "cached")
@@ -231,6 +238,23 @@ def others() -> dict[str, dict[str, int]]:
     return counted
 
 
+def counts_of(name: str) -> dict[str, Any]:
+    """How well the mistakes of a set are named, one and two at once, in sums alone."""
+    results = [measure(mutant) for mutant in mistakes(name)]
+    labelled = [result for result in results if result.mutants[0].causes]
+    by_name = {mutant.name: mutant for mutant in mistakes(name)}
+    together = [measure(by_name[a], by_name[b]) for a, b in read_set(name).pairs]
+    return {
+        "mutants": len(results),
+        "caught": sum(result.caught for result in results),
+        "first_right": sum(result.first_right for result in results),
+        "with_a_cause": len(labelled),
+        "named": sum(result.right for result in labelled),
+        "among_three": sum(result.among_three for result in labelled),
+        "pairs": _of_pairs(together),
+    }
+
+
 # --------------------------------------------------------------------------------- the figures
 
 
@@ -280,7 +304,7 @@ def _of_set(name: str, results: Sequence[Result]) -> dict[str, Any]:
         return counted
     counted["causes"] = {
         model: _counts((r.mutants[0].causes[0], r) for r in results if r.mutants[0].model == model)
-        for model in SOURCES
+        for model in TITLES
     }
     counted["otherwise"] = [
         {"name": r.mutants[0].name, "cause": r.mutants[0].causes[0], "named": list(r.named)}
@@ -564,21 +588,21 @@ def _table_of_harmless(found: dict[str, Any]) -> str:
 
 def _matrix(sets: dict[str, Any]) -> str:
     lines = [
-        "| cause | " + " | ".join(TITLES[model] for model in SOURCES) + " | second set |",
+        "| cause | " + " | ".join(TITLES[model] for model in TITLES) + " | second set |",
         "|---|---|---|---|---|",
     ]
     for group, causes in groups().items():
         rows = []
         for cause in causes:
             cells = [
-                _cell(sets[name]["causes"][model].get(cause, [0, 0]) for name in OPEN) for model in SOURCES
+                _cell(sets[name]["causes"][model].get(cause, [0, 0]) for name in OPEN) for model in TITLES
             ]
             if any(cells):
                 rows.append(f"| [{cause}](mistakes.md#{cause}) | {' | '.join(cells)} | |")
         if rows:
             of_group = [
                 _cell(sets[name]["causes"][model].get(cause, [0, 0]) for name in OPEN for cause in causes)
-                for model in SOURCES
+                for model in TITLES
             ]
             blind = _cell([sets[BLIND]["groups"].get(group, [0, 0])])
             lines += [f"| **{group}** | {' | '.join(of_group)} | {blind} |", *rows]
@@ -653,7 +677,14 @@ def main() -> int:
     parser.add_argument("--page", action="store_true", help="write the page from the figures that are there")
     parser.add_argument("--check", action="store_true", help="compare the page with the figures, run nothing")
     parser.add_argument("--others", action="store_true", help="count those in models without a rebuild")
+    parser.add_argument("--of", metavar="SET", help="count those of one set, and print no names")
     given = parser.parse_args()
+    if given.of:
+        if not portable.in_force():
+            portable.run("-m", "tools.mutation", *sys.argv[1:])
+        torch.set_num_threads(1)
+        print(json.dumps(counts_of(given.of), indent=1))
+        return 0
     if given.others:
         for model, of in others().items():
             print(f"{model}: of {of['mutants']} {of['caught']} caught, {of['first_right']} first in place")

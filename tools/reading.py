@@ -20,9 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import llm_rebuild
-from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis import mutants
-from llm_rebuild.diagnosis.mutants import TEXTS, Mutant, Scene
+from llm_rebuild.diagnosis.mutants import Mutant, Scene
 from llm_rebuild.diagnosis.reading.read import OfficialRun, read
 from llm_rebuild.diagnosis.reading.result import TOGETHER, Line, Reading
 from llm_rebuild.verify.official import Official
@@ -36,17 +35,17 @@ Changed = set[tuple[str, int]]
 
 
 @functools.cache
-def stage(model: str, run: str, attention: str) -> tuple[Scene, OfficialRun]:
+def stage(model: str, kind: str, run: str, attention: str) -> tuple[Scene, OfficialRun]:
     """A scene, and the official run beside which one reads."""
-    copy = LocalCopy(model, PACKAGE / "miniatures" / model, "miniature")
+    copy, *how = mutation.played_on(model, kind, run, attention)
     official = Official(copy.folder, attention)
-    scene = mutants.scene(copy, run, attention, TEXTS[model], official=official)
+    scene = mutants.scene(copy, *how, official=official)
     return scene, OfficialRun.of(scene.truth, copy, scene.prompt, official)
 
 
 def readings(made: Sequence[Mutant]) -> tuple[Reading, ...]:
     """What is read of a rebuild with these mistakes in it."""
-    scene, official = stage(made[0].model, made[0].run, made[0].attention)
+    scene, official = stage(made[0].model, made[0].kind, made[0].run, made[0].attention)
     with mutants.mutated(made) as module:
         return read(lambda tap: scene.play(module, tap), official, lambda file: file.endswith(", changed>"))
 

@@ -40,7 +40,7 @@ TEXTS = {
 }
 
 # Which source files belong to which rebuild, in the order in which they import each other.
-SOURCES = {r.published: ("cache", "ops", r.file) for r in RECORDS if r.published in TEXTS}
+SOURCES = {r.published: ("cache", "ops", "rotary", r.file) for r in RECORDS}
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Mutant:
     """One mistake.
 
     name        `gpt2-scale-missing`: the model and what was done; unique.
-    model       `minilm`, `gpt2` or `t5-small`.
+    model       `minilm`, `gpt2`, `t5-small` or `llama`.
     before      A piece of the source, which must stand there exactly once.
     after       What replaces it.
     cause       Its name in `diagnosis/causes.py`. Several, where two mistakes give the same numbers.
@@ -58,6 +58,7 @@ class Mutant:
     run         `padded`: one pass over a padded batch. `single`: over one text. `cached`: a pass that keeps
                 keys and values, and then one step that goes on from them; `first` is looked for in the step.
     equivalent  Why it changes no number at all, where it does not. Then `first` is empty.
+    kind        Of a family of models, the one in which it can be made; empty: the miniature.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Mutant:
     attention: str = "eager"
     run: str = "padded"
     equivalent: str = ""
+    kind: str = ""
 
     @property
     def causes(self) -> tuple[str, ...]:

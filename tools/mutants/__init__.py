@@ -5,7 +5,8 @@
     ## gpt2-positions-missing: positions-missing @ embeddings
     + x = which                                      what a person wrote instead
 
-Behind a mutant's name may stand how it is run (`[cached]`, `[single]`) and in which attention (`[sdpa]`);
+Behind a mutant's name may stand how it is run (`[cached]`, `[single]`), in which attention (`[sdpa]`), and in
+which of Llama's relatives it can be made, one of small.KINDS (`[qwen3]`);
 behind the colon the causes that may be named (`a | b`, where two of the catalogue's sentences describe the
 same numbers; `-`, where none of them does), and the checkpoint that must be the first to differ. Where a
 change alters no number, `= reason` stands there. `%% refactorings` begins those changes that nobody should
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llm_rebuild.diagnosis.mutants import SOURCES, Mutant
+from tools.mutants.small import KINDS
 
 SETS = ("first", "second", "third")
 
@@ -98,6 +100,7 @@ def _mutant(head: re.Match[str], model: str, file: str, before: str, after: str)
         first,
         None if own else file,
         attention="sdpa" if "sdpa" in how else "eager",
+        kind=next((word for word in how if word in KINDS), ""),
         run=next((run for run in _RUNS if run in how), "padded"),
         equivalent=reason if not same else "",
     )
