@@ -153,7 +153,7 @@ def scene(model: str, run: str, attention: str, kind: str = "") -> Scene:
 
 
 def played_on(model: str, kind: str, run: str, attention: str) -> tuple[Any, ...]:
-    """What `mutants.scene` is given: a miniature and its texts, or a small model of a kind and rows of ids."""
+    """What a scene is made of: a miniature and its texts, or a small model of a kind and rows of ids."""
     if kind or model not in TEXTS:
         return small.copy_of(kind or model), run, attention, None, small.ROWS
     return LocalCopy(model, MINIATURES / model, "miniature"), run, attention, TEXTS[model]
