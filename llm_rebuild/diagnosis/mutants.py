@@ -13,7 +13,7 @@ import sys
 import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -71,7 +71,7 @@ class Mutant:
     attention: str = "eager"
     run: str = "padded"
     equivalent: str = ""
-    kind: str = ""
+    kind: str = field(default="", repr=False)
 
     @property
     def causes(self) -> tuple[str, ...]:
