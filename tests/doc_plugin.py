@@ -26,6 +26,7 @@ import io
 import linecache
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -257,7 +258,7 @@ class PageRun:
             stack.enter_context(_process_state(Path(stack.enter_context(folder))))
             stack.enter_context(_torch_state())
             stack.enter_context(_main_module(self.module))
-            stack.enter_context(_source_lines(path, page_fences))
+            stack.callback(self._forget_sources)
             self.stdout = stack.enter_context(_Recorder(1))
             self.stderr = stack.enter_context(_Recorder(2))
             self._stack = stack.pop_all()
@@ -284,17 +285,15 @@ class PageRun:
         return Result(self.stdout.take(), self.stderr.take(), failure)
 
     def _python(self, fence: Fence) -> str | None:
-        """Run a Python fence; return the report of its failure."""
-        filename, padding = str(self.path), fence.first
-        if fence.source != fence.code:  # with an include the lines are not the page's
-            filename, padding = f"{self.path}::line {fence.first}", 0
-            linecache.cache[filename] = (len(fence.source), None, fence.source.splitlines(True), filename)
+        """Run a Python fence, as a file of its own like a notebook's cell, so that a line's number does not
+        depend on what stands before it on the page; return the report of its failure."""
+        filename = f"{self.path}::line {fence.first}"
+        linecache.cache[filename] = (len(fence.source), None, fence.source.splitlines(True), filename)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", SyntaxWarning)
                 warnings.simplefilter("error", DeprecationWarning)  # "\\d", until Python 3.12
-                text = "\n" * padding + fence.source
-                code = compile(text, filename, "exec", flags=self.future_flags, dont_inherit=True)
+                code = compile(fence.source, filename, "exec", flags=self.future_flags, dont_inherit=True)
             self.future_flags |= code.co_flags & FUTURE_FLAGS
             exec(code, self.module.__dict__)
         except KeyboardInterrupt:
@@ -308,20 +307,34 @@ class PageRun:
         while trace is not None and trace.tb_frame.f_code.co_filename != filename:
             trace = trace.tb_next
         line = trace.tb_lineno if trace is not None else getattr(error, "lineno", None)
-        if fence.source == fence.code and line is not None:
-            place, first = f"{self.name}:{line}", fence.first + 1
-        else:
-            place, first = f"{self.name}:{fence.first}", 1
-        text = "".join(traceback.format_exception(type(error), error, trace))
-        text = text.replace(f'File "{self.path}', f'File "{self.name}')
+        included = fence.source != fence.code  # then its lines are not the page's
+        place = f"{self.name}:{fence.first if included or line is None else fence.first + line}"
+        text = self._with_page_lines("".join(traceback.format_exception(type(error), error, trace)))
         what = "".join(traceback.format_exception_only(type(error), error)).strip().splitlines()[-1]
         if isinstance(error, SystemExit):
             what += " (the fence ended the program: the lines behind it never ran)"
         listing = [
-            f"{'>' if number == line else ' '} {number:4d} | {source}"
-            for number, source in enumerate(fence.source.splitlines(), start=first)
+            f"{'>' if number == line else ' '} {number if included else fence.first + number:4d} | {source}"
+            for number, source in enumerate(fence.source.splitlines(), start=1)
         ]
         return "\n".join([f"{place}: {what}", "", *listing, "", text.rstrip()])
+
+    def _with_page_lines(self, report: str) -> str:
+        """A traceback in which lines of fences are lines of the page, where they stand in it."""
+        page = {fence.first: fence.source == fence.code for fence in self.fences}
+
+        def in_page(place: re.Match[str]) -> str:
+            first, line = int(place["first"]), int(place["line"])
+            if not page[first]:
+                return f'File "{self.name}::line {first}", line {line}'
+            return f'File "{self.name}", line {first + line}'
+
+        fence = rf'File "{re.escape(str(self.path))}::line (?P<first>\d+)", line (?P<line>\d+)'
+        return re.sub(fence, in_page, report)
+
+    def _forget_sources(self) -> None:
+        for fence in self.fences:
+            linecache.cache.pop(f"{self.path}::line {fence.first}", None)
 
     def _shell(self, fence: Fence) -> str | None:
         """Run a shell fence; return the report of its failure."""
@@ -477,21 +490,6 @@ def _main_module(module: types.ModuleType) -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = outside
-
-
-@contextlib.contextmanager
-def _source_lines(path: Path, page_fences: list[Fence]) -> Iterator[None]:
-    """Show Python (tracebacks, inspect.getsource) the page with everything that is no Python left blank."""
-    lines: dict[int, str] = {}
-    for fence in page_fences:
-        if fence.language == PYTHON and fence.source == fence.code:
-            lines.update(enumerate(fence.code.splitlines(), start=fence.first + 1))
-    text = [f"{lines.get(number, '')}\n" for number in range(1, max(lines, default=0) + 1)]
-    linecache.cache[str(path)] = (sum(map(len, text)), None, text, str(path))
-    try:
-        yield
-    finally:
-        linecache.cache.pop(str(path), None)
 
 
 # -------------------------------------------------------------------------------------------------- outputs

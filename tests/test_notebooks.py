@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -285,6 +286,19 @@ def test_a_page_that_is_a_notebook_has_the_elements_of_the_others(rendered: Path
     output = page.select_one("div.language-text.no-copy > pre > code")
     assert output.get_text() == "a  1×2  bit-identical  0 <\n"
     assert output.select_one("mark.bit-identical")
+
+
+@pytest.mark.parametrize("address", ["https://colab.example.org/x/", ""])
+def test_a_page_that_is_a_notebook_is_linked_to_its_hosted_one_where_there_is_one(
+    rendered: Path, address: str
+) -> None:
+    page = SimpleNamespace(file=SimpleNamespace(abs_src_path=str(rendered)))
+    icons = SimpleNamespace(get_template=lambda name: SimpleNamespace(render=lambda: "<svg></svg>"))
+    config = SimpleNamespace(extra={"colab": address}, theme=SimpleNamespace(get_env=lambda: icons))
+    html = notebook_page.on_page_content(nb2html(str(rendered)), page, config)
+    download, *colab = (link["href"] for link in BeautifulSoup(html, "html.parser").select("a.md-button"))
+    assert download == "../../notebooks/part-1-page.ipynb"
+    assert colab == ([f"{address}part-1-page.ipynb"] if address else [])
 
 
 def test_a_warning_is_no_output_of_a_page(rendered: Path) -> None:

@@ -145,9 +145,8 @@ def _sections(page: fences.Page, chapter: Path, docs: Path) -> list[Section]:
 
 def _box(text: str) -> Iterator[Section]:
     """An exercise, a trap, the objectives: a section of its own. Hints are left out."""
-    lines = [line.removeprefix(">").removeprefix(" ") for line in text.splitlines()]
-    text = "\n".join(line for line in lines if not line.startswith(">")).strip()
-    title = re.match(r"\*\*(.+)\*\*$", text, re.M)
+    text = "\n".join(line.removeprefix(">").removeprefix(" ") for line in text.splitlines()).strip()
+    title = re.match(r"\*\*(.+)\*\*$", text, re.M)  # a hint is a box in a box, and begins otherwise
     if title:
         yield Section(title[1], shown=[_html(text[title.end() :].strip())])
 

@@ -1,8 +1,8 @@
-"""Checking the answer to an exercise: a number, a tensor, a function, or a whole `forward`.
+"""Checking the answer to an exercise: a number, a function, or a `forward`.
 
-What there is to answer stands in exercises.json, a name for each. A tensor is held against the official
-model's, and a mistake gets its name from the diagnosis; a function runs in a process of its own, on inputs
-that its author has not seen; a `forward` goes to the workbench.
+What there is to answer stands in exercises.json, a name for each. A function runs in a process of its own, on
+inputs that its author has not seen; a `forward` goes to the workbench, where its tensors are held against the
+official model's and a mistake gets its name.
 """
 
 from __future__ import annotations
@@ -11,20 +11,16 @@ import functools
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from llm_rebuild.checkpoints import plain
-from llm_rebuild.diagnosis.diagnose import Account
-from llm_rebuild.diagnosis.explain import explain
 from llm_rebuild.errors import InputError, one_line
-from llm_rebuild.verify import Proof, ask, capture, compare
-from llm_rebuild.verify import judge as judge_all
-from llm_rebuild.verify.capture import Copies
+from llm_rebuild.verify import compare
+from llm_rebuild.verify.compare import MISSING
 from llm_rebuild.workbench import notebook
 from llm_rebuild.workbench.check import check as check_forward
 from llm_rebuild.workbench.session import Learner, Limits, Session
@@ -62,7 +58,7 @@ def check(name: str, answer: Any) -> Graded:
     """Check the answer to an exercise.
 
     name    As the exercise's page writes it: `check("softmax-by-hand", softmax)`.
-    answer  A number, text or list; a torch tensor; or your function itself, not what it returns.
+    answer  A number, text or list; or your function itself, not what it returns.
 
     Raises InputError for a name that there is not, and where the model that the exercise is about cannot be
     had. A wrong answer, of whatever kind, is no error: the result is false, and says why.
@@ -74,7 +70,6 @@ def check(name: str, answer: Any) -> Graded:
     exercise = _exercises()[name]
     graders: Mapping[str, Callable[[Mapping[str, Any], Any], tuple[bool, str]]] = {
         "value": _value,
-        "tensor": _tensor,
         "function": _function,
         "forward": _forward,
     }
@@ -132,51 +127,26 @@ def _list_difference(answer: list[Any], expected: list[Any]) -> str:
     return f"{len(answer)} items, where {len(expected)} are expected"
 
 
-# ------------------------------------------------------------------------------------------ tensors
-
-
-def _tensor(exercise: Mapping[str, Any], answer: Any) -> tuple[bool, str]:
-    """A checkpoint of the official model on the exercise's text."""
-    if not isinstance(answer, Tensor):
-        return False, f"{_shown(answer)} is {_kind_of(answer)}; the answer is a torch tensor"
-    question, name = ask(exercise["model"], exercise["texts"]), exercise["checkpoint"]
-    truth = _official(exercise["model"], tuple(exercise["texts"]))
-    try:
-        numbers = plain(answer, "your answer is")
-        if source := Copies.anywhere(numbers):
-            return False, f"it is the official {source}, as a capture has it; compute it yourself"
-        verdict = compare(numbers, truth[name])
-    except InputError as refused:
-        return False, str(refused)
-    if verdict.passes:
-        return True, str(verdict)
-    if broken := _not_numbers(answer):
-        return False, broken
-    rebuilt = {name: numbers}
-    proof = Proof(question, judge_all(rebuilt, truth), truth, rebuilt)
-    report = explain(proof, account=Account(fed=True)).report
-    causes = [d for d in report.diagnosis if d.checkpoint == name]
-    return False, f"{verdict}" + (f"\n  {name}: {causes[0].did} {causes[0].should}" if causes else "")
-
-
-@functools.lru_cache(maxsize=4)
-def _official(model: str, texts: tuple[str, ...]) -> Any:
-    return capture(model, list(texts))
+# ----------------------------------------------------------------------------------------- rebuilds
 
 
 def _forward(exercise: Mapping[str, Any], answer: Any) -> tuple[bool, str]:
-    """A rebuild, or its beginning: the `checkpoints` have to pass, and whatever else it taps."""
+    """A rebuild, or a piece of one: the `checkpoints` have to pass, and whatever else it taps. It runs where
+    there is no official tensor, and what it brings along of one is named."""
     if not callable(answer):
         return False, f"{_shown(answer)} is {_kind_of(answer)}; the answer is your function forward itself"
-    checked = check_forward(answer, exercise["model"], exercise["texts"])
-    verdicts = {v.name: v for v in checked.report.verdicts if v.verdict != "missing"}
-    absent = [name for name in exercise["checkpoints"] if name not in verdicts]
-    wrong = [v for v in verdicts.values() if not v.passes]
-    if checked.error or wrong:
+    whole = check_forward(answer, exercise["model"], exercise["texts"])
+    named = exercise["checkpoints"]
+    asked = tuple(v for v in whole.report.verdicts if v.name in named or v.verdict != MISSING)
+    left = {v.name for v in whole.report.verdicts} - {v.name for v in asked}
+    report = replace(whole.report, verdicts=asked)
+    checked = replace(whole, proof=replace(whole.proof, report=report), untapped=tuple(left))
+    absent = [v.name for v in asked if v.verdict == MISSING]
+    if checked.error or report.leaks or not all(v.passes for v in asked if v.name not in absent):
         return False, f"\n{checked}"
     if absent:
         return False, f"{absent[0]} was not tapped"
-    return True, f"{len(verdicts)} checkpoints pass"
+    return True, f"{asked[0].name} passes" if len(asked) == 1 else f"{len(asked)} checkpoints pass"
 
 
 # ---------------------------------------------------------------------------------------- functions

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -36,34 +36,18 @@ NOTHING_MORE: Mapping[str, Part] = {}
 
 
 class Copies:
-    """Which tensors are one capture's copies of official ones. Handed in as rebuilt they would be right for
-    nothing."""
+    """Which tensors are copies of official ones. Handed in as rebuilt they would be right for nothing."""
 
-    # A weak reference to the memory -> whose copy it is (None: a capture's own tensor), and of what. One for
-    # all captures: a copy is one, too, when nobody has the capture any more.
-    _sources: ClassVar[dict[Any, tuple[Copies | None, str]]] = {}
+    def __init__(self) -> None:
+        self._sources: dict[Any, str] = {}  # a weak reference to the memory -> the checkpoint
 
     def remember(self, copy: Tensor, source: str) -> None:
         """Say that `copy` is a copy of the checkpoint `source`."""
-        self._sources[_memory_of(copy)] = self, source
+        self._sources[_memory_of(copy)] = source
 
     def source_of(self, tensor: Tensor) -> str | None:
         """The checkpoint whose copy a tensor is a window on; None for any other tensor."""
-        owner, source = self._sources.get(_memory_of(tensor), (None, ""))
-        return source if owner is self else None
-
-    @classmethod
-    def own(cls, tensors: Mapping[str, Tensor]) -> None:
-        """Say that these are official themselves. What is no longer in memory is forgotten."""
-        for memory in [memory for memory in cls._sources if memory.expired()]:
-            del cls._sources[memory]
-        cls._sources |= {_memory_of(tensor): (None, name) for name, tensor in tensors.items()}
-
-    @classmethod
-    def anywhere(cls, tensor: Tensor) -> str | None:
-        """The checkpoint, of whichever capture, whose tensor or copy a tensor is a window on."""
-        _, source = cls._sources.get(_memory_of(tensor), (None, None))
-        return source
+        return self._sources.get(_memory_of(tensor))
 
 
 def _memory_of(tensor: Tensor) -> Any:
@@ -128,9 +112,6 @@ class Capture(Mapping[str, Interim]):
     tokenizer: TokenVerdict | None = None
     trace: Trace | None = field(default=None, repr=False, compare=False)
     copies: Copies = field(default_factory=Copies, init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        Copies.own(self.tensors)
 
     def bridge(self, name: str) -> Tensor:
         """A copy of an official interim tensor, to go on from where you are stuck. Openly: from now on

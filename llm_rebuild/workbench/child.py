@@ -189,9 +189,9 @@ class _Learner:
                 self._passes(about, tensors, tap)
 
         readings = [reading.to_json() for reading in read(run, official, self._own, about["first"])]
+        cells = {Path(cell).name: self._name_of(cell) for cell in self._cells}
         for line in (*(line for one in readings for line in one["lines"]), *_repaired(readings)):
-            if any(Path(cell).name == line["file"] for cell in self._cells):
-                line["file"] = "the notebook"
+            line["file"] = cells.get(line["file"], line["file"])
         return readings
 
     def _try(self, trial: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -252,7 +252,11 @@ class _Learner:
         return f"{file}, line {number}, in {function.__name__}"
 
     def _name_of(self, filename: str) -> str:
-        return "the notebook" if filename in self._cells or self._notebook else Path(filename).name
+        """What a file is called. A function that was handed over may come from a script; a notebook's cell is
+        no file, or one that Jupyter's debugger wrote."""
+        path = Path(filename)
+        script = path.is_file() and not path.parent.name.startswith("ipykernel_")
+        return path.name if script or not self._notebook else "the notebook"
 
     def _explained(self, error: BaseException) -> dict[str, Any]:
         """An exception in the learner's file, in one line: where, what, and the line itself."""

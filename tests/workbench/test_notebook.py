@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 import threading
@@ -133,6 +134,37 @@ def forward(token_ids, weights, tap):
     assert found.error in found.notes
     assert found.output == "hello\n"
     assert (found.passed, found.report.bit_identical) == (False, 1)
+
+
+SCRIPT = """
+import torch
+from torch.nn import functional as F
+
+def shifted(token_ids):
+    return torch.arange(1, token_ids.shape[1] + 1)[None]
+
+def forward(token_ids, weights, tap):
+    tap("wte", F.embedding(token_ids, weights["wte.weight"]))
+    tap("wpe", F.embedding(shifted(token_ids), weights["wpe.weight"]))
+    raise ValueError("enough")
+"""
+
+
+def test_a_function_of_a_script_is_said_by_the_script_s_name(tmp_path: Path):
+    file = tmp_path / "mine.py"
+    file.write_text(SCRIPT, encoding="utf-8")
+    found = check(runpy.run_path(str(file))["forward"], model=MODEL, texts=TEXT)
+    assert found.error.startswith("mine.py, line 11, in forward: ValueError: enough")
+    assert "mine.py, line 6, in shifted: return torch.arange(1" in " ".join(str(found).split())
+    assert "notebook" not in str(found)
+
+
+def test_what_jupyter_s_debugger_wrote_is_still_the_notebook(tmp_path: Path):
+    file = tmp_path / "ipykernel_1" / "2.py"
+    file.parent.mkdir()
+    file.write_text(SCRIPT, encoding="utf-8")
+    found = check(runpy.run_path(str(file))["forward"], model=MODEL, texts=TEXT)
+    assert found.error.startswith("the notebook, line 11, in forward: ValueError: enough")
 
 
 def test_what_a_function_uses_goes_with_it():

@@ -6,6 +6,7 @@ import ast
 import contextlib
 import re
 import tempfile
+from math import prod
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -121,6 +122,67 @@ def gpt2_right_alone(copy: LocalCopy) -> str:
     """The workbench: the wrong tensor handed to a step that is right."""
     title = "Every checkpoint in the run and by itself: each step is right alone, and most differ in the run."
     return _checked(copy, title, "add(attended, x)", "add(attended, normed)")
+
+
+def gpt2_heads_merged(copy: LocalCopy) -> str:
+    """The workbench: whose numbers stand in each token's row, heads moved behind tokens and not."""
+    prompt = TEXTS[0]
+    tokens = copy.tokenizer().encode(prompt).tokens
+    head_context = capture(copy, prompt)["h.0.attn.head_context"].tensor[0]  # [head, token, head width]
+    heads, count, width = head_context.shape
+    # In place of each number whose it is: the number of its head and its token.
+    owner = (torch.arange(heads)[:, None] * count + torch.arange(count))[:, :, None].expand(-1, -1, width)
+    rows = {
+        "transpose, then flatten": owner.transpose(0, 1).reshape(count, -1),
+        "reshape alone": owner.reshape(count, -1),
+    }
+    inks = ("query", "key", "value", "muted")
+    d = Drawing(
+        720,
+        70 + 34 * count,
+        "Each token's row of the merged heads: moved first, its own numbers; only reshaped, those of others.",
+    )
+    for panel, (title, table) in enumerate(rows.items()):
+        left, pitch = 84.0 + 330 * panel, 76.0
+        d.text(left, 20, title, at="start", bold=True, size=13, mono=True)
+        for row in range(count):
+            y = 34.0 + 34 * row
+            if not panel:
+                d.text(left - 10, y + 19, tokens[row].replace("Ġ", ""), at="end", size=13, mono=True)
+            for part in range(heads):
+                whose = table[row, part * width : (part + 1) * width].unique().tolist()
+                assert len(whose) == 1, "the widths do not fall together"
+                head, token = divmod(whose[0], count)
+                x = left + pitch * part
+                d.cell(x, y, pitch - 4, 0.25, inks[head], height=28)
+                word, kind = tokens[token].replace("Ġ", ""), "ink" if token == row else "bad"
+                d.text(x + pitch / 2 - 2, y + 19, word, size=13, mono=True, kind=kind)
+    y = 34.0 + 34 * count + 22
+    for head in range(heads):
+        d.cell(84.0 + 76 * head, y - 13, 14, 0.25, inks[head], height=16)
+        d.text(104.0 + 76 * head, y, f"head {head}", at="start", size=13, kind="muted")
+    d.text(414, y, "red: not this row's token", at="start", size=13, kind="bad")
+    return d.svg()
+
+
+def smollm3_steps() -> str:
+    """The workbench: the first steps of a block that nobody has explained, by how many numbers each makes."""
+    inks = {
+        "query": ("q_proj", "mul[0]", "neg[0]", "cat[0]", "mul[1]", "add[0]"),
+        "key": ("k_proj", "mul[2]", "neg[1]", "cat[1]", "mul[3]", "add[1]"),
+        "value": ("v_proj",),
+    }
+    items = []
+    for line in output_of("part-4/workbench.md", "96 checkpoints")[1:]:
+        name, _, shape = line.removeprefix("model.layers.0.").partition(" ")
+        count = prod(int(size) for size in shape.strip("[]").split(", "))
+        step = name.rpartition(".")[2]
+        ink = next((ink for ink, steps in inks.items() if step in steps), "muted")
+        items.append((name, float(count), f"{count} numbers", ink))
+    title = "The first steps of a block, each with a bar as long as it makes numbers."
+    d = Drawing(720, 20 + 25 * len(items), title)
+    bars(d, 190, 12, items, 400 / max(count for _, count, _, _ in items), pitch=25, mono=True)
+    return d.svg()
 
 
 def rotary_pairs() -> str:
@@ -293,5 +355,5 @@ def gpt2_probabilities(copy: LocalCopy) -> str:
     return d.svg()
 
 
-OF_GPT2 = (gpt2_growing, gpt2_wrong_alone, gpt2_right_alone, gpt2_probabilities)
-FIGURES = (rotary_pairs, rotary_angles, grouped_attention, item_similarities, head_story)
+OF_GPT2 = (gpt2_growing, gpt2_heads_merged, gpt2_wrong_alone, gpt2_right_alone, gpt2_probabilities)
+FIGURES = (smollm3_steps, rotary_pairs, rotary_angles, grouped_attention, item_similarities, head_story)
