@@ -174,6 +174,14 @@ def test_a_chapter_becomes_cells(course: Path) -> None:
     assert len(prose) == 8
 
 
+def test_a_caption_is_no_markdown_any_more(course: Path) -> None:
+    chapter = course / "part-1" / "captioned.md"
+    words = '<figcaption markdown="span">*Rock*, in\n`a_b` and [there](x.md).</figcaption>'
+    chapter.write_text(f"# x\n\n<figure markdown>\n{words}\n</figure>\n", encoding="utf-8")
+    cell = notebooks.chapter_notebook(chapter, course).cells[-1]
+    assert "<figcaption><em>Rock</em>, in\n<code>a_b</code> and there.</figcaption>" in cell.source
+
+
 def test_the_same_chapter_gives_the_same_bytes(course: Path) -> None:
     stale = course / "notebooks" / "part-1-gone.ipynb"
     stale.parent.mkdir()

@@ -98,6 +98,17 @@ def test_a_chapter_becomes_slides(tmp_path: Path):
     assert not any(word in shown for word in ("A hint", "The solution", "Secret"))
 
 
+def test_a_list_goes_with_the_paragraph_before_it_and_what_is_long_has_two_slides(tmp_path: Path):
+    page = tmp_path / "page.md"
+    code, printed = "x = 1\n" * 14, "line\n" * 14
+    prose = "# x\n\n## y\n\nThere are\n\n- these,\n\n- those.\n\nMore."
+    page.write_text(f"{prose}\n\n```python\n{code}```\n\n```text\n{printed}```\n", encoding="utf-8")
+    _, first, second = BeautifulSoup(slides.slides(page, tmp_path), "html.parser").select("section")
+    assert first.li.get_text(strip=True) == "these,"
+    assert "More" not in " ".join(p.get_text() for p in first.find_all("p", recursive=False))
+    assert [len(slide.select("pre")) for slide in (first, second)] == [1, 1]
+
+
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.address)
 def test_each_chapter_has_slides_with_all_of_its_figures(chapter: course.Chapter):
     made = BeautifulSoup(slides.slides(chapter.file), "html.parser")

@@ -152,7 +152,7 @@ def _box(text: str) -> Iterator[Section]:
 
 
 def _snippet(code: str, printed: str) -> Iterator[str]:
-    """A snippet and what it prints, where they are short enough for a slide."""
+    """A snippet and what it prints, where they are short enough for a slide: for one, or for one each."""
     if code.count("\n") < LONGEST:
         language = "sh" if code.startswith("%%") else "python"
         code = code.removeprefix("%%sh -e\n").removeprefix("%%bash -e\n")
@@ -161,7 +161,9 @@ def _snippet(code: str, printed: str) -> Iterator[str]:
         if len(lines) > LONGEST:
             lines = [*lines[: LONGEST - 1], "…"]
         output = f"<pre>{escape(chr(10).join(lines))}</pre>" if lines else ""
-        yield f"<pre>{highlight(code, get_lexer_by_name(language), made)}</pre>{output}"
+        snippet = f"<pre>{highlight(code, get_lexer_by_name(language), made)}</pre>"
+        together = code.count("\n") + len(lines) < 1.3 * LONGEST
+        yield from [snippet + output] if together else [snippet, output]
 
 
 def _pages(section: Section, first: bool) -> Iterator[str]:
@@ -170,7 +172,8 @@ def _pages(section: Section, first: bool) -> Iterator[str]:
     words = [text for text in section.prose if not (first and text.startswith("*"))]
     heading = f"<h{level}>{_html(section.heading, inline=True)}</h{level}>"
     notes = f"<aside>{_html(chr(10).join(f'{text}{chr(10)}' for text in words))}</aside>" if words else ""
-    lead = _html(words[0]) if words else ""
+    listed = len(words) > 1 and words[1].startswith(("- ", "1."))  # what the first paragraph ends in
+    lead = _html("\n\n".join(words[: 1 + listed]))
     if first or not section.shown:
         yield heading + lead + notes
         lead = ""
