@@ -193,7 +193,9 @@ def _difference(result: Any, expected: Any, exact: bool) -> str:
             return ""
         return _not_numbers(result) or str(verdict).strip().replace("official", "expected")
     if isinstance(result, Tensor):
-        return f"a tensor, where {KINDS[type(expected)]} is expected"
+        if result.ndim:
+            return f"a tensor, where {KINDS[type(expected)]} is expected"
+        result = result.item()
     if not _fits(result, expected):
         return f"{_shown(result)}, {_kind_of(result)}, where {KINDS[type(expected)]} is expected"
     return "" if result == expected else f"{_shown(result)}, where {_shown(expected)} is expected"

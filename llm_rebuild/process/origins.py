@@ -42,8 +42,10 @@ class Origins(TorchDispatchMode):
         return not address or (storage is not None and not storage.expired())
 
     def look(self, tensor: Tensor, operation: str) -> None:
-        """Report a tensor that comes from elsewhere."""
-        if not tensor.is_floating_point() or tensor.numel() < FEWEST or self.owns(tensor):
+        """Report a tensor that comes from elsewhere; one of integers, too: it may be another's bits."""
+        if tensor.is_complex() or tensor.dtype is torch.bool:
+            return
+        if tensor.numel() < FEWEST or self.owns(tensor):
             return
         storage = Storage(tensor.untyped_storage())
         address = (storage.cdata, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor._version)

@@ -102,18 +102,26 @@ def leaks_of(foreign: Iterable[tuple[str, Tensor]], truth: Capture, weights: Wei
 
 
 def _leak(tensor: Tensor, operation: str, truth: Capture, weights: Weights) -> Leak | None:
-    if not tensor.is_floating_point() or tensor.numel() < FEWEST:
+    if tensor.numel() < FEWEST:
         return None
-    names = _origins(tensor, truth.tensors)
-    sources = [] if names and not truth.coupled else _sources(tensor, truth.tensors)
+    integers = not tensor.is_floating_point()
+    numbers = _as_floats(tensor) if integers else tensor
+    names = _origins(numbers, truth.tensors)
+    sources = [] if integers or (names and not truth.coupled) else _sources(tensor, truth.tensors)
     if any(name in truth.coupled for name in (*names, *sources)):
         return None
     if names:
         return Leak("interim tensor", names[0], operation)
-    keys = _origins(tensor, weights.peek())
+    keys = _origins(numbers, weights.peek())
     if keys:
         return Leak("live weight", keys[0], operation)
     return Leak("interim tensor", sources[0], operation, derived=True) if sources else None
+
+
+def _as_floats(integers: Tensor) -> Tensor:
+    """The same bytes, read as float32."""
+    raw = integers.contiguous().flatten().view(torch.uint8)
+    return raw[: len(raw) // 4 * 4].clone().view(torch.float32)
 
 
 def _origins(tensor: Tensor, among: Mapping[str, Tensor]) -> list[str]:

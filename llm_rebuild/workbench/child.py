@@ -160,6 +160,8 @@ class _Learner:
             answer = self._function(*(tensors.get(str(n), value) for n, value in enumerate(values)))
         if isinstance(answer, Tensor):
             return None, {"answer": plain(answer, "it returns").contiguous()}
+        if getattr(answer, "ndim", None) == 0:  # one number, of numpy's
+            answer = answer.item()
         try:
             return json.loads(json.dumps(answer)), {}
         except (TypeError, ValueError, RecursionError):

@@ -63,6 +63,21 @@ def test_a_right_function_passes():
     assert str(check("softmax", lambda x: x.softmax(-1))) == "softmax: right. 3 inputs tried"
 
 
+def test_one_number_may_be_torch_s_or_numpy_s():
+    def steps(one, other):
+        import numpy as np
+
+        a, b = (np.float32(x).view(np.int32) for x in (one, other))
+        return abs(a - b)
+
+    assert check("ulps", steps)
+    assert check("ulps", lambda one, other: torch.tensor(int(steps(one, other))))
+    assert (
+        "a tensor, where a whole number is expected"
+        in check("ulps", lambda one, other: torch.ones(2)).message
+    )
+
+
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
@@ -142,7 +157,7 @@ def test_a_piece_of_a_rebuild_is_held_against_the_official_tensors_and_its_mista
     assert check("embeddings-of-a-sentence", embeddings())
     for answer, message in (
         (embeddings(eps=1e-5), "the norm has the wrong epsilon"),
-        (embeddings(types=False), "token types"),
+        (embeddings(types=False), "the token type embedding was not added"),
         (embeddings(row=0), "wrong shape"),
         (embeddings(eps=float("nan")), "wrong values"),
         (torch.ones(1, 5, 384), "the answer is your function forward itself"),

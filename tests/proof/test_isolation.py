@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,10 @@ def second_block_from(rebuild: Rebuild, x: Tensor | Callable[[], Tensor]):
     return forward
 
 
+def floats_of(integers: Tensor) -> Tensor:
+    return integers.clone().view(torch.float32)
+
+
 def kinds(run: Isolated) -> list[tuple[str, str]]:
     return [(leak.kind, leak.name) for leak in run.leaks]
 
@@ -96,6 +101,7 @@ def test_the_real_rebuild_has_no_leaks(minilm: LocalCopy):
         lambda x: x[:, :3].clone(),
         lambda x: torch.from_numpy(x.numpy().copy()),
         lambda x: torch.tensor(x.tolist()),
+        lambda x: partial(floats_of, x.view(torch.int32).clone()),
     ],
     ids=[
         "itself",
@@ -109,6 +115,7 @@ def test_the_real_rebuild_has_no_leaks(minilm: LocalCopy):
         "cloned slice",
         "through numpy",
         "through a list",
+        "as integers of the same bits",
     ],
 )
 def test_an_official_tensor_is_named_in_any_disguise(tiny: LocalCopy, truth, rebuild: Rebuild, disguise):
@@ -194,6 +201,7 @@ def test_no_false_alarm_for_constants_and_for_numbers_of_its_own(tiny: LocalCopy
         torch.ones(16),
         torch.tensor(0.25),
         torch.arange(12.0),
+        torch.tensor(range(2 * 7 * 16)),
         truth["mask"].tensor,  # 0 and the lowest float: anybody's mask has these numbers
         torch.tensor([[0.0, torch.finfo(torch.float32).min]]).expand(8, 2),
     ]
