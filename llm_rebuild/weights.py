@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from llm_rebuild.checkpoints import join
-from llm_rebuild.errors import InputError, NoSuchNameError, one_line
+from llm_rebuild.errors import InputError, NoSuchNameError, listed, one_line
 from llm_rebuild.files import check_regular
 
 # What to do where a weight file and a config.json contradict each other.
@@ -114,10 +114,10 @@ class Weights(Mapping[str, Tensor]):
         name = self.file.name if self.file else "the weights"
         missing = [key for key in shapes if key not in self._tensors]
         if missing:
-            raise InputError(f"{name} lacks {_some(missing)}; it does not fit its config.json: {SAME}")
+            raise InputError(f"{name} lacks {listed(missing)}; it does not fit its config.json: {SAME}")
         extra = [k for k in self._tensors if k not in shapes and reason(k, unused) is None]
         if extra:
-            raise InputError(f"{name} holds {_some(extra)}, which its config.json does not explain; {SAME}")
+            raise InputError(f"{name} holds {listed(extra)}, which its config.json does not explain; {SAME}")
         for key, shape in shapes.items():
             tensor = self._tensors[key]
             if tuple(tensor.shape) != shape:
@@ -149,8 +149,3 @@ def reason(key: str, patterns: Mapping[str, str]) -> str | None:
 def template(key: str) -> str:
     """`encoder.layer.3.output` becomes `encoder.layer.{layer}.output`."""
     return ".".join("{layer}" if part.isdigit() else part for part in key.split("."))
-
-
-def _some(keys: list[str]) -> str:
-    shown = ", ".join(keys[:3])
-    return shown if len(keys) <= 3 else f"{shown} and {len(keys) - 3} more"

@@ -96,7 +96,7 @@ def test_a_name_that_is_computed_officially_but_never_tapped_fails(
 def test_a_name_that_never_fires_officially_fails(tiny: LocalCopy, monkeypatch: pytest.MonkeyPatch):
     extra = Checkpoint("encoder.layer.{layer}.attention.self.never", "[]", "nothing", "matmul[2]")
     with_checkpoints(monkeypatch, lambda listed: [*listed, extra])
-    with pytest.raises(RuntimeError, match=r"never computed encoder.layer.0.attention.self.never"):
+    with pytest.raises(InputError, match=r"never computed encoder.layer.0.attention.self.never"):
         verify.capture(tiny, PLAIN)
 
 

@@ -11,7 +11,7 @@ import typer
 
 from llm_rebuild.cli import options, output
 from llm_rebuild.cli.app import app
-from llm_rebuild.errors import InputError, one_line
+from llm_rebuild.errors import InputError, listed, one_line
 from llm_rebuild.files import check_regular
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _tensor(file: Path, key: str | None) -> Tensor:
         raise InputError(f"{file} is not a whole safetensors file ({one_line(error)})") from None
     if not keys:
         raise InputError(f"{file} holds no tensors")
-    shown = ", ".join(keys[:5]) + ("" if len(keys) <= 5 else f" and {len(keys) - 5} more")
+    shown = listed(keys, 5)
     if key is None:
         raise InputError(f"{file} holds {len(keys)} tensors; say which with --key: {shown}")
     raise InputError(f"{file} has no tensor {key!r}; it has {shown}")

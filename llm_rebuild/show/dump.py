@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from llm_rebuild.dumps.names import Matched, in_any_block
+from llm_rebuild.errors import listed
 from llm_rebuild.show.report import brief
 from llm_rebuild.show.terminal import columns
 from llm_rebuild.verify.report import Report
@@ -27,9 +28,7 @@ def compared(report: Report, matched: Matched) -> RenderableType:
         table.add_row(*map(Text, row))
     lines: list[RenderableType] = [table]
     if matched.unmatched:
-        shown = ", ".join(matched.unmatched[:MOST_NAMES])
-        more = len(matched.unmatched) - MOST_NAMES
-        lines.append(Text(f"no checkpoint: {shown}" + (f" and {more} more" if more > 0 else ""), "yellow"))
+        lines.append(Text(f"no checkpoint: {listed(matched.unmatched, MOST_NAMES)}", "yellow"))
     if not report.verdicts:
         return Group(
             *lines,

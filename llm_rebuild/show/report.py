@@ -12,6 +12,7 @@ from rich.text import Text
 from llm_rebuild.checkpoints import part_of
 from llm_rebuild.diagnosis.diagnose import Diagnosis
 from llm_rebuild.diagnosis.reading.result import TOGETHER
+from llm_rebuild.errors import listed
 from llm_rebuild.show.terminal import columns, indented, renderable
 from llm_rebuild.verify.compare import BIT_IDENTICAL, Verdict
 from llm_rebuild.verify.coverage import Coverage
@@ -153,8 +154,7 @@ def diagnosed(best: Diagnosis, title: str = "diagnosis") -> Iterator[RenderableT
             yield indented(f"  - {repair.before}", "red")
             yield indented(f"  + {repair.after}", "green")
     if best.also:
-        more = f" and {len(best.also) - MOST_ALSO} more" if len(best.also) > MOST_ALSO else ""
-        yield indented(f"so, too: {', '.join(best.also[:MOST_ALSO])}{more}")
+        yield indented(f"so, too: {listed(best.also, MOST_ALSO)}")
     same = f" So it is with {' and with '.join(best.either)}." if best.either else ""
     yield indented(f"evidence: {best.evidence}{same}")
     yield indented(f"read: llm-rebuild explain {best.cause}")

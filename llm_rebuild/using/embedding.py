@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.errors import InputError
+from llm_rebuild.errors import InputError, listed
 from llm_rebuild.models import RECORDS
 from llm_rebuild.models.part import Batch
 from llm_rebuild.models.pipeline import Pipeline
@@ -64,10 +64,9 @@ class Embedded(Printable):
             )
         if self.pipeline.prompt:
             notes.append(f"before each text stands the model's prompt, {self.pipeline.prompt!r}")
-        if cut := [number for number, lost in enumerate(self.truncated, 1) if lost]:
-            read = len(self.token_ids[cut[0] - 1])
-            several = f" and {len(cut) - 1} more" if len(cut) > 1 else ""
-            notes.append(f"text {cut[0]}{several} cut: the model reads {read} tokens and no more")
+        if cut := [str(number) for number, lost in enumerate(self.truncated, 1) if lost]:
+            read = len(self.token_ids[int(cut[0]) - 1])
+            notes.append(f"text {listed(cut, 1)} cut: the model reads {read} tokens and no more")
         return notes
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.errors import InputError, one_line
+from llm_rebuild.errors import InputError, listed, one_line
 from llm_rebuild.verify.entries import Trace, aside
 from llm_rebuild.verify.loading import official_config, text_class
 from llm_rebuild.verify.operations import facts_of
@@ -145,8 +145,7 @@ def fitting(copy: LocalCopy, model: nn.Module) -> tuple[dict[str, tuple[int, ...
         weights = copy.weights().peek()
         return used | {key: tuple(weights[key].shape) for key in unused}, []
     if missing:
-        several = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise InputError(
-            f"{copy.weights_file.name} lacks {missing[0]}{several}; it does not fit its config.json"
+            f"{copy.weights_file.name} lacks {listed(missing, 1)}; it does not fit its config.json"
         )
     return used, unused

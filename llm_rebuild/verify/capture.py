@@ -15,7 +15,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from llm_rebuild.checkpoints import Checkpoint
 from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.errors import InputError, NoSuchNameError, nearest
+from llm_rebuild.errors import InputError, NoSuchNameError, listed, nearest
 from llm_rebuild.files import reason, replacing
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.any_model import Step, checkpoints_of
@@ -238,8 +238,12 @@ def read_capture(question: Question, observer: Observer) -> Capture:
         checkpoints = {checkpoint.name: checkpoint for checkpoint in question.checkpoints}
         tensors = observer.checkpoints()
         missing = [name for name in checkpoints if name not in tensors]
-        if missing:  # the official code has changed under us: never a skip
-            raise RuntimeError(f"the official model never computed {', '.join(missing)}")
+        if missing:  # the official code is another: never a skip
+            release = environment()["transformers"]
+            raise InputError(
+                f"the official model of transformers {release} never computed {listed(missing)}: its steps "
+                "are others than those that llm_rebuild follows; `pip check` names the release that it needs"
+            )
     else:
         checkpoints = {}
         tensors = {name: entry.value for name, entry in entries.items()}

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from llm_rebuild.checkpoints import part_of
+from llm_rebuild.errors import listed
 from llm_rebuild.models import ARCHITECTURES
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import Capture
@@ -69,9 +70,9 @@ class Divergence:
         if self.verdict.verdict == MISSING:
             return "it was not shown"
         if self.differing:
-            return f"what belongs into it differs already: {_names(self.differing)}"
+            return f"what belongs into it differs already: {listed(self.differing, MOST_NAMES)}"
         if self.unshown:
-            names = _names(self.unshown)
+            names = listed(self.unshown, MOST_NAMES)
             return f"what belongs into it was not shown ({names}): the difference arises there or here"
         if self.before == 0:
             came = "nothing is computed before it"
@@ -83,7 +84,7 @@ class Divergence:
             came = "no other checkpoint belongs into it"
         else:
             are = "is" if len(self.inputs) == 1 else "are"
-            came = f"what belongs into it ({_names(self.inputs)}) {are} bit-identical"
+            came = f"what belongs into it ({listed(self.inputs, MOST_NAMES)}) {are} bit-identical"
         kind = rounding.kind(self.name) if rounding else UNCLEAR
         if rounding and kind == ROUNDING:
             return f"{came}, and {rounding.words(self.name)}: rounding, no mistake"
@@ -257,8 +258,3 @@ def quoted(token: str) -> str:
     """A token in quotes, on one line and not too long."""
     visible = "".join(c if c.isprintable() else repr(c)[1:-1] for c in token)
     return f'"{visible}"' if len(visible) <= LONGEST_TOKEN else f'"{visible[: LONGEST_TOKEN - 1]}…"'
-
-
-def _names(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:MOST_NAMES])
-    return shown if len(names) <= MOST_NAMES else f"{shown} and {len(names) - MOST_NAMES} more"

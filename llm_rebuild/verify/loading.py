@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from llm_rebuild.errors import InputError, one_line
+from llm_rebuild.errors import InputError, listed, one_line
 from llm_rebuild.files import read_json
 from llm_rebuild.models import architecture_for
 from llm_rebuild.models.architecture import Architecture
@@ -46,9 +46,8 @@ def load(folder: Path, attention: str) -> Any:
         raise InputError(f"transformers cannot load {folder} ({one_line(error)})") from error
     model = _without_invented_pooler(model, loaded["missing_keys"])
     if missing := sorted(key for key in loaded["missing_keys"] if key in model.state_dict()):
-        several = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise InputError(
-            f"the weight file lacks {missing[0]}{several}, which {type(model).__name__} needs; "
+            f"the weight file lacks {listed(missing, 1)}, which {type(model).__name__} needs; "
             "it does not fit its config.json"
         )
     model.config.return_dict = True  # the form of the answer, and none of its numbers
