@@ -13,7 +13,7 @@ XDIST  := -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 12
 # Behind `models` nothing asks the network again: what is not in the store by then is a miniature.
 OFFLINE := HF_HUB_OFFLINE=1 PIP_NO_INDEX=1
 
-.PHONY: help course test setup models verify site pdf slides serve lint bench figures clean
+.PHONY: help course test setup models verify site pdf slides serve lint bench drift figures clean
 
 help: ## what each target does
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -67,6 +67,9 @@ lint: setup ## ruff, mypy and codespell
 
 bench: setup ## speed and memory against the official models, as ratios
 	$(BIN)/python -m benchmarks.minilm_speed
+
+drift: setup ## which checkpoints moved between releases of transformers and torch (downloads them)
+	$(BIN)/python -m tools.drift
 
 figures: setup ## draw the figures and write the reference pages and the Unicode tables of the page again
 	$(BIN)/python -m tools.figures

@@ -16,7 +16,7 @@ __all__ = ["TyperException", "app"]
 # As they are listed: in the order of the course.
 COMMANDS = (
     "download", "map", "capture", "verify", "run", "find", "recheck", "new", "check", "compare", "dump",
-    "mark", "explain",
+    "mark", "sweep", "explain",
 )  # fmt: skip
 
 

@@ -40,7 +40,7 @@ def main() -> None:
 
 def _run() -> int:
     """A command's exit code."""
-    from llm_rebuild.cli import bench, compare, copies, find, prove, run  # noqa: F401 (the commands)
+    from llm_rebuild.cli import bench, compare, copies, find, prove, run, sweep  # noqa: F401 (the commands)
     from llm_rebuild.cli.app import TyperException, app
 
     try:

@@ -113,7 +113,7 @@ def read_inputs(
     if token_ids:
         inputs = {"token_ids": [_ids(row, "--token-ids") for row in token_ids]}
     elif texts:
-        inputs = {"texts": _lines(texts)}
+        inputs = {"texts": lines(texts)}
     if decoder_ids:
         inputs["decoder_ids"] = [_ids(row, "--decoder-ids") for row in decoder_ids]
     return inputs
@@ -154,7 +154,8 @@ def _ids(row: str, option: str) -> list[int]:
         raise InputError(f"{option} {row[:60]}: expected whole numbers with commas between them") from None
 
 
-def _lines(file: Path) -> list[str]:
+def lines(file: Path) -> list[str]:
+    """The lines of a text file. Raises InputError where it has none."""
     content = files.read_text(file, pipes=True).removeprefix("\ufeff")  # with or without a byte order mark
     if not content:
         raise InputError(f"{file} has no lines")

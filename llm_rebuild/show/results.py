@@ -16,6 +16,7 @@ from rich.text import Text
 
 from llm_rebuild.anatomy import Anatomy, Piece, part_of_module
 from llm_rebuild.checkpoints import part_of
+from llm_rebuild.proof.sweep import Sweep
 from llm_rebuild.show import check
 from llm_rebuild.show import report as report_look
 from llm_rebuild.show.terminal import columns, html, renderable, text
@@ -175,3 +176,29 @@ def _checkpoint_table(anatomy: Anatomy) -> Table:
             name = checkpoint.name.removeprefix(part + ".")
             table.add_row("  " + name, Text(checkpoint.shape), checkpoint.meaning)
     return table
+
+
+# ------------------------------------------------------------------------------------- many proofs
+
+
+@renderable.register
+def _swept(result: Sweep) -> RenderableType:
+    table = columns()
+    for title in ("model", "attention"):
+        table.add_column(title)
+    for title in ("texts", "checkpoints", "bit-identical", "rounding", "failed", "errors"):
+        table.add_column(title, justify="right")
+    lines, worst = result.summary(), list[RenderableType]()
+    for line in lines:
+        counts = (line[c] for c in ("texts", "checkpoints", "bit_identical", "rounding", "failed", "errors"))
+        table.add_row(line["model"], line["attention"], *(f"{count:,}" for count in counts))
+        where = f"{line['model']}, {line['attention']}"
+        if line["first_divergence"]:
+            worst.append(Text(f"{where}: first at {line['first_divergence']} ({line['cause']})", "yellow"))
+        if line["error"]:
+            worst.append(Text(f"{where}: {line['error']}", "red"))
+    count = f"{len(result.rows)} proofs in {result.file}"
+    closing = (
+        f"{count}: every checkpoint agrees" if result.passed else f"{count}: not every checkpoint agrees"
+    )
+    return Group(table, *worst, Text(closing, style="bold green" if result.passed else "bold red"))

@@ -78,9 +78,20 @@ def text(result: object) -> str:
 
 def html(result: object) -> str:
     """A result as a notebook shows it: 100 columns, in colour."""
+    return _recorded(result).export_html(
+        inline_styles=True, code_format='<pre style="line-height:1.35">{code}</pre>'
+    )
+
+
+def page(result: object) -> str:
+    """A result as a page of its own."""
+    return _recorded(result).export_html(inline_styles=True)
+
+
+def _recorded(result: object) -> Terminal:
     console = Terminal(width=100, record=True, file=io.StringIO(), force_jupyter=False)
     console.print(renderable(result))
-    return console.export_html(inline_styles=True, code_format='<pre style="line-height:1.35">{code}</pre>')
+    return console
 
 
 class _Columns(Table):

@@ -1,0 +1,151 @@
+"""A sweep: its rows, what counts as done, what a killed worker and a broken file do to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.sweep_kills import workers
+from llm_rebuild.copies import local_copy
+from llm_rebuild.errors import InputError
+from llm_rebuild.proof import sweep as sweeping
+from llm_rebuild.proof.sweep import Results, Task, prove_task, sweep, tasks
+
+parquet = pytest.importorskip("pyarrow.parquet")
+MINIATURE = str(local_copy.MINIATURES / "gpt2")
+TEXTS = ["The baker of Oru lives by the river.", "The cook", "One more."]
+
+
+def here(waiting, address):
+    """In the place of Ray: one task after the other, in this process."""
+    for task in waiting:
+        yield prove_task(task)
+
+
+@pytest.fixture
+def asked() -> list[Task]:
+    return list(tasks([MINIATURE], TEXTS, ["eager", "sdpa"], batch=2))
+
+
+def test_every_text_is_in_one_task_of_each_attention(asked: list[Task]):
+    assert [(t.attention, t.first_text, len(t.texts)) for t in asked] == [
+        ("eager", 0, 2), ("eager", 2, 1), ("sdpa", 0, 2), ("sdpa", 2, 1),
+    ]  # fmt: skip
+    assert len({task.key for task in asked}) == 4
+
+
+def test_a_row_has_the_verdicts(asked: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sweeping, "_rows", here)
+    result = sweep(asked, tmp_path / "out.parquet")
+    assert result.passed
+    assert [row["bit_identical"] for row in result.rows] == [72, 72, 59, 59]
+    line = result.summary()[0]
+    assert (line["texts"], line["checkpoints"], line["bit_identical"], line["errors"]) == (3, 144, 144, 0)
+    assert "every checkpoint agrees" in " ".join(str(result).split())
+    assert [p.name for p in tmp_path.iterdir()] == ["out.parquet"]
+
+
+def test_what_is_done_is_not_done_again(asked: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    counted: list[Task] = []
+
+    def stops_after_two(waiting, address):
+        for number, row in enumerate(here(waiting, address)):
+            if number == 2:
+                raise KeyboardInterrupt
+            yield row
+
+    monkeypatch.setattr(sweeping, "_rows", stops_after_two)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(asked, tmp_path / "out.parquet")
+    assert parquet.read_table(tmp_path / "out.parquet").num_rows == 2
+    monkeypatch.setattr(sweeping, "_rows", lambda w, a: (counted.extend(w), here(w, a))[1])
+    result = sweep(asked, tmp_path / "out.parquet")
+    assert counted == asked[2:]
+    assert [row["key"] for row in result.rows] == [task.key for task in asked]
+
+
+def test_an_error_is_a_row_and_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sweeping, "_rows", here)
+    good = next(tasks([MINIATURE], TEXTS[:1], ["eager"]))
+    bad = replace(good, model=str(tmp_path))
+    assert bad.key == good.key
+    assert "has no config.json" in sweep([bad], tmp_path / "out.parquet").rows[0]["error"]
+    result = sweep([good], tmp_path / "out.parquet")
+    assert [row["error"] for row in result.rows] == [None]
+    assert parquet.read_table(tmp_path / "out.parquet").num_rows == 1
+
+
+def test_parts_that_a_killed_sweep_left_are_read(asked: list[Task], tmp_path: Path):
+    results = Results(tmp_path / "out.parquet")
+    results.parts.mkdir()
+    for task in asked[:2]:
+        results.add(prove_task(task))
+        results.flush()
+    (results.parts / ".7.abc.part").write_bytes(b"PAR1 half of a part")
+    again = Results(tmp_path / "out.parquet")
+    assert again.done() == {task.key for task in asked[:2]}
+    again.merge()
+    assert Results(tmp_path / "out.parquet").done() == again.done()
+
+
+@pytest.mark.parametrize("content", [b"", b"no Parquet", b"PAR1" + bytes(100)])
+def test_a_file_that_is_no_sweep_is_refused_and_kept(content: bytes, asked: list[Task], tmp_path: Path):
+    file = tmp_path / "mine.parquet"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="is no file of a sweep"):
+        sweep(asked, file)
+    assert file.read_bytes() == content
+
+
+def test_a_parquet_file_of_other_columns_is_refused_and_kept(asked: list[Task], tmp_path: Path):
+    import pyarrow
+
+    file = tmp_path / "mine.parquet"
+    parquet.write_table(pyarrow.table({"key": [1, 2]}), file)
+    with pytest.raises(InputError, match="is no file of a sweep"):
+        sweep(asked, file)
+    assert parquet.read_table(file)["key"].to_pylist() == [1, 2]
+
+
+def test_two_sweeps_do_not_write_one_file(asked: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def meanwhile(waiting, address):
+        with pytest.raises(InputError, match="another sweep writes to"):
+            sweep(asked, tmp_path / "out.parquet")
+        yield from here(waiting, address)
+
+    monkeypatch.setattr(sweeping, "_rows", meanwhile)
+    assert sweep(asked[:1], tmp_path / "out.parquet").passed
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are found in /proc")
+def test_a_killed_worker_loses_and_doubles_nothing(tmp_path: Path):
+    pytest.importorskip("ray")
+    texts, file = tmp_path / "texts.txt", tmp_path / "out.parquet"
+    texts.write_text("\n".join(f"The cook has {n} lamps." for n in range(12)), encoding="utf-8")
+    command = [sys.executable, "-m", "llm_rebuild", "sweep", MINIATURE, "--texts", str(texts)]
+    command += ["--batch", "1", "--attention", "eager", "--out", str(file)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    killed = False
+    while process.poll() is None:
+        running = workers() if not killed else []
+        if running:
+            os.kill(running[0], signal.SIGKILL)
+            killed = True
+        time.sleep(0.05)
+    assert process.stdout is not None
+    assert "12 proofs" in process.stdout.read()
+    keys = parquet.read_table(file)["key"].to_pylist()
+    assert (process.returncode, len(keys), len(set(keys)), killed) == (0, 12, 12, True)
+
+
+def test_a_cluster_that_is_not_there_gets_one_line(asked: list[Task], tmp_path: Path):
+    pytest.importorskip("ray")
+    with pytest.raises(InputError, match=r"Ray does not start at 127\.0\.0\.1:9 "):
+        sweep(asked, tmp_path / "out.parquet", address="127.0.0.1:9")

@@ -1,0 +1,1 @@
+"""The board of drift: one verification under several releases of transformers and torch."""
