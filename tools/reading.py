@@ -24,6 +24,7 @@ from llm_rebuild.diagnosis import mutants
 from llm_rebuild.diagnosis.mutants import Mutant, Scene
 from llm_rebuild.diagnosis.reading.read import OfficialRun, read
 from llm_rebuild.diagnosis.reading.result import TOGETHER, Line, Reading
+from llm_rebuild.verify.capture import trace_of
 from llm_rebuild.verify.official import Official
 from tools import mutation, portable
 from tools.mutants import SETS
@@ -40,7 +41,8 @@ def stage(model: str, kind: str, run: str, attention: str) -> tuple[Scene, Offic
     copy, *how = mutation.played_on(model, kind, run, attention)
     official = Official(copy.folder, attention)
     scene = mutants.scene(copy, *how, official=official)
-    return scene, OfficialRun.of(scene.truth, copy, scene.prompt, official)
+    traced = trace_of(scene.truth, copy, scene.prompt, official)
+    return scene, OfficialRun.of(scene.truth, copy, scene.prompt, traced)
 
 
 def readings(made: Sequence[Mutant]) -> tuple[Reading, ...]:

@@ -170,7 +170,7 @@ def scene(
     question = replace(question, cache=True)
     prompt = capture(question, official=model, steps=True)
     after = question.step(likeliest(prompt))
-    return Scene(copy, capture(after, official=model, steps=True, before=prompt), prompt)
+    return Scene(copy, capture(after, official=model, steps=True), prompt)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import math
 import struct
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,32 +41,27 @@ class Message:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-Packed = list[Any]  # pieces of memory
-
-
 class Channel:
-    """Two pipes, one for each direction, by their file descriptors. Several threads may send."""
+    """Two pipes, one for each direction, by their file descriptors. Several threads may send.
 
-    def __init__(self, reading: int, writing: int) -> None:
+    wait   Is called before anything is read.
+    """
+
+    def __init__(self, reading: int, writing: int, wait: Callable[[], None] = lambda: None) -> None:
         self._reading = open(reading, "rb", buffering=0)  # noqa: SIM115
         self._writing = open(writing, "wb", buffering=0)  # noqa: SIM115
-        self._sending = threading.Lock()
+        self._sending, self._wait = threading.Lock(), wait
 
     def send(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
-        """Send one message. InputError for a tensor that has no plain numbers, OSError where nobody reads."""
-        self.write(pack(about, tensors or {}))
-
-    def write(self, packed: Packed) -> None:
-        """Send what `pack` made, and before it what was printed."""
+        """Send one message, and before it what was printed. InputError for a tensor that has no plain
+        numbers, OSError where nobody reads."""
+        packed = pack(about, tensors or {})
         sys.stdout.flush()
         with self._sending:
             for content in packed:
-                self._write(content)
-
-    def _write(self, content: bytes | memoryview) -> None:
-        view = memoryview(content)
-        while view:
-            view = view[self._writing.write(view) or 0 :]
+                view = memoryview(content)
+                while view:
+                    view = view[self._writing.write(view) or 0 :]
 
     def receive(self) -> Message | None:
         """The next message, waited for. None where the other side is gone; NoMessageError for garbage."""
@@ -92,6 +87,7 @@ class Channel:
     def _read(self, into: memoryview) -> bool:
         """Fill a buffer. False where the other side is gone before it is full."""
         while into:
+            self._wait()
             count = self._reading.readinto(into)
             if not count:
                 return False
@@ -105,7 +101,7 @@ class Channel:
                 pipe.close()
 
 
-def pack(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Packed:
+def pack(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[bytes | memoryview]:
     """A message as the pieces of memory to be sent. InputError for a tensor that has no plain numbers."""
     parts = {name: plain(tensor, f"{name} is").contiguous() for name, tensor in tensors.items()}
     listed = [[name, str(t.dtype).removeprefix("torch."), list(t.shape)] for name, t in parts.items()]

@@ -1,8 +1,8 @@
 """Starting a process of ours, speaking with it, and seeing to it that it ends.
 
-On Linux it can be forked from this one, which has torch loaded already. Elsewhere, and where this process has
-computed something (threads do not survive a fork), it is a new Python. What goes in is JSON and tensors; what
-comes back, too. Nothing is pickled.
+It can be forked from this one, which has torch loaded already. Where this process has computed something
+(threads do not survive a fork) it is a new Python. What goes in is JSON and tensors; what comes back, too.
+Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import queue
+import select
 import signal
 import subprocess
 import sys
-import threading
 import time
+from collections import deque
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -23,11 +23,10 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from llm_rebuild.process.child import Task, forked
-from llm_rebuild.process.exchange import Channel, Message, NoMessageError, Packed, pack
+from llm_rebuild.process.exchange import Channel, Message, NoMessageError, pack
 
 SHOWN = 4000  # characters of what is printed there
-POLL = 0.05  # seconds between two looks at whether a silent process has ended
-WAITING = 8  # messages that may wait to be read
+ENDING = 1.0  # seconds that a process has to end in when its pipe is closed
 
 
 @dataclass(frozen=True)
@@ -81,15 +80,15 @@ class Process:
     def __init__(self, task: Task, fork: bool = False) -> None:
         self.ended: Ended | None = None
         self.deadline = math.inf  # of what `outcome` asks for, by time.monotonic
-        self._messages: queue.Queue[Message | NoMessageError | None] = queue.Queue(WAITING)
-        self._closing = threading.Event()
-        start = _fork if fork and hasattr(os, "fork") else _start
-        self._pid, self._poll, self._channel, output = start(task)
-        self._printed = _Printed(output)
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        self._letters: queue.Queue[Packed | None] = queue.Queue()
-        threading.Thread(target=self._write, daemon=True).start()
+        self._pid, self._poll, (reading, writing, output) = _start(task, fork)
+        self._reading, self._writing, self._output = reading, writing, output
+        self._watched = [reading, output]
+        os.set_blocking(writing, False)
+        os.set_blocking(output, False)
+        self._channel = Channel(reading, writing, self._wait)
+        self._until = math.inf
+        self._unsent: deque[memoryview] = deque()
+        self._printed, self._lost = bytearray(), 0
 
     def ask(
         self,
@@ -120,75 +119,88 @@ class Process:
         return outcome
 
     def send(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
-        """Send what is not answered. It is not waited for: the process may not be listening."""
-        self._letters.put(pack(about, tensors or {}))
-
-    def _write(self) -> None:
-        while (packed := self._letters.get()) is not None:
-            with contextlib.suppress(OSError, ValueError):  # it has ended: `_next` says how
-                self._channel.write(packed)
+        """Send what is not answered. It goes out while answers are waited for: the process may not be
+        listening yet."""
+        self._unsent += map(memoryview, pack(about, tensors or {}))
 
     def _next(self, deadline: float) -> Message | None:
-        while self.ended is None:
-            remaining = deadline - time.monotonic()
-            try:
-                message = self._messages.get(timeout=max(0.0, min(POLL, remaining)))
-            except queue.Empty:
-                if remaining <= 0:
-                    self._finish("time")
-                elif self._poll() is not None and not self._reader.is_alive():
-                    self._finish()
-                continue
-            if isinstance(message, Message):
+        """The next answer. None where the process has ended, or is ended for what it did."""
+        if self.ended is not None:
+            return None
+        self._until, patience = deadline, ENDING
+        try:
+            if (message := self._channel.receive()) is not None:
                 return message
-            end = time.monotonic() + (1.0 if message is None else 0.0)  # its pipe is closed: it is ending
-            while self._poll() is None and time.monotonic() < end:
-                time.sleep(0.002)
-            self._finish("garbage" if self._poll() is None else None)
+        except TimeoutError:
+            self._finish("time")
+            return None
+        except NoMessageError:
+            patience = 0.0
+        except (OSError, MemoryError):
+            pass
+        end = time.monotonic() + patience  # its pipe is closed: it is ending
+        while self._poll() is None and time.monotonic() < end:
+            time.sleep(0.002)
+        self._finish("garbage" if self._poll() is None else None)
         return None
 
-    def _read(self) -> None:
-        message: Message | NoMessageError | None = None
-        while not self._closing.is_set():
-            try:
-                message = self._channel.receive()
-            except NoMessageError as error:
-                message = error
-            except (OSError, ValueError, MemoryError):
-                message = None
-            while not self._closing.is_set():
-                with contextlib.suppress(queue.Full):
-                    self._messages.put(message, timeout=POLL)
-                    break
-            if not isinstance(message, Message):
+    def _wait(self) -> None:
+        """Until there is something to read. Meanwhile what waits to be sent is sent, and what is printed
+        taken. Raises TimeoutError at the deadline."""
+        while (remaining := self._until - time.monotonic()) > 0:
+            sending = [self._writing] if self._unsent else []
+            timeout = None if math.isinf(remaining) else remaining
+            readable, writable, _ = select.select(self._watched, sending, [], timeout)
+            if writable:
+                self._write()
+            if self._output in readable:
+                self._take_printed()
+            if self._reading in readable:
                 return
+        raise TimeoutError
+
+    def _write(self) -> None:
+        try:
+            self._unsent[0] = self._unsent[0][os.write(self._writing, self._unsent[0]) :]
+            if not self._unsent[0]:
+                self._unsent.popleft()
+        except OSError:  # it has ended: whoever reads says how
+            self._unsent.clear()
+
+    def _take_printed(self) -> bool:
+        """Read what it has printed: the first characters are kept, the others counted. Whether there may be
+        more."""
+        piece = b""
+        with contextlib.suppress(BlockingIOError):
+            piece = os.read(self._output, 65536)
+            self._watched = self._watched if piece else [self._reading]  # it is closed
+        room = max(0, SHOWN - len(self._printed))
+        self._printed += piece[:room]
+        self._lost += len(piece[room:])
+        return bool(piece)
 
     def _finish(self, how: str | None = None) -> None:
+        """End it, and all of its group. `how` it ended; None: as its exit code says."""
+        if self.ended is not None:
+            return
         code = self._poll()
-        self._kill()
-        if self.ended is None:
-            self.ended = Ended(_how(code) if how is None else how, *self._printed.text())
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # it has no group of its own yet
+            os.killpg(self._pid, signal.SIGKILL)
+        if self._poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+        while self._poll() is None:
+            time.sleep(0.001)
+        while self._take_printed():
+            pass
+        os.close(self._output)
+        self._channel.close()
+        text = bytes(self._printed).decode("utf-8", errors="replace")
+        self.ended = Ended(_how(code) if how is None else how, text, self._lost)
 
     def close(self) -> None:
         """End it, and all of its group."""
         self._finish("")
-
-    def _kill(self) -> None:
-        if self._closing.is_set():
-            return
-        self._closing.set()
-        self._letters.put(None)
-        if hasattr(os, "killpg"):
-            with contextlib.suppress(ProcessLookupError, PermissionError):  # it has no group of its own yet
-                os.killpg(self._pid, signal.SIGKILL)
-        if self._poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, getattr(signal, "SIGKILL", signal.SIGTERM))
-        while self._poll() is None:
-            time.sleep(0.001)
-        self._printed.close()
-        self._reader.join(timeout=1.0)
-        self._channel.close()
 
     def __enter__(self: P) -> P:
         return self
@@ -208,42 +220,41 @@ def _how(code: int | None) -> str:
         return f"signal {-code}"
 
 
-Started = tuple[
-    int, Callable[[], "int | None"], Channel, int
-]  # id, exit code if it has ended, channel, output
+# Of a process its id, its exit code if it has ended, and the ends of pipes to read from, to write to, and to
+# read from what it prints.
+Started = tuple[int, Callable[[], "int | None"], tuple[int, int, int]]
 
 
-def _start(task: Task) -> Started:
-    """A new Python, with this one's path."""
-    code = (
-        f"import sys; sys.path[:] = {sys.path!r}; from llm_rebuild.process.child import started; "
-        f"started('{task.__module__}:{task.__qualname__}', {os.getpid()})"
-    )
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    reading, writing, output = (os.dup(s.fileno()) for s in (process.stdout, process.stdin, process.stderr))
-    for stream in (process.stdin, process.stdout, process.stderr):
-        stream.close()
-    return process.pid, process.poll, Channel(reading, writing), output
-
-
-def _fork(task: Task) -> Started:
-    """A copy of this process."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+def _start(task: Task, fork: bool) -> Started:
+    """A copy of this process, or a new Python with this one's path."""
     (asked, asking), (answers, answering), (output, printing) = os.pipe(), os.pipe(), os.pipe()
-    parent, pid = os.getpid(), os.fork()
-    if pid == 0:
-        for descriptor in (asking, answers, output):
-            os.close(descriptor)
-        forked(task, Channel(asked, answering), printing, parent)
+    parent = os.getpid()
+    if fork:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            for descriptor in (asking, answers, output):
+                os.close(descriptor)
+            forked(task, Channel(asked, answering), printing, parent)
+        poll = _poll_of(pid)
+    else:
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r}; from llm_rebuild.process.child import started; "
+            f"started('{task.__module__}:{task.__qualname__}', {parent})"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=asked, stdout=answering, stderr=printing, start_new_session=True,
+        )  # fmt: skip
+        pid, poll = process.pid, process.poll
     for descriptor in (asked, answering, printing):
         os.close(descriptor)
+    return pid, poll, (answers, asking, output)
+
+
+def _poll_of(pid: int) -> Callable[[], int | None]:
+    """What tells the exit code of a copy of this process, once it has ended."""
     code: list[int] = []
 
     def poll() -> int | None:
@@ -253,32 +264,4 @@ def _fork(task: Task) -> Started:
             code.extend([os.waitstatus_to_exitcode(status)] if ended else [])
         return code[0] if code else None
 
-    return pid, poll, Channel(answers, asking), output
-
-
-class _Printed:
-    """What a process prints: the first characters are kept, the others counted, none waits to be read."""
-
-    def __init__(self, pipe: int) -> None:
-        self._pipe = pipe
-        self._shown = bytearray()
-        self._lost = 0
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
-
-    def _read(self) -> None:
-        with contextlib.suppress(OSError):
-            while piece := os.read(self._pipe, 65536):
-                room = max(0, SHOWN - len(self._shown))
-                self._shown += piece[:room]
-                self._lost += len(piece[room:])
-
-    def close(self) -> None:
-        """Wait for what is still in the pipe, and close it."""
-        self._thread.join(timeout=1.0)
-        with contextlib.suppress(OSError):
-            os.close(self._pipe)
-
-    def text(self) -> tuple[str, int]:
-        """What was printed first, and how many more characters were."""
-        return bytes(self._shown).decode("utf-8", errors="replace"), self._lost
+    return poll

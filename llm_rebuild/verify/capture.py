@@ -96,8 +96,6 @@ class Capture(Mapping[str, Interim]):
     steps        How each came to be, where that was asked for; of a model without a rebuild always.
     model_type   The architecture, by config.json's name.
     tokenizer    Whether the token ids are the official tokenizer's.
-    trace        Everything else that was seen, where `steps` were asked for; not of one that was loaded, or
-                 of a model without a rebuild.
     """
 
     model: Mapping[str, Any]
@@ -110,7 +108,6 @@ class Capture(Mapping[str, Interim]):
     checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict, repr=False)
     model_type: str = ""
     tokenizer: TokenVerdict | None = None
-    trace: Trace | None = field(default=None, repr=False, compare=False)
     copies: Copies = field(default_factory=Copies, init=False, repr=False, compare=False)
 
     def bridge(self, name: str) -> Tensor:
@@ -212,21 +209,17 @@ def capture(
     *,
     official: Official | None = None,
     steps: bool = False,
-    before: Capture | None = None,
     **options: Unpack[Options],
 ) -> Capture:
     """Run the official model once and keep a copy of every checkpoint.
 
-    steps   Whether to note how each came to be, too. A diagnosis needs it, and else runs the model once more.
-    before  The capture of the pass from whose keys and values it goes on.
+    steps  Whether to note how each came to be, too. A diagnosis needs it, and else runs the model once more.
 
     The model, texts and options are those of `question.ask`: `capture("gpt2", "The dog", attention="sdpa")`,
     and a question that is made already serves as well. `official` is the model where it is loaded already.
     """
     question = ask(model, texts, **options)
-    everything = steps or not has_rebuild(question.copy)
-    earlier = None if before is None else before.trace
-    return read_capture(question, observe(question, official, everything, earlier))
+    return read_capture(question, observe(question, official, steps or not has_rebuild(question.copy)))
 
 
 def read_capture(question: Question, observer: Observer) -> Capture:
@@ -257,7 +250,6 @@ def read_capture(question: Question, observer: Observer) -> Capture:
         checkpoints=checkpoints,
         model_type=str(question.copy.config.get("model_type")),
         tokenizer=None if question.goes_on else compare_tokens(question.copy, question.inputs),
-        trace=traced if has_rebuild(question.copy) else None,  # which keeps the official weights, too
     )
 
 
@@ -272,10 +264,8 @@ def steps_of(truth: Capture, copy: LocalCopy, prompt: Capture | None = None) -> 
 def trace_of(
     truth: Capture, copy: LocalCopy, prompt: Capture | None = None, official: Official | None = None
 ) -> Trace:
-    """Everything that was seen when a capture was made. Where it was not kept, or does not go on from that of
-    its `prompt`, the official model runs again."""
-    if truth.trace is not None and (prompt is None or truth.trace.own.start):
-        return truth.trace
+    """Everything that there was to see when a capture was made. The official model runs again: a trace keeps
+    its weights in memory, and so no capture holds one."""
     official = official or Official(copy.folder, truth.attention)
     question = Question(copy, (prompt or truth).inputs, truth.attention, prompt is not None)
     traced = observe(question, official).trace()

@@ -21,11 +21,12 @@ from llm_rebuild.errors import InputError
 from llm_rebuild.process.exchange import Channel
 from llm_rebuild.process.run import Process
 from llm_rebuild.using.inputs import Inputs
-from llm_rebuild.verify import Capture, Question, capture
-from llm_rebuild.verify.capture import Part
+from llm_rebuild.verify import Capture, Question
+from llm_rebuild.verify.capture import Part, read_capture
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import has_rebuild
 from llm_rebuild.verify.steps import likeliest
+from llm_rebuild.verify.trace import observe
 from llm_rebuild.workbench import cached
 from llm_rebuild.workbench.steps import INPUTS
 
@@ -139,11 +140,13 @@ def save_official(job: Mapping[str, Any]) -> None:
     inputs = Inputs(**parts, tokens=tuple(map(tuple, job["tokens"])))
     question = Question(cached.copy_of(job["model"]), inputs, job["attention"], job["cache"])
     official, prompt = Official(question.copy.folder, question.attention), None
+    observer = observe(question, official)
     if job["cache"]:
-        prompt = capture(question, official=official, steps=True)
+        prompt = read_capture(question, observer)
         question = question.step(likeliest(prompt))
-    truth = capture(question, official=official, steps=True, before=prompt)
-    run = OfficialRun.of(truth, question.copy, prompt, official)
+        observer = observe(question, official, before=observer.trace())
+    truth = read_capture(question, observer)
+    run = OfficialRun.of(truth, question.copy, prompt, observer.trace())
     more: dict[str, Part] = {cached.RECORD: run.store()}
     if prompt is not None:
         more[cached.PROMPT] = {}, prompt.tensors

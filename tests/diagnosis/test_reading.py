@@ -14,6 +14,7 @@ from llm_rebuild.diagnosis.mutants import TEXTS, Mutant, Scene, mutated, scene
 from llm_rebuild.diagnosis.reading import record
 from llm_rebuild.diagnosis.reading.read import OfficialRun, read
 from llm_rebuild.diagnosis.reading.result import Reading
+from llm_rebuild.verify.capture import trace_of
 from llm_rebuild.verify.official import Official
 from tools.mutants import read_set
 from tools.reading import changed_lines, near
@@ -29,7 +30,9 @@ def stage(model: str, run: str = "padded") -> tuple[Scene, OfficialRun]:
     copy = LocalCopy(model, MINIATURES / model, "miniature")
     official = Official(copy.folder, "eager")
     played = scene(copy, run, texts=TEXTS[model], official=official)
-    return played, OfficialRun.of(played.truth, copy, played.prompt, official)
+    return played, OfficialRun.of(
+        played.truth, copy, played.prompt, trace_of(played.truth, copy, played.prompt, official)
+    )
 
 
 def own(file: str) -> bool:

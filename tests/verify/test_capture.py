@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import resource
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from llm_rebuild import verify
 from llm_rebuild.copies.local_copy import LocalCopy
@@ -77,6 +79,16 @@ def test_watching_changes_nothing(tiny: LocalCopy):
     after = official.run(question)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not any(part._forward_hooks or part._forward_pre_hooks for _, part in official.parts)
+
+
+def test_a_capture_with_its_steps_lets_the_weights_go(tiny: LocalCopy):
+    official = Official(tiny.folder)
+    weights = [StorageWeakRef(weight.untyped_storage()) for weight in official.model.parameters()]
+    truth = verify.capture(tiny, ["a b c d", "e"], official=official, steps=True)
+    assert list(truth.steps) == list(truth)
+    del official
+    gc.collect()
+    assert all(weight.expired() for weight in weights)
 
 
 def test_unknown_names(truth: Capture):

@@ -26,8 +26,8 @@ from llm_rebuild.errors import one_line
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.any_model import checkpoints_of
 from llm_rebuild.verify.capture import Capture, trace_of
+from llm_rebuild.verify.entries import Trace
 from llm_rebuild.verify.equality import by_rounding, equal, identical
-from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.operations import facts_of, overwritten
 from llm_rebuild.verify.recording import Call, Frame, name_among
 
@@ -53,14 +53,14 @@ class OfficialRun:
 
     @classmethod
     def of(
-        cls, truth: Capture, copy: LocalCopy, prompt: Capture | None = None, official: Official | None = None
+        cls, truth: Capture, copy: LocalCopy, prompt: Capture | None = None, traced: Trace | None = None
     ) -> OfficialRun:
-        """Of a capture, by what was seen when it was made; else the official model runs again.
+        """Of a capture.
 
-        prompt    The capture of the pass before, where `truth` is of a step that goes on from it.
-        official  The model, where it is loaded already.
+        prompt  The capture of the pass before, where `truth` is of a step that goes on from it.
+        traced  What else was seen when it was made. Without it the official model runs again.
         """
-        record, traced = Record(), trace_of(truth, copy, prompt, official)
+        record, traced = Record(), traced or trace_of(truth, copy, prompt)
         sources = sources_of(copy, truth.inputs if prompt is None else prompt.inputs)
         sources |= sources_of(copy, truth.inputs)
         record.nodes, name_of = traced.nodes, name_among(sources)
