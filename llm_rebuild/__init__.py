@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from llm_rebuild.errors import InputError
-from llm_rebuild.printing import Look, look_from
+from llm_rebuild.printing import look_from
 
 if TYPE_CHECKING:
     from llm_rebuild.diagnosis.explain import prove
@@ -28,7 +28,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def _look() -> Look:
+def _look() -> Any:
     """What `print` shows of a result is laid out by the room that knows terminals."""
     from llm_rebuild.show import results
 

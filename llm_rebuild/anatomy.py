@@ -71,7 +71,7 @@ class Anatomy(Printable):
 
 def describe(model: str | Path | LocalCopy, *, attention: str = "eager") -> Anatomy:
     """The anatomy of a local copy. Raises InputError where the files do not fit each other."""
-    copy = model if isinstance(model, LocalCopy) else local_copy.get(model)
+    copy = local_copy.get(model)
     if architecture_for(copy.config) is None:
         return _any_model(copy)
     rebuild = rebuild_for(copy.config)

@@ -55,7 +55,7 @@ def write(file: Path, content: str | bytes) -> None:
     data = content.encode() if isinstance(content, str) else content
     if file.exists() and (stat.S_ISFIFO(mode := file.stat().st_mode) or stat.S_ISCHR(mode)):
         # Without waiting: a pipe that nobody reads from is an error (ENXIO).
-        descriptor = os.open(file, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
+        descriptor = os.open(file, os.O_WRONLY | os.O_NONBLOCK)
         os.set_blocking(descriptor, True)
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
@@ -96,7 +96,7 @@ def read(file: Path, advice: str = "", largest: int = LARGEST, pipes: bool = Fal
         check_regular(file, advice)
     try:
         # Without waiting for a writer: a file may also have become a pipe since.
-        descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
         os.set_blocking(descriptor, True)
         with os.fdopen(descriptor, "rb") as opened:
             size = os.fstat(descriptor).st_size
@@ -132,18 +132,13 @@ def read_text(file: Path, advice: str = "", largest: int = LARGEST, pipes: bool 
 
 def read_json(file: Path, advice: str = "", largest: int = LARGEST) -> dict[str, Any]:
     """A file that holds one JSON object."""
-    return parse_json(read_text(file, advice, largest), str(file), advice)
+    values: dict[str, Any] = _parsed(read_text(file, advice, largest), str(file), advice, dict)
+    return values
 
 
 def read_json_array(file: Path, advice: str = "") -> list[Any]:
     """A file that holds one JSON array."""
     values: list[Any] = _parsed(read_text(file, advice), str(file), advice, list)
-    return values
-
-
-def parse_json(text: str, name: str, advice: str = "") -> dict[str, Any]:
-    """Text that holds one JSON object. InputError, which begins with `name`, where it does not."""
-    values: dict[str, Any] = _parsed(text, name, advice, dict)
     return values
 
 

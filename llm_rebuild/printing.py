@@ -9,29 +9,16 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from llm_rebuild.errors import LONGEST, one_line
 
-
-class Look(Protocol):
-    """How results look: `show/results.py`."""
-
-    def text(self, result: object) -> str:
-        """As `print` shows it."""
-
-    def html(self, result: object) -> str:
-        """As a notebook shows it."""
-
-    def renderable(self, result: object) -> Any:
-        """As rich lays it out."""
+_look: list[Callable[[], Any]] = []
 
 
-_look: list[Callable[[], Look]] = []
-
-
-def look_from(load: Callable[[], Look]) -> None:
-    """Say where the look of results comes from. `load` is called when the first of them is shown."""
+def look_from(load: Callable[[], Any]) -> None:
+    """Say where the look of results comes from: `load` gives `show/results.py`, when one is shown. Its
+    `text` is what `print` shows of a result, its `html` what a notebook does, `renderable` what rich does."""
     _look[:] = [load]
 
 
@@ -39,13 +26,13 @@ class Printable:
     """A result that `print` shows as text, a notebook and rich in colour."""
 
     def __str__(self) -> str:
-        return _look[0]().text(self)
+        return str(_look[0]().text(self))
 
     def __rich__(self) -> Any:
         return _look[0]().renderable(self)
 
     def _repr_html_(self) -> str:
-        return _look[0]().html(self)
+        return str(_look[0]().html(self))
 
 
 def notice(line: object) -> None:

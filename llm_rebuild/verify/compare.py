@@ -130,15 +130,10 @@ def compare(rebuilt: Any, official: Any, name: str = "") -> Verdict:
         name, official = name or official.name, official._tensor
     same = rebuilt is official
     rebuilt, official = (plain(t, f"{name or 'compare'}: one side is") for t in (rebuilt, official))
-    if same or share_storage(rebuilt, official):
+    (start, end), (other_start, other_end) = memory_of(rebuilt), memory_of(official)
+    if same or max(start, other_start) < min(end, other_end):  # through one storage, or through numpy
         raise InputError(f"{name or 'compare'}: a tensor is compared with itself; that proves nothing")
     return judge(name, rebuilt, official)
-
-
-def share_storage(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are windows on the same memory, be it through one storage or through numpy."""
-    (start, end), (other_start, other_end) = memory_of(one), memory_of(other)
-    return max(start, other_start) < min(end, other_end)
 
 
 def memory_of(tensor: Tensor) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 identical    every bit, but that NaN equals NaN
 equal        every number: a zero's sign does not count
-near         every number within a tolerance
 by_rounding  apart by no more than other orders of operations make it
 as_exact     as near to the true result as the official tensor is: then it is rounding, and shown
 reproduces   a guess at a tensor: to the bit, but for rounding, or not
@@ -73,13 +72,6 @@ def identical(one: Tensor, other: Tensor) -> bool:
 def equal(one: Tensor, other: Tensor) -> bool:
     """The same shape, dtype and numbers; a zero's sign does not count."""
     return one.shape == other.shape and one.dtype == other.dtype and not bool(apart(one, other).any())
-
-
-def near(one: Tensor, other: Tensor, tolerance: float) -> bool:
-    """The same shape, and no number further away than the tolerance. Of 0: to the bit."""
-    if one.shape != other.shape:
-        return False
-    return identical(one, other) if tolerance == 0.0 else difference(one, other) <= tolerance
 
 
 def difference(one: Tensor, other: Tensor) -> float:

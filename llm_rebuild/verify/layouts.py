@@ -9,16 +9,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from llm_rebuild.verify.equality import difference, near
+from llm_rebuild.verify.equality import difference, identical
 
 MOST_ORDERS = 6000  # ways to lay out the numbers of one tensor that are tried
 
 
 def agree(one: Tensor, other: Tensor, tolerance: float = 0.0) -> bool:
-    """As `near`, but that axes of size 1 do not count."""
-    if one.shape != other.shape and [n for n in one.shape if n > 1] == [n for n in other.shape if n > 1]:
-        other = other.reshape(one.shape)
-    return near(one, other, tolerance)
+    """The same shape, axes of size 1 aside, and no number further off than the tolerance; of 0, to the bit."""
+    if [n for n in one.shape if n > 1] != [n for n in other.shape if n > 1]:
+        return False
+    other = other.reshape(one.shape)
+    return identical(one, other) if tolerance == 0.0 else difference(one, other) <= tolerance
 
 
 @dataclass(frozen=True)

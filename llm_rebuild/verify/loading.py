@@ -82,24 +82,19 @@ def official_config(folder: Path) -> Any:
         raise InputError(f"config.json: transformers does not take it ({one_line(error)})") from error
 
 
-def official_class(config: Any) -> Any:
-    """The class that the config names, else the one with an answer on top that its kind has."""
+def text_class(config: Any) -> Any:
+    """The class that the config names, else the one with an answer on top that its kind has. InputError
+    where there is none, or it reads no token ids."""
     import transformers
 
-    for name in config.architectures or ():
-        named = getattr(transformers, str(name), None)
-        if isinstance(named, type) and issubclass(named, transformers.PreTrainedModel):
-            return named
-    autos = ("AutoModelForSeq2SeqLM",) if config.is_encoder_decoder else ("AutoModel",)
-    for auto in (*autos, "AutoModel"):
-        if type(config) in getattr(transformers, auto)._model_mapping:
-            return getattr(transformers, auto)._model_mapping[type(config)]
-    raise InputError(f"config.json: transformers has no text model for model_type {config.model_type!r}")
-
-
-def text_class(config: Any) -> Any:
-    """`official_class`, if it reads token ids. Raises InputError where it does not."""
-    official = official_class(config)
+    named = [getattr(transformers, str(name), None) for name in config.architectures or ()]
+    classes = [c for c in named if isinstance(c, type) and issubclass(c, transformers.PreTrainedModel)]
+    for auto in ("AutoModelForSeq2SeqLM", "AutoModel") if config.is_encoder_decoder else ("AutoModel",):
+        mapping = getattr(transformers, auto)._model_mapping
+        classes += [mapping[type(config)]] if type(config) in mapping else []
+    if not classes:
+        raise InputError(f"config.json: transformers has no text model for model_type {config.model_type!r}")
+    official: Any = classes[0]
     if "input_ids" not in inspect.signature(official.forward).parameters:
         raise InputError(f"config.json: {official.__name__} does not read token ids; it is no text model")
     return official

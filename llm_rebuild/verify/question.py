@@ -66,11 +66,6 @@ class Question:
         """The rebuild that the config asks for. InputError where there is none."""
         return rebuild_for(self.copy.config)
 
-    def check(self) -> None:
-        """Refuse a folder whose files do not fit each other, before the official model is built from it and
-        fills gaps with random numbers. Raises InputError."""
-        check(self.copy)
-
     @cached_property
     def checkpoints(self) -> list[Checkpoint]:
         """Every checkpoint of this pass, in order, from the list that the rebuild has."""
@@ -135,15 +130,10 @@ def ask(
     if isinstance(model, Question):
         return model
     check_attention(attention)
-    copy = open_copy(model)
+    copy = local_copy.get(model)
     if use_cache and has_rebuild(copy) and not rebuild_for(copy.config).architecture.generates:
         raise InputError(f"{copy.name} writes no text and keeps no keys and values; ask without use_cache")
     return Question(copy, read_inputs(copy, texts, token_ids, decoder_ids), attention, use_cache)
-
-
-def open_copy(model: Model) -> LocalCopy:
-    """The local copy that a name or a folder means."""
-    return model if isinstance(model, LocalCopy) else local_copy.get(model)
 
 
 def has_rebuild(copy: LocalCopy) -> bool:
@@ -152,7 +142,8 @@ def has_rebuild(copy: LocalCopy) -> bool:
 
 
 def check(copy: LocalCopy) -> None:
-    """Refuse a folder before the official model is built from it. Raises InputError."""
+    """Refuse a folder whose files do not fit each other, before the official model is built from it and fills
+    gaps with random numbers. Raises InputError."""
     if has_rebuild(copy):
         rebuild_for(copy.config).check(copy.weights())
         return

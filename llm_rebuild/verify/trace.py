@@ -22,7 +22,7 @@ from llm_rebuild.verify import memory
 from llm_rebuild.verify.entries import Trace, is_entry
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.operations import answer_of, facts_of, outputs_of, tensors_in, written_by
-from llm_rebuild.verify.question import Model, Options, Question, ask, has_rebuild
+from llm_rebuild.verify.question import Model, Options, Question, ask, check, has_rebuild
 from llm_rebuild.verify.recording import Products, Recording, Returned, address_of
 from llm_rebuild.verify.sources import Named, Sources
 
@@ -56,7 +56,7 @@ def observe(
     """Run the official model once, watched. What it saw is read off the observer: without `everything` only
     the checkpoints, which takes less memory. `before`: of the pass from whose keys and values it goes on."""
     if official is None:
-        question.check()
+        check(question.copy)
         official = Official(question.copy.folder, question.attention)
     memory.check(question, official.model)
     recording = Recording() if before is None else before.recording

@@ -13,11 +13,11 @@ import transformers
 from torch import Tensor
 
 from llm_rebuild.checkpoints import Recorder
+from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.diagnose import diagnose
 from llm_rebuild.diagnosis.read_off import world_of
 from llm_rebuild.verify import Capture, capture
-from llm_rebuild.verify.question import open_copy
 from tests.workbench import tiny_smollm3
 
 IDS = [[5, 17, 3, 44, 9, 50, 2]]
@@ -25,7 +25,7 @@ IDS = [[5, 17, 3, 44, 9, 50, 2]]
 
 @pytest.fixture(scope="module")
 def smollm3(tmp_path_factory: pytest.TempPathFactory) -> LocalCopy:
-    return open_copy(tiny_smollm3.write(tmp_path_factory.mktemp("models") / "tiny-smollm3"))
+    return local_copy.get(tiny_smollm3.write(tmp_path_factory.mktemp("models") / "tiny-smollm3"))
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_other_architectures_are_read(kind: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = transformers.AutoConfig.for_model(kind, **SIZES, **fields)
     transformers.AutoModel.from_config(config).save_pretrained(tmp_path)
-    copy = open_copy(tmp_path)
+    copy = local_copy.get(tmp_path)
     truth = capture(copy, token_ids=IDS)
     world = world_of(truth, copy)
     assert {formula.kind for formula in world.formulas.values()} >= kinds
@@ -142,7 +142,7 @@ def test_a_mask_between_texts_of_different_lengths(tmp_path: Path) -> None:
     heads = {"encoder_attention_heads": 4, "decoder_attention_heads": 4}
     config = transformers.AutoConfig.for_model("bart", vocab_size=96, d_model=32, **sizes, **heads)
     transformers.AutoModel.from_config(config).save_pretrained(tmp_path)
-    copy = open_copy(tmp_path)
+    copy = local_copy.get(tmp_path)
     truth = capture(copy, token_ids=[[5, 17, 3, 44, 9, 50, 2], [7, 8, 9]], decoder_ids=[[2, 5, 6], [2, 9, 4]])
     world = world_of(truth, copy)
     masks = [f for f in world.formulas.values() if f.kind == "mask"]

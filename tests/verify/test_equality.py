@@ -1,4 +1,4 @@
-"""When two tensors are equal, near, or apart by rounding."""
+"""When two tensors are equal, or apart by rounding."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from llm_rebuild.verify.equality import (
     difference,
     equal,
     identical,
-    near,
-    relative_difference,
     reproduces,
 )
 
@@ -46,7 +44,6 @@ def test_another_shape_or_dtype_is_never_equal():
         assert not identical(torch.ones(2), other)
         assert not equal(torch.ones(2), other)
         assert not by_rounding(torch.ones(2), other)
-    assert not near(torch.ones(2), torch.ones(1, 2), 1.0)
 
 
 def test_identical_of_every_nan():
