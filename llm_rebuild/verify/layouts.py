@@ -15,7 +15,7 @@ MOST_ORDERS = 6000  # ways to lay out the numbers of one tensor that are tried
 
 
 def agree(one: Tensor, other: Tensor, tolerance: float = 0.0) -> bool:
-    """The same shape, axes of size 1 aside, and no number further off than the tolerance; of 0, to the bit."""
+    """The same shape, axes of size 1 aside, and no number further off than the tolerance (0: to the bit)."""
     if [n for n in one.shape if n > 1] != [n for n in other.shape if n > 1]:
         return False
     other = other.reshape(one.shape)

@@ -81,7 +81,7 @@ class Observer:
         self._recording = recording
         self._sources = Sources(question.checkpoints if has_rebuild(question.copy) else ())
         self._inside = ("", type(official.model).__name__)  # the module that computes, by path and class
-        self._looks = everything or self._sources.sought("")  # whether its operations are of interest
+        self._looks = None if everything else self._sources.sought("")  # its operations of interest; all
         # An operation, or None for a module itself; the module; the arguments, and as nodes, where it writes
         # into them; what it gave; and the checkpoints that it shows.
         self._notes: list[tuple[Any, tuple[str, str], Any, Any, Any, Named]] = []
@@ -120,20 +120,21 @@ class Observer:
 
     def show(self, function: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Do an operation, and note it."""
-        refs = self._before_writing(function, args, named) if facts_of(function).written else None
+        facts, looks = facts_of(function), self._looks
+        refs = self._before_writing(function, args, named) if facts.written else None
         result = function(*args, **named)
-        if self._looks:
+        if looks is None or facts.word in looks:
             self._note(function, (args, named), result, refs)
         return result
 
     def _product(self, function: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """A product, of which it is not looked at what it consists of."""
-        looks, self._looks = self._looks, False
+        looks, self._looks = self._looks, ()
         try:
             result = function(*args, **named)
         finally:
             self._looks = looks
-        if looks:
+        if looks is None or facts_of(function).word in looks:
             self._note(function, (args, named), result)
         return result
 
@@ -157,7 +158,7 @@ class Observer:
     def _watched(self, path: str, part: nn.Module) -> Callable[..., Any]:
         """A module's `forward` with a look at what it is given and what it returns."""
         forward, module = part.forward, (path, type(part).__name__)
-        looks = self.everything or self._sources.sought(path)
+        looks = None if self.everything else self._sources.sought(path)
 
         def watched(*arguments: Any, **named: Any) -> Any:
             """Call it, and note what went in and came out."""

@@ -14,6 +14,7 @@ from llm_rebuild.verify.equality import (
     difference,
     equal,
     identical,
+    relative_difference,
     reproduces,
 )
 
