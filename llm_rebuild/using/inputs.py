@@ -123,17 +123,11 @@ class Inputs:
 
     def with_padding(self, side: str) -> Inputs:
         """The same rows with their padding on the `right` or on the `left`."""
-        rows = [ids[real.bool()] for ids, real in zip(self.token_ids, self.mask, strict=True)]
-        token_ids, mask = torch.zeros_like(self.token_ids), torch.zeros_like(self.mask)
-        for number, row in enumerate(rows):
-            places = slice(len(row)) if side == "right" else slice(mask.shape[1] - len(row), None)
-            token_ids[number, places], mask[number, places] = row, 1
+        token_ids, mask = _padded(self.rows, side)
         padding = self.token_ids[self.mask == 0]  # the pad token's id, if there is any
-        return replace(
-            self,
-            token_ids=token_ids.masked_fill(mask == 0, int(padding[0]) if len(padding) else 0),
-            mask=mask,
-        )
+        if len(padding):
+            token_ids = token_ids.masked_fill(mask == 0, int(padding[0]))
+        return replace(self, token_ids=token_ids, mask=mask)
 
     def with_decoder(
         self, rows: Sequence[Sequence[int]] | None, start_id: int | None, vocab_size: int

@@ -57,22 +57,19 @@ def _memory_of(tensor: Tensor) -> Any:
 
 @dataclass(frozen=True)
 class Interim:
-    """One official interim tensor and its name. `compare` takes it; `.tensor` is a copy of its own."""
+    """One official interim tensor and its name. `compare` takes it; `.tensor` is a copy of its own, which its
+    capture's `copies` remember."""
 
     name: str
     _tensor: Tensor = field(repr=False)
-    _copies: Copies = field(default_factory=Copies, repr=False, compare=False)
+    copies: Copies = field(default_factory=Copies, repr=False, compare=False)
 
     @property
     def tensor(self) -> Tensor:
         """A copy of the official numbers, remembered as one."""
         copy = self._tensor.clone()
-        self._copies.remember(copy, self.name)
+        self.copies.remember(copy, self.name)
         return copy
-
-    def copied_to(self, tensor: Tensor) -> bool:
-        """Whether a tensor is such a copy, or a window on one, of any checkpoint of the same capture."""
-        return self._copies.source_of(tensor) is not None
 
     @property
     def shape(self) -> list[int]:

@@ -125,7 +125,7 @@ def compare(rebuilt: Any, official: Any, name: str = "") -> Verdict:
     if isinstance(rebuilt, Interim):
         raise InputError(f"{rebuilt.name}: the first argument is official too; nothing was rebuilt")
     if isinstance(official, Interim):
-        if official.copied_to(plain(rebuilt, f"{official.name}: the rebuilt one is")):
+        if official.copies.source_of(plain(rebuilt, f"{official.name}: the rebuilt one is")):
             raise InputError(f"{official.name}: the first argument is an official copy; nothing was rebuilt")
         name, official = name or official.name, official._tensor
     same = rebuilt is official
