@@ -343,6 +343,7 @@ def test_a_models_file_that_is_a_pipe(refused: Refused, folder: Path, file: str)
         (["--texts", "f", "--token-ids", "1"], "--texts and --token-ids were given"),
         (["--steps", "2", "--cache"], "--cache serves a single pass; leave --steps out"),
         (["--steps", "2", "--html", "f"], "--html serves a single pass; leave --steps out"),
+        (["--json", "f", "--html", "./f"], "--json f: --html writes that file; choose another place"),
         (["--attention", "flash"], "--attention flash: it is either eager or sdpa"),
         (["--exactly"], "--exactly"),
         (["--json"], "--json"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -94,12 +95,18 @@ def flag(option: str) -> str:
 
 
 def check_files(json_file: str | None, read: Path | None = None, **files: Path | None) -> None:
-    """Find out before the long work that results have a place to go; stdout is one for JSON only."""
-    for option, file in files.items():
+    """Find out before the long work that results have a place to go, each its own; stdout is one for JSON
+    only."""
+    owners: dict[str, str] = {}  # a file -> the option that writes it
+    for option, file in {**files, "json": json_file}.items():
+        if file is None or (str(file) == "-" and option == "json"):
+            continue
         if str(file) == "-":
-            raise InputError(f"--{option} -: give the name of a file")
-        output.check_writable(f"--{option}", file, read)
-    output.check_writable("--json", json_file, read)
+            raise InputError(f"{flag(option)} -: give the name of a file")
+        output.check_writable(flag(option), file, read)
+        owner = owners.setdefault(os.path.realpath(file), flag(option))
+        if owner != flag(option):
+            raise InputError(f"{flag(option)} {file}: {owner} writes that file; choose another place")
 
 
 def read_inputs(
