@@ -9,6 +9,7 @@ import re
 import resource
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,18 @@ def test_a_pickled_weight_file_is_not_run(
     monkeypatch.setenv("LLM_REBUILD_STORE", str(tmp_path.parent / f"{tmp_path.name}-store"))
     refused("map", folder)
     assert not (tmp_path / "pickle-was-run").exists()
+
+
+def test_a_pickle_that_torch_did_not_write_is_one_line(
+    refused: Refused, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({}, protocol=4))
+    monkeypatch.setenv("LLM_REBUILD_STORE", str(tmp_path.parent / f"{tmp_path.name}-store"))
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        refused("map", folder)
+    assert not warned
 
 
 def test_no_weight_file(refused: Refused, folder: Path):

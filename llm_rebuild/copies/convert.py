@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,8 +45,10 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
     import torch
 
     try:
-        # Files of before 2020 are no zip and cannot be mapped; the loader is the safe one all the same.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a protocol that it may not know: then it is refused
+            # Files of before 2020 are no zip and cannot be mapped; the loader is the safe one all the same.
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
         first = one_line(error).split(". ")[0]
         raise InputError(f"{path} is refused by the safe loader: {first}") from error

@@ -79,7 +79,9 @@ class Official:
         if inputs.decoder_ids is not None:
             arguments["decoder_input_ids"] = inputs.decoder_ids
             arguments["decoder_attention_mask"] = inputs.decoder_mask
-        if question.goes_on:
+        if not question.goes_on:
+            self._forget()
+        else:
             arguments |= self._past
             if inputs.decoder_ids is not None:  # the encoder has answered
                 del arguments["input_ids"]
@@ -98,6 +100,15 @@ class Official:
             if "encoder_last_hidden_state" in answers:
                 self._past["encoder_outputs"] = (output.encoder_last_hidden_state,)
         return {name: answer.clone() for name, answer in answers.items()} if copies else {}
+
+    def _forget(self) -> None:
+        """Turn as before a text that was longer than those in training ("dynamic" scaling): officially the
+        angles that were made for it stay for the next text, until one is shorter than those in training."""
+        for part in self.model.modules():
+            original = getattr(part, "original_inv_freq", None)
+            if original is not None and getattr(part, "rope_type", None) == "dynamic":
+                part.register_buffer("inv_freq", original, persistent=False)
+                part.max_seq_len_cached = part.original_max_seq_len
 
     @cached_property
     def parts(self) -> tuple[tuple[str, nn.Module], ...]:

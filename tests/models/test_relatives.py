@@ -21,8 +21,9 @@ from llm_rebuild.errors import InputError
 from llm_rebuild.models import rebuild_for
 from llm_rebuild.models.part import Batch
 from llm_rebuild.using.generate import Settings, generate
-from llm_rebuild.verify import Report, ask, prove, verify, verify_steps
-from llm_rebuild.verify.run import rebuild_run
+from llm_rebuild.verify import Report, ask, capture, prove, verify, verify_steps
+from llm_rebuild.verify.official import Official
+from llm_rebuild.verify.run import judge, rebuild_run
 from tests.models import small
 
 LM_HEAD = ("lm_head.weight",)
@@ -127,6 +128,20 @@ def test_padded_left_with_positions_of_its_own(variation: str, attention: str, t
     assert torch.equal(written.token_ids, wanted)
     question = ask(copy, token_ids=small.ROWS, attention=attention, use_cache=True)
     assert_exact(verify(replace(question, inputs=question.inputs.with_padding("left"))))
+
+
+def test_a_longer_text_before_it_changes_no_angle(tmp_path: Path):
+    """Officially angles that were stretched for a long text stay so for the next one."""
+    copy = small.model(
+        tmp_path / "model",
+        small.LLAMA,
+        rope_scaling={"rope_type": "dynamic", "factor": 2.0},
+        max_position_embeddings=3,
+    )
+    official = Official(copy.folder)
+    for length in (9, 5, 3, 2):
+        question = ask(copy, token_ids=[[7] * length])
+        assert_exact(judge(rebuild_run(question), capture(question, official=official)))
 
 
 def test_a_window_is_refused_where_it_is_reached(tmp_path: Path):
