@@ -8,14 +8,18 @@ the official module path, in the rebuild's `tap(...)`, in a capture file, in a r
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
-from llm_rebuild.errors import InputError
+from llm_rebuild.errors import InputError, one_line
 
 
 @dataclass(frozen=True)
@@ -122,24 +126,56 @@ class Recorder:
 
 def plain(tensor: object, words: str) -> Tensor:
     """A tensor as numbers in memory: without its gradient, and without what a subclass makes of it, of whose
-    code nothing runs. It is a window on the same memory.
+    code nothing runs. It is a window on the same memory where that lies on the processor.
 
-    Raises InputError, which begins with `words`, for what has no such numbers: no tensor, a sparse or a
-    quantised one, one on another device, one of nothing but a shape.
+    Whatever shows its numbers by `__dlpack__` or `__array__` is taken: NumPy's arrays, JAX's, MLX's, CuPy's.
+    Raises InputError, which begins with `words`, for what has no such numbers: no tensor, objects, texts,
+    a sparse or a quantised one, one of nothing but a shape, one on a device that torch does not have.
     """
     if not isinstance(tensor, Tensor):
-        raise InputError(f"{words} a {type(tensor).__name__}; it takes a tensor")
+        tensor = _imported(tensor, words)
     if type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__:  # its numbers are what its code says
         raise InputError(f"{words} a {type(tensor).__name__}; it takes a plain tensor")
     with torch._C.DisableTorchFunctionSubclass():
         numbers = tensor.detach() if type(tensor) is Tensor else tensor.detach().as_subclass(Tensor)
         odd = numbers.layout is not torch.strided or numbers.is_quantized or numbers.is_nested
-        if odd or numbers.device.type != "cpu":
+        if odd or numbers.is_meta:
             kind = "quantised" if numbers.is_quantized else "nested" if numbers.is_nested else ""
             kind = kind or str(numbers.layout).removeprefix("torch.")
             where = numbers.device.type
             raise InputError(f"{words} a {kind} tensor on {where}; it takes a plain one on the CPU")
-        return numbers.resolve_conj().resolve_neg()
+        return numbers.cpu().resolve_conj().resolve_neg()
+
+
+def is_tensor(value: object) -> bool:
+    """Whether a value is a tensor, or shows its numbers as other libraries' do."""
+    protocols = ("__dlpack__", "__array__")
+    return isinstance(value, Tensor) or any(callable(getattr(type(value), p, None)) for p in protocols)
+
+
+def _imported(value: Any, words: str) -> Tensor:
+    """What another library holds, by the protocol that it has; NumPy's comes second: it has no bfloat16."""
+    kind, reason = type(value).__name__, ""
+    if not is_tensor(value):
+        raise InputError(f"{words} a {kind}; it takes a tensor")
+    if not isinstance(value, np.ndarray | np.generic) and hasattr(value, "__dlpack__"):
+        try:
+            return from_dlpack(value)
+        except Exception as error:  # each library refuses in its own way
+            reason = one_line(error, 120)
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiub" and not reason:
+            raise InputError(f"{words} a {kind} of {str(array.dtype)[:60]}; it takes one of real numbers")
+        array = array.astype(array.dtype.newbyteorder("="), copy=min((0, *array.strides)) < 0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # nobody here writes into what may not be written
+            return torch.from_numpy(array)
+    except InputError:
+        raise
+    except Exception as error:
+        reason = reason or one_line(error, 120)
+    raise InputError(f"{words} a {kind} whose numbers cannot be had here ({reason}); give a copy on the CPU")
 
 
 def join(path: str, name: str) -> str:

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import torch
 from numpy.lib import format as npy
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from llm_rebuild import files
+from llm_rebuild.checkpoints import plain
 from llm_rebuild.errors import InputError, one_line
 
 MOST = 100_000  # tensors of a dump; GPT-2's every checkpoint for one text are some 300
@@ -137,10 +137,7 @@ def _array(opened: IO[bytes], size: int, name: str) -> Tensor:
         native = array.astype(dtype.newbyteorder("="), order="C")
     except (ValueError, EOFError, UnicodeDecodeError, SyntaxError) as error:
         raise InputError(f"{name} is not a whole numpy array ({one_line(error)})") from None
-    try:
-        return torch.from_numpy(native)
-    except TypeError:
-        raise InputError(f"{name} holds {dtype}, which torch has not; save it as float32") from None
+    return plain(native, f"{name} is")
 
 
 def _debugger(file: Path, name: str) -> Iterator[tuple[str, Tensor]]:

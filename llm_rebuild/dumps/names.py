@@ -15,7 +15,7 @@ import itertools
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,17 +34,26 @@ FEW = 512  # numbers of a tensor that are looked at to see how nearly it points 
 TRIED = 40  # layouts of a wrong tensor that are tried
 # How well one tensor fits another. What has the same bits, or nearly, is at home, whatever it is called.
 SAME, NEAR, LIKE, NAMED = 4.0, 3.0, 2.0, 0.9
+MOVED = 0.5  # by so much what lies otherwise is further from home: the same numbers may be two checkpoints
 PLAINER = 0.05  # by so much another layout has to point better than the plainest
+SEEN = 0.5  # how nearly a tensor has to point where another layout does to be taken to lie so
+UNMASKED = 0.7  # how much of a fit is left where a mask was put into one of the two only
+SIZE = 0.05  # how much of a fit is that the numbers are as large
+SHARP = 8  # power of a cosine: 0.99 is much nearer than 0.95, and 0.5 is no nearer than 0.3
 SURE = 1000  # votes of a tensor that is right about how those of the other blocks lie
 PARTS = 3  # that queries, keys and values are, where one layer makes all of them
 LEAST = 0.8  # of LIKE and NAMED together, to be taken for the other at all
 
 
 class Fit(NamedTuple):
-    """How well a tensor of a dump fits a checkpoint, and how its numbers lie then."""
+    """How well a tensor of a dump fits a checkpoint, and how its numbers lie then.
+
+    likely  Whether it may be taken for that at all, if nothing fits it better.
+    """
 
     score: float
     layout: Layout
+    likely: bool = True
 
 
 @dataclass(frozen=True)
@@ -87,6 +96,7 @@ def match(dump: Mapping[str, Tensor], official: Mapping[str, Tensor]) -> Matched
                 names[name] = checkpoint
                 free.discard(checkpoint)
     names |= _left_over(dump, official, names)
+    names |= _in_order(dump, official, names)
     return arranged(dump, official, {name: names[name] for name in dump if name in names}, fits)
 
 
@@ -104,6 +114,22 @@ def _left_over(
         for name in left
         if shapes[shape := tuple(dump[name].shape)] == 1 and len(only[shape]) == 1
     }
+
+
+def _in_order(
+    dump: Mapping[str, Tensor], official: Mapping[str, Tensor], names: Mapping[str, str]
+) -> dict[str, str]:
+    """Of tensors with the very same numbers, as a residual that was left out makes them, the first in the
+    dump is taken for what is computed first."""
+    order = {checkpoint: number for number, checkpoint in enumerate(with_parts(official))}
+    twins: dict[Any, list[str]] = defaultdict(list)
+    for name in (name for name in dump if name in names):
+        numbers = dump[name].contiguous().reshape(-1)
+        twins[dump[name].shape, bytes(numbers.view(torch.uint8).numpy())].append(name)
+    sorted_names: dict[str, str] = {}
+    for same in twins.values():
+        sorted_names |= zip(same, sorted((names[name] for name in same), key=order.__getitem__), strict=True)
+    return sorted_names
 
 
 def with_parts(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -203,6 +229,8 @@ class Numbers:
         ones = tensor[usual(tensor)].float() if self.float else torch.zeros(0)
         if not ones.numel():
             ones = torch.zeros(1)
+        self.masked = ones.numel() < tensor.numel()
+        self.typical = max(float(ones.square().mean().sqrt()), 1e-12)
         self.moments = torch.stack([ones.mean(), ones.square().mean().sqrt(), ones.min(), ones.max()])
 
 
@@ -236,14 +264,21 @@ def _fit(one: Numbers, other: Numbers, alike: float) -> Fit | None:
         layout = layout_of(tensor, official, ROUNDED * other.size)
         if layout is not None:
             same = identical(tensor, layout.of(official, tensor.shape))
-            return Fit((SAME if same else NEAR) + words, layout)
+            return Fit((SAME if same else NEAR) - MOVED * (not layout.plain) + words, layout)
     ways, places = _ways(tuple(tensor.shape), tuple(official.shape))
     if not ways:
         return None
     directions = _directions(tensor.reshape(-1)[_spread(tensor.numel())], official.reshape(-1)[places])
     directions[1:] -= PLAINER
     best = int(directions.argmax())
-    return Fit(LIKE * float(directions[best]) + words, ways[best])
+    if directions[best] < SEEN and tensor.shape == official.shape:
+        best = 0  # nothing says that it lies otherwise
+    direction = float(directions[best])
+    if one.masked != other.masked:
+        direction *= UNMASKED
+    direction *= 1 - SIZE + SIZE * min(one.typical, other.typical) / max(one.typical, other.typical)
+    moved = MOVED * (not ways[best].plain)
+    return Fit(LIKE * direction**SHARP - moved + words, ways[best], LIKE * direction + words >= LEAST)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -282,13 +317,15 @@ def _merges(dims: list[int], sizes: list[int]) -> bool:
 
 
 def _directions(one: Tensor, others: Tensor) -> Tensor:
-    """How nearly a row of numbers and each of several points the same way: the cosine, 0 at least. What masks
-    put there does not count."""
-    both = usual(one) & usual(others)
+    """How nearly a row of numbers and each of several point the same way: the cosine, 0 at least. Of what
+    masks put there it counts only whether it is in the same places."""
+    usual_one, usual_others = usual(one), usual(others)
+    both = usual_one & usual_others
+    alike = (usual_one == usual_others).double().mean(-1)
     one, others = torch.where(both, one, 0.0).double(), torch.where(both, others, 0.0).double()
     lengths = torch.linalg.vector_norm(one, dim=-1) * torch.linalg.vector_norm(others, dim=-1)
     cosines: Tensor = (one * others).sum(-1) / lengths.clamp_min(1e-300)
-    return cosines.clamp_min(0.0)
+    return cosines.clamp_min(0.0) * alike
 
 
 # ------------------------------------------------------------------------------------- names and patterns
@@ -308,25 +345,39 @@ def _pairs(fits: Mapping[str, Mapping[str, Fit]]) -> list[Pair]:
     for checkpoint in dict.fromkeys(c for fitting in fits.values() for c in fitting):
         for rest, number in itertools.islice(_cut(checkpoint), 1):  # the first is the block's
             blocks[rest][number] = checkpoint
-    groups: dict[str, dict[int, str]] = defaultdict(dict)
-    for name in fits:
-        for rest, number in _cut(name):
-            groups[rest][number] = name
+    in_blocks, groups = set[str](), _groups(fits)
+    for names in groups.values():
+        in_blocks |= set(names.values()) if len(names) > 1 else set()
     pairs = [
         Pair(2 * fit.score, {name: checkpoint})
         for name, fitting in fits.items()
         for checkpoint, fit in fitting.items()
-        if fit.score >= (NEAR if NUMBER.search(name) else LEAST)  # a block's has its pattern for that
+        if (fit.score >= NEAR if name in in_blocks else fit.likely)  # a block's has its pattern for that
     ]
     for names in groups.values():
         for checkpoints in blocks.values():
             for shift in {0, min(checkpoints) - min(names)}:
                 both = {name: checkpoints[n + shift] for n, name in names.items() if n + shift in checkpoints}
-                scores = [fits[n][c].score if c in fits[n] else 0.0 for n, c in both.items()]
+                fitting = [fits[n].get(c) for n, c in both.items()]
+                scores = [fit.score if fit else 0.0 for fit in fitting]
                 # Of a wrong one perhaps only the first is like the official one: the best says what it is.
-                if scores and max(scores) >= LEAST:
+                if any(fit and fit.likely for fit in fitting):
                     pairs.append(Pair(max(scores) + sum(scores) / len(names), both))
     return sorted(pairs, key=lambda pair: -pair.score)
+
+
+def _groups(names: Iterable[str]) -> dict[str, dict[int, str]]:
+    """Names that are alike but for the number of their block, by what is alike and that number. Of several
+    numbers the block's is the one that changes most often, and the first of such."""
+    every: dict[str, dict[int, str]] = defaultdict(dict)
+    for name in names:
+        for rest, number in _cut(name):
+            every[rest][number] = name
+    groups: dict[str, dict[int, str]] = defaultdict(dict)
+    for name in names:
+        for rest, number in sorted(_cut(name), key=lambda cut: -len(every[cut[0]]))[:1]:
+            groups[rest][number] = name
+    return groups
 
 
 def _cut(name: str) -> Iterator[tuple[str, int]]:
@@ -344,6 +395,12 @@ def in_any_block(name: str, checkpoint: str) -> tuple[str, str]:
 
 
 def _alike(name: str, checkpoint: str) -> float:
-    """How alike two names are, from 0 to 1."""
+    """How alike two names are, from 0 to 1: half of it the checkpoint's last word, for what stands before it
+    many have."""
     one, other = (re.sub(r"[^a-z0-9]+", " ", text.lower()).strip() for text in (name, checkpoint))
+    last = re.split("[./]", checkpoint.lower())[-1]
+    return (_ratio(one, other) + max(_ratio(word, last) for word in re.split("[./]", name.lower()))) / 2
+
+
+def _ratio(one: str, other: str) -> float:
     return difflib.SequenceMatcher(None, one, other, autojunk=False).ratio()

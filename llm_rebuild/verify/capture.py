@@ -39,15 +39,19 @@ class Copies:
     """Which tensors are copies of official ones. Handed in as rebuilt they would be right for nothing."""
 
     def __init__(self) -> None:
-        self._sources: dict[Any, str] = {}  # a weak reference to the memory -> the checkpoint
+        # Where the memory begins, for it is that of a copy where another library holds it, too -> a weak
+        # reference, which tells whether it still lives, and the checkpoint.
+        self._sources: dict[int, tuple[Any, str]] = {}
 
     def remember(self, copy: Tensor, source: str) -> None:
         """Say that `copy` is a copy of the checkpoint `source`."""
-        self._sources[_memory_of(copy)] = source
+        if copy.numel():
+            self._sources[copy.untyped_storage().data_ptr()] = _memory_of(copy), source
 
     def source_of(self, tensor: Tensor) -> str | None:
         """The checkpoint whose copy a tensor is a window on; None for any other tensor."""
-        return self._sources.get(_memory_of(tensor))
+        memory, source = self._sources.get(tensor.untyped_storage().data_ptr(), (None, None))
+        return source if memory is not None and not memory.expired() else None
 
 
 def _memory_of(tensor: Tensor) -> Any:
@@ -115,7 +119,7 @@ class Capture(Mapping[str, Interim]):
             self.coupled.append(name)
         return tensor
 
-    def find(self, tensor: Tensor, limit: int = 5) -> SearchResult:
+    def find(self, tensor: Any, limit: int = 5) -> SearchResult:
         """Which checkpoint is this tensor, or what is it of one? `llm_rebuild.verify.find` says how."""
         candidates = [Candidate(name, official, name) for name, official in self.tensors.items()]
         return find(tensor, candidates, {}, limit)

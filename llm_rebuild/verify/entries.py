@@ -103,7 +103,7 @@ class Trace:
         """The entries that are no views."""
         return (entry for entry in self if entry.base == entry.number)
 
-    def find(self, tensor: Tensor, limit: int = 5) -> SearchResult:
+    def find(self, tensor: Any, limit: int = 5) -> SearchResult:
         """Which official tensor is this? See `llm_rebuild.verify.find`."""
         return find(tensor, self._candidates(), self.weights, limit)
 

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llm_rebuild.checkpoints import plain
 from llm_rebuild.errors import InputError
 from llm_rebuild.verify.equality import NEVER, ROUNDED, difference, largest
 from llm_rebuild.verify.functions import Pair, explain, pair_of
@@ -141,7 +142,7 @@ class Candidate:
 
 
 def find(
-    tensor: Tensor, candidates: Sequence[Candidate], weights: Mapping[str, Tensor], limit: int = 5
+    tensor: Any, candidates: Sequence[Candidate], weights: Mapping[str, Tensor], limit: int = 5
 ) -> SearchResult:
     """Look for a tensor among candidates. Raises InputError for one that cannot be looked for."""
     tensor = usable(tensor)
@@ -174,10 +175,9 @@ def _best(ranked: Ranked) -> list[Hit]:
     return list(best.values())
 
 
-def usable(tensor: Any) -> Tensor:
+def usable(value: Any) -> Tensor:
     """The tensor as it can be looked for. Raises InputError for one that cannot."""
-    if not isinstance(tensor, Tensor):
-        raise InputError(f"find: expected a tensor, got {type(tensor).__name__}")
+    tensor = plain(value, "find was given")
     if not tensor.is_floating_point():
         dtype = str(tensor.dtype).removeprefix("torch.")
         raise InputError(f"find: the tensor is {dtype}; only floating-point tensors can be found")
@@ -192,7 +192,7 @@ def usable(tensor: Any) -> Tensor:
         )
     if bool(tensor.isnan().all()):
         raise InputError("find: the tensor is all NaN; go back to the step before the first NaN")
-    return tensor.detach().cpu()
+    return tensor
 
 
 # --------------------------------------------------------------------------------- the same numbers

@@ -30,7 +30,7 @@ from llm_rebuild.verify.steps import first_pass
 from llm_rebuild.weights import Weights
 from llm_rebuild.workbench import cached, notebook
 from llm_rebuild.workbench.result import FORWARD, UNFILLED, Check, OtherRun, StepVerdict
-from llm_rebuild.workbench.runs import Officials, Run, all_names
+from llm_rebuild.workbench.runs import Officials, Run, all_names, other_text
 from llm_rebuild.workbench.session import Learner, Limits, Session, learner_of
 from llm_rebuild.workbench.steps import Place, Trial, trials
 
@@ -142,7 +142,7 @@ class _Bench:
         """The forward pass, in every way that there is if the first is right, then every step by itself."""
         run = self.main_run()
         progress("official")
-        tried: list[tuple[Run, Outcome, str | None]] = []
+        tried: list[tuple[Run, Outcome, str | None, tuple[str, ...]]] = []
         tapped: dict[str, tuple[Trial, Tensor]] = {}
         steps: dict[str, StepVerdict] = {}
         alone: tuple[Diagnosis, ...] = ()
@@ -151,11 +151,12 @@ class _Bench:
             main = last = session.forward(run) if session.loaded.finished else session.loaded
             error, truth = session.problem(main), run.truth  # only now, what was tapped being here
             self.fork = False  # threads do not survive a fork, and something was computed
+            leaks = self.leaks(run, main, session)
             right = main.finished and judge_steps(main.of(truth), truth, self.copy).passed
             for other in self.other_runs() if right else ():
                 session.allow()
                 last = session.forward(other)
-                tried.append((other, last, session.problem(last)))
+                tried.append((other, last, session.problem(last), self.leaks(other, last, session)))
                 if session.ended:
                     break
             progress("rebuild")
@@ -176,7 +177,7 @@ class _Bench:
             error = f"{self.learner.name}: forward tapped nothing; {advice}"
         account = Account(RuntimeError(error) if error else None, partial(self.again, run))
         proof = self.explained(run, rebuilt, account, readings, leave_out=untapped)
-        report = replace(proof.report, leaks=_leaks(main, truth), mistakes=(*proof.report.mistakes, *alone))
+        report = replace(proof.report, leaks=leaks, mistakes=(*proof.report.mistakes, *alone))
         checked = self.check(replace(proof, report=report), steps, session, end)
         return replace(
             checked,
@@ -248,13 +249,15 @@ class _Bench:
         unfinished = leave_out is not None
         return explain(proof, prompt=run.prompt, account=account, unfinished=unfinished, readings=readings)
 
-    def other(self, run: Run, outcome: Outcome, error: str | None, session: Session) -> OtherRun:
+    def other(
+        self, run: Run, outcome: Outcome, error: str | None, leaks: tuple[str, ...], session: Session
+    ) -> OtherRun:
         """One of the further runs, judged."""
         if outcome.end.get("end") == "unfilled":
             error = f"{outcome.end['problem']}: not filled in"
         account = Account(RuntimeError(error) if error else None)
         proof = self.explained(run, outcome.of(run.truth), account, session.read(run, outcome))
-        report = replace(proof.report, leaks=_leaks(outcome, run.truth))
+        report = replace(proof.report, leaks=leaks)
         return OtherRun(run.way, report, _answer(outcome, run.truth, report), error)
 
     def try_steps(
@@ -323,6 +326,25 @@ class _Bench:
             mistakes += proof.report.mistakes
         return tuple(mistakes)
 
+    def leaks(self, run: Run, outcome: Outcome, session: Session) -> tuple[str, ...]:
+        """Official tensors that came from elsewhere into the rebuild. What was computed out of sight, in
+        NumPy say, is none: it is another where the text is another. Code that takes no longer text is given
+        another of the same length. To be asked before any official tensor comes in.
+        """
+        weights = Weights({})  # copies of weights that a file makes for itself are their own affair
+        leaks = leaks_of(outcome.foreign, run.truth, weights)
+        for longer in (1, 0):
+            if not leaks or not outcome.finished or session.ended is not None:
+                break
+            session.allow()
+            again = session.forward(replace(run, passes=tuple(other_text(p, longer) for p in run.passes)))
+            still = {leak.name for leak in leaks_of(again.foreign, run.truth, weights)}
+            unseen = {name for name in run.truth if name not in again.tapped and not again.finished}
+            leaks = tuple(leak for leak in leaks if leak.name in still | unseen)
+            if again.finished:
+                break
+        return tuple(map(str, leaks))
+
     def again(self, run: Run) -> dict[str, Tensor]:
         """The forward pass once more with another seed: where it differs, something is drawn."""
         with self.session() as session:
@@ -344,12 +366,6 @@ class _Bench:
         ways = {way: remedies.get(way, "let `forward` take `attention`") for way in self.question.untried()}
         untried = {way: ways[way] for way in ways if way not in [run.way for run in others]}
         return untried | {f"step {name}": "nothing calls it" for name in uncalled}
-
-
-def _leaks(outcome: Outcome, truth: Capture) -> tuple[str, ...]:
-    """Official tensors that came from elsewhere into the rebuild."""
-    weights = Weights({})  # copies of weights that a file makes for itself are its own affair
-    return tuple(map(str, leaks_of(outcome.foreign, truth, weights)))
 
 
 def _not_compared(outcome: Outcome, truth: Capture) -> tuple[str, ...]:

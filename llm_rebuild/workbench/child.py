@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llm_rebuild.checkpoints import NO_TAP, Tap, plain
+from llm_rebuild.checkpoints import NO_TAP, Tap, is_tensor, plain
 from llm_rebuild.diagnosis.reading.read import OfficialRun, read
 from llm_rebuild.errors import InputError, nearest
 from llm_rebuild.process.child import silence
@@ -217,7 +217,7 @@ class _Learner:
         named = {**self._named(self._tensors, trial["attention"]), **trial["values"]}
         named |= {"name": trial["name"], "tap": Tap(note)}
         result = function(**arguments(function, inputs, named))
-        if not isinstance(result, Tensor):
+        if not is_tensor(result):
             what = type(result).__name__
             raise InputError(f"{function.__name__} returned a {what}; it has to return a tensor")
         if trial["name"] not in tapped:
@@ -236,9 +236,9 @@ class _Learner:
             self._origins.own(tensor)
         return {**inputs, "weights": self._weights, "config": self._config, "attention": attention}
 
-    def _tapped(self, name: str, numbers: Tensor, tensor: Tensor) -> None:
+    def _tapped(self, name: str, numbers: Tensor) -> None:
         if not self._guard.sealed:
-            self._origins.look(tensor, "tap")
+            self._origins.look(numbers, "tap")
         self._channel.send({"tapped": name}, {name: numbers})
 
     def _foreign(self, tensor: Tensor, operation: str) -> None:
@@ -303,10 +303,10 @@ class Recorder:
     """Takes each tapped tensor once, and refuses what is no checkpoint. Once it is closed it takes no more:
     then official tensors are at hand, and a tap that a helper still holds would show those.
 
-    keep  Gets the name, the tensor plain and whole in memory, and the tensor itself.
+    keep  Gets the name, and the tensor plain and whole in memory.
     """
 
-    def __init__(self, keep: Callable[[str, Tensor, Tensor], None], checkpoints: Collection[str]) -> None:
+    def __init__(self, keep: Callable[[str, Tensor], None], checkpoints: Collection[str]) -> None:
         self._keep, self._checkpoints = keep, checkpoints
         self._closed = False
         self.names: set[str] = set()
@@ -328,23 +328,21 @@ class Recorder:
         if not isinstance(name, str):
             raise InputError(f"tap(name, tensor) takes the name first, not a {type(name).__name__}")
         shown = f"tap({cut(name, 100)!r}, …)"
-        if not isinstance(tensor, Tensor):
-            raise InputError(f"{shown} was given a {type(tensor).__name__}; it takes a tensor")
+        numbers = plain(tensor, f"{shown} was given")
         if name not in self._checkpoints:
             close = nearest(name, self._checkpoints)
             raise InputError(f"{shown}: there is no checkpoint of this name{close}")
         if name in self.names:
             raise InputError(f"{shown} for the second time; each checkpoint is tapped once")
-        numbers = plain(tensor, f"{shown} was given")
         self.names.add(name)
-        self._keep(name, numbers, tensor)
+        self._keep(name, numbers)
 
 
 def answer_of(answer: Any) -> dict[str, Tensor]:
     """What forward returned; nothing where it returned nothing. Raises InputError for what is no answer."""
     if answer is None:
         return {}
-    if not isinstance(answer, Tensor):
+    if not is_tensor(answer):
         kind = type(answer).__name__
         article = "an" if kind[0] in "aeiou" else "a"
         raise InputError(f"forward returned {article} {kind}; it has to return the model's answer, a tensor")

@@ -161,3 +161,16 @@ def all_names(run: Run, question: Question) -> list[str]:
         listed = [replace(c, only=frozenset()) for c in rebuild.architecture.checkpoints]
         merged |= dict.fromkeys(c.name for c in expand(listed, rebuild.depth, ()))
     return list(merged)
+
+
+def other_text(read: Mapping[str, Tensor], longer: int) -> dict[str, Tensor]:
+    """What the model reads in a pass, with other ids, and so many tokens more, none or one: what is computed
+    from it has other numbers."""
+    other = dict(read)
+    for ids, mask in (("token_ids", "mask"), ("decoder_ids", "decoder_mask")):
+        numbers, marks = (read.get(INPUTS + name) for name in (ids, mask))
+        if numbers is not None and marks is not None:
+            turned, whole = numbers.max() - numbers, numbers.shape == marks.shape  # behind a cache: one token
+            other[INPUTS + ids] = torch.cat([turned, turned[:, : longer * whole]], dim=1)
+            other[INPUTS + mask] = torch.cat([marks, torch.ones_like(marks[:, :longer])], dim=1)
+    return other

@@ -63,7 +63,7 @@ NPY = {
     "complex": (array([1j]), "not numbers"),
     "words": (array(["a"]), "not numbers"),
     "records": (array(np.zeros(2, dtype=[("a", "<f4")])), "not numbers"),
-    "long doubles": (array(np.zeros(2, dtype=np.longdouble)), "which torch has not"),
+    "long doubles": (array(np.zeros(2, dtype=np.longdouble)), "cannot be had here"),
 }
 
 

@@ -243,7 +243,7 @@ def test_an_official_tensor_on_the_rebuilt_side_is_an_error():
     assert compare(torch.zeros(3), interim).identical
 
 
-@pytest.mark.parametrize("wrong", [None, 1.0, [1.0], np.zeros(3)])
+@pytest.mark.parametrize("wrong", [None, 1.0, [1.0], np.ndarray])
 def test_what_is_no_tensor_is_refused(wrong: object):
     for pair in ((wrong, torch.zeros(3)), (torch.zeros(3), wrong)):
         with pytest.raises(InputError, match=f"one side is a {type(wrong).__name__}; it takes a tensor"):

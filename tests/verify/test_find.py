@@ -229,7 +229,7 @@ def test_every_entry_of_a_trace_is_found(taken: Trace):
 
 
 REFUSED = {
-    "no tensor": ([1.0], "expected a tensor, got list"),
+    "no tensor": ([1.0], "find was given a list; it takes a tensor"),
     "integers": (torch.arange(3), "the tensor is int64; only floating-point tensors can be found"),
     "empty": (torch.zeros(0, 4), r"the tensor of shape \[0, 4\] is empty"),
     "another dtype": (torch.zeros(3, dtype=torch.float64), "is float64, the official ones are float32"),

@@ -240,8 +240,10 @@ class _Session:
                 continue
             other = self.official.tapped[name]
             extent, frames = unseen(self.slice, number)
-            if (extent and mistakes) or (not extent and same_function(self.slice, number, other)):
-                continue  # what is not seen may come of those before it
+            if extent and (mistakes or by_rounding(self.record[number].value, right)):
+                continue  # what is not seen may come of those before it, or be another kernel's rounding
+            if not extent and same_function(self.slice, number, other):
+                continue
             edits = tuple(map(self._in_place, self.slice.differences(number, other)))
             mistake, before = _Mistake(missing or name, name, edits, extent=extent), missing
             missing = ""
