@@ -126,7 +126,7 @@ document$.subscribe(async () => {
   breakLongNames();
   nameForScreenReaders();
   // The theme attaches annotations, copy buttons and tables just after this moment.
-  await new Promise((done) => window.setTimeout(done, 300));
+  await new Promise((done) => window.setTimeout(done, 100));
   nameForScreenReaders();
   reachWhatScrolls();
   showWhereFiguresGoOn();

@@ -1,9 +1,10 @@
 // What axe-core finds on a page, each with the beginning of its markup. `rules` are axe's options, null for no rule;
 // `colours` says whether the contrast of colours is looked at. That is slow, and a page has thousands of words. So it is looked
 // at once for each way in which text looks: of two elements that are alike in kind, colour, size, weight, and in all
-// that lies below them, axe would say the same.
+// that lies below them, axe would say the same, on whichever page they stand. `seen` are the looks that passed before.
+// Returns what was found, and the looks that were looked at.
 
-async ([rules, colours]) => {
+async ([rules, colours, seen]) => {
   const below = new Map([[null, ""]]);
   const ground = (element) => {
     if (!below.has(element)) {
@@ -22,11 +23,14 @@ async ([rules, colours]) => {
   const run = (context, options) => axe.run(context, { resultTypes: ["violations"], iframes: false, ...options });
   const found = [];
   if (rules) found.push(await run(document, rules));
+  const looks = new Map();
   if (colours) {
-    const seen = [...document.body.querySelectorAll("*")].filter((one) => speaks(one) && one.checkVisibility());
-    const looks = new Map(seen.reverse().map((element) => [lookOf(element), element]));
-    found.push(await run({ include: [...looks.values()] }, { runOnly: ["color-contrast"] }));
+    const words = [...document.body.querySelectorAll("*")].filter((one) => speaks(one) && one.checkVisibility());
+    for (const element of words.reverse()) looks.set(lookOf(element), element);
+    for (const look of seen) looks.delete(look);
+    if (looks.size) found.push(await run({ include: [...looks.values()] }, { runOnly: ["color-contrast"] }));
   }
-  return found.flatMap(({ violations }) => violations).flatMap(({ id, impact, nodes }) =>
+  const barriers = found.flatMap(({ violations }) => violations).flatMap(({ id, impact, nodes }) =>
     nodes.map((node) => `${id} (${impact}): ${node.html.slice(0, 200)}`));
+  return [barriers, [...looks.keys()]];
 }

@@ -246,18 +246,35 @@ FONTS = """async () => {  // those that the page was drawn with
 BARRIERS = (HERE / "barriers.js").read_text(encoding="utf-8")
 # What a narrow page may get wrong though the wide one has it right.
 OF_A_PHONE = ["aria-hidden-focus", "region", "scrollable-region-focusable", "target-size"]
+# The contrast of colours is looked at by itself, and what is hidden can only be called unknown. Whether a
+# finger hits one link of two is asked on the phone.
+ASKED_ELSEWHERE = ("color-contrast", "hidden-content")
+OF_ROOM = (*ASKED_ELSEWHERE, "target-size")
+OFF = {"enabled": False}
+LEGIBLE: set[str] = set()  # how text looks that was seen on some page, and can be read
 
 
-def barriers(page: Page, rules: list[str] | None = None, *, colours: bool = True) -> list[str]:
+def barriers(
+    page: Page,
+    rules: list[str] | None = None,
+    *,
+    colours: bool = True,
+    without: tuple[str, ...] = ASKED_ELSEWHERE,
+) -> list[str]:
     """What stands in the way of readers with a screen reader, with a keyboard only, or with weak sight.
 
-    `rules` are those to try beside the contrast of colours: all where they are left out; [] is none.
+    `rules` are those to try beside the contrast of colours: all but `without` where they are left out; [] is
+    none.
     """
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE_SCRIPT)
-    every = {"rules": {"color-contrast": {"enabled": False}}}
-    options = every if rules is None else {"runOnly": rules} if rules else None
-    return list(page.evaluate(BARRIERS, [options, colours]))
+    options = (
+        {"rules": dict.fromkeys(without, OFF)} if rules is None else {"runOnly": rules} if rules else None
+    )
+    found, looks = page.evaluate(BARRIERS, [options, colours, sorted(LEGIBLE)])
+    if not found:
+        LEGIBLE.update(looks)
+    return list(found)
 
 
 @dataclass
@@ -294,14 +311,14 @@ def visits(course: Site, sampler: Site, browser: Browser) -> dict[str, Visit]:
         visit = Visit(reader.outside, reader.errors, reader.bytes, page.evaluate(UNRENDERED))
         visit.formulas = page.locator(".arithmatex").count()
         page.evaluate("document.querySelectorAll('details').forEach((fold) => (fold.open = true))")
-        visit.barriers["light"] = barriers(page)
+        whole = url in (sampler.url, course.url) or "/live/" in url
+        visit.barriers["light"] = barriers(page) if whole else barriers(page, without=OF_ROOM)
         page.emulate_media(color_scheme="dark")
         reader.wait("document.body.dataset.mdColorScheme === 'slate'")
         visit.barriers["dark"] = barriers(page, [])
         page.set_viewport_size(PHONE)
         visit.phone_width = page.evaluate("document.documentElement.scrollWidth")
         page.evaluate("() => new Promise((done) => setTimeout(done, 100))")  # for what reacts to it
-        whole = url in (sampler.url, course.url) or "/live/" in url
         visit.barriers["phone"] = barriers(page, None if whole else OF_A_PHONE, colours=False)
         page.evaluate("localStorage.clear()")  # what was read on it
         seen[url] = visit
