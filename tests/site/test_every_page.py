@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from .conftest import PHONE, Visit
+from .conftest import PHONE, Site, Visit, barriers
 
 # Bytes of everything that a first visit to one page fetches, before any compression in transit.
 PAGE_WEIGHT = 1_100_000
@@ -38,3 +40,11 @@ def test_page_weight(visits: dict[str, Visit]) -> None:
     for url, visit in visits.items():
         assert visit.bytes > 100_000, f"{url}: nothing was weighed"
         assert visit.bytes < PAGE_WEIGHT, url
+
+
+def test_what_cannot_be_read_is_found_on_a_page_whose_looks_are_known(sampler: Site, reader: Any) -> None:
+    page = reader(color_scheme="light").open(f"{sampler.url}plain/")
+    assert barriers(page, []) == []
+    page.evaluate("document.querySelector('article p').style.color = '#bbb'")
+    for _ in range(2):  # what was found is not taken for known
+        assert [line.partition(" ")[0] for line in barriers(page, [])] == ["color-contrast"]

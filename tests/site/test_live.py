@@ -37,6 +37,14 @@ def opened(visitor: Reader, live: Site, name: str, hash: str = "") -> Page:
     return page
 
 
+def script_of(visitor: Reader, live: Site) -> int:
+    """How many bytes of JavaScript were fetched, compressed."""
+    files = {url.partition("#")[0] for url in visitor.requests if url.partition("?")[0].endswith(".js")}
+    assert any(url.endswith("/ops.js") for url in files)  # the worker's are among them
+    contents = [(live.root / url.removeprefix(live.url)).read_bytes() for url in files]
+    return sum(len(gzip.compress(content)) for content in contents)
+
+
 def copy_of(name: str) -> LocalCopy:
     return LocalCopy(name, MINIATURES / name, "miniature")
 
@@ -59,6 +67,7 @@ def test_it_computes_every_checkpoint_and_says_how_near_to_the_official_ones(
     kinds = page.locator("a.cell").evaluate_all("(all) => all.map((cell) => cell.className.split(' ')[1])")
     assert set(kinds) == {"identical", "near"}
     figure(f"live {name}: {kinds.count('identical')} of {len(kinds)} bit-identical, the others rounding")
+    figure(f"live {name}: {script_of(visitor, live):,} bytes of JavaScript with all parts, compressed")
     assert visitor.outside == []
     assert visitor.errors == []
 
@@ -542,21 +551,10 @@ def test_without_scripts_there_is_a_picture_and_a_sentence(live: Site, reader: A
 
 
 def test_a_live_page_s_scripts_are_small(live: Site, reader: Any, figure: Callable[[str], None]) -> None:
-    def size(visitor: Reader) -> int:
-        files = {url.partition("#")[0] for url in visitor.requests if url.partition("?")[0].endswith(".js")}
-        assert any(url.endswith("/ops.js") for url in files)  # the worker's are among them
-        contents = [(live.root / url.removeprefix(live.url)).read_bytes() for url in files]
-        return sum(len(gzip.compress(content)) for content in contents)
-
-    for name, address in PAGES.items():
+    for address in PAGES.values():
         visitor = reader()
         visitor.open(f"{live.url}live/{address}/")
         visitor.page.locator("[data-part=map][data-answered]").wait_for()
-        first = size(visitor)
-        visitor.context.close()
-        everything = reader()
-        opened(everything, live, name)
-        figure(
-            f"live {address}: {first:,} bytes of JavaScript, compressed; {size(everything):,} with all parts"
-        )
+        first = script_of(visitor, live)
+        figure(f"live {address}: {first:,} bytes of JavaScript, compressed")
         assert first < MOST_SCRIPT
