@@ -260,18 +260,19 @@ def barriers(
     *,
     colours: bool = True,
     without: tuple[str, ...] = ASKED_ELSEWHERE,
+    within: str | None = None,
 ) -> list[str]:
     """What stands in the way of readers with a screen reader, with a keyboard only, or with weak sight.
 
     `rules` are those to try beside the contrast of colours: all but `without` where they are left out; [] is
-    none.
+    none. `within` is a selector of the part that is looked at.
     """
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE_SCRIPT)
     options = (
         {"rules": dict.fromkeys(without, OFF)} if rules is None else {"runOnly": rules} if rules else None
     )
-    found, looks = page.evaluate(BARRIERS, [options, colours, sorted(LEGIBLE)])
+    found, looks = page.evaluate(BARRIERS, [options, colours, sorted(LEGIBLE), within])
     if not found:
         LEGIBLE.update(looks)
     return list(found)

@@ -129,7 +129,7 @@ def test_there_is_no_barrier_of_any_kind(live: Site, reader: Any, name: str) -> 
     assert barriers(page) == []
     page.emulate_media(color_scheme="dark")
     page.wait_for_function("document.body.dataset.mdColorScheme === 'slate'")
-    assert barriers(page) == []
+    assert barriers(page, []) == []
     page.set_viewport_size(PHONE)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     assert barriers(page) == []
