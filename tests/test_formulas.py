@@ -24,6 +24,8 @@ def test_a_formula_in_a_line_and_one_of_its_own() -> None:
     assert own.startswith('<math display="block"')
     assert "<mfrac>" in own
     assert "<mi>var</mi>" in own, "a function's name stands close to what it is of"
+    [stroke] = MATH.findall(html_of("\\(1/a\\)"))
+    assert '<mo lspace="0" rspace="0">&#x0002F;</mo>' in stroke
 
 
 @pytest.mark.parametrize("tex", [r"\foo{a}", r"\left( a", "a_"])

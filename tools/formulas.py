@@ -13,11 +13,9 @@ from typing import Any
 from latex2mathml.converter import convert
 
 FORMULA = re.compile(r'(<(?P<tag>span|div) class="arithmatex">)\\[(\[](?P<tex>.*?)\\[)\]]</(?P=tag)>', re.S)
-
-
-NAME = re.compile(
-    r"<mo>([A-Za-z]{2,})</mo>"
-)  # of a function: it needs no room on both sides, as an operator does
+# A function's name, a large bracket and a stroke need no room on both sides, as an operator does.
+NAME = re.compile(r"<mo>([A-Za-z]{2,})</mo>")
+CLOSE = re.compile(r"<mo(?= minsize|>&#x0002F;)")
 
 
 def on_page_content(html: str, **more: Any) -> str:
@@ -33,7 +31,7 @@ def drawn(html: str) -> str:
 def _drawn(formula: re.Match[str]) -> str:
     tex = unescape(formula["tex"]).strip()
     display = "block" if formula["tag"] == "div" else "inline"
-    mathml = NAME.sub(r"<mi>\1</mi>", convert(tex, display=display))
+    mathml = CLOSE.sub('<mo lspace="0" rspace="0"', NAME.sub(r"<mi>\1</mi>", convert(tex, display=display)))
     if "\\" in mathml:
         raise ValueError(f"no formula: {tex}")
     _, _, inside = mathml.partition(">")
