@@ -1,8 +1,10 @@
 """A read-only, memory-mapped view of a safetensors file that remembers what was read.
 
 Nothing is copied: a tensor is a window on the file's pages, which the operating system brings in
-when a number is first used. The mapping is private (copy on write), so even a program that writes
-into a weight by mistake changes its own memory and never the file; `written()` tells.
+when a number is first used. Only numbers of half the width, bfloat16 and float16, become float32 in
+memory, as the official model has them when it computes in float32. The mapping is private (copy on
+write), so even a program that writes into a weight by mistake changes its own memory and never the
+file; `written()` tells.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class Weights(Mapping[str, Tensor]):
         check_regular(file)  # a pipe would be waited for
         try:
             with safe_open(file, framework="pt") as opened:
-                tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+                tensors = {key: _widened(opened.get_tensor(key)) for key in opened.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise InputError(
                 f"{file} is not a whole safetensors file ({one_line(error)}); download it again"
@@ -135,6 +137,10 @@ class Weights(Mapping[str, Tensor]):
                     f"{name}: {key} has numbers that are not finite (NaN or infinity); download it again, or "
                     "save it before they arise"
                 )
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
 
 
 def reason(key: str, patterns: Mapping[str, str]) -> str | None:

@@ -165,7 +165,7 @@ class _Reader:
             yield from self.linear(name, kind, inputs)
         elif "Norm" in kind and self.key(name, "weight"):
             yield from self.norm(name, step, inputs)
-        elif kind in NORM_STEPS and "norm" in step.path.lower():
+        elif kind in NORM_STEPS and inputs and "norm" in step.path.lower():  # Gemma adds 1 to a weight
             yield from self.inside_norm(name, step)
         elif kind in BENDING and self.bends(step.path):
             yield from self.inside_activation(name, step)
@@ -469,6 +469,10 @@ class _Reader:
 
 
 def _bent(function: Any, numbers: tuple[float, ...], *x: Tensor) -> Tensor:
-    """A step of an activation: of tensors, and of the plain numbers behind them."""
-    bent: Tensor = function(*x, *numbers)
+    """A step of an activation: of tensors, and of the plain numbers behind them. LookupError where a weight
+    goes in, too, which is no input of the step."""
+    try:
+        bent: Tensor = function(*x, *numbers)
+    except TypeError as error:
+        raise LookupError(str(error)) from None
     return bent

@@ -86,8 +86,11 @@ class Rebuild:
 
     def renamed(self, weights: Weights) -> Weights:
         """The weights under the names that checkpoints have: without the prefix that a file has where it was
-        saved with a head, and with today's names for older ones. Raises InputError for a name twice."""
-        tensors = {self._name(key): tensor for key, tensor in weights.peek().items()}
+        saved with a head, or with that which it lacks where it was saved without, and with today's names for
+        older ones. Raises InputError for a name twice."""
+        body = self.architecture.body
+        before = "" if any(key.startswith(body) for key in weights.peek()) else body
+        tensors = {before + self._name(key): tensor for key, tensor in weights.peek().items()}
         if tensors.keys() == weights.peek().keys():
             return weights
         if len(tensors) < len(weights.peek()):

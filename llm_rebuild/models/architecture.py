@@ -59,6 +59,7 @@ class Architecture:
     departures: tuple[tuple[str, str], ...]  # from the textbook's transformer: a title, an explanation
     relatives: tuple[str, ...] = ()  # other model_types that the same rebuild reads
     prefix: str = ""  # stands before the keys of a file that was saved together with a head: `bert.`
+    body: str = ""  # stands before the keys, but of a file that was saved without a head: `model.`
     older_names: Mapping[str, str] = field(default_factory=dict)  # pieces of older keys, and today's
 
     # How it is built.

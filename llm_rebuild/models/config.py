@@ -45,18 +45,19 @@ class Reading:
     aliases: Mapping[str, str] = field(default_factory=dict)
 
 
+# How a file may keep its numbers; each is a float32, too.
+WIDENED = ("float32", "bfloat16", "float16")
+
 # Fields that official code reads in any config, whether its class knows them or not. Each could change bits.
 FIXED_EVERYWHERE: Mapping[str, Any] = {
     "attention_chunk_size": None,
     "chunk_size_feed_forward": 0,  # products of fewer rows add in another order
-    "dtype": "float32",
     "fusion_config": None,
     "kv_sharing_modes": None,
     "layer_types": None,
     "per_layer_config": None,
     "quantization_config": None,
     "sliding_window": None,
-    "torch_dtype": "float32",  # the older name of dtype
     "transformers_weights": None,  # another weight file
 }
 
@@ -65,6 +66,9 @@ IRRELEVANT_EVERYWHERE = {
     "_name_or_path": "says where the file came from",
     "architectures": "names official classes, not operations",
     "attn_implementation": "chosen by the caller, by name",
+    **dict.fromkeys(
+        ("dtype", "torch_dtype"), "how the file keeps its numbers: both sides compute in float32"
+    ),
     "gradient_checkpointing": "training only",
     "id2label": "names of classes, for a classifier head",
     "label2id": "names of classes, for a classifier head",
@@ -84,9 +88,12 @@ def read_config(config: Mapping[str, Any], cls: type[C], reading: Reading) -> C:
     model_type = config.get("model_type")
     if model_type != reading.model_type:
         raise InputError(f"config.json: model_type is {shown(model_type)}, expected {reading.model_type!r}")
+    for name in ("dtype", "torch_dtype"):
+        if config.get(name) is not None:
+            one_of(name, config[name], WIDENED)
     for name, value in {**FIXED_EVERYWHERE, **reading.fixed}.items():
         asked = config.get(name, value)
-        if (type(asked), asked) != (type(value), value) and not (asked is None and "dtype" in name):
+        if (type(asked), asked) != (type(value), value):
             raise InputError(f"config.json: {name} is {shown(asked)}; this rebuild supports only {value!r}")
     kinds = typing.get_type_hints(cls)
     values: dict[str, Any] = {}

@@ -205,6 +205,7 @@ ARCHITECTURE = Architecture(
     file="llama",
     published="llama",
     tokenizer="byte_bpe_json",
+    body="model.",
     config=Config,
     weights={
         "model.embed_tokens.weight": "[vocab_size, hidden_size]",

@@ -18,6 +18,7 @@ from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.diagnose import diagnose
 from llm_rebuild.diagnosis.read_off import world_of
 from llm_rebuild.verify import Capture, capture
+from tests.verify import test_any_model as any_model
 from tests.workbench import tiny_smollm3
 
 IDS = [[5, 17, 3, 44, 9, 50, 2]]
@@ -153,3 +154,12 @@ def test_a_mask_between_texts_of_different_lengths(tmp_path: Path) -> None:
     for mask in masks:
         wrong = {**truth.tensors, mask.name: torch.zeros_like(truth.tensors[mask.name])}
         assert diagnose(wrong, truth, copy)[0].cause != "unknown"
+
+
+@pytest.mark.parametrize("name", ["apertus", "dots1", "gemma3_text"])
+def test_a_step_into_which_a_weight_alone_goes_is_read_around(name: str, tmp_path: Path) -> None:
+    """An activation with a number that was learned, a router's bias, a weight to which a norm adds 1."""
+    copy = any_model.make(tmp_path / name, name)
+    truth = capture(copy, token_ids=IDS)
+    formulas = world_of(truth, copy).formulas
+    assert sum(formula.kind != "given" for formula in formulas.values()) > len(truth) / 2

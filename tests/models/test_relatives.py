@@ -374,3 +374,27 @@ def test_official_configs_are_what_the_tool_writes(tmp_path: Path):
         assert {k: v for k, v in read.items() if k not in added} == {
             k: v for k, v in default.items() if k not in added
         }
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("config", [small.GPT2, small.LLAMA], ids=["gpt2", "llama"])
+def test_a_file_of_half_the_width_is_computed_in_float32_on_both_sides(
+    config: dict[str, Any], dtype: torch.dtype, tmp_path: Path
+):
+    copy = small.model(tmp_path / "model", config, torch_dtype=str(dtype).removeprefix("torch."))
+    halves = {key: tensor.to(dtype) for key, tensor in load_file(copy.weights_file).items()}
+    save_file(halves, copy.weights_file)
+    assert_exact(verify(copy, token_ids=small.ROWS, coverage=False))
+
+
+def test_a_llama_that_was_saved_without_its_head(tmp_path: Path):
+    for tied in (True, False):
+        copy = small.model(tmp_path / str(tied), small.LLAMA, tie_word_embeddings=tied)
+        tensors = load_file(copy.weights_file)
+        bare = {key.removeprefix("model."): t for key, t in tensors.items() if key != "lm_head.weight"}
+        save_file(bare, copy.weights_file)
+        if tied:
+            assert_exact(verify(copy, token_ids=small.ROWS, coverage=False))
+        else:
+            with pytest.raises(InputError, match=r"lacks lm_head\.weight"):
+                verify(copy, token_ids=small.ROWS)

@@ -40,6 +40,26 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "roberta": ("RobertaForMaskedLM", "RobertaConfig", SMALL | {"pad_token_id": 1}),
     "albert": ("AlbertModel", "AlbertConfig", SMALL | {"embedding_size": 12}),
     "bart": ("BartForConditionalGeneration", "BartConfig", BART),
+    "dots1": (
+        "Dots1ForCausalLM",
+        "Dots1Config",
+        SMALL
+        | {
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "moe_intermediate_size": 12,
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 2,
+            "n_shared_experts": 1,
+            "first_k_dense_replace": 1,
+            **IDS_IN,
+        },
+    ),
+    "gemma3_text": (
+        "Gemma3ForCausalLM",
+        "Gemma3TextConfig",
+        SMALL | {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 4, **IDS_IN},
+    ),
     "mixtral": (
         "MixtralForCausalLM",
         "MixtralConfig",
