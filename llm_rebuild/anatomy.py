@@ -17,7 +17,7 @@ from llm_rebuild.checkpoints import Checkpoint
 from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.models import Rebuild, architecture_for, rebuild_for
+from llm_rebuild.models import Rebuild
 from llm_rebuild.printing import Printable
 from llm_rebuild.verify import matched
 from llm_rebuild.weights import reason
@@ -72,9 +72,9 @@ class Anatomy(Printable):
 def describe(model: str | Path | LocalCopy, *, attention: str = "eager") -> Anatomy:
     """The anatomy of a local copy. Raises InputError where the files do not fit each other."""
     copy = local_copy.get(model)
-    if architecture_for(copy.config) is None:
+    if copy.architecture is None:
         return _any_model(copy)
-    rebuild = rebuild_for(copy.config)
+    rebuild = copy.rebuild
     architecture = rebuild.architecture
     rebuild.check(copy.weights())
     weights = rebuild.renamed(copy.weights())

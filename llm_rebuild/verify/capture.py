@@ -23,7 +23,7 @@ from llm_rebuild.verify.entries import Trace
 from llm_rebuild.verify.environment import environment
 from llm_rebuild.verify.find import Candidate, SearchResult, find
 from llm_rebuild.verify.official import Official
-from llm_rebuild.verify.question import Model, Options, Question, ask, describe, has_rebuild
+from llm_rebuild.verify.question import Model, Options, Question, ask, describe
 from llm_rebuild.verify.tokens import TokenVerdict, compare_tokens
 from llm_rebuild.verify.trace import Observer, observe
 
@@ -220,7 +220,8 @@ def capture(
     and a question that is made already serves as well. `official` is the model where it is loaded already.
     """
     question = ask(model, texts, **options)
-    return read_capture(question, observe(question, official, steps or not has_rebuild(question.copy)))
+    everything = steps or question.copy.architecture is None
+    return read_capture(question, observe(question, official, everything))
 
 
 def read_capture(question: Question, observer: Observer) -> Capture:
@@ -228,7 +229,7 @@ def read_capture(question: Question, observer: Observer) -> Capture:
     tensors: Mapping[str, Tensor]
     traced = observer.trace() if observer.everything else None
     entries, steps = ({}, {}) if traced is None else checkpoints_of(traced)
-    if has_rebuild(question.copy):
+    if question.copy.architecture is not None:
         checkpoints = {checkpoint.name: checkpoint for checkpoint in question.checkpoints}
         tensors = observer.checkpoints()
         missing = [name for name in checkpoints if name not in tensors]

@@ -13,12 +13,10 @@ from typing import Any
 import torch
 
 from llm_rebuild.errors import InputError, listed, one_line
-from llm_rebuild.files import read_json
-from llm_rebuild.models import architecture_for
 from llm_rebuild.models.architecture import Architecture
 
 
-def load(folder: Path, attention: str) -> Any:
+def load(folder: Path, architecture: Architecture | None, attention: str) -> Any:
     """The official model in evaluation mode, from files alone: of the class that the architecture's record
     names, else of the one that its config does.
 
@@ -29,7 +27,6 @@ def load(folder: Path, attention: str) -> Any:
     import transformers
 
     config = official_config(folder)
-    architecture = architecture_of(folder)
     official = getattr(transformers, architecture.official_class) if architecture else text_class(config)
     try:
         with _quiet():
@@ -61,12 +58,6 @@ def _without_invented_pooler(model: Any, missing: Collection[str]) -> Any:
     if pooler and pooler <= set(missing):
         model.pooler = None
     return model
-
-
-def architecture_of(folder: Path) -> Architecture | None:
-    """The record of the architecture that a folder's config.json names, if there is one."""
-    config = read_json(folder / "config.json", "it has to be the model's own config.json")
-    return architecture_for(config)
 
 
 def official_config(folder: Path) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_rebuild.errors import InputError
-from llm_rebuild.verify.question import Question, has_rebuild
+from llm_rebuild.verify.question import Question
 
 SHORT = 256  # tokens of one text that always fit
 BESIDES = 1.2  # times the checkpoints: what else is computed, as it was measured
@@ -45,7 +45,7 @@ def needed(question: Question, model: Any) -> int:
     sizes = dict.fromkeys(("token", "query", "key"), tokens)
     sizes |= {"batch": rows, "head": heads, "vocabulary": vocabulary, "wide": 4 * width, "1": 1}
     sizes |= {"head width": max(1, width // heads), "3 × width": 3 * width}
-    if has_rebuild(question.copy):
+    if question.copy.architecture is not None:
         shapes = [checkpoint.shape for checkpoint in question.checkpoints]
     else:
         shapes = BLOCK * int(getattr(config, "num_hidden_layers", None) or 1)

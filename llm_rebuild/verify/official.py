@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError, one_line
 from llm_rebuild.models.part import check_attention
 from llm_rebuild.models.pipeline import Pipeline
-from llm_rebuild.verify.loading import architecture_of, load
+from llm_rebuild.verify.loading import load
 from llm_rebuild.verify.question import Question
 
 
@@ -48,8 +49,8 @@ class Official:
     def __init__(self, folder: Path, attention: str = "eager") -> None:
         check_attention(attention)
         self.attention = attention
-        self.model = load(folder, attention)
-        self.architecture = architecture_of(folder)
+        self.architecture = LocalCopy(folder.name, folder, "folder").architecture
+        self.model = load(folder, self.architecture, attention)
         self._takes = frozenset(inspect.signature(self.model.forward).parameters)
         embeds = self.architecture is not None and self.architecture.embeds
         self.sentence = Sentence(Pipeline.read(folder)) if embeds else None

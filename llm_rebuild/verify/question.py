@@ -19,7 +19,7 @@ from llm_rebuild.checkpoints import Checkpoint
 from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.models import Rebuild, architecture_for, rebuild_for
+from llm_rebuild.models import Rebuild
 from llm_rebuild.models.part import ATTENTIONS, check_attention
 from llm_rebuild.using import inputs
 from llm_rebuild.using.inputs import Inputs
@@ -61,10 +61,10 @@ class Question:
         """The weight file, mapped."""
         return self.copy.weights()
 
-    @cached_property
+    @property
     def rebuild(self) -> Rebuild:
         """The rebuild that the config asks for. InputError where there is none."""
-        return rebuild_for(self.copy.config)
+        return self.copy.rebuild
 
     @cached_property
     def checkpoints(self) -> list[Checkpoint]:
@@ -89,7 +89,8 @@ class Question:
     def untried(self) -> tuple[str, ...]:
         """What this pass leaves open: padding, the other spelling of attention, a step from a cache."""
         others = [f"{attention} attention" for attention in ATTENTIONS if attention != self.attention]
-        keeps = has_rebuild(self.copy) and self.rebuild.architecture.generates and not self.cache
+        architecture = self.copy.architecture
+        keeps = architecture is not None and architecture.generates and not self.cache
         return (
             *([] if self.inputs.padded else ["padding"]),
             *others,
@@ -131,21 +132,16 @@ def ask(
         return model
     check_attention(attention)
     copy = local_copy.get(model)
-    if use_cache and has_rebuild(copy) and not rebuild_for(copy.config).architecture.generates:
+    if use_cache and copy.architecture is not None and not copy.architecture.generates:
         raise InputError(f"{copy.name} writes no text and keeps no keys and values; ask without use_cache")
     return Question(copy, read_inputs(copy, texts, token_ids, decoder_ids), attention, use_cache)
-
-
-def has_rebuild(copy: LocalCopy) -> bool:
-    """Whether the folder is of a family that the course rebuilds. Of others the trace gives a capture."""
-    return architecture_for(copy.config) is not None
 
 
 def check(copy: LocalCopy) -> None:
     """Refuse a folder whose files do not fit each other, before the official model is built from it and fills
     gaps with random numbers. Raises InputError."""
-    if has_rebuild(copy):
-        rebuild_for(copy.config).check(copy.weights())
+    if copy.architecture is not None:
+        copy.rebuild.check(copy.weights())
         return
     keys = len(copy.weights())
     for field, value in copy.config.items():
@@ -175,7 +171,7 @@ def read_inputs(
     side: str = "right",
 ) -> Inputs:
     """Texts or ids as one padded batch that fits the model. `side` is where the padding goes."""
-    if not has_rebuild(copy):
+    if copy.architecture is None:
         return _read_any(copy, texts, token_ids, decoder_ids, side)
     prompts = token_ids if token_ids is not None else () if texts is None else texts
     return inputs.read(copy, prompts, decoder_ids, side)

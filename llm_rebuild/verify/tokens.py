@@ -10,7 +10,6 @@ from typing import Any
 
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError, one_line
-from llm_rebuild.models import architecture_for
 from llm_rebuild.models.pipeline import Pipeline
 from llm_rebuild.tokenizers import Encoding
 from llm_rebuild.using.inputs import Inputs
@@ -122,7 +121,7 @@ def compare_tokens(copy: LocalCopy, inputs: Inputs) -> TokenVerdict:
     """Hold the ids that the rebuilt tokenizer made of the texts against the official tokenizer's."""
     if not inputs.texts:
         return TokenVerdict(NOT_COMPARED, "for they were given")
-    if architecture_for(copy.config) is None:
+    if copy.architecture is None:
         return TokenVerdict(NOT_COMPARED, "for the official tokenizer made them: there is no other")
     around = copy.pipeline or Pipeline()
     try:

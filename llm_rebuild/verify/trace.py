@@ -22,7 +22,7 @@ from llm_rebuild.verify import memory
 from llm_rebuild.verify.entries import Trace, is_entry
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.operations import answer_of, facts_of, outputs_of, tensors_in, written_by
-from llm_rebuild.verify.question import Model, Options, Question, ask, check, has_rebuild
+from llm_rebuild.verify.question import Model, Options, Question, ask, check
 from llm_rebuild.verify.recording import Products, Recording, Returned, address_of
 from llm_rebuild.verify.sources import Named, Sources
 
@@ -79,7 +79,7 @@ class Observer:
     ) -> None:
         self._question, self._official, self.everything = question, official, everything
         self._recording = recording
-        self._sources = Sources(question.checkpoints if has_rebuild(question.copy) else ())
+        self._sources = Sources(question.checkpoints if question.copy.architecture else ())
         self._inside = ("", type(official.model).__name__)  # the module that computes, by path and class
         self._looks = None if everything else self._sources.sought("")  # its operations of interest; all
         # An operation, or None for a module itself; the module; the arguments, and as nodes, where it writes

@@ -25,7 +25,6 @@ from llm_rebuild.proof.isolation import leaks_of
 from llm_rebuild.verify import Capture, Proof, Question, Report, ask, compare, judge
 from llm_rebuild.verify.compare import MISSING, Verdict
 from llm_rebuild.verify.equality import identical
-from llm_rebuild.verify.question import has_rebuild
 from llm_rebuild.verify.steps import first_pass
 from llm_rebuild.weights import Weights
 from llm_rebuild.workbench import cached, notebook
@@ -354,7 +353,7 @@ class _Bench:
 
     def untapped(self, main: Outcome, truth: Capture) -> tuple[str, ...]:
         """Checkpoints that nobody asked for: of a model that is none of the course's, what was not tapped."""
-        if has_rebuild(self.copy):
+        if self.copy.architecture is not None:
             return ()
         return tuple(name for name in truth if name not in main.tapped)
 

@@ -24,7 +24,6 @@ from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify import Capture, Question
 from llm_rebuild.verify.capture import Part, read_capture
 from llm_rebuild.verify.official import Official
-from llm_rebuild.verify.question import has_rebuild
 from llm_rebuild.verify.steps import likeliest
 from llm_rebuild.verify.trace import observe
 from llm_rebuild.workbench import cached
@@ -156,7 +155,7 @@ def save_official(job: Mapping[str, Any]) -> None:
 def all_names(run: Run, question: Question) -> list[str]:
     """The checkpoints of this run, and those that the model has in another: padded, in other attention."""
     merged = dict.fromkeys(run.names)
-    if has_rebuild(question.copy):
+    if question.copy.architecture is not None:
         rebuild = question.rebuild
         listed = [replace(c, only=frozenset()) for c in rebuild.architecture.checkpoints]
         merged |= dict.fromkeys(c.name for c in expand(listed, rebuild.depth, ()))
