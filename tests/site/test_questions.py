@@ -62,19 +62,22 @@ def test_the_first_answer_is_kept_and_counted(asking: Site, reader: Any) -> None
     page = reader().open(asking.url + "part-4/close/")
     said = page.locator("[data-progress] [role=status]")
     assert "Here: 0 of 5 answered" in said.inner_text()
-    first = page.locator("[data-progress] ~ .exercise").first.locator(ANSWERS)
+    first, second = (page.locator("[data-progress] ~ .exercise").nth(n).locator(ANSWERS) for n in (0, 1))
     first.nth(1).click()  # B, which is right
     first.nth(0).click()
-    page.wait_for_function("document.querySelector('[data-progress]').textContent.includes('1 of 5')")
+    answers = questions.read()["part-4/close.md"][1].answers
+    wrong = next(number for number, (_, _, right) in enumerate(answers) if not right)
+    second.nth(wrong).click()
+    page.wait_for_function("document.querySelector('[data-progress]').textContent.includes('2 of 5')")
     assert "1 right at the first try" in said.inner_text()
     page.goto(asking.url + "start/")
     page.wait_for_selector("[data-progress] [role=status]")
     assert "Here: 0 of 5" in page.locator("[data-progress] [role=status]").inner_text()
-    assert "In all: 1 answered, 1 right" in page.locator("[data-progress] [role=status]").inner_text()
+    assert "In all: 2 answered, 1 right" in page.locator("[data-progress] [role=status]").inner_text()
     with page.expect_download() as saved:
         page.get_by_role("button", name="Save to a file").click()
     kept = json.loads(Path(saved.value.path()).read_text(encoding="utf-8"))
-    assert kept["answers"] == {"part-4/close/#1": "B+"}
+    assert kept["answers"] == {"part-4/close/#1": "B+", "part-4/close/#2": f"{questions.LETTERS[wrong]}-"}
 
 
 @pytest.mark.parametrize(
