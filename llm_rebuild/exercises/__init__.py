@@ -1,7 +1,7 @@
 """The exercises that a program checks.
 
 from llm_rebuild.exercises import check
-check("parameters-of-a-decoder", 124_439_808)
+check("parameters-of-gpt2", 124_439_808)
 """
 
 from __future__ import annotations
