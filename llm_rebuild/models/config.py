@@ -13,19 +13,43 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from llm_rebuild.errors import InputError
 from llm_rebuild.json_fields import FLAG, NUMBER, TEXT, Kind, check, or_null, shown, whole
 
 
-class Dataclass(Protocol):
-    """Any dataclass, for the type checker."""
+@dataclass(frozen=True)
+class ModelConfig:
+    """What is asked of every model's config. Each has its own fields, and answers what is not so here."""
 
-    __dataclass_fields__: ClassVar[dict[str, Any]]
+    @property
+    def positions(self) -> int | None:
+        """The longest input, in tokens. None: none is too long."""
+        return None
+
+    @property
+    def text_limit(self) -> int | None:
+        """To how many tokens a longer text is cut. None is: its end is what a decoder continues."""
+        return None
+
+    @property
+    def start_token(self) -> int | None:
+        """What a decoder beside an encoder reads first. None: there is none."""
+        return None
+
+    @property
+    def conditions(self) -> frozenset[str]:
+        """What this config adds to the conditions of a run."""
+        return frozenset()
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """The optional keys that this config cannot do without."""
+        return frozenset()
 
 
-C = TypeVar("C", bound=Dataclass)
+C = TypeVar("C", bound=ModelConfig)
 # A whole number, `1` for `1.0`, is refused by the official classes, too.
 DECIMAL = Kind(f"{NUMBER.words} with a decimal point", lambda v: type(v) is float and NUMBER.accepts(v))
 
@@ -35,7 +59,8 @@ class Reading:
     """How one architecture reads its config.json.
 
     fixed       Fields that must have this value, or be absent; besides `FIXED_EVERYWHERE`.
-    irrelevant  Fields that do not change an evaluation forward pass, each with the reason.
+    irrelevant  Fields that do not change an evaluation forward pass, each with the reason; besides
+                `IRRELEVANT_EVERYWHERE`.
     aliases     The general name under which the official class takes a used field, too.
     """
 

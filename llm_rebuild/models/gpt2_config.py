@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_rebuild.models.architecture import Architecture, Stack
-from llm_rebuild.models.config import IRRELEVANT_EVERYWHERE, Reading, divides, one_of, read_config, with_bias
+from llm_rebuild.models.config import ModelConfig, Reading, divides, one_of, read_config, with_bias
 from llm_rebuild.models.ops import ACTIVATIONS
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(ModelConfig):
     """What config.json says, in its own spelling; where it is silent, as transformers' GPT2Config has it."""
 
     vocab_size: int = 50257
@@ -46,11 +46,6 @@ class Config:
         return self.n_inner or 4 * self.n_embd
 
     @property
-    def start_token(self) -> None:
-        """What a decoder beside an encoder reads first; there is none."""
-        return None
-
-    @property
     def conditions(self) -> frozenset[str]:
         """What this config adds to the conditions of a run: its activation."""
         return frozenset({self.activation_function})
@@ -59,11 +54,6 @@ class Config:
     def needed(self) -> frozenset[str]:
         """The optional keys that this config cannot do without."""
         return frozenset() if self.tie_word_embeddings else frozenset({"lm_head.weight"})
-
-    @property
-    def text_limit(self) -> None:
-        """To how many tokens a longer text is cut. None is: its end is what a decoder continues."""
-        return None
 
 
 READING = Reading(
@@ -75,7 +65,6 @@ READING = Reading(
         "reorder_and_upcast_attn": False,  # another operation for the product of query and key
     },
     irrelevant={
-        **IRRELEVANT_EVERYWHERE,
         **dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), "no dropout in evaluation"),
         "initializer_range": "the weights come from the file",
         **{

@@ -10,7 +10,7 @@ from typing import Any
 from llm_rebuild.errors import InputError
 from llm_rebuild.json_fields import FLAG, Kind, check, whole
 from llm_rebuild.models.architecture import Architecture, Stack
-from llm_rebuild.models.config import IRRELEVANT_EVERYWHERE, Reading, divides, one_of, read_config
+from llm_rebuild.models.config import ModelConfig, Reading, divides, one_of, read_config
 from llm_rebuild.models.ops import ACTIVATIONS
 from llm_rebuild.models.rotary import ABOVE, PLACES, Rope
 
@@ -52,7 +52,7 @@ WINDOWS: Mapping[str, Mapping[str, Kind]] = {
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(ModelConfig):
     """What config.json says, in its own spelling; where it is silent, as transformers' config class of this
     model_type has it.
 
@@ -132,11 +132,6 @@ class Config:
         return None if self.window is None else self.window - 1
 
     @property
-    def start_token(self) -> None:
-        """What a decoder beside an encoder reads first; there is none."""
-        return None
-
-    @property
     def conditions(self) -> frozenset[str]:
         """What this config adds to the conditions of a run."""
         norms = {"norms of query and key"} if self.norms_query_and_key else set()
@@ -149,11 +144,6 @@ class Config:
         layers |= {"q_norm.weight", "k_norm.weight"} if self.norms_query_and_key else set()
         layers |= set() if self.tie_word_embeddings else {"lm_head.weight"}
         return frozenset(k for k in ARCHITECTURE.optional if ".".join(k.split(".")[-2:]) in layers)
-
-    @property
-    def text_limit(self) -> None:
-        """To how many tokens a longer text is cut. None is: its end is what a decoder continues."""
-        return None
 
 
 def _window(config: Mapping[str, Any], kind: str, blocks: int) -> int | None:
@@ -169,7 +159,6 @@ READING = Reading(
     model_type="llama",
     fixed={"is_causal": True, "is_encoder_decoder": False},
     irrelevant={
-        **IRRELEVANT_EVERYWHERE,
         "attention_dropout": "no dropout in evaluation",
         "initializer_range": "the weights come from the file",
         "pretraining_tp": "how training was shared among machines",

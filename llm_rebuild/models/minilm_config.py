@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_rebuild.models.architecture import Architecture, Stack
-from llm_rebuild.models.config import IRRELEVANT_EVERYWHERE, Reading, divides, one_of, read_config, with_bias
+from llm_rebuild.models.config import ModelConfig, Reading, divides, one_of, read_config, with_bias
 from llm_rebuild.models.ops import ACTIVATIONS
 from llm_rebuild.models.pipeline import KEY, Pipeline
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(ModelConfig):
     """What config.json says, in its own spelling; where it is silent, as transformers' BertConfig has it."""
 
     vocab_size: int = 30522
@@ -45,19 +45,9 @@ class Config:
         return self.max_position_embeddings
 
     @property
-    def start_token(self) -> None:
-        """What a decoder beside an encoder reads first; there is none."""
-        return None
-
-    @property
     def conditions(self) -> frozenset[str]:
         """What this config adds to the conditions of a run: its activation, and what makes the answer."""
         return frozenset({self.hidden_act, self.pooling, "normalize" if self.normalize else "as it is"})
-
-    @property
-    def needed(self) -> frozenset[str]:
-        """The optional keys that this config cannot do without."""
-        return frozenset()
 
     @property
     def text_limit(self) -> int:
@@ -75,7 +65,6 @@ READING = Reading(
         "is_encoder_decoder": False,
     },
     irrelevant={
-        **IRRELEVANT_EVERYWHERE,
         "attention_probs_dropout_prob": "no dropout in evaluation",
         "hidden_dropout_prob": "no dropout in evaluation",
         "classifier_dropout": "no classifier here, and no dropout in evaluation",

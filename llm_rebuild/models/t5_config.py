@@ -9,12 +9,12 @@ from typing import Any
 from llm_rebuild.errors import InputError
 from llm_rebuild.json_fields import shown
 from llm_rebuild.models.architecture import Architecture, Stack
-from llm_rebuild.models.config import IRRELEVANT_EVERYWHERE, Reading, one_of, read_config
+from llm_rebuild.models.config import ModelConfig, Reading, one_of, read_config
 from llm_rebuild.models.ops import ACTIVATIONS
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(ModelConfig):
     """What config.json says, in its own spelling; where it is silent, as transformers' T5Config has it."""
 
     vocab_size: int = 32128
@@ -74,11 +74,6 @@ class Config:
         return self.num_decoder_layers or self.num_layers
 
     @property
-    def positions(self) -> None:
-        """The longest input: none, for positions are relative."""
-        return None
-
-    @property
     def start_token(self) -> int | None:
         """What the decoder reads first."""
         return self.decoder_start_token_id
@@ -96,11 +91,6 @@ class Config:
         """The optional keys that this config cannot do without."""
         return frozenset(key for key in ARCHITECTURE.optional if ("wi_" if self.gated else "wi.") in key)
 
-    @property
-    def text_limit(self) -> None:
-        """To how many tokens a longer text is cut. None is: none is too long."""
-        return None
-
 
 FEED_FORWARDS = [*ACTIVATIONS, *(f"gated-{name}" for name in ACTIVATIONS)]
 
@@ -108,7 +98,6 @@ READING = Reading(
     model_type="t5",
     fixed={"is_causal": True, "is_decoder": False, "is_encoder_decoder": True},
     irrelevant={
-        **IRRELEVANT_EVERYWHERE,
         "classifier_dropout": "no classifier here, and no dropout in evaluation",
         "dropout_rate": "no dropout in evaluation",
         "initializer_factor": "the weights come from the file",

@@ -270,34 +270,25 @@ class _Bench:
         truth = run.truth
         others = [name for name in self.names if name not in truth]
         tried = [t for t in trials(_places(session), list(truth), others) if only is None or t.name in only]
-        if tried and session.ended is not None:
-            with self.session() as new:
-                return self.tried(run, new, tried)
-        return self.tried(run, session, tried)
-
-    def tried(
-        self, run: Run, session: Session, trials: Sequence[Trial]
-    ) -> tuple[dict[str, StepVerdict], dict[str, tuple[Trial, Tensor]]]:
-        """The steps in one process."""
-        truth = run.truth
         official = {**truth.tensors, **run.passes[-1]}
-        session.allow()
         ends: dict[str, Mapping[str, Any]] = {}
         tapped: dict[str, tuple[Trial, Tensor]] = {}
-        for trial in trials:
-            if session.ended is not None:
-                break
-            outcome = session.step(trial, official, run.attention)
-            ends[trial.name] = outcome.end
-            for name, tensor in outcome.tapped.items():
-                if name == trial.name or name not in tapped:
-                    tapped[name] = trial, tensor
-        why = session.ended.how if session.ended else ""
+        with self.session() if tried and session.ended else contextlib.nullcontext(session) as session:
+            session.allow()
+            for trial in tried:
+                if session.ended is not None:
+                    break
+                outcome = session.step(trial, official, run.attention)
+                ends[trial.name] = outcome.end
+                for name, tensor in outcome.tapped.items():
+                    if name == trial.name or name not in tapped:
+                        tapped[name] = trial, tensor
+            why = session.ended.how if session.ended else ""
         why = f"it takes longer than {self.limits.seconds:g} s" if why == "time" else why
         rebuilt = {name: tensor for name, (_, tensor) in tapped.items() if name in truth}
         judged = judge_steps(rebuilt, truth, self.copy, fed=True).verdicts
         verdicts = {v.name: v for v in judged if v.verdict != MISSING}
-        steps = {t.name: _step_verdict(t, ends.get(t.name, {}), verdicts.get(t.name), why) for t in trials}
+        steps = {t.name: _step_verdict(t, ends.get(t.name, {}), verdicts.get(t.name), why) for t in tried}
         for name, verdict in verdicts.items():  # what a step tapped on its way
             steps.setdefault(name, StepVerdict(name, verdict))
         return {name: steps[name] for name in truth if name in steps}, tapped

@@ -21,6 +21,14 @@ WITHOUT_SOLUTIONS = (
     "LLM_REBUILD_WITHOUT_SOLUTIONS"  # set by a teacher; the site and the notebooks read it, too
 )
 
+STEPS = """Fill in one step after another, from the top to the bottom, and after each one ask
+
+{check}
+
+It compares what you `tap` with what the official model computed, tries every step alone as well, fed with
+official numbers, and says what is next. `forward` is written already: it calls the steps in the order in
+which the model computes, and shows each result to the checker. The first step is done, too.
+"""
 BARE = """Write `forward`: which steps there are, and in which order, is yours to say. Begin with a few; ask
 
 {check}
@@ -87,8 +95,8 @@ def source(model: str, *, solved: bool = False) -> str:
                 continue
             first, last = function.body[1], function.body[-1]
             lines[first.lineno - 1 : last.end_lineno] = [f"    {EMPTY}"]
-    marks = ("  # given", "  # yours")
-    return "\n".join(_without(line, marks) for line in lines) + "\n"
+    text = "\n".join(line.removesuffix("  # given").removesuffix("  # yours") for line in lines) + "\n"
+    return _introduced(text, STEPS)
 
 
 def bare_source(model: str) -> str:
@@ -139,9 +147,3 @@ def _introduced(text: str, introduction: str, **words: str) -> str:
 def _emptied(function: ast.FunctionDef, lines: list[str]) -> bool:
     heading = lines[function.lineno - 1]
     return "# given" not in heading and (bool(function.decorator_list) or "# yours" in heading)
-
-
-def _without(line: str, ends: tuple[str, ...]) -> str:
-    for end in ends:
-        line = line.removesuffix(end)
-    return line

@@ -26,7 +26,7 @@ from transformers import (
 
 from llm_rebuild.errors import InputError
 from llm_rebuild.models import gpt2_config, llama_config, minilm_config, rebuild_for, t5_config
-from llm_rebuild.models.config import FIXED_EVERYWHERE
+from llm_rebuild.models.config import FIXED_EVERYWHERE, IRRELEVANT_EVERYWHERE
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import Question, read_inputs
 from tests.models import small
@@ -54,7 +54,8 @@ def official_fields(official: type) -> set[str]:
 
 def known_fields(layout: Any) -> set[str]:
     used = {field.name for field in dataclasses.fields(layout.Config)}
-    return used | set(layout.READING.fixed) | set(layout.READING.irrelevant) | set(FIXED_EVERYWHERE)
+    reading = {*layout.READING.fixed, *layout.READING.irrelevant}
+    return {*used, *reading, *FIXED_EVERYWHERE, *IRRELEVANT_EVERYWHERE}
 
 
 def official_defaults(layout: Any) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def test_a_field_that_a_new_release_adds_is_noticed():
 @pytest.mark.parametrize(("official", "layout"), FAMILIES, ids=IDS)
 def test_no_field_is_in_two_groups(official: type, layout: Any):
     used = {field.name for field in dataclasses.fields(layout.Config)}
-    fixed, irrelevant = set(layout.READING.fixed), set(layout.READING.irrelevant)
+    fixed, irrelevant = set(layout.READING.fixed), {*layout.READING.irrelevant, *IRRELEVANT_EVERYWHERE}
     assert not used & fixed
     assert not used & irrelevant
     assert not fixed & irrelevant
