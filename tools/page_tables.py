@@ -102,7 +102,7 @@ def tables() -> dict[str, dict[str, object]]:
             "digit": matches(byte_bpe.DIGIT),
             "space": matches(r"\s"),
         },
-        "graphemes": graphemes.TABLES,
+        "graphemes": graphemes.RANGES,
     }
 
 

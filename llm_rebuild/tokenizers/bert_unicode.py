@@ -9,27 +9,11 @@ Each table was read off the library by giving it every character there is, one a
 tests/tokenizers/test_wordpiece.py does so again and compares. Only one thing is still asked of Python: how
 a character of `NORMALIZED` decomposes. The Unicode Consortium promises never to change that for a
 character once assigned, and all of these are older than any Python that runs this package.
-
-The tables are data, `unicode.json`. Ranges are hexadecimal code points, both ends included.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
-
-def characters(ranges: str) -> frozenset[str]:
-    """The characters in a table of ranges.
-
-    >>> sorted(characters("41-43 5A"))
-    ['A', 'B', 'C', 'Z']
-    """
-    members: list[str] = []
-    for entry in ranges.split():
-        first, _, last = entry.partition("-")
-        members.extend(map(chr, range(int(first, 16), int(last or first, 16) + 1)))
-    return frozenset(members)
+from llm_rebuild.tokenizers.unicode_tables import TABLES, characters
 
 
 def lower_cases(entries: str) -> dict[str, str]:
@@ -47,24 +31,24 @@ def lower_cases(entries: str) -> dict[str, str]:
     return pairs
 
 
-TABLES = json.loads(Path(__file__).with_name("unicode.json").read_text(encoding="utf-8"))["bert"]
+BERT = TABLES["bert"]
 # Control and format characters (Cc, Cf), except tab, line feed and carriage return, which count as white
 # space; and U+FFFD, which stands for what could not be decoded. Private use is in is_private_use below.
-CONTROL = characters(TABLES["control"])
+CONTROL = characters(BERT["control"])
 # Whitespace, once the control characters are gone. (Python's str.isspace also names seven controls.)
-WHITESPACE = characters(TABLES["whitespace"])
+WHITESPACE = characters(BERT["whitespace"])
 # Nonspacing marks (Mn): what is drawn onto the character before it. Marks that decompose are not here: their
 # parts are.
-NONSPACING_MARKS = characters(TABLES["nonspacing_marks"])
+NONSPACING_MARKS = characters(BERT["nonspacing_marks"])
 # Punctuation (P*), and every ASCII character that is neither letter, digit, space nor control: BERT counts
 # $ + < = > ^ ` | ~ as punctuation although Unicode calls them symbols.
-PUNCTUATION = characters(TABLES["punctuation"])
+PUNCTUATION = characters(BERT["punctuation"])
 # Characters that have a canonical decomposition, or a combining class, which is to say: everything NFD can
 # change or move.
-NORMALIZED = characters(TABLES["normalized"])
+NORMALIZED = characters(BERT["normalized"])
 # The only character whose lower case is two: I with a dot above gives i and a combining dot. And a capital
 # sigma gives σ even at the end of a word, where str.lower gives ς: one character is looked at at a time.
-LOWER = lower_cases(TABLES["lower"]) | {"\u0130": "i\u0307"}
+LOWER = lower_cases(BERT["lower"]) | {"\u0130": "i\u0307"}
 
 
 def is_private_use(character: str) -> bool:

@@ -28,6 +28,7 @@ import regex
 
 from llm_rebuild.tokenizers import checks
 from llm_rebuild.tokenizers.encoding import Encoding
+from llm_rebuild.tokenizers.unicode_tables import TABLES, members
 
 END_OF_TEXT = "<|endoftext|>"  # the only special token: it separated the documents of the training text
 
@@ -40,16 +41,7 @@ SUPPORTED |= dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT)
 # Letters and digits that Unicode assigned after version 16. The official library carries the tables
 # of Unicode 16, where these are still unassigned, so they count as neither letter nor digit; the
 # `regex` package may carry newer tables. Wide ranges also hold what is still unassigned today.
-AFTER_UNICODE_16 = (
-    r"\u0558\u058b\u058c\u088f\u0c5c\u0cdc\u208f\u209d-\u209f\ua7ce\ua7cf\ua7d2\ua7d4\ua7dd-\ua7f1"
-    r"\uab6c\uab6d\U000107bb-\U000107bf\U00010940-\U0001097f\U00010ec5-\U00010efb"
-    r"\U00011b0a-\U00011bbf\U00011db0-\U00011ede\U0001246f\U00012475-\U0001247f"
-    r"\U00012544-\U00012f8f\U00016e9b-\U00016eff\U00016ff2-\U00016fff\U000187f8-\U000187ff"
-    r"\U00018cd6-\U00018cfe\U00018d09-\U0001afef\U0001b123-\U0001b131\U0001b168-\U0001b16f"
-    r"\U0001d6a6\U0001d6a7\U0001df1f-\U0001df24\U0001df2b-\U0001dfff\U0001e6c0-\U0001e7df\U0002a6e0-\U0002a6ff\U0002b73a-\U0002b73f\U0002b81e\U0002b81f"
-    r"\U0002cea2-\U0002ceaf\U0002ebe1-\U0002ebef\U0002ee5e-\U0002f7ff\U0002fa1e-\U0002ffff"
-    r"\U0001fbfa-\U0001ffff\U0003134b-\U0003134f\U000323b0-\U000e0000"
-)
+AFTER_UNICODE_16 = members(TABLES["byte_bpe"]["after_unicode_16"])
 LETTER = rf"[\p{{L}}--[{AFTER_UNICODE_16}]]"
 DIGIT = rf"[\p{{N}}--[{AFTER_UNICODE_16}]]"
 
@@ -290,15 +282,7 @@ class ByteBPE:
 
 
 # Marks that the official library's tables for composing do not have yet: there each stands for itself.
-NEW_MARKS = regex.compile(
-    r"([\u07fd\u0897-\u089f\u08ca-\u08d3\u09fe\u0c3c\u0d3b\u0d3c\u0eba\u0ece\u1715\u1abf-\u1ace\u1df6-\u1dfa"
-    r"\ua82c\U00010d24-\U00010d27\U00010d69-\U00010d6d\U00010eab\U00010eac\U00010efd-\U00010eff"
-    r"\U00010f46-\U00010f50\U00010f82-\U00010f85\U00011070\U00011241\U0001133b\U000113b8-\U000113d0"
-    r"\U0001145e\U00011839\U0001183a\U00011930\U0001193d\U0001193e\U00011943\U000119e0\U00011a34\U00011a47"
-    r"\U00011a99\U00011d42\U00011d44\U00011d45\U00011d97\U00011f41\U00011f42\U0001611e-\U0001612f"
-    r"\U00016ff0\U00016ff1\U0001e08f\U0001e130-\U0001e136\U0001e2ae\U0001e2ec-\U0001e2ef"
-    r"\U0001e4ec-\U0001e4ef\U0001e5ee\U0001e5ef])"
-)
+NEW_MARKS = regex.compile(f"([{members(TABLES['byte_bpe']['new_marks'])}])")
 
 
 def compose(text: str) -> str:

@@ -6,37 +6,24 @@ The pattern spells the rules of Unicode Standard Annex 29 (extended grapheme clu
 has them. `regex` has them as \\X, but that joins a letter to a virama that no consonant precedes
 (½ + U+094D + ष); and its tables follow each new version of Unicode, where the `tokenizers` library 0.23 stays
 at version 17. So the tables are frozen, in `unicode.json`; tests/tokenizers/test_unigram.py compares
-them with the library, character by character. Ranges are hexadecimal code points, both ends included.
+them with the library, character by character.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from pathlib import Path
 
-TABLES = json.loads(Path(__file__).with_name("unicode.json").read_text(encoding="utf-8"))["graphemes"]
-EXTEND = TABLES[
-    "extend"
-]  # what belongs to the character before it: accents, vowel signs, variation selectors
-SPACING = TABLES["spacing"]  # the same, with a width of its own
-CONSONANT = TABLES["consonant"]  # consonants that grow together, …
-LINKER = TABLES["linker"]  # … and the signs that make two of them do so (Indic conjuncts)
-PREPENDED = TABLES["prepended"]  # signs that belong to what follows
-PICTURE = TABLES["picture"]  # emoji, and places that were kept free for more
-VOWELS = TABLES["vowels"]  # of Korean, and of Kirat Rai
-CONTROL = TABLES["control"]  # what stands alone, beside \r and \n
+from llm_rebuild.tokenizers.unicode_tables import TABLES, members
 
-
-def members(*tables: str) -> str:
-    """Tables of ranges as the inside of a character class.
-
-    >>> members("41-43 5A")
-    'A-CZ'
-    """
-    entries = " ".join(tables).split()
-    return "".join("-".join(chr(int(end, 16)) for end in entry.split("-")) for entry in entries)
-
+RANGES = TABLES["graphemes"]
+EXTEND = RANGES["extend"]  # what belongs to the character before it: accents, vowel signs, selectors
+SPACING = RANGES["spacing"]  # the same, with a width of its own
+CONSONANT = RANGES["consonant"]  # consonants that grow together, …
+LINKER = RANGES["linker"]  # … and the signs that make two of them do so (Indic conjuncts)
+PREPENDED = RANGES["prepended"]  # signs that belong to what follows
+PICTURE = RANGES["picture"]  # emoji, and places that were kept free for more
+VOWELS = RANGES["vowels"]  # of Korean, and of Kirat Rai
+CONTROL = RANGES["control"]  # what stands alone, beside \r and \n
 
 MARK = f"[{members(EXTEND, SPACING)}\u200d]"
 JOINED = f"[{members(EXTEND.replace('200C', '200D'))}]"  # between two consonants: a joiner, but no separator

@@ -23,7 +23,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from llm_rebuild import tokenizers
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.tokenizers import Encoding, bert_unicode, encoding, pad, wordpiece
+from llm_rebuild.tokenizers import Encoding, bert_unicode, encoding, pad, unicode_tables, wordpiece
 from llm_rebuild.tokenizers.wordpiece import Placed, WordPiece
 from tests.tokenizers.tokenizer_corpus import LINES, POINTS, every_code_point, real_lines
 
@@ -46,7 +46,7 @@ def official(minilm: LocalCopy) -> OfficialTokenizer:
 # ------------------------------------------------------------------------------- step by step
 
 
-@pytest.mark.parametrize("module", [encoding, wordpiece, bert_unicode])
+@pytest.mark.parametrize("module", [encoding, wordpiece, bert_unicode, unicode_tables])
 def test_the_examples_in_docstrings_hold(module: ModuleType) -> None:
     outcome = doctest.testmod(module)
     assert outcome.attempted > 0
