@@ -51,12 +51,17 @@ class Architecture:
     config: type[Any]  # the dataclass of its config; `config.read` takes config.json's fields
     official_class: str  # transformers' class with the answer on top
 
+    # How its config.json is read, besides what `models/config.py` says of every one.
+    fixed: Mapping[str, Any]  # fields that must have this value, or be absent
+    irrelevant: Mapping[str, str]  # fields that change no forward pass in evaluation, with the reason
+
     # What its files hold. Of a key `{layer}` is any number.
     weights: Mapping[str, str]  # keys that the weight file must have, and their shapes in words
     optional: Mapping[str, str]  # keys that are read where the file has them or config.json asks for them
     unused: Mapping[str, str]  # keys that a file may hold and the rebuild does not read, with the reason
     parts: Mapping[str, str]  # the parts of the model in the order of the data, and what each is for
     departures: tuple[tuple[str, str], ...]  # from the textbook's transformer: a title, an explanation
+    aliases: Mapping[str, str] = field(default_factory=dict)  # a used field -> its general name, read, too
     relatives: tuple[str, ...] = ()  # other model_types that the same rebuild reads
     prefix: str = ""  # stands before the keys of a file that was saved together with a head: `bert.`
     body: str = ""  # stands before the keys, but of a file that was saved without a head: `model.`

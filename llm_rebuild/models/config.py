@@ -12,11 +12,12 @@ import dataclasses
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from llm_rebuild.errors import InputError
 from llm_rebuild.json_fields import FLAG, NUMBER, TEXT, Kind, check, or_null, shown, whole
+from llm_rebuild.models.architecture import Architecture
 
 
 @dataclass(frozen=True)
@@ -54,22 +55,6 @@ C = TypeVar("C", bound=ModelConfig)
 DECIMAL = Kind(f"{NUMBER.words} with a decimal point", lambda v: type(v) is float and NUMBER.accepts(v))
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How one architecture reads its config.json.
-
-    fixed       Fields that must have this value, or be absent; besides `FIXED_EVERYWHERE`.
-    irrelevant  Fields that do not change an evaluation forward pass, each with the reason; besides
-                `IRRELEVANT_EVERYWHERE`.
-    aliases     The general name under which the official class takes a used field, too.
-    """
-
-    model_type: str
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    irrelevant: Mapping[str, str] = field(default_factory=dict)
-    aliases: Mapping[str, str] = field(default_factory=dict)
-
-
 # How a file may keep its numbers; each is a float32, too.
 WIDENED = ("float32", "bfloat16", "float16")
 
@@ -105,18 +90,19 @@ IRRELEVANT_EVERYWHERE = {
 }
 
 
-def read_config(config: Mapping[str, Any], cls: type[C], reading: Reading) -> C:
+def read_config(config: Mapping[str, Any], cls: type[C], architecture: Architecture) -> C:
     """Fill the dataclass `cls` from config.json's fields; its defaults are the official class's.
 
     Raises InputError, naming the field, for a value that the rebuild does not support.
     """
     model_type = config.get("model_type")
-    if model_type != reading.model_type:
-        raise InputError(f"config.json: model_type is {shown(model_type)}, expected {reading.model_type!r}")
+    if model_type not in (architecture.model_type, *architecture.relatives):
+        expected = architecture.model_type
+        raise InputError(f"config.json: model_type is {shown(model_type)}, expected {expected!r}")
     for name in ("dtype", "torch_dtype"):
         if config.get(name) is not None:
             one_of(name, config[name], WIDENED)
-    for name, value in {**FIXED_EVERYWHERE, **reading.fixed}.items():
+    for name, value in {**FIXED_EVERYWHERE, **architecture.fixed}.items():
         asked = config.get(name, value)
         if (type(asked), asked) != (type(value), value):
             raise InputError(f"config.json: {name} is {shown(asked)}; this rebuild supports only {value!r}")
@@ -124,7 +110,7 @@ def read_config(config: Mapping[str, Any], cls: type[C], reading: Reading) -> C:
     values: dict[str, Any] = {}
     for used in dataclasses.fields(cls):
         value = config.get(used.name, used.default)
-        alias = reading.aliases.get(used.name, "")
+        alias = architecture.aliases.get(used.name, "")
         if alias in config:
             if used.name in config and value != config[alias]:
                 differ = f"{used.name} is {shown(value)} but {alias} is {shown(config[alias])}"

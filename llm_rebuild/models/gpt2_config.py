@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_rebuild.models.architecture import Architecture, Stack
-from llm_rebuild.models.config import ModelConfig, Reading, divides, one_of, read_config, with_bias
+from llm_rebuild.models.config import ModelConfig, divides, one_of, read_config, with_bias
 from llm_rebuild.models.ops import ACTIVATIONS
 
 
@@ -30,7 +30,7 @@ class Config(ModelConfig):
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Config:
         """From config.json. Raises InputError, by the field's name, for what is not supported."""
-        read = read_config(config, cls, READING)
+        read = read_config(config, cls, ARCHITECTURE)
         one_of("activation_function", read.activation_function, ACTIVATIONS)
         divides("n_embd", read.n_embd, "n_head", read.n_head)
         return read
@@ -56,8 +56,16 @@ class Config(ModelConfig):
         return frozenset() if self.tie_word_embeddings else frozenset({"lm_head.weight"})
 
 
-READING = Reading(
+_BLOCK = "h.{layer}"
+
+# What is to be known of this model by those who name none.
+ARCHITECTURE = Architecture(
     model_type="gpt2",
+    file="gpt2",
+    published="gpt2",
+    tokenizer="byte_bpe",
+    config=Config,
+    official_class="AutoModelForCausalLM",
     fixed={
         "add_cross_attention": False,
         "is_causal": True,
@@ -81,17 +89,6 @@ READING = Reading(
         "n_head": "num_attention_heads",
         "n_layer": "num_hidden_layers",
     },
-)
-
-_BLOCK = "h.{layer}"
-
-# What is to be known of this model by those who name none.
-ARCHITECTURE = Architecture(
-    model_type=READING.model_type,
-    file="gpt2",
-    published="gpt2",
-    tokenizer="byte_bpe",
-    config=Config,
     weights={
         "wte.weight": "[vocab_size, n_embd]",
         "wpe.weight": "[n_positions, n_embd]",
@@ -131,7 +128,6 @@ ARCHITECTURE = Architecture(
     ),
     stacks=(Stack("h", "n_layer", enters="embeddings", leaves="mlp.residual"),),
     width="n_embd",
-    official_class="AutoModelForCausalLM",
     official_body="transformer",
     generates=True,
     texts=("Open-source LLMs rock.", "They do."),

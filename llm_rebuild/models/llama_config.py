@@ -10,7 +10,7 @@ from typing import Any
 from llm_rebuild.errors import InputError
 from llm_rebuild.json_fields import FLAG, Kind, check, whole
 from llm_rebuild.models.architecture import Architecture, Stack
-from llm_rebuild.models.config import ModelConfig, Reading, divides, one_of, read_config
+from llm_rebuild.models.config import ModelConfig, divides, one_of, read_config
 from llm_rebuild.models.ops import ACTIVATIONS
 from llm_rebuild.models.rotary import ABOVE, PLACES, Rope
 
@@ -84,7 +84,7 @@ class Config(ModelConfig):
         one_of("model_type", kind, RELATIVES)
         asked = {**RELATIVES[kind], **config}
         plain = {name: value for name, value in asked.items() if name not in WINDOWS[kind]}
-        read = read_config({**plain, "rope": None, "window": None}, cls, READINGS[kind])
+        read = read_config({**plain, "rope": None, "window": None}, cls, ARCHITECTURE)
         one_of("hidden_act", read.hidden_act, ACTIVATIONS)
         if kind == "llama":
             divides("hidden_size", read.hidden_size, "num_attention_heads", read.num_attention_heads)
@@ -155,22 +155,6 @@ def _window(config: Mapping[str, Any], kind: str, blocks: int) -> int | None:
     return asked.get("sliding_window", None if "sliding_window" in config else 4096) if slides else None
 
 
-READING = Reading(
-    model_type="llama",
-    fixed={"is_causal": True, "is_encoder_decoder": False},
-    irrelevant={
-        "attention_dropout": "no dropout in evaluation",
-        "initializer_range": "the weights come from the file",
-        "pretraining_tp": "how training was shared among machines",
-        **dict.fromkeys(("bos_token_id", "eos_token_id"), "for generation, which gets it from its caller"),
-        "pad_token_id": "padding is known from the mask",
-        "use_cache": "chosen by the caller",
-        **dict.fromkeys((*PLACES, *ABOVE), "read as rope, and refused where they contradict each other"),
-        **dict.fromkeys(("use_sliding_window", "max_window_layers"), "read as window"),
-    },
-)
-READINGS = {kind: replace(READING, model_type=kind) for kind in RELATIVES}
-
 _BLOCK, _WIDTH, _HEAD = (
     "model.layers.{layer}",
     "hidden_size",
@@ -189,13 +173,25 @@ _LAYERS = {
 
 # What is to be known of this model by those who name none.
 ARCHITECTURE = Architecture(
-    model_type=READING.model_type,
-    relatives=tuple(kind for kind in RELATIVES if kind != READING.model_type),
+    model_type="llama",
+    relatives=tuple(kind for kind in RELATIVES if kind != "llama"),
     file="llama",
     published="llama",
     tokenizer="byte_bpe_json",
     body="model.",
     config=Config,
+    official_class="AutoModelForCausalLM",
+    fixed={"is_causal": True, "is_encoder_decoder": False},
+    irrelevant={
+        "attention_dropout": "no dropout in evaluation",
+        "initializer_range": "the weights come from the file",
+        "pretraining_tp": "how training was shared among machines",
+        **dict.fromkeys(("bos_token_id", "eos_token_id"), "for generation, which gets it from its caller"),
+        "pad_token_id": "padding is known from the mask",
+        "use_cache": "chosen by the caller",
+        **dict.fromkeys((*PLACES, *ABOVE), "read as rope, and refused where they contradict each other"),
+        **dict.fromkeys(("use_sliding_window", "max_window_layers"), "read as window"),
+    },
     weights={
         "model.embed_tokens.weight": "[vocab_size, hidden_size]",
         f"{_BLOCK}.input_layernorm.weight": "[hidden_size]",
@@ -235,7 +231,6 @@ ARCHITECTURE = Architecture(
     stacks=(Stack("model.layers", "num_hidden_layers", enters="model.embed_tokens", leaves="mlp.residual"),),
     width="hidden_size",
     whole=frozenset(),
-    official_class="AutoModelForCausalLM",
     uncovered=dict.fromkeys(
         ("add", "div", "mul", "pow", "reciprocal", "sub"),
         "the base for a text that is longer than those in training (dynamic scaling)",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_rebuild.models.architecture import Architecture, Stack
-from llm_rebuild.models.config import ModelConfig, Reading, divides, one_of, read_config, with_bias
+from llm_rebuild.models.config import ModelConfig, divides, one_of, read_config, with_bias
 from llm_rebuild.models.ops import ACTIVATIONS
 from llm_rebuild.models.pipeline import KEY, Pipeline
 
@@ -34,7 +34,7 @@ class Config(ModelConfig):
         """From config.json. Raises InputError, by the field's name, for what is not supported."""
         pipeline = config.get(KEY, Pipeline().to_json())
         around = {name: pipeline[name] for name in ("pooling", "normalize", "max_tokens")}
-        read = read_config({**config, **around}, cls, READING)
+        read = read_config({**config, **around}, cls, ARCHITECTURE)
         one_of("hidden_act", read.hidden_act, ACTIVATIONS)
         divides("hidden_size", read.hidden_size, "num_attention_heads", read.num_attention_heads)
         return read
@@ -55,8 +55,17 @@ class Config(ModelConfig):
         return min(self.max_tokens or self.positions, self.positions)
 
 
-READING = Reading(
+_BLOCK = "encoder.layer.{layer}"
+_HEAD = "of the head that the model was trained with, and not of the model"
+
+# What is to be known of this model by those who name none.
+ARCHITECTURE = Architecture(
     model_type="bert",
+    file="minilm",
+    published="minilm",
+    tokenizer="wordpiece",
+    config=Config,
+    official_class="AutoModel",
     fixed={
         "is_causal": False,
         "is_decoder": False,
@@ -75,18 +84,6 @@ READING = Reading(
         "use_cache": "an encoder keeps no keys and values",
         "tie_word_embeddings": "no output head here",
     },
-)
-
-_BLOCK = "encoder.layer.{layer}"
-_HEAD = "of the head that the model was trained with, and not of the model"
-
-# What is to be known of this model by those who name none.
-ARCHITECTURE = Architecture(
-    model_type=READING.model_type,
-    file="minilm",
-    published="minilm",
-    tokenizer="wordpiece",
-    config=Config,
     weights={
         "embeddings.word_embeddings.weight": "[vocab_size, hidden_size]",
         "embeddings.position_embeddings.weight": "[max_position_embeddings, hidden_size]",
@@ -131,7 +128,6 @@ ARCHITECTURE = Architecture(
     ),
     width="hidden_size",
     whole=frozenset({"padding"}),
-    official_class="AutoModel",
     uncovered={"linalg_vector_norm": "norm statistic inside F.normalize"},
     embeds=True,
     texts=("Open-source LLMs rock.", "They do."),

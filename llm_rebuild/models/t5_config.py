@@ -9,7 +9,7 @@ from typing import Any
 from llm_rebuild.errors import InputError
 from llm_rebuild.json_fields import shown
 from llm_rebuild.models.architecture import Architecture, Stack
-from llm_rebuild.models.config import ModelConfig, Reading, one_of, read_config
+from llm_rebuild.models.config import ModelConfig, one_of, read_config
 from llm_rebuild.models.ops import ACTIVATIONS
 
 
@@ -39,7 +39,7 @@ class Config(ModelConfig):
         scaled = config.get("tie_word_embeddings") is not False
         start = config.get("decoder_start_token_id", config.get("pad_token_id", 0))
         derived = {"scale_decoder_outputs": scaled, "decoder_start_token_id": start}
-        read = read_config({**derived, **config}, cls, READING)
+        read = read_config({**derived, **config}, cls, ARCHITECTURE)
         one_of("feed_forward_proj", read.feed_forward_proj, FEED_FORWARDS)
         buckets, farthest = read.relative_attention_num_buckets, read.relative_attention_max_distance
         if buckets < 4:
@@ -94,8 +94,25 @@ class Config(ModelConfig):
 
 FEED_FORWARDS = [*ACTIVATIONS, *(f"gated-{name}" for name in ACTIVATIONS)]
 
-READING = Reading(
+
+def _attention(path: str) -> dict[str, str]:
+    inward = {f"{path}.{name}.weight": "[num_heads * d_kv, d_model]" for name in "qkv"}
+    return {**inward, f"{path}.o.weight": "[d_model, num_heads * d_kv]"}
+
+
+_ENCODER, _DECODER = "encoder.block.{layer}.layer", "decoder.block.{layer}.layer"
+_BUCKETS = "[relative_attention_num_buckets, num_heads]"
+_TASK = "translate English to German: "
+_BUCKETS_WHY = "arithmetic with distances: whole numbers come out, and what they look up is a checkpoint"
+
+# What is to be known of this model by those who name none.
+ARCHITECTURE = Architecture(
     model_type="t5",
+    file="t5",
+    published="t5-small",
+    tokenizer="unigram",
+    config=Config,
+    official_class="AutoModelForSeq2SeqLM",
     fixed={"is_causal": True, "is_decoder": False, "is_encoder_decoder": True},
     irrelevant={
         "classifier_dropout": "no classifier here, and no dropout in evaluation",
@@ -113,26 +130,6 @@ READING = Reading(
         "num_layers": "num_hidden_layers",
         "d_kv": "head_dim",
     },
-)
-
-
-def _attention(path: str) -> dict[str, str]:
-    inward = {f"{path}.{name}.weight": "[num_heads * d_kv, d_model]" for name in "qkv"}
-    return {**inward, f"{path}.o.weight": "[d_model, num_heads * d_kv]"}
-
-
-_ENCODER, _DECODER = "encoder.block.{layer}.layer", "decoder.block.{layer}.layer"
-_BUCKETS = "[relative_attention_num_buckets, num_heads]"
-_TASK = "translate English to German: "
-_BUCKETS_WHY = "arithmetic with distances: whole numbers come out, and what they look up is a checkpoint"
-
-# What is to be known of this model by those who name none.
-ARCHITECTURE = Architecture(
-    model_type=READING.model_type,
-    file="t5",
-    published="t5-small",
-    tokenizer="unigram",
-    config=Config,
     weights={
         "shared.weight": "[vocab_size, d_model]",
         "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight": _BUCKETS,
@@ -200,7 +197,6 @@ ARCHITECTURE = Architecture(
     width="d_model",
     crossing=(".EncDecAttention", "decoder.cross_"),
     whole=frozenset({"padding", "start", "decoder mask"}),
-    official_class="AutoModelForSeq2SeqLM",
     uncovered=dict.fromkeys(("div", "log", "mul"), _BUCKETS_WHY),
     generates=True,
     texts=(f"{_TASK}The house is wonderful.", f"{_TASK}They do."),

@@ -33,7 +33,10 @@ from tests.models import small
 
 # One layout reads four official configs.
 OF_LLAMA = {
-    kind: SimpleNamespace(Config=llama_config.Config, READING=llama_config.READINGS[kind])
+    kind: SimpleNamespace(
+        Config=llama_config.Config,
+        ARCHITECTURE=dataclasses.replace(llama_config.ARCHITECTURE, model_type=kind),
+    )
     for kind in llama_config.RELATIVES
 }
 FAMILIES: list[tuple[Any, Any]] = [
@@ -54,7 +57,7 @@ def official_fields(official: type) -> set[str]:
 
 def known_fields(layout: Any) -> set[str]:
     used = {field.name for field in dataclasses.fields(layout.Config)}
-    reading = {*layout.READING.fixed, *layout.READING.irrelevant}
+    reading = {*layout.ARCHITECTURE.fixed, *layout.ARCHITECTURE.irrelevant}
     return {*used, *reading, *FIXED_EVERYWHERE, *IRRELEVANT_EVERYWHERE}
 
 
@@ -87,24 +90,27 @@ def test_a_field_that_a_new_release_adds_is_noticed():
 @pytest.mark.parametrize(("official", "layout"), FAMILIES, ids=IDS)
 def test_no_field_is_in_two_groups(official: type, layout: Any):
     used = {field.name for field in dataclasses.fields(layout.Config)}
-    fixed, irrelevant = set(layout.READING.fixed), {*layout.READING.irrelevant, *IRRELEVANT_EVERYWHERE}
+    fixed, irrelevant = (
+        set(layout.ARCHITECTURE.fixed),
+        {*layout.ARCHITECTURE.irrelevant, *IRRELEVANT_EVERYWHERE},
+    )
     assert not used & fixed
     assert not used & irrelevant
     assert not fixed & irrelevant
-    assert all(layout.READING.irrelevant.values())
+    assert all(layout.ARCHITECTURE.irrelevant.values())
 
 
 @pytest.mark.parametrize(("official", "layout"), FAMILIES, ids=IDS)
 def test_defaults_are_the_official_ones(official: type, layout: Any):
     fields = {field.name: field.default for field in dataclasses.fields(official)}
-    silent = llama_config.RELATIVES.get(layout.READING.model_type, {})
+    silent = llama_config.RELATIVES.get(layout.ARCHITECTURE.model_type, {})
     for name, value in official_defaults(layout).items():
         assert fields.get(name, value) == silent.get(name, value), name
-    for name, value in layout.READING.fixed.items():
+    for name, value in layout.ARCHITECTURE.fixed.items():
         if name in fields:
             assert fields[name] == value, name
     # What an empty config.json means is what the official class makes of nothing at all.
-    read = layout.Config.read({"model_type": layout.READING.model_type})
+    read = layout.Config.read({"model_type": layout.ARCHITECTURE.model_type})
     saved = official().to_dict()
     for name in fields:
         if hasattr(read, name) and name != "num_decoder_layers":
@@ -113,7 +119,7 @@ def test_defaults_are_the_official_ones(official: type, layout: Any):
 
 @pytest.mark.parametrize(("official", "layout"), FAMILIES, ids=IDS)
 def test_aliases_are_the_official_ones(official: type, layout: Any):
-    assert {general: own for own, general in layout.READING.aliases.items()} == official.attribute_map
+    assert {general: own for own, general in layout.ARCHITECTURE.aliases.items()} == official.attribute_map
 
 
 def test_an_alias_is_read_and_a_contradiction_refused():
@@ -267,14 +273,16 @@ TRIED = [
     )
     for field in sorted(
         field
-        for field, why in layout.READING.irrelevant.items()
+        for field, why in layout.ARCHITECTURE.irrelevant.items()
         if not why.startswith(("read as", "follows from"))  # of those the reader makes something else
     )
 ]
 
 
 @pytest.mark.parametrize(
-    ("layout", "config", "optional", "field"), TRIED, ids=[f"{t[0].READING.model_type} {t[3]}" for t in TRIED]
+    ("layout", "config", "optional", "field"),
+    TRIED,
+    ids=[f"{t[0].ARCHITECTURE.model_type} {t[3]}" for t in TRIED],
 )
 def test_an_irrelevant_field_changes_no_official_bit(
     layout: Any, config: dict[str, Any], optional: tuple[str, ...], field: str, tmp_path: Path
