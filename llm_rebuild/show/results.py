@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from rich.console import Group, RenderableType
@@ -109,16 +109,14 @@ def _shown(anatomy: Anatomy) -> Iterator[RenderableType]:
     yield ""
     yield _parts_table(anatomy)
     yield ""
+    if anatomy.rebuilt:
+        yield Text("Departures from the textbook", style="bold")
+        yield _list(anatomy.departures)
+    for key, reason in {template(key): reason for key, reason in anatomy.unused.items()}.items():
+        yield Text(f"  not read{'' if anatomy.rebuilt else ' under this name'}: {key} ({reason})")
     if not anatomy.rebuilt:
         yield from _shown_any(anatomy)
         return
-    yield Text("Departures from the textbook", style="bold")
-    table = columns(header=False)
-    for title, explanation in anatomy.departures:
-        table.add_row(Text("  " + title), Text(explanation))
-    yield table
-    for key, reason in {template(key): reason for key, reason in anatomy.unused.items()}.items():
-        yield Text(f"  not read: {key} ({reason})")
     yield ""
     yield Text("Checkpoints, in the order they are computed (of equal blocks, the first)", style="bold")
     yield _checkpoint_table(anatomy)
@@ -127,19 +125,22 @@ def _shown(anatomy: Anatomy) -> Iterator[RenderableType]:
 
 
 def _shown_any(anatomy: Anatomy) -> Iterator[RenderableType]:
-    for key, reason in {template(key): reason for key, reason in anatomy.unused.items()}.items():
-        yield Text(f"  not read under this name: {key} ({reason})")
     yield Text(f"{len(anatomy.checkpoints)} checkpoints are returned by modules", style="bold")
-    table = columns(header=False)
     counts = Counter(part_of_module(checkpoint.name) for checkpoint in anatomy.checkpoints)
-    for part, count in counts.items():
-        table.add_row(Text(f"  {part}"), str(count))
-    yield table
+    yield _list((part, str(count)) for part, count in counts.items())
     yield Text(
         f"There is no rebuild of {anatomy.model_type} here, and so no list of departures from the textbook. "
         "`llm-rebuild capture` keeps these checkpoints and what is computed between the modules; "
         "`llm-rebuild check` holds a rebuild of your own against them."
     )
+
+
+def _list(rows: Iterable[tuple[str, str]]) -> Table:
+    """A name in each row, and what there is to say of it."""
+    table = columns(header=False)
+    for name, words in rows:
+        table.add_row(Text(f"  {name}"), Text(words))
+    return table
 
 
 def _parts_table(anatomy: Anatomy) -> Table:
