@@ -202,7 +202,7 @@ class ByteBPE:
         self._cut, self._cut_later = _any_of(self.rules.cut), _any_of(self.rules.cut_later)
         self._whole = {*self.rules.cut, *self.rules.cut_later}
         self._bytes = [token_bytes(token) for token in sorted(vocabulary, key=vocabulary.__getitem__)]
-        self._cache: dict[str, Encoding] = {}
+        self._encoded = checks.Remembered(self.encode_word)
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> ByteBPE:
@@ -225,14 +225,11 @@ class ByteBPE:
         """
         checks.refuse_lone_surrogates(text)
         before, after = self.rules.before, self.rules.after
-        ids, tokens, offsets = (
-            [self.vocabulary[token] for token in before],
-            [*before],
-            [(0, 0) for _ in before],
-        )
+        ids, tokens = [self.vocabulary[token] for token in before], [*before]
+        offsets = [(0, 0) for _ in before]
         position = 0  # in characters
         for word in self._words(text):
-            encoded = self._cache.get(word) or self.encode_word(word)
+            encoded = self._encoded[word]
             ids += encoded.ids
             tokens += encoded.tokens
             offsets += [(position + start, position + end) for start, end in encoded.offsets]
@@ -261,9 +258,7 @@ class ByteBPE:
         else:
             tokens = merge(symbols, self.ranks)
             spans = character_spans(word, tokens)
-        encoded = Encoding([self.vocabulary[token] for token in tokens], tokens, spans)
-        checks.remember(self._cache, word, encoded)
-        return encoded
+        return Encoding([self.vocabulary[token] for token in tokens], tokens, spans)
 
     def merge_steps(self, word: str) -> Iterator[list[str]]:
         """`merge_steps` with this vocabulary's ranks; give a word of SPLIT, its space included."""

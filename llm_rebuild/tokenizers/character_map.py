@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterable
 
 from llm_rebuild.errors import InputError
-from llm_rebuild.tokenizers.checks import remember
+from llm_rebuild.tokenizers.checks import Remembered
 from llm_rebuild.tokenizers.graphemes import GRAPHEME
 
 Edit = tuple[int, str]  # how many characters of the text, and what they become
@@ -32,7 +32,7 @@ class CharacterMap:
             raise InputError("spiece.model: its character map is cut off: download it again")
         self.units: tuple[int, ...] = struct.unpack_from(f"<{size // 4}I", data, 4)
         self.replacements = data[4 + size :]
-        self._cache: dict[str, list[Edit]] = {}
+        self._rewritten = Remembered(self.rewrite, longest=5)
         # Most texts are plain ASCII, which the map of T5 leaves alone: no need to look up each letter.
         self._plain = all(self.find(chr(code)) is None for code in range(32, 127))
 
@@ -40,15 +40,7 @@ class CharacterMap:
         """How the text is rewritten, part by part; None if it stays as it is."""
         if self._plain and text.isascii() and text.isprintable():
             return None
-        edits: list[Edit] = []
-        for grapheme in GRAPHEME.findall(text):
-            own = self._cache.get(grapheme)
-            if own is None:
-                own = self.rewrite(grapheme)
-                if len(grapheme) <= 5:
-                    remember(self._cache, grapheme, own)
-            edits += own
-        return edits
+        return [edit for grapheme in GRAPHEME.findall(text) for edit in self._rewritten[grapheme]]
 
     def rewrite(self, grapheme: str) -> list[Edit]:
         """Library: a grapheme of up to five bytes is looked up as a whole, then each character."""

@@ -5,7 +5,7 @@ The lessons are next door, in byte_bpe.py and unigram.py; they call these and st
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,14 +47,21 @@ def look_up(token: str, vocabulary: Mapping[str, int]) -> int:
     return vocabulary[token]
 
 
-def remember(cache: dict[str, Value], key: str, value: Value) -> None:
-    """Keep a result for next time, unless it is a long word's. A cache that is full starts again, so memory
-    stays bounded."""
-    if len(key) > CACHED_LENGTH:
-        return
-    if len(cache) >= CACHE_SIZE:
-        cache.clear()
-    cache[key] = value
+class Remembered(dict[str, Value]):
+    """What `make` makes of a text, kept for the next time, unless the text is long. One that is full starts
+    again, so memory stays bounded."""
+
+    def __init__(self, make: Callable[[str], Value], longest: int = CACHED_LENGTH) -> None:
+        super().__init__()
+        self._make, self._longest = make, longest
+
+    def __missing__(self, text: str) -> Value:
+        value = self._make(text)
+        if len(text) <= self._longest:
+            if len(self) >= CACHE_SIZE:
+                self.clear()
+            self[text] = value
+        return value
 
 
 def truncate(encoding: Encoding, max_tokens: int | None, closing: int = 0) -> Encoding:

@@ -128,7 +128,7 @@ class Unigram:
         self.unknown_score = min(self.by_id) - UNKNOWN_PENALTY
 
         self.character_map = CharacterMap(charsmap) if charsmap else None
-        self._words: dict[str, Encoding] = {}
+        self._encoded = checks.Remembered(self.encode_word)
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> Unigram:
@@ -165,7 +165,7 @@ class Unigram:
             elif part:
                 normalised, places = self.normalise(part)
                 for word in WORD.finditer(normalised):
-                    encoded = self._words.get(word[0]) or self.encode_word(word[0])
+                    encoded = self._encoded[word[0]]
                     ids += encoded.ids
                     tokens += encoded.tokens
                     first = word.start()
@@ -200,9 +200,7 @@ class Unigram:
             tokens.append(escaped[start:end])
             ids.append(self.vocabulary[escaped[start:end]] if is_known else self.unknown_id)
             offsets.append((max(start - added, 0), max(end - added, 1)))  # ▁ shares the next place
-        encoded = Encoding(ids, tokens, offsets)
-        checks.remember(self._words, word, encoded)
-        return encoded
+        return Encoding(ids, tokens, offsets)
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         """Ids -> text. ▁ becomes a space, at the very start nothing; special tokens stay as they are."""

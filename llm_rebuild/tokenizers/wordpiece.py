@@ -241,7 +241,7 @@ class WordPiece:
         self.settings = settings
         self._tokens = sorted(vocabulary, key=vocabulary.__getitem__)  # id -> token
         self._longest = max(map(len, vocabulary))
-        self._cache: dict[str, Pieces] = {}
+        self._pieces = checks.Remembered(self.pieces)
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> WordPiece:
@@ -282,11 +282,7 @@ class WordPiece:
                 continue
             for chunk, chunk_start in split_whitespace(part):
                 offset = part_start + chunk_start
-                own = self._cache.get(chunk)
-                if own is None:
-                    own = self.pieces(chunk)
-                    checks.remember(self._cache, chunk, own)
-                pieces += [(token, offset + start, offset + end) for token, start, end in own]
+                pieces += [(token, offset + start, offset + end) for token, start, end in self._pieces[chunk]]
         tokens = ["[CLS]", *(token for token, _, _ in pieces), "[SEP]"]
         ids = [self.vocabulary[token] for token in tokens]
         offsets = [(0, 0), *((start, end) for _, start, end in pieces), (0, 0)]
