@@ -131,12 +131,10 @@ def question_of(
 ) -> Question:
     """What is asked of a model: these inputs, or texts that it understands where none were given."""
     from llm_rebuild.copies import local_copy
-    from llm_rebuild.models import architecture_for
     from llm_rebuild.verify.question import ask
 
     copy = local_copy.get(model, strict=strict) if isinstance(model, str) else model
-    architecture = architecture_for(copy.config)
-    if cache and architecture and not architecture.generates:
+    if cache and copy.architecture and not copy.architecture.generates:
         raise InputError(f"{copy.name} writes no text and keeps no keys and values; leave --cache out")
     return ask(copy, **or_default(copy, inputs, padded=True), attention=attention, use_cache=cache)
 
@@ -144,12 +142,9 @@ def question_of(
 def or_default(copy: LocalCopy, inputs: dict[str, Any], padded: bool = False) -> dict[str, Any]:
     """The inputs, with a text that this model understands where none was given; `padded`: with two texts of
     different length."""
-    from llm_rebuild.models import architecture_for
-
     if inputs.get("texts") or inputs.get("token_ids"):
         return inputs
-    architecture = architecture_for(copy.config)
-    default = architecture.default_texts(copy.source) if architecture else ANY_TEXTS
+    default = copy.architecture.default_texts(copy.source) if copy.architecture else ANY_TEXTS
     count = len(inputs.get("decoder_ids") or default) if padded else 1  # a text for each row of the decoder
     return {**inputs, "texts": list(default[:count])}
 

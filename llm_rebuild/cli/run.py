@@ -73,11 +73,10 @@ def run(
     settings = {option: value for option, value in chosen.items() if value is not None}
     output.check_writable("--json", json_file)
     from llm_rebuild.copies import local_copy
-    from llm_rebuild.models import rebuild_for
 
     copy = local_copy.get(name, strict=strict)
     prompts = options.or_default(copy, {"texts": texts})["texts"]
-    if rebuild_for(copy.config).architecture.embeds:
+    if copy.rebuild.architecture.embeds:
         if settings:
             flags = ", ".join(map(options.flag, settings))
             raise InputError(f"{copy.name} makes embeddings and writes no text; leave {flags} out")
@@ -100,7 +99,6 @@ def _written(
     if idle and settings.get("beams", 1) == 1:
         flags = " and ".join(map(options.flag, idle))
         raise InputError(f"without --beams there is nothing for {flags} to do; add --beams 4 or leave it out")
-    from llm_rebuild.models import rebuild_for
     from llm_rebuild.using import generate as generation
     from llm_rebuild.using.settings import SettingError, Settings
 
@@ -113,7 +111,7 @@ def _written(
         nonlocal begun
         if not begun:  # only now: what is refused prints nothing
             out.print(prompts[0], style="bold", end="", soft_wrap=True)
-            if rebuild_for(copy.config).architecture.encoder_decoder:  # a text of its own, no continuation
+            if copy.rebuild.architecture.encoder_decoder:  # a text of its own, no continuation
                 out.print("\n  ", end="")
             begun = True
         out.print(piece, end="", soft_wrap=True)

@@ -26,7 +26,6 @@ from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.copies.pins import PINS
 from llm_rebuild.errors import InputError
 from llm_rebuild.files import PART, sha256_of
-from llm_rebuild.models import architecture_for
 from llm_rebuild.printing import notice
 from llm_rebuild.verify.capture import FORMAT
 from llm_rebuild.verify.environment import environment
@@ -141,10 +140,7 @@ def more(file: Path, name: str, prefix: str = "") -> tuple[Any, dict[str, Tensor
 
 def key_of(copy: LocalCopy, about: Mapping[str, Any]) -> str:
     """32 hexadecimal digits that are others where anything is that the capture depends on."""
-    listed: list[Any] = []
-    if architecture := architecture_for(copy.config):
-        all_of_them = architecture.checkpoints
-        listed = [[c.name, c.source, sorted(c.only)] for c in all_of_them]  # a set has no order of its own
+    checkpoints = copy.architecture.checkpoints if copy.architecture else ()
     everything = {
         "format": FORMATS,
         "files": states(copy),
@@ -152,7 +148,7 @@ def key_of(copy: LocalCopy, about: Mapping[str, Any]) -> str:
         "model": [copy.name, copy.source, copy.revision],
         "about": dict(about),
         "environment": environment(),
-        "checkpoints": listed,
+        "checkpoints": [[c.name, c.source, sorted(c.only)] for c in checkpoints],  # a set has no order
     }
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:32]
 

@@ -63,8 +63,6 @@ class _Learner:
                  rebuild; `names`, the checkpoints that there are; `hidden`, folders of official results;
                  `memory` in MB.
         """
-        from llm_rebuild.models import architecture_for, rebuild_for  # what a learner cannot find in here
-
         job = request.about
         self._channel, self._file, self._memory = channel, Path(job["file"]), job["memory"]
         self._source, self._notebook = request.tensors["source"].numpy().tobytes(), job["notebook"]
@@ -79,9 +77,8 @@ class _Learner:
         self._sources = self._weights.peek()
         # The file once more, for when the learner's was written into.
         self._untouched: Mapping[str, Tensor] = copy.weights().peek() if copy else {}
-        if copy and architecture_for(copy.config):
-            rebuild = rebuild_for(self._settings)
-            self._weights, self._config = rebuild.renamed(self._weights), rebuild.config
+        if copy and copy.architecture:
+            self._weights, self._config = copy.rebuild.renamed(self._weights), copy.rebuild.config
         self._origins = Origins(self._sources.values(), self._foreign)
         sys.dont_write_bytecode = True
         sys.path.insert(0, str(self._file.parent))
