@@ -40,8 +40,9 @@ class Weights(Mapping[str, Tensor]):
         self._parts: dict[str, Weights] = {}
 
     @classmethod
-    def open(cls, file: str | Path) -> Weights:
-        """Map a safetensors file. The library checks the header against the file's real length."""
+    def open(cls, file: str | Path, advice: str = "download it again") -> Weights:
+        """Map a safetensors file. The library checks the header against the file's real length. InputError,
+        which ends in `advice`, where it is no such file, or cut short."""
         file = Path(file)
         check_regular(file)  # a pipe would be waited for
         try:
@@ -49,7 +50,7 @@ class Weights(Mapping[str, Tensor]):
                 tensors = {key: _widened(opened.get_tensor(key)) for key in opened.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise InputError(
-                f"{file} is not a whole safetensors file ({one_line(error)}); download it again"
+                f"{file} is not a whole safetensors file ({one_line(error)}); {advice}"
             ) from None
         return cls(tensors, file)
 

@@ -11,8 +11,7 @@ import typer
 
 from llm_rebuild.cli import options, output
 from llm_rebuild.cli.app import app
-from llm_rebuild.errors import InputError, listed, one_line
-from llm_rebuild.files import check_regular
+from llm_rebuild.errors import InputError, listed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,25 +92,19 @@ def find(
 
 def _tensor(file: Path, key: str | None) -> Tensor:
     """One tensor of a safetensors file. Raises InputError where it is not clear which, or there is none."""
-    from safetensors import SafetensorError, safe_open
+    from llm_rebuild.weights import Weights
 
-    check_regular(file)
-    try:
-        with safe_open(file, framework="pt") as opened:
-            keys = list(opened.keys())
-            if key is None and len(keys) == 1:
-                key = keys[0]
-            if key in keys:
-                tensor: Tensor = opened.get_tensor(key)
-                return tensor
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{file} is not a whole safetensors file ({one_line(error)})") from None
+    tensors = Weights.open(file, "save it anew")
+    keys = list(tensors)
     if not keys:
         raise InputError(f"{file} holds no tensors")
     shown = listed(keys, 5)
-    if key is None:
+    if key is None and len(keys) > 1:
         raise InputError(f"{file} holds {len(keys)} tensors; say which with --key: {shown}")
-    raise InputError(f"{file} has no tensor {key!r}; it has {shown}")
+    key = keys[0] if key is None else key
+    if key not in tensors:
+        raise InputError(f"{file} has no tensor {key!r}; it has {shown}")
+    return tensors[key]
 
 
 @app.command()

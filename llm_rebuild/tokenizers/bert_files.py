@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +86,7 @@ def read_settings(folder: Path, vocabulary: dict[str, int]) -> Settings:
     """From tokenizer.json where there is one (the library reads nothing else), and tokenizer_config.json."""
     path, whole_path = folder / CONFIG, folder / LIBRARY
     config, whole = read_config(folder, SUPPORTED_CONFIG, "BertTokenizer", SPECIAL_TOKENS)
-    configured = Settings(
-        flag(config, "do_lower_case", True, path),
-        flag(config, "strip_accents", None, path),
-        flag(config, "tokenize_chinese_chars", True, path),
-    )
+    configured = settings_of(config, ("do_lower_case", "strip_accents", "tokenize_chinese_chars"), path)
     if not whole_path.exists():
         return configured
 
@@ -99,12 +95,8 @@ def read_settings(folder: Path, vocabulary: dict[str, int]) -> Settings:
     if look_up(whole, "model.vocab") != vocabulary:
         raise InputError(f"{whole_path} and vocab.txt hold different vocabularies: download both again")
     check_added_tokens(whole.get("added_tokens"), vocabulary, whole_path)
-    normalizer = whole["normalizer"]
-    settings = Settings(
-        flag(normalizer, "lowercase", True, whole_path),
-        flag(normalizer, "strip_accents", None, whole_path),
-        flag(normalizer, "handle_chinese_chars", True, whole_path),
-    )
+    fields = ("lowercase", "strip_accents", "handle_chinese_chars")
+    settings = settings_of(whole["normalizer"], fields, whole_path)
     if config and settings != configured:
         raise InputError(
             f"{whole_path} says {settings}, {path.name} says {configured}: correct the wrong one"
@@ -126,11 +118,12 @@ def check_added_tokens(added: Any, vocabulary: dict[str, int], path: Path) -> No
         raise InputError(f"{path}: added_tokens lacks {min(missing)}, which is not supported")
 
 
-def flag(values: dict[str, Any], field: str, default: bool | None, path: Path) -> Any:
-    """A field that is true or false, or null where that is its default."""
-    asked = values.get(field, default)
-    check(asked, or_null(FLAG) if default is None else FLAG, f"{path}: {field}")
-    return asked
+def settings_of(values: dict[str, Any], fields: tuple[str, str, str], path: Path) -> Settings:
+    """The three choices, as a file calls them. Each is true or false, the second may be null."""
+    asked = [values.get(field, default) for field, default in zip(fields, astuple(Settings()), strict=True)]
+    for field, value, kind in zip(fields, asked, (FLAG, or_null(FLAG), FLAG), strict=True):
+        check(value, kind, f"{path}: {field}")
+    return Settings(*asked)
 
 
 def look_up(values: Any, field: str) -> Any:
