@@ -118,11 +118,7 @@ def _written(
 
     try:
         result = generation.generate(
-            copy,
-            prompts,
-            Settings(**settings),
-            stream=stream if live else None,
-            attention=attention,
+            copy, prompts, Settings(**settings), stream=stream if live else None, attention=attention
         )
     except SettingError as error:
         raise InputError(_with_flags(str(error), Settings.__dataclass_fields__)) from None

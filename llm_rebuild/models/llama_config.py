@@ -23,11 +23,7 @@ _QWEN = {
 }
 RELATIVES: Mapping[str, Mapping[str, Any]] = {
     "llama": {},
-    "mistral": {
-        "intermediate_size": 14336,
-        "num_key_value_heads": 8,
-        "max_position_embeddings": 4096 * 32,
-    },
+    "mistral": {"intermediate_size": 14336, "num_key_value_heads": 8, "max_position_embeddings": 4096 * 32},
     "qwen2": _QWEN,
     "qwen3": {**_QWEN, "head_dim": 128},
 }

@@ -100,9 +100,7 @@ ARCHITECTURE = Architecture(
         **with_bias(f"{_BLOCK}.output.dense", "[hidden_size, intermediate_size]", "[hidden_size]"),
         **with_bias(f"{_BLOCK}.output.LayerNorm", "[hidden_size]", "[hidden_size]"),
     },
-    optional={
-        **with_bias("pooler.dense", "[hidden_size, hidden_size]", "[hidden_size]"),
-    },
+    optional={**with_bias("pooler.dense", "[hidden_size, hidden_size]", "[hidden_size]")},
     unused={
         "embeddings.position_ids": "the numbers 0 to 511 in order, which arange makes as well",
         **dict.fromkeys(("cls.*", "classifier.*", "qa_outputs.*"), _HEAD),

@@ -23,12 +23,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from llm_rebuild.tokenizers import bert_unicode, checks
-from llm_rebuild.tokenizers.bert_files import (
-    SPECIAL_TOKENS,
-    Settings,
-    read_settings,
-    read_vocabulary,
-)
+from llm_rebuild.tokenizers.bert_files import SPECIAL_TOKENS, Settings, read_settings, read_vocabulary
 from llm_rebuild.tokenizers.encoding import Encoding
 
 LONGEST_WORD = 100  # characters; a longer word is [UNK] as a whole
