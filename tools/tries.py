@@ -213,7 +213,10 @@ def tokenizers() -> Iterator[Try]:
         (("truncation",), {"max_length": -1}),
     ]
     for path, value in changes:
-        yield Try(f"tokenizer.json {path} {value!r:.50}", command, changed(*path, value=value), EITHER)
+        codes = (
+            RIGHT if path[0] in ("added_tokens", "truncation") and not isinstance(value, list) else REFUSED
+        )
+        yield Try(f"tokenizer.json {path} {value!r:.50}", command, changed(*path, value=value), codes)
 
 
 def weights() -> Iterator[Try]:
