@@ -21,11 +21,17 @@ from pathlib import Path
 
 import llm_rebuild
 from llm_rebuild.diagnosis import mutants
+from llm_rebuild.diagnosis.diagnose import Account
+from llm_rebuild.diagnosis.explain import explain
 from llm_rebuild.diagnosis.mutants import Mutant, Scene
 from llm_rebuild.diagnosis.reading.read import OfficialRun, read
 from llm_rebuild.diagnosis.reading.result import TOGETHER, Line, Reading
 from llm_rebuild.verify.capture import trace_of
 from llm_rebuild.verify.official import Official
+from llm_rebuild.verify.proof import Proof
+from llm_rebuild.verify.question import Question
+from llm_rebuild.verify.report import Report
+from llm_rebuild.verify.run import judge
 from tools import mutation, portable
 from tools.mutants import SETS
 
@@ -50,6 +56,16 @@ def readings(made: Sequence[Mutant]) -> tuple[Reading, ...]:
     scene, official = stage(made[0].model, made[0].kind, made[0].run, made[0].attention)
     with mutants.mutated(made) as module:
         return read(lambda tap: scene.play(module, tap), official, lambda file: file.endswith(", changed>"))
+
+
+def explained(made: Sequence[Mutant], found: Sequence[Reading]) -> Report:
+    """What a person is told of a rebuild with these mistakes: by its tensors and what was read together."""
+    scene, _ = stage(made[0].model, made[0].run, made[0].attention)
+    outcome = mutants.run(made, scene)
+    question = Question(scene.copy, scene.truth.inputs, scene.truth.attention)
+    proof = Proof(question, judge(outcome.tensors, scene.truth), scene.truth, outcome.tensors)
+    account = Account(outcome.error, lambda: mutants.run(made, scene, seed=1).tensors)
+    return explain(proof, prompt=scene.prompt, account=account, readings=found).report
 
 
 def changed_lines(made: Sequence[Mutant], of: Mutant) -> Changed:
@@ -81,9 +97,13 @@ def count(made: Sequence[Mutant]) -> Counter[str]:
     repairs = [repair for reading in found[:1] for repair in reading.repairs]
     claimed = [repair.line for reading in found for repair in reading.repairs if repair.line is not None]
     shown = [line for reading in found for line in reading.lines]
+    report = explained(made, found)
+    told = [diagnosis.cause for diagnosis in report.mistakes or report.diagnosis]
     return Counter(
         {
             "mutants": 1,
+            "with a cause": bool(made[0].causes),
+            "named first with reading": told[:1] != [] and told[0] in made[0].causes,
             "read": bool(found),
             "first checkpoint": bool(found) and found[0].checkpoint in {mutant.first for mutant in made},
             "line among three": any(near(line, everywhere) for line in lines),

@@ -246,14 +246,22 @@ def with_readings(
     """The mistakes that were read, each with the name that was found for it, in the order of the data. What
     was not read to its end may hold more: then the others stand behind them."""
     named, read = list[Diagnosis](), list[Diagnosis]()
-    for reading in (reading for reading in readings if reading.checkpoint):
-        steps = {template(name) for name in (reading.checkpoint, *reading.also)}
-        alike = [d for d in mistakes if steps & {template(n) for n in (d.checkpoint, d.seen, *d.also)}]
-        read += alike
-        named.append(_read(alike[0] if alike else None, reading, world))
+    checkpoints = [reading for reading in readings if reading.checkpoint]
+    alike = [[mistake for mistake in mistakes if _same_step(mistake, reading)] for reading in checkpoints]
+    if mistakes and checkpoints and not alike[0] and mistakes[0] not in sum(alike[1:], []):
+        alike[0] = [mistakes[0]]  # what is missing, and what differs first because of it
+    for reading, same in zip(checkpoints, alike, strict=True):
+        read += same
+        named.append(_read(same[0] if same else None, reading, world))
     if not _whole(readings):
         named += [mistake for mistake in mistakes if mistake not in read]
     return _merged(named)
+
+
+def _same_step(mistake: Diagnosis, reading: Reading) -> bool:
+    """Whether both are of the same step, in whichever block."""
+    steps = {template(name) for name in (reading.checkpoint, *reading.also)}
+    return bool(steps & {template(name) for name in (mistake.checkpoint, mistake.seen, *mistake.also)})
 
 
 def _whole(readings: Sequence[Reading]) -> bool:
@@ -285,15 +293,17 @@ def _read(diagnosis: Diagnosis | None, reading: Reading, world: World) -> Diagno
     if repair is not None and proved:
         level = next(level for level, words in DEGREES.items() if words == repair.degree)
         evidence = _repaired(reading.checkpoint, repair)
-    if diagnosis is not None and diagnosis.cause == cause:
-        if proved and _level(diagnosis) < level:
-            diagnosis = replace(diagnosis, degree=level.words, evidence=evidence)
+    if diagnosis is not None and cause in ("", diagnosis.cause):
+        if cause and proved and _level(diagnosis) < level:
+            says = "" if diagnosis.asked else diagnosis.says
+            diagnosis = replace(diagnosis, says=says, degree=level.words, evidence=evidence)
     elif (
         diagnosis is None
         or (diagnosis.asked and (proved or cause not in VAGUE))
         or (proved and cause != "unknown" and diagnosis.cause in VAGUE)
-        or (proved and repair is not None and contradicts(formula, repair, diagnosis.cause))
+        or (proved and repair is not None and contradicts(world, formula, repair, diagnosis.cause))
     ):
+        cause = cause or "unknown"
         sure = 0.0 if cause == "unknown" else confidence(level)
         diagnosis = Diagnosis(cause, reading.checkpoint, "", evidence, level.words, sure, reading.checkpoint)
     return replace(

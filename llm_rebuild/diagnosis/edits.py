@@ -171,7 +171,10 @@ def on_a_weight(formula: Formula, weight: Tensor) -> Iterator[Transform]:
             yield MOVED, "transposed", lambda t: t.T
         for says, at in (("the last", -1), ("the first", 0)):
             yield OTHER, f"{says} row set to 0", lambda t, at=at: transforms.zeroed(t, 0, at)
-    yield from ((OTHER, says, do) for says, do in OF_WEIGHTS.items())
+    rows = ("in reverse along its first axis", "moved by one") if formula.kind == "lookup" else ()
+    yield from (
+        (OTHER, says, do) for says, do in OF_WEIGHTS.items() if says not in rows
+    )  # which are other ids
     for says, by in transforms.factors(weight.shape[-1]).items():
         yield FACTOR, says, lambda t, by=by: t * by
 

@@ -119,7 +119,7 @@ def called(formula: Formula) -> str:
 # What it means that something was put right in a person's code, where that is more than the columns above
 # say: by the kind of step and of repair, those of `reading/result.py`; or, at whatever step, by what was
 # edited.
-REPLACED, LAID_OUT, VALUE = "replace", "layout", "value"
+REPLACED, LAID_OUT, VALUE, WHOLE = "replace", "layout", "value", "whole"
 CONSTANT, OPERAND, DROP, INSERT = "constant", "operand", "drop", "insert"
 OF_REPAIR = {
     ("scale", CONSTANT): "scale-wrong",
@@ -182,7 +182,10 @@ def of_result(formula: Formula | None, action: str) -> str:
     if action in ANYWHERE and (formula is None or formula.kind != "unit" or action == NARROW):
         return ANYWHERE[action]
     row = OF_STEP.get(role(formula), NOTHING_KNOWN) if formula is not None else NOTHING_KNOWN
-    return row[COLUMN.get(action, 3)]
+    cause = row[COLUMN.get(action, 3)]
+    if action == MOVED:  # the right numbers at other places
+        cause = {"unknown": "permuted", "buckets-count": "position-bias-wrong"}.get(cause, cause)
+    return cause
 
 
 def left_out(world: World, formula: Formula, present: str) -> str:
@@ -196,6 +199,8 @@ def left_out(world: World, formula: Formula, present: str) -> str:
             before = world.formulas.get(absent)
             if absent == formula.facts.get("residual"):
                 return "residual-missing"
+            if before is not None and before.kind == "biased mask":
+                return "mask-missing"
             if before is not None and before.kind == "lookup":
                 return of_result(before, LEFT) if before.facts["what"] != "token" else "wrong-operand"
     return of_result(formula, LEFT)
@@ -222,7 +227,8 @@ def of_operator(formula: Formula, sign: str) -> str:
 
 
 def of_repair(world: World, formula: Formula | None, repair: Repair) -> str:
-    """The cause of what was put right in a person's code; `unknown` where the catalogue has no name."""
+    """The cause of what was put right in a person's code; `unknown` where the catalogue has no name. Empty where
+    the repair tells no more than that the step is wrong."""
     kind, operation, right = repair.kind, repair.operation, repair.right
     if formula is None:
         return OF_OPERATION.get((operation, kind), "unknown")
@@ -240,12 +246,14 @@ def of_repair(world: World, formula: Formula | None, repair: Repair) -> str:
         return "mask-extra" if operation in AND else shown
     if (named := OF_REPAIR.get((step, kind)) or OF_OPERATION.get((operation, kind))) is not None:
         return named
+    if kind == WHOLE:
+        return ""
     return (
         _of_inside(world, formula) if (name := _of_way(world, formula, repair, action)) == "unknown" else name
     )
 
 
-def contradicts(formula: Formula | None, repair: Repair, cause: str) -> bool:
+def contradicts(world: World, formula: Formula | None, repair: Repair, cause: str) -> bool:
     """Whether the code that was read cannot have made a mistake of this name, though the numbers are nearly
     or just the same: a block is not left out whose result was there and was not taken; scores are not scaled
     twice by one operation."""
@@ -254,6 +262,10 @@ def contradicts(formula: Formula | None, repair: Repair, cause: str) -> bool:
     if cause in ("block-skipped", "block-repeated"):
         other = repair.kind == OPERAND and bool(repair.right and repair.wrong)
         return other or (repair.kind == DROP and repair.operation == "add" and repair.edits == 1)
+    if repair.kind == OPERAND and formula.kind == "elementwise" and repair.wrong in world.formulas:
+        return repair.right in formula.inputs and cause == "gelu-constant"
+    if repair.kind == CONSTANT and repair.edits == 1 and cause in ("wrong-operand", "wrong-input"):
+        return True
     return cause == "scale-extra" and role(formula) == "scale" and repair.kind == REPLACED
 
 
@@ -269,10 +281,11 @@ def _of_way(world: World, formula: Formula, repair: Repair, action: str) -> str:
     ):
         return "bias-missing"
     if kind == DROP and right == formula.name:
-        again = _same_operation(formula, repair.operation)
-        return of_twice(world, formula, right) if again else of_result(formula, action)
+        if _same_operation(formula, repair.operation):
+            return of_twice(world, formula, right)
+        return "unknown" if action == OTHER else of_result(formula, action)  # the step itself was right
     if repair.edits > 1:
-        return of_guess(formula)
+        return ""
     if kind == DROP and right in formula.inputs:
         return _of_input_put_right(world, formula, right, action)
     if kind == DROP and action == FACTOR and formula.kind in ("product", "scale", "add bias"):
@@ -295,6 +308,8 @@ def _of_operand(world: World, formula: Formula, right: str, wrong: str) -> str:
     if right in world.weights:
         if wrong in world.weights and template(right) == template(wrong):
             return "wrong-block-weights"
+        if right in formula.weights and wrong in formula.weights:
+            return of_weight(formula, right, OTHER)
         if formula.facts.get("what") == "bucket":
             return "position-bias-wrong"
         return "wrong-weight" if wrong in world.weights else of_weight(formula, right, OTHER)
@@ -303,7 +318,8 @@ def _of_operand(world: World, formula: Formula, right: str, wrong: str) -> str:
         return next((cause for cause in causes if not cause.startswith("block-")), "wrong-input")
     if right in formula.inputs:
         return _of_input_put_right(world, formula, right, OTHER)
-    return of_result(formula, OTHER)
+    cause = of_result(formula, OTHER)
+    return "wrong-input" if cause == "unknown" and wrong in world.formulas else cause
 
 
 def _of_input_put_right(world: World, formula: Formula, right: str, action: str) -> str:

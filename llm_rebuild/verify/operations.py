@@ -125,14 +125,15 @@ def compute(function: Any, arguments: Sequence[Any], named: Mapping[str, Any], o
     """One operation by itself: its result, or of several the one of this number. What it writes into is a
     copy."""
     if facts_of(function).written:
-        arguments, named = mapped(list(arguments), _copy), mapped(dict(named), _copy)
+        arguments, named = mapped(list(arguments), copied), mapped(dict(named), copied)
     result = call(function, arguments, named)
     if result is None or isinstance(result, (list, tuple)):
         return outputs_of(result, written_by(function, arguments, named))[output]
     return result
 
 
-def _copy(value: Any) -> Any:
+def copied(value: Any) -> Any:
+    """A tensor's copy, which may be written into; anything else as it is."""
     return value.clone() if isinstance(value, Tensor) else value
 
 

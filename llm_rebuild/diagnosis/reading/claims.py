@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llm_rebuild.diagnosis.reading.lines import Lines
-from llm_rebuild.diagnosis.reading.slices import Difference, constants
+from llm_rebuild.diagnosis.reading.slices import Difference, constants, word
 from llm_rebuild.verify.recording import Frame, Node, Ref
 
 SPAN = 2  # lines; so near to each other one sees both
@@ -40,8 +40,11 @@ class Claims:
             return False
         if not self._began(edit, frame):
             return False
-        if edit.kind in ("constant", "value"):
-            return edit.kind == "value" or self._own_number(node, edit)
+        if edit.kind == "value":  # of the same operation something else was made wrong
+            theirs = self.slice.official.record[edit.other]
+            return word(node) != word(theirs) or constants(node) != constants(theirs)
+        if edit.kind == "constant":
+            return self._own_number(node, edit)
         if self._decided(frame, frame.number, frame.number):
             return False
         if edit.kind == "operand":

@@ -241,7 +241,9 @@ class Lines:
         yield from frames
 
     def _only(self, node: Node) -> bool:
-        """Whether the function that did an operation does only this."""
+        """Whether the function that did an operation does only this. One that lays out is there for that."""
+        if node.operation in MOVES:
+            return False
         call = node.frames[0].call
         inside = [
             n for n in self.record.nodes if n.function is not None and call in {f.call for f in n.frames}

@@ -200,7 +200,7 @@ class _Mistake:
     @property
     def likeliest(self) -> tuple[Difference, ...]:
         """The edits that put it right, else all that differs."""
-        return self.patches[0] if self.patches else self.edits
+        return self.patches[0] if self.patches and self.patches[0][0].kind != "whole" else self.edits
 
     def how_well(self, run: Record, official: Mapping[str, Tensor]) -> str:
         """The degree to which a run has the target as it is officially; empty where it has not."""
@@ -248,7 +248,7 @@ class _Session:
             mistake, before = _Mistake(missing or name, name, edits, extent=extent), missing
             missing = ""
             mistake.words = self.words.difference(edits)
-            mistake.patches = list(self._patches(edits, number, right))
+            mistake.patches = list(self._patches(edits, number, other))
             mistake.frames = self.lines.of(mistake.likeliest, name, number, before)
             if extent:
                 mistake.words, mistake.patches = extent, []
@@ -306,11 +306,16 @@ class _Session:
         return None
 
     def _patches(
-        self, edits: tuple[Difference, ...], number: int, right: Tensor
+        self, edits: tuple[Difference, ...], number: int, other: int
     ) -> Iterator[tuple[Difference, ...]]:
-        """The edits that put a checkpoint right on the record."""
+        """The edits that put a checkpoint right on the record: single ones; all that differs; and what computes
+        it as officially from what is right, first where all that differs is on several lines."""
         single = [(edit,) for edit in edits if len(edits) > 1]
-        for patch in (*narrower(self.slice, edits, number), *single, edits):
+        lines = {frame.line for edit in edits for frame in self.record[edit.node].frames[:1]}
+        together = [(Difference("whole", number, other),), edits] if len(lines) > 1 else [edits]
+        together += [] if len(lines) > 1 else [(Difference("whole", number, other),)]
+        right = self.official[other].value
+        for patch in (*narrower(self.slice, edits, number, other), *single, *together):
             if any(edit.kind == "in place" for edit in patch):  # only a run can show it
                 yield patch
                 continue
@@ -350,10 +355,12 @@ class _Session:
             patch = mistake.patches[0]
             places = {f.line for e in patch for f in self.record[e.node].frames[:1]}
             frame = mistake.frames[0] if mistake.frames else None
-            claimed = frame is not None and len(places) == 1 and self.claims.holds(patch, frame)
-            before, after = written(self.words, patch, frame) if claimed else ("", "")
             last = patch[-1]
-            edited = self.official[last.other] if last.kind == "insert" else self.record[last.node]
+            one = len(places) == 1 and last.kind != "whole"
+            claimed = frame is not None and one and self.claims.holds(patch, frame)
+            before, after = written(self.words, patch, frame) if claimed else ("", "")
+            official = last.kind in ("insert", "whole")
+            edited = self.official[last.other] if official else self.record[last.node]
             moves = len({e.kind for e in patch}) > 1 and all(map(self.words.moves, patch))
             what = ("layout" if moves else last.kind, edited.operation, *self.words.names(last), len(patch))
             degree = mistake.degree if len(places) == 1 else TOGETHER

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from llm_rebuild.diagnosis.reading.record import Correction, Record
 from llm_rebuild.diagnosis.reading.slices import Difference, Slice
-from llm_rebuild.verify.equality import equal, relative_difference
-from llm_rebuild.verify.operations import call, facts_of, leaves, mapped
-from llm_rebuild.verify.recording import Call, Ref, recompute
+from llm_rebuild.verify.equality import apart, equal, relative_difference, usual
+from llm_rebuild.verify.operations import call, copied, facts_of, leaves, mapped, written_by
+from llm_rebuild.verify.recording import Call, Node, Ref, recompute
 
 LISTS = {"split", "split_with_sizes", "chunk", "unbind", "tensor_split"}
 MADE = 3  # official operations in a row that may be put in front of another
@@ -70,6 +70,8 @@ class Patch:
                 instead[node.output] = self.official(edit.other).reshape(node.value.shape)
             elif edit.kind in ("constant", "replace", "layout"):
                 instead[node.output] = self._replaced(edit, operands)
+            elif edit.kind == "whole":
+                instead[node.output] = self._as_officially(edit)
         several = len(getattr(getattr(function, "_schema", None), "returns", ())) > 1
         result: Any = None
         if not instead or several or max(instead) or facts_of(function).name in LISTS:
@@ -83,7 +85,21 @@ class Patch:
                 instead[at] = self._inserted(edit, instead.get(at, plain))
         if isinstance(result, (list, tuple)):
             return type(result)(instead.get(at, value) for at, value in enumerate(result))
+        written = written_by(function, args, named)
+        if written and 0 in instead:  # who wrote in place goes on with what was written into
+            return written[0].copy_(instead[0])
         return instead.get(0, result)
+
+    def _as_officially(self, edit: Difference) -> Any:
+        """An official tensor, made by the official operations of what the person's run had by then."""
+        record, new = self.slice.official.record, dict[int, Any]()
+
+        def put(x: Any) -> Any:
+            return (new[x.node] if x.node in new else record[x.node].value.clone()) if type(x) is Ref else x
+
+        for number in self.slice.official_operations(edit.other, edit.node):
+            new[number] = recompute(record[number], put)
+        return new[edit.other]
 
     def _inserted(self, edit: Difference, value: Any) -> Any:
         """What the missing operation makes of a person's tensor."""
@@ -135,31 +151,37 @@ def replay(record: Record, nodes: Iterable[int], corrections: dict[Call, Correct
         if correction is None:
             new[number] = recompute(node, put)
         else:
-            result = correction(node.function, mapped(node.arguments, put), mapped(dict(node.named), put))
+            args, named = mapped(node.arguments, put), mapped(dict(node.named), put)
+            if facts_of(node.function).written:
+                args, named = mapped(args, copied), mapped(named, copied)
+            result = correction(node.function, args, named)
             new[number] = result[node.output] if isinstance(result, (list, tuple)) else result
     return new
 
 
-def narrower(between: Slice, edits: Sequence[Difference], target: int) -> Iterable[tuple[Difference, ...]]:
+def narrower(
+    between: Slice, edits: Sequence[Difference], target: int, other: int
+) -> Iterable[tuple[Difference, ...]]:
     """Of whole numbers and truth values that should be others: the earliest that need to be, one at a
     time."""
-    for edit in edits:
-        if edit.kind != "operand" or len(edits) != 1:
+    person, official = between.person.record, between.official.record
+    if not any(_whole_numbers(person[edit.node], official[edit.other]) for edit in edits):
+        return
+    if len(edits) == 1 and edits[0].kind == "operand":
+        target, other = person[edits[0].node].inputs[edits[0].at], edits[0].other
+    numbers = {i for n in between.official_operations(other) for i in (n, *official[n].inputs)}
+    theirs = [official[i] for i in sorted(numbers) if not official[i].value.is_floating_point()]
+    for node in (person[number] for number in between.operations(target)):
+        if node.function is None or node.value is None or node.value.is_floating_point():
             continue
-        source = between.person.record[edit.node].inputs[edit.at]
-        wanted = between.official.record[edit.other].value
-        if wanted is None or wanted.is_floating_point():
-            continue
-        operations = between.official_operations(edit.other)
-        numbers = {i for n in operations for i in (n, *between.official.record[n].inputs)}
-        theirs = [between.official.record[i] for i in sorted(numbers)]
-        for number in between.operations(source):
-            node = between.person.record[number]
-            if node.function is None or node.value is None:
-                continue
-            for other in theirs:
-                if other.value.numel() == node.value.numel() and other.value.dtype == node.value.dtype:
-                    yield (Difference("value", number, other.number),)
+        for right in theirs:
+            if right.value.numel() == node.value.numel() and right.value.dtype == node.value.dtype:
+                yield (Difference("value", node.number, right.number),)
+
+
+def _whole_numbers(*nodes: Node) -> bool:
+    """Whether one of these holds whole numbers or truth values."""
+    return any(node.value is not None and not node.value.is_floating_point() for node in nodes)
 
 
 def in_float64(record: Record, nodes: Sequence[int]) -> Tensor | None:
@@ -196,4 +218,7 @@ def same_function(between: Slice, target: int, other: int) -> bool:
     two = in_float64(between.official.record, between.official_operations(other))
     if one is None or two is None or one.shape != two.shape:
         return False
-    return equal(one, two) or (one.is_floating_point() and relative_difference(one, two) <= SAME_FUNCTION)
+    masked = apart(one, two) & ~usual(two)  # which does not round
+    if not one.is_floating_point() or bool(masked.any()):
+        return equal(one, two)
+    return relative_difference(one, two) <= SAME_FUNCTION

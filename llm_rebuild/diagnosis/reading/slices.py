@@ -139,9 +139,9 @@ class Difference:
     """One edit.
 
     kind   `constant`, `operand`, `drop` (an operation too many), `insert` (one is missing), `replace`,
-           `layout`, `value`
-           (whole numbers or truth values that should be others), or `other`, where the two sides have nothing
-           in common.
+           `layout`, `value` (whole numbers or truth values that should be others), `whole` (all that lies
+           between what is right and `node` computed as officially), or `other`, where the two sides have
+           nothing in common.
     node   The person's node at which it is made. Of `insert`: behind which the operation is missing.
     other  The official node: what should stand there.
     at     Of `operand`: which input of `node` it is. Of `insert`: as which input of `other` the node goes in.
@@ -193,10 +193,16 @@ class Slice:
         ends = lambda n: record[n].function is None or (record[n].value is not None and self.right(n))  # noqa: E731
         return _back(record, target, ends)
 
-    def official_operations(self, target: int) -> list[int]:
-        """The official nodes from what the person's run has, too, to this, in order."""
+    def official_operations(self, target: int, before: int = -1) -> list[int]:
+        """The official nodes from what the person's run has, too, to this, in order. before: has by then."""
         record = self.official.record
-        return _back(record, target, lambda n: record[n].function is None or self.has(n))
+
+        def at_hand(n: int) -> bool:
+            if record[n].function is None or not self.has(n):
+                return record[n].function is None
+            return before < 0 or self.person.where[self.official.print_of(n)][0] < before
+
+        return _back(record, target, at_hand)
 
     def has(self, other: int) -> bool:
         """Whether the person's run has an official tensor anywhere."""
@@ -209,7 +215,10 @@ class Slice:
         self._known.clear()
         self._open.clear()
         self._target = (self.person.through(number), self.official.through(other))
-        return self._apart(number, other)[1]
+        edits, behind = self._apart(number, other)[1], self._target[0]
+        # What is missing behind all is missing behind the tensor itself, however often it was handed on.
+        last = [e.kind == "insert" and e.user < 0 and e.node == behind for e in edits]
+        return tuple(replace(e, node=number) if at else e for e, at in zip(edits, last, strict=True))
 
     def _apart(self, p: int, o: int) -> tuple[float, tuple[Difference, ...]]:
         p, o = self.person.through(p), self.official.through(o)

@@ -81,7 +81,17 @@ class Words:
             return f"add `{word(theirs)}`{self._with(theirs, edit.at)}"
         if edit.kind == "value":
             return f"make it {self._official(edit.other)}"
+        if edit.kind == "whole":
+            return self._as_officially(edit)
         return f"use `{word(theirs)}`{self._with(theirs)} instead of `{word(own)}`"
+
+    def _as_officially(self, edit: Difference) -> str:
+        """The official operations between what is right and a tensor, each with what goes into it."""
+        side = self.slice.official
+        numbers = self.slice.official_operations(edit.other, edit.node)
+        nodes = [side.record[number] for number in numbers if side.record[number].function is not None]
+        names = [f"`{word(node)}`{self._with(node, len(node.inputs))}" for node in nodes]
+        return f"compute it by {_listed(names)}"
 
     def unfitting(self, failed: Node, missing: str) -> str:
         """What went into an operation that failed, and what goes into the official one of this kind that
@@ -193,6 +203,12 @@ class Words:
             if whole and abs(root - whole) < 1e-6 * whole and value != int(value):
                 return words.format(whole)
         return ""
+
+
+def _listed(words: Sequence[str]) -> str:
+    """`a`, `b` and `c`."""
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _shapes(record: Record, node: Node) -> str:

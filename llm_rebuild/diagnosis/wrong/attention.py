@@ -259,6 +259,10 @@ TABLES: Tables = {
         ("mask-direction", "the mask transposed", lambda x, mask: x + mask.mT),
         *(("mask-extra", f"a causal mask on top, by {fill:g}", lambda x, hides, later, fill=fill: x.masked_fill(later | hides, fill)) for fill in (LOWEST, -math.inf)),
     ),
+    "add": (  # of scores and a mask with the bias in it
+        ("mask-missing", "the bias without the mask", lambda a, only_bias: a + only_bias),
+        ("position-bias-missing", "the mask without the bias", lambda a, only_mask: a + only_mask),
+    ),
     "biased mask": (  # for the fused kernel: the bias where one may look, the lowest number where not
         ("mask-missing", "the bias alone", lambda own: own),
         ("position-bias-missing", "the mask alone", lambda own, hides: torch.zeros_like(own).masked_fill(hides, LOWEST)),

@@ -115,6 +115,13 @@ def _masking(world: World, f: Formula) -> Formula:
     return step
 
 
+def _biased(world: World, f: Formula) -> Formula:
+    """The mask with a bias in it that scores are added to."""
+    step = world.formulas[f.inputs[1]]
+    _need(step.kind == "biased mask")
+    return step
+
+
 def _hidden(world: World, f: Formula) -> Tensor:
     """What the mask of these scores hides."""
     mask = world.value(_masking(world, f).inputs[1])
@@ -187,6 +194,8 @@ AROUND: Mapping[str, Around] = {
     "mask_next": lambda world, f: world[world.user(f.name, "add mask").inputs[1]],
     "hides": _hidden,
     "later": _later,
+    "only_bias": lambda world, f: world[_biased(world, f).inputs[0]],
+    "only_mask": lambda world, f: world.value(_biased(world, f).inputs[1]),
     "old_other": _of_other(0),
     "new_other": _of_other(1),
     # masks

@@ -42,6 +42,7 @@ def bucket(world: World, formula: Formula) -> Iterator[Edit]:
     ways += [
         ("buckets-sign", "query minus key instead of key minus query", -apart, both_ways),
         ("buckets-direction", "the absolute distance, whatever the side", -apart.abs(), both_ways),
+        ("buckets-direction", "the absolute distance, as if all came after", apart.abs(), both_ways),
         ("buckets-direction", "the other kind of buckets and the opposite sign", -apart, not both_ways),
     ]
     for cause, says, distance, both in ways:
