@@ -60,7 +60,7 @@ def readings(made: Sequence[Mutant]) -> tuple[Reading, ...]:
 
 def explained(made: Sequence[Mutant], found: Sequence[Reading]) -> Report:
     """What a person is told of a rebuild with these mistakes: by its tensors and what was read together."""
-    scene, _ = stage(made[0].model, made[0].run, made[0].attention)
+    scene, _ = stage(made[0].model, made[0].kind, made[0].run, made[0].attention)
     outcome = mutants.run(made, scene)
     question = Question(scene.copy, scene.truth.inputs, scene.truth.attention)
     proof = Proof(question, judge(outcome.tensors, scene.truth), scene.truth, outcome.tensors)

@@ -248,8 +248,8 @@ def with_readings(
     named, read = list[Diagnosis](), list[Diagnosis]()
     checkpoints = [reading for reading in readings if reading.checkpoint]
     alike = [[mistake for mistake in mistakes if _same_step(mistake, reading)] for reading in checkpoints]
-    if mistakes and checkpoints and not alike[0] and mistakes[0] not in sum(alike[1:], []):
-        alike[0] = [mistakes[0]]  # what is missing, and what differs first because of it
+    if mistakes and checkpoints and not any(mistakes[0] in same for same in alike):
+        alike[0] = [*alike[0], mistakes[0]]  # what is missing, and what differs first because of it
     for reading, same in zip(checkpoints, alike, strict=True):
         read += same
         named.append(_read(same[0] if same else None, reading, world))

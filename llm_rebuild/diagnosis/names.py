@@ -227,8 +227,8 @@ def of_operator(formula: Formula, sign: str) -> str:
 
 
 def of_repair(world: World, formula: Formula | None, repair: Repair) -> str:
-    """The cause of what was put right in a person's code; `unknown` where the catalogue has no name. Empty where
-    the repair tells no more than that the step is wrong."""
+    """The cause of what was put right in a person's code; `unknown` where the catalogue has no name. Empty
+    where the repair tells no more than that the step is wrong."""
     kind, operation, right = repair.kind, repair.operation, repair.right
     if formula is None:
         return OF_OPERATION.get((operation, kind), "unknown")
@@ -430,7 +430,7 @@ def of_other_input(
         yield "residual-scaled" if twice else "residual-wrong", says, None
     elif formula.kind == "add bias" and right == formula.inputs[1]:
         yield "position-bias-wrong", says, None
-    elif formula.kind in ("product", "mix", "multiply", "add", "split"):
+    elif formula.kind in ("product", "mix", "multiply", "add", "split") or _of_two(formula):
         yield "wrong-operand", says, None
     elif before is not None and before.kind == "scale" and before.facts.get("output"):
         yield "output-scale-missing", says, None
@@ -438,6 +438,11 @@ def of_other_input(
         yield from _left_out(before, other, says, shown)
         if right in world.formulas and world.formulas[right].facts.get("residual") and not own:
             yield "block-skipped", f"{says}: the half-block between them has no effect", everywhere
+
+
+def _of_two(formula: Formula) -> bool:
+    """Whether a step computes something of two tensors, number by number."""
+    return formula.kind == "elementwise" and len(formula.inputs) == 2
 
 
 def _left_out(before: Formula | None, other: str, says: str, shown: bool) -> Iterator[tuple[str, str, None]]:

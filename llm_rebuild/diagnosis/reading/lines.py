@@ -125,17 +125,22 @@ class Lines:
         right = {Ref(n) for of in prints for n in between.person.where.get(of, ())}
         way = self.way_of(node, chain)
         calls = [frame.call for frame in node.frames]
-        inside = {frame.call for ref in right for frame in record[ref.node].frames} - set(calls)
+        made = [record[ref.node].frames for ref in right]
+        inside = {frame.call for frames in made for frame in frames} - set(calls)
         at_hand = [at for at in way if self.ways.holds(at, right) or self._call(at) in inside]
-        choices = [at for at in at_hand if self._call(at) == self._call(at_hand[0])]
+        chosen = at_hand[:1]
+        if chosen and not self.ways.holds(chosen[0], right):  # it has no name: in the function that made it
+            innermost = {frames[0].call for frames in made if frames} & inside
+            chosen = [at for at in at_hand if self._call(at) in innermost][:1] or chosen
+        choices = [at for at in at_hand if self._call(at) == self._call(chosen[0])]
         both = [at for at in choices if self._chosen_from(at, {Ref(n) for n in chain}, right)]
         if choices:
             yield from self._frames((*both[-1:], *choices, *way))
             return
-        made = record[between.person.through(chain[0])]
-        if made.function is None or _filled(between, made.number) or not between.right(made.number):
-            yield from self._of_roots(made.number)
-            yield from self._blamed(made) if made.function is not None else ()
+        source = record[between.person.through(chain[0])]
+        if source.function is None or _filled(between, source.number) or not between.right(source.number):
+            yield from self._of_roots(source.number)
+            yield from self._blamed(source) if source.function is not None else ()
             yield from self._frames(reversed(way))
             return
         waits = [at for at in way if self._call(at) in calls]

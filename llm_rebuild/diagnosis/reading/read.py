@@ -308,14 +308,14 @@ class _Session:
     def _patches(
         self, edits: tuple[Difference, ...], number: int, other: int
     ) -> Iterator[tuple[Difference, ...]]:
-        """The edits that put a checkpoint right on the record: single ones; all that differs; and what computes
-        it as officially from what is right, first where all that differs is on several lines."""
+        """The edits that put a checkpoint right on the record: single ones; all that differs; and what
+        computes it as officially from what is right, first where all that differs is on several lines."""
         single = [(edit,) for edit in edits if len(edits) > 1]
         lines = {frame.line for edit in edits for frame in self.record[edit.node].frames[:1]}
         together = [(Difference("whole", number, other),), edits] if len(lines) > 1 else [edits]
         together += [] if len(lines) > 1 else [(Difference("whole", number, other),)]
         right = self.official[other].value
-        for patch in (*narrower(self.slice, edits, number, other), *single, *together):
+        for patch in (*single, *narrower(self.slice, edits, number, other), *together):
             if any(edit.kind == "in place" for edit in patch):  # only a run can show it
                 yield patch
                 continue

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from llm_rebuild.diagnosis.reading.record import Correction, Record
-from llm_rebuild.diagnosis.reading.slices import Difference, Slice
+from llm_rebuild.diagnosis.reading.slices import MOVES, Difference, Slice
 from llm_rebuild.verify.equality import apart, equal, relative_difference, usual
 from llm_rebuild.verify.operations import call, copied, facts_of, leaves, mapped, written_by
 from llm_rebuild.verify.recording import Call, Node, Ref, recompute
 
 LISTS = {"split", "split_with_sizes", "chunk", "unbind", "tensor_split"}
+SEVERAL = 6  # official operations that stand for what a person wrote by hand
 MADE = 3  # official operations in a row that may be put in front of another
 SAME_FUNCTION = 1e-7  # of the largest number, in float64: two spellings of one function stay far below
 
@@ -91,13 +92,17 @@ class Patch:
         return instead.get(0, result)
 
     def _as_officially(self, edit: Difference) -> Any:
-        """An official tensor, made by the official operations of what the person's run had by then."""
+        """An official tensor, made by a few official operations of what the person's run had by then."""
         record, new = self.slice.official.record, dict[int, Any]()
 
         def put(x: Any) -> Any:
             return (new[x.node] if x.node in new else record[x.node].value.clone()) if type(x) is Ref else x
 
-        for number in self.slice.official_operations(edit.other, edit.node):
+        numbers = self.slice.official_operations(edit.other, edit.node)
+        computed = [n for n in numbers if record[n].operation not in MOVES and record[n].inputs]
+        if sum(record[n].value.is_floating_point() for n in computed) > SEVERAL:
+            raise NotPossibleError
+        for number in numbers:
             new[number] = recompute(record[number], put)
         return new[edit.other]
 

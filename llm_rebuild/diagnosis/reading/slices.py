@@ -237,7 +237,7 @@ class Slice:
     def _ways(self, p: int, o: int) -> list[tuple[float, tuple[Difference, ...]]]:
         own, theirs = self.person.record[p], self.official.record[o]
         ways: list[tuple[float, tuple[Difference, ...]]] = [(UNLIKE, (Difference("other", p, o),))]
-        if own.function is not None and not self.right(p):
+        if own.function is not None and ((p, o) == self._target or not self.right(p)):
             for x in own.inputs:
                 cost, more = self._apart(x, o)
                 again = word(own) == word(theirs) and any(e.kind == "insert" and e.other == o for e in more)

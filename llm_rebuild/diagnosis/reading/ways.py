@@ -82,21 +82,23 @@ class Ways:
 
     def way(self, at: int, value: Any) -> list[int]:
         """The steps that hand a value on, from the one that uses it back to the one that made it."""
-        way: list[int] = []
-        among: list[str] | None = None
-        while at not in way and len(way) < LONG:
-            way.append(at)
-            names = self.names(at, value)
-            name = next((name for name in names if among is None or name in among), None)
-            among = None
-            if name is None:
+        way, bound = [at], False  # whether a name was bound there
+        calls, among = set[int](), list[str]()  # the steps whose calls were looked into; what was passed
+        while len(way) < LONG:
+            names = [name for name in self.names(at, value) if name in among or not among]
+            among, source = [], None
+            if at not in calls and (bound or not names):  # what went in may come out, and be bound again
                 source = self._returned(at, value)
-            else:
-                source = self._bound(at, name, value)
+                calls.add(at)
+            bound = False
+            if source is None and names:
+                source = self._bound(at, names[0], value)
+                bound = source is not None
                 if source is None and (source := self.caller(self.record.steps[at].frame.call)) is not None:
-                    among = self._passed(source, at, name)
-            if source is None:
+                    among = self._passed(source, at, names[0]) or []
+            if source is None or (source in way and source not in calls):
                 break
+            way += [] if source in way else [source]
             at = source
         return way
 
@@ -229,6 +231,9 @@ class SourceFile:
             or any(isinstance(a, ast.Starred) for a in calls[0].args)
         ):
             return None
+        if name == "self" == parameters[0]:
+            called = calls[0].func
+            return _read(ast.Expr(called.value)) if isinstance(called, ast.Attribute) else None
         by_name = {keyword.arg: keyword.value for keyword in calls[0].keywords}
         at = parameters.index(name) - (parameters[0] == "self")
         value = by_name.get(name) or (calls[0].args[at] if at < len(calls[0].args) else None)

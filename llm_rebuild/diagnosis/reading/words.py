@@ -176,12 +176,12 @@ class Words:
     def _constants(self, own: Node, theirs: Node) -> tuple[str, str]:
         if word(own) in ("view", "expand"):
             return str(list(own.value.shape)), str(list(theirs.value.shape))
+        if own.output != theirs.output:  # one of several results
+            return f"part {own.output}", f"part {theirs.output}"
         a, b = constants(own), constants(theirs)
         if len(a) == len(b):
             pairs = [(x, y) for x, y in zip(a, b, strict=True) if x != y]
             a, b = [x for x, _ in pairs], [y for _, y in pairs]
-        if not a and not b:  # one of several results
-            return f"part {own.output}", f"part {theirs.output}"
         return ", ".join(map(self.number, a)) or "nothing", ", ".join(map(self.number, b)) or "nothing"
 
     def number(self, value: Any) -> str:
