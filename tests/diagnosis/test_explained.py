@@ -12,6 +12,8 @@ from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.explain import explain
 from llm_rebuild.diagnosis.mutants import TEXTS, Mutant, Scene, mutated, run, scene
 from llm_rebuild.verify import Proof, Question, Report, judge
+from tools import reading
+from tools.mutants import read_set
 
 MINIATURES = Path(llm_rebuild.__file__).parent / "miniatures"
 SCALE = Mutant("", "gpt2", "scaled = product * scale", "scaled = product", "", "")
@@ -86,3 +88,55 @@ def test_behind_what_rounds_a_mistake_is_listed_alone() -> None:
     report = reported(NORM, SUM)
     assert [m.cause for m in report.mistakes] == ["residual-wrong"]
     assert [d.cause for d in report.diagnosis][:2] == ["residual-wrong", "rounding"]
+
+
+def told(mutant: Mutant) -> Report:
+    """What a person is told: by tensors and code together."""
+    return reading.explained([mutant], reading.readings([mutant]))
+
+
+FOURTH = {mutant.name: mutant for mutant in read_set("fourth").mutants}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "minilm-last-block-left-behind",  # its input is no checkpoint, and what went in instead is one
+        "gpt2-hand-norm-bias-stretches",  # two weights of one norm exchanged
+        "gpt2-one-hot-minus-one",  # the table moved by one row: other ids
+        "t5-hand-attention-without-mask",  # of a mask with the bias in it the bias alone
+        "t5-buckets-abs-before-the-sign",
+        "t5-encoder-loop-too-short",  # what is missing, and what differs first because of it
+    ],
+)
+def test_code_and_tensors_together_have_the_name(name: str) -> None:
+    report = told(FOURTH[name])
+    assert report.mistakes[0].cause in FOURTH[name].causes
+    assert not report.mistakes[0].asked
+
+
+NONSENSE = (
+    "d = x - x.mean(-1, keepdim=True)\n"
+    '    return torch.cos(d) * part.weights["weight"].exp() + part.weights["bias"]'
+)
+
+
+def test_a_repair_that_computes_a_step_anew_proves_no_name() -> None:
+    (mistake, *_) = told(Mutant("", "gpt2", NORM.before, NONSENSE, "", "", file="ops")).mistakes
+    assert mistake.repairs[0].degree == "proved"
+    assert mistake.asked
+    assert mistake.did.endswith("?")
+
+
+def test_of_a_step_that_was_right_before_something_was_done_to_it_no_name_is_proved() -> None:
+    merge = "return x.transpose(1, 2).contiguous().flatten(start_dim=2)"
+    wrong = Mutant("", "gpt2", merge, f"{merge} \\\n        .mul(7).sin()", "", "", file="ops")
+    (mistake, *_) = told(wrong).mistakes
+    assert mistake.cause == "unknown"
+    assert "`sin`" in mistake.did
+    assert mistake.repairs[0].degree == "proved"
+
+
+def test_nan_proves_nothing() -> None:
+    wrong = Mutant("", "gpt2", NORM.before, "return x * float('nan')", "", "", file="ops")
+    assert {d.cause for d in reported(wrong).diagnosis} == {"not-computed"}

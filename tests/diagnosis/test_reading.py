@@ -101,6 +101,32 @@ def test_a_mistake_of_each_kind_is_read_and_repaired(name: str, kind: str):
     assert near(first.lines[0], changed_lines([MUTANTS[name]], MUTANTS[name]))
 
 
+def test_what_was_written_by_hand_is_repaired_by_what_computes_it_officially():
+    mutant = MUTANTS["minilm-hand-norm-uncentred-square"]
+    first, *_ = read_mutants(mutant)
+    (repair,) = first.repairs
+    assert (repair.kind, repair.degree, repair.line) == ("whole", "proved", None)
+    assert repair.words.startswith(
+        "compute it by `layer_norm` (96, 1e-12 (config.layer_norm_eps), `embeddings.sum`"
+    )
+    assert near(first.lines[0], changed_lines([mutant], mutant))
+
+
+def test_infinity_in_a_mask_is_no_rounding():
+    mutant = MUTANTS["minilm-mask-by-logarithm"]
+    first, *_ = read_mutants(mutant)
+    assert first.checkpoint == "mask"
+    assert near(first.lines[0], changed_lines([mutant], mutant))
+
+
+@pytest.mark.parametrize(
+    "name", ["t5-self-attention-returns-the-old-x", "t5-feed-forward-returns-the-new-alone"]
+)
+def test_what_a_call_gave_back_is_followed_into_it(name: str):
+    first, *_ = read_mutants(MUTANTS[name])
+    assert near(first.lines[0], changed_lines([MUTANTS[name]], MUTANTS[name]))
+
+
 def test_a_line_that_was_passed_the_wrong_tensor_is_not_to_blame():
     first, *_ = read_mutants(MUTANTS["minilm-pool-block-before-last"])
     assert "sentence(before" in first.lines[0].code

@@ -359,10 +359,16 @@ class _Session:
             one = len(places) == 1 and last.kind != "whole"
             claimed = frame is not None and one and self.claims.holds(patch, frame)
             before, after = written(self.words, patch, frame) if claimed else ("", "")
+            innermost = patch[0] if all(edit.kind == "drop" for edit in patch) else last  # what they leave
             official = last.kind in ("insert", "whole")
             edited = self.official[last.other] if official else self.record[last.node]
             moves = len({e.kind for e in patch}) > 1 and all(map(self.words.moves, patch))
-            what = ("layout" if moves else last.kind, edited.operation, *self.words.names(last), len(patch))
+            what = (
+                "layout" if moves else last.kind,
+                edited.operation,
+                *self.words.names(innermost),
+                len(patch),
+            )
             degree = mistake.degree if len(places) == 1 else TOGETHER
             line = lines[0] if claimed else None
             repairs = (Repair(self.words.repair(patch), line, before, after, degree, *what),)

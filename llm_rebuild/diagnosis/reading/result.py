@@ -40,7 +40,9 @@ class Repair:
     before  The line as it is, and `after`, as it would be right; both empty where it cannot be written so,
             or `line` is None.
     degree  `proved`, `proved but for rounding` or `these lines together`.
-    kind    What kind of edit it is: `constant`, `operand`, `drop`, `insert`, `replace`, `layout`.
+    kind    What kind of edit it is: `constant`, `operand`, `drop`, `insert`, `replace`, `layout`, `value`
+            (whole numbers or truth values), or `whole`: official operations in the place of what lies between
+            the last right tensors and the wrong one. Of this no line is claimed.
     operation  What is edited, or missing, by the name that programs use: `mul`, `softmax`.
     right   The official checkpoint or weight that belongs there, or at which the edit is made; `wrong` is
             that which was taken instead. Empty where it has no name.

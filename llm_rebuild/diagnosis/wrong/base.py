@@ -195,7 +195,7 @@ AROUND: Mapping[str, Around] = {
     "hides": _hidden,
     "later": _later,
     "only_bias": lambda world, f: world[_biased(world, f).inputs[0]],
-    "only_mask": lambda world, f: world.value(_biased(world, f).inputs[1]),
+    "only_mask": lambda world, f: world[_biased(world, f).inputs[1]],
     "old_other": _of_other(0),
     "new_other": _of_other(1),
     # masks
