@@ -558,6 +558,12 @@ def _table_of_reading(counts: dict[str, dict[str, int]]) -> str:
     for title, key in rows:
         cells = [_of(counts[name].get(key, 0), counts[name]["mutants"]) for name in names]
         lines.append(f"| {title} | {' | '.join(cells)} |")
+    told = [
+        (counts[name].get("named first with reading"), counts[name].get("with a cause", 0)) for name in names
+    ]
+    if any(right is not None for right, _ in told):  # of those that the catalogue has a name for
+        cells = ["–" if right is None else _of(right, made) for right, made in told]
+        lines.append(f"| the cause named first, by code and tensors together | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
