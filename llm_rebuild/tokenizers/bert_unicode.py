@@ -31,24 +31,24 @@ def lower_cases(entries: str) -> dict[str, str]:
     return pairs
 
 
-BERT = TABLES["bert"]
+RANGES = TABLES["bert"]
 # Control and format characters (Cc, Cf), except tab, line feed and carriage return, which count as white
 # space; and U+FFFD, which stands for what could not be decoded. Private use is in is_private_use below.
-CONTROL = characters(BERT["control"])
+CONTROL = characters(RANGES["control"])
 # Whitespace, once the control characters are gone. (Python's str.isspace also names seven controls.)
-WHITESPACE = characters(BERT["whitespace"])
+WHITESPACE = characters(RANGES["whitespace"])
 # Nonspacing marks (Mn): what is drawn onto the character before it. Marks that decompose are not here: their
 # parts are.
-NONSPACING_MARKS = characters(BERT["nonspacing_marks"])
+NONSPACING_MARKS = characters(RANGES["nonspacing_marks"])
 # Punctuation (P*), and every ASCII character that is neither letter, digit, space nor control: BERT counts
 # $ + < = > ^ ` | ~ as punctuation although Unicode calls them symbols.
-PUNCTUATION = characters(BERT["punctuation"])
+PUNCTUATION = characters(RANGES["punctuation"])
 # Characters that have a canonical decomposition, or a combining class, which is to say: everything NFD can
 # change or move.
-NORMALIZED = characters(BERT["normalized"])
+NORMALIZED = characters(RANGES["normalized"])
 # The only character whose lower case is two: I with a dot above gives i and a combining dot. And a capital
 # sigma gives σ even at the end of a word, where str.lower gives ς: one character is looked at at a time.
-LOWER = lower_cases(BERT["lower"]) | {"\u0130": "i\u0307"}
+LOWER = lower_cases(RANGES["lower"]) | {"\u0130": "i\u0307"}
 
 
 def is_private_use(character: str) -> bool:
