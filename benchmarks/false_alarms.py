@@ -20,6 +20,7 @@ from pathlib import Path
 import llm_rebuild
 from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.copies.pins import NAMES
 from llm_rebuild.diagnosis.diagnose import diagnose
 from llm_rebuild.errors import InputError
 from llm_rebuild.models import rebuild_for
@@ -28,7 +29,7 @@ from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.run import judge, rebuild_run
 from tools import full_size
 
-MODELS = ("minilm", "gpt2", "t5-small")
+MODELS = NAMES
 
 
 def false_alarms(copy: LocalCopy, attention: str, inputs: int, seed: int = 0) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from transformers import (
     AutoTokenizer,
     BertModel,
     GPT2LMHeadModel,
+    LlamaForCausalLM,
     T5ForConditionalGeneration,
 )
 
@@ -64,10 +65,29 @@ FILES = {
         "tokenizer.json",
         "tokenizer_config.json",
     },
+    "llama": {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    },
 }
-OFFICIAL = {"minilm": BertModel, "gpt2": GPT2LMHeadModel, "t5-small": T5ForConditionalGeneration}
+OFFICIAL = {
+    "minilm": BertModel,
+    "gpt2": GPT2LMHeadModel,
+    "t5-small": T5ForConditionalGeneration,
+    "llama": LlamaForCausalLM,
+}
 # What only the tokenizers' library reads; without it the tokenizer is built from the vocabulary proper.
 LIBRARY_FILE = "tokenizer.json"
+
+VOCABULARIES = {
+    "minilm": ["vocab.txt", LIBRARY_FILE],
+    "gpt2": ["vocab.json", "merges.txt", LIBRARY_FILE],
+    "t5-small": ["spiece.model", LIBRARY_FILE],
+    "llama": [LIBRARY_FILE],
+}
 
 each_miniature = pytest.mark.parametrize("name", NAMES)
 
@@ -82,6 +102,7 @@ def sample_texts(name: str) -> list[str]:
     own = {
         "minilm": lambda: paraphrases.draw_scene(generator, held_out=True).two_tellings(generator)[0],
         "gpt2": lambda: world.draw_passage(generator),
+        "llama": lambda: world.draw_passage(generator),
         "t5-small": lambda: number_words.draw_pair(generator, held_out=True, to_german=True)[0],
     }[name]
     foreign = ["The weather is lovely today!", "Ça coûte 12 € – naïve?", "snow  in\tJuly", "x", ""]
@@ -124,14 +145,15 @@ def test_the_keys_are_the_published_ones(name: str) -> None:
     config = AutoConfig.from_pretrained(SHIPPED / name)
     with torch.device("meta"):
         state = OFFICIAL[name](config).state_dict()
-    tied = {"lm_head.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"}
+    tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
+    tied |= {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight"}
     wanted = {key.removeprefix("transformer.") for key in state.keys() - tied}
     # What the published files hold besides parameters.
     wanted |= {
         "minilm": {"embeddings.position_ids"},
         "gpt2": {f"h.{block}.attn.bias" for block in range(getattr(config, "n_layer", 0))},
         "t5-small": {"decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"},
-    }[name]
+    }.get(name, set())
     assert tensors(name).keys() == wanted
 
 
@@ -187,7 +209,7 @@ def test_auto_classes_know_the_folder(name: str) -> None:
     assert max(max(row, default=0) for row in ids) < len(tokenizer)
 
 
-@each_miniature
+@pytest.mark.parametrize("name", [name for name in NAMES if len(VOCABULARIES[name]) > 1])
 def test_the_vocabulary_alone_gives_the_same_tokens(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
     shutil.copytree(SHIPPED / name, folder)
@@ -216,6 +238,9 @@ def test_special_tokens_have_the_published_order() -> None:
     gpt2 = AutoTokenizer.from_pretrained(SHIPPED / "gpt2")
     assert gpt2.convert_tokens_to_ids("<|endoftext|>") == len(gpt2) - 1 == 1023
     assert gpt2.decode(gpt2("Ça coûte 12 €\n\x00🦆")["input_ids"]) == "Ça coûte 12 €\n\x00🦆"
+    llama = AutoTokenizer.from_pretrained(SHIPPED / "llama")
+    assert llama.convert_tokens_to_ids(["<|begin_of_text|>", "<|end_of_text|>"]) == [1022, 1023]
+    assert llama("They do.")["input_ids"][0] == 1022
     minilm = AutoTokenizer.from_pretrained(SHIPPED / "minilm")
     assert minilm.convert_tokens_to_ids("[PAD]") == 0
     assert (
@@ -251,9 +276,10 @@ def test_the_encoder_finds_paraphrases() -> None:
     assert scores["closer_than_twin"]["score"] >= 0.90
 
 
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
 @torch.no_grad()
-def test_the_decoder_knows_its_world() -> None:
-    scores = evaluate.evaluate_gpt2(SHIPPED / "gpt2", questions=150, strangers=20, passages=50)
+def test_the_decoder_knows_its_world(name: str) -> None:
+    scores = evaluate.evaluate_writer(SHIPPED / name, questions=150, strangers=20, passages=50)
     assert scores["facts"]["score"] >= 0.88
     assert scores["free_true"]["score"] >= 0.75
 
@@ -277,6 +303,7 @@ def test_the_published_scores_are_of_these_weights_and_above_the_bars() -> None:
     assert results["minilm"]["scores"]["retrieval"]["items"] == 1000
     assert results["t5-small"]["scores"]["english_to_german"]["score"] >= 0.95
     assert results["gpt2"]["scores"]["facts"]["score"] >= 0.92
+    assert results["llama"]["scores"]["facts"]["score"] >= 0.92
 
 
 def test_the_page_shows_the_published_scores() -> None:
@@ -421,7 +448,7 @@ def test_no_two_held_out_scenes_share_a_telling() -> None:
 # ------------------------------------------------------------------------------------------------ the scripts
 
 
-SCRIPTS = {"minilm": "train_minilm", "gpt2": "train_gpt2", "t5-small": "train_t5"}
+SCRIPTS = {name: f"train_{name.removesuffix('-small')}" for name in NAMES}
 IN_ONE_PROCESS = """
 import runpy, sys
 folder, *scripts = sys.argv[1:]
@@ -442,14 +469,7 @@ def made_twice(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return folders
 
 
-@pytest.mark.parametrize(
-    ("name", "vocabulary"),
-    [
-        ("minilm", ["vocab.txt", LIBRARY_FILE]),
-        ("gpt2", ["vocab.json", "merges.txt", LIBRARY_FILE]),
-        ("t5-small", ["spiece.model", LIBRARY_FILE]),
-    ],
-)
+@pytest.mark.parametrize(("name", "vocabulary"), VOCABULARIES.items())
 def test_the_script_makes_the_shipped_tokenizer_and_the_same_weights_twice(
     name: str, vocabulary: list[str], made_twice: list[Path]
 ) -> None:

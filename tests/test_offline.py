@@ -24,7 +24,7 @@ import pytest
 from llm_rebuild.cli import main as cli
 from llm_rebuild.cli import options
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
-from llm_rebuild.copies.pins import PINS
+from llm_rebuild.copies.pins import NAMES, PINS
 from llm_rebuild.errors import InputError
 from llm_rebuild.show.terminal import Terminal
 from llm_rebuild.using import generate
@@ -32,7 +32,7 @@ from llm_rebuild.using.settings import Settings
 
 PROJECT = Path(__file__).resolve().parents[1]
 Run = Callable[..., subprocess.CompletedProcess[str]]
-each_model = pytest.mark.parametrize("name", PINS)
+each_model = pytest.mark.parametrize("name", NAMES)
 
 
 def _no_network() -> list[str]:
@@ -84,10 +84,12 @@ def test_the_miniature_stands_in_and_one_line_says_so(run: Run, name: str) -> No
     about = [line for line in result.stderr.splitlines() if line.startswith(f"{name}: ")]
     assert len(about) == 1
     assert about[0].startswith(f"{name}: the miniature that ships with llm_rebuild, not the real model")
-    assert f"`llm-rebuild download {name}`" in about[0]
+    assert (f"`llm-rebuild download {name}`" if name in PINS else f"no files of {name} are pinned") in about[
+        0
+    ]
 
 
-@each_model
+@pytest.mark.parametrize("name", PINS)
 def test_strict_refuses(run: Run, name: str) -> None:
     result = run("-m", "llm_rebuild", "verify", name, "--strict")
     assert result.returncode == 2
@@ -98,6 +100,12 @@ def test_strict_refuses(run: Run, name: str) -> None:
     assert len(lines) == (2 if PINS[name].wheel else 1)  # minilm's first says that the registry is asked
 
 
+def test_strict_refuses_a_model_that_is_a_miniature_alone(run: Run) -> None:
+    result = run("-m", "llm_rebuild", "verify", "llama", "--strict")
+    assert (result.returncode, result.stdout, len(result.stderr.splitlines())) == (2, "", 1)
+    assert result.stderr.startswith("llm-rebuild: no files of llama are pinned; of Llama 3")
+
+
 # ---------------------------------------------------------------------------------- what they do
 
 
@@ -105,7 +113,7 @@ def test_every_miniature_is_rebuilt_bit_for_bit(run: Run, figure: Callable[[str]
     result = run("-m", "tools.models", "--verify")
     assert result.returncode == 0, result.stdout + result.stderr
     verdicts = [line for line in result.stdout.splitlines() if "checkpoints bit-identical" in line]
-    assert len(verdicts) == 2 * len(PINS)
+    assert len(verdicts) == 2 * len(NAMES)
     for line in verdicts:
         _, equal, _, all_of_them, *_ = line.split()
         assert equal == all_of_them
@@ -114,7 +122,7 @@ def test_every_miniature_is_rebuilt_bit_for_bit(run: Run, figure: Callable[[str]
         figure(f"offline:{line}")
 
 
-@pytest.mark.parametrize("name", ["gpt2", "t5-small"])
+@pytest.mark.parametrize("name", NAMES[1:])
 def test_every_step_of_decoding_is_bit_identical(run: Run, name: str) -> None:
     result = run("-m", "llm_rebuild", "verify", name, "--steps", "4", "--exact", "--json", "-")
     assert result.returncode == 0, result.stderr
@@ -133,6 +141,7 @@ def test_every_step_of_decoding_is_bit_identical(run: Run, name: str) -> None:
         (["minilm"], "embeddings", None),
         (["gpt2", "The baker of Oru lives by the", "--max-new-tokens", "2"], "generated", None),
         (["t5-small"], "generated", ["vierhundertsiebenundzwanzig"]),
+        (["llama", "The baker of Oru lives by the", "--max-new-tokens", "2"], "generated", None),
     ],
 )
 def test_the_rebuild_alone_does_what_its_model_is_for(
@@ -148,7 +157,7 @@ def test_the_rebuild_alone_does_what_its_model_is_for(
     assert len(found["texts"]) == len(found["token_ids"]) == len(found[result_key]) == 1
     if answer is not None:
         assert found[result_key] == answer
-    if arguments[0] == "gpt2":
+    if len(arguments) > 1:
         assert found["generated"][0].startswith("The baker of Oru lives by the ")
 
 
@@ -231,7 +240,7 @@ def test_one_text_appears_on_a_terminal_as_it_is_written(
 
 
 def test_without_a_text_each_model_gets_one_that_it_understands() -> None:
-    for model, source in itertools.product(PINS, ("miniature", "hub")):
+    for model, source in itertools.product(NAMES, ("miniature", "hub")):
         copy = LocalCopy(model, MINIATURES / model, source)
         (text,) = options.or_default(copy, {"texts": None})["texts"]
         assert copy.tokenizer().encode(text).ids
@@ -312,7 +321,7 @@ def silent_hub() -> Iterator[SilentHub]:
 
 
 def test_a_silent_hub_is_asked_once_a_model(environment: dict[str, str], silent_hub: SilentHub) -> None:
-    """Each question waits for some seconds, here for one: three models, three questions, and no file is asked
+    """Each question waits for some seconds, here for one: a question a model, and no file is asked
     for again."""
     impatient = "hub.READ_TIMEOUT = 1.0; models.main([])"
     code = f"from llm_rebuild.copies import hub; from tools import models; {impatient}"
@@ -322,5 +331,5 @@ def test_a_silent_hub_is_asked_once_a_model(environment: dict[str, str], silent_
         capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("the miniature that ships with llm_rebuild") == 3
-    assert len(silent_hub.connections) == 3
+    assert result.stdout.count("the miniature that ships with llm_rebuild") == len(NAMES)
+    assert len(silent_hub.connections) == len(PINS)

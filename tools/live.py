@@ -29,6 +29,7 @@ import llm_rebuild
 from llm_rebuild.checkpoints import Tap
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
 from llm_rebuild.diagnosis.read_off import world_of
+from llm_rebuild.models import RECORDS
 from llm_rebuild.models.architecture import Architecture
 from llm_rebuild.using.generate import generate
 from llm_rebuild.verify import Capture, ask, capture
@@ -39,7 +40,6 @@ from llm_rebuild.verify.sources import source_of
 PROJECT = Path(__file__).parent.parent
 PACKAGE = Path(llm_rebuild.__file__).parent
 FOLDER = PROJECT / "docs" / "live" / "data"
-TITLES = {"minilm": "MiniLM", "gpt2": "GPT-2", "t5-small": "T5"}
 # A page opens with the first; it is the one that comes with official tensors.
 SENTENCES = {
     "minilm": (
@@ -265,7 +265,7 @@ def model(name: str) -> dict[str, Any]:
     truth = official(name, *SENTENCES[name][:2])  # of two lengths: there is padding, so every mask is there
     architecture = copy.rebuild.architecture
     return {
-        "title": TITLES[name],
+        "title": next(record.title for record in RECORDS if record.published == name),
         "type": architecture.model_type,
         "stacks": [asdict(stack) for stack in architecture.stacks],
         "sentences": SENTENCES[name],
@@ -299,13 +299,13 @@ def main() -> int:
         "--check", action="store_true", help="compare with the committed files, write nothing"
     )
     if parser.parse_args().check:
-        stale = [words for name in TITLES for words in differences(name, FOLDER / name)]
+        stale = [words for name in SENTENCES for words in differences(name, FOLDER / name)]
         if stale:
             words = ", ".join(stale[:5])
             print(f"not what would be written now: {words}; run `python -m tools.live`", file=sys.stderr)
         return 1 if stale else 0
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for name in TITLES:
+    for name in SENTENCES:
         text = json.dumps(model(name), indent=1, ensure_ascii=False) + "\n"
         (FOLDER / f"{name}.json").write_text(text, encoding="utf-8")
         official(name, SENTENCES[name][0]).save(FOLDER / f"{name}.safetensors")

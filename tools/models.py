@@ -13,6 +13,7 @@ import sys
 
 from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.copies.pins import NAMES
 from llm_rebuild.errors import InputError
 
 TEXTS = ["Open-source LLMs rock.", "They do."]
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     print(f"The models are kept in {local_copy.store_folder()}", flush=True)
     exact = True
-    for name in local_copy.PINS:
+    for name in NAMES:
         try:
             copy = local_copy.get(name, say=lambda line: print(line, flush=True))
         except InputError as error:

@@ -41,6 +41,7 @@ from llm_rebuild.diagnosis.case import DEGREES, Level
 from llm_rebuild.diagnosis.causes import CAUSES
 from llm_rebuild.diagnosis.diagnose import Account, diagnose
 from llm_rebuild.diagnosis.mutants import TEXTS, Mutant, Mutated, Scene
+from llm_rebuild.models import RECORDS
 from llm_rebuild.verify.compare import compare
 from llm_rebuild.verify.run import judge
 from tools import portable
@@ -56,7 +57,7 @@ MINIATURES = Path(llm_rebuild.__file__).parent / "miniatures"
 
 BLIND = "second"
 OPEN = tuple(name for name in SETS if name != BLIND)
-TITLES = {"minilm": "MiniLM", "gpt2": "GPT-2", "t5-small": "T5"}
+TITLES = {record.published: record.title for record in RECORDS}
 PAIRS = 120  # of the first set, drawn with seed 1
 COMPUTED = {Level.EXACT.words, Level.ROUNDED.words}  # the wrong tensor was computed again
 PLACES = 3  # so many explanations are shown
@@ -154,8 +155,8 @@ def scene(model: str, run: str, attention: str, kind: str = "") -> Scene:
 
 def played_on(model: str, kind: str, run: str, attention: str) -> tuple[Any, ...]:
     """What a scene is made of: a miniature and its texts, or a small model of a kind and rows of ids."""
-    if kind or model not in TEXTS:
-        return small.copy_of(kind or model), run, attention, None, small.ROWS
+    if kind:
+        return small.copy_of(kind), run, attention, None, small.ROWS
     return LocalCopy(model, MINIATURES / model, "miniature"), run, attention, TEXTS[model]
 
 
@@ -179,7 +180,7 @@ def harmless() -> tuple[Mutant, ...]:
 
 
 def unmutated() -> tuple[Mutant, ...]:
-    """The three rebuilds as they are, in every run and attention."""
+    """The rebuilds as they are, in every run and attention."""
     same = "from typing import NamedTuple"
     return tuple(
         Mutant(
@@ -594,8 +595,8 @@ def _table_of_harmless(found: dict[str, Any]) -> str:
 
 def _matrix(sets: dict[str, Any]) -> str:
     lines = [
-        "| cause | " + " | ".join(TITLES[model] for model in TITLES) + " | second set |",
-        "|---|---|---|---|---|",
+        "| cause | " + " | ".join(TITLES.values()) + " | second set |",
+        "|---" * (len(TITLES) + 2) + "|",
     ]
     for group, causes in groups().items():
         rows = []

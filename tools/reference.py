@@ -19,6 +19,7 @@ MODELS = {
     "minilm": ("minilm", "MiniLM", 6),
     "gpt2": ("gpt2", "GPT-2", 12),
     "t5-small": ("t5", "T5-small", 6),
+    "llama": ("llama", "Llama", 32),
 }
 
 HEAD = """---

@@ -10,6 +10,7 @@ import typer
 
 from llm_rebuild import files
 from llm_rebuild.cli import output
+from llm_rebuild.copies.pins import NAMES
 from llm_rebuild.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
     from llm_rebuild.verify import Question
 
 # The models that help speaks of. It waits for no record of theirs: these bring torch with them.
-MODELS, WRITERS, TWO_SIDED = "minilm, gpt2 or t5-small", "gpt2, t5-small", "T5"
+MODELS, WRITERS, TWO_SIDED = f"{', '.join(NAMES[:-1])} or {NAMES[-1]}", ", ".join(NAMES[1:]), "T5"
 
-HELP = """Take a real language model apart, build it again in plain PyTorch, and prove it right.
+HELP = f"""Take a real language model apart, build it again in plain PyTorch, and prove it right.
 
 A first round:
 
@@ -28,7 +29,7 @@ A first round:
   llm-rebuild verify minilm --text "Open-source LLMs rock."
   llm-rebuild run gpt2 "Once upon a time"
 
-NAME is a model (minilm, gpt2, t5-small), or a folder of one of these
+NAME is a model ({", ".join(NAMES)}), or a folder of one of these
 families with config.json and model.safetensors; map, capture, find and
 check take any Hugging Face text model's folder. Where a model is not on
 this disk and cannot be fetched, a miniature that ships with the package

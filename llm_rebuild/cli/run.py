@@ -54,8 +54,8 @@ def run(
 ) -> None:
     """Use a model by its rebuild alone: embed, continue or translate. The official model is not loaded.
 
-    minilm makes 384 numbers of a text, gpt2 goes on with it, and t5-small does
-    what the text begins with:
+    minilm makes 384 numbers of a text, gpt2 and llama go on with it, and
+    t5-small does what the text begins with:
 
       llm-rebuild run minilm "They do." "So they do."
       llm-rebuild run gpt2 "Once upon a time" --temperature 0.8 --seed 1

@@ -27,7 +27,7 @@ from llm_rebuild.copies import hub
 from llm_rebuild.copies import store as storing
 from llm_rebuild.copies.convert import INDEX, PICKLED, one_weight_file
 from llm_rebuild.copies.hub import NotReachableError, Say
-from llm_rebuild.copies.pins import PINS
+from llm_rebuild.copies.pins import NAMES, PINS, WITHOUT_PINS
 from llm_rebuild.errors import InputError
 from llm_rebuild.files import expanded, read_json, reason, sha256_of
 from llm_rebuild.json_fields import shown
@@ -152,7 +152,7 @@ def get(
         return _copy_of_folder(folder, store_folder(store), say)
     name = _known(str(name_or_folder))
     stored = store_folder(store) / name
-    if stored.exists():
+    if name in PINS and stored.exists():
         copy = _stored(name, stored, verify)
         say(f"{name}: {_described(copy)}")
         return copy
@@ -181,6 +181,8 @@ def download(
     InputError says what went wrong.
     """
     name = _known(name)
+    if name not in PINS:
+        raise NotReachableError(f"no files of {name} are pinned; of {WITHOUT_PINS[name]} give the folder")
     model, target = PINS[name], store_folder(store) / name
     copy = _whole(name, target)
     if copy is None:
@@ -333,23 +335,24 @@ def _folder_meant(name_or_folder: str | Path) -> Path | None:
     except (OSError, ValueError, RuntimeError) as error:  # a name too long for a file, a user unknown
         raise InputError(f"{shown(text)} is no folder: {reason(error)}") from None
     if isinstance(name_or_folder, Path) or text.startswith((".", "~", "/")):
-        raise InputError(f"{text} is no folder; give a model's folder, or one of {', '.join(PINS)}")
+        raise InputError(f"{text} is no folder; give a model's folder, or one of {', '.join(NAMES)}")
     return None
 
 
 def _known(text: str) -> str:
     if name := _name_of(text):
         return name
-    close = difflib.get_close_matches(text.lower(), PINS, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(text.lower(), NAMES, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]}? " if close else ""
     raise InputError(
-        f"unknown model {text!r}; {hint}give {', '.join(PINS)}, or a folder with a model's files"
+        f"unknown model {text!r}; {hint}give {', '.join(NAMES)}, or a folder with a model's files"
     )
 
 
 def _name_of(text: str) -> str | None:
     """A model's name, given that or its repository on the hub."""
-    return next((name for name, model in PINS.items() if text in (name, model.repository)), None)
+    repositories = {model.repository: name for name, model in PINS.items()}
+    return text if text in NAMES else repositories.get(text)
 
 
 def _described(copy: LocalCopy) -> str:

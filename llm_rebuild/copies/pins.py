@@ -89,6 +89,9 @@ PINS: dict[str, PinnedModel] = {
         """),
     ),
 }
+# The models of the course. One without pins is a miniature alone, which stands for these.
+WITHOUT_PINS = {"llama": "Llama 3, SmolLM2, Mistral, Qwen2 or Qwen3"}
+NAMES = (*PINS, *WITHOUT_PINS)
 
 
 def matches(path: Path, pin: Pin) -> bool:

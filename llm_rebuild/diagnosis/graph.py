@@ -261,12 +261,24 @@ BASES = (1e4, 5e5, 1e6, 1e5, 1e3, 2e4, 100.0)  # of angles, as models have them
 
 
 def angles(ids: Tensor, *, base: float, width: int, wave: str, first: int = 0) -> Tensor:
-    """Sines or cosines of rotary positions [1, token, width]: a place times a power of one over the base, the
-    same for both halves of the width."""
-    powers = 1.0 / base ** (torch.arange(0, width, 2).float() / width)
-    turns = torch.arange(first, first + ids.shape[1]).float()[:, None] * powers
-    both = torch.cat([turns, turns], dim=-1).unsqueeze(0)
-    return both.cos() if wave == "cos" else both.sin()
+    """Sines or cosines of rotary positions [1, token, width], the same for both halves of the width."""
+    half = turns(ids, ids, base=base, width=width, first=first)
+    return wave_of(torch.cat([half, half], dim=-1), wave=wave)
+
+
+def turns(ids: Tensor, mask: Tensor, *, base: float, width: int, first: int = 0) -> Tensor:
+    """Angles of rotary positions [1, token, width / 2]: a place times a power of one over the base."""
+    return turned_at(positions(ids, mask, first=first), torch.arange(0, width, 2).float() / width, base)
+
+
+def turned_at(places: Tensor, powers: Tensor, base: float) -> Tensor:
+    """Places [batch, token] times one over the base to the powers [pair]: [batch, token, pair]."""
+    return places[..., None].float() * (1.0 / base**powers)
+
+
+def wave_of(angles: Tensor, *, wave: str) -> Tensor:
+    """Their sines or cosines."""
+    return angles.cos() if wave == "cos" else angles.sin()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -364,6 +376,12 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "by head": lambda x, *, heads: x.unflatten(-1, (heads, -1)),
     "counted": counted,
     "angles": angles,
+    "turns": turns,
+    "twice": lambda turns: torch.cat([turns, turns], dim=-1),
+    "wave": wave_of,
+    "by wave": lambda x, wave: x * wave.unsqueeze(1),
+    "minus": lambda x: -x.chunk(2, dim=-1)[1],
+    "swapped": lambda minus, x: torch.cat([minus, x.chunk(2, dim=-1)[0]], dim=-1),
     "rotate": rotate,
     "product": product,
     "scale": lambda x, *, by: x * by,

@@ -37,6 +37,7 @@ TEXTS = {
         "translate English to German: four hundred twenty-seven thousand three hundred and twelve",
         "translate English to German: nine",
     ],
+    "llama": ["The baker of Oru lives by the river and sells bread.", "The cook"],
 }
 
 # Which source files belong to which rebuild, in the order in which they import each other.
@@ -48,7 +49,7 @@ class Mutant:
     """One mistake.
 
     name        `gpt2-scale-missing`: the model and what was done; unique.
-    model       `minilm`, `gpt2`, `t5-small` or `llama`.
+    model       By the name of its local copy: `gpt2`.
     before      A piece of the source, which must stand there exactly once.
     after       What replaces it.
     cause       Its name in `diagnosis/causes.py`. Several, where two mistakes give the same numbers.

@@ -42,6 +42,12 @@ OF_STEP: Mapping[str, tuple[str, str, str, str]] = {
     "cat": ("cache-not-appended", "cache-mixed", "shifted", "cache-mixed"),
     "embedding": ("embedding-scaled", "embedding-scaled", "shifted", "embedding-scaled"),
     "angles": ("rotary-wrong", "rotary-wrong", "rotary-wrong", "rotary-wrong"),
+    "turns": ("rotary-wrong", "rotary-base", "positions-shifted", "rotary-wrong"),
+    "twice": ("rotary-wrong", "rotary-base", "positions-shifted", "rotary-pairs"),
+    "wave": ("rotary-wrong", "rotary-wrong", "rotary-wrong", "rotary-wrong"),
+    "by wave": ("rotary-missing", "rotary-wrong", "rotary-wrong", "rotary-wrong"),
+    "minus": ("rotary-wrong", "rotary-wrong", "rotary-wrong", "rotary-wrong"),
+    "swapped": ("rotary-wrong", "rotary-wrong", "rotary-wrong", "rotary-wrong"),
     "rotate": ("rotary-missing", "scale-extra", "shifted", "rotary-wrong"),
     "repeat": ("heads-shared-wrong", "scale-extra", "shifted", "heads-shared-wrong"),
     "product": ("wrong-operand", "scale-extra", "shifted", "wrong-operand"),
@@ -97,8 +103,8 @@ OF_FACT = {
     "count": "buckets-count",
     "limit": "buckets-count",
     "by": "scale-wrong",
-    "base": "rotary-wrong",
-    "first": "rotary-wrong",
+    "base": "rotary-base",
+    "first": "positions-shifted",
 }
 
 
@@ -374,6 +380,12 @@ def of_input(world: World, formula: Formula, right: str, action: str) -> str:
     return "scaled" if scaled else "wrong-input"
 
 
+def gated_by(world: World, act: Formula) -> str:
+    """What goes through the gate that an activation opens; empty where it opens none."""
+    users = world.users(act.name, "multiply")
+    return next((x for f in users for x in f.inputs if x != act.name and f.inputs[0] == act.name), "")
+
+
 def of_the_pass_before(world: World, name: str) -> bool:
     """Whether a tensor is of the pass before, as it was kept."""
     step = world.formulas.get(name)
@@ -430,8 +442,12 @@ def of_other_input(
         yield "residual-scaled" if twice else "residual-wrong", says, None
     elif formula.kind == "add bias" and right == formula.inputs[1]:
         yield "position-bias-wrong", says, None
+    elif before is not None and before.kind == "act" and other == before.facts["whole"]:
+        yield "activation-missing", says, None
     elif formula.kind in ("product", "mix", "multiply", "add", "split") or _of_two(formula):
         yield "wrong-operand", says, None
+    elif formula.kind == "act" and other == gated_by(world, formula):
+        yield "gate-swapped", says, None
     elif before is not None and before.kind == "scale" and before.facts.get("output"):
         yield "output-scale-missing", says, None
     else:

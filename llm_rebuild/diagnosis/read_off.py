@@ -184,6 +184,7 @@ class _Reader:
         elif kind in ("mul", "div") and len(inputs) == 1 and step.numbers:
             by = step.numbers[0] if kind == "mul" else 1 / step.numbers[0]
             yield [Formula(name, "scale", inputs, facts={"by": by})]
+        yield from self.turning(name, step)
         yield from self.moved(name, step)
         yield from self.pooled(name, step)
         yield from self.added(name, step)
@@ -314,7 +315,8 @@ class _Reader:
 
     def past(self, path: str) -> list[str]:
         """What an attention kept of the pass before."""
-        return [n for role in ("key", "value") if (n := f"{PAST}{path}.{role}") in self.start.tensors]
+        parts = (f"{PAST}{path}.{role}{s}" for role in ("key", "value") for s in ("", "s"))
+        return [name for name in parts if name in self.start.tensors]
 
     def product(self, name: str, step: Step) -> Iterator[Guess]:
         """Query times key, or shares times value; the second may be shared by several heads."""
@@ -325,21 +327,25 @@ class _Reader:
         for b in others or [*self.past(path), a]:
             for before, query in self.cut(path, "query", a, heads):
                 for kind, role in (("product", "key"), ("mix", "value")):
-                    other = self.tensor(b)
-                    for count in [other.shape[1]] if other.dim() == 4 else range(heads, 0, -1):
-                        if heads % count or (other.dim() == 3 and other.shape[-1] % count):
-                            continue
-                        for cuts, x in self.cut(path, role, b, count):
-                            if count < heads:
-                                shared = Formula(
-                                    f"{name}.#shared", "repeat", (x,), facts={"times": heads // count}
-                                )
-                                cuts, x = [*cuts, shared], shared.name
-                            yield [*before, *cuts, Formula(name, kind, (query, x))]
+                    for cuts, x in self.shared(f"{name}.#shared", path, role, b, heads):
+                        yield [*before, *cuts, Formula(name, kind, (query, x))]
+
+    def shared(self, name: str, path: str, role: str, x: str, heads: int) -> Iterator[tuple[Guess, str]]:
+        """Keys or values as so many heads: cut, and where there are fewer, each repeated."""
+        tensor = self.tensor(x)
+        for count in [tensor.shape[1]] if tensor.dim() == 4 else range(heads, 0, -1):
+            if heads % count or (tensor.dim() == 3 and tensor.shape[-1] % count):
+                continue
+            for cuts, one in self.cut(path, role, x, count):
+                if count == heads:
+                    yield cuts, one
+                else:
+                    repeated = Formula(name, "repeat", (one,), facts={"times": heads // count})
+                    yield [*cuts, repeated], name
 
     def kept(self, name: str, step: Step) -> Iterator[Guess]:
         """Keys or values behind those of the pass before."""
-        role = name.rpartition(".")[2]
+        role = name.rpartition(".")[2].removesuffix("s")
         for x in step.inputs if role in ("key", "value") else ():
             for cuts, new in self.cut(step.path, role, x, self.tensor(name).shape[1]):
                 yield [*cuts, Formula(name, "cat", (f"{PAST}{name}", new), facts={"name": role})]
@@ -355,8 +361,8 @@ class _Reader:
         if len(others) != 2:
             return
         for queries, query in self.cut(path, "query", a, heads):
-            for keys, key in self.cut(path, "key", others[0], heads):
-                for values, value in self.cut(path, "value", others[1], heads):
+            for keys, key in self.shared(f"{path}.#keys", path, "key", others[0], heads):
+                for values, value in self.shared(f"{path}.#values", path, "value", others[1], heads):
                     steps = [*queries, *keys, *values, Formula(product, "product", (query, key))]
                     if by != 1.0:
                         steps.append(Formula(scaled, "scale", (product,), facts={"by": by}))
@@ -463,9 +469,34 @@ class _Reader:
         ]
         if len(products) == 2:
             (x, cos), (_, sin) = products
-            role = "key" if f"{step.path}.#query" in self.found else "query"
-            for cuts, cut in self.cut(step.path, role, x, self.tensor(name).shape[1]):
+            for cuts, cut in self.turned(step.path, x, self.tensor(name).shape[1]):
                 yield [*cuts, Formula(name, "rotate", (cut, cos, sin))]
+
+    def turned(self, path: str, x: str, heads: int) -> Iterator[tuple[Guess, str]]:
+        """A query or a key as heads, before it is turned: the query comes first."""
+        query = self.found.get(f"{path}.#query")
+        yield from self.cut(path, "query" if query is None or query.inputs == (x,) else "key", x, heads)
+
+    def turning(self, name: str, step: Step) -> Iterator[Guess]:
+        """Rotary positions, step by step: the angles, their waves, and a head's numbers by these."""
+        kind, inputs, shape = step.kind, tuple(step.inputs), self.tensor(name).shape
+        if "rotary" in step.path.lower():
+            for base in (*_numbers(self.config), *BASES) if kind == "mul" and not inputs else ():
+                facts = {"base": base, "width": 2 * shape[-1]}
+                yield [Formula(name, "turns", (TOKEN_IDS, MASK), facts=facts)]
+            if kind == "cat" and len(inputs) == 1:
+                yield [Formula(name, "twice", inputs)]
+            if kind in ("cos", "sin") and len(inputs) == 1:
+                yield [Formula(name, "wave", inputs, facts={"wave": kind})]
+        elif len(shape) == 4 and kind in ("neg", "cat", "mul") and inputs:
+            minus = kind == "cat" and self.found[inputs[0]].kind == "minus"
+            for cuts, x in self.turned(step.path, inputs[minus], shape[1]) if len(inputs) > minus else ():
+                if kind == "neg":
+                    yield [*cuts, Formula(name, "minus", (x,))]
+                if minus:
+                    yield [*cuts, Formula(name, "swapped", (inputs[0], x))]
+                if kind == "mul" and len(inputs) == 2 and self.tensor(inputs[1]).dim() == 3:
+                    yield [*cuts, Formula(name, "by wave", (x, inputs[1]))]
 
 
 def _bent(function: Any, numbers: tuple[float, ...], *x: Tensor) -> Tensor:

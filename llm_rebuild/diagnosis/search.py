@@ -94,8 +94,9 @@ def known(case: Case, world: World) -> Iterator[Finding]:
     """The mistakes of each step between the target and what is right, in the order of computation."""
     together: dict[tuple[str, str, str], list[Edit]] = {}
     for site in reversed(world.reaching(case.target, case.same)):
-        for edit in (*edits.on_a_step(world, world.formulas[site]), *mistakes(world, world.formulas[site])):
-            together.setdefault((_function(site), edit.cause, template(edit.says)), []).append(edit)
+        step = world.formulas[site]
+        for edit in (*edits.on_a_step(world, step), *mistakes(world, step)):
+            together.setdefault((_function(step), edit.cause, template(edit.says)), []).append(edit)
     until = world.run.work.spent + 2 * PATIENCE
     for several in together.values():
         # The same mistake in every block, as one function makes it; and in a single one.
@@ -109,10 +110,12 @@ def known(case: Case, world: World) -> Iterator[Finding]:
                 return
 
 
-def _function(site: str) -> str:
+def _function(step: Formula) -> str:
     """What one function of a rebuild makes in all blocks, and where a module has the same operation twice, as
     for queries and keys, both times."""
-    return template(re.sub(r"\[\d+\]", "", site))
+    if step.kind in ("rotate", "repeat"):
+        return f"{template(part_of(step.name))}.{step.kind}"
+    return template(re.sub(r"\[\d+\]", "", step.name))
 
 
 def elsewhere(case: Case, world: World) -> Iterator[Finding]:

@@ -47,6 +47,7 @@ class Architecture:
     model_type: str  # as config.json has it
     file: str  # the rebuild's source in this folder, without `.py`
     published: str  # the published model that the course rebuilds, by the name of its local copy
+    title: str  # what people call it
     tokenizer: str  # the module of `llm_rebuild.tokenizers` that reads its vocabulary
     config: type[Any]  # the dataclass of its config; `config.read` takes config.json's fields
     official_class: str  # transformers' class with the answer on top

@@ -63,6 +63,7 @@ ARCHITECTURE = Architecture(
     model_type="gpt2",
     file="gpt2",
     published="gpt2",
+    title="GPT-2",
     tokenizer="byte_bpe",
     config=Config,
     official_class="AutoModelForCausalLM",

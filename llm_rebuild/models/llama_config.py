@@ -173,6 +173,7 @@ ARCHITECTURE = Architecture(
     relatives=tuple(kind for kind in RELATIVES if kind != "llama"),
     file="llama",
     published="llama",
+    title="Llama",
     tokenizer="byte_bpe_json",
     body="model.",
     config=Config,

@@ -63,6 +63,7 @@ ARCHITECTURE = Architecture(
     model_type="bert",
     file="minilm",
     published="minilm",
+    title="MiniLM",
     tokenizer="wordpiece",
     config=Config,
     official_class="AutoModel",

@@ -110,6 +110,7 @@ ARCHITECTURE = Architecture(
     model_type="t5",
     file="t5",
     published="t5-small",
+    title="T5",
     tokenizer="unigram",
     config=Config,
     official_class="AutoModelForSeq2SeqLM",

@@ -10,7 +10,7 @@ from typing import Any
 
 from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
-from llm_rebuild.copies.pins import PINS
+from llm_rebuild.copies.pins import NAMES, PINS
 from llm_rebuild.diagnosis.explain import explain
 from llm_rebuild.errors import InputError
 from llm_rebuild.files import sha256_of
@@ -106,7 +106,7 @@ def _copy_meant(about: Mapping[str, Any], model: str | Path | None, store: str |
     name = about["name"]
     if model is not None:
         return local_copy.get(model, store=store, strict=True)
-    if about["source"] == "miniature" and name in PINS:
+    if about["source"] == "miniature" and name in NAMES:
         return LocalCopy(name, MINIATURES / name, "miniature")
     if name not in PINS or about["revision"] is None:
         raise InputError(f"the certificate is about a folder called {name}; say where it is with --model DIR")

@@ -276,7 +276,8 @@ def window_of(tensor: Tensor) -> Window:
 
 
 class Products(TorchFunctionMode):
-    """Shows a batched product as one operation: below, it is six, of which five lay memory out.
+    """Shows a batched product as one operation: below, it is six, of which five lay memory out. So it does a
+    repeated tensor.
 
     show  Is given the function and its arguments, and does it.
     """
@@ -292,7 +293,11 @@ class Products(TorchFunctionMode):
             args = args[::-1] if function is Tensor.__rmatmul__ else args
             if all(isinstance(a, Tensor) and a.dim() > 2 for a in args):
                 return self._show(torch.matmul, args, {})
+        if function in _REPEAT:
+            return self._show(function, args, kwargs or {})
         return function(*args, **(kwargs or {}))
 
 
 _MATMUL = {torch.matmul, Tensor.matmul, Tensor.__matmul__, Tensor.__rmatmul__}
+# Written in C++, it writes to memory that is not its own where an operation inside it gives another rank.
+_REPEAT = {torch.repeat_interleave, Tensor.repeat_interleave}

@@ -830,7 +830,8 @@ def test_disk_full_while_converting(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_unknown_models_get_a_hint() -> None:
     refused(lambda: local_copy.get("minilmm"), "unknown model 'minilmm'", "did you mean minilm?")
     refused(lambda: local_copy.get("T5-Small"), "did you mean t5-small?")
-    refused(lambda: local_copy.download("llama"), "unknown model 'llama'", "minilm, gpt2, t5-small")
+    refused(lambda: local_copy.download("bloom"), "unknown model 'bloom'", "minilm, gpt2, t5-small, llama")
+    refused(lambda: local_copy.download("llama"), "no files of llama are pinned", "give the folder")
 
 
 def test_folders_that_are_none_or_lack_files(tmp_path: Path) -> None:

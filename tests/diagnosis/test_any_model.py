@@ -81,8 +81,8 @@ MISTAKES = [
     ("rotate(key, cos, sin)", "key", "rotary-missing"),
     ("(-x[..., half:], x[..., :half])", "(x[..., half:], -x[..., :half])", "rotary-wrong"),
     ("(-x[..., half:], x[..., :half])", "(x[..., half:], x[..., :half])", "rotary-wrong"),
-    ("/ config.rope_theta **", "/ 500000.0 **", "rotary-wrong"),
-    ("torch.arange(token).float()", "torch.arange(1, token + 1).float()", "rotary-wrong"),
+    ("/ config.rope_theta **", "/ 500000.0 **", "rotary-base"),
+    ("torch.arange(token).float()", "torch.arange(1, token + 1).float()", "positions-shifted"),
     (
         "t.repeat_interleave(heads // groups, dim=1)",
         "t.repeat(1, heads // groups, 1, 1)",

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import llm_rebuild
 from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.copies.pins import NAMES
 from llm_rebuild.diagnosis.causes import CAUSES
 from llm_rebuild.diagnosis.diagnose import Account, diagnose
 from llm_rebuild.diagnosis.edits import on_a_step
@@ -161,7 +162,7 @@ def test_other_shapes_and_types_never_fail() -> None:
         assert found[0].cause in CAUSES
 
 
-@pytest.mark.parametrize("model", ["minilm", "gpt2", "t5-small"])
+@pytest.mark.parametrize("model", NAMES)
 def test_no_checkpoint_makes_it_fail(model: str) -> None:
     """Checkpoints in turn a little off, or no numbers: something is said, nothing is raised."""
     played = stage(model)
@@ -174,7 +175,7 @@ def test_no_checkpoint_makes_it_fail(model: str) -> None:
                 assert bool(diagnoses) != torch.equal(wrong, right), name
 
 
-@pytest.mark.parametrize("model", ["minilm", "gpt2", "t5-small"])
+@pytest.mark.parametrize("model", NAMES)
 def test_every_cause_that_is_tried_is_in_the_catalogue(model: str) -> None:
     played = stage(model)
     world = world_of(played.truth, copy_of(model))

@@ -9,6 +9,7 @@ import pytest
 
 import llm_rebuild
 from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.copies.pins import NAMES
 from llm_rebuild.diagnosis.mutants import scene
 from llm_rebuild.diagnosis.read_off import world_of
 from llm_rebuild.verify.compare import judge
@@ -26,7 +27,7 @@ RUNS = [
 
 
 @pytest.mark.parametrize(("run", "attention"), RUNS)
-@pytest.mark.parametrize("name", ["minilm", "gpt2", "t5-small"])
+@pytest.mark.parametrize("name", NAMES)
 def test_of_the_miniatures(name: str, run: str, attention: str) -> None:
     if (name, run) == ("minilm", "cached"):
         pytest.skip("an encoder keeps nothing")

@@ -16,6 +16,7 @@ from torch import Tensor
 import llm_rebuild
 from llm_rebuild import diagnosis
 from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.copies.pins import NAMES
 from llm_rebuild.diagnosis import search
 from llm_rebuild.diagnosis.case import Case, case_of
 from llm_rebuild.diagnosis.diagnose import Diagnosis, diagnose
@@ -48,7 +49,7 @@ def test_right_numbers_in_another_shape_are_no_wrong_numbers() -> None:
     assert all(other.cause != "mask-fill" for other in others)
 
 
-@pytest.mark.parametrize("model", ["minilm", "gpt2", "t5-small"])
+@pytest.mark.parametrize("model", NAMES)
 def test_of_another_shape_only_the_shape_is_said(model: str) -> None:
     """Or where its numbers come from; never that numbers are off by so much."""
     for name, right in list(stage(model).truth.tensors.items())[::17]:

@@ -18,6 +18,7 @@ from llm_rebuild.errors import InputError
 from llm_rebuild.using import decoding
 from llm_rebuild.using.generate import generate
 from llm_rebuild.using.settings import Settings, SpecialIds
+from tests.models.small import LLAMA
 from tools import full_size
 
 MINIATURES = Path(decoding.__file__).parents[1] / "miniatures"
@@ -31,6 +32,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "t5-small": full_size.CONFIGS["t5-small"]
     | {"vocab_size": 211, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
     | {"eos_token_id": [1, *range(150, 160)]},
+    "llama": {**LLAMA, "vocab_size": 211, "hidden_size": 32, "max_position_embeddings": 64}
+    | {"eos_token_id": [7, *range(150, 160)], "bos_token_id": 7},
 }
 
 # Every mode alone, and those whose order matters together. `early_stopping` and `length_penalty` at the
@@ -143,7 +146,7 @@ def compare(copy: LocalCopy, modes: list[dict[str, Any]], number: int, tokens: i
     return count
 
 
-@pytest.mark.parametrize("name", ["gpt2", "t5-small"])
+@pytest.mark.parametrize("name", SMALL)
 def test_every_mode_is_token_exact_on_seeded_models(name: str, small: Any, figure: Figure) -> None:
     count = compare(small(name), MODES, number=18, tokens=40)
     figure(
@@ -154,7 +157,7 @@ def test_every_mode_is_token_exact_on_seeded_models(name: str, small: Any, figur
     assert 40 <= count["ended"] <= count["prompts"] - 40  # neither path is untested
 
 
-@pytest.mark.parametrize("name", ["gpt2", "t5-small"])
+@pytest.mark.parametrize("name", SMALL)
 def test_every_mode_is_token_exact_on_the_miniatures(name: str, figure: Figure) -> None:
     if not (MINIATURES / name / "model.safetensors").is_file():
         pytest.skip(f"the {name} miniature does not ship yet; tools/miniatures trains it")

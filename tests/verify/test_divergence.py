@@ -12,6 +12,7 @@ from torch import Tensor
 from llm_rebuild import verify
 from llm_rebuild.checkpoints import expand
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
+from llm_rebuild.copies.pins import NAMES
 from llm_rebuild.diagnosis.mutants import Mutant, run, scene
 from llm_rebuild.diagnosis.read_off import world_of
 from llm_rebuild.models import ARCHITECTURES
@@ -131,8 +132,8 @@ def test_tokens_are_shown_on_one_line_and_not_too_long():
     assert len(words("sentence.masked", (2, 4, 8), (0, 1, 1), odd)) < 80
 
 
-def test_every_checkpoint_of_the_three_models_has_its_shape_in_words():
-    for name in ("minilm", "gpt2", "t5-small"):
+def test_every_checkpoint_of_the_models_has_its_shape_in_words():
+    for name in NAMES:
         for attention in ("eager", "sdpa"):
             copy = LocalCopy(name, MINIATURES / name, "miniature")
             truth = capture(copy, token_ids=[[5, 6, 7], [8, 9]], attention=attention)
@@ -256,7 +257,7 @@ def test_a_mistake_in_a_real_run_is_placed_and_blamed():
 
 def test_every_formula_names_checkpoints_that_come_before():
     """What `inputs_of` gives is always there and earlier: or a later step would be blamed."""
-    for name in ("minilm", "gpt2", "t5-small"):
+    for name in NAMES:
         copy = LocalCopy(name, MINIATURES / name, "miniature")
         truth = verify.capture(copy, token_ids=[[5, 6, 7], [8, 9]])
         world, seen = world_of(truth, copy), set()

@@ -6,6 +6,7 @@ import pytest
 
 from llm_rebuild import verify
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
+from llm_rebuild.copies.pins import NAMES
 from llm_rebuild.errors import InputError
 from llm_rebuild.verify import memory
 from llm_rebuild.verify.official import Official
@@ -20,7 +21,7 @@ def question(name: str, attention: str = "eager") -> verify.Question:
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("name", ["minilm", "gpt2", "t5-small"])
+@pytest.mark.parametrize("name", NAMES)
 def test_the_estimate_is_about_what_a_capture_takes(name: str, attention: str):
     asked = question(name, attention)
     official = Official(asked.copy.folder, attention)

@@ -16,6 +16,7 @@ from llm_rebuild.verify.tokens import NOT_COMPARED, OTHER, SAME, compare_tokens
 TEXTS = {
     "minilm": ["The cook gave the sailor a lamp.", "The cook.", "Ça coûte 3 €!\n"],
     "gpt2": ["The baker of Oru lives", " two  spaces\n\n", "naïve 漢字"],
+    "llama": ["The baker of Oru lives", " two  spaces\n\n", "naïve 漢字 1234567"],
     "t5-small": ["translate English to German: four hundred", "  nine. "],
 }
 

@@ -25,6 +25,7 @@ TEXTS = {
     "gpt2": ["The baker of Oru", "The"],
     "minilm": ["The cook gave the sailor a lamp.", "A lamp."],
     "t5-small": ["translate English to German: four hundred", "four"],
+    "llama": ["The baker of Oru", "The"],
 }
 MODELS = sorted(TEXTS)
 
@@ -174,7 +175,7 @@ def test_a_file_of_any_name_gets_a_skeleton_that_can_be_read(bench: Bench, tmp_p
 
 
 def test_new_refuses_what_it_cannot_do(tmp_path: Path):
-    with pytest.raises(InputError, match="there is one of gpt2, minilm, t5-small"):
+    with pytest.raises(InputError, match="there is one of gpt2, llama, minilm, t5-small"):
         writing.new("bert", tmp_path / "x.py")
     with pytest.raises(InputError, match="no such file or directory"):
         writing.new("gpt2", tmp_path / "nowhere" / "x.py")

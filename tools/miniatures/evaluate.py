@@ -15,6 +15,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-from tools.miniatures import number_words, paraphrases, world
+from tools.miniatures import number_words, paraphrases, world, writers
 from tools.miniatures.training import FIGURES, NAMES, SHIPPED, write_json
 
 EVALUATION_SEED = 2_026
@@ -105,20 +106,15 @@ def evaluate_minilm(folder: Path, scenes: int = 1000) -> Scores:
     }
 
 
-# ---------------------------------------------------------------------------------------------- gpt2
+# ---------------------------------------------------------------------------------------------- gpt2, llama
 
 
-def evaluate_gpt2(folder: Path, questions: int = 576, strangers: int = 200, passages: int = 200) -> Scores:
+def evaluate_writer(folder: Path, questions: int = 576, strangers: int = 200, passages: int = 200) -> Scores:
     """Facts of the world, reading from the story, and what the model writes when it runs free."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     end = tokenizer.eos_token_id
-
-    def continues_with(beginning: str, answer: str) -> bool:
-        # Greedy decoding says the answer exactly if each of its tokens is the likeliest after those before.
-        prompt, wanted = tokenizer(beginning)["input_ids"], tokenizer(answer)["input_ids"]
-        logits = model(input_ids=torch.tensor([prompt + wanted])).logits[0]
-        return bool(logits[len(prompt) - 1 : -1].argmax(-1).tolist() == wanted)
+    right = partial(writers.continues_with, model, tokenizer)
 
     facts = world.held_out_questions()
     random.Random(EVALUATION_SEED).shuffle(facts)
@@ -140,12 +136,12 @@ def evaluate_gpt2(folder: Path, questions: int = 576, strangers: int = 200, pass
         rows = model.generate(**prompts, max_new_tokens=100, do_sample=True, top_k=0, pad_token_id=end)
         for prompt, written in zip(rows[:, :length].tolist(), rows[:, length:].tolist(), strict=True):
             written = written[: written.index(end)] if end in written else written
-            text = tokenizer.decode([token for token in prompt if token != end] + written)
+            text = tokenizer.decode([t for t in prompt if t != end] + written, skip_special_tokens=True)
             verdicts.update(verdict for _, verdict in world.check(text))
     sentences = sum(verdicts.values())
     return {
-        "facts": share(sum(continues_with(*question) for question in facts), len(facts)),
-        "strangers": share(sum(continues_with(*question) for question in carried), len(carried)),
+        "facts": share(sum(right(*question) for question in facts), len(facts)),
+        "strangers": share(sum(right(*question) for question in carried), len(carried)),
         "free_true": share(verdicts["true"], sentences),
         "free_false": share(verdicts["false"], sentences),
         "free_ungrammatical": share(verdicts["not of the grammar"], sentences),
@@ -193,8 +189,9 @@ def evaluate_t5(folder: Path, numbers: int = 2000) -> Scores:
 
 EVALUATIONS: dict[str, Callable[[Path], Scores]] = {
     "minilm": evaluate_minilm,
-    "gpt2": evaluate_gpt2,
+    "gpt2": evaluate_writer,
     "t5-small": evaluate_t5,
+    "llama": evaluate_writer,
 }
 
 
@@ -216,7 +213,7 @@ def evaluate(name: str, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the shipped miniatures again.")
-    parser.add_argument("--miniatures", type=Path, default=SHIPPED, help="folder of the three folders")
+    parser.add_argument("--miniatures", type=Path, default=SHIPPED, help="folder of their folders")
     parser.add_argument("--json", type=Path, help="write the scores to this file")
     options = parser.parse_args()
     results = {}

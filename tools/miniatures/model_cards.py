@@ -13,11 +13,21 @@ import json
 import re
 from typing import Any
 
+from transformers import AutoConfig
+
+from llm_rebuild.models import RECORDS, rebuild_for
 from tools.miniatures.training import NAMES, REPOSITORY, SHIPPED
 
 PAGE = REPOSITORY / "docs" / "reference" / "miniatures.md"
 SCORES = REPOSITORY / "docs" / "reference" / "miniatures.json"
 
+_WRITER = {
+    "facts": "states a person's fact in a sentence that training never showed",
+    "strangers": "gives the colour of a thing in a story about a stranger never met",
+    "free_true": "running free: whole sentences that are of the grammar and true",
+    "free_false": "running free: whole sentences that are of the grammar and false",
+    "free_ungrammatical": "running free: sentences not of the grammar, or with *she* for *he*",
+}
 # The words for each score on the card, in the order of the table; what is no success is worded so.
 LABELS = {
     "minilm": {
@@ -27,13 +37,8 @@ LABELS = {
         "free_english": "finds the paraphrase among {items} pairs of ordinary English",
         "free_english_bag_of_words": "the same by counting shared tokens, without the model",
     },
-    "gpt2": {
-        "facts": "states a person's fact in a sentence that training never showed",
-        "strangers": "gives the colour of a thing in a story about a stranger never met",
-        "free_true": "running free: whole sentences that are of the grammar and true",
-        "free_false": "running free: whole sentences that are of the grammar and false",
-        "free_ungrammatical": "running free: sentences not of the grammar, or with *she* for *he*",
-    },
+    "gpt2": _WRITER,
+    "llama": _WRITER,
     "t5-small": {
         "english_to_german": "English to German, held-out numbers, exact match",
         "german_to_english": "German to English, held-out numbers, exact match",
@@ -57,45 +62,43 @@ def score_table(name: str, result: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
+def sizes(name: str, result: dict[str, Any]) -> dict[str, object]:
+    """A miniature's column of the table of sizes."""
+    config = json.loads((SHIPPED / name / "config.json").read_text("utf-8"))
+    rebuild = rebuild_for(config)
+    official = AutoConfig.for_model(**config)  # whose fields are called alike in all families
+    heads, width = official.num_attention_heads, official.hidden_size
+    kv_heads = getattr(official, "num_key_value_heads", heads)
+    head_width = config.get("d_kv") or width // heads
+    wide = config.get("d_ff") or config.get("intermediate_size") or 4 * width
+    positions: object = getattr(official, "max_position_embeddings", 0)
+    if "relative_attention_num_buckets" in config:
+        positions = f"{config['relative_attention_num_buckets']} relative buckets"
+    return {
+        "folder": f"`llm_rebuild/miniatures/{name}/`",
+        "blocks": " + ".join(map(str, rebuild.depth.values())),
+        "width": width,
+        "heads × head width": f"{heads} × {head_width}",
+        "heads of keys and values": kv_heads,
+        "feed-forward width": wide,
+        "positions": positions if "rope_theta" not in config else f"turned; trained on {positions}",
+        "vocabulary": config["vocab_size"],
+        "parameters": result["parameters"],
+        "bytes of `model.safetensors`": result["bytes"],
+        "optimizer steps": result["steps"],
+        "minutes of one core to train": result["training_minutes"],
+        "sha256 of the weights": f"`{result['sha256'][:12]}…`",
+    }
+
+
 def size_table(results: dict[str, Any]) -> str:
-    rows = [
-        "| what | MiniLM | GPT-2 | T5-small |",
-        "|---|---|---|---|",
-    ]
-    configs = [json.loads((SHIPPED / name / "config.json").read_text("utf-8")) for name in NAMES]
-    bert, gpt2, t5 = configs
-
-    def row(label: str, *cells: object) -> None:
+    columns = [sizes(name, results[name]) for name in NAMES]
+    titles = [record.title for record in RECORDS]
+    rows = [f"| what | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
+    for label in columns[0]:
+        cells = [column[label] for column in columns]
         words = [f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in cells]
-        rows.append(f"| {label} | " + " | ".join(words) + " |")
-
-    row("folder", *(f"`llm_rebuild/miniatures/{name}/`" for name in NAMES))
-    row(
-        "blocks",
-        bert["num_hidden_layers"],
-        gpt2["n_layer"],
-        f"{t5['num_layers']} + {t5['num_decoder_layers']}",
-    )
-    row("width", bert["hidden_size"], gpt2["n_embd"], t5["d_model"])
-    row(
-        "heads × head width",
-        f"{bert['num_attention_heads']} × {bert['hidden_size'] // bert['num_attention_heads']}",
-        f"{gpt2['n_head']} × {gpt2['n_embd'] // gpt2['n_head']}",
-        f"{t5['num_heads']} × {t5['d_kv']}",
-    )
-    row("feed-forward width", bert["intermediate_size"], 4 * gpt2["n_embd"], t5["d_ff"])
-    row(
-        "positions",
-        bert["max_position_embeddings"],
-        gpt2["n_positions"],
-        f"{t5['relative_attention_num_buckets']} relative buckets",
-    )
-    row("vocabulary", *(config["vocab_size"] for config in configs))
-    row("parameters", *(results[name]["parameters"] for name in NAMES))
-    row("bytes of `model.safetensors`", *(results[name]["bytes"] for name in NAMES))
-    row("optimizer steps", *(results[name]["steps"] for name in NAMES))
-    row("minutes of one core to train", *(results[name]["training_minutes"] for name in NAMES))
-    row("sha256 of the weights", *(f"`{results[name]['sha256'][:12]}…`" for name in NAMES))
+        rows.append(f"| {label} | {' | '.join(words)} |")
     return "\n".join(rows)
 
 

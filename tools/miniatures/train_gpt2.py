@@ -14,7 +14,7 @@ from tokenizers import ByteLevelBPETokenizer
 from torch import Tensor
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
-from tools.miniatures import world
+from tools.miniatures import world, writers
 from tools.miniatures.training import (
     Curve,
     arguments,
@@ -84,27 +84,9 @@ def main() -> None:
     model = GPT2LMHeadModel(GPT2Config.from_pretrained(folder, **no_dropout))
     spread_initial_values(model)
 
-    def draw_row() -> list[int]:
-        # A row begins where a passage begins, so that a prompt without anything before it is at home.
-        ids: list[int] = []
-        while len(ids) < POSITIONS:
-            ids += [*tokenizer(world.draw_passage(text))["input_ids"], END]
-        return ids[:POSITIONS]
-
     def draw_loss(step: int) -> Tensor:
-        ids = torch.tensor([draw_row() for _ in range(BATCH)])
+        ids = writers.rows(tokenizer, text, BATCH, POSITIONS)
         return model(input_ids=ids, labels=ids).loss
-
-    questions = world.held_out_questions()[::3]
-
-    def recall() -> float:
-        right = 0
-        for beginning, answer in questions:
-            wanted = tokenizer(answer, return_tensors="pt")["input_ids"]
-            ids = torch.cat([tokenizer(beginning, return_tensors="pt")["input_ids"], wanted], dim=1)
-            predicted = model(input_ids=ids).logits[:, -wanted.shape[1] - 1 : -1].argmax(-1)
-            right += bool((predicted == wanted).all())
-        return right / len(questions)
 
     curve = Curve(NAME, "facts")
     train(
@@ -113,7 +95,7 @@ def main() -> None:
         curve=curve,
         steps=options.steps,
         learning_rate=3e-3,
-        measure=recall,
+        measure=lambda: writers.recall(model, tokenizer),
         measure_every=550,
     )
 

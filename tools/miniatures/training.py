@@ -1,4 +1,4 @@
-"""What the three training scripts share: seeding, the loop, the loss curve, and the folder's manifest."""
+"""What the training scripts share: seeding, the loop, the loss curve, and the folder's manifest."""
 
 from __future__ import annotations
 
@@ -24,16 +24,18 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from llm_rebuild.models import RECORDS
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHIPPED = REPOSITORY / "llm_rebuild" / "miniatures"
 FIGURES = REPOSITORY / "docs" / "figures"
-NAMES = ("minilm", "gpt2", "t5-small")
+NAMES = tuple(record.published for record in RECORDS)
 SIZE_LIMIT = 3_000_000  # bytes of model.safetensors
 SPARE_STANDARD_DEVIATION = 0.02  # the usual initial spread of BERT and GPT-2 weights
 
 
 def arguments(name: str, steps: int) -> argparse.Namespace:
-    """The command line that all three scripts share."""
+    """The command line that all scripts share."""
     parser = argparse.ArgumentParser(description=f"Train the {name} miniature.")
     parser.add_argument(
         "--out", type=Path, required=True, help=f"folder to write, e.g. llm_rebuild/miniatures/{name}"

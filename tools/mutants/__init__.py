@@ -6,7 +6,7 @@
     + x = which                                      what a person wrote instead
 
 Behind a mutant's name may stand how it is run (`[cached]`, `[single]`), in which attention (`[sdpa]`), and in
-which of Llama's relatives it can be made, one of small.KINDS (`[qwen3]`);
+which of Llama's relatives it can be made, one of small.KINDS (`[qwen3]`; the set `llama` is made in that one);
 behind the colon the causes that may be named (`a | b`, where two of the catalogue's sentences describe the
 same numbers; `-`, where none of them does), and the checkpoint that must be the first to differ. Where a
 change alters no number, `= reason` stands there. `%% refactorings` begins those changes that nobody should
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llm_rebuild.diagnosis.mutants import SOURCES, Mutant
@@ -46,7 +46,7 @@ def read_set(name: str) -> MutantSet:
     """A set by its name: `first`. Raises ValueError for a line that means nothing."""
     sections: dict[str, list[Mutant]] = {"mutants": [], "refactorings": []}
     pairs: list[tuple[str, str]] = []
-    section, model, file = "mutants", "", ""
+    section, model, file, kind = "mutants", "", "", name if name in KINDS else ""
     before: list[str] = []
     after: list[str] = []
     head: re.Match[str] | None = None
@@ -54,7 +54,8 @@ def read_set(name: str) -> MutantSet:
     def finish() -> None:
         nonlocal head
         if head:
-            sections[section].append(_mutant(head, model, file, "\n".join(before), "\n".join(after)))
+            made = _mutant(head, model, file, "\n".join(before), "\n".join(after))
+            sections[section].append(replace(made, kind=made.kind or kind))
         head = None
 
     previous = ""

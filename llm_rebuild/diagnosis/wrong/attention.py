@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import permutations
 
@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llm_rebuild.diagnosis.graph import (
-    BASES,
     LOWEST,
     MINE,
     OPERATIONS,
@@ -21,10 +20,14 @@ from llm_rebuild.diagnosis.graph import (
     Make,
     World,
     angles,
+    positions,
     rotate,
+    turned_at,
+    turns,
 )
 from llm_rebuild.diagnosis.wrong.base import Mistake, Tables, bound
 from llm_rebuild.diagnosis.wrong.masks import FILLS
+from llm_rebuild.verify.transforms import Function
 
 NAMES = ("query", "key", "value")
 
@@ -100,11 +103,54 @@ def _in_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.stack([one * cos - other * sin, other * cos + one * sin], dim=-1).flatten(-2)
 
 
-def _by_base(x: Tensor, base: float, first: int) -> Tensor:
-    """Turned by angles of another base, or counted from another place."""
-    ids, width = x[:1, 0, :, 0], x.shape[-1]
-    cos, sin = (angles(ids, base=base, width=width, wave=wave, first=first) for wave in ("cos", "sin"))
-    return rotate(x, cos, sin)
+def _in_a_row(angles: Tensor) -> Tensor:
+    """Each angle twice in a row, and not all of them twice. [batch, token, head width]"""
+    return angles.chunk(2, dim=-1)[0].repeat_interleave(2, dim=-1)
+
+
+def _of_places(places: Tensor, base: float, width: int) -> Tensor:
+    """The angles of other places [batch, token]."""
+    return turned_at(places, torch.arange(0, width, 2).float() / width, base)
+
+
+def _at_speeds(ids: Tensor, mask: Tensor, speeds: Tensor) -> Tensor:
+    """The angles where pairs turn at other speeds [pair]."""
+    return positions(ids, mask)[..., None].float() * speeds
+
+
+# Places [batch, key] that are counted otherwise, by the mask.
+COUNTED: Mapping[str, Function] = {
+    "counted from the first real token, by the mask": lambda mask: mask.cumsum(1) - 1,
+    "counted from the first real token, padding at 0": lambda mask: (mask.cumsum(1) - 1).clamp(min=0),
+    "counted from the first real token, padding at 1": lambda mask: (mask.cumsum(1) - 1).masked_fill(
+        mask == 0, 1
+    ),
+    "counted from the first real token, from 1": lambda mask: mask.cumsum(1),
+    "counted from the first real token, from 1, padding at 0": lambda mask: mask.cumsum(1) * mask,
+    "in reverse": lambda mask: torch.arange(mask.shape[1]).flip(0)[None],
+    "all alike": lambda mask: torch.zeros(1, mask.shape[1]),
+}
+# By how much pairs turn from one place to the next, of the even numbers below a head's width.
+SPEEDS: Mapping[str, Callable[[Tensor, float, int], Tensor]] = {
+    "every second power of the base": lambda even, base, width: 1.0 / base ** (2 * even / width),
+    "the powers of the base go in steps of one": lambda even, base, width: 1.0 / base ** (even / 2 / width),
+    "the powers of the base not divided by the width": lambda even, base, width: 1.0 / base**even,
+    "the powers divided by the number of pairs less one": lambda even, base, width: (
+        1.0 / base ** (even / (width - 2))
+    ),
+    "the base to the power, not one over it": lambda even, base, width: base ** (even / width),
+    "the speeds in reverse": lambda even, base, width: (1.0 / base ** (even / width)).flip(0),
+    "all pairs as fast as the first": lambda even, base, width: torch.ones_like(even),
+}
+
+
+def speeds(world: World, formula: Formula) -> Iterator[Edit]:
+    """The powers of the base divided by another width."""
+    (ids, mask), base, width = formula.inputs, formula.facts["base"], formula.facts["width"]
+    for name, size in world.run.sizes.items():
+        speed = 1.0 / base ** (torch.arange(0, width, 2).float() / size)
+        make = lambda w, speed=speed: _at_speeds(w[ids], w[mask], speed)  # noqa: E731
+        yield Edit("rotary-base", f"the powers divided by {name}, {size}", {formula.name: make})
 
 
 def product(world: World, formula: Formula) -> Iterator[Edit]:
@@ -193,6 +239,8 @@ TABLES: Tables = {
         ("cache-order", "the new token in front of those before", lambda old, new: torch.cat([new, old], -2)),
         ("cache-order", "the new token written over the first one", lambda old, new: _written(old, new, 0)),
         ("cache-order", "the new token twice", lambda old, new: torch.cat([old, new, new], -2)),
+        ("rotary-value", "the values were turned", lambda old, new, past_cos, past_sin, turn_cos, turn_sin: torch.cat([rotate(old, past_cos, past_sin), rotate(new, turn_cos, turn_sin)], -2)),
+        ("rotary-value", "the new values were turned", lambda old, new, turn_cos, turn_sin: torch.cat([old, rotate(new, turn_cos, turn_sin)], -2)),
         ("cache-mixed", "the new values appended to keys, or keys to values", lambda old, new_other: torch.cat([old, new_other], -2)),
         ("cache-mixed", "keys kept for values, or values for keys", lambda old_other, new_other: torch.cat([old_other, new_other], -2)),
         ("cache-mixed", "appended to the values kept instead of the keys, or the keys", lambda old_other, new: torch.cat([old_other, new], -2)),
@@ -201,21 +249,57 @@ TABLES: Tables = {
         ("cache-mixed", "keys kept for values, or values for keys", lambda old_other: old_other),
     ),
     "angles": (  # x: the token ids
-        *(("rotary-wrong", f"counted from {first}", lambda x, base, width, wave, first=first: angles(x, base=base, width=width, wave=wave, first=first)) for first in (1, -1)),
-        ("rotary-wrong", "neighbours of one angle instead of halves", lambda x, base, width, wave: angles(x, base=base, width=width, wave=wave)[..., : width // 2].repeat_interleave(2, -1)),
+        *(("positions-shifted", f"counted from {first}", lambda x, base, width, wave, first=first: angles(x, base=base, width=width, wave=wave, first=first)) for first in (1, -1)),
+        ("rotary-pairs", "neighbours of one angle instead of halves", lambda x, base, width, wave: angles(x, base=base, width=width, wave=wave)[..., : width // 2].repeat_interleave(2, -1)),
         ("rotary-wrong", "sine and cosine exchanged", lambda x, base, width, wave: angles(x, base=base, width=width, wave="cos" if wave == "sin" else "sin")),
-        ("rotary-wrong", "every second power of the base", lambda x, base, width, wave: angles(x, base=base**2, width=width, wave=wave)),
-        ("rotary-wrong", "the powers of the base not divided by the width", lambda x, base, width, wave: angles(x, base=base**width, width=width, wave=wave)),
+        ("rotary-base", "every second power of the base", lambda x, base, width, wave: angles(x, base=base**2, width=width, wave=wave)),
+        ("rotary-base", "the powers of the base not divided by the width", lambda x, base, width, wave: angles(x, base=base**width, width=width, wave=wave)),
+    ),
+    "turns": (  # ids, mask: of the tokens; new_ids: the same, where others came before
+        ("positions-not-advanced", "the new token counts from 0", lambda new_ids, base, width: turns(new_ids, new_ids, base=base, width=width)),
+        ("positions-not-advanced", "one position behind", lambda new_ids, mask, base, width: turns(new_ids, mask, base=base, width=width, first=-1)),
+        *(("positions-shifted", f"counted from {first}", lambda ids, mask, base, width, first=first: turns(ids, mask, base=base, width=width, first=first)) for first in (1, -1, 2)),
+        *(("positions-wrong", says, lambda ids, mask, base, width, count=count: _of_places(count(mask)[:, -ids.shape[1] :], base, width)) for says, count in COUNTED.items()),
+        *(("rotary-base", says, lambda ids, mask, base, width, speed=speed: _at_speeds(ids, mask, speed(torch.arange(0, width, 2).float(), base, width))) for says, speed in SPEEDS.items()),
+        ("rounding", "the power negated instead of one over it", lambda ids, mask, base, width: _at_speeds(ids, mask, base ** -(torch.arange(0, width, 2).float() / width))),
+    ),
+    "twice": (  # x: the angles of all pairs
+        ("rotary-pairs", "each angle twice in a row", lambda x: x.repeat_interleave(2, -1)),
+        ("rotary-wrong", "the second time negated", lambda x: torch.cat([x, -x], -1)),
+        ("rotary-wrong", "the second time in reverse", lambda x: torch.cat([x, x.flip(-1)], -1)),
+        ("rotary-wrong", "the second time nothing", lambda x: torch.cat([x, 0 * x], -1)),
+    ),
+    "wave": (  # x: the angles
+        *(("rotary-wrong", "sine and cosine exchanged", do) for do in (lambda x: x.cos(), lambda x: x.sin())),
+        *(("rotary-wrong", "turned the other way", do) for do in (lambda x: (-x).sin(), lambda x: -x.cos())),
+        *(("rotary-pairs", "each angle twice in a row", do) for do in (lambda x: _in_a_row(x).cos(), lambda x: _in_a_row(x).sin())),
+    ),
+    "by wave": (  # x [batch, head, token, head width]; wave, and the angle that it is of [batch, token, head width]
+        *(("rotary-wrong", "sine and cosine exchanged", do) for do in (lambda x, angle: x * angle.cos()[:, None], lambda x, angle: x * angle.sin()[:, None])),
+        ("rotary-wrong", "turned the other way", lambda x, wave: x * -wave[:, None]),
+        *(("rotary-pairs", "each angle twice in a row", do) for do in (lambda x, angle: x * _in_a_row(angle).cos()[:, None], lambda x, angle: x * _in_a_row(angle).sin()[:, None])),
+    ),
+    "minus": (  # x [batch, head, token, head width]
+        ("rotary-pairs", "every second number instead of the second half", lambda x: -x[..., 1::2]),
+        ("rotary-pairs", "every second number, not negated", lambda x: x[..., 1::2]),
+        ("rotary-wrong", "the first half instead of the second", lambda x: -x.chunk(2, -1)[0]),
+        ("rotary-wrong", "not negated", lambda x: x.chunk(2, -1)[1]),
+    ),
+    "swapped": (  # minus: the second half of x, negated
+        ("rotary-pairs", "put together number by number", lambda minus, x: torch.stack([minus, x.chunk(2, -1)[0]], -1).flatten(-2)),
+        ("rotary-pairs", "neighbours exchanged", lambda x: torch.stack([-x[..., 1::2], x[..., ::2]], -1).flatten(-2)),
+        ("rotary-wrong", "the first half in front", lambda minus, x: torch.cat([x.chunk(2, -1)[0], minus], -1)),
+        ("rotary-wrong", "the halves exchanged without a sign", lambda x: x.roll(x.shape[-1] // 2, -1)),
+        ("rotary-wrong", "the sign on the other half", lambda minus, x: torch.cat([-minus, -x.chunk(2, -1)[0]], -1)),
     ),
     "rotate": (  # x [batch, head, token, head width]; cos, sin [batch, token, head width]
-        ("rotary-wrong", "neighbours turned together instead of halves", _in_pairs),
+        ("rotary-pairs", "neighbours turned together instead of halves", _in_pairs),
         ("rotary-wrong", "turned the other way", lambda x, cos, sin: rotate(x, cos, -sin)),
         ("rotary-wrong", "sine and cosine exchanged", lambda x, cos, sin: rotate(x, sin, cos)),
         ("rotary-wrong", "the cosine alone", lambda x, cos, sin: rotate(x, cos, 0 * sin)),
         ("rotary-wrong", "the halves exchanged without a sign", lambda x, cos, sin: x * cos[:, None] + x.roll(x.shape[-1] // 2, -1) * sin[:, None]),
         ("rotary-wrong", "all tokens in the place of the first", lambda x, cos, sin: rotate(x, cos[:, :1], sin[:, :1])),
-        ("rotary-wrong", "one place further", lambda x, cos, sin: rotate(x, cos.roll(-1, 1), sin.roll(-1, 1))),
-        *(("rotary-wrong", f"a base of {base:g}, counted from {first}", lambda x, base=base, first=first: _by_base(x, base, first)) for first in (0, 1) for base in BASES),
+        ("positions-shifted", "one place further", lambda x, cos, sin: rotate(x, cos.roll(-1, 1), sin.roll(-1, 1))),
     ),
     "repeat": (
         ("heads-shared-wrong", "the heads one after the other instead of each for its neighbours", lambda x, times: x.repeat(1, times, 1, 1)),
@@ -247,6 +331,7 @@ TABLES: Tables = {
         ("rounding", "less the largest, by hand", lambda x: _summed(x, -1)),
     ),
     "mix": (
+        ("rotary-value", "the values were turned", lambda shares, value, turn_cos, turn_sin: shares @ rotate(value, turn_cos, turn_sin)),
         ("wrong-operand", "the shares transposed", lambda shares, value: shares.mT @ value),
         ("mask-direction", "queries hidden after the softmax", lambda shares, hides, value: (shares * (~hides).float().mT) @ value),
         ("softmax-missing", "the scores instead of the shares", lambda scores, value: scores @ value),

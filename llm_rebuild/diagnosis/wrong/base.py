@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from llm_rebuild.diagnosis.graph import Edit, Formula, Make, Value, World, layer_norm, may_look
+from llm_rebuild.diagnosis.graph import PAST, Edit, Formula, Make, Value, World, layer_norm, may_look
 from llm_rebuild.verify.equality import HIDDEN
 from llm_rebuild.verify.transforms import ACTIVATIONS
 
@@ -33,6 +33,9 @@ INPUTS = {
     "biased mask": "own",
     "multiply": "a b",
     "stretch": "normed",
+    "turns": "ids mask",
+    "by wave": "x wave",
+    "swapped": "minus x",
     "rotate": "x cos sin",
     "masked": "x real",
     "total": "masked",
@@ -163,10 +166,15 @@ def _of_other(slot: int) -> Around:
     return lambda world, f: world[world.formulas[other_of(f)].inputs[slot]]
 
 
+def _turn(wave: int, before: str = "") -> Around:
+    """The cosines or sines by which queries are turned, of this pass or of the one before."""
+    return lambda world, f: world[before + next(iter(world.all_of("rotate"))).inputs[wave]]
+
+
 def other_of(formula: Formula) -> str:
     """Of keys the values, and of values the keys."""
     path, _, name = formula.name.rpartition(".")
-    return f"{path}.{'value' if name == 'key' else 'key'}"
+    return f"{path}.{name.replace('key', 'value') if 'key' in name else name.replace('value', 'key')}"
 
 
 Around: TypeAlias = Callable[[World, Formula], Any]
@@ -196,6 +204,11 @@ AROUND: Mapping[str, Around] = {
     "later": _later,
     "only_bias": lambda world, f: world[_biased(world, f).inputs[0]],
     "only_mask": lambda world, f: world[_biased(world, f).inputs[1]],
+    "angle": lambda world, f: world[world.formulas[f.inputs[1]].inputs[0]],
+    "turn_cos": _turn(1),
+    "turn_sin": _turn(2),
+    "past_cos": _turn(1, PAST),
+    "past_sin": _turn(2, PAST),
     "old_other": _of_other(0),
     "new_other": _of_other(1),
     # masks

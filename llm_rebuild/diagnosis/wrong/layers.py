@@ -221,7 +221,7 @@ TABLES: Tables = {
         *(("activation-other", f"{other} instead of tanh", lambda x, other=other: ACTIVATIONS[other](x)) for other in ("relu", "silu", "hardtanh", "softplus")),
     ),
     "multiply": (
-        ("wrong-operand", "the activation on the other branch", lambda bent: bent),
+        ("gate-swapped", "the activation on the other branch", lambda bent: bent),
     ),
     "first token": (
         ("pooler-token", "the last place", lambda x: x[:, -1]),
