@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import time
 from collections import Counter
@@ -24,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
+from llm_rebuild.copies.local_copy import LocalCopy
 from tools.miniatures import number_words, paraphrases, world, writers
 from tools.miniatures.training import FIGURES, NAMES, SHIPPED, write_json
 
@@ -200,11 +202,11 @@ def evaluate(name: str, folder: Path) -> dict[str, Any]:
     """All that the model card says in numbers about one miniature."""
     provenance = json.loads((folder / "provenance.json").read_text("utf-8"))
     curve = json.loads((FIGURES / f"miniature-{name}-loss.json").read_text("utf-8"))
-    model = AutoModel.from_pretrained(folder)
+    copy = LocalCopy(name, folder, "miniature")
     return {
         "sha256": provenance["files"]["model.safetensors"]["sha256"],
         "bytes": provenance["files"]["model.safetensors"]["size"],
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": sum(math.prod(shape) for shape in copy.rebuild.shapes(copy.weights()).values()),
         "steps": provenance["steps"],
         "training_minutes": round(curve["cpu_seconds"] / 60, 1),
         "scores": EVALUATIONS[name](folder),

@@ -28,7 +28,7 @@ from tools.miniatures.training import (
 )
 
 NAME = "llama"
-STEPS = 4400
+STEPS = 2000
 BATCH = 8
 # 256 bytes, 766 merges, and the begin and the end of a text, which have the last ids as in Llama 3.
 VOCABULARY = 1024
@@ -115,9 +115,9 @@ def main() -> None:
         draw_loss,
         curve=curve,
         steps=options.steps,
-        learning_rate=4e-3,
+        learning_rate=3e-3,
         measure=lambda: writers.recall(model, tokenizer),
-        measure_every=550,
+        measure_every=500,
     )
     save_weights(model.state_dict(), folder)
     GenerationConfig(

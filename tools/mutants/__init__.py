@@ -6,7 +6,7 @@
     + x = which                                      what a person wrote instead
 
 Behind a mutant's name may stand how it is run (`[cached]`, `[single]`), in which attention (`[sdpa]`), and in
-which of Llama's relatives it can be made, one of small.KINDS (`[qwen3]`; the set `llama` is made in that one);
+which of Llama's relatives it can be made, one of small.KINDS (`[qwen3]`; the set `llama` in that one);
 behind the colon the causes that may be named (`a | b`, where two of the catalogue's sentences describe the
 same numbers; `-`, where none of them does), and the checkpoint that must be the first to differ. Where a
 change alters no number, `= reason` stands there. `%% refactorings` begins those changes that nobody should
