@@ -12,11 +12,15 @@ from pathlib import Path
 import pytest
 
 from llm_rebuild import __version__
-from llm_rebuild.cli import output
+from llm_rebuild.cli import options, output
+from llm_rebuild.copies.local_copy import MINIATURES
+from llm_rebuild.copies.pins import NAMES
 from llm_rebuild.diagnosis.causes import CAUSES, GROUPS
+from llm_rebuild.models import RECORDS
 from llm_rebuild.models import minilm as model
 from llm_rebuild.show.terminal import Terminal
 from llm_rebuild.verify.capture import Capture
+from llm_rebuild.workbench.new import SKELETONS
 from tests import tiny_bert
 
 Run = Callable[..., tuple[int, str, str]]
@@ -193,3 +197,11 @@ def test_a_pipe_that_closes_is_quiet(folder: Path):
         process.stdout.close()  # before anything is printed: the reader has gone
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+def test_the_models_of_the_course_are_the_same_everywhere() -> None:
+    """Help must not wait for the records, which bring torch; so it has a list of its own."""
+    assert tuple(record.published for record in RECORDS) == NAMES
+    assert ", ".join(record.published for record in RECORDS if record.generates) == options.WRITERS
+    assert {record.title for record in RECORDS if record.encoder_decoder} == {options.TWO_SIDED}
+    assert set(SKELETONS) == {folder.name for folder in MINIATURES.iterdir()} == set(NAMES)

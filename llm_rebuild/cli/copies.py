@@ -9,11 +9,12 @@ import typer
 
 from llm_rebuild.cli import options, output
 from llm_rebuild.cli.app import app
+from llm_rebuild.copies.pins import PINS
 
 
 @app.command()
 def download(
-    name: Annotated[str, typer.Argument(help=f"The model's name: {options.MODELS}.")],
+    name: Annotated[str, typer.Argument(help=f"The model's name: {options.either(PINS)}.")],
     source: Annotated[
         str | None,
         typer.Option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,8 +18,15 @@ if TYPE_CHECKING:
     from llm_rebuild.copies.local_copy import LocalCopy
     from llm_rebuild.verify import Question
 
+
+def either(names: Collection[str]) -> str:
+    """`a, b or c`."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}"
+
+
 # The models that help speaks of. It waits for no record of theirs: these bring torch with them.
-MODELS, WRITERS, TWO_SIDED = f"{', '.join(NAMES[:-1])} or {NAMES[-1]}", ", ".join(NAMES[1:]), "T5"
+MODELS, WRITERS, TWO_SIDED = either(NAMES), ", ".join(NAMES[1:]), "T5"
 
 HELP = f"""Take a real language model apart, build it again in plain PyTorch, and prove it right.
 

@@ -488,6 +488,7 @@ class _Reader:
                 yield [Formula(name, "twice", inputs)]
             if kind in ("cos", "sin") and len(inputs) == 1:
                 yield [Formula(name, "wave", inputs, facts={"wave": kind})]
+            yield from ([Formula(name, "same", (x,))] for x, f in self.found.items() if f.kind == "wave")
         elif len(shape) == 4 and kind in ("neg", "cat", "mul") and inputs:
             minus = kind == "cat" and self.found[inputs[0]].kind == "minus"
             for cuts, x in self.turned(step.path, inputs[minus], shape[1]) if len(inputs) > minus else ():
