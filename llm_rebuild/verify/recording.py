@@ -276,15 +276,15 @@ def window_of(tensor: Tensor) -> Window:
 
 
 class Products(TorchFunctionMode):
-    """Shows a batched product as one operation: below, it is six, of which five lay memory out. So it does a
-    repeated tensor.
+    """Shows a batched product as one operation: below, it is six, of which five lay memory out.
 
     show  Is given the function and its arguments, and does it.
+    also  Other functions of which the same holds.
     """
 
-    def __init__(self, show: Callable[[Any, Any, Any], Any]) -> None:
+    def __init__(self, show: Callable[[Any, Any, Any], Any], also: frozenset[Any] = frozenset()) -> None:
         super().__init__()
-        self._show = show
+        self._show, self._also = show, also
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -293,11 +293,9 @@ class Products(TorchFunctionMode):
             args = args[::-1] if function is Tensor.__rmatmul__ else args
             if all(isinstance(a, Tensor) and a.dim() > 2 for a in args):
                 return self._show(torch.matmul, args, {})
-        if function in _REPEAT:
+        if function in self._also:
             return self._show(function, args, kwargs or {})
         return function(*args, **(kwargs or {}))
 
 
 _MATMUL = {torch.matmul, Tensor.matmul, Tensor.__matmul__, Tensor.__rmatmul__}
-# Written in C++, it writes to memory that is not its own where an operation inside it gives another rank.
-_REPEAT = {torch.repeat_interleave, Tensor.repeat_interleave}

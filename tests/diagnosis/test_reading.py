@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -241,3 +243,18 @@ def test_numbers_of_a_record_hold_after_something_was_written():
     assert doubled.sum() == 30
     add = next(node for node in nodes if node.operation == "add")
     assert nodes[add.inputs[0]].operation == "overwritten"
+
+
+def test_what_is_put_right_inside_a_repeat_ends_no_process():
+    """Each angle twice in a row, not all of them twice: taken apart, torch's repeat writes beside its memory
+    where an operation inside it is put right, and the process ends some time later."""
+    script = (
+        "from tests.diagnosis.test_reading import MUTANTS, read_mutants\n"
+        "readings = [read_mutants(MUTANTS['llama-angles-twice-in-a-row']) for _ in range(3)]\n"
+        "print(*(reading[0].checkpoint for reading in readings))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600)
+    assert (ended.returncode, ended.stdout) == (
+        0,
+        "model.rotary_emb.angles " * 2 + "model.rotary_emb.angles\n",
+    )

@@ -20,6 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from llm_rebuild.verify.operations import facts_of, mapped, outputs_of, written_by
 from llm_rebuild.verify.recording import Call, Frame, Node, Products, Recording, Ref, name_among, window_of
 
+# Inside, torch relies on the rank of what it has just made: put right there, it writes beside its memory.
+REPEATS = frozenset({torch.repeat_interleave, Tensor.repeat_interleave})
 OPERATIONS = 200_000  # of a run; a rebuild of a large model has some thousands
 BYTES = 2 * 2**30  # of the tensors that are kept; a learner's process may have twice as many by default
 STEPS = 100_000  # lines that ran, each with what its names held
@@ -110,7 +112,7 @@ class Recorder(TorchDispatchMode):
         self._entered: dict[int, int] = {}  # a running function's frame -> which call it is
         self._count = 0
         self._traced: Any = None
-        self._products = Products(self.show)
+        self._products = Products(self.show, REPEATS)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
