@@ -30,7 +30,18 @@ from llm_rebuild.diagnosis.names import (
 from llm_rebuild.verify import transforms
 from llm_rebuild.verify.transforms import Function
 
-MOVES = ("same", "split", "merge", "by head", "cat", "mask", "given", "repeat")  # which compute no number
+MOVES = (
+    "same",
+    "split",
+    "merge",
+    "by head",
+    "cat",
+    "mask",
+    "given",
+    "repeat",
+    "grouped",
+    "by token",
+)  # which compute no number
 BINARY = ("add", "add bias", "add mask", "multiply", "stretch", "divide", "elementwise")  # of two tensors
 TURNED = " (transposed)"  # follows the key of a weight
 

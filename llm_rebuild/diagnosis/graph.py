@@ -410,6 +410,8 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "count": lambda real: real.sum(dim=1).clamp(min=1e-9),
     "divide": lambda total, count: total / count,
     "unit": unit,
+    "grouped": lambda x, *, heads: x.reshape(len(x), heads, -1, x.shape[-1]),  # of one token, by shared head
+    "by token": lambda x: x.flatten(1).unsqueeze(1),  # these side by side again
     "repeat": lambda x, *, times: x.repeat_interleave(times, dim=1),  # heads that several queries share
     "given": lambda: None,  # a step that has no formula here: only its tensor is known
 }

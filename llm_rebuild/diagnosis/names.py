@@ -49,6 +49,8 @@ OF_STEP: Mapping[str, tuple[str, str, str, str]] = {
     "minus": ("rotary-wrong", "rotary-wrong", "rotary-wrong", "rotary-wrong"),
     "swapped": ("rotary-wrong", "rotary-wrong", "rotary-wrong", "rotary-wrong"),
     "rotate": ("rotary-missing", "scale-extra", "shifted", "rotary-wrong"),
+    "grouped": ("heads-shared-wrong", "scale-extra", "shifted", "heads-shared-wrong"),
+    "by token": ("heads-merged", "heads-merged", "shifted", "heads-merged"),
     "repeat": ("heads-shared-wrong", "scale-extra", "shifted", "heads-shared-wrong"),
     "product": ("wrong-operand", "scale-extra", "shifted", "wrong-operand"),
     "unscaled": ("wrong-operand", "scale-extra", "shifted", "wrong-operand"),

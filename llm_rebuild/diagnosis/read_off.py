@@ -360,7 +360,7 @@ class _Reader:
         product, scaled, scores, probs = (f"{path}.{n}" for n in ("product", "scaled", "scores", "probs"))
         if len(others) != 2:
             return
-        for queries, query in self.cut(path, "query", a, heads):
+        for queries, query in self.asking(path, a, heads):
             for keys, key in self.shared(f"{path}.#keys", path, "key", others[0], heads):
                 for values, value in self.shared(f"{path}.#values", path, "value", others[1], heads):
                     steps = [*queries, *keys, *values, Formula(product, "product", (query, key))]
@@ -369,6 +369,13 @@ class _Reader:
                     ends = [Formula(probs, "softmax", (scores,)), Formula(name, "mix", (probs, value))]
                     for before, kind, mask in self.hidden(path, tables, heads):
                         yield [*steps, *before, Formula(scores, kind, (steps[-1].name, mask)), *ends]
+
+    def asking(self, path: str, x: str, heads: int) -> Iterator[tuple[Guess, str]]:
+        """Queries as a kernel takes them: one new token's heads may stand as the tokens of the head of keys
+        that they share."""
+        yield from self.cut(path, "query", x, heads)
+        if self.tensor(x).dim() == 4 and self.tensor(x).shape[1] > heads:
+            yield [Formula(f"{path}.#grouped", "grouped", (x,), facts={"heads": heads})], f"{path}.#grouped"
 
     def hidden(self, path: str, tables: list[str], heads: int) -> Iterator[tuple[Guess, str, str]]:
         """What a kernel is given beside queries, keys and values: a mask that is a checkpoint, one that is
@@ -423,6 +430,7 @@ class _Reader:
         tensor, parts = self.tensor(name), [x for x in step.inputs if x in self.tensors]
         if len(parts) == 1 and tensor.dim() == 3 and self.tensor(parts[0]).dim() == 4:
             yield [Formula(name, "merge", (parts[0],))]
+            yield [Formula(name, "by token", (parts[0],))]
         width = tensor.shape[-1] if tensor.shape else 0
         if "rotary" in step.path.lower() and tensor.dim() == 3 and width % 2 == 0:
             for wave in ("cos", "sin"):

@@ -44,7 +44,10 @@ def needed(question: Question, model: Any) -> int:
         tokens = max(tokens, inputs.decoder_ids.shape[1])
     sizes = dict.fromkeys(("token", "query", "key"), tokens)
     sizes |= {"batch": rows, "head": heads, "vocabulary": vocabulary, "wide": 4 * width, "1": 1}
-    sizes |= {"head width": max(1, width // heads), "3 × width": 3 * width}
+    kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
+    head_width = int(getattr(config, "head_dim", None) or max(1, width // heads))
+    sizes |= {"kv head": kv_heads, "head width": head_width, "pair": head_width // 2, "3 × width": 3 * width}
+    sizes |= {"heads × head width": heads * head_width, "kv heads × head width": kv_heads * head_width}
     if question.copy.architecture is not None:
         shapes = [checkpoint.shape for checkpoint in question.checkpoints]
     else:

@@ -168,7 +168,7 @@ def test_no_checkpoint_makes_it_fail(model: str) -> None:
     played = stage(model)
     for number, (name, right) in enumerate(played.truth.tensors.items()):
         if number % 11 == 0 and right.numel() > 1:
-            off, broken = right * 1.25, right.clone()
+            off, broken = right * 1.25, right.clone(memory_format=torch.contiguous_format)
             broken.view(-1)[0] = float("nan")
             for wrong in (off, broken):
                 diagnoses = diagnose(dict(played.truth.tensors) | {name: wrong}, played.truth, copy_of(model))
