@@ -594,22 +594,23 @@ def _table_of_harmless(found: dict[str, Any]) -> str:
 
 
 def _matrix(sets: dict[str, Any]) -> str:
+    models = [model for model in TITLES if any(sets[name]["causes"].get(model) for name in OPEN)]
     lines = [
-        "| cause | " + " | ".join(TITLES.values()) + " | second set |",
-        "|---" * (len(TITLES) + 2) + "|",
+        "| cause | " + " | ".join(TITLES[model] for model in models) + " | second set |",
+        "|---" * (len(models) + 2) + "|",
     ]
     for group, causes in groups().items():
         rows = []
         for cause in causes:
             cells = [
-                _cell(sets[name]["causes"][model].get(cause, [0, 0]) for name in OPEN) for model in TITLES
+                _cell(sets[name]["causes"][model].get(cause, [0, 0]) for name in OPEN) for model in models
             ]
             if any(cells):
                 rows.append(f"| [{cause}](mistakes.md#{cause}) | {' | '.join(cells)} | |")
         if rows:
             of_group = [
                 _cell(sets[name]["causes"][model].get(cause, [0, 0]) for name in OPEN for cause in causes)
-                for model in TITLES
+                for model in models
             ]
             blind = _cell([sets[BLIND]["groups"].get(group, [0, 0])])
             lines += [f"| **{group}** | {' | '.join(of_group)} | {blind} |", *rows]

@@ -22,7 +22,9 @@ from tools.mutants import read_set
 from tools.reading import changed_lines, near
 
 MINIATURES = Path(llm_rebuild.__file__).parent / "miniatures"
-MUTANTS = {mutant.name: mutant for name in ("first", "third", "fourth") for mutant in read_set(name).mutants}
+MUTANTS = {
+    mutant.name: mutant for name in ("first", "third", "fourth", "today") for mutant in read_set(name).mutants
+}
 SCALED = "scaled = product * query.shape[-1] ** -0.5"
 
 

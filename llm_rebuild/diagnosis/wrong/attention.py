@@ -128,7 +128,6 @@ COUNTED: Mapping[str, Function] = {
     "counted from the first real token, from 1": lambda mask: mask.cumsum(1),
     "counted from the first real token, from 1, padding at 0": lambda mask: mask.cumsum(1) * mask,
     "in reverse": lambda mask: torch.arange(mask.shape[1]).flip(0)[None],
-    "all alike": lambda mask: torch.zeros(1, mask.shape[1]),
 }
 # By how much pairs turn from one place to the next, of the even numbers below a head's width.
 SPEEDS: Mapping[str, Callable[[Tensor, float, int], Tensor]] = {
