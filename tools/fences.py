@@ -37,8 +37,9 @@ PYTHON_NAMES = {"python", "py", "python3", "py3"}
 
 # Languages that are shown and never run.
 SHOWN = {
-    "bibtex", "console", "css", "csv", "diff", "docker", "dockerfile", "html", "ini", "javascript", "json",
-    "make", "makefile", "markdown", "math", "md", "mermaid", "svg", "text", "toml", "xml", "yaml",
+    "bibtex", "console", "cpp", "css", "csv", "diff", "docker", "dockerfile", "html", "ini", "javascript",
+    "json", "make", "makefile", "markdown", "math", "md", "mermaid", "rust", "svg", "text", "toml", "xml",
+    "yaml",
 }  # fmt: skip
 
 # Languages that show Python, or a shell, in a spelling that nothing here runs.

@@ -7,6 +7,7 @@ name, and nothing is ever unpickled.
 from __future__ import annotations
 
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -135,7 +136,7 @@ def _array(opened: IO[bytes], size: int, name: str) -> Tensor:
         array = np.frombuffer(data, dtype=dtype, count=count)
         array = array.reshape(shape, order="F" if columns_first else "C")
         native = array.astype(dtype.newbyteorder("="), order="C")
-    except (ValueError, EOFError, UnicodeDecodeError, SyntaxError) as error:
+    except (ValueError, EOFError, UnicodeDecodeError, SyntaxError, tokenize.TokenError) as error:
         raise InputError(f"{name} is not a whole numpy array ({one_line(error)})") from None
     return plain(native, f"{name} is")
 

@@ -39,7 +39,9 @@ MISTAKES = {
     "no-residual": Mistake(
         "the MLP is not added to what went in", ("h.0.mlp.residual",), ("residual-missing",)
     ),
-    "swapped-kv": Mistake("keys and values are exchanged", ("h.0.attn.product", *_SCORES), ("qkv-order",)),
+    "swapped-kv": Mistake(
+        "keys and values are exchanged", ("h.0.attn.product", *_SCORES, "h.0.attn.probs"), ("qkv-order",)
+    ),
     "positions": Mistake("positions begin at 1", ("wpe", "embeddings"), ("positions-shifted",)),
     "no-bias": Mistake("a projection lacks its bias", ("h.0.attn.c_proj",), ("bias-missing",)),
     "norm-late": Mistake("the MLP reads what was not normalised", ("h.0.ln_2",), ("norm-missing",)),

@@ -57,7 +57,7 @@ def test_a_port_in_another_library(
         places += first is not None and first.name == place
         causes += cause in port.MISTAKES[mistake].causes
         if first is None or first.name != place or cause not in port.MISTAKES[mistake].causes:
-            problems.append(f"{mistake}: {first and first.name}, {cause}")
+            problems.append(f"{mistake}: {first}, {cause}")
     figure(f"{name}: {right} of {names} names, {places} of 10 places, {causes} of 10 causes {problems}")
     assert places == 10, problems
     assert causes >= CAUSES, problems
