@@ -631,7 +631,7 @@ def signals() -> Iterator[Try]:
     for command in commands:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             after = draw.uniform(0.0, 0.5)
-            codes = frozenset({0, 1, 2, 128 + number})
+            codes = frozenset({0, 1, 2, 128 + number, -number})  # the last: before it listens
             yield Try(
                 f"{number.name} after {after:.2f}: {command[0]}", command, codes=codes, stop=(number, after)
             )
