@@ -170,7 +170,8 @@ def narrower(
     """Of whole numbers and truth values that should be others: the earliest that need to be, one at a
     time."""
     person, official = between.person.record, between.official.record
-    if not any(_whole_numbers(person[edit.node], official[edit.other]) for edit in edits):
+    others = [(person if edit.kind == "drop" else official)[edit.other] for edit in edits]
+    if not any(_whole_numbers(person[edit.node], one) for edit, one in zip(edits, others, strict=True)):
         return
     if len(edits) == 1 and edits[0].kind == "operand":
         target, other = person[edits[0].node].inputs[edits[0].at], edits[0].other
