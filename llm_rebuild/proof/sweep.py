@@ -141,8 +141,9 @@ class Results:
         _, pq = _parquet()
         self.flush()
         self.table = self._read()
-        with replacing(self.file) as whole:
-            pq.write_table(self.table, whole)
+        if len(self.table):
+            with replacing(self.file) as whole:
+                pq.write_table(self.table, whole)
         shutil.rmtree(self.parts, ignore_errors=True)
 
 

@@ -149,3 +149,4 @@ def test_a_cluster_that_is_not_there_gets_one_line(asked: list[Task], tmp_path: 
     pytest.importorskip("ray")
     with pytest.raises(InputError, match=r"Ray does not start at 127\.0\.0\.1:9 "):
         sweep(asked, tmp_path / "out.parquet", address="127.0.0.1:9")
+    assert not list(tmp_path.iterdir())
