@@ -4,12 +4,15 @@ Nothing is copied: a tensor is a window on the file's pages, which the operating
 when a number is first used. Only numbers of half the width, bfloat16 and float16, become float32 in
 memory, as the official model has them when it computes in float32. The mapping is private (copy on
 write), so even a program that writes into a weight by mistake changes its own memory and never the
-file; `written()` tells.
+file; `written()` tells. The pages of a large file are given back while it is read, so that a model need
+not fit into memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import ctypes
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -23,6 +26,42 @@ from llm_rebuild.files import check_regular
 # What to do where a weight file and a config.json contradict each other.
 SAME = "take both files from the same model"
 
+# Of a file of so many bytes the pages are given back, each time that so many of its bytes were handed out.
+LARGE, AT_ONCE = 1_000_000_000, 32_000_000
+PAGE, PAGE_OUT = 4096, 21  # Linux: the smallest page, and the advice that pages are not needed for now
+
+
+class Pages:
+    """The memory that a file's tensors are windows on: neighbours as one span."""
+
+    def __init__(self, tensors: Iterable[Tensor]) -> None:
+        self.spans: list[tuple[int, int]] = []
+        for start, end in sorted((t.data_ptr(), t.data_ptr() + t.nbytes) for t in tensors):
+            if self.spans and start <= self.spans[-1][1] + PAGE:
+                start, end = self.spans[-1][0], max(end, self.spans.pop()[1])
+            self.spans.append((start, end))
+        self._handed_out = 0
+
+    @property
+    def large(self) -> bool:
+        """Whether it is so much that pages are given back."""
+        return sum(end - start for start, end in self.spans) >= LARGE
+
+    def use(self, tensor: Tensor) -> None:
+        """Note that a tensor is about to be read. Of a large file, pages that were read before go."""
+        self._handed_out += tensor.nbytes
+        if self._handed_out >= AT_ONCE and self.large:
+            self.give_back()
+
+    def give_back(self) -> None:
+        """Let the system take the pages; a number that is used again brings its page in again. What a program
+        has written into one is kept."""
+        self._handed_out = 0
+        for start, end in self.spans if sys.platform == "linux" else ():
+            first = -(-start // PAGE) * PAGE
+            if first < end:
+                ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), PAGE_OUT)
+
 
 class Weights(Mapping[str, Tensor]):
     """The tensors of a weight file by key, or of the part of it under a path.
@@ -35,6 +74,7 @@ class Weights(Mapping[str, Tensor]):
         """From tensors at hand. `Weights.open` is the usual way."""
         self.file = file
         self._tensors = dict(tensors)
+        self.pages = Pages(self._tensors.values())
         self._path = ""
         self._read: set[str] = set()
         self._parts: dict[str, Weights] = {}
@@ -60,7 +100,7 @@ class Weights(Mapping[str, Tensor]):
         if view is None:
             view = Weights.__new__(Weights)
             view.file = self.file
-            view._tensors, view._read = self._tensors, self._read
+            view._tensors, view._read, view.pages = self._tensors, self._read, self.pages
             view._path, view._parts = join(self._path, part), {}
             self._parts[part] = view  # built once, not once a forward pass
         return view
@@ -73,6 +113,7 @@ class Weights(Mapping[str, Tensor]):
             where = self.file.name if self.file else "the weights"
             raise NoSuchNameError(f"{where} has no tensor {full!r}") from None
         self._read.add(full)
+        self.pages.use(tensor)
         return tensor
 
     def __iter__(self) -> Iterator[str]:
@@ -123,6 +164,7 @@ class Weights(Mapping[str, Tensor]):
             raise InputError(f"{name} holds {listed(extra)}, which its config.json does not explain; {SAME}")
         for key, shape in shapes.items():
             tensor = self._tensors[key]
+            self.pages.use(tensor)
             if tuple(tensor.shape) != shape:
                 raise InputError(
                     f"{name}: {key} has shape {list(tensor.shape)}, its config.json says {list(shape)}; "

@@ -14,6 +14,7 @@ import torch
 
 from llm_rebuild.errors import InputError, listed, one_line
 from llm_rebuild.models.architecture import Architecture
+from llm_rebuild.weights import Pages
 
 
 def load(folder: Path, architecture: Architecture | None, attention: str) -> Any:
@@ -48,6 +49,10 @@ def load(folder: Path, architecture: Architecture | None, attention: str) -> Any
             "it does not fit its config.json"
         )
     model.config.return_dict = True  # the form of the answer, and none of its numbers
+    pages = Pages(model.parameters())
+    for path, part in model.named_modules() if pages.large else ():
+        if not path or path.rpartition(".")[2].isdigit():  # the model, and each of its blocks
+            part.register_forward_hook(lambda *_: pages.give_back())
     return model.eval()
 
 
