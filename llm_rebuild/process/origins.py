@@ -35,6 +35,10 @@ class Origins(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         return False  # nothing is compiled here, and asking for it would import the compiler, a second
 
+    def begin(self) -> None:
+        """A new run: what came in during an earlier one is reported again."""
+        self._reported.clear()
+
     def owns(self, tensor: Tensor) -> bool:
         """Whether a tensor was made here, or from what it was given. One that lies nowhere counts as such."""
         address = _address(tensor)

@@ -135,6 +135,7 @@ class _Learner:
     def _forward(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Call forward with what it asks for. What it returned."""
         self._recorder = Recorder(self._tapped, self._names)
+        self._origins.begin()
         with torch.no_grad(), self._origins:
             return answer_of(self._passes(about, tensors, self._recorder.tap()))
 
