@@ -22,6 +22,7 @@ from playwright.sync_api import Browser, Page
 
 from llm_rebuild import tokenizers
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
+from llm_rebuild.copies.pins import PINS
 from llm_rebuild.diagnosis.mutants import TEXTS
 from llm_rebuild.tokenizers.graphemes import GRAPHEME
 from llm_rebuild.tokenizers.wordpiece import decompose
@@ -160,7 +161,7 @@ def compare(page: Page, site: Site, copy: LocalCopy, folder: str, figure: Figure
     assert worst <= NEAR, where
 
 
-@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("name", PINS)
 def test_every_checkpoint_of_a_miniature_is_near_the_official_one(
     name: str, page: Page, site: Site, figure: Figure
 ) -> None:
@@ -192,7 +193,7 @@ def lines(site: Site) -> list[str]:
     return made
 
 
-@pytest.mark.parametrize("name", [*TEXTS, "minilm-real", "gpt2-real", "t5-small-real"])
+@pytest.mark.parametrize("name", [*PINS, "minilm-real", "gpt2-real", "t5-small-real"])
 def test_token_ids_are_those_of_python(
     name: str, page: Page, site: Site, lines: list[str], request: pytest.FixtureRequest, figure: Figure
 ) -> None:

@@ -137,7 +137,7 @@ def test_a_word_of_100_kilobytes_takes_seconds_of_processor_time_at_most(
     ids = rebuilt.encode(word).ids
     assert time.process_time() - start < 5
     assert ids == official(word)["input_ids"]
-    assert len(rebuilt._cache) <= checks.CACHE_SIZE
+    assert len(rebuilt._encoded) <= checks.CACHE_SIZE
 
 
 def test_the_cache_stays_bounded(rebuilt: ByteBPE, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,8 +146,8 @@ def test_the_cache_stays_bounded(rebuilt: ByteBPE, monkeypatch: pytest.MonkeyPat
     for number in range(1000):
         fresh.encode(f"{number}")
     fresh.encode("x" * 1000)
-    assert 0 < len(fresh._cache) <= 100
-    assert max(map(len, fresh._cache)) <= checks.CACHED_LENGTH
+    assert 0 < len(fresh._encoded) <= 100
+    assert max(map(len, fresh._encoded)) <= checks.CACHED_LENGTH
 
 
 # Bad input. -------------------------------------------------------------------------------------

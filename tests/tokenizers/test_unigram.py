@@ -323,9 +323,9 @@ def test_the_cache_stays_bounded(rebuilt: Unigram, folder: Path, monkeypatch: py
     for number in range(1000):
         fresh.encode(f"{number}{chr(0x4E00 + number)}")
     fresh.encode("x" * 1000)
-    assert 0 < len(fresh._words) <= 100
-    assert 0 < len(fresh.character_map._cache) <= 100
-    assert max(map(len, fresh._words)) <= checks.CACHED_LENGTH
+    assert 0 < len(fresh._encoded) <= 100
+    assert 0 < len(fresh.character_map._rewritten) <= 100
+    assert max(map(len, fresh._encoded)) <= checks.CACHED_LENGTH
 
 
 # Bad input. ---------------------------------------------------------------------------------------

@@ -49,8 +49,7 @@ def make(tmp_path: Path, weights: dict[str, Path]) -> Make:
 
 def officially(copy: LocalCopy, **options: Any) -> torch.Tensor:
     transformers.logging.set_verbosity_error()
-    kind = {"gpt2": transformers.GPT2LMHeadModel, "t5": transformers.T5ForConditionalGeneration}
-    cls: Any = kind[copy.config["model_type"]]
+    cls: Any = getattr(transformers, copy.architecture.official_class)
     model = cls.from_pretrained(copy.folder, attn_implementation="sdpa").eval()
     torch.manual_seed(0)
     result: torch.Tensor = model.generate(PROMPTS, attention_mask=torch.ones_like(PROMPTS), **options)

@@ -81,8 +81,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], LocalCopy
 def official(copy: LocalCopy, attention: str) -> Any:
     """The official model of a folder."""
     transformers.logging.set_verbosity_error()
-    kind = {"gpt2": transformers.GPT2LMHeadModel, "t5": transformers.T5ForConditionalGeneration}
-    cls: Any = kind[copy.config["model_type"]]
+    cls: Any = getattr(transformers, copy.architecture.official_class)
     return cls.from_pretrained(copy.folder, attn_implementation=attention).eval()
 
 
