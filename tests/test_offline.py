@@ -158,7 +158,9 @@ def test_the_rebuild_alone_does_what_its_model_is_for(
     if answer is not None:
         assert found[result_key] == answer
     if len(arguments) > 1:
-        assert found["generated"][0].startswith("The baker of Oru lives by the ")
+        assert (
+            "The baker of Oru lives by the " in found["generated"][0]
+        )  # behind a start token, where there is one
 
 
 # ------------------------------------------------------- the command line, on the miniatures' folders
