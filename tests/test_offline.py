@@ -158,9 +158,8 @@ def test_the_rebuild_alone_does_what_its_model_is_for(
     if answer is not None:
         assert found[result_key] == answer
     if len(arguments) > 1:
-        assert (
-            "The baker of Oru lives by the " in found["generated"][0]
-        )  # behind a start token, where there is one
+        # Behind a start token, where there is one.
+        assert "The baker of Oru lives by the " in found["generated"][0]
 
 
 # ------------------------------------------------------- the command line, on the miniatures' folders
