@@ -13,7 +13,7 @@ import json
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,17 @@ from llm_rebuild.printing import Printable
 from llm_rebuild.verify.environment import environment
 
 AGAIN = 5  # workers that may die of one task
+FEWEST = 5  # rows of a part
 REACH = 5  # seconds to wait for a cluster's answer
 AHEAD = 2  # tasks that wait for each processor
+RELEASES = ("llm_rebuild", "torch", "transformers")
 # A row of the file: a task, its verdicts in numbers, and where it was made.
 COLUMNS = {
     "key": "string", "model": "string", "weights": "string", "attention": "string",
     "first_text": "int64", "texts": "int64", "tokens": "int64",
     "checkpoints": "int64", "bit_identical": "int64", "rounding": "int64", "failed": "int64",
     "first_divergence": "string", "cause": "string", "error": "string",
-    "llm_rebuild": "string", "torch": "string", "transformers": "string",
+    **dict.fromkeys(RELEASES, "string"),
 }  # fmt: skip
 COUNTS = ("texts", "tokens", "checkpoints", "bit_identical", "rounding", "failed")
 Row = dict[str, Any]
@@ -52,9 +54,17 @@ class Task:
     @property
     def key(self) -> str:
         """Equal for tasks that ask the same of the same weights under the same releases."""
-        releases = {name: environment()[name] for name in ("llm_rebuild", "torch", "transformers")}
-        asked = json.dumps([self.weights, self.attention, self.first_text, self.texts, releases])
+        asked = json.dumps([self.weights, self.attention, self.first_text, self.texts, releases()])
         return hashlib.sha256(asked.encode()).hexdigest()
+
+    def row(self) -> Row:
+        """Its row without verdicts."""
+        return dict.fromkeys(COLUMNS) | vars(self) | releases() | {"texts": len(self.texts), "key": self.key}
+
+
+def releases() -> dict[str, str | int]:
+    """Those that a verdict rests on."""
+    return {name: environment()[name] for name in RELEASES}
 
 
 def tasks(
@@ -78,12 +88,10 @@ def prove_task(task: Task) -> Row:
     from llm_rebuild.verify.proof import prove
 
     torch.set_num_threads(1)  # bits depend on how many add
-    releases = {name: environment()[name] for name in ("llm_rebuild", "torch", "transformers")}
-    row: Row = dict.fromkeys(COLUMNS) | asdict(task) | releases | {"texts": len(task.texts), "key": task.key}
+    row = task.row()
     try:
-        report = explain(
-            prove(_copy(task.model), task.texts, attention=task.attention, coverage=False)
-        ).report
+        proof = prove(_copy(task.model), task.texts, attention=task.attention, coverage=False)
+        report = explain(proof).report
     except InputError as error:
         return row | {"error": one_line(error)}
     counts = {"tokens": report.tokens, **report.to_json()["summary"]}
@@ -123,7 +131,7 @@ class Results:
     def add(self, row: Row) -> None:
         """A row; with enough of them, a part. The parts grow with what is there, so that they stay few."""
         self._new.append(row)
-        if len(self._new) >= max(AGAIN, len(self.table) // 50):
+        if len(self._new) >= max(FEWEST, len(self.table) // 50):
             self.flush()
 
     def flush(self) -> None:
@@ -291,9 +299,7 @@ def _ready(ray: Any, pending: dict[Any, Task]) -> Iterator[Row]:
         except ray.exceptions.RayError as error:  # its workers died of it, or it raised what nobody foresaw
             if isinstance(error, ray.exceptions.RaySystemError):
                 raise
-            yield dict.fromkeys(COLUMNS) | asdict(task) | {
-                "texts": len(task.texts), "key": task.key, "error": one_line(error)
-            }  # fmt: skip
+            yield task.row() | {"error": one_line(error)}
 
 
 def _ray() -> Any:

@@ -1,1 +1,3 @@
 """The board of drift: one verification under several releases of transformers and torch."""
+
+LIBRARIES = ("transformers", "torch")

@@ -22,13 +22,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from tools.drift import LIBRARIES
 from tools.drift.board import NEWER, board, issue, page
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD, NUMBERS, PAGE = (
     ROOT / part for part in ("build/drift", "docs/reference/drift.json", "docs/reference/drift.md")
 )
-LIBRARIES = ("transformers", "torch")
 # The last of its kind in each case; between them the official code changed.
 TRANSFORMERS = ("4.57.6", "5.0.0", "5.8.1", "5.16.1", "5.24.0")
 TORCH = ("2.11.0", "2.14.1")

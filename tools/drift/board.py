@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_rebuild.weights import template
+from tools.drift import LIBRARIES
 
 NEWER = "A release that is newer than the pinned ones moved a checkpoint"
 # Operations that compute no number: where one stands, nothing is rounded.
@@ -43,7 +44,7 @@ def board(folders: Sequence[Path], pinned: Mapping[str, str]) -> dict[str, Any]:
         found = json.loads((folder / "probe.json").read_text(encoding="utf-8"))
         probes[tuple(found["versions"].values())] = (folder, found)
     steps = []
-    for place, library in enumerate(("transformers", "torch")):
+    for place, library in enumerate(LIBRARIES):
         other = list(pinned.values())[1 - place]
         line = sorted((key for key in probes if key[1 - place] == other), key=lambda key: order(key[place]))
         for before, after in pairwise(line):

@@ -27,6 +27,7 @@ from llm_rebuild.verify.operations import facts_of
 from llm_rebuild.verify.question import ask
 from llm_rebuild.verify.run import rebuild_run
 from llm_rebuild.verify.trace import observe
+from tools.drift import LIBRARIES
 
 ATTENTION = ("eager", "sdpa")
 
@@ -99,7 +100,7 @@ def main(folder: Path) -> None:
     for copy in copies():
         for attention in ATTENTION:
             runs[f"{copy.name}-{attention}"] = attempted(copy, attention, folder)
-    versions = {name: metadata.version(name).partition("+")[0] for name in ("transformers", "torch")}
+    versions = {name: metadata.version(name).partition("+")[0] for name in LIBRARIES}
     (folder / "probe.json").write_text(json.dumps({"versions": versions, "runs": runs}), encoding="utf-8")
 
 

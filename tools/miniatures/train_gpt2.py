@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from tokenizers import ByteLevelBPETokenizer
-from torch import Tensor
 from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
 from tools.miniatures import world, writers
@@ -22,9 +21,7 @@ from tools.miniatures.training import (
     fresh_folder,
     save_tokenizer,
     save_weights,
-    spread_initial_values,
     start,
-    train,
     write_json,
 )
 
@@ -82,21 +79,9 @@ def main() -> None:
     # No dropout in training, since each batch is new text; the saved config keeps the family's 0.1.
     no_dropout = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
     model = GPT2LMHeadModel(GPT2Config.from_pretrained(folder, **no_dropout))
-    spread_initial_values(model)
-
-    def draw_loss(step: int) -> Tensor:
-        ids = writers.rows(tokenizer, text, BATCH, POSITIONS)
-        return model(input_ids=ids, labels=ids).loss
-
     curve = Curve(NAME, "facts")
-    train(
-        model,
-        draw_loss,
-        curve=curve,
-        steps=options.steps,
-        learning_rate=3e-3,
-        measure=lambda: writers.recall(model, tokenizer),
-        measure_every=550,
+    writers.learn(
+        model, tokenizer, text, options, curve=curve, batch=BATCH, positions=POSITIONS, measure_every=550
     )
 
     # The published file has no "transformer." in front of the keys and no tied head, but it does hold the

@@ -9,7 +9,6 @@ import random
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from llm_rebuild.tokenizers.byte_bpe_json import LLAMA3
@@ -21,9 +20,7 @@ from tools.miniatures.training import (
     fresh_folder,
     save_tokenizer,
     save_weights,
-    spread_initial_values,
     start,
-    train,
     write_json,
 )
 
@@ -103,21 +100,9 @@ def main() -> None:
     tokenizer = train_tokenizer(folder, options.seed)
 
     model = LlamaForCausalLM(LlamaConfig.from_pretrained(folder))
-    spread_initial_values(model)
-
-    def draw_loss(step: int) -> Tensor:
-        ids = writers.rows(tokenizer, text, BATCH, POSITIONS)
-        return model(input_ids=ids, labels=ids).loss
-
     curve = Curve(NAME, "facts")
-    train(
-        model,
-        draw_loss,
-        curve=curve,
-        steps=options.steps,
-        learning_rate=3e-3,
-        measure=lambda: writers.recall(model, tokenizer),
-        measure_every=500,
+    writers.learn(
+        model, tokenizer, text, options, curve=curve, batch=BATCH, positions=POSITIONS, measure_every=500
     )
     save_weights(model.state_dict(), folder)
     GenerationConfig(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import random
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tools.miniatures import world
+from tools.miniatures.training import Curve, spread_initial_values, train
 
 
 def rows(tokenizer: PreTrainedTokenizerBase, text: random.Random, count: int, length: int) -> Tensor:
@@ -39,3 +41,32 @@ def recall(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> float:
     """The share of held-out questions, a third of them, that are answered."""
     questions = world.held_out_questions()[::3]
     return sum(continues_with(model, tokenizer, *question) for question in questions) / len(questions)
+
+
+def learn(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    text: random.Random,
+    options: argparse.Namespace,
+    *,
+    curve: Curve,
+    batch: int,
+    positions: int,
+    measure_every: int,
+) -> None:
+    """Train a model on rows of passages, from spread initial values on."""
+    spread_initial_values(model)
+
+    def draw_loss(step: int) -> Tensor:
+        ids = rows(tokenizer, text, batch, positions)
+        return model(input_ids=ids, labels=ids).loss
+
+    train(
+        model,
+        draw_loss,
+        curve=curve,
+        steps=options.steps,
+        learning_rate=3e-3,
+        measure=lambda: recall(model, tokenizer),
+        measure_every=measure_every,
+    )

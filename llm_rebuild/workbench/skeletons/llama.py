@@ -1,12 +1,6 @@
 """Llama, rebuilt by you.
 
-Fill in one step after another, from the top to the bottom, and after each one ask
-
     llm-rebuild check FILE --model llama
-
-It compares what you `tap` with what the official model computed, tries every step alone as well, fed with
-official numbers, and says what is next. `forward` is written already: it calls the steps in the order in
-which the model computes, and shows each result to the checker. The first step is done, too.
 
 Axes     batch   texts that run together            head        one of num_attention_heads heads of queries
          token   a position in the padded text      kv head     one of fewer, of keys and values;
