@@ -125,8 +125,9 @@ document$.subscribe(async () => {
   comeToLife();
   breakLongNames();
   nameForScreenReaders();
-  // The theme attaches annotations, copy buttons and tables just after this moment.
-  await new Promise((done) => window.setTimeout(done, 100));
+  // The theme attaches annotations, copy buttons and tables just after this moment, and takes the place to which
+  // a reader scrolls within a quarter of a second for the one where the page opened.
+  await new Promise((done) => window.setTimeout(done, 300));
   nameForScreenReaders();
   reachWhatScrolls();
   showWhereFiguresGoOn();
