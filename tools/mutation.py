@@ -45,7 +45,7 @@ from llm_rebuild.models import RECORDS
 from llm_rebuild.verify.compare import compare
 from llm_rebuild.verify.run import judge
 from tools import portable
-from tools.mutants import SETS, read_set, small
+from tools.mutants import READ, SETS, read_set, small
 from tools.mutants.others import MODELS, other, source_of
 
 PROJECT = Path(__file__).parent.parent
@@ -194,11 +194,11 @@ def unmutated() -> tuple[Mutant, ...]:
 
 
 def pairs(name: str) -> tuple[tuple[Mutant, Mutant], ...]:
-    """Two mistakes at once: of the first set drawn by chance, of the second as its file has them."""
+    """Two mistakes at once: as the set's file has them, or, where it has none, drawn by chance."""
     pool = mistakes(name)
-    if name == BLIND:
+    if written := read_set(name).pairs:
         by_name = {mutant.name: mutant for mutant in pool}
-        return tuple((by_name[a], by_name[b]) for a, b in read_set(BLIND).pairs)
+        return tuple((by_name[a], by_name[b]) for a, b in written)
     draw, drawn = random.Random(1), []
     while len(drawn) < PAIRS:
         a, b = draw.sample(pool, 2)
@@ -243,8 +243,7 @@ def counts_of(name: str) -> dict[str, Any]:
     """How well the mistakes of a set are named, one and two at once, in sums alone."""
     results = [measure(mutant) for mutant in mistakes(name)]
     labelled = [result for result in results if result.mutants[0].causes]
-    by_name = {mutant.name: mutant for mutant in mistakes(name)}
-    together = [measure(by_name[a], by_name[b]) for a, b in read_set(name).pairs]
+    together = [measure(*pair) for pair in pairs(name)]
     return {
         "mutants": len(results),
         "caught": sum(result.caught for result in results),
@@ -481,9 +480,9 @@ spellings, which only round, are not counted here.
 
 {reading}
 
-The **fourth** set and the **fifth** are in other people's handwriting: norms and softmaxes by hand, letters
-of `einsum`, slips in place, a function that returns the wrong thing. Both were written by somebody who had
-seen neither the guesses nor how code is read. The fourth has measured, and was then opened; the fifth is
+The sets from the **fourth** on are in other people's handwriting: norms and softmaxes by hand, letters
+of `einsum`, slips in place, a function that returns the wrong thing. They were written by somebody who had
+seen neither the guesses nor how code is read. The fourth has measured, and was then opened; the others are
 blind like the second.
 
 """
@@ -550,7 +549,7 @@ def _table_of_reading(counts: dict[str, dict[str, int]]) -> str:
         ("a repair proved of a line", "proved of a line"),
         ("… of a wrong line", "proved and wrong"),
     )
-    names = [name for name in ("first", "second", "third", "fourth", "fifth") if name in counts]
+    names = [name for name in READ if name in counts]
     lines = [
         f"| of the mutants | {' | '.join(f'{name} set' for name in names)} |",
         "|---" * (len(names) + 1) + "|",

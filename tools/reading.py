@@ -33,7 +33,7 @@ from llm_rebuild.verify.question import Question
 from llm_rebuild.verify.report import Report
 from llm_rebuild.verify.run import judge
 from tools import mutation, portable
-from tools.mutants import SETS
+from tools.mutants import READ
 
 PACKAGE = Path(llm_rebuild.__file__).parent
 NEAR = 2  # lines
@@ -125,8 +125,8 @@ def rounding(mutant: Mutant) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else "")
-    parser.add_argument("sets", nargs="*", default=[*SETS, "fourth", "fifth"])
-    parser.add_argument("--pairs", action="store_true", help="two mistakes at once, of the first set")
+    parser.add_argument("sets", nargs="*", default=READ)
+    parser.add_argument("--pairs", action="store_true", help="two mistakes at once of these sets, too")
     parser.add_argument("--harmless", action="store_true", help="what must not be reported")
     parser.add_argument("--write", action="store_true", help="into the figures of the page, which is written")
     options = parser.parse_args()
@@ -137,7 +137,8 @@ def main() -> None:
         made = [mutant for mutant in mutation.mistakes(name) if not rounding(mutant)]
         counts[name] = sum((count([mutant]) for mutant in made), Counter())
     if options.pairs:
-        counts["pairs"] = sum((count(pair) for pair in mutation.pairs("first")), Counter())
+        for name in options.sets:
+            counts[f"{name}, pairs"] = sum((count(pair) for pair in mutation.pairs(name)), Counter())
     if options.harmless:
         everything = (*mutation.harmless(), *mutation.unmutated())
         reported = sum(bool(readings([mutant])) for mutant in everything)

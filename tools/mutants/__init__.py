@@ -12,8 +12,8 @@ same numbers; `-`, where none of them does), and the checkpoint that must be the
 change alters no number, `= reason` stands there. `%% refactorings` begins those changes that nobody should
 hear of, `%% pairs` the mistakes made two at once. A line that begins with a single `#` is for readers.
 
-`handwriting` is a set, too, but not of mistakes: its reasons are `identical` and `rounding`. `others` changes
-no rebuild of the course, but the files in others/.
+`handwriting` is a set, too, but not of mistakes: its reasons are `identical` and `rounding`, as are those of
+the sixth set's refactorings. `others` changes no rebuild of the course, but the files in others/.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from llm_rebuild.diagnosis.mutants import SOURCES, Mutant
 from tools.mutants.small import KINDS
 
 SETS = ("first", "second", "third")
+READ = (*SETS, "fourth", "fifth", "sixth")  # these are read as code, too
 
 _HEAD = re.compile(r"## (?P<name>[\w-]+)(?P<how>(?: \[\w+\])*): (?P<what>.+)")
 _RUNS = ("single", "cached")
