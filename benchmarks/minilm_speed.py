@@ -29,6 +29,7 @@ from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.verify.capture import capture
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import Question, ask
+from llm_rebuild.verify.recording import Products
 
 Run = Callable[[], object]
 SENTENCE = "The quick brown fox jumps over the lazy dog, and nobody in the village has ever asked it why."
@@ -79,6 +80,27 @@ def forward(question: Question, official: Official) -> tuple[Run, Run]:
 def capturing(question: Question, official: Official) -> tuple[Run, Run]:
     """An official pass with every checkpoint of it, and the bare one."""
     return lambda: capture(question, official=official), lambda: official.run(question, copies=False)
+
+
+class Idle(TorchDispatchMode):
+    """Does what it is shown, and notes nothing."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        return function(*args, **(kwargs or {}))
+
+
+def idling(question: Question, official: Official) -> tuple[Run, Run]:
+    """An official pass below modes that do nothing, and the bare one: the least that watching costs."""
+
+    def watched() -> None:
+        with Idle(), Products(lambda function, args, named: function(*args, **named)):
+            official.run(question, copies=False)
+
+    return watched, lambda: official.run(question, copies=False)
 
 
 class Counting(TorchDispatchMode):
@@ -198,10 +220,10 @@ def main() -> None:
         official = Official(copy.folder, attention)
         for title, given in texts.items():
             question = ask(copy, token_ids=rows(copy, given), attention=attention)
-            for what, runs in (("forward", forward), ("capture", capturing)):
+            for what, runs in (("forward", forward), ("idle", idling), ("capture", capturing)):
                 ratio, ours, theirs = by_turns(*runs(question, official), arguments.rounds, clock)
-                line = f"{what}  {attention:5}  {title:12}  {ratio:.2f}  ({ours:.1f} ms ÷ {theirs:.1f} ms)"
-                if what == "capture" and len(given) == 1:
+                line = f"{what:7}  {attention:5}  {title:12}  {ratio:.2f}  ({ours:.1f} ms ÷ {theirs:.1f} ms)"
+                if what != "forward" and len(given) == 1:
                     each = (ours - theirs) * 1000 / operations(question, official)
                     line += f", {each:.1f} µs an operation"
                 print(line, flush=True)

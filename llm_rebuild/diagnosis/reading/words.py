@@ -26,7 +26,6 @@ SIGNS = {
     "pow": ast.Pow,
 }
 SIGNS |= {"and": ast.BitAnd, "or": ast.BitOr}
-_NAMED = {"constant": "another constant", "operand": "another operand", "layout": "another layout"}
 
 
 class Words:
