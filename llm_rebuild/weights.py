@@ -1,8 +1,8 @@
 """A read-only, memory-mapped view of a safetensors file that remembers what was read.
 
 Nothing is copied: a tensor is a window on the file's pages, which the operating system brings in
-when a number is first used. Only numbers of half the width, bfloat16 and float16, become float32 in
-memory, as the official model has them when it computes in float32. The mapping is private (copy on
+when a number is first used. Only numbers of another type than the one that is asked for are copied: they
+become that type, as the official model has them when it computes in it. The mapping is private (copy on
 write), so even a program that writes into a weight by mistake changes its own memory and never the
 file; `written()` tells. The pages of a large file are given back while it is read, so that a model need
 not fit into memory.
@@ -10,10 +10,12 @@ not fit into memory.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,13 +24,29 @@ from torch import Tensor
 from llm_rebuild.checkpoints import join
 from llm_rebuild.errors import InputError, NoSuchNameError, listed, one_line
 from llm_rebuild.files import check_regular
+from llm_rebuild.json_fields import shown
 
 # What to do where a weight file and a config.json contradict each other.
 SAME = "take both files from the same model"
+# The types of number that a file may have, and a model may compute in.
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
 
 # Of a file of so many bytes the pages are given back, each time that so many of its bytes were handed out.
 LARGE, AT_ONCE = 1_000_000_000, 32_000_000
 PAGE, PAGE_OUT = 4096, 21  # Linux: the smallest page, and the advice that pages are not needed for now
+
+
+class Numbers(TypedDict, total=False):
+    """What a model computes with: the type of number, one of DTYPES or `auto`, that of the weight file; and
+    the device, as torch calls it. Where nothing is said, `float32` on the `cpu`."""
+
+    dtype: str
+    device: str
 
 
 class Pages:
@@ -80,14 +98,33 @@ class Weights(Mapping[str, Tensor]):
         self._parts: dict[str, Weights] = {}
 
     @classmethod
-    def open(cls, file: str | Path, advice: str = "download it again") -> Weights:
-        """Map a safetensors file. The library checks the header against the file's real length. InputError,
-        which ends in `advice`, where it is no such file, or cut short."""
+    def open(
+        cls,
+        file: str | Path,
+        advice: str = "download it again",
+        dtype: str = "float32",
+        device: str = "cpu",
+        wide: Collection[str] = (),
+    ) -> Weights:
+        """Map a safetensors file. The library checks the header against the file's real length.
+
+        dtype   What numbers with decimals become, one of DTYPES; `auto` leaves them as they are.
+        device  Where they are wanted: `cpu`, or what torch calls another.
+        wide    Words of keys whose numbers stay float32 where the others become float16.
+        Raises InputError, which ends in `advice`, where it is no such file, or cut short.
+        """
+
+        def placed(key: str, tensor: Tensor) -> Tensor:
+            """A tensor of the file, in its type and at its place."""
+            wanted = "float32" if dtype == "float16" and is_wide(key, wide) else dtype
+            decimals = tensor.dtype in DTYPES.values()
+            return tensor.to(device, DTYPES.get(wanted) if decimals else None)
+
         file = Path(file)
         check_regular(file)  # a pipe would be waited for
         try:
             with safe_open(file, framework="pt") as opened:
-                tensors = {key: _widened(opened.get_tensor(key)) for key in opened.keys()}  # noqa: SIM118
+                tensors = {key: placed(key, opened.get_tensor(key)) for key in opened.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise InputError(
                 f"{file} is not a whole safetensors file ({one_line(error)}); {advice}"
@@ -152,8 +189,8 @@ class Weights(Mapping[str, Tensor]):
         shapes  The shape that every needed key must have.
         unused  Patterns of keys that a file may hold and the rebuild does not read, each with the reason;
                 see `reason`.
-        Raises InputError for missing or unknown keys, other shapes, a dtype other than float32, and
-        for numbers that are not finite.
+        Raises InputError for missing or unknown keys, other shapes, a dtype that no weight has, and for
+        numbers that are not finite.
         """
         name = self.file.name if self.file else "the weights"
         missing = [key for key in shapes if key not in self._tensors]
@@ -170,20 +207,52 @@ class Weights(Mapping[str, Tensor]):
                     f"{name}: {key} has shape {list(tensor.shape)}, its config.json says {list(shape)}; "
                     f"{SAME}"
                 )
-            if tensor.dtype != torch.float32:
+            if tensor.dtype not in DTYPES.values():
                 dtype = str(tensor.dtype).removeprefix("torch.")
                 raise InputError(
-                    f"{name}: {key} is {dtype}; this course works in float32: convert it and save it anew"
+                    f"{name}: {key} is {dtype}; weights are of {', '.join(DTYPES)}: convert it and save it "
+                    "anew"
                 )
             if not bool(torch.isfinite(tensor.sum())) and not bool(torch.isfinite(tensor).all()):
+                ends = tensor.dtype == torch.float16
                 raise InputError(
-                    f"{name}: {key} has numbers that are not finite (NaN or infinity); download it again, or "
-                    "save it before they arise"
+                    f"{name}: {key} has numbers that are not finite (NaN or infinity)"
+                    f"{', or beyond 65504, where float16 ends' if ends else ''}; download it again, or "
+                    f"{'take another type' if ends else 'save it before they arise'}"
                 )
 
 
-def _widened(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+def is_wide(key: str, wide: Collection[str]) -> bool:
+    """Whether one of these words stands in a key's path."""
+    return any(word in wide for word in key.split("."))
+
+
+def computing_on(device: str) -> contextlib.AbstractContextManager[Any]:
+    """While the block runs, new tensors are made there."""
+    return contextlib.nullcontext() if device == "cpu" else torch.device(device)
+
+
+def check_numbers(dtype: str, device: str) -> None:
+    """Refuse a type that there is none of, a device that is not there, or one that does not compute in that
+    type. Raises InputError."""
+    if dtype not in DTYPES:
+        raise InputError(f"dtype is {shown(dtype)}; it is one of {', '.join(DTYPES)}, or auto")
+    others = [torch.accelerator.current_accelerator()] if torch.accelerator.is_available() else []
+    devices = " and ".join(["cpu", *map(str, others)])
+    try:
+        one = torch.ones(1, 1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = one_line(error, 80)
+        raise InputError(
+            f"device {shown(device)} cannot be had ({reason}); this machine has {devices}"
+        ) from None
+    if one.is_meta:
+        raise InputError(f"device {shown(device)} holds shapes and no numbers; this machine has {devices}")
+    try:
+        one.to(DTYPES[dtype]) @ one.to(DTYPES[dtype])
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        reason = one_line(error, 80)
+        raise InputError(f"{device} does not compute in {dtype} ({reason}); take another type") from None
 
 
 def reason(key: str, patterns: Mapping[str, str]) -> str | None:

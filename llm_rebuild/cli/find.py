@@ -27,6 +27,7 @@ def capture(
     decoder_ids: options.DecoderIds = None,
     cache: options.Cache = False,
     attention: options.Attention = "eager",
+    dtype: options.Dtype = "float32",
     strict: options.Strict = False,
 ) -> None:
     """Part 3: run the official model once and keep every checkpoint in a safetensors file."""
@@ -34,7 +35,7 @@ def capture(
     output.check_writable("--out", out)
     from llm_rebuild import verify
 
-    question = options.question_of(name, inputs, attention, cache, strict)
+    question = options.question_of(name, inputs, attention, cache, strict, dtype=dtype)
     with output.progress("the official model runs", 1) as done:
         captured = verify.capture(question)
         done("captured")

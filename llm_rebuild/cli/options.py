@@ -15,8 +15,11 @@ from llm_rebuild.copies.pins import NAMES
 from llm_rebuild.errors import InputError
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from llm_rebuild.copies.local_copy import LocalCopy
     from llm_rebuild.verify import Question
+    from llm_rebuild.weights import Numbers
 
 
 def either(names: Collection[str]) -> str:
@@ -85,6 +88,14 @@ Cache = Annotated[
 Attention = Annotated[
     str, option("`eager` shows scores and probabilities; `sdpa` is the fused kernel.", callback=one_attention)
 ]
+Dtype = Annotated[
+    str,
+    option(
+        "The type to compute in: `float32`, `bfloat16`, `float16`, `float64`, or `auto`, the file's own.",
+        "TYPE",
+    ),
+]
+Device = Annotated[str, option("Where the rebuild computes: `cpu`, or what torch calls another.", "DEVICE")]
 Exact = Annotated[bool, switch("--exact", "Ask for identical bits, not five decimals.")]
 Json = Annotated[str | None, option("Write the result as JSON to FILE, or - for stdout.", "FILE|-", "--json")]
 Html = Annotated[Path | None, option("Write the report as one page to look at and send around.", "FILE")]
@@ -136,7 +147,12 @@ def read_inputs(
 
 
 def question_of(
-    model: str | LocalCopy, inputs: dict[str, Any], attention: str, cache: bool = False, strict: bool = False
+    model: str | LocalCopy,
+    inputs: dict[str, Any],
+    attention: str,
+    cache: bool = False,
+    strict: bool = False,
+    **numbers: Unpack[Numbers],
 ) -> Question:
     """What is asked of a model: these inputs, or texts that it understands where none were given."""
     from llm_rebuild.copies import local_copy
@@ -145,7 +161,8 @@ def question_of(
     copy = local_copy.get(model, strict=strict) if isinstance(model, str) else model
     if cache and copy.architecture and not copy.architecture.generates:
         raise InputError(f"{copy.name} writes no text and keeps no keys and values; leave --cache out")
-    return ask(copy, **or_default(copy, inputs, padded=True), attention=attention, use_cache=cache)
+    inputs = or_default(copy, inputs, padded=True)
+    return ask(copy, **inputs, attention=attention, use_cache=cache, **numbers)
 
 
 def or_default(copy: LocalCopy, inputs: dict[str, Any], padded: bool = False) -> dict[str, Any]:

@@ -46,6 +46,8 @@ def verify(
     cache: options.Cache = False,
     steps: Steps = None,
     attention: options.Attention = "eager",
+    dtype: options.Dtype = "float32",
+    device: options.Device = "cpu",
     exact: options.Exact = False,
     isolated: Isolated = False,
     certificate: Certificate = None,
@@ -61,9 +63,11 @@ def verify(
 
       llm-rebuild verify gpt2 --text "The dog" --text "They do." --exact
       llm-rebuild verify t5-small --steps 32 --attention sdpa
+      llm-rebuild verify llama --dtype bfloat16
 
-    Exit code 0 when every checkpoint agrees to five decimals (with --exact: to
-    the last bit), 1 when one does not.
+    Exit code 0 when every checkpoint agrees to five decimals, in bfloat16 and
+    float16 to a unit in the last place (with --exact: to the last bit), 1 when
+    one does not.
     """
     inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
     once = {"--cache": cache, "--isolated": isolated, "--certificate": certificate, "--html": html}
@@ -72,8 +76,11 @@ def verify(
     if steps and any(once.values()):
         option = next(option for option, chosen in once.items() if chosen)
         raise InputError(f"{option} serves a single pass; leave --steps out")
+    if device != "cpu" and (isolated or certificate):
+        option = "--isolated" if isolated else "--certificate"
+        raise InputError(f"{option} is for bits, which another device does not keep; leave --device out")
     options.check_files(json_file, certificate=certificate, html=html)
-    question = options.question_of(name, inputs, attention, cache, strict)
+    question = options.question_of(name, inputs, attention, cache, strict, dtype=dtype, device=device)
     if steps:
         raise typer.Exit(_verify_steps(question, steps, exact, json_file))
     proof = _proved(question, isolated)
@@ -150,7 +157,9 @@ def recheck(
         rechecked = recheck.recheck(written, model, store=store, progress=done)
     if json_file != "-":
         out = output.console()
-        made = f"{written['model']['name']}, {written['options']['attention']} attention, {written['made']}"
+        dtype = written["environment"]["dtype"]
+        how = f"{written['options']['attention']} attention{'' if dtype == 'float32' else f', {dtype}'}"
+        made = f"{written['model']['name']}, {how}, {written['made']}"
         out.print(f"certificate of {made}")
         for change in rechecked.changes:
             out.print(f"{change.kind:<7}", style=COLOURS[change.kind], end="")

@@ -49,6 +49,8 @@ def run(
     repetition_penalty: RepetitionPenalty = None,
     no_repeat_ngram: Annotated[int | None, writing("Never write the same N tokens in a row twice.")] = None,
     attention: options.Attention = "sdpa",
+    dtype: options.Dtype = "float32",
+    device: options.Device = "cpu",
     json_file: options.Json = None,
     strict: options.Strict = False,
 ) -> None:
@@ -82,17 +84,18 @@ def run(
             raise InputError(f"{copy.name} makes embeddings and writes no text; leave {flags} out")
         from llm_rebuild.using import embedding
 
-        embedded = embedding.embed(copy, prompts, attention=attention)
+        embedded = embedding.embed(copy, prompts, attention=attention, dtype=dtype, device=device)
         output.show(embedded, json_file)
         result = embedded.to_json()
     else:
-        result = _written(copy, prompts, settings, attention, json_file == "-")
+        how = {"attention": attention, "dtype": dtype, "device": device}
+        result = _written(copy, prompts, settings, how, json_file == "-")
     # Which copy it was made with stands beside the model's name: a miniature is not the real one.
     output.write_json({"model": result["model"], "source": copy.source} | result, json_file)
 
 
 def _written(
-    copy: LocalCopy, prompts: list[str], settings: dict[str, Any], attention: str, silent: bool
+    copy: LocalCopy, prompts: list[str], settings: dict[str, Any], how: dict[str, Any], silent: bool
 ) -> dict[str, Any]:
     """Generate, print unless silent, and return the JSON. One text on a terminal is shown as it grows."""
     idle = [option for option in ("length_penalty", "early_stopping") if option in settings]
@@ -118,7 +121,7 @@ def _written(
 
     try:
         result = generation.generate(
-            copy, prompts, Settings(**settings), stream=stream if live else None, attention=attention
+            copy, prompts, Settings(**settings), stream=stream if live else None, **how
         )
     except SettingError as error:
         raise InputError(_with_flags(str(error), Settings.__dataclass_fields__)) from None

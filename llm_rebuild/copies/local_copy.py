@@ -110,11 +110,34 @@ class LocalCopy:
         files = [self.weights_file.name, *_small_files(self.folder)]
         return {file: sha256_of(self.folder / file) for file in sorted(files)}
 
-    def weights(self) -> Weights:
-        """A read-only, memory-mapped view of the weight file."""
+    def weights(self, dtype: str = "float32", device: str = "cpu") -> Weights:
+        """A read-only, memory-mapped view of the weight file, in a type of `weights.DTYPES`."""
         from llm_rebuild.weights import Weights
 
-        return Weights.open(self.weights_file)
+        wide = self.architecture.wide if dtype == "float16" and self.architecture else ()
+        return Weights.open(self.weights_file, dtype=dtype, device=device, wide=wide)
+
+    def numbers(self, dtype: str = "float32", device: str = "cpu") -> tuple[str, str]:
+        """The type and the device of `weights.Numbers`, as torch can have them. Raises InputError."""
+        from llm_rebuild.weights import check_numbers
+
+        dtype = self._own_dtype() if dtype == "auto" else dtype
+        if (dtype, device) != ("float32", "cpu"):
+            check_numbers(dtype, device)
+        return dtype, device
+
+    def _own_dtype(self) -> str:
+        """The type that the numbers of the weight file have. InputError where they have several."""
+        from llm_rebuild.weights import Weights, is_wide
+
+        tensors = Weights.open(self.weights_file, dtype="auto").peek()
+        wide = self.architecture.wide if self.architecture else ()
+        numbers = [t for key, t in tensors.items() if t.is_floating_point() and not is_wide(key, wide)]
+        kinds = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in numbers})
+        if len(kinds) != 1:
+            holds = " and ".join(kinds) or "no numbers with decimals"
+            raise InputError(f"{self.weights_file.name} holds {holds}; say in which type to compute")
+        return kinds[0]
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of this folder, rebuilt from its vocabulary, which is read once."""

@@ -40,10 +40,10 @@ def prove(*question: Any, **options: Any) -> Proof:
 
 def read_rebuild(proof: Proof) -> tuple[Reading, ...]:
     """What the course's rebuild does otherwise than the official model, by its lines; empty where nothing
-    differs. It is run a few times more in this process."""
-    if proof.report.exact or proof.question.goes_on:
-        return ()
+    differs, and in another type than float32. It is run a few times more in this process."""
     question = proof.question
+    if proof.report.exact or question.goes_on or (question.dtype, question.device) != ("float32", "cpu"):
+        return ()
     folder = Path(str(question.rebuild.module.__file__)).parent
     official = OfficialRun.of(proof.truth, question.copy)
 
@@ -65,7 +65,8 @@ def explain(
     unfinished: bool = False,
     readings: Sequence[Reading] = (),
 ) -> Proof:
-    """The same proof; where the two sides part, its report has the blame, the rounding and the diagnosis.
+    """The same proof; where the two sides part, its report has the blame, the rounding and, in float32, the
+    diagnosis.
 
     prompt      For a run that goes on from keys and values: the official tensors of the pass before it.
     account     What is known of the person's run beside its tensors.
@@ -82,7 +83,7 @@ def explain(
     world = world_of(truth, copy, prompt)
     rounding = exact(world, rebuilt, truth, fed=account.fed)
     inputs_of = world.inputs_of if world.formulas else None
-    diagnoses = of_first(rebuilt, truth, world, account)
+    diagnoses = of_first(rebuilt, truth, world, account) if truth.dtype == "float32" else ()
     others: tuple[Diagnosis, ...] = ()
     if diagnoses:
         others = of_others(rebuilt, truth, world, rounding, diagnoses[0], readings)

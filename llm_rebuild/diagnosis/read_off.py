@@ -57,7 +57,8 @@ def world_of(truth: Capture, copy: LocalCopy, prompt: Capture | None = None) -> 
     prompt  The capture of the pass before, where this one goes on from its keys and values.
     """
     architecture, steps = architecture_for(copy.config), steps_of(truth, copy, prompt)
-    weights = copy.weights() if architecture is None else rebuild_for(copy.config).renamed(copy.weights())
+    weights = copy.weights(truth.dtype)
+    weights = weights if architecture is None else rebuild_for(copy.config).renamed(weights)
     facts: dict[str, Value] = {
         TOKEN_IDS: truth.inputs.token_ids,
         MASK: truth.inputs.mask,

@@ -73,6 +73,7 @@ class Architecture:
     width: str = ""  # the config's field that says how wide a token is
     crossing: tuple[str, ...] = ()  # pieces of names where the decoder looks at the encoder's tokens
     whole: frozenset[str] = frozenset()  # conditions of a run that leaves no checkpoint out
+    wide: tuple[str, ...] = ()  # words of keys that stay float32 where the rest is float16
     official_body: str = ""  # where the official class holds what checkpoints are named in
     uncovered: Mapping[str, str] = field(default_factory=dict)  # official operations without a checkpoint
 

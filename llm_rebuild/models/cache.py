@@ -31,6 +31,8 @@ class KeysAndValues:
 
     def extended(self, key: Tensor, value: Tensor) -> KeysAndValues:
         """These tokens and new ones after them, copied together."""
+        if self.key.dtype != key.dtype:  # what is empty has no type of its own
+            return KeysAndValues(self.key.to(key.dtype), self.value.to(value.dtype)).extended(key, value)
         return KeysAndValues(torch.cat([self.key, key], dim=-2), torch.cat([self.value, value], dim=-2))
 
     def reorder(self, rows: Tensor) -> KeysAndValues:

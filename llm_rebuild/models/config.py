@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from llm_rebuild.errors import InputError
 from llm_rebuild.json_fields import FLAG, NUMBER, TEXT, Kind, check, or_null, shown, whole
 from llm_rebuild.models.architecture import Architecture
+from llm_rebuild.weights import DTYPES
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,6 @@ C = TypeVar("C", bound=ModelConfig)
 DECIMAL = Kind(f"{NUMBER.words} with a decimal point", lambda v: type(v) is float and NUMBER.accepts(v))
 
 
-# How a file may keep its numbers; each is a float32, too.
-WIDENED = ("float32", "bfloat16", "float16")
-
 # Fields that official code reads in any config, whether its class knows them or not. Each could change bits.
 FIXED_EVERYWHERE: Mapping[str, Any] = {
     "attention_chunk_size": None,
@@ -71,13 +69,14 @@ FIXED_EVERYWHERE: Mapping[str, Any] = {
     "transformers_weights": None,  # another weight file
 }
 
-# Fields that every official config class has and no forward pass in float32 evaluation depends on.
+# Fields that every official config class has and no forward pass in evaluation depends on.
 IRRELEVANT_EVERYWHERE = {
     "_name_or_path": "says where the file came from",
     "architectures": "names official classes, not operations",
     "attn_implementation": "chosen by the caller, by name",
     **dict.fromkeys(
-        ("dtype", "torch_dtype"), "how the file keeps its numbers: both sides compute in float32"
+        ("dtype", "torch_dtype"),
+        "how the file keeps its numbers: the caller says in which both sides compute",
     ),
     "gradient_checkpointing": "training only",
     "id2label": "names of classes, for a classifier head",
@@ -101,7 +100,7 @@ def read_config(config: Mapping[str, Any], cls: type[C], architecture: Architect
         raise InputError(f"config.json: model_type is {shown(model_type)}, expected {expected!r}")
     for name in ("dtype", "torch_dtype"):
         if config.get(name) is not None:
-            one_of(name, config[name], WIDENED)
+            one_of(name, config[name], DTYPES)
     for name, value in {**FIXED_EVERYWHERE, **architecture.fixed}.items():
         asked = config.get(name, value)
         if (type(asked), asked) != (type(value), value):

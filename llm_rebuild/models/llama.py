@@ -81,7 +81,7 @@ CHECKPOINTS = (
     Checkpoint(f"{ATTN}.values", KEYS, "values of all tokens so far", "cat[3]", CACHE),
     Checkpoint(f"{ATTN}.product", SCORES, "query times key", "matmul[0]", EAGER),
     Checkpoint(f"{ATTN}.scaled", SCORES, "times 1/√(head width)", "mul[4]", EAGER),
-    Checkpoint(f"{ATTN}.scores", SCORES, "masked: what enters the softmax", "into softmax[0]", EAGER),
+    Checkpoint(f"{ATTN}.scores", SCORES, "masked: what enters the softmax", "add[2]", EAGER),
     Checkpoint(f"{ATTN}.probs", SCORES, "how much each token looks where", "softmax[0]", EAGER),
     Checkpoint(f"{ATTN}.head_context", HEADS, "values by these shares", "matmul[1]", EAGER),
     Checkpoint(f"{ATTN}.head_context", HEADS, "values by attention", "sdpa[0]", SDPA),
@@ -133,6 +133,7 @@ def body(batch: Batch, model: Part[Config], cache: Cache | None) -> tuple[Tensor
     x = embed(batch, model)
     mask = make_mask(batch.mask, x, model.at("model"))
     turn = make_turn(batch, model.at(ROTARY))
+    turn = Turn(turn.cos.to(x.dtype), turn.sin.to(x.dtype))  # angles are float32 whatever the type
     blocks: list[KeysAndValues] = []
     for i in range(model.config.num_hidden_layers):
         past = None if cache is None else cache.block(i)
@@ -305,8 +306,10 @@ def eager_attention(query: Tensor, key: Tensor, value: Tensor, mask: Mask, part:
     part.tap("scaled", scaled)
     scores = scaled if mask is None else scaled + mask  # [batch, head, query, key]
     part.tap("scores", scores)
+    scores = scores.float()  # exp and its sum are float32 whatever the type
     probs = F.softmax(scores, dim=-1)  # [batch, head, query, key]
     part.tap("probs", probs)
+    probs = probs.to(value.dtype)
     head_context = probs @ repeat(value, part)  # [batch, head, query, head width]
     part.tap("head_context", head_context)
     return head_context
@@ -355,7 +358,9 @@ def linear(x: Tensor, part: Part[Config]) -> Tensor:
 
 
 def rms_norm(x: Tensor, part: Part[Config]) -> Tensor:
-    """Each token's numbers scaled to mean square 1, then stretched; never shifted. Shape as before."""
+    """Each token's numbers scaled to mean square 1, then stretched; never shifted. Shape as before. All but
+    the stretching is float32 whatever the type: shorter ones add badly."""
+    dtype, x = x.dtype, x.float()
     square = x.pow(2)  # [..., width]
     part.tap("square", square)
     mean_square = square.mean(-1, keepdim=True)  # [..., 1]
@@ -366,4 +371,5 @@ def rms_norm(x: Tensor, part: Part[Config]) -> Tensor:
     part.tap("inverse_root", inverse_root)
     normed = x * inverse_root  # [..., width]
     part.tap("normed", normed)
+    normed = normed.to(dtype)
     return part.weights["weight"] * normed  # [..., width]: stretched

@@ -77,6 +77,7 @@ def decode(batch: Batch, encoded: Tensor | None, model: Part[Config], cache: Cac
     may_look = may_look_back(batch.decoder_mask, len(x), token, key, model.attention)
     looks = make_looks(may_look, bias, decoder)
     nearness = torch.zeros(1, model.config.num_heads, token, batch.mask.shape[1])  # it knows no distances
+    nearness = nearness.to(x.dtype)
     across = make_looks(may_look_at_text(batch.mask, token), nearness, decoder, "cross_")
     blocks: list[tuple[KeysAndValues, KeysAndValues]] = []
     for i in range(model.config.decoder_layers):
@@ -243,6 +244,7 @@ def cross_attention(
     encoded  [batch, key, width]. Keys and values are made of it once, and then stay what they are: with a
              `past` that has them it is not needed. Raises InputError where both are missing.
     """
+    x = short_of_infinity(x)
     normed = rms_norm(x, part.at("layer_norm"))  # [batch, token, width]
     part.tap("layer_norm", normed)
     inside = part.at("EncDecAttention")
@@ -307,6 +309,7 @@ def fused_attention(query: Tensor, key: Tensor, value: Tensor, looks: Looks, par
 
 def feed_forward(x: Tensor, part: Part[Config]) -> Tensor:
     """Normalise, widen, bend, narrow, and add what was untouched back. [batch, token, width] -> the same."""
+    x = short_of_infinity(x)
     normed = rms_norm(x, part.at("layer_norm"))  # [batch, token, width]
     part.tap("layer_norm", normed)
     inside, config = part.at("DenseReluDense"), part.config
@@ -328,13 +331,24 @@ def feed_forward(x: Tensor, part: Part[Config]) -> Tensor:
 
 
 def linear(x: Tensor, part: Part[Config]) -> Tensor:
-    """x [..., in] -> [..., out]. T5's linear layers have no bias."""
+    """x [..., in] -> [..., out]. T5's linear layers have no bias. In float16 the last one of a feed-forward,
+    `wo`, stays float32: its sums would go beyond 65504. Then so does whatever it is added to."""
+    x = x.to(part.weights["weight"].dtype)
     return F.linear(x, part.weights["weight"])
 
 
+def short_of_infinity(x: Tensor) -> Tensor:
+    """The same, but in float16, which ends at 65504: where one is beyond, all are cut 1000 below that."""
+    if x.dtype != torch.float16 or not bool(x.isinf().any()):
+        return x
+    most = torch.finfo(x.dtype).max - 1000
+    return x.clamp(-most, most)
+
+
 def rms_norm(x: Tensor, part: Part[Config]) -> Tensor:
-    """Each token's numbers scaled to mean square 1, then stretched; never shifted. Shape as before."""
-    square = x.pow(2)  # [batch, token, width]
+    """Each token's numbers scaled to mean square 1, then stretched; never shifted. Shape as before. Squares
+    and their mean are float32 whatever the type: shorter ones add badly."""
+    square = x.float().pow(2)  # [batch, token, width]
     part.tap("square", square)
     mean_square = square.mean(-1, keepdim=True)  # [batch, token, 1]
     part.tap("mean_square", mean_square)
@@ -344,4 +358,5 @@ def rms_norm(x: Tensor, part: Part[Config]) -> Tensor:
     part.tap("inverse_root", inverse_root)
     normed = x * inverse_root  # [batch, token, width]
     part.tap("normed", normed)
+    normed = normed.to(part.weights["weight"].dtype)
     return part.weights["weight"] * normed  # [batch, token, width]: stretched

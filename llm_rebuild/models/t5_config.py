@@ -197,6 +197,7 @@ ARCHITECTURE = Architecture(
     ),
     width="d_model",
     crossing=(".EncDecAttention", "decoder.cross_"),
+    wide=("wo",),
     whole=frozenset({"padding", "start", "decoder mask"}),
     uncovered=dict.fromkeys(("div", "log", "mul"), _BUCKETS_WHY),
     generates=True,

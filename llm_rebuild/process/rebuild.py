@@ -40,7 +40,8 @@ def rebuild(channel: Channel) -> None:
 
 def _run(job: Mapping[str, Any], inputs: dict[str, Tensor], channel: Channel) -> None:
     file = Path(job["weights"])
-    rebuilt, weights = rebuild_for(job["config"]), Weights.open(file)
+    rebuilt = rebuild_for(job["config"])
+    weights = Weights.open(file, dtype=job["dtype"], wide=rebuilt.architecture.wide)
     cache, tensors = rebuilt.module.Cache() if job["cache"] else None, weights.peek()
     Guard(file, tensors, (), forbidden_to_rebuilds, sources=True)
 

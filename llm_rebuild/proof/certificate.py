@@ -29,6 +29,7 @@ from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify import Proof
 from llm_rebuild.verify.compare import finite
 from llm_rebuild.verify.environment import environment
+from llm_rebuild.weights import DTYPES
 
 FORMAT = "llm_rebuild certificate"
 NUMBER = 1
@@ -48,7 +49,8 @@ def certify(proof: Proof) -> dict[str, Any]:
     """
     report, truth, copy = proof.report, proof.truth, proof.question.copy
     about = report.to_json()
-    for key in ("attention", "inputs", "isolated", "diagnosis", "mistakes"):  # said in full, or for people
+    # Said in full, or for people.
+    for key in ("attention", "dtype", "device", "inputs", "isolated", "diagnosis", "mistakes"):
         del about[key]
     certificate = {
         "format": f"{FORMAT} {NUMBER}",
@@ -200,9 +202,12 @@ _WANTED: dict[str, Any] = {
     "made": _DATE,
     "model": {"name": WORD, "source": WORD, "revision": or_null(WORD), "sha256": SHA256},
     "files": Each(SHA256),
-    "environment": dict.fromkeys(
-        environment(), Kind("a short text or a number", lambda v: WORD.accepts(v) or _COUNT.accepts(v))
-    ),
+    "environment": {
+        **dict.fromkeys(
+            environment(), Kind("a short text or a number", lambda v: WORD.accepts(v) or _COUNT.accepts(v))
+        ),
+        "dtype": one_of(*DTYPES),
+    },
     "options": {"attention": one_of(*ATTENTIONS), "cache": FLAG, "isolated": FLAG},
     "inputs": {
         "texts": [TEXT],

@@ -34,7 +34,7 @@ from llm_rebuild.process.rebuild import rebuild
 from llm_rebuild.process.run import Ended, Process
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.question import Model, Question
-from llm_rebuild.weights import Weights
+from llm_rebuild.weights import DTYPES, Weights
 
 Forward = Callable[[Tensor, Tensor, Weights, Tap], Any]
 
@@ -105,7 +105,7 @@ def _leak(tensor: Tensor, operation: str, truth: Capture, weights: Weights) -> L
     if tensor.numel() < FEWEST:
         return None
     integers = not tensor.is_floating_point()
-    numbers = _as_floats(tensor) if integers else tensor
+    numbers = _as_floats(tensor, DTYPES[truth.dtype]) if integers else tensor
     names = _origins(numbers, truth.tensors)
     sources = [] if integers or (names and not truth.coupled) else _sources(tensor, truth.tensors)
     if any(name in truth.coupled for name in (*names, *sources)):
@@ -118,10 +118,10 @@ def _leak(tensor: Tensor, operation: str, truth: Capture, weights: Weights) -> L
     return Leak("interim tensor", sources[0], operation, derived=True) if sources else None
 
 
-def _as_floats(integers: Tensor) -> Tensor:
-    """The same bytes, read as float32."""
-    raw = integers.contiguous().flatten().view(torch.uint8)
-    return raw[: len(raw) // 4 * 4].clone().view(torch.float32)
+def _as_floats(integers: Tensor, dtype: torch.dtype) -> Tensor:
+    """The same bytes, read as numbers with decimals."""
+    raw, size = integers.contiguous().flatten().view(torch.uint8), dtype.itemsize
+    return raw[: len(raw) // size * size].clone().view(dtype)
 
 
 def _origins(tensor: Tensor, among: Mapping[str, Tensor]) -> list[str]:
@@ -211,6 +211,7 @@ def run_apart(question: Question) -> tuple[dict[str, Tensor], list[tuple[str, Te
         "weights": str(question.copy.weights_file.absolute()),
         "config": question.copy.config,
         "attention": question.attention,
+        "dtype": question.dtype,
         "cache": question.cache,
         "threads": torch.get_num_threads(),
     }

@@ -94,6 +94,7 @@ def recheck(
         decoder_ids=inputs["decoder_ids"],
         attention=options["attention"],
         use_cache=options["cache"],
+        dtype=certificate["environment"]["dtype"],
     )
     again = isolation.prove_isolated if options["isolated"] else prove
     proof = again(question, coverage=certificate["coverage"] is not None, progress=progress)

@@ -17,6 +17,7 @@ from llm_rebuild.show.terminal import columns, indented, renderable
 from llm_rebuild.verify.compare import BIT_IDENTICAL, Verdict
 from llm_rebuild.verify.coverage import Coverage
 from llm_rebuild.verify.divergence import Divergence, first_mistake
+from llm_rebuild.verify.equality import SHORT
 from llm_rebuild.verify.report import Report
 from llm_rebuild.verify.rounding import ROUNDING
 
@@ -46,6 +47,7 @@ def _table(report: Report, brief: bool = False) -> Table:
     table.add_column("shape", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     table.add_column("worst", no_wrap=True, justify="right")
+    in_ulp = report.device != "cpu" or report.dtype in SHORT
     for part, members in groupby(report.verdicts, key=lambda v: part_of(v.name)):
         verdicts = list(members)
         if brief and len(verdicts) > 1 and all(v.identical and not v.coupled for v in verdicts):
@@ -57,9 +59,16 @@ def _table(report: Report, brief: bool = False) -> Table:
                 "  " + v.name.removeprefix(part + "."),
                 "×".join(map(str, v.shape)),
                 in_colour(v),
-                "–" if v.max_abs_diff is None else "0" if v.identical else f"{v.max_abs_diff:.1e}",
+                _worst(v, in_ulp),
             )
     return table
+
+
+def _worst(verdict: Verdict, in_ulp: bool) -> str:
+    """The worst difference, in units in the last place where these say more."""
+    if verdict.max_abs_diff is None or verdict.identical:
+        return "–" if verdict.max_abs_diff is None else "0"
+    return f"{verdict.max_ulp:,} ulp" if in_ulp else f"{verdict.max_abs_diff:.1e}"
 
 
 def in_colour(verdict: Verdict) -> Text:
@@ -84,6 +93,11 @@ def _closing(report: Report) -> Iterator[RenderableType]:
         yield Text(
             "isolated: the rebuild ran in a process of its own, from files alone, where transformers "
             f"cannot be imported; {leaks} leak{'' if leaks == 1 else 's'}"
+        )
+    if report.device != "cpu":
+        yield Text(
+            f"the rebuild ran on {report.device}, the official model on the CPU: their kernels add in other "
+            "orders, so equal bits are not expected"
         )
     if report.untried:
         yield Text(f"not tried in this run: {', '.join(report.untried)}")
@@ -115,6 +129,8 @@ def _first(report: Report, first: Divergence) -> Iterator[RenderableType]:
         if mistake is not None:
             yield indented(f"the first step with a mistake: {mistake.name}", "red")
     yield from all_diagnosed(report)
+    if report.dtype != "float32" and not first.verdict.passes:
+        yield indented(f"which mistake it may be is looked for in float32, and not in {report.dtype}")
 
 
 def parting(verdict: Verdict, seen: str, blame: str) -> Iterator[RenderableType]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,10 @@ from llm_rebuild.models.part import Batch
 from llm_rebuild.models.pipeline import Pipeline
 from llm_rebuild.printing import Printable
 from llm_rebuild.using import inputs
+from llm_rebuild.weights import DTYPES, Numbers, computing_on
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True)
@@ -71,13 +75,19 @@ class Embedded(Printable):
 
 
 def embed(
-    copy: LocalCopy, texts: str | Sequence[str], *, attention: str = "sdpa", batch_size: int = 32
+    copy: LocalCopy,
+    texts: str | Sequence[str],
+    *,
+    attention: str = "sdpa",
+    batch_size: int = 32,
+    **numbers: Unpack[Numbers],
 ) -> Embedded:
     """One embedding for each text, in the order given. A string is one text.
 
     Texts run sorted by length, in batches of neighbours, so that little of a batch is padding. With a
     `batch_size` of 1 the numbers are those of sentence-transformers to the bit; in a batch a sum may run in
-    another order. Raises InputError for a model that makes no sentence embeddings.
+    another order. `numbers` are the type of number and the device, see `weights.Numbers`. Raises InputError
+    for a model that makes no sentence embeddings.
     """
     if type(batch_size) is not int or batch_size < 1:
         raise InputError(f"batch_size is {batch_size!r}; it must be a whole number from 1")
@@ -87,18 +97,20 @@ def embed(
         raise InputError(f"{copy.name} makes no sentence embeddings; {able} does")
     if inputs.texts_of(texts) is None:
         raise InputError("embeddings are of texts; token ids were given")
-    weights = copy.weights()
+    dtype, device = copy.numbers(**numbers)
+    weights = copy.weights(dtype, device)
     rebuild.check(weights)
     model = rebuild.part(weights, attention=attention)
     read = inputs.read(copy, texts)
     lengths = read.mask.sum(dim=1)
     order = lengths.argsort(stable=True)
-    embeddings = torch.empty(len(read.texts), getattr(rebuild.config, rebuild.architecture.width))
-    with torch.no_grad():
+    width = getattr(rebuild.config, rebuild.architecture.width)
+    embeddings = torch.empty(len(read.texts), width, dtype=DTYPES[dtype])
+    with torch.no_grad(), computing_on(device):
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             longest = int(lengths[rows].max())
-            batch = Batch(read.token_ids[rows, :longest], read.mask[rows, :longest])
-            embeddings[rows] = rebuild.run(batch, model).sentence_embedding
-    ids = tuple(map(tuple, read.rows))
-    return Embedded(copy.name, read.texts, ids, embeddings, read.truncated, pipeline)
+            ids, mask = read.token_ids[rows, :longest].to(device), read.mask[rows, :longest].to(device)
+            embeddings[rows] = rebuild.run(Batch(ids, mask), model).sentence_embedding.cpu()
+    token_ids = tuple(map(tuple, read.rows))
+    return Embedded(copy.name, read.texts, token_ids, embeddings, read.truncated, pipeline)

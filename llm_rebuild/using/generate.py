@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -29,6 +29,10 @@ from llm_rebuild.using.decoding import Step, decode
 from llm_rebuild.using.defaults import NEW_TOKENS, defaults
 from llm_rebuild.using.inputs import Inputs, Prompts, read, texts_of
 from llm_rebuild.using.settings import Settings, SpecialIds
+from llm_rebuild.weights import Numbers, computing_on
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["Generated", "Settings", "generate"]
 
@@ -66,6 +70,7 @@ def generate(
     *,
     stream: Callable[[int, str], None] | None = None,
     attention: str = "sdpa",
+    **numbers: Unpack[Numbers],
 ) -> Generated:
     """Continue texts, or rows of token ids, all in one batch. Greedy unless something else is asked for.
 
@@ -74,6 +79,7 @@ def generate(
     stream    Called with a row's number and its next piece of text as soon as that is known. A piece is
               whole characters: one that takes several tokens waits for the last of them. Not called where
               the folder asks for a beam search, which knows its text at the end only.
+    numbers   The type of number and the device that are computed with, see `weights.Numbers`.
 
     Raises InputError for a model that does not write texts, for settings that make no sense, an empty
     prompt, ids outside the vocabulary, and where the text would run past the model's positions.
@@ -82,16 +88,28 @@ def generate(
     if not rebuild.architecture.generates:
         *able, last = (a.published for a in RECORDS if a.generates)
         raise InputError(f"{copy.name} does not write texts; {', '.join(able)} and {last} do")
+    dtype, device = copy.numbers(**numbers)
+    weights = copy.weights(dtype, device)
+    rebuild.check(weights)
+    with computing_on(device):
+        return _generated(copy, prompts, asked, rebuild.part(weights, attention=attention), stream)
+
+
+def _generated(
+    copy: LocalCopy,
+    prompts: Prompts,
+    asked: Settings,
+    part: Part[Any],
+    stream: Callable[[int, str], None] | None,
+) -> Generated:
+    """The same, by the model as its functions want to have it."""
+    rebuild = copy.rebuild
     folder = defaults(copy, asked.sampling)
     special, texts = folder.special, texts_of(prompts)
     for number, text in enumerate(texts or (), 1):
         if not text:
             raise InputError(f"prompt {number} is empty; give the model something to start from")
     inputs = read(copy, prompts, side="right" if special.start is not None else "left")
-    weights = copy.weights()
-    rebuild.check(weights)
-    part = rebuild.part(weights, attention=attention)
-
     prompt = inputs.token_ids if special.start is None else torch.full((len(inputs.mask), 1), special.start)
     settings = _fitting(
         asked.over(folder.settings), folder.longest, prompt.shape[1], rebuild.config.positions
@@ -189,7 +207,7 @@ def decoder_step(rebuild: Rebuild, model: Part[Any], mask: Tensor) -> Step:
         batch = Batch(token_ids, seen, positions=positions)
         x, cache = rebuild.module.body(batch, model, Cache() if state is None else state.cache)
         scores: Tensor = rebuild.module.head(x[:, -1:], model)[:, -1]  # only the last token is scored
-        return scores, DecoderState(cache, seen)
+        return scores.float(), DecoderState(cache, seen)
 
     return step
 
@@ -204,7 +222,7 @@ def decoder_beside_encoder_step(rebuild: Rebuild, model: Part[Any], encoded: Ten
         output = rebuild.module.decode(
             batch, encoded, model, EncoderDecoderCache() if state is None else state
         )
-        return output.logits[:, -1], output.cache
+        return output.logits[:, -1].float(), output.cache
 
     return step
 

@@ -116,7 +116,9 @@ class Decoding(Settings):
 
     def generator(self) -> torch.Generator | None:
         """Where draws come from: None is torch's own."""
-        return None if self.seed is None else torch.Generator().manual_seed(self.seed)
+        return (
+            None if self.seed is None else torch.Generator(torch.get_default_device()).manual_seed(self.seed)
+        )
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def _names(traced: Trace, numbers: Sequence[int], named: dict[int, list[str]]) -
 
 def skeleton(copy: LocalCopy) -> nn.Module:
     """The official model's modules with shapes and no numbers."""
-    check(copy)
+    check(copy, copy.weights())
     config = official_config(copy.folder)
     official = text_class(config)
     try:

@@ -26,6 +26,7 @@ from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import Model, Options, Question, ask, describe
 from llm_rebuild.verify.tokens import TokenVerdict, compare_tokens
 from llm_rebuild.verify.trace import Observer, observe
+from llm_rebuild.weights import DTYPES
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -82,7 +83,7 @@ class Interim:
 
     @property
     def dtype(self) -> str:
-        """The official dtype: `float32`."""
+        """The official dtype, `float32` or another."""
         return str(self._tensor.dtype).removeprefix("torch.")
 
 
@@ -170,6 +171,11 @@ class Capture(Mapping[str, Interim]):
         except (OSError, SafetensorError) as error:
             raise InputError(f"cannot write {file}: {reason(error)}") from None
 
+    @property
+    def dtype(self) -> str:
+        """The type that the model computed in."""
+        return str(self.environment.get("dtype", "float32"))
+
     @classmethod
     def load(cls, file: str | Path) -> Capture:
         """Read a file that `save` wrote."""
@@ -188,6 +194,8 @@ class Capture(Mapping[str, Interim]):
                 name: {key: tuple(v) if isinstance(v, list) else v for key, v in step.items()}
                 for name, step in about.get("steps", {}).items()
             }
+            if about["environment"]["dtype"] not in DTYPES:
+                raise ValueError(about["environment"]["dtype"])
             checkpoints = {
                 name: Checkpoint(name, str(shape), str(meaning), str(source))
                 for name, (shape, meaning, source) in about.get("checkpoints", {}).items()
@@ -246,7 +254,7 @@ def read_capture(question: Question, observer: Observer) -> Capture:
         describe(question.copy),
         question.attention,
         question.inputs,
-        environment(),
+        environment(question.dtype),
         dict(zip(tensors, _apart(tensors.values(), question.cache), strict=True)),
         steps=steps,
         checkpoints=checkpoints,
@@ -268,8 +276,9 @@ def trace_of(
 ) -> Trace:
     """Everything that there was to see when a capture was made. The official model runs again: a trace keeps
     its weights in memory, and so no capture holds one."""
-    official = official or Official(copy.folder, truth.attention)
-    question = Question(copy, (prompt or truth).inputs, truth.attention, prompt is not None)
+    official = official or Official(copy.folder, truth.attention, truth.dtype)
+    inputs, cache = (prompt or truth).inputs, prompt is not None
+    question = Question(copy, inputs, truth.attention, cache, dtype=truth.dtype)
     traced = observe(question, official).trace()
     if prompt is not None:
         question = replace(question, inputs=truth.inputs, goes_on=True)

@@ -15,7 +15,14 @@ from torch import Tensor
 from llm_rebuild.checkpoints import plain
 from llm_rebuild.errors import InputError
 from llm_rebuild.verify.capture import Interim
-from llm_rebuild.verify.equality import FEW_ULP, FIVE_DECIMALS, identical, ulp_distance
+from llm_rebuild.verify.equality import (
+    FEW_ULP,
+    FIVE_DECIMALS,
+    SHORT,
+    SHORT_ULP,
+    identical,
+    ulp_distance,
+)
 from llm_rebuild.verify.rounding import ROUNDING
 
 BIT_IDENTICAL = "bit-identical"
@@ -32,7 +39,7 @@ class Verdict:
     verdict       `bit-identical`, `3 ulp`, `6 decimals`, `rounding`, `wrong values`, `wrong shape`, `wrong
                   dtype` or `missing`. Two tensors cannot show that it is rounding; `diagnosis/exact.py` can.
     max_abs_diff  The worst difference; NaN where one side is NaN and the other is not.
-    max_ulp       The worst difference in units in the last place.
+    max_ulp       The worst difference in units in the last place of this dtype.
     decimals      How many decimals agree everywhere; None for bit-identical (all of them).
     coordinate    Where the worst difference is, with both values there.
     coupled       Whether an official tensor was taken over openly, by `bridge`, at this checkpoint or
@@ -66,14 +73,14 @@ class Verdict:
 
     @property
     def rounding(self) -> bool:
-        """Larger than five decimals allow, and shown to be rounding even so."""
+        """Larger than the bar allows, and shown to be rounding even so."""
         return self.verdict == ROUNDING
 
     @property
     def passes(self) -> bool:
-        """The bar: five decimals everywhere. Where the numbers are so large that float32 itself has no five
-        decimals, what was shown to be rounding."""
-        return self.five_decimals or self.rounding
+        """The bar: five decimals everywhere; in a type that has none, neighbours. Where the numbers are so
+        large that float32 itself has no five decimals, what was shown to be rounding."""
+        return self.five_decimals or self.rounding or self.verdict == f"{SHORT_ULP} ulp"
 
     def __str__(self) -> str:
         return self.in_words()
@@ -173,7 +180,8 @@ def _measure(name: str, rebuilt: Tensor, official: Tensor, shape: tuple[int, ...
     max_abs, max_ulp = float(difference.flatten()[worst]), int(ulp.max())
     finite = math.isfinite(max_abs)
     decimals = decimals_of(max_abs) if finite else 0
-    if not finite or max_abs >= FIVE_DECIMALS:
+    neighbours = dtype in SHORT and max_ulp <= SHORT_ULP
+    if not finite or (max_abs >= FIVE_DECIMALS and not neighbours):
         verdict = WRONG_VALUES
     elif max_ulp <= FEW_ULP:
         verdict = f"{max_ulp} ulp"

@@ -13,8 +13,8 @@ from llm_rebuild import __version__
 from llm_rebuild.copies.local_copy import LocalCopy
 
 
-def environment() -> dict[str, str | int]:
-    """Versions, threads and the processor's vector instructions. JSON-ready."""
+def environment(dtype: str = "float32") -> dict[str, str | int]:
+    """Versions, threads, the processor's vector instructions, and in which type of number. JSON-ready."""
     return {
         "llm_rebuild": __version__,
         "torch": torch.__version__,
@@ -23,7 +23,7 @@ def environment() -> dict[str, str | int]:
         "system": f"{platform.system()} {platform.machine()}",
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "dtype": "float32",
+        "dtype": dtype,
     }
 
 

@@ -16,6 +16,9 @@ from torch import Tensor
 FIVE_DECIMALS = 5e-6
 # A difference of so few units in the last place is said in these units: one operation's rounding.
 FEW_ULP = 16
+# Types that have no five decimals. In them the bar is one unit in the last place: sums in two orders may be
+# rounded to neighbours.
+SHORT, SHORT_ULP = ("bfloat16", "float16"), 1
 
 # The shares below are of the tensor's largest number.
 # Two orders of one float32 sum, of up to a few thousand summands, stay below.

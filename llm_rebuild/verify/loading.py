@@ -10,16 +10,14 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from llm_rebuild.errors import InputError, listed, one_line
 from llm_rebuild.models.architecture import Architecture
-from llm_rebuild.weights import Pages
+from llm_rebuild.weights import DTYPES, Pages
 
 
-def load(folder: Path, architecture: Architecture | None, attention: str) -> Any:
+def load(folder: Path, architecture: Architecture | None, attention: str, dtype: str) -> Any:
     """The official model in evaluation mode, from files alone: of the class that the architecture's record
-    names, else of the one that its config does.
+    names, else of the one that its config does. `dtype` is one of `weights.DTYPES`.
 
     Its weights must all be there: transformers would invent what is missing. Raises InputError for whatever
     the library does not take.
@@ -35,7 +33,7 @@ def load(folder: Path, architecture: Architecture | None, attention: str) -> Any
                 folder,
                 config=config,
                 attn_implementation=attention,
-                dtype=torch.float32,
+                dtype=DTYPES[dtype],
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,

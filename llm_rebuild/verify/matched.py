@@ -23,6 +23,7 @@ LONGEST = 1000  # bytes of a note
 
 def remember(copy: LocalCopy, report: Report) -> None:
     """File a report's result. A store that cannot be written is no reason to fail a verification."""
+    dtype = "" if report.dtype == "float32" else f", {report.dtype}"
     share = f", coverage {report.coverage.share:.1%}" if report.coverage else ""
     file, today = _file(copy), datetime.datetime.now(datetime.timezone.utc).date()
     with contextlib.suppress(OSError):
@@ -30,7 +31,7 @@ def remember(copy: LocalCopy, report: Report) -> None:
         write(
             file,
             f"{report.bit_identical} of {len(report.verdicts)} {BITS}{share} "
-            f"({report.attention} attention, torch {report.environment['torch']}, transformers "
+            f"({report.attention} attention{dtype}, torch {report.environment['torch']}, transformers "
             f"{report.environment['transformers']}, {today.isoformat()})",
         )
 

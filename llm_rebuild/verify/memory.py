@@ -10,6 +10,7 @@ from typing import Any
 
 from llm_rebuild.errors import InputError
 from llm_rebuild.verify.question import Question
+from llm_rebuild.weights import DTYPES
 
 SHORT = 256  # tokens of one text that always fit
 BESIDES = 1.2  # times the checkpoints: what else is computed, as it was measured
@@ -53,7 +54,8 @@ def needed(question: Question, model: Any) -> int:
     else:
         shapes = BLOCK * int(getattr(config, "num_hidden_layers", None) or 1)
     words = (shape.strip("[]").split(", ") for shape in shapes)
-    return 4 * int(sum(math.prod(sizes.get(word, width) for word in shape) for shape in words))
+    size = DTYPES[question.dtype].itemsize
+    return size * int(sum(math.prod(sizes.get(word, width) for word in shape) for shape in words))
 
 
 def available() -> int | None:

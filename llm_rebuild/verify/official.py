@@ -38,19 +38,19 @@ class Sentence(nn.Module):
             real = attention_mask.bool().unsqueeze(-1)
             pooled = torch.where(real, token_embeddings, -torch.inf).amax(1)
         else:
-            expanded = attention_mask.unsqueeze(-1).expand(token_embeddings.size()).float()
+            expanded = attention_mask.unsqueeze(-1).expand(token_embeddings.size()).to(token_embeddings.dtype)
             pooled = torch.sum(token_embeddings * expanded, 1) / torch.clamp(expanded.sum(1), min=1e-9)
         return nn.functional.normalize(pooled, p=2, dim=1) if self.pipeline.normalize else pooled
 
 
 class Official:
-    """An official model from a local folder, in float32, ready to be run and watched."""
+    """An official model from a local folder, ready to be run and watched, in a type of `weights.DTYPES`."""
 
-    def __init__(self, folder: Path, attention: str = "eager") -> None:
+    def __init__(self, folder: Path, attention: str = "eager", dtype: str = "float32") -> None:
         check_attention(attention)
         self.attention = attention
         self.architecture = LocalCopy(folder.name, folder, "folder").architecture
-        self.model = load(folder, self.architecture, attention)
+        self.model = load(folder, self.architecture, attention, dtype)
         self._takes = frozenset(inspect.signature(self.model.forward).parameters)
         embeds = self.architecture is not None and self.architecture.embeds
         self.sentence = Sentence(Pipeline.read(folder)) if embeds else None

@@ -63,14 +63,14 @@ def prove(
     """As `verify`, and keep the tensors of both sides. `run` says how the rebuild is run."""
     question = ask(model, texts, **options)
     question.rebuild.check(question.weights)  # before the official model invents what is missing
-    official = Official(question.copy.folder, question.attention)
+    official = Official(question.copy.folder, question.attention, question.dtype)
     memory.check(question, official.model, sides=2)
     observer = observe(question, official)
     truth = read_capture(question, observer)
     progress("official")
     rebuilt = run(question)
     progress("rebuild")
-    report = replace(judge(rebuilt, truth), untried=question.untried())
+    report = replace(judge(rebuilt, truth), untried=question.untried(), device=question.device)
     progress("compare")
     if coverage:
         why = question.rebuild.architecture.uncovered

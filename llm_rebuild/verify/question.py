@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -25,12 +25,15 @@ from llm_rebuild.using import inputs
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.loading import official_config
 from llm_rebuild.verify.tokens import OfficialTokenizer
-from llm_rebuild.weights import Weights
+from llm_rebuild.weights import Numbers, Weights
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Model = str | Path | LocalCopy
 
 
-class Options(TypedDict, total=False):
+class Options(Numbers, total=False):
     """What `ask` takes besides a model and texts; `verify`, `capture` and `trace` hand it on."""
 
     token_ids: Sequence[Sequence[int]] | None
@@ -48,6 +51,8 @@ class Question:
     attention  `eager` or `sdpa`.
     cache      Whether keys and values are kept for a next step.
     goes_on    Whether it is such a step: keys and values of the tokens before are there already.
+    dtype      The type of number that both sides compute in, one of `weights.DTYPES`.
+    device     Where the rebuild computes, as torch calls it. The official model does on the CPU.
     """
 
     copy: LocalCopy
@@ -55,11 +60,13 @@ class Question:
     attention: str = "eager"
     cache: bool = False
     goes_on: bool = False
+    dtype: str = "float32"
+    device: str = "cpu"
 
     @cached_property
     def weights(self) -> Weights:
         """The weight file, mapped."""
-        return self.copy.weights()
+        return self.copy.weights(self.dtype)
 
     @property
     def rebuild(self) -> Rebuild:
@@ -116,6 +123,7 @@ def ask(
     decoder_ids: Sequence[Sequence[int]] | None = None,
     attention: str = "eager",
     use_cache: bool = False,
+    **numbers: Unpack[Numbers],
 ) -> Question:
     """A question from what people have at hand.
 
@@ -125,6 +133,7 @@ def ask(
     decoder_ids  What the decoder reads, for T5. If None, the start token and then the text itself.
     attention    `eager` or `sdpa`. With `sdpa` scores and probabilities do not exist.
     use_cache    Keep keys and values for a next step, as generation does. It changes their bits.
+    numbers      `dtype` and `device`, see `weights.Numbers`. The official model always computes on the CPU.
 
     Raises InputError for input that cannot be used.
     """
@@ -134,16 +143,18 @@ def ask(
     copy = local_copy.get(model)
     if use_cache and copy.architecture is not None and not copy.architecture.generates:
         raise InputError(f"{copy.name} writes no text and keeps no keys and values; ask without use_cache")
-    return Question(copy, read_inputs(copy, texts, token_ids, decoder_ids), attention, use_cache)
+    dtype, device = copy.numbers(**numbers)
+    inputs = read_inputs(copy, texts, token_ids, decoder_ids)
+    return Question(copy, inputs, attention, use_cache, dtype=dtype, device=device)
 
 
-def check(copy: LocalCopy) -> None:
+def check(copy: LocalCopy, weights: Weights) -> None:
     """Refuse a folder whose files do not fit each other, before the official model is built from it and fills
     gaps with random numbers. Raises InputError."""
     if copy.architecture is not None:
-        copy.rebuild.check(copy.weights())
+        copy.rebuild.check(weights)
         return
-    keys = len(copy.weights())
+    keys = len(weights)
     for field, value in copy.config.items():
         counts = "layer" in field or "expert" in field or "block" in field
         if counts and type(value) is int and value > max(keys, 64):  # before so many modules are made

@@ -28,6 +28,7 @@ class Report(Printable):
     mistakes    Each mistake that was found, the first included, by its best explanation.
     tokenizer   Whether the token ids are the official tokenizer's; None where nobody looked.
     untried     What this run leaves open: padding, the other spelling of attention, a cached step.
+    device      Where the rebuild ran. The official model always runs on the CPU.
     """
 
     model: Mapping[str, Any]
@@ -47,11 +48,18 @@ class Report(Printable):
     mistakes: tuple[Any, ...] = ()
     tokenizer: TokenVerdict | None = None
     untried: tuple[str, ...] = ()
+    device: str = "cpu"
+
+    @property
+    def dtype(self) -> str:
+        """The type that both sides computed in."""
+        return str(self.environment.get("dtype", "float32"))
 
     @property
     def which(self) -> str:
-        """Of which model, as the last line of what is shown says it."""
-        which = f"{self.model['name']}, {self.attention} attention"
+        """Of which model, and how it was run, as the last line of what is shown says it."""
+        dtype = "" if self.dtype == "float32" else f", {self.dtype}"
+        which = f"{self.model['name']}, {self.attention} attention{dtype}"
         return f"the miniature of {which}" if self.model["source"] == "miniature" else which
 
     @property
@@ -90,6 +98,8 @@ class Report(Printable):
             "model": dict(self.model),
             "environment": dict(self.environment),
             "attention": self.attention,
+            "dtype": self.dtype,
+            "device": self.device,
             "inputs": {"texts": self.texts, "tokens": self.tokens},
             "checkpoints": [v.to_json() for v in self.verdicts],
             "summary": summary,

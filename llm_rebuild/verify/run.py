@@ -11,6 +11,7 @@ from torch import Tensor
 
 from llm_rebuild.checkpoints import NO_TAP, Recorder, Tap, plain
 from llm_rebuild.errors import InputError
+from llm_rebuild.models.part import Batch
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.compare import MISSING, Verdict, compare, memory_of
@@ -18,6 +19,7 @@ from llm_rebuild.verify.divergence import describe
 from llm_rebuild.verify.environment import environment
 from llm_rebuild.verify.question import Question
 from llm_rebuild.verify.report import Report
+from llm_rebuild.weights import computing_on
 
 
 def rebuild_run(question: Question) -> dict[str, Tensor]:
@@ -32,9 +34,10 @@ def run_rebuild(question: Question, tap: Tap = NO_TAP, cache: Any = None) -> Any
     rebuild = question.rebuild
     if question.cache and cache is None:
         cache = rebuild.module.Cache()
-    with torch.no_grad():
-        part = rebuild.part(question.copy.weights(), tap, question.attention)
-        return rebuild.run(question.inputs.batch, part, cache)
+    with torch.no_grad(), computing_on(question.device):
+        weights = question.copy.weights(question.dtype, question.device)
+        batch = Batch(**{n: tensor.to(question.device) for n, tensor in question.inputs.tensors.items()})
+        return rebuild.run(batch, rebuild.part(weights, tap, question.attention), cache)
 
 
 def judge(rebuilt: Mapping[str, Tensor], truth: Capture) -> Report:
@@ -63,7 +66,7 @@ def judge(rebuilt: Mapping[str, Tensor], truth: Capture) -> Report:
     )
     return Report(
         model=truth.model,
-        environment=environment(),
+        environment=environment(truth.dtype),
         attention=truth.attention,
         texts=truth.inputs.token_ids.shape[0],
         tokens=truth.inputs.count,

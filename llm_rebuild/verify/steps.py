@@ -36,12 +36,13 @@ def verify_steps(
     Raises InputError for a model that does not decode, and where the steps would run past its positions.
     """
     question, cache = first_pass(ask(model, texts, **options), steps), None
-    check(question.copy)
-    official, reports = Official(question.copy.folder, question.attention), []
+    check(question.copy, question.weights)
+    official, reports = Official(question.copy.folder, question.attention, question.dtype), []
     for number in range(steps + 1):
         truth, recorder = capture(question, official=official), Recorder()
         cache = run_rebuild(question, recorder.tap(), cache).cache
-        reports.append(replace(judge(recorder.tensors, truth), untried=question.untried()))
+        report = judge(recorder.tensors, truth)
+        reports.append(replace(report, untried=question.untried(), device=question.device))
         question = question.step(likeliest(truth))
         progress(f"step {number}")
     return tuple(reports)

@@ -56,8 +56,8 @@ def observe(
     """Run the official model once, watched. What it saw is read off the observer: without `everything` only
     the checkpoints, which takes less memory. `before`: of the pass from whose keys and values it goes on."""
     if official is None:
-        check(question.copy)
-        official = Official(question.copy.folder, question.attention)
+        check(question.copy, question.weights)
+        official = Official(question.copy.folder, question.attention, question.dtype)
     memory.check(question, official.model)
     recording = Recording() if before is None else before.recording
     observer = Observer(question, official, everything, recording)

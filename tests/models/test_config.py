@@ -310,7 +310,7 @@ def test_an_irrelevant_field_changes_no_official_bit(
     ("field", "value"),
     [
         ("chunk_size_feed_forward", 1),
-        ("dtype", "float64"),
+        ("dtype", "float8_e4m3fn"),
         ("torch_dtype", 16),
         ("sliding_window", 3),
         ("attention_chunk_size", 4),
@@ -332,7 +332,7 @@ def test_what_the_official_code_would_obey_is_refused_by_name(config: dict[str, 
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", None])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64", None])
 def test_the_dtype_of_the_file_may_be_said(dtype: Any):
     rebuild_for({**small.BERT, "dtype": dtype, "torch_dtype": dtype})
 
