@@ -34,9 +34,9 @@ def run_rebuild(question: Question, tap: Tap = NO_TAP, cache: Any = None) -> Any
     rebuild = question.rebuild
     if question.cache and cache is None:
         cache = rebuild.module.Cache()
+    weights = question.copy.weights(question.dtype, question.device)
+    batch = Batch(**{name: tensor.to(question.device) for name, tensor in question.inputs.tensors.items()})
     with torch.no_grad(), computing_on(question.device):
-        weights = question.copy.weights(question.dtype, question.device)
-        batch = Batch(**{n: tensor.to(question.device) for n, tensor in question.inputs.tensors.items()})
         return rebuild.run(batch, rebuild.part(weights, tap, question.attention), cache)
 
 

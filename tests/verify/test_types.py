@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,20 +12,20 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
+from llm_rebuild.checkpoints import Tap
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
 from llm_rebuild.diagnosis.explain import prove as prove_and_explain
 from llm_rebuild.errors import InputError
 from llm_rebuild.models import RECORDS
 from llm_rebuild.proof import certificate, isolation
 from llm_rebuild.proof.recheck import recheck
-from llm_rebuild.show.terminal import text
+from llm_rebuild.show.results import text
 from llm_rebuild.using.embedding import embed
 from llm_rebuild.using.generate import Settings, generate
 from llm_rebuild.verify import Capture, ask, capture, compare, prove, verify, verify_steps
 from llm_rebuild.verify.run import rebuild_run, run_rebuild
-from llm_rebuild.weights import DTYPES, Weights, computing_on
+from llm_rebuild.weights import DTYPES, computing_on
 from tests.models import small
 
 COPIES = {r.published: LocalCopy(r.published, MINIATURES / r.published, "miniature") for r in RECORDS}
@@ -321,28 +320,18 @@ def test_what_is_for_bits_stays_on_the_cpu(run: Run, option: tuple[str, ...]):
 # --------------------------------------------------------------------------------- other devices
 
 
+@pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("name", COPIES)
-def test_a_rebuild_stays_on_its_device(name: str, attention: str, monkeypatch: pytest.MonkeyPatch):
-    """No machine with another one is needed: a fake GPU has shapes, and refuses what mixes devices."""
-    question = ask(COPIES[name], texts(name)[0], attention=attention)
-    monkeypatch.setattr(
-        FakeTensor, "__bool__", lambda tensor: True
-    )  # asked of masks only: nothing is padding
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    real, devices = Weights.open, set[str]()
-
-    def opened(*arguments: Any, device: str, **named: Any) -> Weights:
-        tensors = real(*arguments, **named).peek()
-        return Weights({key: tensor.to(device) for key, tensor in tensors.items()})
-
-    monkeypatch.setattr(Weights, "open", opened)
-    from llm_rebuild.checkpoints import Tap
-
-    with mode, contextlib.suppress(KeyError):
-        question = replace(question, device="cuda")
-        run_rebuild(question, Tap(lambda name, tensor: devices.add(tensor.device.type)))
-    assert devices == {"cuda"}
+def test_a_rebuild_stays_on_its_device(
+    name: str, attention: str, padded: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """No machine with another is needed: `meta` has shapes and no numbers, and what mixes devices fails."""
+    question, devices = ask(COPIES[name], texts(name), attention=attention), set[str]()
+    monkeypatch.setattr(Tensor, "__bool__", lambda tensor: not padded)  # asked whether a mask is all ones
+    tap = Tap(lambda name, tensor: devices.add(tensor.device.type))
+    run_rebuild(replace(question, device="meta"), tap)
+    assert devices == {"meta"}
 
 
 def test_a_report_says_where_the_rebuild_ran():
