@@ -122,6 +122,8 @@ class Capture(Mapping[str, Interim]):
 
     def find(self, tensor: Any, limit: int = 5) -> SearchResult:
         """Which checkpoint is this tensor, or what is it of one? `llm_rebuild.verify.find` says how."""
+        if self.dtype != "float32":
+            raise InputError(f"find looks in float32, and this capture is of {self.dtype}; make another")
         candidates = [Candidate(name, official, name) for name, official in self.tensors.items()]
         return find(tensor, candidates, {}, limit)
 

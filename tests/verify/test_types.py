@@ -96,7 +96,7 @@ def test_what_goes_beyond_float16_is_cut_as_officially(tmp_path: Path):
     copy = small.model(tmp_path / "model", small.T5)
     tensors = load_file(copy.weights_file)
     for key in tensors:
-        if key.endswith("Attention.o.weight"):
+        if key.endswith("block.0.layer.0.SelfAttention.o.weight"):
             tensors[key] *= 60_000 / tensors[key].abs().max()
     save_file(tensors, copy.weights_file, {"format": "pt"})
     proof = prove(copy, token_ids=small.ROWS, dtype="float16")
@@ -246,6 +246,8 @@ def test_a_capture_knows_its_type(tmp_path: Path):
     capture(COPIES["gpt2"], texts("gpt2"), dtype="float16").save(tmp_path / "c.safetensors")
     loaded = Capture.load(tmp_path / "c.safetensors")
     assert loaded.dtype == "float16" == loaded["wte"].dtype
+    with pytest.raises(InputError, match="find looks in float32, and this capture is of float16"):
+        loaded.find(loaded["wte"].tensor)
 
 
 def test_a_certificate_is_rechecked_in_its_type(tmp_path: Path):
