@@ -206,10 +206,11 @@ def test_every_way_to_write_reaches_the_settings(command: Command, monkeypatch: 
     words = [word for flag, value in flags.items() for word in (f"--{flag.replace('_', '-')}", str(value))]
     command("run", "t5-small", "x", *words, "--early-stopping", "--attention", "eager")
     settings = vars(Settings(**flags, early_stopping=True))
-    assert asked == {**settings, "attention": "eager", "stream": None}
+    numbers = {"dtype": "float32", "device": "cpu"}
+    assert asked == {**settings, **numbers, "attention": "eager", "stream": None}
     asked.clear()
     command("run", "t5-small", "x")
-    assert asked == {**vars(Settings()), "attention": "sdpa", "stream": None}
+    assert asked == {**vars(Settings()), **numbers, "attention": "sdpa", "stream": None}
 
 
 @pytest.mark.parametrize(

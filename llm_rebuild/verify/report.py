@@ -98,8 +98,6 @@ class Report(Printable):
             "model": dict(self.model),
             "environment": dict(self.environment),
             "attention": self.attention,
-            "dtype": self.dtype,
-            "device": self.device,
             "inputs": {"texts": self.texts, "tokens": self.tokens},
             "checkpoints": [v.to_json() for v in self.verdicts],
             "summary": summary,
@@ -112,4 +110,6 @@ class Report(Printable):
             "leaks": None if self.leaks is None else list(self.leaks),
             "tokenizer": None if self.tokenizer is None else self.tokenizer.to_json(),
             "untried": list(self.untried),
+            "dtype": self.dtype,
+            "device": self.device,
         }
