@@ -107,9 +107,11 @@ def test_what_goes_beyond_float16_is_cut_as_officially(tmp_path: Path):
 
 @pytest.mark.parametrize("dtype", OTHERS)
 @pytest.mark.parametrize("name", WRITERS)
-def test_the_same_tokens_are_written(name: str, dtype: str):
+def test_the_same_tokens_are_written(name: str, dtype: str, monkeypatch: pytest.MonkeyPatch):
     import transformers
 
+    types, weights = [], LocalCopy.weights
+    monkeypatch.setattr(LocalCopy, "weights", lambda c, *how: types.append(how[0]) or weights(c, *how))
     copy = COPIES[name]
     kind = "AutoModelForSeq2SeqLM" if copy.rebuild.architecture.encoder_decoder else "AutoModelForCausalLM"
     official = getattr(transformers, kind).from_pretrained(copy.folder, dtype=DTYPES[dtype]).eval()
@@ -118,6 +120,7 @@ def test_the_same_tokens_are_written(name: str, dtype: str):
         wanted = official.generate(ids, max_new_tokens=12, do_sample=False, num_beams=beams)
         written = generate(copy, ids.tolist(), Settings(max_new_tokens=12, beams=beams), dtype=dtype)
         assert written.token_ids.tolist() == wanted.tolist()
+    assert types == [dtype, dtype]
 
 
 @pytest.mark.parametrize("dtype", OTHERS)
