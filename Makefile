@@ -65,8 +65,9 @@ lint: setup ## ruff, mypy and codespell
 	$(BIN)/mypy
 	$(BIN)/codespell
 
-bench: setup ## speed and memory against the official models, as ratios
-	$(BIN)/python -m benchmarks.minilm_speed
+bench: setup ## speed beside the official models and other tools, as a page (ONLY=forward: that; QUICK=1: in minutes)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks $(ONLY) $(if $(QUICK),--quick)
 
 drift: setup ## which checkpoints moved between releases of transformers and torch (downloads them)
 	$(BIN)/python -m tools.drift

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from llm_rebuild.errors import InputError
-from tools.figures import compared, course, decoder, encoder, files, gpt2, minilm, t5, traps, using
+from tools.figures import compared, course, decoder, encoder, files, gpt2, minilm, speed, t5, traps, using
 from tools.figures.runs import copy_of
 
 FIGURES = Path(__file__).resolve().parents[2] / "docs" / "figures"
@@ -26,6 +26,7 @@ SETS = (
     (traps.FIGURES, None),
     (using.OF_GPT2, "gpt2"),
     (using.FIGURES, None),
+    (speed.FIGURES, None),
 )
 
 

@@ -1,0 +1,95 @@
+"""How fast, beside what a person would pick instead: `make bench`, or `python -m benchmarks`.
+
+    python -m benchmarks                       everything; about an hour on two cores
+    python -m benchmarks forward encode        these; what else the page says stays
+    python -m benchmarks --quick               few rounds and small cases, in minutes, into build/bench
+    python -m benchmarks --page                only the page, from the numbers that are there
+    python -m benchmarks --processor           seconds of the processor, for a machine that has other work
+
+Numbers go to docs/reference/speed.json, the page to docs/reference/speed.md, its plots to docs/figures. Peers
+come with the extra `bench`; one that is not installed is listed as such.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+
+from benchmarks import board
+from benchmarks.harness import BUILD, CLOCKS, ROOT, Harness, machine
+
+NUMBERS, PAGE = ROOT / "docs/reference/speed.json", ROOT / "docs/reference/speed.md"
+QUICK = {"rounds": 5, "least": 2, "seconds": 2.0, "quick": True}
+
+
+def measured(name: str, harness: Harness, clock: str) -> dict[str, Any]:
+    """One benchmark's part of the numbers: its rows, and what they were measured on."""
+    harness.say(name)
+    facts = machine() | {"clock": clock, "quick": harness.quick}
+    rows = importlib.import_module(f"benchmarks.{name}").measure(harness)
+    return {"machine": facts, "rows": rows}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(board.SECTIONS)}")
+    parser.add_argument("--quick", action="store_true", help="few rounds, small cases, into build/bench")
+    parser.add_argument("--page", action="store_true", help="only write the page again")
+    parser.add_argument("--processor", action="store_true", help="count the processor's seconds")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    unknown = sorted({*options.names} - {*board.SECTIONS})
+    if unknown:
+        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(board.SECTIONS)}")
+    numbers_file, page_file = NUMBERS, PAGE
+    if options.quick:
+        numbers_file, page_file = BUILD / "speed.json", BUILD / "speed.md"
+        BUILD.mkdir(parents=True, exist_ok=True)
+    numbers = json.loads(numbers_file.read_text(encoding="utf-8")) if numbers_file.is_file() else {}
+    if not options.page:
+        import transformers
+
+        transformers.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        torch.set_num_threads(options.threads)
+        clock = "processor" if options.processor else "wall"
+        form: dict[str, Any] = QUICK if options.quick else {}
+        harness = Harness(clock=CLOCKS[clock], say=lambda line: print(line, flush=True), **form)
+        for name in options.names or board.SECTIONS:
+            numbers[name] = measured(name, harness, clock)
+            write(numbers_file, numbers)  # so that what was measured stays if the next one fails
+    page_file.write_text(board.page(numbers), encoding="utf-8")
+    if not options.quick:
+        from tools.figures import speed  # which looks at the numbers for what there is to draw
+
+        for draw in speed.FIGURES:
+            file = ROOT / "docs/figures" / f"{draw.__name__.replace('_', '-')}.svg"
+            file.write_text(draw(), encoding="utf-8")
+    print(page_file.relative_to(ROOT))
+    return 0
+
+
+def write(file: Path, numbers: dict[str, Any]) -> None:
+    """A row a line: a measurement that is made again changes its own lines."""
+    parts = []
+    for name in board.SECTIONS:
+        if name in numbers:
+            rows = ",\n".join(f"   {json.dumps(row, ensure_ascii=False)}" for row in numbers[name]["rows"])
+            facts = json.dumps(numbers[name]["machine"], ensure_ascii=False)
+            parts.append(f' "{name}": {{\n  "machine": {facts},\n  "rows": [\n{rows}\n  ]\n }}')
+    file.write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""The benchmarks' harness, with a clock that only counts, and the page that is made of their numbers."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from benchmarks import board, growth, harness, watching
+from benchmarks.__main__ import NUMBERS, PAGE, write
+from benchmarks.harness import NOT_INSTALLED, PEERS, TITLES, Harness, Row, exponent, row
+from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
+
+
+class Clock:
+    """A clock that only goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def small(name: str) -> LocalCopy:
+    """The miniature of a model."""
+    name = "llama" if name == "smollm2-135m" else name
+    return LocalCopy(name, MINIATURES / name, "miniature")
+
+
+@pytest.fixture
+def tiny() -> Harness:
+    """One round of small cases on miniatures, by a clock that counts how often it was looked at."""
+    ticks: Iterator[int] = count()
+    return Harness(rounds=1, least=1, clock=lambda: float(next(ticks)), quick=True, copy=small)
+
+
+def test_runs_take_turns_and_another_begins_every_round() -> None:
+    order: list[str] = []
+    runs = {name: lambda name=name: order.append(name) for name in "abc"}
+    Harness(rounds=3, clock=Clock()).times(runs)
+    assert "".join(order) == "abc" + "abc" + "bca" + "cab"  # the first three are not counted
+
+
+def test_what_slows_a_round_leaves_the_ratio() -> None:
+    clock, slow = Clock(), iter([1, 1, 5, 1, 1] * 4)
+
+    def takes(seconds: float, busy: Iterator[float]) -> None:
+        clock.now += seconds * next(busy)
+
+    runs = {"ours": lambda: takes(3, slow_ours), "theirs": lambda: takes(2, slow_theirs)}
+    busy = list(slow)
+    slow_ours, slow_theirs = iter(busy), iter(busy)
+    (one,) = Harness(rounds=5, seconds=1e9, clock=clock).compare({"model": "a"}, runs, "theirs")
+    assert one["ratio"] == 1.5
+    assert one["quartiles"] == [1.5, 1.5]
+    assert (one["rounds"], one["seconds"], one["baseline_seconds"]) == (5, 3.0, 2.0)
+
+
+def test_the_spread_is_that_of_the_rounds() -> None:
+    lasted = {"ours": [1.0, 2.0, 3.0, 4.0, 100.0], "theirs": [1.0] * 5}
+    assert (row({}, "ours", "theirs", lasted)["ratio"], row({}, "ours", "theirs", lasted)["quartiles"]) == (
+        3,
+        [2, 4],
+    )
+
+
+@pytest.mark.parametrize(("least", "rounds"), [(1, 3), (7, 7)])
+def test_no_round_begins_when_time_is_up_but_the_least(least: int, rounds: int) -> None:
+    clock = Clock()
+
+    def second() -> None:
+        clock.now += 1
+
+    lasted = Harness(rounds=50, least=least, seconds=5, clock=clock).times({"a": second, "b": second})
+    assert len(lasted["a"]) == rounds
+
+
+def test_an_exponent_is_that_of_the_power() -> None:
+    assert exponent([1, 2, 4, 8], [3, 12, 48, 192]) == 2.0
+    assert exponent([10, 100, 1000], [5, 5, 5]) == 0.0
+
+
+@pytest.mark.parametrize("name", ["forward", "watching", "decode", "proving", "tokenizing"])
+def test_a_benchmark_runs_and_its_rows_make_a_table(name: str, tiny: Harness) -> None:
+    rows = importlib.import_module(f"benchmarks.{name}").measure(tiny)
+    assert all(one.get("ratio", 1.0) == 1.0 for one in rows)  # the clock ticks once a run
+    lines = board.SECTIONS[name].table(rows)
+    assert len(lines) > 2
+    assert lines[0].count("|") == lines[1].count("|")
+
+
+def test_all_shapes_of_a_forward_pass_have_the_official_bits(tiny: Harness) -> None:
+    from benchmarks import forward
+
+    rows = forward.measure(tiny)
+    assert {one["case"]["model"] for one in rows} == set(TITLES.values())
+    assert all(one["identical"] for one in rows)
+
+
+def test_growth_has_its_exponents_and_sizes_take_turns(tiny: Harness) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def probe(kind: str, size: int) -> dict[str, float]:
+        asked.append((kind, size))
+        return {"seconds": size**1.5, "megabytes": 400.0}
+
+    rows = growth.measure(replace(tiny, quick=False), probe)
+    assert [(one["time_exponent"], one["memory_exponent"]) for one in rows] == [(1.5, 0.0)] * 4
+    sizes = growth.KINDS["proofs"][1]
+    assert [size for kind, size in asked if kind == "proofs"] == [*sizes, *sizes[::-1], *sizes]
+    assert "time grows with the power 1.50 of the texts, peak memory with 0.00" in "\n".join(
+        board.growth(rows)
+    )
+
+
+@pytest.mark.parametrize(
+    ("is_there", "words"), [(False, NOT_INSTALLED), (True, "does not run here (KeyError)")]
+)
+def test_a_peer_that_cannot_take_part_is_listed(
+    is_there: bool, words: str, tiny: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(question: object, official: object) -> harness.Run:
+        raise KeyError("another release")
+
+    monkeypatch.setattr(watching, "OTHERS", {"torchlens": broken})
+    monkeypatch.setattr(watching, "release", lambda name: "1.0" if is_there else None)
+    rows = watching.measure(tiny)
+    assert any("torchlens" in line and words in line for line in board.watching(rows))
+
+
+def test_the_page_names_every_peer() -> None:
+    numbers = {"growth": {"machine": fact(peers=dict.fromkeys(PEERS)), "rows": []}}
+    for name in PEERS:
+        assert f"{name} ({NOT_INSTALLED})" in board.page(numbers)
+
+
+def test_the_page_says_what_was_not_measured() -> None:
+    page = board.page({"growth": {"machine": fact(), "rows": []}})
+    assert "Not measured yet: `forward`, `watching`, " in page
+    assert "## How it grows" in page
+    assert "## A forward pass" not in page
+
+
+def fact(**changes: object) -> Row:
+    """A machine, as it stands in the numbers."""
+    return {**harness.machine(), "clock": "wall", "quick": False, **changes}
+
+
+def test_parts_of_different_measurements_say_so_one_by_one() -> None:
+    parts = {name: {"machine": fact(threads=1), "rows": []} for name in ("growth", "start")}
+    assert board.page(parts).count("Measured on ") == 1
+    parts["growth"]["machine"] = fact(threads=1, load=99.0)
+    assert board.page(parts).count("Measured on ") == 1  # the load is another every minute
+    parts["growth"]["machine"] = fact(threads=8)
+    assert board.page(parts).count("Measured on ") == 2
+
+
+def test_numbers_are_read_as_they_were_written(tmp_path: Path) -> None:
+    numbers = {
+        "growth": {"machine": fact(), "rows": [{"a": 1}, {"b": "÷"}]},
+        "start": {"machine": {}, "rows": []},
+    }
+    write(tmp_path / "speed.json", numbers)
+    assert json.loads((tmp_path / "speed.json").read_text(encoding="utf-8")) == numbers
+
+
+def test_the_page_is_what_the_numbers_say() -> None:
+    numbers = json.loads(NUMBERS.read_text(encoding="utf-8"))
+    assert set(numbers) <= set(board.SECTIONS)
+    assert PAGE.read_text(encoding="utf-8") == board.page(numbers)
