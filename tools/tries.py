@@ -19,9 +19,11 @@ import pty
 import random
 import shutil
 import signal
+import socket
 import struct
 import sys
 import tempfile
+import threading
 import time
 import zipfile
 from collections import Counter
@@ -637,6 +639,151 @@ def signals() -> Iterator[Try]:
             )
 
 
+def table(folder: Path, name: str = "o.parquet", **columns: Any) -> Path:
+    """A Parquet file such as a sweep writes, of two rows; or with other columns (`...`: without it)."""
+    import pyarrow
+    from pyarrow import parquet
+
+    from llm_rebuild.proof.sweep import COLUMNS
+
+    values: dict[str, Any] = {
+        column: ["a", "b"] if kind == "string" else [1, 2] for column, kind in COLUMNS.items()
+    }
+    values = {column: value for column, value in (values | columns).items() if value is not ...}
+    (folder / name).parent.mkdir(exist_ok=True)
+    parquet.write_table(pyarrow.table(values), folder / name)
+    return folder / name
+
+
+def server(answers: Callable[[socket.socket], Any]) -> int:
+    """The port of somebody who is no Ray cluster: whoever connects is given to `answers`."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            answers(listening.accept()[0])
+
+    threading.Thread(target=serve, daemon=True).start()
+    port: int = listening.getsockname()[1]
+    return port
+
+
+def sweeps() -> Iterator[Try]:
+    """What a sweep may meet where its rows should go, among its texts, and at the address of its cluster."""
+    command = ["sweep", "m", "--texts", "t.txt", "--out", "o.parquet"]
+
+    def texts(folder: Path, content: str | bytes = "they do\nthe cook\n") -> None:
+        (folder / "t.txt").write_bytes(content.encode() if isinstance(content, str) else content)
+
+    def out(make: Callable[[Path], Any]) -> Callable[[Path], Any]:
+        return lambda folder: (texts(folder), make(folder))
+
+    def cut(change: Callable[[bytes], bytes]) -> Callable[[Path], Any]:
+        def make(folder: Path) -> None:
+            file = table(folder)
+            file.write_bytes(change(file.read_bytes()))
+
+        return make
+
+    def part(content: bytes) -> Callable[[Path], Any]:
+        return lambda f: (
+            (f / "o.parquet.parts").mkdir(),
+            (f / "o.parquet.parts/1.parquet").write_bytes(content),
+        )
+
+    files: dict[str, Callable[[Path], Any]] = {
+        "is empty": lambda f: (f / "o.parquet").touch(),
+        "is text": lambda f: (f / "o.parquet").write_text("hello"),
+        "is eight bytes of Parquet": lambda f: (f / "o.parquet").write_bytes(b"PAR1PAR1"),
+        "is cut in half": cut(lambda c: c[: len(c) // 2]),
+        "lacks its last byte": cut(lambda c: c[:-1]),
+        "lacks its first bytes": cut(lambda c: c[4:]),
+        "ends in a length beyond all": cut(lambda c: c[:-8] + b"\xff\xff\xff\x7fPAR1"),
+        "ends in no length": cut(lambda c: c[:-8] + b"\0\0\0\0PAR1"),
+        "has a foot of zeros": cut(lambda c: c[:-200] + bytes(192) + c[-8:]),
+        "has pages of zeros": cut(lambda c: c[:4] + bytes(600) + c[604:]),
+        "is a safetensors file": lambda f: shutil.copy(f / "m/model.safetensors", f / "o.parquet"),
+        "is a pickle": lambda f: (f / "o.parquet").write_bytes(pickle.dumps({})),
+        "has other columns": lambda f: table(f, key=...),
+        "has a column more": lambda f: table(f, extra=[1, 2]),
+        "has numbers for keys": lambda f: table(f, key=[1, 2]),
+        "has words for counts": lambda f: table(f, failed=["0", "0"]),
+        "has fractions for counts": lambda f: table(f, failed=[0.5, 1.0]),
+        "has lists for counts": lambda f: table(f, failed=[[1], [2]]),
+        "has truth values for errors": lambda f: table(f, error=[True, False]),
+        "is a folder": lambda f: (f / "o.parquet").mkdir(),
+        "is a pipe": lambda f: os.mkfifo(f / "o.parquet"),
+        "is a device": lambda f: (f / "o.parquet").symlink_to("/dev/zero"),
+        "is a device that is full": lambda f: (f / "o.parquet").symlink_to("/dev/full"),
+        "is a link to a folder": lambda f: (f / "o.parquet").symlink_to("m"),
+        "is a link to itself": lambda f: (f / "o.parquet").symlink_to("o.parquet"),
+        "is a link to text": lambda f: (f / "o.parquet").symlink_to("m/config.json"),
+        "is a link into a folder that is not there": lambda f: (f / "o.parquet").symlink_to("nowhere/o.parquet"),
+        "has parts that are a file": lambda f: (f / "o.parquet.parts").touch(),
+        "has parts that are a link to a file": lambda f: (f / "o.parquet.parts").symlink_to("t.txt"),
+        "has parts that are a link to nowhere": lambda f: (f / "o.parquet.parts").symlink_to("nowhere"),
+        "has a part that is text": part(b"hello"),
+        "has a part of nothing": part(b""),
+        "has a part of other columns": lambda f: table(f, "o.parquet.parts/1.parquet", key=...),
+        "has a part that is a folder": lambda f: (f / "o.parquet.parts/1.parquet").mkdir(parents=True),
+        "has a part that is a pipe": lambda f: ((f / "o.parquet.parts").mkdir(), os.mkfifo(f / "o.parquet.parts/1.parquet")),
+        "has a part that is a device": lambda f: ((f / "o.parquet.parts").mkdir(), (f / "o.parquet.parts/1.parquet").symlink_to("/dev/zero")),
+        "has a lock that is a folder": lambda f: (f / "o.parquet.parts/lock").mkdir(parents=True),
+        "has a lock that is a link to itself": lambda f: ((f / "o.parquet.parts").mkdir(), (f / "o.parquet.parts/lock").symlink_to("lock")),
+        "has parts that are somebody's": lambda f: ((f / "o.parquet.parts").mkdir(), (f / "o.parquet.parts/thesis.txt").write_text("x")),
+    }  # fmt: skip
+    for words, make in files.items():
+        codes = RIGHT if words.endswith("somebody's") else REFUSED
+        yield Try(f"sweep: its file {words}", command, out(make), codes)
+    wrong: dict[str, Sequence[str]] = {
+        "no texts": ["sweep", "m", "--out", "o.parquet"],
+        "no models": ["sweep", "--texts", "t.txt"],
+        "a model that is not there": [*command, "nowhere"],
+        "a model of nothing": ["sweep", "", *command[2:]],
+        "a file that is its texts": [*command[:-1], "t.txt"],
+        "a file that is its page": [*command, "--html", "o.parquet"],
+        "a file that is its JSON": [*command, "--json", "./o.parquet"],
+        "a file of nothing": [*command[:-1], ""],
+        "a file that is stdout": [*command[:-1], "-"],
+        "a folder that is not there": [*command[:-1], "no/such/o.parquet"],
+        "a name that colours": [*command[:-1], "no/\x1b[31m/o.parquet"],
+        "a name of 100,000 characters": [*command[:-1], "x" * 100_000],
+        "a name too long for its parts": [*command[:-1], "x" * 250],
+        "no attention": [*command, "--attention", ""],
+        "an attention too few": [*command, "--attention", "eager,"],
+        "an attention of another kind": [*command, "--attention", "eager,flash"],
+        "no batch": [*command, "--batch", "0"],
+        "a batch of a million": [*command, "--batch", "1000000"],
+        "texts that are a folder": ["sweep", "m", "--texts", "m"],
+        "texts that are not there": ["sweep", "m", "--texts", "nowhere.txt"],
+    }
+    for words, arguments in wrong.items():
+        yield Try(f"sweep: {words}", arguments, texts, leaves=("o.parquet", "o.parquet.parts"))
+    for words, content in {
+        "nothing": b"",
+        "not UTF-8": b"a\xff\n",
+        "UTF-16": "they do".encode("utf-16"),
+    }.items():
+        yield Try(
+            f"sweep: texts of {words}", command, lambda f, c=content: texts(f, c), leaves=("o.parquet",)
+        )
+    addresses = {
+        "nobody": "127.0.0.1:1", "no port": "127.0.0.1", "a port too high": "127.0.0.1:99999", "port 0": "127.0.0.1:0",
+        "no such host": "nobody.invalid:6379", "a web address": "http://127.0.0.1:1", "a Ray client's": "ray://127.0.0.1:1",
+        "colons": ":::", "nothing but a port": ":1", "nothing": "", "one that breaks the line": "127.0.0.1:1\n2", "what colours": "\x1b[31m:1",
+        "no cluster found by itself": "auto", "another scheme": "nothing://x:1", "somebody who hangs up": f"127.0.0.1:{server(socket.socket.close)}",
+        "somebody who speaks HTTP": f"127.0.0.1:{server(lambda s: (s.sendall(b'HTTP/1.1 200 OK' + bytes(4)), s.close()))}",
+        "somebody who is silent": f"127.0.0.1:{server(lambda s, held=[]: held.append(s))}",
+    }  # fmt: skip
+    for words, address in addresses.items():
+        yield Try(
+            f"sweep: at the address of {words}",
+            [*command, "--address", address],
+            texts,
+            leaves=("o.parquet", "o.parquet.parts"),
+        )
+
+
 GROUPS: dict[str, Callable[[], Iterator[Try]]] = {
     "configs": configs,
     "tokenizers": tokenizers,
@@ -646,6 +793,7 @@ GROUPS: dict[str, Callable[[], Iterator[Try]]] = {
     "rebuilds": rebuilds,
     "screens": screens,
     "signals": signals,
+    "sweeps": sweeps,
 }
 
 
@@ -780,7 +928,7 @@ def main() -> int:
     import llm_rebuild.dumps.compare
     import llm_rebuild.show.results
     import llm_rebuild.verify  # noqa: F401
-    from llm_rebuild.cli import bench, compare, copies, find, prove  # noqa: F401
+    from llm_rebuild.cli import bench, compare, copies, find, prove, sweep  # noqa: F401
 
     torch.set_num_threads(1)
     counts: Counter[str] = Counter()

@@ -44,7 +44,10 @@ def check_writable(option: str, file: str | Path | None, read: Path | None = Non
     try:
         if path.is_dir():
             raise InputError(f"{option} {path}: that is a folder; give the name of a file")
-        folder = path.absolute().parent
+        target = Path(os.path.realpath(path))  # where a link leads
+        if target.is_symlink():
+            raise InputError(f"{option} {path}: that is a link to itself; choose another place")
+        folder = target.parent
         if not folder.is_dir():
             raise InputError(f"{option} {path}: there is no folder {folder}; make it first")
         if not os.access(path if path.exists() else folder, os.W_OK):

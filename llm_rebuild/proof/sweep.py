@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import shutil
+import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from typing import Any
 
 from llm_rebuild.copies import local_copy
 from llm_rebuild.errors import InputError, one_line
-from llm_rebuild.files import check_regular, reason, replacing
+from llm_rebuild.files import PART, check_regular, reason, replacing
 from llm_rebuild.printing import Printable
 from llm_rebuild.verify.environment import environment
 
@@ -28,6 +28,7 @@ AGAIN = 5  # workers that may die of one task
 FEWEST = 5  # rows of a part
 REACH = 5  # seconds to wait for a cluster's answer
 AHEAD = 2  # tasks that wait for each processor
+SETTINGS = b"\0\0\0\4\0\0\0\0\0"  # with which each side of HTTP/2 begins (RFC 9113): here with none
 RELEASES = ("llm_rebuild", "torch", "transformers")
 # A row of the file: a task, its verdicts in numbers, and where it was made.
 COLUMNS = {
@@ -139,7 +140,8 @@ class Results:
         if self._new:
             pa, pq = _parquet()
             new = pa.Table.from_pylist(self._new, schema=self.table.schema)
-            with replacing(self.parts / f"{len(self.table):012}.parquet") as part:
+            before = [int(part.stem) for part in self.parts.glob("*.parquet") if part.stem.isdecimal()]
+            with replacing(self.parts / f"{max(before, default=0) + 1:012}.parquet") as part:
                 pq.write_table(new, part)
             self.table, self._new = pa.concat_tables([self.table, new]), []
 
@@ -152,7 +154,11 @@ class Results:
         if len(self.table):
             with replacing(self.file) as whole:
                 pq.write_table(self.table, whole)
-        shutil.rmtree(self.parts, ignore_errors=True)
+        for ours in ("*.parquet", f".*{PART}", "lock"):
+            for part in self.parts.glob(ours):
+                part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty: somebody keeps other files there
+            self.parts.rmdir()
 
 
 def _rows_in(file: Path, schema: Any) -> Any:
@@ -284,10 +290,15 @@ def _rows(waiting: Sequence[Task], address: str | None) -> Iterator[Row]:
 
 
 def _reach(address: str | None) -> None:
-    """Ask at the address whether somebody is there, for a few seconds: Ray itself would ask for minutes."""
+    """Ask at the address whether somebody is there who speaks HTTP/2, as Ray does, for a few seconds: Ray
+    itself would ask for minutes. Under TLS only whether somebody is there."""
     host, colon, port = (address or "").rpartition("://")[2].rpartition(":")
     if colon and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=REACH) as asked:
+            if os.environ.get("RAY_USE_TLS", "0") == "0":
+                asked.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SETTINGS)
+                if asked.recv(9)[3:4] != SETTINGS[3:4]:
+                    raise OSError("who answers there is no Ray cluster")
 
 
 def _ready(ray: Any, pending: dict[Any, Task]) -> Iterator[Row]:

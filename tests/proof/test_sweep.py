@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,6 +146,83 @@ def test_a_killed_worker_loses_and_doubles_nothing(tmp_path: Path):
     assert "12 proofs" in process.stdout.read()
     keys = parquet.read_table(file)["key"].to_pylist()
     assert (process.returncode, len(keys), len(set(keys)), killed) == (0, 12, 12, True)
+
+
+def test_only_what_the_sweep_wrote_goes_with_its_parts(asked: list[Task], tmp_path: Path):
+    results = Results(tmp_path / "out.parquet")
+    results.parts.mkdir()
+    (results.parts / "notes.txt").write_text("somebody's", encoding="utf-8")
+    results.add(asked[0].row())
+    results.merge()
+    assert [file.name for file in results.parts.iterdir()] == ["notes.txt"]
+    assert parquet.read_table(results.file).num_rows == 1
+
+
+def test_no_part_takes_the_place_of_another(asked: list[Task], tmp_path: Path):
+    """Rows that mend errors are as many as before, and the next part is a new one all the same."""
+    file = tmp_path / "out.parquet"
+    for error in ("no memory", "no memory", None, "another"):
+        results = Results(file)
+        results.parts.mkdir(exist_ok=True)
+        results.add(asked[0].row() | {"error": error})
+        results.flush()  # and then it is killed
+    assert len(list(results.parts.glob("*.parquet"))) == 4
+    assert Results(file).table["error"].to_pylist() == ["another"]
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        lambda there: there.close(),
+        lambda there: (there.sendall(b"HTTP/1.1 200 OK\r\n\r\n"), there.close()),
+        lambda there: there.settimeout(None),
+    ],
+    ids=["hangs up", "speaks HTTP/1", "is silent"],
+)
+def test_who_is_no_cluster_gets_one_line_and_no_minutes(
+    answers: Callable[[socket.socket], object],
+    asked: list[Task],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    pytest.importorskip("ray")
+    monkeypatch.setattr(sweeping, "REACH", 2)
+    held = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            held.append(server.accept()[0])
+            answers(held[0])
+
+        threading.Thread(target=serve, daemon=True).start()
+        port = server.getsockname()[1]
+        with pytest.raises(InputError, match=rf"Ray does not start at 127\.0\.0\.1:{port} "):
+            sweep(asked, tmp_path / "out.parquet", address=f"127.0.0.1:{port}")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--address", " "], "--address: give a cluster's HOST:PORT, or leave it out"),
+        (["--out", "loop"], "--out loop: that is a link to itself"),
+        (["--out", "astray"], "--out astray: there is no folder"),
+    ],
+)
+def test_refused_before_the_work(
+    run: Callable[..., tuple[int, str, str]],
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.chdir(tmp_path)
+    Path("texts.txt").write_text("The cook\n", encoding="utf-8")
+    Path("loop").symlink_to("loop")
+    Path("astray").symlink_to("nowhere/out.parquet")
+    code, _, err = run("sweep", MINIATURE, "--texts", "texts.txt", *arguments)
+    assert (code, err.count("\n")) == (2, 1)
+    assert message in err
 
 
 def test_a_cluster_that_is_not_there_gets_one_line(asked: list[Task], tmp_path: Path):
