@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,22 @@ class Embedded(Printable):
         return notes
 
 
+TOKENS = 512  # of a batch, padding included: in larger ones the tensors in between outgrow the caches
+
+
+def batches(lengths: Sequence[int], batch_size: int) -> Iterator[slice]:
+    """Neighbours that run together, of texts in ascending order of their tokens: at most `batch_size`, and
+    where it is more than one, at most `TOKENS` tokens."""
+    start = 0
+    for number, tokens in enumerate(lengths):
+        full = number - start == batch_size or (number + 1 - start) * tokens > TOKENS
+        if full and number > start:
+            yield slice(start, number)
+            start = number
+    if lengths:
+        yield slice(start, len(lengths))
+
+
 def embed(
     copy: LocalCopy,
     texts: str | Sequence[str],
@@ -84,10 +100,11 @@ def embed(
 ) -> Embedded:
     """One embedding for each text, in the order given. A string is one text.
 
-    Texts run sorted by length, in batches of neighbours, so that little of a batch is padding. With a
-    `batch_size` of 1 the numbers are those of sentence-transformers to the bit; in a batch a sum may run in
-    another order. `numbers` are the type of number and the device, see `weights.Numbers`. Raises InputError
-    for a model that makes no sentence embeddings.
+    Texts run sorted by length, in batches of neighbours of at most `batch_size`, so that little of a batch is
+    padding; long texts in smaller ones. With a `batch_size` of 1 the numbers are those of
+    sentence-transformers to the bit; in a batch a sum may run in another order. `numbers` are the type of
+    number and the device, see `weights.Numbers`. Raises InputError for a model that makes no sentence
+    embeddings.
     """
     if type(batch_size) is not int or batch_size < 1:
         raise InputError(f"batch_size is {batch_size!r}; it must be a whole number from 1")
@@ -107,8 +124,8 @@ def embed(
     width = getattr(rebuild.config, rebuild.architecture.width)
     embeddings = torch.empty(len(read.texts), width, dtype=DTYPES[dtype])
     with torch.no_grad(), computing_on(device):
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
+        for neighbours in batches(lengths[order].tolist(), batch_size):
+            rows = order[neighbours]
             longest = int(lengths[rows].max())
             ids, mask = read.token_ids[rows, :longest].to(device), read.mask[rows, :longest].to(device)
             embeddings[rows] = rebuild.run(Batch(ids, mask), model).sentence_embedding.cpu()

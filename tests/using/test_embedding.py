@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,18 @@ def test_the_order_and_the_batch_do_not_matter(tiny: LocalCopy, batch_size: int)
         assert alone.token_ids[0] == together.token_ids[number]
         torch.testing.assert_close(together.embeddings[number], alone.embeddings[0], atol=1e-6, rtol=0)
     assert not torch.allclose(together.embeddings[0], together.embeddings[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32, 1000])
+def test_batches_hold_every_text_once_and_not_too_many_tokens(batch_size: int):
+    for lengths in ([], [3], [2] * 700, [512, 513, 2000], [*range(1, 300)], [1] * 40 + [256] * 5):
+        batches = [lengths[part] for part in embedding.batches(lengths, batch_size)]
+        assert [tokens for batch in batches for tokens in batch] == lengths
+        for batch in batches:
+            assert 1 <= len(batch) <= batch_size
+            assert len(batch) == 1 or len(batch) * batch[-1] <= embedding.TOKENS
+        for batch, after in pairwise(batches):  # as many as fit
+            assert len(batch) == batch_size or (len(batch) + 1) * after[0] > embedding.TOKENS
 
 
 def test_each_has_length_1_where_the_folder_says_so(tiny: LocalCopy, minilm: LocalCopy):

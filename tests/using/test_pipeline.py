@@ -93,8 +93,9 @@ def test_embeddings_are_those_of_sentence_transformers(name: str, make: Make) ->
     theirs = library.SentenceTransformer(str(copy.folder), device="cpu", local_files_only=True)
     for text in TEXTS:
         assert torch.equal(embed(copy, text).embeddings, theirs.encode([text], convert_to_tensor=True)), text
-    difference = embed(copy, TEXTS).embeddings - theirs.encode(TEXTS, convert_to_tensor=True)
-    assert difference.abs().max() <= 5e-7
+    together = theirs.encode(TEXTS, convert_to_tensor=True)
+    difference = embed(copy, TEXTS).embeddings - together  # batches differ, and sums in them
+    assert difference.abs().max() <= 5e-7 * max(1.0, float(together.abs().max()))  # as it is: not of length 1
 
 
 VERIFIED = ["as published", "max", "cls", "max as it is", "cls as it is", "shorter", "a prompt"]
