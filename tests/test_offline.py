@@ -264,6 +264,7 @@ def test_without_a_text_each_model_gets_one_that_it_understands() -> None:
         (["run", "gpt2", "--temperature", "0"], ": --temperature is 0.0; it must be a number above 0"),
         (["run", "gpt2", "--top-p", "2"], ": --top-p is 2.0; it must be above 0"),
         (["run", "gpt2", "--no-repeat-ngram", "0"], ": --no-repeat-ngram is 0; "),
+        (["run", "gpt2", "Hi", "--fast", "--top-k", "3"], ": --fast writes one text, of the likeliest"),
         (
             ["run", "gpt2", "--length-penalty", "2"],
             "without --beams there is nothing for --length-penalty to do",

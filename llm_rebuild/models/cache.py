@@ -35,6 +35,10 @@ class KeysAndValues:
             return KeysAndValues(self.key.to(key.dtype), self.value.to(value.dtype)).extended(key, value)
         return KeysAndValues(torch.cat([self.key, key], dim=-2), torch.cat([self.value, value], dim=-2))
 
+    def cut(self, tokens: int) -> KeysAndValues:
+        """The first so many tokens of it."""
+        return KeysAndValues(self.key[:, :, :tokens], self.value[:, :, :tokens])
+
     def reorder(self, rows: Tensor) -> KeysAndValues:
         """Other rows of the batch, or the same in another order. rows [batch], int64."""
         return KeysAndValues(self.key.index_select(0, rows), self.value.index_select(0, rows))
@@ -54,6 +58,10 @@ class Cache:
     def block(self, layer: int) -> KeysAndValues:
         """What one block has seen."""
         return self.blocks[layer] if self.blocks else KeysAndValues.empty()
+
+    def cut(self, tokens: int) -> Cache:
+        """The first so many tokens of it."""
+        return Cache(tuple(block.cut(tokens) for block in self.blocks))
 
     def reorder(self, rows: Tensor) -> Cache:
         """The cache of other rows of the batch, as beam search needs it. rows [batch], int64."""
@@ -75,6 +83,10 @@ class EncoderDecoderCache:
     def block(self, layer: int) -> tuple[KeysAndValues, KeysAndValues]:
         """What one block has seen: of the answer, and of the encoder's tokens."""
         return self.blocks[layer] if self.blocks else (KeysAndValues.empty(), KeysAndValues.empty())
+
+    def cut(self, tokens: int) -> EncoderDecoderCache:
+        """The first so many of the answer's tokens, and all of the encoder's."""
+        return EncoderDecoderCache(tuple((own.cut(tokens), far) for own, far in self.blocks))
 
     def reorder(self, rows: Tensor) -> EncoderDecoderCache:
         """The cache of other rows of the batch, as beam search needs it. rows [batch], int64."""

@@ -25,10 +25,11 @@ from llm_rebuild.models.cache import Cache, EncoderDecoderCache
 from llm_rebuild.models.part import Batch, Part
 from llm_rebuild.printing import Printable
 from llm_rebuild.tokenizers import Tokenizer
+from llm_rebuild.using.ahead import write_ahead
 from llm_rebuild.using.decoding import Step, decode
 from llm_rebuild.using.defaults import NEW_TOKENS, defaults
 from llm_rebuild.using.inputs import Inputs, Prompts, read, texts_of
-from llm_rebuild.using.settings import Settings, SpecialIds
+from llm_rebuild.using.settings import SettingError, Settings, SpecialIds
 from llm_rebuild.weights import Numbers, computing_on
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def generate(
     *,
     stream: Callable[[int, str], None] | None = None,
     attention: str = "sdpa",
+    fast: bool = False,
     **numbers: Unpack[Numbers],
 ) -> Generated:
     """Continue texts, or rows of token ids, all in one batch. Greedy unless something else is asked for.
@@ -79,6 +81,8 @@ def generate(
     stream    Called with a row's number and its next piece of text as soon as that is known. A piece is
               whole characters: one that takes several tokens waits for the last of them. Not called where
               the folder asks for a beam search, which knows its text at the end only.
+    fast      The same tokens, sooner where the text repeats itself, see `ahead.py`: of one prompt, without
+              draws and beams, in float32 or float64 on the cpu.
     numbers   The type of number and the device that are computed with, see `weights.Numbers`.
 
     Raises InputError for a model that does not write texts, for settings that make no sense, an empty
@@ -89,10 +93,12 @@ def generate(
         *able, last = (a.published for a in RECORDS if a.generates)
         raise InputError(f"{copy.name} does not write texts; {', '.join(able)} and {last} do")
     dtype, device = copy.numbers(**numbers)
+    if fast and (dtype not in ("float32", "float64") or device != "cpu"):
+        raise SettingError("fast computes in float32 or float64 on the cpu; leave it out, or take these")
     weights = copy.weights(dtype, device)
     rebuild.check(weights)
     with computing_on(device):
-        return _generated(copy, prompts, asked, rebuild.part(weights, attention=attention), stream)
+        return _generated(copy, prompts, asked, rebuild.part(weights, attention=attention), stream, fast)
 
 
 def _generated(
@@ -101,6 +107,7 @@ def _generated(
     asked: Settings,
     part: Part[Any],
     stream: Callable[[int, str], None] | None,
+    fast: bool,
 ) -> Generated:
     """The same, by the model as its functions want to have it."""
     rebuild = copy.rebuild
@@ -118,12 +125,20 @@ def _generated(
     if special.start is None:
         inputs = _padded(inputs, special.padding)
         prompt, padding = inputs.token_ids, (inputs.mask == 0).sum(dim=1)
-    beams = settings.complete().beams
-    step = step_of(rebuild, part, inputs, beams)
+    whole = settings.complete()
+    if fast and (whole.sample or whole.beams > 1 or len(prompt) > 1):
+        raise SettingError(
+            "fast writes one text, of the likeliest tokens; leave it out, or draws, beams and further prompts"
+        )
+    beams = whole.beams
+    step = step_of(rebuild, part, inputs, beams, each=fast)
     stream = None if beams > 1 and asked.beams is None else stream
     tokenizer = copy.tokenizer() if texts or stream is not None else None
     pieces = None if stream is None or tokenizer is None else Pieces(tokenizer, stream, len(prompt), special)
-    token_ids = decode(step, prompt, settings, special, padding=padding, stream=pieces)
+    if fast:
+        token_ids = write_ahead(step, prompt, whole, special, pieces)
+    else:
+        token_ids = decode(step, prompt, settings, special, padding=padding, stream=pieces)
     if pieces is not None:
         pieces.finish()
 
@@ -171,14 +186,19 @@ def _padded(inputs: Inputs, padding: int | None) -> Inputs:
 # ---------------------------------------------------------------------------------- steps
 
 
-def step_of(rebuild: Rebuild, model: Part[Any], inputs: Inputs, beams: int = 1) -> Step:
-    """A rebuild as a step, for prompts each of which has so many rows, one a beam."""
+def step_of(
+    rebuild: Rebuild, model: Part[Any], inputs: Inputs, beams: int = 1, *, each: bool = False
+) -> Step:
+    """A rebuild as a step, for prompts each of which has so many rows, one a beam.
+
+    each  Scores behind each of the new tokens, [row, new token, vocab], as `write_ahead` wants them.
+    """
     mask = inputs.mask.repeat_interleave(beams, dim=0)  # [row, token]
     if not rebuild.architecture.encoder_decoder:
-        return decoder_step(rebuild, model, mask)
+        return decoder_step(rebuild, model, mask, each)
     with torch.no_grad():
         encoded = rebuild.module.encode(inputs.batch, model)  # [batch, token, width]
-    return decoder_beside_encoder_step(rebuild, model, encoded.repeat_interleave(beams, dim=0), mask)
+    return decoder_beside_encoder_step(rebuild, model, encoded.repeat_interleave(beams, dim=0), mask, each)
 
 
 @dataclass(frozen=True)
@@ -192,8 +212,12 @@ class DecoderState:
         """The state of other rows, or of the same in another order."""
         return DecoderState(self.cache.reorder(rows), self.mask[rows])
 
+    def cut(self, tokens: int) -> DecoderState:
+        """The state after the first so many tokens."""
+        return DecoderState(self.cache.cut(tokens), self.mask[:, :tokens])
 
-def decoder_step(rebuild: Rebuild, model: Part[Any], mask: Tensor) -> Step:
+
+def decoder_step(rebuild: Rebuild, model: Part[Any], mask: Tensor, each: bool = False) -> Step:
     """A decoder as a step. mask [row, token]: 1 for the prompts' tokens and 0 for the padding left of them.
 
     Padding takes no position: a row's first real token is at position 0, as in the official `generate`.
@@ -206,13 +230,16 @@ def decoder_step(rebuild: Rebuild, model: Part[Any], mask: Tensor) -> Step:
         positions = (seen.cumsum(dim=1) - 1).clamp(min=0)[:, -new:]  # [row, new token]
         batch = Batch(token_ids, seen, positions=positions)
         x, cache = rebuild.module.body(batch, model, Cache() if state is None else state.cache)
-        scores: Tensor = rebuild.module.head(x[:, -1:], model)[:, -1]  # only the last token is scored
-        return scores.float(), DecoderState(cache, seen)
+        scored = x if each and state is not None else x[:, -1:]  # of the prompt only the last token is
+        scores: Tensor = rebuild.module.head(scored, model)  # [row, new token or 1, vocab]
+        return scores.float() if each else scores[:, -1].float(), DecoderState(cache, seen)
 
     return step
 
 
-def decoder_beside_encoder_step(rebuild: Rebuild, model: Part[Any], encoded: Tensor, mask: Tensor) -> Step:
+def decoder_beside_encoder_step(
+    rebuild: Rebuild, model: Part[Any], encoded: Tensor, mask: Tensor, each: bool = False
+) -> Step:
     """A decoder beside an encoder as a step. What the encoder made of the texts, encoded [row, token, width]
     with its mask [row, token], stays the same in every step."""
 
@@ -222,7 +249,8 @@ def decoder_beside_encoder_step(rebuild: Rebuild, model: Part[Any], encoded: Ten
         output = rebuild.module.decode(
             batch, encoded, model, EncoderDecoderCache() if state is None else state
         )
-        return output.logits[:, -1].float(), output.cache
+        logits = output.logits.float()
+        return logits if each else logits[:, -1], output.cache
 
     return step
 
