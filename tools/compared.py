@@ -1,4 +1,5 @@
-"""The tables of docs/part-2/compared.md: every difference of the three models, with its line of code.
+"""The tables of docs/part-2/compared.md: every difference of the three models, and what has changed since,
+with its line of code.
 
     python -m tools.compared            # writes the tables into the page
     python -m tools.compared --check    # exit 1 if the page is not what would be written now
@@ -21,8 +22,8 @@ from tools import sources
 PROJECT = Path(__file__).resolve().parents[1]
 PACKAGE = PROJECT / "llm_rebuild"
 PAGE = PROJECT / "docs" / "part-2" / "compared.md"
-MODELS = ("MiniLM", "GPT-2", "T5")
-MINILM, GPT2, T5 = "models/minilm.py", "models/gpt2.py", "models/t5.py"
+MODELS, TODAY = ("MiniLM", "GPT-2", "T5"), ("GPT-2", "Llama")
+MINILM, GPT2, T5, LLAMA = (f"models/{name}.py" for name in ("minilm", "gpt2", "t5", "llama"))
 
 
 class NotOnceError(Exception):
@@ -47,12 +48,12 @@ class Found:
 
 @dataclass(frozen=True)
 class Difference:
-    """One row of the overview. `words` and `lines` in the order of MODELS."""
+    """One row of an overview. `words` and `lines` in the order of its models."""
 
     title: str
     why: str
-    words: tuple[str, str, str]
-    lines: tuple[tuple[Line, ...], tuple[Line, ...], tuple[Line, ...]]
+    words: tuple[str, ...]
+    lines: tuple[tuple[Line, ...], ...]
 
 
 DIFFERENCES = (
@@ -267,6 +268,77 @@ DIFFERENCES = (
     ),
 )  # fmt: skip
 
+SINCE = (
+    Difference(
+        "Places that are turned in",
+        "No table of places, which ends where training ended. Queries and keys are turned by an angle for "
+        "each place, in every block, so that their product knows the distance.",
+        ("a learned row, added once", "an angle for each pair of numbers"),
+        (
+            (Line(GPT2, "embed", "x = word + position"),),
+            (
+                Line(LLAMA, "make_turn", "turns = positions"),
+                Line(LLAMA, "rotate", "turned = by_cos + by_sin"),
+            ),
+        ),
+    ),
+    Difference(
+        "Heads that share",
+        "Several heads of queries look at one of keys and values, which the cache then keeps once.",
+        ("a key and a value for each query", "a key and a value for a group of queries"),
+        (
+            (Line(GPT2, "self_attention", "qkv.chunk(3"),),
+            (Line(LLAMA, "repeat", "return x.repeat_interleave("),),
+        ),
+    ),
+    Difference(
+        "A gate",
+        "Two wide vectors instead of one: the first is bent and says how much of the second goes on.",
+        ("GELU, by tanh", "SiLU, times the other branch"),
+        (
+            (Line(GPT2, "feed_forward", "bent = ACTIVATIONS["),),
+            (Line(LLAMA, "feed_forward", "gated = bent * up"),),
+        ),
+    ),
+    Difference(
+        "A norm without a mean",
+        "As in T5: each token is scaled and never shifted.",
+        ("LayerNorm", "RMSNorm"),
+        (
+            (Line("models/ops.py", "layer_norm", "return F.layer_norm("),),
+            (Line(LLAMA, "rms_norm", "normed = x * inverse_root"),),
+        ),
+    ),
+    Difference(
+        "No biases",
+        "None in a linear layer and none in a norm; Qwen2 has kept three. Matrices lie as `[out, in]`.",
+        ("everywhere", "nowhere"),
+        (
+            (Line(GPT2, "conv1d", 'weights["bias"]'),),
+            (Line(LLAMA, "linear", "biased = part.path"),),
+        ),
+    ),
+    Difference(
+        "A table for the answer",
+        "A large model can afford a second one.",
+        ("that of the words", "its own; in small ones that of the words"),
+        (
+            (Line(GPT2, "head", 'else "wte.weight"'),),
+            (Line(LLAMA, "head", 'own = "lm_head.weight"'),),
+        ),
+    ),
+    Difference(
+        "Words that are cut otherwise",
+        "Byte-level BPE still, from one file. Digits go by threes, so that numbers are cut alike, and a "
+        "token stands before each text.",
+        ("digits as they come", "at most three digits"),
+        (
+            (Line("tokenizers/byte_bpe.py", "Rules", "= (SPLIT,)"),),
+            (Line("tokenizers/byte_bpe_json.py", "ByteBPEJson.from_folder", "splits=_splits("),),
+        ),
+    ),
+)  # fmt: skip
+
 
 def find(line: Line) -> Found:
     """The line's number and its code. Raises NotOnceError if it is not there exactly once."""
@@ -307,19 +379,19 @@ def link(found: Found) -> str:
     return f"[`{found.file.name}:{found.number}`]({target})"
 
 
-def overview() -> str:
+def overview(differences: tuple[Difference, ...], models: tuple[str, ...]) -> str:
     """One row for each difference, in words; each title leads to its lines of code."""
-    rows = [f"| part | {' | '.join(MODELS)} |", "|---|---|---|---|"]
-    rows += [f"| [{d.title}](#{slug(d.title)}) | {' | '.join(d.words)} |" for d in DIFFERENCES]
+    rows = [f"| part | {' | '.join(models)} |", "|---" * (1 + len(models)) + "|"]
+    rows += [f"| [{d.title}](#{slug(d.title)}) | {' | '.join(d.words)} |" for d in differences]
     return "\n".join(rows)
 
 
-def lines() -> str:
+def lines(differences: tuple[Difference, ...], models: tuple[str, ...]) -> str:
     """Each difference with the lines of code that make it."""
     sections = []
-    for d in DIFFERENCES:
+    for d in differences:
         rows = ["| part | how, and the line | where |", "|---|---|---|"]
-        for model, words, wanted in zip(MODELS, d.words, d.lines, strict=True):
+        for model, words, wanted in zip(models, d.words, d.lines, strict=True):
             found = [find(line) for line in wanted]
             how = "<br>".join([words, *(f"`{f.code}`" for f in found)])
             where = "<br>".join(link(f) for f in found) or "–"
@@ -330,7 +402,13 @@ def lines() -> str:
 
 def written(page: str) -> str:
     """The page with its tables as they are now."""
-    for name, table in (("overview", overview()), ("lines", lines())):
+    tables = {
+        "overview": overview(DIFFERENCES, MODELS),
+        "lines": lines(DIFFERENCES, MODELS),
+        "since": overview(SINCE, TODAY),
+        "lines since": lines(SINCE, TODAY),
+    }
+    for name, table in tables.items():
         begin, end = f"<!-- compared: {name} -->", "<!-- end -->"
         if page.count(begin) != 1:
             raise NotOnceError(f"{PAGE.name}: {begin} is there {page.count(begin)} times, not once")

@@ -3,7 +3,7 @@
     python -m tools.mistakes            # fills in docs/live/data/mistakes.json
     python -m tools.mistakes --check    # exit 1 if it is not what would be written now
 
-Four fields of each mistake are written by hand: the `name` of its mutant of the first or third set, the
+Four fields of each mistake are written by hand: the `name` of its mutant of one of the sets in `SETS`, the
 `file` of docs/javascripts/rebuild/, and `before`, a piece of it that stands there exactly once, with `after`
 in its place. The rest follows: the cause and its words, the lines of both languages, and the checkpoint that
 is the first to differ in a page's run, which is one text, and a cache where the model has one.
@@ -25,6 +25,7 @@ from torch import Tensor
 from llm_rebuild.checkpoints import Recorder
 from llm_rebuild.diagnosis.causes import CAUSES, GROUPS, section
 from llm_rebuild.diagnosis.mutants import SOURCES, Mutant, mutated
+from llm_rebuild.models import RECORDS
 from llm_rebuild.verify import Question, ask
 from llm_rebuild.verify.run import rebuild_run
 from tools.live import FOLDER, PACKAGE, PROJECT, SENTENCES, ids, miniature, official
@@ -33,11 +34,12 @@ from tools.mutants import read_set
 FILE = FOLDER / "mistakes.json"
 REBUILD = PROJECT / "docs" / "javascripts" / "rebuild"
 BY_HAND = ("name", "file", "before", "after")
+SETS = ("first", "third", "today")  # those that are open: the others measure
 
 
 @functools.cache
 def mutants() -> dict[str, Mutant]:
-    return {mutant.name: mutant for name in ("first", "third") for mutant in read_set(name).mutants}
+    return {mutant.name: mutant for name in SETS for mutant in read_set(name).mutants}
 
 
 @functools.cache
@@ -97,7 +99,7 @@ def filled(written: dict[str, str]) -> dict[str, Any]:
 
 
 def catalogue(written: list[dict[str, str]]) -> dict[str, Any]:
-    """All mistakes, and the words of their causes."""
+    """All mistakes, the words of their causes, and which page takes which model apart."""
     mistakes = [filled(one) for one in written]
     used = {mistake["cause"] for mistake in mistakes}
     words = {
@@ -107,7 +109,7 @@ def catalogue(written: list[dict[str, str]]) -> dict[str, Any]:
         if cause in used
     }
     mistakes.sort(key=lambda mistake: list(SOURCES).index(mistake["model"]))
-    return {"causes": words, "mistakes": mistakes}
+    return {"pages": {r.published: r.file for r in RECORDS}, "causes": words, "mistakes": mistakes}
 
 
 def text() -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import regex
 
-from llm_rebuild.tokenizers import bert_unicode, byte_bpe, graphemes
+from llm_rebuild.tokenizers import bert_unicode, byte_bpe, graphemes, unicode_tables
 
 FOLDER = Path(__file__).parent.parent / "docs" / "javascripts" / "rebuild" / "tokenizers"
 HEADER = """\
@@ -101,6 +101,7 @@ def tables() -> dict[str, dict[str, object]]:
             "letter": matches(byte_bpe.LETTER),
             "digit": matches(byte_bpe.DIGIT),
             "space": matches(r"\s"),
+            "newMarks": unicode_tables.TABLES["byte_bpe"]["new_marks"],
         },
         "graphemes": graphemes.RANGES,
     }

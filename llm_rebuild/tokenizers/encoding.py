@@ -37,7 +37,7 @@ class Tokenizer(Protocol):
     def encode(self, text: str, max_tokens: int | None = None) -> Encoding:
         """The text's tokens, at most `max_tokens` of them, added ones included."""
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         """The text that the ids stand for, as near as the tokenizer can restore it."""
 
 

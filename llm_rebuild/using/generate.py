@@ -266,10 +266,9 @@ def _until_end(row: Sequence[int], prompt: int, special: SpecialIds) -> tuple[in
 
 
 def _text(tokenizer: Tokenizer, row: Sequence[int], special: SpecialIds) -> str:
-    """The text of a row, without the token that ended it and those that only T5's decoder needs."""
-    silent = {special.padding, special.start} if special.start is not None else set()
+    """The text of a row, without the token that ended it and without special ones, such as T5's first."""
     ended = row[:-1] if row and row[-1] in special.ends else row
-    return tokenizer.decode([token for token in ended if token not in silent])
+    return tokenizer.decode(ended, skip_special_tokens=True)
 
 
 class Pieces:

@@ -73,9 +73,9 @@ class OfficialTokenizer:
         tokens = [str(token) for token in self._official.convert_ids_to_tokens(cut)]
         return Encoding(cut, tokens, [(0, 0)] * len(cut), len(ids) - len(cut))
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         """The text that ids stand for."""
-        text: str = self._official.decode(list(ids))
+        text: str = self._official.decode(list(ids), skip_special_tokens=skip_special_tokens)
         return text
 
 

@@ -15,14 +15,15 @@ from playwright.sync_api import Page
 from llm_rebuild import verify
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
 from llm_rebuild.diagnosis.mutants import Mutant, mutated
+from llm_rebuild.models import RECORDS
 from llm_rebuild.using.embedding import embed
 from llm_rebuild.using.generate import Settings, generate
 from tools.live import SENTENCES
 
 from .conftest import DESKTOP, PHONE, Reader, Site, barriers
 
-PAGES = {"minilm": "minilm", "gpt2": "gpt2", "t5-small": "t5"}
-CELLS = {"minilm": 64, "gpt2": 78, "t5-small": 244}
+PAGES = {record.published: record.file for record in RECORDS}
+CELLS = {"minilm": 64, "gpt2": 78, "t5-small": 244, "llama": 136}
 MOST_SCRIPT = 120_000  # bytes of a live page's JavaScript, compressed
 HOSTILE = "<img src=x onerror='window.hit=1'><script>window.hit=1</script>"
 
@@ -72,10 +73,11 @@ def test_it_computes_every_checkpoint_and_says_how_near_to_the_official_ones(
     assert visitor.errors == []
 
 
-def test_the_likeliest_next_token_is_python_s(live: Site, reader: Any) -> None:
-    page = opened(reader(), live, "gpt2")
-    copy = copy_of("gpt2")
-    for text in SENTENCES["gpt2"][1:]:
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_the_likeliest_next_token_is_python_s(live: Site, reader: Any, name: str) -> None:
+    page = opened(reader(), live, name)
+    copy = copy_of(name)
+    for text in SENTENCES[name][1:]:
         page.get_by_label("Your sentence").fill(text)
         answered(page, text)
         page.wait_for_function("document.querySelector('.bars tbody code')")
@@ -165,9 +167,10 @@ def test_every_cell_and_every_control_is_reached_by_the_keyboard(live: Site, rea
 # ------------------------------------------------------------------------------------ as in Python
 
 
-def test_a_beam_search_is_python_s(live: Site, reader: Any) -> None:
-    page = opened(reader(), live, "gpt2")
-    copy, text = copy_of("gpt2"), SENTENCES["gpt2"][0]
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_a_beam_search_is_python_s(live: Site, reader: Any, name: str) -> None:
+    page = opened(reader(), live, name)
+    copy, text = copy_of(name), SENTENCES[name][0]
     for beams in (3, 5):
         page.get_by_label("beams", exact=True).fill(str(beams))
         [whole] = generate(copy, text, Settings(max_new_tokens=6, beams=beams)).texts
@@ -275,7 +278,8 @@ def edited(field: str, value: object) -> Callable[[Path], None]:
     return edit
 
 
-FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
+Faults = dict[str, tuple[Callable[[Path], object], str]]
+FAULTS: Faults = {
     "cut": (cut, "it is cut off, or not what it says"),
     "empty": (lambda folder: (folder / "model.safetensors").write_bytes(b""), "model.safetensors is empty"),
     "no header": (
@@ -315,12 +319,51 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
 }  # fmt: skip
 
 
-def test_a_folder_at_fault_is_refused_with_a_sentence(live: Site, reader: Any, tmp_path: Path) -> None:
+def tokenizer(field: str, value: object) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        file = json.loads((folder / "tokenizer.json").read_text())
+        (folder / "tokenizer.json").write_text(json.dumps(file | {field: value}))
+
+    return edit
+
+
+ROPE = {"rope_type": "yarn", "factor": 4.0}
+FAULTS_OF_LLAMA: Faults = {
+    "half": (
+        lambda folder: with_header(folder, lambda h: h["lm_head.weight"].update(dtype="BF16")),
+        "lm_head.weight is BF16; this page works in float32",
+    ),
+    "no head": (lambda folder: with_header(folder, lambda h: h.pop("lm_head.weight")), "lacks lm_head"),
+    "other model": (edited("model_type", "gpt2"), '"gpt2"; this page takes Llama apart'),
+    "other heads": (edited("num_key_value_heads", 3), "num_key_value_heads is 3, which does not divide"),
+    "more heads": (edited("num_key_value_heads", 4), "has the shape [48,96], config.json says [96,96]"),
+    "no head width": (edited("head_dim", 23), "head_dim is 23, expected an even number from 4"),
+    "no number": (edited("head_dim", HOSTILE), "head_dim is"),
+    "biases": (edited("attention_bias", True), "lacks model.layers.0.self_attn.q_proj.bias"),
+    "a kind unheard of": (edited("rope_scaling", {"rope_type": HOSTILE}), "supports default, linear"),
+    "no factor": (edited("rope_scaling", {"rope_type": "linear"}), "factor is null, expected a number"),
+    "means nothing": (edited("rope_scaling", {"factor": 2.0}), "factor means nothing for rope_type"),
+    "two kinds": (edited("rope_scaling", {**ROPE, "type": "linear"}), "it is one of them"),
+    "half a head": (edited("partial_rotary_factor", 0.5), "this rebuild turns whole heads"),
+    "quantised": (edited("quantization_config", {}), "quantization_config is {}"),
+    "a million blocks": (edited("num_hidden_layers", 10**6), "1,000,000 blocks"),
+    "other words": (
+        tokenizer("pre_tokenizer", {"type": "Split", "pattern": {"Regex": "(a+)+b"}}),
+        "which no model here was published with",
+    ),
+    "no vocabulary": (lambda folder: (folder / "tokenizer.json").unlink(), "it needs tokenizer.json"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("model", "faults"), [("gpt2", FAULTS), ("llama", FAULTS_OF_LLAMA)])
+def test_a_folder_at_fault_is_refused_with_a_sentence(
+    live: Site, reader: Any, tmp_path: Path, model: str, faults: Faults
+) -> None:
     visitor = reader()
-    page = opened(visitor, live, "gpt2")
-    for name, (fault, words) in FAULTS.items():
+    page = opened(visitor, live, model)
+    for name, (fault, words) in faults.items():
         folder = tmp_path / name
-        shutil.copytree(MINIATURES / "gpt2", folder)
+        shutil.copytree(MINIATURES / model, folder)
         fault(folder)
         page.evaluate("document.querySelector('[data-part=sentence] .live-problem').textContent = ''")
         choose(page, folder)

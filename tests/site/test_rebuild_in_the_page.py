@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, Page
 
 from llm_rebuild import tokenizers
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
-from llm_rebuild.copies.pins import PINS
+from llm_rebuild.copies.pins import NAMES
 from llm_rebuild.diagnosis.mutants import TEXTS
 from llm_rebuild.tokenizers.graphemes import GRAPHEME
 from llm_rebuild.tokenizers.wordpiece import decompose
@@ -32,6 +32,8 @@ from llm_rebuild.using.generate import generate
 from llm_rebuild.using.settings import Decoding, Settings
 from llm_rebuild.verify import Capture, ask, capture
 from llm_rebuild.verify.official import Official
+from tests.models import small
+from tests.tokenizers import test_byte_bpe_json
 from tests.tokenizers import tokenizer_corpus as corpus
 from tools import page_tables
 
@@ -73,6 +75,7 @@ PROMPTS = {
         )
     ],
 }  # fmt: skip
+PROMPTS["llama"] = PROMPTS["gpt2"]
 SETTINGS = [
     Settings(max_new_tokens=16),
     Settings(max_new_tokens=12, repetition_penalty=1.3, no_repeat_ngram=2),
@@ -123,18 +126,21 @@ def linked(site: Site, name: str, folder: Path, files: set[str]) -> None:
 # -------------------------------------------------------------------------------------- checkpoints
 
 
-def compare(page: Page, site: Site, copy: LocalCopy, folder: str, figure: Figure) -> None:
-    """Every checkpoint of both texts in a batch and of the first one alone; where there is a cache, once more
-    with it, and of the step that goes on from it."""
+def compare(
+    page: Page, site: Site, copy: LocalCopy, folder: str, figure: Figure, rows: list[list[int]] | None = None
+) -> None:
+    """Every checkpoint of both texts, or `rows` of ids, in a batch and of the first one alone; where there is
+    a cache, once more with it, and of the step that goes on from it."""
     official = Official(copy.folder)
-    texts = TEXTS[folder.removesuffix("-real")]
+    texts: list[Any] = TEXTS[folder.removesuffix("-real")] if rows is None else rows
     count, equal, worst, where = 0, 0, 0.0, ""
     for number, (batch, cached) in enumerate(
         (batch, cached)
         for batch in (texts, texts[:1])
         for cached in ((False, True) if copy.rebuild.architecture.generates else (False,))
     ):
-        question = ask(copy, batch, use_cache=cached)
+        asked = {"texts": batch} if rows is None else {"token_ids": batch}
+        question = ask(copy, **asked, use_cache=cached)
         captures: list[Capture] = [capture(question, official=official)]
         if cached:
             best = captures[0].tensors["lm_head"][:, -1].argmax(dim=-1)  # [batch]
@@ -161,7 +167,7 @@ def compare(page: Page, site: Site, copy: LocalCopy, folder: str, figure: Figure
     assert worst <= NEAR, where
 
 
-@pytest.mark.parametrize("name", PINS)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_checkpoint_of_a_miniature_is_near_the_official_one(
     name: str, page: Page, site: Site, figure: Figure
 ) -> None:
@@ -175,29 +181,39 @@ def test_every_checkpoint_of_the_real_minilm_is_near_the_official_one(
     compare(page, site, minilm, "minilm-real", figure)
 
 
+@pytest.mark.parametrize("number", range(len(small.LLAMAS)))
+def test_every_checkpoint_of_a_relative_of_llama_is_near_the_official_one(
+    number: int, page: Page, site: Site, figure: Figure
+) -> None:
+    _, changes, optional = small.LLAMAS[number]
+    folder = f"relative-{number}"
+    copy = small.model(site.root / folder, small.LLAMA, optional, **changes)
+    compare(page, site, copy, folder, figure, small.ROWS)
+
+
 # --------------------------------------------------------------------------------------- tokenizers
 
 
 @pytest.fixture(scope="module")
 def lines(site: Site) -> list[str]:
-    """Some 1,000 lines: real ones, ones made to hurt, and ones of characters from all over Unicode."""
+    """Some 1,300 lines: real ones, ones made to hurt, and ones of characters from all over Unicode."""
     made = [
         "",
         "x" * 10_000,
         "e\u0301" * 5_000,
         *corpus.real_lines(400),
         *corpus.fuzz(500, PIECES, seed=9),
+        *corpus.fuzz(300, test_byte_bpe_json.PIECES, seed=9),
         *islice(corpus.every_code_point(40, "a .中\u0301\u200d"), 100),
     ]
     (site.root / "lines.json").write_text(json.dumps(made), encoding="ascii")
     return made
 
 
-@pytest.mark.parametrize("name", [*PINS, "minilm-real", "gpt2-real", "t5-small-real"])
+@pytest.mark.parametrize("name", [*NAMES, "minilm-real", "gpt2-real", "t5-small-real"])
 def test_token_ids_are_those_of_python(
     name: str, page: Page, site: Site, lines: list[str], request: pytest.FixtureRequest, figure: Figure
 ) -> None:
-    """And tokens, offsets, the way back, and what is cut off."""
     if name == "minilm-real":
         folder = request.getfixturevalue("minilm").folder
     elif name.endswith("-real"):
@@ -205,6 +221,20 @@ def test_token_ids_are_those_of_python(
         folder = corpus.vocabulary_folder(name.removesuffix("-real"), needed)
     else:
         folder = MINIATURES / name
+    compare_tokens(page, site, name, folder, lines)
+    figure(f"{name} in the page: all of {len(lines)} lines as in Python")
+
+
+@pytest.mark.parametrize("kind", ["gpt2, split", "smollm2", "llama3", "qwen2"])
+def test_token_ids_of_each_kind_of_tokenizer_json_are_those_of_python(
+    kind: str, page: Page, site: Site, lines: list[str], tmp_path: Path
+) -> None:
+    test_byte_bpe_json.trained(kind).save(str(tmp_path / "tokenizer.json"))
+    compare_tokens(page, site, f"kind-{kind.partition(',')[0]}", tmp_path, lines)
+
+
+def compare_tokens(page: Page, site: Site, name: str, folder: Path, lines: list[str]) -> None:
+    """Ids, tokens, offsets, the way back, and what is cut off, of each line."""
     linked(site, name, folder, TOKENIZER_FILES)
     tokenizer: Any = tokenizers.load(folder)
     expected = []
@@ -223,8 +253,7 @@ def test_token_ids_are_those_of_python(
     (site.root / f"{name}.tokens.json").write_text(json.dumps(expected), encoding="ascii")
     files = sorted(file.name for file in folder.iterdir() if file.name in TOKENIZER_FILES)
     answer = call(page, "tokens", name, files, "lines.json", f"{name}.tokens.json")
-    figure(f"{name} in the page: {answer['lines'] - answer['count']} of {answer['lines']} lines as in Python")
-    assert answer["first"] == []
+    assert (answer["count"], answer["lines"], answer["first"]) == (0, len(lines), [])
 
 
 def test_graphemes_and_decompositions_are_those_of_python(page: Page) -> None:

@@ -58,7 +58,7 @@ def test_every_file_is_shown_whole(built_site: Path) -> None:
 
 
 def test_a_model_leads_to_its_twin() -> None:
-    for name in ("minilm", "gpt2", "t5"):
+    for name in ("minilm", "gpt2", "t5", "llama", "rotary"):
         python = sources.PROJECT / "llm_rebuild" / "models" / f"{name}.py"
         script = sources.PROJECT / "docs" / "javascripts" / "rebuild" / f"{name}.js"
         assert sources.twin(python) == script

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tokenizer_corpus as corpus
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from llm_rebuild import tokenizers
 from llm_rebuild.errors import InputError
 from llm_rebuild.tokenizers.byte_bpe_json import GPT2, LLAMA3, QWEN2, ByteBPEJson
+from tests.tokenizers import tokenizer_corpus as corpus
 
 PIECES = [" ", "  ", "\t", "\n", "\r\n", "\n\n", "\u3000", "\u0085", "\x1c", "'s", "'T", "'RE", "'\u017f",
           "'ll", "'", "’s", "a", "É", "e\u0301", "hello", "World", "7", "42", "12345", "²", "Ⅷ", "٣", ".",

@@ -303,7 +303,7 @@ class Letters:
         ids = [100 + byte for byte in text.encode()][:max_tokens]
         return Encoding(ids, [chr(i - 100) for i in ids], [(0, 0)] * len(ids))
 
-    def decode(self, ids: Any) -> str:
+    def decode(self, ids: Any, skip_special_tokens: bool = False) -> str:
         return bytes(i - 100 for i in ids).decode(errors="replace")
 
 
@@ -320,6 +320,18 @@ def test_a_stream_hands_out_whole_characters_and_nothing_after_the_end() -> None
     stream.finish()
     assert [piece for row, piece in pieces if row == 0] == ["n", "é", " ", "€", "\ufffd"]
     assert [piece for row, piece in pieces if row == 1] == ["a"]
+
+
+@pytest.mark.parametrize("name", ["gpt2", "t5-small", "llama"])
+def test_a_text_has_no_special_token_as_officially(name: str) -> None:
+    copy = LocalCopy(name, MINIATURES / name, "miniature")
+    official = transformers.AutoTokenizer.from_pretrained(copy.folder)
+    prompt = {"t5-small": "translate English to German: nine"}.get(name, "The baker of Oru")
+    streamed: list[str] = []
+    written = generate(copy, prompt, Settings(12), stream=lambda _, piece: streamed.append(piece))
+    [row], [text] = written.rows, written.texts
+    assert text == official.decode(row, skip_special_tokens=True)
+    assert text == ("" if name == "t5-small" else prompt) + "".join(streamed)
 
 
 def test_texts_go_in_and_come_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ class Letters:
         ids = [ord(letter) - 96 for letter in kept]
         return Encoding(ids, list(kept), [(i, i + 1) for i in range(len(ids))], len(text) - len(kept))
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         return "".join(chr(96 + i) for i in ids)
 
 

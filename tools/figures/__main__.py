@@ -7,7 +7,20 @@ import sys
 from pathlib import Path
 
 from llm_rebuild.errors import InputError
-from tools.figures import compared, course, decoder, encoder, files, gpt2, minilm, speed, t5, traps, using
+from tools.figures import (
+    compared,
+    course,
+    decoder,
+    encoder,
+    files,
+    gpt2,
+    llama,
+    minilm,
+    speed,
+    t5,
+    traps,
+    using,
+)
 from tools.figures.runs import copy_of
 
 FIGURES = Path(__file__).resolve().parents[2] / "docs" / "figures"
@@ -20,6 +33,7 @@ SETS = (
     (gpt2.FIGURES, "gpt2"),
     (decoder.FIGURES, "gpt2"),
     (t5.FIGURES, "t5-small"),
+    (llama.FIGURES, "llama"),
     (course.FIGURES, None),
     (compared.FIGURES, None),
     (traps.OF_MINILM, "minilm"),

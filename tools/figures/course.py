@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from llm_rebuild.models import RECORDS
 from llm_rebuild.using.generate import Settings, generate
 from llm_rebuild.verify import capture
 from llm_rebuild.verify.capture import Capture
@@ -275,12 +276,12 @@ def mistakes_kinds() -> str:
     """The catalogue: how many of its mistakes can be made on the live pages, by kind and model."""
     listed = json.loads((DOCS / "live" / "data" / "mistakes.json").read_text(encoding="utf-8"))
     kinds = dict.fromkeys(cause["kind"] for cause in listed["causes"].values())
-    models = {"minilm": "MiniLM", "gpt2": "GPT-2", "t5-small": "T5"}
+    models = {record.published: record.title for record in RECORDS}
     d = Drawing(
         720, 50 + 30 * len(kinds), f"{len(listed['mistakes'])} mistakes by model and by kind, as bars."
     )
     for column, title in enumerate(models.values()):
-        d.text(280 + 150 * column, 24, title, at="start", bold=True)
+        d.text(280 + 112 * column, 24, title, at="start", bold=True)
     for row, kind in enumerate(kinds):
         y = 40 + 30 * row
         d.text(260, y + 17, kind, at="end", size=13)
@@ -290,8 +291,8 @@ def mistakes_kinds() -> str:
                 for one in listed["mistakes"]
             )
             if count:
-                d.cell(280 + 150 * column, y, 8 * count, 0.5, height=22)
-            d.text(286 + 150 * column + 8 * count, y + 17, str(count), at="start", size=13, kind="muted")
+                d.cell(280 + 112 * column, y, 6 * count, 0.5, height=22)
+            d.text(286 + 112 * column + 6 * count, y + 17, str(count), at="start", size=13, kind="muted")
     return d.svg()
 
 

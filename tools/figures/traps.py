@@ -277,7 +277,7 @@ WHERE = {  # the last part of a checkpoint's name, and where in a model that is
     "scores": "product|scaled|biased|scores|mask|relative_attention_bias",
     "shares": "probs",
     "context": "context|attention.output.dense|attn.c_proj|[.]o$",
-    "feed-forward": "intermediate|act|c_fc|mlp.c_proj|output.dense|DenseReluDense",
+    "feed-forward": "intermediate|act|gate|c_fc|mlp.c_proj|output.dense|DenseReluDense",
     "residual": "residual",
     "norm": "norm|ln_",
     "end": "sentence|lm_head|pooler",

@@ -25,7 +25,7 @@ from tools.miniatures.training import (
 )
 
 NAME = "llama"
-STEPS = 2000
+STEPS = 4800
 BATCH = 8
 # 256 bytes, 766 merges, and the begin and the end of a text, which have the last ids as in Llama 3.
 VOCABULARY = 1024
@@ -102,7 +102,7 @@ def main() -> None:
     model = LlamaForCausalLM(LlamaConfig.from_pretrained(folder))
     curve = Curve(NAME, "facts")
     writers.learn(
-        model, tokenizer, text, options, curve=curve, batch=BATCH, positions=POSITIONS, measure_every=500
+        model, tokenizer, text, options, curve=curve, batch=BATCH, positions=POSITIONS, measure_every=600
     )
     save_weights(model.state_dict(), folder)
     GenerationConfig(

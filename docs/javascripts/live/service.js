@@ -41,21 +41,21 @@ export class Service {
     };
     const config = await json("config.json");
     const architecture = this.code.models.ARCHITECTURES[config.model_type];
-    if (!architecture || config.model_type !== record.type)
+    if (!architecture || ![record.type, ...record.relatives].includes(config.model_type))
       throw fail(`config.json: model_type is ${String(JSON.stringify(config.model_type)).slice(0, 40)}; this page takes ${record.title} apart, "${record.type}".`);
-    const fields = sizes(architecture.read(config), config);
+    const fields = architecture.read(config), { generates } = record;
     const needed = { shapes: shapesOf(record.weights, fields, record.stacks, fail), optional: shapesOf(record.optional, fields, record.stacks, fail), unused: record.unused };
+    for (const [key, shape] of needed.optional) if (fields.needed?.includes(key.split(".").slice(-2).join("."))) needed.shapes.set(key, shape);
     const rename = (key) => this.code.models.nameOf(key, architecture);
-    const generates = config.model_type !== "bert";
     const pipeline = generates ? { maxTokens: null, lowerCase: false, prompt: "" } : await (await import("./pipeline.js")).readPipeline(json, fail);
     const buffer = await readWeights(files.get("model.safetensors"), needed, rename, this.code.weights);
     const tokenizerFiles = new Map();
     for (const name of files.keys()) if (/^(vocab|merges|spiece|tokenizer)/.test(name)) tokenizerFiles.set(name, await read(name));
-    const made = await this.code.tokenizers.load(tokenizerFiles), tokenizer = pipeline.lowerCase ? made.lowerCased() : made;
+    const made = await this.code.tokenizers.load(tokenizerFiles, record.tokenizer), tokenizer = pipeline.lowerCase ? made.lowerCased() : made;
     if (generates) this.code = await modules();
     const asked = generates ? this.code.defaults.defaults(config, await json("generation_config.json"), fields.vocab_size, record.crossing.length > 0) : null;
     const tensors = this.code.weights.readSafetensors(buffer);
-    const positions = fields.n_positions ?? fields.max_position_embeddings ?? null;
+    const { positions } = fields;
     const most = Math.min(MOST_TOKENS, positions ?? MOST_TOKENS, pipeline.maxTokens ?? MOST_TOKENS);
     this.model = { record, config, tensors, tokenizer, asked, generates, positions, most, prompt: pipeline.prompt };
     await this.prepare();
@@ -100,12 +100,12 @@ export class Service {
 
   /** One run. -> {tokens, decoderTokens, names: [[name, shape]], truncated, answer, stopped}. */
   run(text) {
-    const { tokenizer, most, prompt, config } = this.model;
+    const { tokenizer, most, prompt, record } = this.model;
     const encoding = tokenizer.encode(prompt + text, most);
     const batch = batchOf(encoding.ids);
     this.text = { ids: encoding.ids, tokens: this.spelt(encoding) };
     let answer = null, decoderIds = null;
-    if (config.model_type === "t5") {
+    if (record.crossing.length) {
       const written = this.write(text, { maxNewTokens: 40 }, false, this.right); // a wrong model is given the same
       decoderIds = written.ids;
       answer = this.wrong ? attempt(() => this.write(text, { maxNewTokens: 40 }, false).text).answer ?? null : written.text;
@@ -138,15 +138,14 @@ export class Service {
     return output;
   }
 
-  /** A token as people read it. */
+  /** A token as people read it; where tokens are bytes, not as the vocabulary writes it. */
   word(id) {
-    const { tokenizer, config } = this.model;
-    if (config.model_type === "gpt2") return tokenizer.decode([id]);
-    return tokenizer.tokens[id] ?? `id ${id}`;
+    const { tokenizer } = this.model;
+    return tokenizer.tokens ? (tokenizer.tokens[id] ?? `id ${id}`) : tokenizer.decode([id]);
   }
 
   spelt({ ids, tokens }) {
-    return this.model.config.model_type === "gpt2" ? ids.map((id) => this.word(id)) : tokens;
+    return this.model.tokenizer.tokens ? tokens : ids.map((id) => this.word(id));
   }
 
   // ----------------------------------------------------------------------------------- one checkpoint
@@ -342,8 +341,8 @@ export class Service {
 
   /** As many new tokens as the model has positions for. */
   fitting(ids, settings) {
-    const { positions, config } = this.model;
-    const most = config.model_type === "t5" || !positions ? Infinity : positions - ids.length + 1;
+    const { positions } = this.model;
+    const most = positions ? positions - ids.length + 1 : Infinity;
     return { ...settings, maxNewTokens: Math.min(settings.maxNewTokens ?? 40, most) };
   }
 
@@ -422,17 +421,6 @@ function attempt(does) {
 function batchOf(ids) {
   const shape = [1, ids.length];
   return { tokenIds: { shape, data: Int32Array.from(ids) }, mask: { shape, data: new Int32Array(ids.length).fill(1) } };
-}
-
-/** The sizes that shapes speak of: the fields that are read, and what follows from them. */
-function sizes(fields, config) {
-  return {
-    ...fields,
-    wide: fields.n_inner || 4 * fields.n_embd,
-    decoder_layers: fields.num_decoder_layers ?? fields.num_layers,
-    num_decoder_layers: fields.num_decoder_layers ?? fields.num_layers,
-    d_ff: fields.d_ff ?? config.d_ff,
-  };
 }
 
 /** A tensor with float32 numbers, whatever it came as. */

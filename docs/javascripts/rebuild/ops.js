@@ -136,6 +136,18 @@ export function layerNorm(x, part, eps) {
   return y;
 }
 
+/** The mean over the last axis, which stays, of one number. [..., width] -> [..., 1]. */
+export function mean(x) {
+  const width = x.shape.at(-1);
+  const y = zeros([...x.shape.slice(0, -1), 1]);
+  for (let row = 0; row < y.data.length; row++) {
+    let sum = 0;
+    for (let k = 0; k < width; k++) sum += x.data[row * width + k];
+    y.data[row] = sum / width;
+  }
+  return y;
+}
+
 /** [batch, token, width] -> [batch, head, token, head width]. */
 export function splitHeads(x, heads) {
   const [batch, tokens, width] = x.shape;

@@ -2,7 +2,7 @@
 // with the same steps, the same names and the same taps. What the axes mean stands there.
 
 import { Cache, KeysAndValues } from "./cache.js";
-import { ACTIVATIONS, add, dotProducts, embedding, map, maskOf, mergeHeads, multiply, product, scale, softmax, splitHeads, unpadded, weighted, zeros } from "./ops.js";
+import { ACTIVATIONS, add, dotProducts, embedding, map, maskOf, mean, mergeHeads, multiply, product, scale, softmax, splitHeads, unpadded, weighted, zeros } from "./ops.js";
 import { InputError } from "./weights.js";
 
 const BIAS = "block.0.layer.0.SelfAttention";
@@ -257,13 +257,7 @@ const linear = (x, part) => product(x, part.weights.get("weight"));
 function rmsNorm(x, part) {
   const square = map(x, (value) => value * value); // [batch, token, width]
   part.tap("square", square);
-  const width = x.shape.at(-1);
-  const meanSquare = zeros([...x.shape.slice(0, -1), 1]); // [batch, token, 1]
-  for (let row = 0; row < meanSquare.data.length; row++) {
-    let sum = 0;
-    for (let k = 0; k < width; k++) sum += square.data[row * width + k];
-    meanSquare.data[row] = sum / width;
-  }
+  const meanSquare = mean(square); // [batch, token, 1]
   part.tap("mean_square", meanSquare);
   const aboveZero = map(meanSquare, (value) => value + part.config.layer_norm_epsilon); // [batch, token, 1]
   part.tap("above_zero", aboveZero);

@@ -1,26 +1,31 @@
 // Text into token ids and back, from the vocabulary files alone. The twin of tokenizers/__init__.py.
 //
-// One module an algorithm: wordpiece.js (MiniLM and its relatives), byte_bpe.js (GPT-2), unigram.js (T5).
+// One module an algorithm: wordpiece.js (MiniLM and its relatives), byte_bpe.js (GPT-2), unigram.js (T5), byte_bpe_json.js
+// (models of today).
 
 import { InputError } from "./weights.js";
 
 export { pad } from "./tokenizers/encoding.js";
 
-// Each algorithm's module and class, by the file that only it has. A page loads the one that it needs.
+// The file that only each algorithm has, and its class. A page loads the one that it needs.
 const ALGORITHMS = {
-  "vocab.txt": async () => (await import("./tokenizers/wordpiece.js")).WordPiece,
-  "merges.txt": async () => (await import("./tokenizers/byte_bpe.js")).ByteBPE,
-  "spiece.model": async () => (await import("./tokenizers/unigram.js")).Unigram,
+  wordpiece: ["vocab.txt", async () => (await import("./tokenizers/wordpiece.js")).WordPiece],
+  byte_bpe: ["merges.txt", async () => (await import("./tokenizers/byte_bpe.js")).ByteBPE],
+  unigram: ["spiece.model", async () => (await import("./tokenizers/unigram.js")).Unigram],
+  byte_bpe_json: ["tokenizer.json", async () => (await import("./tokenizers/byte_bpe_json.js")).ByteBPEJson], // last, for every folder may have it
 };
 
 /**
- * The tokenizer of a model's folder, or rather a promise of it. `files`: a Map of file names to their bytes (ArrayBuffer or
- * Uint8Array).
+ * The tokenizer of a model's folder, or rather a promise of it.
+ *
+ * files      A Map of file names to their bytes (ArrayBuffer or Uint8Array).
+ * algorithm  One of `ALGORITHMS`, as the model's architecture tells. Otherwise the first whose file is there.
  *
  * encode(text, maxTokens) gives {ids, tokens, offsets, truncated}; decode(ids) the text. InputError where there is none.
  */
-export async function load(files) {
-  const file = Object.keys(ALGORITHMS).find((name) => files.has(name));
-  if (!file) throw new InputError(`the folder has no tokenizer that can be rebuilt: it needs ${Object.keys(ALGORITHMS).join(" or ")}`);
-  return (await ALGORITHMS[file]()).fromFiles(files);
+export async function load(files, algorithm = null) {
+  const able = Object.entries(ALGORITHMS).filter(([name]) => !algorithm || name === algorithm).map(([, made]) => made);
+  const [, made] = able.find(([file]) => files.has(file)) ?? [];
+  if (!made) throw new InputError(`the folder has no tokenizer that can be rebuilt: it needs ${able.map(([file]) => file).join(" or ")}`);
+  return (await made()).fromFiles(files);
 }

@@ -5,8 +5,7 @@ import { labelOf } from "../live/label.js";
 
 const DATA = new URL("../../live/data/mistakes.json", import.meta.url);
 const LIVE = new URL("../../live/", import.meta.url);
-const MODELS = { "all three": "", MiniLM: "minilm", "GPT-2": "gpt2", T5: "t5-small" };
-const PAGES = { minilm: "minilm", gpt2: "gpt2", "t5-small": "t5" };
+const MODELS = { all: "", MiniLM: "minilm", "GPT-2": "gpt2", T5: "t5-small", Llama: "llama" };
 const MOST = 30; // entries at once
 const KINDS = ["any", "embeddings", "queries, keys, values, heads", "scores", "feed-forward", "norms", "residuals and blocks", "which numbers of the weight file", "sentence embedding", "T5"];
 
@@ -20,21 +19,21 @@ export const ask = {
 };
 
 export const controls = [
-  { name: "model", label: "model", value: "all three", options: Object.keys(MODELS) },
+  { name: "model", label: "model", value: "all", options: Object.keys(MODELS) },
   { name: "kind", label: "kind", value: "any", options: KINDS },
   { name: "first", label: "first seen at a checkpoint with", value: "", most: 30 },
 ];
 
 export const load = async () => (await fetch(DATA)).json();
 
-export function draw({ model, kind, first }, { causes, mistakes }) {
+export function draw({ model, kind, first }, { causes, mistakes, pages }) {
   const fits = mistakes.filter((one) => (!MODELS[model] || one.model === MODELS[model]) && (kind === "any" || causes[one.cause].kind === kind) && one.first.includes(first.trim()));
   const line = (sign, text) => make("code", {}, `${sign} ${text || "(the line is gone)"}`);
   const entry = (one) => {
     const [file, right, wrong] = one.python;
     return make("details", {}, make("summary", {}, make("strong", {}, labelOf(one)), ", first seen at ", make("code", {}, one.first)),
       make("p", {}, make("code", {}, file), ": ", causes[one.cause].did, "."), make("p", {}, line("−", right), make("br"), line("+", wrong)), make("p", {}, causes[one.cause].should, " ",
-        make("a", { href: `#${one.cause}` }, "In the catalogue"), ", ", make("a", { href: new URL(`${PAGES[one.model]}/?break=${one.name}`, LIVE).href }, "break it and see how it spreads"), "."));
+        make("a", { href: `#${one.cause}` }, "In the catalogue"), ", ", make("a", { href: new URL(`${pages[one.model]}/?break=${one.name}`, LIVE).href }, "break it and see how it spreads"), "."));
   };
   return { picture: make("div", { class: "widget-list", tabindex: 0, role: "region", "aria-label": "Mistakes" }, ...fits.slice(0, MOST).map(entry)), said: `${fits.length} of ${mistakes.length} mistakes${fits.length > MOST ? `, of which the first ${MOST} are listed` : ""}.` };
 }

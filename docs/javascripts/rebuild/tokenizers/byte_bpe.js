@@ -23,10 +23,10 @@ const SUPPORTED = {
 
 // 1. Words. ----------------------------------------------------------------------------------------------------------
 
-const [LETTER, DIGIT, SPACE] = [TABLES.letter, TABLES.digit, TABLES.space].map((table) => members(table));
+export const [LETTER, DIGIT, SPACE] = [TABLES.letter, TABLES.digit, TABLES.space].map((table) => members(table));
 
 // The first alternative that fits, from left to right; together they leave no character out.
-const SPLIT = new RegExp(
+export const SPLIT = new RegExp(
   [
     "'(?:s|t|re|ve|m|ll|d)", // the end of an English contraction: don|'t, they|'ll
     ` ?[${LETTER}]+`, // letters, with at most one space before them
@@ -38,9 +38,39 @@ const SPLIT = new RegExp(
   "gu",
 );
 
-/** The words of a text, the special token among them: it is cut out first, wherever it stands. */
-export const splitWords = (text) =>
-  text.split(/(<\|endoftext\|>)/).flatMap((part) => (part === END_OF_TEXT ? [part] : (part.match(SPLIT) ?? [])));
+/** Any of these tokens, the longest first; with none of them a pattern that fits nowhere. */
+function anyOf(tokens) {
+  const spelt = [...tokens].sort((a, b) => lengthOf(b) - lengthOf(a)).map((token) => token.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&"));
+  return new RegExp(`(${spelt.join("|") || "(?!)"})`, "u");
+}
+
+/** A text in words by `rules`; a token that is cut out whole is one of them. */
+export function splitWords(text, rules = GPT2_RULES) {
+  const apart = (part) => (rules.composed ? compose(part) : part).split(anyOf(rules.cutLater));
+  const pieces = text.split(anyOf(rules.cut)).flatMap((part) => (rules.cut.includes(part) ? [part] : apart(part)));
+  return pieces.flatMap((piece) => {
+    if (rules.cut.includes(piece) || rules.cutLater.includes(piece)) return [piece];
+    return rules.splits.reduce((words, split) => words.flatMap((word) => word.match(split) ?? []), piece ? [piece] : []);
+  });
+}
+
+// Marks that the official library's tables for composing do not have yet: there each stands for itself.
+const NEW_MARKS = new RegExp(`([${members(TABLES.newMarks)}])`, "u");
+
+/** Characters composed (NFC): an e and an accent become é. */
+const compose = (text) => text.split(NEW_MARKS).map((part) => part.normalize("NFC")).join("");
+
+/**
+ * What is done around the merges: GPT-2's, and what others have.
+ *
+ * splits     Patterns that split a text into words, one after the other.
+ * cut        Tokens that are cut out of a text before anything else; `cutLater`, once characters are composed.
+ * special    The ids that `decode` may leave out.
+ * composed   Whether characters are composed (NFC).
+ * wholeWords Whether a word that is a token is one, whatever the merges say.
+ * before     Tokens that are put before every text, and behind it: `after`.
+ */
+const GPT2_RULES = { splits: [SPLIT], cut: [END_OF_TEXT], cutLater: [], special: new Set(), composed: false, wholeWords: false, before: [], after: [] };
 
 // 2. Symbols. --------------------------------------------------------------------------------------------------------
 
@@ -56,7 +86,7 @@ export function byteSymbols() {
   return Array.from({ length: 256 }, (_, byte) => String.fromCodePoint(printable(byte) ? byte : other++));
 }
 
-const BYTE_SYMBOLS = byteSymbols();
+export const BYTE_SYMBOLS = byteSymbols();
 const SYMBOL_BYTES = new Map(BYTE_SYMBOLS.map((symbol, byte) => [symbol, byte]));
 const bytesOf = (text) => new TextEncoder().encode(text);
 
@@ -165,15 +195,15 @@ export function characterSpans(word, tokens) {
 
 // 4. Ids, and all of it together. ------------------------------------------------------------------------------------
 
-/** GPT-2's tokenizer. `ByteBPE.fromFiles(files).encode("Hello world").ids` */
+/** GPT-2's tokenizer, `ByteBPE.fromFiles(files).encode("Hello world").ids`; with other rules that of models which came later. */
 export class ByteBPE {
   padId = null; // GPT-2 was trained without padding; whoever pads must choose an id and mask it
 
-  constructor(vocabulary, ranks) {
+  constructor(vocabulary, ranks, rules = null) {
     this.vocabulary = vocabulary; // token -> id
     this.ranks = ranks;
+    this.rules = rules ?? { ...GPT2_RULES, special: new Set([vocabulary.get(END_OF_TEXT)]) };
     this.vocabularySize = vocabulary.size;
-    this.endOfTextId = vocabulary.get(END_OF_TEXT);
     this.bytes = []; // id -> the bytes that its token stands for
     for (const [token, id] of vocabulary) this.bytes[id] = tokenBytes(token);
   }
@@ -189,29 +219,38 @@ export class ByteBPE {
    * Text -> {ids, tokens, offsets, truncated}: the characters [start, end) of the text that each token covers.
    *
    * GPT-2 adds nothing at either end. `<|endoftext|>` in the text is the special token. Beyond maxTokens, tokens are cut
-   * off at the end and counted in `truncated`.
+   * off at the end and counted in `truncated`. Where characters are composed first, offsets count those of the composed text.
    */
   encode(text, maxTokens = null) {
     checks.refuseLoneSurrogates(text);
-    const encoding = { ids: [], tokens: [], offsets: [] };
+    const { before, after } = this.rules;
+    const tokens = [...before], offsets = before.map(() => [0, 0]);
     let position = 0; // in characters
-    for (const word of splitWords(text)) {
-      const tokens = word === END_OF_TEXT ? [word] : merge(word, this.ranks);
-      const spans = word === END_OF_TEXT ? [[0, word.length]] : characterSpans(word, tokens);
-      tokens.forEach((token, i) => {
-        encoding.ids.push(this.vocabulary.get(token));
-        encoding.tokens.push(token);
-        encoding.offsets.push(spans[i].map((end) => position + end));
-      });
+    for (const word of splitWords(text, this.rules)) {
+      const pieces = this.encodeWord(word);
+      for (const token of pieces.tokens) tokens.push(token);
+      for (const span of pieces.spans) offsets.push(span.map((end) => position + end));
       position += lengthOf(word);
     }
-    return checks.truncate(encoding, maxTokens);
+    tokens.push(...after);
+    offsets.push(...after.map(() => [0, 0]));
+    return checks.truncate({ ids: tokens.map((token) => this.vocabulary.get(token)), tokens, offsets }, maxTokens, after.length);
+  }
+
+  /** One word -> {tokens, spans}; spans count from its first character. */
+  encodeWord(word) {
+    const { cut, cutLater, wholeWords } = this.rules, whole = [[0, lengthOf(word)]];
+    if (cut.includes(word) || cutLater.includes(word)) return { tokens: [word], spans: whole };
+    const symbols = wholeWords ? toSymbols(word).join("") : "";
+    if (this.vocabulary.has(symbols)) return { tokens: [symbols], spans: whole };
+    const tokens = merge(word, this.ranks);
+    return { tokens, spans: characterSpans(word, tokens) };
   }
 
   /** Ids -> text. What is no valid UTF-8 (a character cut in two) becomes U+FFFD: �. */
   decode(ids, skipSpecialTokens = false) {
     checks.checkIds(ids, this.vocabularySize);
-    const spoken = [...ids].filter((id) => !(skipSpecialTokens && id === this.endOfTextId));
+    const spoken = [...ids].filter((id) => !(skipSpecialTokens && this.rules.special.has(id)));
     return new TextDecoder("utf-8", { ignoreBOM: true }).decode(Uint8Array.from(spoken.flatMap((id) => [...this.bytes[id]])));
   }
 

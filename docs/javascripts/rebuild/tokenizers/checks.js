@@ -98,9 +98,12 @@ function same(a, b) {
   return Array.isArray(a) === Array.isArray(b) && keys.length === Object.keys(b).length && keys.every((key) => key in b && same(a[key], b[key]));
 }
 
-/** vocab.json: one object {token: id}, whose ids are 0, 1, 2, ... each once. -> Map of token to id. */
-export function readVocabulary(files, name, needed) {
-  const vocabulary = new Map(Object.entries(readJson(files, name)));
+/** vocab.json: one object {token: id}, as `checkVocabulary` wants it. */
+export const readVocabulary = (files, name, needed) => checkVocabulary(name, readJson(files, name), needed);
+
+/** {token: id}, whose ids are 0, 1, 2, ... each once -> Map of token to id. */
+export function checkVocabulary(name, table, needed) {
+  const vocabulary = new Map(Object.entries(table));
   const tokenOf = [];
   for (const [token, id] of vocabulary) {
     if (!Number.isInteger(id)) throw new InputError(`${name}: the id of ${shown(token)} is ${shown(id)}, not an integer: download it again`);
