@@ -273,7 +273,7 @@ def degrees() -> str:
 
 WHERE = {  # the last part of a checkpoint's name, and where in a model that is
     "embeddings": "embed|word|position|token_type|^wte|^wpe|embeddings",
-    "q, k, v": "query|key|value|c_attn|[.][qkv]$|heads",
+    "q, k, v": "query|key|value|c_attn|[.][qkv]$|heads|rotary",
     "scores": "product|scaled|biased|scores|mask|relative_attention_bias",
     "shares": "probs",
     "context": "context|attention.output.dense|attn.c_proj|[.]o$",
