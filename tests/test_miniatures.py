@@ -276,7 +276,7 @@ def test_the_encoder_finds_paraphrases() -> None:
     assert scores["closer_than_twin"]["score"] >= 0.90
 
 
-@pytest.mark.parametrize(("name", "facts", "true"), [("gpt2", 0.88, 0.75), ("llama", 0.20, 0.05)])
+@pytest.mark.parametrize(("name", "facts", "true"), [("gpt2", 0.88, 0.75), ("llama", 0.84, 0.75)])
 @torch.no_grad()
 def test_the_decoder_knows_its_world(name: str, facts: float, true: float) -> None:
     scores = evaluate.evaluate_writer(SHIPPED / name, questions=150, strangers=20, passages=50)
@@ -303,7 +303,7 @@ def test_the_published_scores_are_of_these_weights_and_above_the_bars() -> None:
     assert results["minilm"]["scores"]["retrieval"]["items"] == 1000
     assert results["t5-small"]["scores"]["english_to_german"]["score"] >= 0.95
     assert results["gpt2"]["scores"]["facts"]["score"] >= 0.92
-    assert results["llama"]["scores"]["facts"]["score"] >= 0.25
+    assert results["llama"]["scores"]["facts"]["score"] >= 0.89
 
 
 def test_the_page_shows_the_published_scores() -> None:
