@@ -214,7 +214,10 @@ SECTIONS: Mapping[str, Section] = {
     "decode": Section(
         "Writing",
         "Full-size GPT-2 with seeded weights, greedy, one prompt, fused attention, keys and values kept: the "
-        "rebuild beside the official `generate`.",
+        "rebuild beside the official `generate`. Such a model writes one token again and again, so "
+        "`fast`, which reads a guess of several tokens in one pass, does its best here; its share of the "
+        "bandwidth counts the weights once a token, though it reads them once a pass. Where every guess is "
+        "wrong it is slower than without.",
         decode,
     ),
     "encode": Section(

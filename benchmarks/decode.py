@@ -10,6 +10,7 @@ from torch import Tensor
 
 from benchmarks.harness import TITLES, Harness, Row, Run, digits
 from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.using.ahead import write_ahead
 from llm_rebuild.using.decoding import decode
 from llm_rebuild.using.defaults import defaults
 from llm_rebuild.using.generate import decoder_step
@@ -29,7 +30,11 @@ def rebuilt(copy: LocalCopy, prompt: Tensor, new: int) -> Mapping[str, Run]:
     def plain() -> Tensor:
         return decode(decoder_step(rebuild, part, torch.ones_like(prompt)), prompt, Settings(new), special)
 
-    return {"rebuild": plain}
+    def ahead() -> Tensor:
+        step = decoder_step(rebuild, part, torch.ones_like(prompt), each=True)
+        return write_ahead(step, prompt, Settings(new).complete(), special)
+
+    return {"rebuild": plain, "rebuild, fast": ahead}
 
 
 def generated(official: Official, prompt: Tensor, new: int) -> Run:
