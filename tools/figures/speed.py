@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from functools import cache
+from math import inf
 from typing import Any
 
+from benchmarks.board import case
 from tools.figures.drawing import Drawing
 from tools.figures.kinds import Plot, bars
 from tools.figures.runs import DOCS
 
 KINDS = ("accent", "warm", "good", "query")
-LONGEST = 8.0  # what the longest bar stands for
+LONGEST = 8.0  # times a bare pass, where the bars end
 
 
 @cache
@@ -59,18 +61,17 @@ def _in_order(words: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(words))
 
 
-def _bars(name: str, title: str, value: str, unit: str) -> str:
-    """A bar for each row of a benchmark, cases one below the other."""
+def _bars(name: str, title: str, value: str, unit: str = "", longest: float = inf) -> str:
+    """A bar for each row of a benchmark, cases one below the other; no bar is longer than for `longest`."""
     rows = rows_of(name)
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        words = (f"{v:,} {k}" if isinstance(v, int) else str(v) for k, v in row["case"].items())
-        groups.setdefault(", ".join(words), []).append(row)
+        groups.setdefault(case(row), []).append(row)
     d = Drawing(720, sum(44 + 26 * len(group) for group in groups.values()) + 10, title)
-    most = min(LONGEST, max(row[value] for row in rows))
+    most = min(longest, max(row[value] for row in rows))
     scale, y = 330 / most, 20.0
-    for case, group in groups.items():
-        d.text(20, y + 8, case, at="start", bold=True)
+    for words, group in groups.items():
+        d.text(20, y + 8, words, at="start", bold=True)
         items = [
             (_short(r["what"]), min(r[value], most), f"{r[value]:.2f}{unit}", _kind(r["what"])) for r in group
         ]
@@ -90,14 +91,13 @@ def _kind(what: str) -> str:
 
 def speed_watching() -> str:
     """How many times as long a pass takes that is watched."""
-    return _bars(
-        "watching", "How many times as long as the bare forward pass it takes to watch one.", "ratio", ""
-    )
+    words = "How many times as long as the bare forward pass it takes to watch one."
+    return _bars("watching", words, "ratio", longest=LONGEST)
 
 
 def speed_encode() -> str:
     """Embeddings of many texts, beside sentence-transformers."""
-    return _bars("encode", "The time to embed texts, divided by that of sentence-transformers.", "ratio", "")
+    return _bars("encode", "The time to embed texts, divided by that of sentence-transformers.", "ratio")
 
 
 def speed_start() -> str:
