@@ -76,7 +76,7 @@ def test_a_benchmark_runs_and_its_rows_make_a_table(name: str, tiny: Harness) ->
     assert all(one.get("ratio", 1.0) == 1.0 for one in rows)  # the clock ticks once a run
     lines = board.SECTIONS[name].table(rows)
     assert len(lines) > 2
-    assert lines[0].count("|") == lines[1].count("|")
+    assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
 
 
 def test_all_shapes_of_a_forward_pass_have_the_official_bits(tiny: Harness) -> None:
