@@ -39,7 +39,7 @@ OF_STEP: Mapping[str, tuple[str, str, str, str]] = {
     "conv1d": ("unknown", "scaled", "bias-wrong", "unknown"),
     "head": ("unknown", "output-scale-wrong", "bias-wrong", "untied-head"),
     "output": ("output-scale-missing", "output-scale-wrong", "shifted", "output-scale-wrong"),
-    "cat": ("cache-not-appended", "cache-mixed", "shifted", "cache-mixed"),
+    "cat": ("cache-not-appended", "scaled", "shifted", "cache-mixed"),
     "embedding": ("embedding-scaled", "embedding-scaled", "shifted", "embedding-scaled"),
     "angles": ("rotary-wrong", "rotary-wrong", "rotary-wrong", "rotary-wrong"),
     "turns": ("rotary-wrong", "rotary-base", "positions-shifted", "rotary-wrong"),
@@ -267,6 +267,8 @@ def contradicts(world: World, formula: Formula | None, repair: Repair, cause: st
     twice by one operation."""
     if formula is None:
         return False
+    if cause == "block-order":
+        return repair.kind == OPERAND and repair.right in world.weights
     if cause in ("block-skipped", "block-repeated"):
         other = repair.kind == OPERAND and bool(repair.right and repair.wrong)
         return other or (repair.kind == DROP and repair.operation == "add" and repair.edits == 1)

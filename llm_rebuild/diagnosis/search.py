@@ -24,7 +24,7 @@ from llm_rebuild.diagnosis.case import Case, Finding, Level
 from llm_rebuild.diagnosis.graph import MINE, NORM_STEPS, Edit, Formula, Make, World
 from llm_rebuild.diagnosis.numbers import parts_that_differ
 from llm_rebuild.diagnosis.wrong import mistakes
-from llm_rebuild.verify.equality import identical, reproduces
+from llm_rebuild.verify.equality import apart, identical, reproduces
 from llm_rebuild.weights import template
 
 # Work for one round: some seconds. Only a large model of which little was shown needs so much: there every
@@ -268,9 +268,14 @@ def _done_at(case: Case, world: World, formula: Formula) -> Iterator[Edit]:
             yield Edit(cause, f"what came out: {says}", {formula.name: lambda w, do=do: do(result)})
 
 
+DIFFERENT = 3  # numbers, so many at least, of which something is said to be made in a part of a tensor
+
+
 def in_part(case: Case, world: World) -> Iterator[Finding]:
-    """Mistakes that were made in a part of the tensor only."""
+    """Mistakes that were made in a part of the tensor only. Not of a mask: too much fits a few of its numbers."""
     for axis, places, says in parts_that_differ(case.mine, case.official):
+        if len(case.mine[apart(case.mine, case.official)].unique()) < DIFFERENT:
+            return
         narrow = replace(case, part=(axis, places))
         findings = [*known(narrow, world), *elsewhere(narrow, world)]
         for finding in findings:
