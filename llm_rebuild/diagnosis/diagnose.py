@@ -286,22 +286,22 @@ def _read(diagnosis: Diagnosis | None, reading: Reading, world: World) -> Diagno
     """What was read, under the name that was found for it; else under the one that its repair has; else
     under none. Of two names the better proved one holds."""
     formula, cause, level = world.formulas.get(reading.checkpoint), "unknown", Level.GUESSED
-    evidence, proved, repair = "Read in your code.", False, next(iter(reading.repairs), None)
+    evidence, repair = "Read in your code.", next(iter(reading.repairs), None)
     if repair is not None:
         cause = of_repair(world, formula, repair)
-        proved = repair.degree.startswith("proved")
-    if repair is not None and proved:
         level = next(level for level, words in DEGREES.items() if words == repair.degree)
         evidence = _repaired(reading.checkpoint, repair)
     if diagnosis is not None and cause in ("", diagnosis.cause):
-        if cause and proved and _level(diagnosis) < level:
+        if cause and _level(diagnosis) < level:
             says = "" if diagnosis.asked else diagnosis.says
             diagnosis = replace(diagnosis, says=says, degree=level.words, evidence=evidence)
-    elif (
-        diagnosis is None
-        or (diagnosis.asked and (proved or cause not in VAGUE))
-        or (proved and cause != "unknown" and diagnosis.cause in VAGUE)
-        or (proved and repair is not None and contradicts(world, formula, repair, diagnosis.cause))
+    elif diagnosis is None or (
+        repair is not None
+        and (
+            diagnosis.asked
+            or (cause != "unknown" and diagnosis.cause in VAGUE)
+            or contradicts(world, formula, repair, diagnosis.cause)
+        )
     ):
         cause = cause or "unknown"
         sure = 0.0 if cause == "unknown" else confidence(level)

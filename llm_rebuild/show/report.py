@@ -11,7 +11,6 @@ from rich.text import Text
 
 from llm_rebuild.checkpoints import part_of
 from llm_rebuild.diagnosis.diagnose import Diagnosis
-from llm_rebuild.diagnosis.reading.result import TOGETHER
 from llm_rebuild.errors import listed
 from llm_rebuild.show.terminal import columns, indented, renderable
 from llm_rebuild.verify.compare import BIT_IDENTICAL, Verdict
@@ -163,7 +162,7 @@ def diagnosed(best: Diagnosis, title: str = "diagnosis") -> Iterator[RenderableT
     yield indented(f"why: {best.why}")
     for number, repair in enumerate(best.repairs):
         proved = repair.degree
-        if repair.line is None and len(best.lines) > 1 and proved != TOGETHER:
+        if repair.line is None and len(best.lines) > 1:
             proved += "; on which of these lines, the run does not show"
         yield indented(f"{'or' if number else 'repair'}: {repair.words} ({proved})")
         if repair.after:

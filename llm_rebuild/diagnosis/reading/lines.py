@@ -26,6 +26,7 @@ from llm_rebuild.diagnosis.reading.slices import MOVES, VIEWS, Difference, Slice
 from llm_rebuild.diagnosis.reading.ways import Ways
 from llm_rebuild.verify.equality import equal
 from llm_rebuild.verify.recording import Frame, Node, Ref
+from llm_rebuild.weights import template
 
 SHOWN = 3  # lines of one mistake
 NEAR = 3  # so far before a tap stands what it taps
@@ -167,11 +168,14 @@ class Lines:
 
     def _of_weight(self, node: Node, name: str, right: str) -> list[Frame]:
         """The frames of an operation that reads a wrong weight: first the one that spells it, else the one
-        from which on its calls differ from those that came out right."""
+        from which on its calls differ from those that came out right; of another block, the loop over them."""
         frames = node.frames
         depth = _spelled(frames, name, right)
         if depth is None:
             depth = min((_shared(frames, stack) for stack in self._right(node, None)), default=0)
+            if not depth and template(name) == template(right):
+                looped = (at for at, f in enumerate(frames) if self.ways.file_of(f).looped(f.number))
+                depth = next(looped, 0)
             depth = depth or int(len(self.callers(frames)) > 1)
         return _from(frames, depth)
 

@@ -17,7 +17,7 @@ from llm_rebuild.diagnosis.reading.claims import Claims
 from llm_rebuild.diagnosis.reading.lines import SHOWN, Lines, line_of
 from llm_rebuild.diagnosis.reading.record import Correction, Record, Recorder
 from llm_rebuild.diagnosis.reading.repair import Patch, narrower, replay, same_function
-from llm_rebuild.diagnosis.reading.result import ROUNDED, TO_THE_BIT, TOGETHER, Reading, Repair
+from llm_rebuild.diagnosis.reading.result import ROUNDED, TO_THE_BIT, Reading, Repair
 from llm_rebuild.diagnosis.reading.slices import Difference, Side, Slice, word
 from llm_rebuild.diagnosis.reading.stored import load, store
 from llm_rebuild.diagnosis.reading.unseen import unseen
@@ -369,8 +369,7 @@ class _Session:
                 *self.words.names(innermost),
                 len(patch),
             )
-            degree = mistake.degree if len(places) == 1 else TOGETHER
             line = lines[0] if claimed else None
-            repairs = (Repair(self.words.repair(patch), line, before, after, degree, *what),)
+            repairs = (Repair(self.words.repair(patch), line, before, after, mistake.degree, *what),)
         extent = extent or mistake.extent or self.record.full
         return Reading(mistake.checkpoint, lines, mistake.words, repairs, extent, tuple(mistake.also))

@@ -14,11 +14,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-# How well a repair is known: the person's code ran once more with it, and the checkpoint was official …
+# How well a repair is known: the person's code ran once more with it, and the checkpoint was official.
 TO_THE_BIT = "proved"
 ROUNDED = "proved but for rounding"
-# … or so it was with these several lines changed together, and it is not known which of them is at fault.
-TOGETHER = "these lines together"
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Repair:
     line    Where; None where the run shows what is to be put right, and not on which of the reading's lines.
     before  The line as it is, and `after`, as it would be right; both empty where it cannot be written so,
             or `line` is None.
-    degree  `proved`, `proved but for rounding` or `these lines together`.
+    degree  `proved` or `proved but for rounding`.
     kind    What kind of edit it is: `constant`, `operand`, `drop`, `insert`, `replace`, `layout`, `value`
             (whole numbers or truth values), or `whole`: official operations in the place of what lies between
             the last right tensors and the wrong one. Of this no line is claimed.

@@ -201,8 +201,15 @@ class SourceFile:
 
     def conditional(self, number: int) -> bool:
         """Whether a condition decides if a line, or which part of it, is run."""
-        conditions = (n for n in self._nodes if isinstance(n, (ast.If, ast.IfExp)))
-        return any(n.lineno <= number <= (n.end_lineno or n.lineno) for n in conditions)
+        return self._within(number, ast.If, ast.IfExp)
+
+    def looped(self, number: int) -> bool:
+        """Whether a line stands in a loop."""
+        return self._within(number, ast.For, ast.While, ast.ListComp, ast.GeneratorExp)
+
+    def _within(self, number: int, *kinds: type[ast.stmt | ast.expr]) -> bool:
+        nodes = (n for n in self._nodes if isinstance(n, kinds))
+        return any(n.lineno <= number <= (n.end_lineno or n.lineno) for n in nodes)
 
     def decorated(self, number: int) -> bool:
         """Whether the function in which a line stands is decorated: then who calls it is not the person."""
