@@ -25,7 +25,7 @@ from llm_rebuild.diagnosis.diagnose import Account
 from llm_rebuild.diagnosis.explain import explain
 from llm_rebuild.diagnosis.mutants import Mutant, Scene
 from llm_rebuild.diagnosis.reading.read import OfficialRun, read
-from llm_rebuild.diagnosis.reading.result import TOGETHER, Line, Reading
+from llm_rebuild.diagnosis.reading.result import Line, Reading
 from llm_rebuild.verify.capture import trace_of
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.proof import Proof
@@ -108,9 +108,8 @@ def count(made: Sequence[Mutant]) -> Counter[str]:
             "first checkpoint": bool(found) and found[0].checkpoint in {mutant.first for mutant in made},
             "line among three": any(near(line, everywhere) for line in lines),
             "line first": bool(lines) and near(lines[0], everywhere),
-            "repair proved": any(repair.degree != TOGETHER for repair in repairs),
+            "repair proved": bool(repairs),
             "proved of a line": any(repair.line is not None for repair in repairs),
-            "lines together": any(repair.degree == TOGETHER for repair in repairs),
             "proved and wrong": any(not near(line, everywhere) for line in claimed),
             "written as a line": any(repair.after for repair in repairs),
             "both lines": all(any(near(line, lines) for line in shown) for lines in changes),
