@@ -380,7 +380,8 @@ def of_input(world: World, formula: Formula, right: str, action: str) -> str:
     if scaled and (facts.get("head") or formula.kind in ("product", "scale", "add bias")):
         return of_result(formula, action)
     if formula.kind in AS_RESULT or (formula.kind in NORM_STEPS and not scaled):
-        return of_result(formula, action)
+        cause = of_result(formula, action)
+        return "wrong-input" if cause == "unknown" else cause
     return "scaled" if scaled else "wrong-input"
 
 

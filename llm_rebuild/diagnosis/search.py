@@ -272,7 +272,7 @@ DIFFERENT = 3  # numbers, so many at least, of which something is said to be mad
 
 
 def in_part(case: Case, world: World) -> Iterator[Finding]:
-    """Mistakes that were made in a part of the tensor only. Not of a mask: too much fits a few of its numbers."""
+    """Mistakes in a part of the tensor only. Not of a mask: too much fits a few of its numbers."""
     for axis, places, says in parts_that_differ(case.mine, case.official):
         if len(case.mine[apart(case.mine, case.official)].unique()) < DIFFERENT:
             return

@@ -113,9 +113,10 @@ class Lines:
     # ------------------------------------------------------------------ which tensor goes in
 
     def _of_operand(self, node: Node, edit: Difference) -> Iterator[Frame]:
-        """Of an operand that should be another: the line at which the right one was at hand and was not
-        taken. Where it was at hand nowhere, the line that made the wrong one, or, where that is right for
-        others, that on which it came to where it is used."""
+        """Of an operand that should be another: the line at which both changed names, or at which the right
+        one was at hand and was not taken. Where it was at hand nowhere, the line that made it and dropped it,
+        or that made the wrong one, or, where that is right for others, that on which it came to where it is
+        used."""
         between, record = self.slice, self.record
         chain = between.person.chain(node.inputs[edit.at])
         first, wanted = record[chain[-1]], between.official.chain(edit.other)
@@ -136,8 +137,12 @@ class Lines:
         choices = [at for at in at_hand if self._call(at) == self._call(chosen[0])]
         both = [at for at in choices if self._chosen_from(at, {Ref(n) for n in chain}, right)]
         if choices:
-            yield from self._frames((*both[-1:], *choices, *way))
+            exchanged = self._exchanged(way, {Ref(n) for n in chain}, right)
+            yield from self._frames((*exchanged, *both[-1:], *choices, *way))
             return
+        on_the_way = {self._call(at) for at in way}
+        early = [record[ref.node].frames for ref in sorted(right) if ref.node < node.number]
+        yield from [f for frames in early for f in frames if f.call in on_the_way][:1]
         source = record[between.person.through(chain[0])]
         if source.function is None or _filled(between, source.number) or not between.right(source.number):
             yield from self._of_roots(source.number)
@@ -160,6 +165,18 @@ class Lines:
             at = self.ways.step_of(self.record[number])
         return way
 
+    def _exchanged(self, way: Sequence[int], wrong: set[Ref], right: set[Ref]) -> list[int]:
+        """The last step on a wrong tensor's way at which it had the name that the right one has where it is
+        used."""
+
+        def names(at: int, values: set[Ref]) -> set[str]:
+            """The last words of the names that hold one of these."""
+            held = self.record.steps[at].names
+            return {name.rpartition(".")[2] for name in held if held[name] & values}
+
+        wanted = names(way[0], right) - names(way[0], wrong)
+        return [at for at in way if names(at, wrong) & wanted][:1]
+
     def _chosen_from(self, at: int, wrong: set[Ref], right: set[Ref]) -> bool:
         """Whether a name in the statement holds both: a list of which one item was taken."""
         held = self.record.steps[at].names
@@ -168,7 +185,7 @@ class Lines:
 
     def _of_weight(self, node: Node, name: str, right: str) -> list[Frame]:
         """The frames of an operation that reads a wrong weight: first the one that spells it, else the one
-        from which on its calls differ from those that came out right; of another block, the loop over them."""
+        from which on its calls differ from those that came out right. Which block it is, a loop decides."""
         frames = node.frames
         depth = _spelled(frames, name, right)
         if depth is None:
