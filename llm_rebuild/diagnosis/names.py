@@ -376,7 +376,7 @@ def of_input(world: World, formula: Formula, right: str, action: str) -> str:
     if kind in ("bias by head", "biased mask"):
         return "position-bias-wrong"
     if kind == "mask":
-        return "mask-fill" if scaled else "mask-direction"
+        return "mask-direction" if action == MOVED else "mask-fill"
     if scaled and (facts.get("head") or formula.kind in ("product", "scale", "add bias")):
         return of_result(formula, action)
     if formula.kind in AS_RESULT or (formula.kind in NORM_STEPS and not scaled):

@@ -19,11 +19,13 @@ from llm_rebuild.diagnosis.reading.result import Reading
 from llm_rebuild.verify.capture import trace_of
 from llm_rebuild.verify.official import Official
 from tools.mutants import read_set
-from tools.reading import changed_lines, near
+from tools.reading import changed_lines, explained, near, readings
 
 MINIATURES = Path(llm_rebuild.__file__).parent / "miniatures"
 MUTANTS = {
-    mutant.name: mutant for name in ("first", "third", "fourth", "today") for mutant in read_set(name).mutants
+    mutant.name: mutant
+    for name in ("first", "third", "fourth", "fifth", "today")
+    for mutant in read_set(name).mutants
 }
 SCALED = "scaled = product * query.shape[-1] ** -0.5"
 
@@ -136,6 +138,32 @@ def test_infinity_in_a_mask_is_no_rounding():
 def test_what_a_call_gave_back_is_followed_into_it(name: str):
     first, *_ = read_mutants(MUTANTS[name])
     assert near(first.lines[0], changed_lines([MUTANTS[name]], MUTANTS[name]))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["t5-pair-turned", "t5-encoder-attention-lost", "gpt2-loop-neighbours-weights"],
+    ids=["exchanged", "dropped", "in the loop"],
+)
+def test_the_line_is_where_a_tensor_went_another_way(name: str):
+    first, *_ = read_mutants(MUTANTS[name])
+    assert any(near(line, changed_lines([MUTANTS[name]], MUTANTS[name])) for line in first.lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        ("gpt2-scores-first-hidden-in-place", "mask-extra"),  # no column of a mask that is turned
+        ("gpt2-scores-mask-raised-in-place", "mask-fill"),
+        ("gpt2-loop-neighbours-weights", "wrong-block-weights"),  # and no other order of blocks
+        ("gpt2-thirds-key-scaled-in-place", "scaled"),
+        ("t5-norm-root-of-first-token", "wrong-input"),
+    ],
+)
+def test_a_mistake_is_named_by_what_was_read_and_by_its_numbers(name: str, cause: str):
+    made = [MUTANTS[name]]
+    report = explained(made, readings(made))
+    assert report.mistakes[0].cause == cause
 
 
 def test_a_line_that_was_passed_the_wrong_tensor_is_not_to_blame():
