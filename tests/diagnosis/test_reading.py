@@ -142,7 +142,7 @@ def test_what_a_call_gave_back_is_followed_into_it(name: str):
 
 @pytest.mark.parametrize(
     "name",
-    ["t5-pair-turned", "t5-encoder-attention-lost", "gpt2-loop-neighbours-weights"],
+    ["t5-pair-turned", "t5-encoder-attention-lost", "minilm-loop-first-weights-counted-down"],
     ids=["exchanged", "dropped", "in the loop"],
 )
 def test_the_line_is_where_a_tensor_went_another_way(name: str):
