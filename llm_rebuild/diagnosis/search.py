@@ -268,14 +268,15 @@ def _done_at(case: Case, world: World, formula: Formula) -> Iterator[Edit]:
             yield Edit(cause, f"what came out: {says}", {formula.name: lambda w, do=do: do(result)})
 
 
-DIFFERENT = 3  # numbers, so many at least, of which something is said to be made in a part of a tensor
+DIFFERENT = 3  # numbers, so many at least, with which one slice of a tensor shows how it was made
 
 
 def in_part(case: Case, world: World) -> Iterator[Finding]:
-    """Mistakes in a part of the tensor only. Not of a mask: too much fits a few of its numbers."""
+    """Mistakes in a part of the tensor only. Not in one column of a mask: too much fits its two numbers."""
     for axis, places, says in parts_that_differ(case.mine, case.official):
-        if len(case.mine[apart(case.mine, case.official)].unique()) < DIFFERENT:
-            return
+        few = len(case.mine[apart(case.mine, case.official)].unique()) < DIFFERENT
+        if few and len(places) == 1:
+            continue
         narrow = replace(case, part=(axis, places))
         findings = [*known(narrow, world), *elsewhere(narrow, world)]
         for finding in findings:
