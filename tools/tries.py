@@ -784,6 +784,89 @@ def sweeps() -> Iterator[Try]:
         )
 
 
+def sizes() -> Iterator[Try]:
+    """Shards, texts of a million tokens, types and devices that there are not."""
+    names = [f"model-0000{n}-of-00003.safetensors" for n in (1, 2, 3)]
+
+    def shards(change: Callable[[Path, dict[str, Any]], Any]) -> Callable[[Path], Any]:
+        def make(folder: Path) -> None:
+            m = folder / "m"
+            keys = sorted(tensors := load_file(m / "model.safetensors"))
+            weight_map = {key: names[3 * n // len(keys)] for n, key in enumerate(keys)}
+            for name in names:
+                of = {key: tensors[key].clone() for key, shard in weight_map.items() if shard == name}
+                save_file(of, m / name)
+            (m / "model.safetensors").unlink()
+            index: dict[str, Any] = {"weight_map": weight_map}
+            text = change(m, index)
+            content = text if isinstance(text, str) else json.dumps(index)
+            (m / "model.safetensors.index.json").write_text(content, encoding="utf-8")
+
+        return make
+
+    def moved(to: str) -> Callable[[Path, dict[str, Any]], Any]:
+        return lambda m, i: i["weight_map"].update(
+            {k: to for k, v in i["weight_map"].items() if v == names[1]}
+        )
+
+    def instead(make: Callable[[Path], Any]) -> Callable[[Path, dict[str, Any]], Any]:
+        return lambda m, i: ((m / names[1]).unlink(), make(m / names[1]), None)[2]
+
+    changes: dict[str, Callable[[Path, dict[str, Any]], Any]] = {
+        "all there": lambda m, i: None,
+        "one more that nobody names": lambda m, i: shutil.copy(m / names[0], m / "other.safetensors") and None,
+        "one in the middle missing": lambda m, i: (m / names[1]).unlink(),
+        "one cut": lambda m, i: os.truncate(m / names[1], 200),
+        "one empty": lambda m, i: os.truncate(m / names[1], 0),
+        "two exchanged": lambda m, i: ((m / names[1]).rename(m / "x"), (m / names[2]).rename(m / names[1]), (m / "x").rename(m / names[2]), None)[3],
+        "one a folder": instead(Path.mkdir),
+        "one a pipe": instead(os.mkfifo),
+        "one a device": instead(lambda file: file.symlink_to("/dev/zero")),
+        "one a link to itself": instead(lambda file: file.symlink_to(file.name)),
+        "one a link to the first": instead(lambda file: file.symlink_to(names[0])),
+        "one a pickle": instead(lambda file: file.write_bytes(pickle.dumps({}))),
+        "an index that climbs": moved("../m/" + names[1]),
+        "an index of another place": moved("/etc/passwd"),
+        "an index of a folder": moved("."),
+        "an index of nothing": moved(""),
+        "an index of numbers": lambda m, i: i["weight_map"].update(dict.fromkeys(i["weight_map"], 7)),
+        "an index of lists": lambda m, i: i["weight_map"].update({key: [names[0]] for key in i["weight_map"]}),
+        "an index that is a list": lambda m, i: i.update(weight_map=names),
+        "an index without a map": lambda m, i: i.pop("weight_map") and None,
+        "an index of no keys": lambda m, i: i["weight_map"].clear(),
+        "an index of a key less": lambda m, i: i["weight_map"].popitem() and None,
+        "an index of a key more": lambda m, i: i["weight_map"].update(nowhere=names[0]),
+        "an index that is cut": lambda m, i: json.dumps(i)[:-9],
+        "an index that colours": moved("\x1b[31m"),
+        "an index of a million keys": lambda m, i: i["weight_map"].update({f"k{n}": names[0] for n in range(10**6)}),
+        "an index of 100,000 files": lambda m, i: i["weight_map"].update({f"k{n}": f"{n}.safetensors" for n in range(10**5)}),
+    }  # fmt: skip
+    for words, change in changes.items():
+        codes = RIGHT if words in ("all there", "one more that nobody names") else REFUSED
+        yield Try(f"shards: {words}", ["verify", "m", *IDS], shards(change), codes)
+
+    def text(content: str) -> Callable[[Path], Any]:
+        return lambda folder: (folder / "t.txt").write_text(content, encoding="utf-8")
+
+    long = {"a million tokens": "a b " * 500_000, "a word of a million letters": "x" * 10**6}
+    long |= {
+        "100,000 tokens": "a b " * 50_000,
+        "a million spaces": " " * 10**6,
+    }
+    for words, content in long.items():
+        for command in ("verify", "dump", "capture"):
+            out = ["--out", "o.npz" if command == "dump" else "o.safetensors"][: 2 * (command != "verify")]
+            yield Try(
+                f"long: {words}, {command}", [command, "m", "--texts", "t.txt", *out], text(content), EITHER
+            )
+    for option, values in {
+        "--dtype": ("", "float8", "FLOAT16", "int8", "torch.float16", "complex64", "float16,float32", "half"),
+        "--device": ("", "cuda", "cuda:99", "cuda:-1", "mps", "meta", "tpu", "CPU", "\x1b[31m"),
+    }.items():
+        for value in values:
+            yield Try(f"{option} {value!r}", ["verify", "m", *IDS, option, value])
+
+
 GROUPS: dict[str, Callable[[], Iterator[Try]]] = {
     "configs": configs,
     "tokenizers": tokenizers,
@@ -794,6 +877,7 @@ GROUPS: dict[str, Callable[[], Iterator[Try]]] = {
     "screens": screens,
     "signals": signals,
     "sweeps": sweeps,
+    "sizes": sizes,
 }
 
 
@@ -818,7 +902,7 @@ class Ended:
             "a traceback": "Traceback (most" in self.err + self.out,
             f"exit code {self.code}, not {sorted(tried.codes)}": self.code is not None and self.code not in tried.codes,
             "refused without a line": self.code == 2 and heard and len(lines) != 1,
-            "more than a line": self.code == 2 and heard and self.err.count("\n") > 1,
+            "more than a line": self.code == 2 and heard and self.err.count("\n") > 1 + ("its weights as one" in self.err),
             "a long line": self.code == 2 and len(self.err) > LONGEST,
             "a line that is obeyed": any(ord(c) < 32 and c != "\n" for c in self.err) and not tried.screen and not tried.where,
             f"it left {self.left}": self.code == 2 and bool(self.left),
