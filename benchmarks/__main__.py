@@ -17,6 +17,7 @@ import importlib
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ def main() -> int:
         numbers_file, page_file = BUILD / "speed.json", BUILD / "speed.md"
         BUILD.mkdir(parents=True, exist_ok=True)
     numbers = json.loads(numbers_file.read_text(encoding="utf-8")) if numbers_file.is_file() else {}
+    failed: list[str] = []
     if not options.page:
         import transformers
 
@@ -67,8 +69,12 @@ def main() -> int:
         form: dict[str, Any] = QUICK if options.quick else {}
         harness = Harness(clock=CLOCKS[clock], say=lambda line: print(line, flush=True), **form)
         for name in options.names or board.SECTIONS:
-            numbers[name] = measured(name, harness, clock)
-            write(numbers_file, numbers)  # so that what was measured stays if the next one fails
+            try:
+                numbers[name] = measured(name, harness, clock)
+            except Exception:  # the others are measured all the same
+                traceback.print_exc()
+                failed.append(name)
+            write(numbers_file, numbers)
     page_file.write_text(board.page(numbers), encoding="utf-8")
     if not options.quick:
         from tools.figures import speed  # which looks at the numbers for what there is to draw
@@ -77,7 +83,9 @@ def main() -> int:
             file = ROOT / "docs/figures" / f"{draw.__name__.replace('_', '-')}.svg"
             file.write_text(draw(), encoding="utf-8")
     print(page_file.relative_to(ROOT))
-    return 0
+    if failed:
+        print(f"not measured: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def write(file: Path, numbers: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("verify", MODEL, *TEXT, "--certificate", "proof.json"),
     ("run", MODEL, *TEXT),
     ("find", "tensor.safetensors", "--model", MODEL, *TEXT),
-    ("recheck", "proof.json"),
+    ("recheck", "proof.json", "--model", MODEL),
     ("new", "gpt2", "NEW.py", "--solved"),
     ("check", "solved.py", "--model", MODEL),
     ("compare", "dump.npz", "--model", MODEL, *TEXT),
