@@ -30,7 +30,7 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
     ("map", MODEL),
     ("capture", MODEL, *TEXT, "--out", "capture.safetensors"),
     ("verify", MODEL, *TEXT, "--certificate", "proof.json"),
-    ("run", MODEL, *TEXT),
+    ("run", MODEL, TEXT[1]),
     ("find", "tensor.safetensors", "--model", MODEL, *TEXT),
     ("recheck", "proof.json", "--model", MODEL),
     ("new", "gpt2", "NEW.py", "--solved"),
