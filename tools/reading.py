@@ -1,6 +1,7 @@
 """How well a person's code is read: every mutant is run and read, and its line looked for among those shown.
 
     python -m tools.reading [SET …]             prints the counts of the sets as JSON; of blind ones, too
+    python -m tools.reading others             the same of mistakes in models that the course does not rebuild
     python -m tools.reading --write [SET …]     puts them into docs/part-4/kill-matrix.json and on the page
 
 A line counts as right where it is the changed one or within two of it: where a line was taken out, its
@@ -17,6 +18,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import llm_rebuild
@@ -34,6 +36,7 @@ from llm_rebuild.verify.report import Report
 from llm_rebuild.verify.run import judge
 from tools import mutation, portable
 from tools.mutants import READ
+from tools.mutants.others import FILE, other, source_of
 
 PACKAGE = Path(llm_rebuild.__file__).parent
 NEAR = 2  # lines
@@ -72,12 +75,17 @@ def changed_lines(made: Sequence[Mutant], of: Mutant) -> Changed:
     """The lines of the changed file in which one of the mistakes stands."""
     source = (PACKAGE / "models" / f"{of.source}.py").read_text(encoding="utf-8")
     others = [mutant for mutant in made if mutant.source == of.source and mutant is not of]
-    before = functools.reduce(mutants.changed, others, source).splitlines()
-    after = functools.reduce(mutants.changed, [*others, of], source).splitlines()
+    before = functools.reduce(mutants.changed, others, source)
+    return between(before, mutants.changed(before, of), f"<{of.source}.py, changed>")
+
+
+def between(before: str, after: str, file: str) -> Changed:
+    """The lines in which two sources differ, as the second has them."""
     lines: Changed = set()
-    for tag, _, _, start, end in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+    matcher = difflib.SequenceMatcher(None, before.splitlines(), after.splitlines(), autojunk=False)
+    for tag, _, _, start, end in matcher.get_opcodes():
         if tag != "equal":
-            lines |= {(f"<{of.source}.py, changed>", n + 1) for n in range(start, max(end, start + 1))}
+            lines |= {(file, n + 1) for n in range(start, max(end, start + 1))}
     return lines
 
 
@@ -91,13 +99,32 @@ def near(line: Line | None, changed: Changed) -> bool:
 def count(made: Sequence[Mutant]) -> Counter[str]:
     """What is read of one mutant, or of two at once."""
     found = readings(made)
-    changes = [changed_lines(made, mutant) for mutant in made]
+    return counted(made, found, [changed_lines(made, m) for m in made], explained(made, found))
+
+
+def count_other(mutant: Mutant) -> Counter[str]:
+    """What is read of one in a model that the course does not rebuild."""
+    stage, source = other(mutant.model), source_of(mutant.model, mutant)
+    official = OfficialRun.of(stage.truth, stage.copy)
+    found = read(lambda tap: stage.play(source, tap), official, lambda file: file == FILE)
+    outcome = stage.run(source)
+    truth = replace(stage.truth, tensors={n: t for n, t in stage.truth.items() if n in stage.tapped})
+    question = Question(stage.copy, truth.inputs, truth.attention)
+    proof = Proof(question, judge(outcome.tensors, truth), truth, outcome.tensors)
+    report = explain(proof, account=Account(outcome.error), readings=found).report
+    changed = between(source_of(mutant.model), source, FILE)
+    return counted([mutant], found, [changed], report)
+
+
+def counted(
+    made: Sequence[Mutant], found: Sequence[Reading], changes: Sequence[Changed], report: Report
+) -> Counter[str]:
+    """How right it is, what was read and told of them."""
     everywhere = set().union(*changes)
     lines = found[0].lines if found else ()
     repairs = [repair for reading in found[:1] for repair in reading.repairs]
     claimed = [repair.line for reading in found for repair in reading.repairs if repair.line is not None]
     shown = [line for reading in found for line in reading.lines]
-    report = explained(made, found)
     told = [diagnosis.cause for diagnosis in report.mistakes or report.diagnosis]
     return Counter(
         {
@@ -134,7 +161,8 @@ def main() -> None:
     counts: dict[str, Counter[str]] = {}
     for name in options.sets:
         made = [mutant for mutant in mutation.mistakes(name) if not rounding(mutant)]
-        counts[name] = sum((count([mutant]) for mutant in made), Counter())
+        one = count_other if name == "others" else lambda mutant: count([mutant])
+        counts[name] = sum(map(one, made), Counter())
     if options.pairs:
         for name in options.sets:
             counts[f"{name}, pairs"] = sum((count(pair) for pair in mutation.pairs(name)), Counter())

@@ -285,7 +285,7 @@ def rivals(world: World, formula: Formula) -> dict[str, Sequence[Any]]:
         tried["both_ways"] = (not facts["both_ways"],)
         tried["count"] = [n for n in (facts["count"] // 2, facts["count"] - 1) if n > 3]
         tried["limit"] = (facts["limit"] // 2, facts["limit"] * 2)
-    if formula.kind in ("angles", "turns"):
+    if "base" in facts:
         tried["base"] = BASES
     if formula.kind == "scale":
         width, sizes = round(facts["by"] ** -2) if facts["by"] else 0, dict.fromkeys(world.run.sizes.values())

@@ -266,8 +266,13 @@ def angles(ids: Tensor, *, base: float, width: int, wave: str, first: int = 0) -
     return wave_of(torch.cat([half, half], dim=-1), wave=wave)
 
 
-def turns(ids: Tensor, mask: Tensor, *, base: float, width: int, first: int = 0) -> Tensor:
-    """Angles of rotary positions [1, token, width / 2]: a place times a power of one over the base."""
+def turns(
+    ids: Tensor, mask: Tensor, *, base: float = 1.0, width: int, first: int = 0, speeds: Tensor | None = None
+) -> Tensor:
+    """Angles of rotary positions [1, token, width / 2]: a place times a power of one over the base, or times
+    other speeds [pair]."""
+    if speeds is not None:
+        return positions(ids, mask, first=first)[..., None].float() * speeds
     return turned_at(positions(ids, mask, first=first), torch.arange(0, width, 2).float() / width, base)
 
 

@@ -42,8 +42,9 @@ OF_STEP: Mapping[str, tuple[str, str, str, str]] = {
     "cat": ("cache-not-appended", "scaled", "shifted", "cache-mixed"),
     "embedding": ("embedding-scaled", "embedding-scaled", "shifted", "embedding-scaled"),
     "angles": ("rotary-wrong", "rotary-wrong", "rotary-wrong", "rotary-wrong"),
-    "turns": ("rotary-wrong", "rotary-base", "positions-shifted", "rotary-wrong"),
-    "twice": ("rotary-wrong", "rotary-base", "positions-shifted", "rotary-pairs"),
+    "turns": ("rotary-wrong", "rotary-wrong", "positions-shifted", "rotary-base"),
+    "twice": ("rotary-wrong", "rotary-wrong", "positions-shifted", "rotary-pairs"),
+    "longer wave": ("scaled", "scaled", "shifted", "scaled"),
     "wave": ("rotary-wrong", "rotary-wrong", "rotary-wrong", "rotary-wrong"),
     "by wave": ("rotary-missing", "rotary-wrong", "rotary-wrong", "rotary-wrong"),
     "minus": ("rotary-wrong", "rotary-wrong", "rotary-wrong", "rotary-wrong"),
@@ -92,6 +93,7 @@ AS_RESULT = {
     "divide",
     "elementwise",
 }
+TURNS = {"wave", "by wave", "minus", "swapped", "rotate"}
 # What it is to do a step twice, where it has a name of its own.
 TWICE = {
     "layer norm": "norm-twice",
@@ -182,6 +184,8 @@ def role(formula: Formula) -> str:
     for fact in ("head", "output", "embedding", "unscaled"):
         if formula.facts.get(fact):
             return fact
+    if formula.kind == "scale" and formula.facts.get("wave"):
+        return "longer wave"
     return called(formula).partition(" ")[0] if formula.kind == "elementwise" else called(formula)
 
 
@@ -218,13 +222,18 @@ def of_twice(world: World, formula: Formula, right: str) -> str:
     """The cause where a step was done a second time to what came out of it, in the place of `right`."""
     if formula.kind.startswith("add"):
         return of_input(world, formula, next((i for i in formula.inputs if i != right), right), FACTOR)
-    output = role(formula) == "output"
-    return "output-scale-wrong" if output else TWICE.get(called(formula), of_result(formula, OTHER))
+    if role(formula) in ("output", "longer wave"):
+        return of_result(formula, FACTOR)
+    return TWICE.get(called(formula), of_result(formula, OTHER))
 
 
 def of_fact(formula: Formula, fact: str) -> str:
     """The cause of another number at a step."""
-    return of_result(formula, FACTOR) if role(formula) in ("output", "embedding") else OF_FACT[fact]
+    return (
+        of_result(formula, FACTOR)
+        if role(formula) in ("output", "embedding", "longer wave")
+        else OF_FACT[fact]
+    )
 
 
 def of_operator(formula: Formula, sign: str) -> str:
@@ -375,11 +384,13 @@ def of_input(world: World, formula: Formula, right: str, action: str) -> str:
         return "cache-order"
     if kind in ("bias by head", "biased mask"):
         return "position-bias-wrong"
+    if before is not None and kind == "repeat":
+        return of_result(before, OTHER)
     if kind == "mask":
         return "mask-direction" if action == MOVED else "mask-fill"
     if scaled and (facts.get("head") or formula.kind in ("product", "scale", "add bias")):
         return of_result(formula, action)
-    if formula.kind in AS_RESULT or (formula.kind in NORM_STEPS and not scaled):
+    if formula.kind in AS_RESULT or (formula.kind in NORM_STEPS | TURNS and not scaled):
         cause = of_result(formula, action)
         return "wrong-input" if cause == "unknown" else cause
     return "scaled" if scaled else "wrong-input"
@@ -449,16 +460,24 @@ def of_other_input(
         yield "position-bias-wrong", says, None
     elif before is not None and before.kind == "act" and other == before.facts["whole"]:
         yield "activation-missing", says, None
-    elif formula.kind in ("product", "mix", "multiply", "add", "split") or _of_two(formula):
+    elif formula.kind in ("product", "mix", "multiply", "add", "split", "repeat", "by wave") or _of_two(
+        formula
+    ):
         yield "wrong-operand", says, None
     elif formula.kind == "act" and other == gated_by(world, formula):
         yield "gate-swapped", says, None
-    elif before is not None and before.kind == "scale" and before.facts.get("output"):
-        yield "output-scale-missing", says, None
+    elif (
+        before is not None
+        and before.kind == "scale"
+        and (before.facts.get("output") or other in before.inputs)
+    ):
+        yield of_result(before, LEFT), says, None
     else:
+        half = before is not None and bool(before.facts.get("residual")) and not own
+        skipped = ("block-skipped", f"{says}: the half-block between them has no effect", everywhere)
+        yield from [skipped] if half and into is not None else []
         yield from _left_out(before, other, says, shown)
-        if right in world.formulas and world.formulas[right].facts.get("residual") and not own:
-            yield "block-skipped", f"{says}: the half-block between them has no effect", everywhere
+        yield from [skipped] if half and into is None else []
 
 
 def _of_two(formula: Formula) -> bool:

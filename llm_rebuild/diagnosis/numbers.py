@@ -80,6 +80,7 @@ def describe(case: Case) -> Iterator[Finding]:
         return
     if formula is not None:
         yield from _bent(rebuilt, formula, world)
+        yield from _speeds(rebuilt, formula, world)
     if case.rounding:
         yield Finding("rounding", f"off by {difference(rebuilt, official):.1e} at the most", Level.SEEN)
         return
@@ -237,21 +238,23 @@ def _added(rebuilt: Tensor, official: Tensor, formula: Formula) -> Iterator[Find
     if formula.kind not in ("product", "scale", "add mask", "add bias") or rebuilt.dim() != 4:
         return
     plain = usual(official, BEYOND) & usual(rebuilt, BEYOND)
-    shift = (rebuilt.double() - official.double())[plain.flatten(1).all(1)]
-    if len(shift) and along_distance(shift):
+    shift = (rebuilt.double() - official.double()).masked_fill(~plain, math.nan)
+    if along_distance(shift):
         yield Finding(
             "position-bias-extra", "numbers were added that depend on the distance alone", Level.SEEN
         )
 
 
 def along_distance(shift: Tensor) -> bool:
-    """Whether numbers [..., query, key] depend only on how far the key is from the query: an added bias."""
-    scale = float(shift.abs().max())
+    """Whether numbers [..., query, key] depend only on how far the key is from the query, or grow evenly with
+    its place: an added bias. NaN where nothing is known."""
+    scale = float(shift.abs().nan_to_num().max())
     if min(shift.shape[-2:]) < 3 or scale == 0:
         return False
-    off = (shift[..., 1:, 1:] - shift[..., :-1, :-1]).abs()
-    varied = float((shift[..., :, 1:] - shift[..., :, :-1]).abs().max()) > CLOSE * scale
-    return varied and float(off.max()) <= CLOSE * scale
+    grows = shift.diff(dim=-1)
+    off = (shift[..., 1:, 1:] - shift[..., :-1, :-1], grows.diff(dim=-1))
+    even = any(float(x.abs().nan_to_num().max()) <= CLOSE * scale for x in off if bool(x.isfinite().any()))
+    return even and float(grows.abs().nan_to_num().max()) > CLOSE * scale
 
 
 def _bent(rebuilt: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
@@ -275,7 +278,8 @@ def _bent(rebuilt: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
         if float((straight - middle).abs().median()) < GATED * abs(middle):
             if words == "erf" and exact and abs(middle * 2**0.5 - 1) < SLIGHT:
                 return  # which is the right one
-            plain = words == "a sigmoid" and abs(middle - 1) < CLOSE  # which is SiLU
+            bent = str(formula.facts["name"]).startswith("gelu")
+            plain = words == "a sigmoid" and (abs(middle - 1) < CLOSE or not bent)  # which is SiLU
             cause = "activation-other" if plain else cause
             yield Finding(cause, f"a gate by {words} of {middle:.5g} x", Level.SEEN)
             return
@@ -336,6 +340,31 @@ def _hidden(rebuilt: Tensor, formula: Formula, world: World) -> Iterator[Finding
         yield Finding("mask-missing", f"{int(less.sum())} places are not hidden", Level.SEEN)
     else:
         yield Finding("mask-direction", "other places are hidden", Level.SEEN)
+
+
+def _speeds(rebuilt: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
+    """How far each pair turns from one place to the next, if that is the same from each to the next, and not
+    the right one times one factor."""
+    if formula.kind != "turns" or rebuilt.shape[1] < 3 or not bool(rebuilt.isfinite().all()):
+        return
+    steps, right = rebuilt.double().diff(dim=1), world[formula.name].double().diff(dim=1)[0, 0]
+    even = bool(((steps - steps[:1, :1]).abs() <= FITTED * rebuilt.abs().amax(1, keepdim=True)).all())
+    ratio = steps[0, 0] / right
+    if (
+        even
+        and bool((ratio - ratio[0]).abs().max() > GATED * ratio.abs().max())
+        and not bool(rebuilt[:, 0].any())
+    ):
+        yield Finding(
+            "rotary-base",
+            f"the pairs turn by {_listed(steps[0, 0])} instead of {_listed(right)}",
+            Level.SHOWN,
+        )
+
+
+def _listed(numbers: Tensor) -> str:
+    """The first few."""
+    return ", ".join(f"{number:.4g}" for number in numbers.tolist()[:4]) + (", …" if len(numbers) > 4 else "")
 
 
 def _rows(rebuilt: Tensor, formula: Formula, world: World) -> Iterator[Finding]:

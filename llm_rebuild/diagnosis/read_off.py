@@ -184,7 +184,8 @@ class _Reader:
             yield [Formula(name, "softmax", inputs)]
         elif kind in ("mul", "div") and len(inputs) == 1 and step.numbers:
             by = step.numbers[0] if kind == "mul" else 1 / step.numbers[0]
-            yield [Formula(name, "scale", inputs, facts={"by": by})]
+            wave = {"wave": True} if "rotary" in step.path.lower() else {}
+            yield [Formula(name, "scale", inputs, facts={"by": by, **wave})]
         yield from self.turning(name, step)
         yield from self.moved(name, step)
         yield from self.pooled(name, step)
@@ -256,7 +257,8 @@ class _Reader:
             yield from (
                 [Formula(name, "layer norm", (x,), (weight, bias), {"eps": e})] for e in step.numbers[-1:]
             )
-        facts = {"whole": inputs[0] if inputs else "", "norm": name, "eps": self.epsilon(step.path)}
+        whole = next((x for x in (f"{name}.#heads", *inputs) if x in self.found), "")
+        facts = {"whole": whole, "norm": name, "eps": self.epsilon(step.path)}
         for x in step.inputs:
             yield [Formula(name, "stretch", (x,), (weight,), facts)]
 
@@ -269,7 +271,8 @@ class _Reader:
         """A step of an RMS norm, of the whole width or of each head."""
         kind, x, eps = NORM_STEPS[step.kind], step.inputs[0], self.epsilon(step.path)
         into = self.steps[step.path].given if step.path in self.steps else ()
-        facts = {"whole": into[0] if into else x, "norm": step.path, "eps": eps}
+        whole = next((name for name in (f"{step.path}.#heads", *into) if name in self.found), x)
+        facts = {"whole": whole, "norm": step.path, "eps": eps}
         yield [Formula(name, kind, tuple(step.inputs), facts=facts)]
         shape = self.tensor(name).shape
         if self.tensor(x).dim() == 3 and len(shape) == 4:
@@ -493,6 +496,12 @@ class _Reader:
             for base in (*_numbers(self.config), *BASES) if kind == "mul" and not inputs else ():
                 facts = {"base": base, "width": 2 * shape[-1]}
                 yield [Formula(name, "turns", (TOKEN_IDS, MASK), facts=facts)]
+            if (
+                kind == "mul" and not inputs
+            ):  # a base whose powers were scaled: of place 1 it tells the speeds
+                start = self.tensor(f"{PAST}{name}" if f"{PAST}{name}" in self.start.tensors else name)
+                scaled = {"speeds": start[0, min(1, start.shape[1] - 1)], "width": 2 * shape[-1]}
+                yield [Formula(name, "turns", (TOKEN_IDS, MASK), facts=scaled)]
             if kind == "cat" and len(inputs) == 1:
                 yield [Formula(name, "twice", inputs)]
             if kind in ("cos", "sin") and len(inputs) == 1:

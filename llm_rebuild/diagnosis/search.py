@@ -138,7 +138,7 @@ def _other_inputs(case: Case, world: World, formula: Formula, until: int) -> Ite
             return
         if not worth_it(case, changed, world, {i: world.value(i) for i in changed.inputs}):
             continue
-        only_here = instead(world, "", "", changed)
+        only_here = _with_its_norm(case, world, changed, right, name)
         level = fits(case, world, only_here)
         if not level:
             continue
@@ -146,6 +146,16 @@ def _other_inputs(case: Case, world: World, formula: Formula, until: int) -> Ite
             edit = Edit(cause, says, change or only_here.changes)
             if change is None or not contradicted(case, world, edit):
                 yield Finding(cause, says, level, edit=edit)
+
+
+def _with_its_norm(case: Case, world: World, changed: Formula, right: str, other: str) -> Edit:
+    """A changed step; and of a norm, which is given one tensor, the others into which it goes."""
+    norm, change = changed.facts.get("norm"), dict[str, Make]()
+    for f in world.formulas.values() if norm and changed.kind in NORM_STEPS else ():
+        if f.facts.get("norm") == norm and right in f.inputs and f.name not in case.same:
+            f = replace(f, inputs=tuple(other if i == right else i for i in f.inputs))
+            change[f.name] = lambda w, f=f: w.compute(f)
+    return Edit("", "", {**change, changed.name: lambda w: world.compute(changed)})
 
 
 def _other_weights(case: Case, world: World, formula: Formula, until: int) -> Iterator[Finding]:

@@ -48,6 +48,37 @@ def test_of_two_mistakes_the_earlier_one_is_named(name: str, figure: Callable[[s
     assert share(results) >= NAMED_OF_PAIRS
 
 
+# Of Llama's set one of each kind that was not named while it measured.
+LEARNED = (
+    "llama3-no-slope",
+    "yarn-betas-exchanged",
+    "yarn-lengthened-twice",
+    "llama-turns-by-two-pi",
+    "llama-positions-all-the-same",
+    "llama-embedding-with-sines-like-the-first-transformer",
+    "llama-mask-start-of-the-text-hidden",
+    "llama-turned-and-thrown-away",
+    "llama-cosines-of-the-last-token",
+    "llama-cache-turned-again",
+    "llama-groups-in-reverse",
+    "llama-context-summed-over-kv-heads",
+    "llama-context-of-keys",
+    "llama-scores-unscaled-masked",
+    "llama-scores-with-slopes-of-alibi",
+    "llama-silu-minus-forgotten",
+    "llama-parallel-feed-forward",
+    "qwen3-norms-forgotten",
+    "qwen3-norm-over-all-heads-at-once",
+    "qwen3-norm-across-heads",
+)
+
+
+def test_what_llamas_mistakes_taught_is_known() -> None:
+    by_name = {mutant.name: mutant for mutant in mutation.mistakes("llama")}
+    results = {name: measure(by_name[name]) for name in LEARNED}
+    assert {name: result.named for name, result in results.items() if not result.right} == {}
+
+
 def test_what_keeps_the_numbers_is_not_reported() -> None:
     kept = (*mutation.harmless(), *mutation.unmutated())
     assert len(kept) > 30

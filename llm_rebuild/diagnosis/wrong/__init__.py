@@ -28,7 +28,6 @@ FIRST: dict[str, Callable[[World, Formula], Iterator[Edit]]] = {
 }
 # … and these after it.
 LAST: dict[str, Callable[[World, Formula], Iterator[Edit]]] = {
-    "turns": attention.speeds,
     "add bias": attention.add_bias,
     "add mask": attention.add_mask,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import permutations
 
@@ -20,7 +20,6 @@ from llm_rebuild.diagnosis.graph import (
     Make,
     World,
     angles,
-    positions,
     rotate,
     turned_at,
     turns,
@@ -113,9 +112,9 @@ def _of_places(places: Tensor, base: float, width: int) -> Tensor:
     return turned_at(places, torch.arange(0, width, 2).float() / width, base)
 
 
-def _at_speeds(ids: Tensor, mask: Tensor, speeds: Tensor) -> Tensor:
-    """The angles where pairs turn at other speeds [pair]."""
-    return positions(ids, mask)[..., None].float() * speeds
+def _powers(base: float, width: int, first: int = 0) -> Tensor:
+    """One over the base to the power of each pair, as negative powers."""
+    return base ** -(torch.arange(first, first + width, 2).float() / width)
 
 
 # Places [batch, key] that are counted otherwise, by the mask.
@@ -127,29 +126,9 @@ COUNTED: Mapping[str, Function] = {
     ),
     "counted from the first real token, from 1": lambda mask: mask.cumsum(1),
     "counted from the first real token, from 1, padding at 0": lambda mask: mask.cumsum(1) * mask,
+    "every token at the first place": lambda mask: 0 * mask[:1],
     "in reverse": lambda mask: torch.arange(mask.shape[1]).flip(0)[None],
 }
-# By how much pairs turn from one place to the next, of the even numbers below a head's width.
-SPEEDS: Mapping[str, Callable[[Tensor, float, int], Tensor]] = {
-    "every second power of the base": lambda even, base, width: 1.0 / base ** (2 * even / width),
-    "the powers of the base go in steps of one": lambda even, base, width: 1.0 / base ** (even / 2 / width),
-    "the powers of the base not divided by the width": lambda even, base, width: 1.0 / base**even,
-    "the powers divided by the number of pairs less one": lambda even, base, width: (
-        1.0 / base ** (even / (width - 2))
-    ),
-    "the base to the power, not one over it": lambda even, base, width: base ** (even / width),
-    "the speeds in reverse": lambda even, base, width: (1.0 / base ** (even / width)).flip(0),
-    "all pairs as fast as the first": lambda even, base, width: torch.ones_like(even),
-}
-
-
-def speeds(world: World, formula: Formula) -> Iterator[Edit]:
-    """The powers of the base divided by another width."""
-    (ids, mask), base, width = formula.inputs, formula.facts["base"], formula.facts["width"]
-    for name, size in world.run.sizes.items():
-        speed = 1.0 / base ** (torch.arange(0, width, 2).float() / size)
-        make = lambda w, speed=speed: _at_speeds(w[ids], w[mask], speed)  # noqa: E731
-        yield Edit("rotary-base", f"the powers divided by {name}, {size}", {formula.name: make})
 
 
 def product(world: World, formula: Formula) -> Iterator[Edit]:
@@ -240,6 +219,7 @@ TABLES: Tables = {
         ("cache-order", "the new token twice", lambda old, new: torch.cat([old, new, new], -2)),
         ("rotary-value", "the values were turned", lambda old, new, past_cos, past_sin, turn_cos, turn_sin: torch.cat([rotate(old, past_cos, past_sin), rotate(new, turn_cos, turn_sin)], -2)),
         ("rotary-value", "the new values were turned", lambda old, new, turn_cos, turn_sin: torch.cat([old, rotate(new, turn_cos, turn_sin)], -2)),
+        ("rotary-wrong", "all that is kept was turned again", lambda old, new, turn_cos, turn_sin: rotate(torch.cat([old, new], -2), turn_cos, turn_sin)),
         ("cache-mixed", "the new values appended to keys, or keys to values", lambda old, new_other: torch.cat([old, new_other], -2)),
         ("cache-mixed", "keys kept for values, or values for keys", lambda old_other, new_other: torch.cat([old_other, new_other], -2)),
         ("cache-mixed", "appended to the values kept instead of the keys, or the keys", lambda old_other, new: torch.cat([old_other, new], -2)),
@@ -259,8 +239,8 @@ TABLES: Tables = {
         ("positions-not-advanced", "one position behind", lambda new_ids, mask, base, width: turns(new_ids, mask, base=base, width=width, first=-1)),
         *(("positions-shifted", f"counted from {first}", lambda ids, mask, base, width, first=first: turns(ids, mask, base=base, width=width, first=first)) for first in (1, -1, 2)),
         *(("positions-wrong", says, lambda ids, mask, base, width, count=count: _of_places(count(mask)[:, -ids.shape[1] :], base, width)) for says, count in COUNTED.items()),
-        *(("rotary-base", says, lambda ids, mask, base, width, speed=speed: _at_speeds(ids, mask, speed(torch.arange(0, width, 2).float(), base, width))) for says, speed in SPEEDS.items()),
-        ("rounding", "the power negated instead of one over it", lambda ids, mask, base, width: _at_speeds(ids, mask, base ** -(torch.arange(0, width, 2).float() / width))),
+        ("rotary-base", "the powers from the second pair on", lambda ids, mask, base, width: turns(ids, mask, width=width, speeds=_powers(base, width, 2))),
+        ("rounding", "the power negated instead of one over it", lambda ids, mask, base, width: turns(ids, mask, width=width, speeds=_powers(base, width))),
     ),
     "twice": (  # x: the angles of all pairs
         ("rotary-pairs", "each angle twice in a row", lambda x: x.repeat_interleave(2, -1)),
@@ -303,8 +283,13 @@ TABLES: Tables = {
     "repeat": (
         ("heads-shared-wrong", "the heads one after the other instead of each for its neighbours", lambda x, times: x.repeat(1, times, 1, 1)),
         ("heads-shared-wrong", "the first head for all", lambda x, times: x[:, :1].expand(-1, times * x.shape[1], -1, -1)),
+        ("heads-shared-wrong", "the sum of all heads for all", lambda x, times: x.sum(1, keepdim=True).expand(-1, times * x.shape[1], -1, -1)),
+        ("heads-shared-wrong", "tokens repeated instead of heads", lambda x, times: x.repeat_interleave(times, 2).reshape(len(x), -1, *x.shape[2:])),
     ),
     "product": (
+        ("rotary-missing", "neither query nor key was turned", lambda raw_query, raw_key: raw_query @ raw_key.mT),
+        ("rotary-missing", "the query was not turned", lambda raw_query, key: raw_query @ key.mT),
+        ("rotary-missing", "the key was not turned", lambda query, raw_key: query @ raw_key.mT),
         ("query-key-swapped", "key times query", lambda query, key: key @ query.mT),
         ("scale-extra", "query and key were brought to length 1", lambda query, key: F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).mT),
         ("scale-extra", "the product ÷ √(head width)", lambda query, key: (query @ key.mT) * query.shape[-1] ** -0.5),

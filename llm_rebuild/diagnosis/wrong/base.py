@@ -156,6 +156,15 @@ def _of_product(slot: int) -> Around:
     return lambda world, f: world[world.source(f.name, "product").inputs[slot]]
 
 
+def _raw(world: World, name: str) -> Tensor:
+    """A query or a key, before it was turned by its position."""
+    step = world.formulas[name]
+    if step.kind == "rotate":
+        return world[step.inputs[0]]
+    _need(step.kind == "repeat")
+    return world.given({step.inputs[0]: _raw(world, step.inputs[0])})[name]
+
+
 def _of_pooling(slot: int) -> Around:
     """The step that sets padding to 0 is given the tokens' vectors, and 1 where they are real."""
     return lambda world, f: world[world.source(f.name, "masked").inputs[slot]]
@@ -196,6 +205,8 @@ AROUND: Mapping[str, Around] = {
     # heads and scores
     "query": _of_product(0),
     "key": _of_product(1),
+    "raw_query": lambda world, f: _raw(world, f.inputs[0]),
+    "raw_key": lambda world, f: _raw(world, f.inputs[1]),
     "scores": lambda world, f: world[world.source(f.name, "softmax").inputs[0]],
     "unmasked": lambda world, f: world[_masking(world, f).inputs[0]],
     "mask": lambda world, f: world[_masking(world, f).inputs[1]],

@@ -26,6 +26,12 @@ def sinusoidal(positions: Tensor, width: int) -> tuple[Tensor, Tensor]:
     return steps.sin(), steps.cos()
 
 
+WAVES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "halves": lambda sine, cosine: torch.cat([sine, cosine], -1),
+    "alternating": lambda sine, cosine: torch.stack([sine, cosine], -1).flatten(-2),
+}
+
+
 def bucket(world: World, formula: Formula) -> Iterator[Edit]:
     """Distances between other places, or counted the other way."""
     step, table = world.formulas[formula.inputs[0]], world.weights[formula.weights[0]]
@@ -145,8 +151,10 @@ TABLES: Tables = {
         *(("positions-shifted", f"{by:+d} for every token", lambda ids, table, by=by: rows(ids + by, table)) for by in (1, 2, -1, 3, -2)),
         ("positions-wrong", "counted from the first real token, by the mask", lambda ids, table, real_tokens: rows((real_tokens.cumsum(1) - 1)[:, -ids.shape[1] :], table)),
         ("positions-wrong", "padding counted", lambda ids, table: rows(torch.arange(ids.shape[1]) + ids.max() + 1 - ids.shape[1], table)),
-        ("positions-sinusoidal", "sines and cosines (halves)", lambda ids, table: torch.cat(sinusoidal(ids, table.shape[-1]), -1)),
-        ("positions-sinusoidal", "sines and cosines (alternating)", lambda ids, table: torch.stack(sinusoidal(ids, table.shape[-1]), -1).flatten(-2)),
+        *(("positions-sinusoidal", f"sines and cosines ({says})", lambda ids, table, lay=lay: lay(*sinusoidal(ids, table.shape[-1]))) for says, lay in WAVES.items()),
+    ),
+    "token": (  # of a model that has no table of positions
+        *(("positions-sinusoidal", f"sines and cosines ({says}) added", lambda ids, table, lay=lay: rows(ids, table) + lay(*sinusoidal(torch.arange(ids.shape[1])[None], table.shape[-1]))) for says, lay in WAVES.items()),
     ),
     "type": (  # ids: a 0 for each token
         ("token-types-wrong", "the second type for all", lambda ids, table: rows(ids + 1, table)),
@@ -187,6 +195,8 @@ TABLES: Tables = {
         ("norm-mean-subtracted", "the variance by n - 1", lambda whole: variance(whole, less=1)),
         *(("norm-axis", says, lambda x, axes=axes: x.mean(axes, keepdim=True)) for says, axes in AXES.items()),
         *(("norm-axis", f"{says}, for every token", lambda x, axes=axes: x.mean(axes, keepdim=True)[..., :1].expand((*x.shape[:-1], 1))) for says, axes in AXES.items()),
+        ("norm-axis", "over the heads", lambda x: x.mean(-2, keepdim=True)),
+        ("norm-axis", "over all heads at once", lambda x: x.mean((-2, -1), keepdim=True)),
         ("norm-axis", "over everything, as one number", lambda x: x.mean()),
     ),
     "plus eps": (

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import linecache
 import tempfile
 import types
 from dataclasses import dataclass
@@ -17,11 +18,12 @@ from typing import Any
 
 import torch
 
-from llm_rebuild.checkpoints import Recorder
+from llm_rebuild.checkpoints import Recorder, Tap
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.mutants import Mutant, Mutated, changed
 from llm_rebuild.verify import Capture, ask, capture, compare
 
+FILE = "<mine.py, changed>"
 IDS = [[5, 17, 3, 44, 9, 60, 2, 31, 12], [11, 5, 8, 23, 50]]  # the second row is padded
 DECODER_IDS = [[2, 7, 40, 21, 4, 33], [2, 8, 61]]
 _SIZES: dict[str, Any] = {
@@ -54,21 +56,26 @@ class Other:
     copy: LocalCopy
     truth: Capture
 
-    def run(self, source: str, file: str = "mine.py") -> Mutated:
-        """What a person's file taps. Raises what its module raises; what `forward` raises is kept."""
-        module = types.ModuleType("mine")
-        exec(compile(source, file, "exec"), module.__dict__)
+    def run(self, source: str) -> Mutated:
+        """What a person's file taps. What is raised is kept."""
         recorder = Recorder()
-        batch, config = self.truth.inputs.batch, types.SimpleNamespace(**self.copy.config)
-        named = {**batch._asdict(), "weights": self.copy.weights(), "config": config, "tap": recorder.tap()}
-        wanted = inspect.signature(module.forward).parameters
         torch.manual_seed(0)
         try:
             with torch.no_grad():
-                module.forward(**{name: named[name] for name in wanted})
+                self.play(source, recorder.tap())
         except Exception as error:  # what a person's mistake raises can be anything
             return Mutated(recorder.tensors, error)
         return Mutated(recorder.tensors)
+
+    def play(self, source: str, tap: Tap) -> None:
+        """Run a person's file, which is called `FILE`. Raises what it raises."""
+        module = types.ModuleType("mine")
+        linecache.cache[FILE] = (len(source), None, source.splitlines(keepends=True), FILE)
+        exec(compile(source, FILE, "exec"), module.__dict__)
+        batch, config = self.truth.inputs.batch, types.SimpleNamespace(**self.copy.config)
+        named = {**batch._asdict(), "weights": self.copy.weights(), "config": config, "tap": tap}
+        wanted = inspect.signature(module.forward).parameters
+        module.forward(**{name: named[name] for name in wanted})
 
     def first_divergence(self, outcome: Mutated) -> str:
         """The first checkpoint that is missing or not bit-identical; empty where none is. What the right file
