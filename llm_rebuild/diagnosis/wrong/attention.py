@@ -126,7 +126,6 @@ COUNTED: Mapping[str, Function] = {
     ),
     "counted from the first real token, from 1": lambda mask: mask.cumsum(1),
     "counted from the first real token, from 1, padding at 0": lambda mask: mask.cumsum(1) * mask,
-    "every token at the first place": lambda mask: 0 * mask[:1],
     "in reverse": lambda mask: torch.arange(mask.shape[1]).flip(0)[None],
 }
 
@@ -239,6 +238,7 @@ TABLES: Tables = {
         ("positions-not-advanced", "one position behind", lambda new_ids, mask, base, width: turns(new_ids, mask, base=base, width=width, first=-1)),
         *(("positions-shifted", f"counted from {first}", lambda ids, mask, base, width, first=first: turns(ids, mask, base=base, width=width, first=first)) for first in (1, -1, 2)),
         *(("positions-wrong", says, lambda ids, mask, base, width, count=count: _of_places(count(mask)[:, -ids.shape[1] :], base, width)) for says, count in COUNTED.items()),
+        ("rotary-missing", "every token at the first place", lambda ids, mask, width: 0 * turns(ids, mask, width=width)),
         ("rotary-base", "the powers from the second pair on", lambda ids, mask, base, width: turns(ids, mask, width=width, speeds=_powers(base, width, 2))),
         ("rounding", "the power negated instead of one over it", lambda ids, mask, base, width: turns(ids, mask, width=width, speeds=_powers(base, width))),
     ),
