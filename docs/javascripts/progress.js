@@ -1,6 +1,7 @@
 // The questions at a chapter's end: which answer was opened first is kept in this browser, goes nowhere, and
 // can be carried away as a file. What comes from a file, or was kept by somebody else, is looked at first.
 
+const ROOT = new URL("..", import.meta.url);
 const KEPT = "answers";
 const MOST = 2000; // answers in one file
 const KEY = /^[\w/-]{0,100}#\d{1,3}$/;
@@ -29,9 +30,8 @@ function progressIn(text) {
   return { answers, read: found.read.slice(0, MOST).filter((page) => typeof page === "string" && PAGE.test(page)) };
 }
 
-function keepProgress() {
-  const panel = document.querySelector("[data-progress]");
-  if (!panel) return;
+/** Note which answers are opened, and show how many were right, in the panel of a page with questions. */
+export function start([panel]) {
   const page = location.pathname.slice(ROOT.pathname.length);
   const boxes = [...panel.parentElement.querySelectorAll("[data-progress] ~ .exercise")];
   const kept = __md_get(KEPT, localStorage, ROOT) ?? {};
@@ -111,5 +111,3 @@ function keepProgress() {
   );
   show(spoiled ? "What else was kept here could not be read, and is left out." : "");
 }
-
-document$.subscribe(keepProgress);

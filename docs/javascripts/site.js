@@ -110,19 +110,20 @@ function rememberWhatIsRead() {
   endSeen.observe(button);
 }
 
-// The parts of a page that compute, where there are any. The modules are loaded by the page that has them.
-const ALIVE = { "[data-live]": "live/live.js", "[data-widget]": "widgets/widgets.js" };
+// The parts of a page that compute or remember, where there are any. The modules are loaded by the page that has them.
+const ALIVE = { "[data-live]": "live/live.js", "[data-widget]": "widgets/widgets.js", "[data-progress]": "progress.js" };
 
 function comeToLife() {
-  for (const [selector, module] of Object.entries(ALIVE)) {
+  const load = async (boxes, module) => (await import(new URL(`javascripts/${module}`, ROOT))).start(boxes);
+  return Promise.all(Object.entries(ALIVE).map(([selector, module]) => {
     const boxes = document.querySelectorAll(selector);
-    if (boxes.length) import(new URL(`javascripts/${module}`, ROOT)).then(({ start }) => start(boxes));
-  }
+    return boxes.length ? load(boxes, module).catch(reportError) : null;
+  }));
 }
 
 document$.subscribe(async () => {
   const page = location.pathname;
-  comeToLife();
+  const alive = comeToLife();
   breakLongNames();
   nameForScreenReaders();
   // The theme attaches annotations, copy buttons and tables just after this moment, and takes the place to which
@@ -132,6 +133,7 @@ document$.subscribe(async () => {
   reachWhatScrolls();
   showWhereFiguresGoOn();
   rememberWhatIsRead(); // now that an instant navigation has gone to the top of the page
+  await alive;
   document.body.dataset.rebuildReady = page;
 });
 

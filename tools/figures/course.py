@@ -281,18 +281,18 @@ def mistakes_kinds() -> str:
         720, 50 + 30 * len(kinds), f"{len(listed['mistakes'])} mistakes by model and by kind, as bars."
     )
     for column, title in enumerate(models.values()):
-        d.text(280 + 112 * column, 24, title, at="start", bold=True)
+        d.text(270 + 110 * column, 24, title, at="start", bold=True)
     for row, kind in enumerate(kinds):
         y = 40 + 30 * row
-        d.text(260, y + 17, kind, at="end", size=13)
+        d.text(250, y + 17, kind, at="end", size=13)
         for column, model in enumerate(models):
             count = sum(
                 one["model"] == model and listed["causes"][one["cause"]]["kind"] == kind
                 for one in listed["mistakes"]
             )
             if count:
-                d.cell(280 + 112 * column, y, 6 * count, 0.5, height=22)
-            d.text(286 + 112 * column + 6 * count, y + 17, str(count), at="start", size=13, kind="muted")
+                d.cell(270 + 110 * column, y, 6 * count, 0.5, height=22)
+            d.text(276 + 110 * column + 6 * count, y + 17, str(count), at="start", size=13, kind="muted")
     return d.svg()
 
 

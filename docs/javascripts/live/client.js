@@ -43,7 +43,7 @@ export class Client {
 
   async here(call, values) {
     try {
-      return await this.service[call](...values);
+      return await this.service.call(call, values);
     } catch (error) {
       throw new Problem(error.constructor.name === "InputError" ? error.message : UNEXPECTED + error.message);
     }

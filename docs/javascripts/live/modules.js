@@ -4,8 +4,8 @@
 // class such as InputError is the same everywhere.
 
 const BASE = new URL("../rebuild/", import.meta.url);
-const EVERY_MODEL = ["models.js", "tokenizers.js", "weights.js", "cache.js"];
-const NAMES = [...EVERY_MODEL, "generate.js", "decoding.js", "defaults.js"]; // of a model that writes
+const NAMES = ["models.js", "tokenizers.js", "weights.js", "cache.js"];
+const WRITING = ["generate.js", "decoding.js"];
 const IMPORT = /((?:from\s+|import\()")(\.[^"]+)(")/g;
 
 const sources = new Map(); // address -> source
@@ -19,7 +19,7 @@ async function source(url) {
  * The modules by name: `(await modules()).models.open`.
  *
  * edits   {"gpt2.js": [[before, after], …]}: pieces of source, each of which must be there exactly once.
- * writes  Whether those for writing texts are wanted, too.
+ * writes  Whether those that write texts are wanted, too.
  */
 export async function modules(edits = {}, writes = true) {
   const changed = new Map(); // address -> the address to import instead
@@ -42,7 +42,7 @@ export async function modules(edits = {}, writes = true) {
   };
   const any = Object.values(edits).some((list) => list.length);
   const loaded = await Promise.all(
-    (writes ? NAMES : EVERY_MODEL).map(async (name) => {
+    [...NAMES, ...(writes ? WRITING : [])].map(async (name) => {
       const url = new URL(name, BASE).href;
       return [name.slice(0, -3), await import(any ? await addressOf(url) : url)];
     }),

@@ -8,9 +8,21 @@ import { modules } from "./modules.js";
 const MOST_TOKENS = 128; // of one text: more than a map can show
 const LARGEST_CAPTURE = 800e6; // bytes
 const MOST_BARS = 14; // of the chart of next tokens
+const WRITING = ["next", "write", "beams", "says"]; // calls that need what writes texts
 
 export class Service {
   code = modules({}, false); // begun at once, so that it is there when a model comes
+
+  /** One of the calls below, by name. What writes texts is loaded by the first that needs it. */
+  async call(name, values) {
+    if (WRITING.includes(name) && this.model?.generates && !this.code.generate) await this.learnToWrite();
+    return this[name](...values);
+  }
+
+  async learnToWrite() {
+    this.code = { ...this.code, ...(await modules()) };
+    if (this.right) this.right.code = this.code;
+  }
 
   // ---------------------------------------------------------------------------------------- opening
 
@@ -43,7 +55,7 @@ export class Service {
     const architecture = this.code.models.ARCHITECTURES[config.model_type];
     if (!architecture || ![record.type, ...record.relatives].includes(config.model_type))
       throw fail(`config.json: model_type is ${String(JSON.stringify(config.model_type)).slice(0, 40)}; this page takes ${record.title} apart, "${record.type}".`);
-    const fields = architecture.read(config), { generates } = record;
+    const fields = await architecture.read(config), { generates } = record;
     const needed = { shapes: shapesOf(record.weights, fields, record.stacks, fail), optional: shapesOf(record.optional, fields, record.stacks, fail), unused: record.unused };
     for (const [key, shape] of needed.optional) if (fields.needed?.includes(key.split(".").slice(-2).join("."))) needed.shapes.set(key, shape);
     const rename = (key) => this.code.models.nameOf(key, architecture);
@@ -52,8 +64,9 @@ export class Service {
     const tokenizerFiles = new Map();
     for (const name of files.keys()) if (/^(vocab|merges|spiece|tokenizer)/.test(name)) tokenizerFiles.set(name, await read(name));
     const made = await this.code.tokenizers.load(tokenizerFiles, record.tokenizer), tokenizer = pipeline.lowerCase ? made.lowerCased() : made;
-    if (generates) this.code = await modules();
-    const asked = generates ? this.code.defaults.defaults(config, await json("generation_config.json"), fields.vocab_size, record.crossing.length > 0) : null;
+    if (record.crossing.length) await this.learnToWrite(); // its decoder goes over what it writes
+    const { defaults } = generates ? await import("../rebuild/defaults.js") : {};
+    const asked = generates ? defaults(config, await json("generation_config.json"), fields.vocab_size, record.crossing.length > 0) : null;
     const tensors = this.code.weights.readSafetensors(buffer);
     const { positions } = fields;
     const most = Math.min(MOST_TOKENS, positions ?? MOST_TOKENS, pipeline.maxTokens ?? MOST_TOKENS);

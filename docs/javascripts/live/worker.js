@@ -6,7 +6,7 @@ const service = new Service();
 
 addEventListener("message", async ({ data: { id, call, values } }) => {
   try {
-    postMessage({ id, answer: await service[call](...values) });
+    postMessage({ id, answer: await service.call(call, values) });
   } catch (error) {
     postMessage({ id, problem: error.message, expected: error.constructor.name === "InputError" });
   }

@@ -1,32 +1,11 @@
-// The rebuilds, and what their config.json may say. The twin of models/config.py and of the _config.py files.
+// The rebuilds, and what their config.json may say. The twin of the _config.py files; Llama has its own.
 //
 // A field that changes what is computed is read, or it must have the value that the rebuild is written for. A config
 // cannot ask for something and silently not get it. What is read has the sizes that the shapes of weights speak of,
 // too, and `positions`: the longest input, in tokens; null where none is too long.
 
-import { ACTIVATIONS } from "./ops.js";
-import { readRope } from "./rotary.js";
+import { read, shown } from "./config.js";
 import { InputError, Part, Weights } from "./weights.js";
-
-const shown = (value) => String(JSON.stringify(value)).slice(0, 60);
-
-/** The fields of `defaults` as config.json has them; `fixed` ones must have their value; `activations` be known. */
-function read(config, { defaults, fixed, activation }) {
-  for (const [field, value] of Object.entries(fixed))
-    if (field in config && config[field] !== value)
-      throw new InputError(`config.json: ${field} is ${shown(config[field])}; this rebuild supports only ${shown(value)}`);
-  const fields = {};
-  for (const [field, usual] of Object.entries(defaults)) {
-    const value = config[field] ?? usual;
-    const size = typeof usual === "number" && Number.isInteger(usual) && !field.endsWith("_id");
-    if (usual !== null && typeof value !== typeof usual) throw new InputError(`config.json: ${field} is ${shown(value)}, expected a ${typeof usual}`);
-    if (size && (!Number.isSafeInteger(value) || value < 1)) throw new InputError(`config.json: ${field} is ${shown(value)}, expected a whole number from 1`);
-    fields[field] = value;
-  }
-  if (activation && !(fields[activation] in ACTIVATIONS))
-    throw new InputError(`config.json: ${activation} is ${shown(fields[activation])}; this rebuild supports ${Object.keys(ACTIVATIONS).join(", ")}`);
-  return fields;
-}
 
 function readBert(config) {
   const fields = read(config, {
@@ -70,71 +49,19 @@ function readT5(config) {
   return { ...fields, decoder_layers: decoderLayers, num_decoder_layers: decoderLayers, positions: null };
 }
 
-// config.json's model_type -> what silence means, where it is not what it means for Llama.
-const QWEN = { vocab_size: 151936, intermediate_size: 22016, num_key_value_heads: 32, max_position_embeddings: 32768 };
-const RELATIVES = {
-  llama: {},
-  mistral: { intermediate_size: 14336, num_key_value_heads: 8, max_position_embeddings: 4096 * 32 },
-  qwen2: QWEN,
-  qwen3: { ...QWEN, head_dim: 128 },
+const LLAMA = {
+  name: "llama", load: () => import("./llama.js"), read: async (config) => (await import("./llama_config.js")).readLlama(config), prefix: "",
 };
 
-function readLlama(config) {
-  const kind = config.model_type;
-  const asked = { ...RELATIVES[kind], ...config };
-  const fields = read(asked, {
-    defaults: {
-      vocab_size: 32000, hidden_size: 4096, intermediate_size: 11008, num_hidden_layers: 32, num_attention_heads: 32, num_key_value_heads: null,
-      head_dim: null, hidden_act: "silu", max_position_embeddings: 2048, rms_norm_eps: 1e-6, tie_word_embeddings: false, attention_bias: false, mlp_bias: false,
-    },
-    fixed: { quantization_config: null, attention_chunk_size: null, is_causal: true, is_encoder_decoder: false, ...(kind === "llama" ? { sliding_window: null } : {}) },
-    activation: "hidden_act",
-  });
-  const { hidden_size: width, num_attention_heads: heads } = fields;
-  const whole = (field, usual) => {
-    const value = fields[field] ?? usual;
-    if (!Number.isSafeInteger(value) || value < 1) throw new InputError(`config.json: ${field} is ${shown(value)}, expected a whole number from 1`);
-    return value;
-  };
-  const divides = (field, value, other, whole) => {
-    if (whole % value) throw new InputError(`config.json: ${field} is ${value}, which does not divide ${other} ${whole}`);
-  };
-  if (kind === "llama") divides("num_attention_heads", heads, "hidden_size", width);
-  const kvHeads = whole("num_key_value_heads", heads), headWidth = whole("head_dim", Math.floor(width / heads));
-  divides("num_key_value_heads", kvHeads, "num_attention_heads", heads);
-  if (headWidth % 2 || headWidth < 4) throw new InputError(`config.json: head_dim is ${headWidth}, expected an even number from 4`);
-  const window = windowOf(asked, kind, fields.num_hidden_layers);
-  const attention = fields.attention_bias && ["llama", "qwen3"].includes(kind);
-  const biases = [
-    ...(attention || kind === "qwen2" ? ["q_proj", "k_proj", "v_proj"] : []), ...(attention ? ["o_proj"] : []),
-    ...(fields.mlp_bias && kind === "llama" ? ["gate_proj", "up_proj", "down_proj"] : []),
-  ];
-  const norms = kind === "qwen3"; // each head's query and key are normalised before they are turned
-  return {
-    ...fields, num_key_value_heads: kvHeads, kv_heads: kvHeads, group: heads / kvHeads, head_dim: headWidth, head_width: headWidth, biases,
-    norms_query_and_key: norms, rope: readRope(config, fields.max_position_embeddings), positions: window === null ? null : window - 1,
-    needed: [...biases.map((layer) => `${layer}.bias`), ...(norms ? ["q_norm.weight", "k_norm.weight"] : []), ...(fields.tie_word_embeddings ? [] : ["lm_head.weight"])],
-  };
-}
-
-/** How many tokens one looks back over, itself included, in the blocks that look over a window, if there are any; null: over all. */
-function windowOf(config, kind, blocks) {
-  if (kind === "llama") return null;
-  const { sliding_window: window = 4096, use_sliding_window: used = false, max_window_layers: most = 28, layer_types: types } = config;
-  if (window !== null && !(Number.isSafeInteger(window) && window >= 2)) throw new InputError(`config.json: sliding_window is ${shown(window)}, expected a whole number from 2`);
-  if (typeof used !== "boolean") throw new InputError(`config.json: use_sliding_window is ${shown(used)}, expected true or false`);
-  const slides = Array.isArray(types) ? types.includes("sliding_attention") : most < blocks;
-  return kind === "mistral" || (used && slides) ? window : null;
-}
-
-const LLAMA = { name: "llama", load: () => import("./llama.js"), read: readLlama, prefix: "" };
-
-/** model_type -> how its rebuild is loaded, how its config is read, and the prefix that its keys have in some files. */
+/** model_type -> how its rebuild is loaded, how its config is read (at once, or later), and the prefix that its keys have in some files. */
 export const ARCHITECTURES = {
   bert: { name: "minilm", load: () => import("./minilm.js"), read: readBert, prefix: "bert." },
   gpt2: { name: "gpt2", load: () => import("./gpt2.js"), read: readGpt2, prefix: "transformer." },
   t5: { name: "t5-small", load: () => import("./t5.js"), read: readT5, prefix: "" },
-  ...Object.fromEntries(Object.keys(RELATIVES).map((kind) => [kind, LLAMA])),
+  llama: LLAMA,
+  mistral: LLAMA,
+  qwen2: LLAMA,
+  qwen3: LLAMA,
 };
 
 /** What a key of a weight file is called here: without the prefix of a model that was saved with a head, and by its name of today. */
@@ -150,5 +77,5 @@ export async function open(config, tensors, tap) {
     throw new InputError(`config.json: model_type is ${shown(config.model_type)}; there is a rebuild for ${Object.keys(ARCHITECTURES).join(", ")} only`);
   const weights = new Weights(new Map([...tensors].map(([key, tensor]) => [nameOf(key, architecture), tensor])));
   const module = await architecture.load();
-  return { ...architecture, module, forward: module.forward, model: new Part(weights, architecture.read(config), tap) };
+  return { ...architecture, module, forward: module.forward, model: new Part(weights, await architecture.read(config), tap) };
 }
