@@ -58,7 +58,7 @@ def changed(copy: LocalCopy, change: Callable[[dict[str, torch.Tensor]], Any]) -
     change(tensors)
     weights, method = Weights(tensors), LocalCopy.weights
     try:
-        LocalCopy.weights = lambda self: weights  # type: ignore[method-assign]
+        LocalCopy.weights = lambda self, *types: weights  # type: ignore[method-assign]
         yield
     finally:
         LocalCopy.weights = method  # type: ignore[method-assign]
