@@ -1,7 +1,7 @@
 // What axe-core finds on a page, each with the beginning of its markup. `rules` are axe's options, null for no rule;
 // `colours` says whether the contrast of colours is looked at. That is slow, and a page has thousands of words. So it is looked
 // at once for each way in which text looks: of two elements that are alike in kind, colour, size, weight, and in all
-// that lies below and around them, axe would say the same, on whichever page they stand. `seen` are the looks that passed before.
+// that lies below them, axe would say the same, on whichever page they stand. `seen` are the looks that passed before.
 // `within` is a selector: of what is looked at, of all where it is null. Returns what was found, and the looks that were looked at.
 
 async ([rules, colours, seen, within]) => {
@@ -17,8 +17,7 @@ async ([rules, colours, seen, within]) => {
   const kind = (element) => `${element.localName}.${element.getAttribute("class") ?? ""}`;
   const lookOf = (element) => {
     const { color, fill, fontSize, fontWeight } = getComputedStyle(element);
-    const around = element.localName === "a" ? getComputedStyle(element.parentElement).color : "";
-    return [kind(element), kind(element.parentElement), around, color, fill, fontSize, fontWeight, ground(element)].join();
+    return [kind(element), kind(element.parentElement), color, fill, fontSize, fontWeight, ground(element)].join();
   };
   const speaks = (element) => [...element.childNodes].some(({ nodeType, data }) => nodeType === 3 && data.trim());
   const run = (context, options) => axe.run(context, { resultTypes: ["violations"], iframes: false, ...options });
@@ -29,7 +28,7 @@ async ([rules, colours, seen, within]) => {
     const words = [...(within ? document.querySelector(within) : document.body).querySelectorAll("*")].filter((one) => speaks(one) && one.checkVisibility());
     for (const element of words.reverse()) looks.set(lookOf(element), element);
     for (const look of seen) looks.delete(look);
-    if (looks.size) found.push(await run({ include: [...looks.values()] }, { runOnly: ["color-contrast", "link-in-text-block"] }));
+    if (looks.size) found.push(await run({ include: [...looks.values()] }, { runOnly: ["color-contrast"] }));
   }
   const barriers = found.flatMap(({ violations }) => violations).flatMap(({ id, impact, nodes }) =>
     nodes.map((node) => `${id} (${impact}): ${node.html.slice(0, 200)}`));

@@ -246,9 +246,9 @@ FONTS = """async () => {  // those that the page was drawn with
 BARRIERS = (HERE / "barriers.js").read_text(encoding="utf-8")
 # What a narrow page may get wrong though the wide one has it right.
 OF_A_PHONE = ["aria-hidden-focus", "region", "scrollable-region-focusable", "target-size"]
-# The contrast of colours, and of a link with the words around it, is looked at by itself, and what is hidden can
-# only be called unknown. Whether a finger hits one link of two is asked on the phone.
-ASKED_ELSEWHERE = ("color-contrast", "link-in-text-block", "hidden-content")
+# The contrast of colours is looked at by itself, and what is hidden can only be called unknown. Whether a
+# finger hits one link of two is asked on the phone.
+ASKED_ELSEWHERE = ("color-contrast", "hidden-content")
 OF_ROOM = (*ASKED_ELSEWHERE, "target-size")
 OFF = {"enabled": False}
 LEGIBLE: set[str] = set()  # how text looks that was seen on some page, and can be read

@@ -166,8 +166,8 @@ def test_the_course_becomes_one_pdf(built_site: Path, browser: Any, tmp_path: Pa
 
 
 def test_a_page_is_styled_once(course: Site, reader: Any) -> None:
-    """What restyles all of a page while it opens is most of what a slow phone waits for. A busy machine styles
-    in more steps, so the least of three openings counts."""
+    """What restyles all of a page while it opens is most of what a slow phone waits for. A busy machine
+    styles in more steps, so the least of three openings counts."""
     least = min(_styled(course, reader) for _ in range(3))
     assert 1 < least < 2
 
