@@ -248,6 +248,8 @@ def check_numbers(dtype: str, device: str) -> None:
         ) from None
     if one.is_meta:
         raise InputError(f"device {shown(device)} holds shapes and no numbers; this machine has {devices}")
+    if one.device.type == "cpu" and device != "cpu":  # torch takes any number of one
+        raise InputError(f"device {shown(device)} is no other than cpu; this machine has {devices}")
     try:
         one.to(DTYPES[dtype]) @ one.to(DTYPES[dtype])
     except (RuntimeError, TypeError, NotImplementedError) as error:

@@ -303,6 +303,7 @@ def test_capture_and_run_in_another_type(run: Run, tmp_path: Path):
         (("--dtype", ""), "dtype is ''"),
         (("--device", "meta"), "device 'meta' holds shapes and no numbers; this machine has cpu"),
         (("--device", "cuda:77"), "device 'cuda:77' cannot be had"),
+        (("--device", "cpu:99"), "device 'cpu:99' is no other than cpu"),
         (("--device", "abacus"), "device 'abacus' cannot be had"),
         (("--device", ""), "device '' cannot be had"),
     ],
