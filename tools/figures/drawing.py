@@ -89,6 +89,17 @@ class Drawing:
     def dot(self, x: float, y: float, kind: str = "accent", radius: float = 5) -> None:
         self.tags.append(f'<circle cx="{x:g}" cy="{y:g}" r="{radius:g}" fill="var(--fig-{kind})"/>')
 
+    def step(self, x: float, y: float, words: str, below: str, kind: str = "surface", w: float = 176) -> None:
+        """A step of a block, in the middle of x: what it is called, and the shape of what it makes."""
+        self.box(x - w / 2, y, w, 50, kind)
+        self.text(x, y + 21, words, bold=True)
+        self.text(x, y + 40, below, size=13, mono=True, kind="muted")
+
+    def plus(self, x: float, y: float) -> None:
+        """Where something is added to the residual stream."""
+        self.box(x - 14, y - 14, 28, 28, "good")
+        self.text(x, y + 6, "+", size=18, bold=True, kind="good")
+
     def frame(self, x: float, y: float, w: float, h: float, kind: str = "line") -> None:
         """A thin line around something, and nothing in it."""
         self.tags.append(

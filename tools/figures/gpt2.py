@@ -90,17 +90,11 @@ def gpt2_block(copy: LocalCopy) -> str:
     d = Drawing(720, 966, f"One block of GPT-2, its checkpoints with their shapes for {n} tokens.")
     stream = 56
 
-    def box(x: float, y: float, words: str, below: str, kind: str = "surface", w: float = 176) -> None:
-        d.box(x - w / 2, y, w, 50, kind)
-        d.text(x, y + 21, words, bold=True)
-        d.text(x, y + 40, below, size=13, mono=True, kind="muted")
-
     def step(x: float, y: float, name: str, words: str, kind: str = "surface", w: float = 176) -> None:
-        box(x, y, words, of(name), kind, w)
+        d.step(x, y, words, of(name), kind, w)
 
     def plus(y: float, name: str) -> None:
-        d.box(stream - 14, y - 14, 28, 28, "good")
-        d.text(stream, y + 6, "+", size=18, bold=True, kind="good")
+        d.plus(stream, y)
         d.text(stream + 24, y - 10, name, at="start", size=13, mono=True, kind="good")
 
     d.text(20, 20, f"input of the block  {shape(1, n, c.n_embd)}", at="start", bold=True)
@@ -117,7 +111,7 @@ def gpt2_block(copy: LocalCopy) -> str:
     d.line("M510 106V122H420V134")
     d.line("M550 106V112H630V134")
     for x, part in ((210, "query"), (420, "key"), (630, "value")):
-        box(x, 136, part, heads, part, w=168)
+        d.step(x, 136, part, heads, part, w=168)
     d.line("M210 186V202H306V214")
     d.line("M420 186V202H324V214")
     step(315, 216, "attn.product", "product: query · key", w=250)

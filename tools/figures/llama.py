@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from llm_rebuild import anatomy
 from llm_rebuild.copies.local_copy import LocalCopy
 from tools.figures.drawing import Drawing, shape
@@ -19,27 +21,19 @@ def llama_block(copy: LocalCopy) -> str:
         "kv head": c.kv_heads, "kv heads": c.kv_heads,
     }  # fmt: skip
 
-    def size(words: str) -> int:
-        product = 1
-        for word in words.split(" × "):
-            product *= sizes[word]
-        return product
-
     def of(name: str) -> str:
         found = next(p for p in model.checkpoints if p.name == f"model.layers.0.{name}")
-        return shape(*(size(words) for words in found.shape.strip("[]").split(", ")))
+        axes = found.shape.strip("[]").split(", ")
+        return shape(*(prod(sizes[word] for word in axis.split(" × ")) for axis in axes))
 
     d = Drawing(720, 1010, f"One block of a Llama, its checkpoints with their shapes for {n} tokens.")
     stream = 56
 
     def step(x: float, y: float, name: str, words: str, kind: str = "surface", w: float = 190) -> None:
-        d.box(x - w / 2, y, w, 50, kind)
-        d.text(x, y + 21, words, bold=True)
-        d.text(x, y + 40, of(name), size=13, mono=True, kind="muted")
+        d.step(x, y, words, of(name), kind, w)
 
     def plus(y: float, name: str) -> None:
-        d.box(stream - 14, y - 14, 28, 28, "good")
-        d.text(stream, y + 6, "+", size=18, bold=True, kind="good")
+        d.plus(stream, y)
         d.text(stream + 20, y + 46, name, at="start", size=13, mono=True, kind="good")
 
     d.text(20, 20, f"input of the block  {shape(1, n, c.hidden_size)}", at="start", bold=True)
