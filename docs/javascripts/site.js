@@ -12,12 +12,17 @@ function nameForScreenReaders() {
   name(".md-search[role=dialog]", "Search");
   name(".md-progress", "Loading page");
   name(".md-annotation__index", "Note on this line");
-  // One button is no place to go to: a page has as many of these as it has fences.
-  for (const frame of document.querySelectorAll(".md-code__nav")) frame.role = "none";
   for (const box of document.querySelectorAll(".task-list-item input")) {
     box.setAttribute("aria-label", box.checked ? "done" : "to do");
   }
 }
+
+// A fence gets its button from the theme when it is first seen. One button is no place to go to, and a page has as many as
+// it has fences.
+const buttons = document.getElementsByClassName("md-code__nav");
+new MutationObserver(() => {
+  for (const frame of buttons) frame.role = "none";
+}).observe(document.documentElement, { childList: true, subtree: true });
 
 // What scrolls sideways must be reachable with the keyboard.
 function reachWhatScrolls() {
