@@ -2,9 +2,10 @@
 
     python -m benchmarks.pages [--site site] [--rounds 3]
 
-It prints the best and the worst of the seconds from the start of loading to the home page's first answer, and of
-those that each letter takes on a live page; with the real MiniLM chosen from disk those to its first answer and
-to further sentences', and what the page's processes then hold in memory beside the file.
+It prints the best and the worst of the seconds from the start of loading to the home page's first
+answer, and of those that each letter takes on a live page; with the real MiniLM chosen from disk
+those to its first answer and to further sentences', and what the page's processes then hold in
+memory beside the file.
 """
 
 from __future__ import annotations
