@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -143,12 +144,20 @@ def read_json_array(file: Path) -> list[Any]:
 
 
 def _parsed(text: str, name: str, advice: str, kind: type) -> Any:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """An object, which says everything once: of two values it would be unsaid which one counts."""
+        values = dict(pairs)
+        if len(values) < len(pairs):
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+            raise InputError(_advised(f"{name} has {twice[:60]!r} twice; leave it there once", advice))
+        return values
+
     if text.startswith("\ufeff"):
         raise InputError(
             _advised(f"{name} begins with a byte order mark; save it as UTF-8 without one", advice)
         )
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=once)
     except RecursionError:
         raise InputError(_advised(f"{name} is nested too deeply", advice)) from None
     except ValueError as error:

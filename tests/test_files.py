@@ -121,8 +121,9 @@ def test_places_where_no_file_is(tmp_path: Path, place: str, said: str):
         (b"[1]", "holds no JSON object"),
         (b'{"a": 1', "is not JSON"),
         (b"9" * 5000, "is not JSON"),
+        (b'{"a": [{"b": 1, "c": 0, "b": 1}]}', "has 'b' twice; leave it there once"),
     ],
-    ids=["byte order mark", "UTF-16", "900 levels", "unclosed", "list", "cut short", "digits"],
+    ids=["byte order mark", "UTF-16", "900 levels", "unclosed", "list", "cut short", "digits", "twins"],
 )
 def test_json_that_cannot_be_used(tmp_path: Path, content: bytes, said: str):
     (tmp_path / "config.json").write_bytes(content)

@@ -3,9 +3,10 @@
     python -m tools.live            # writes docs/live/data/
     python -m tools.live --check    # exit 1 if a file is not what would be written now
 
-A model has two files. `NAME.json` says of each checkpoint what it holds, from what it is computed, the line
-of the rebuild that computes it, where the official model shows it, and its weights. `NAME.safetensors` is an
-official capture of one sentence, for the page to compare itself with.
+`javascripts/live/titles.js` has what people call each model. Besides, a model has two files. `NAME.json` says
+of each checkpoint what it holds, from what it is computed, the line of the rebuild that computes it, where
+the official model shows it, and its weights. `NAME.safetensors` is an official capture of one sentence, for
+the page to compare itself with.
 """
 
 from __future__ import annotations
@@ -40,8 +41,10 @@ from llm_rebuild.verify.sources import source_of
 PROJECT = Path(__file__).parent.parent
 PACKAGE = Path(llm_rebuild.__file__).parent
 FOLDER = PROJECT / "docs" / "live" / "data"
-# A page opens with the first; it is the one that comes with official tensors.
-SENTENCES = {
+TITLES = PROJECT / "docs" / "javascripts" / "live" / "titles.js"
+# A page opens with the first, which is the one that comes with official tensors: of a model its record's, or
+# others.
+SENTENCES = {record.published: record.miniature_texts for record in RECORDS} | {
     "minilm": (
         "The cook gave the sailor a lamp.", "A sailor got a lamp from the cook.", "The old king sleeps.",
     ),
@@ -293,6 +296,13 @@ def model(name: str) -> dict[str, Any]:
     }
 
 
+def titles() -> str:
+    """The module that says what people call each model."""
+    named = {record.title: record.published for record in RECORDS}
+    about = "What people call each model, and its folder. Written by `python -m tools.live`."
+    return f"// {about}\n\nexport const MODELS = {json.dumps(named, ensure_ascii=False)};\n"
+
+
 def differences(name: str, file: Path) -> Iterator[str]:
     """What is not what would be written now. Bits are a processor's: numbers may be another order's."""
     expected = json.dumps(model(name), indent=1, ensure_ascii=False) + "\n"
@@ -315,11 +325,13 @@ def main() -> int:
     )
     if parser.parse_args().check:
         stale = [words for name in SENTENCES for words in differences(name, FOLDER / name)]
+        stale += [] if TITLES.read_text("utf-8") == titles() else [TITLES.name]
         if stale:
             words = ", ".join(stale[:5])
             print(f"not what would be written now: {words}; run `python -m tools.live`", file=sys.stderr)
         return 1 if stale else 0
     FOLDER.mkdir(parents=True, exist_ok=True)
+    TITLES.write_text(titles(), encoding="utf-8")
     for name in SENTENCES:
         text = json.dumps(model(name), indent=1, ensure_ascii=False) + "\n"
         (FOLDER / f"{name}.json").write_text(text, encoding="utf-8")

@@ -7,20 +7,16 @@ python -m tools.reference --check    # exit 1 if a page is not what would be wri
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from pathlib import Path
 
 from llm_rebuild.checkpoints import Checkpoint
+from llm_rebuild.models import RECORDS
 
 PAGES = Path(__file__).parent.parent / "docs" / "reference"
-# name of the model -> the module of its rebuild, its title, and how many blocks the official model has
-MODELS = {
-    "minilm": ("minilm", "MiniLM", 6),
-    "gpt2": ("gpt2", "GPT-2", 12),
-    "t5-small": ("t5", "T5-small", 6),
-    "llama": ("llama", "Llama", 32),
-}
+MODELS = {record.published: record for record in RECORDS}
+# How many blocks the published model has, and what it is called, where its record does not say it.
+BLOCKS, TITLES = {"minilm": 6}, {"t5-small": "T5-small"}
 
 HEAD = """---
 hide: [toc]
@@ -42,8 +38,11 @@ A name here is the name in the weight file, in `capture[...]`, in a report and i
 
 def page(name: str) -> str:
     """One model's page, as Markdown."""
-    module, title, depth = MODELS[name]
-    checkpoints: tuple[Checkpoint, ...] = importlib.import_module(f"llm_rebuild.models.{module}").CHECKPOINTS
+    record, title = MODELS[name], TITLES.get(name, MODELS[name].title)
+    checkpoints, depth = (
+        record.checkpoints,
+        BLOCKS.get(name) or getattr(record.config, record.stacks[0].blocks),
+    )
     rows, seen = [], set()
     for c in checkpoints:
         anchors = ""

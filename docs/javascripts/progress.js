@@ -30,11 +30,22 @@ function progressIn(text) {
   return { answers, read: found.read.slice(0, MOST).filter((page) => typeof page === "string" && PAGE.test(page)) };
 }
 
+/** What this browser keeps under a name; null: nothing. What cannot be read is a list of nothing. */
+function stored(name) {
+  try {
+    return __md_get(name, localStorage, ROOT);
+  } catch {
+    return [];
+  }
+}
+
+const pagesRead = () => [stored("read")].flat().filter((page) => typeof page === "string");
+
 /** Note which answers are opened, and show how many were right, in the panel of a page with questions. */
 export function start([panel]) {
   const page = location.pathname.slice(ROOT.pathname.length);
   const boxes = [...panel.parentElement.querySelectorAll("[data-progress] ~ .exercise")];
-  const kept = __md_get(KEPT, localStorage, ROOT) ?? {};
+  const kept = stored(KEPT) ?? {};
   let answers = answersIn(kept);
   const spoiled = !answers || Object.keys(answers).length < Object.keys(kept).length;
   answers ??= {};
@@ -82,13 +93,11 @@ export function start([panel]) {
     file.value = "";
     if (!found) return show("That file holds no answers of this course; nothing was changed.");
     answers = { ...answers, ...found.answers };
-    const read = __md_get("read", localStorage, ROOT);
-    __md_set("read", [...new Set([...(Array.isArray(read) ? read : []), ...found.read])], localStorage, ROOT);
+    __md_set("read", [...new Set([...pagesRead(), ...found.read])], localStorage, ROOT);
     keep("The file's answers are in.");
   });
   const save = () => {
-    const read = __md_get("read", localStorage, ROOT) ?? [];
-    const text = JSON.stringify({ course: "LLM Rebuild", version: 1, answers, read }, null, 1);
+    const text = JSON.stringify({ course: "LLM Rebuild", version: 1, answers, read: pagesRead() }, null, 1);
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
     link.download = "llm-rebuild-answers.json";

@@ -69,8 +69,17 @@ function breakLongNames() {
 // What has been read is kept in this browser and goes nowhere. A chapter is read when its end is seen.
 let endSeen;
 
+function pagesRead() {
+  try {
+    const kept = __md_get("read", localStorage, ROOT);
+    return new Set(Array.isArray(kept) ? kept : []);
+  } catch {
+    return new Set(); // what is kept is not ours
+  }
+}
+
 function rememberWhatIsRead() {
-  const read = new Set(__md_get("read", localStorage, ROOT) ?? []);
+  const read = pagesRead();
   const nameOf = (address) => new URL(address, location).pathname.slice(ROOT.pathname.length);
   const page = nameOf(location.pathname);
   const show = () => {

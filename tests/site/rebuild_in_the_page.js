@@ -2,8 +2,9 @@
 
 import { Cache } from "./rebuild/cache.js";
 import { adjusted, complete, decode } from "./rebuild/decoding.js";
+import { defaults } from "./rebuild/defaults.js";
 import { generate } from "./rebuild/generate.js";
-import { open } from "./rebuild/models.js";
+import { ARCHITECTURES, open } from "./rebuild/models.js";
 import { load } from "./rebuild/tokenizers.js";
 import { GRAPHEME } from "./rebuild/tokenizers/graphemes.js";
 import { decompose } from "./rebuild/tokenizers/wordpiece.js";
@@ -101,4 +102,18 @@ export function draws(scores, settings, rows) {
   const counts = scores.map(() => 0);
   for (const text of decode(step, Array(rows).fill([0]), { ...settings, maxNewTokens: 1 }, { ends: [], padding: null })) counts[text[1]]++;
   return counts;
+}
+
+/** Why each pair of config.json and generation_config.json (null: only the first) is refused; empty where it is read. */
+export async function refusals(cases, encoderDecoder) {
+  const refusal = async ([config, generation]) => {
+    try {
+      const fields = await ARCHITECTURES[config.model_type].read(config);
+      if (generation) defaults(config, generation, fields.vocab_size, encoderDecoder);
+      return "";
+    } catch (error) {
+      return error instanceof InputError ? error.message : `no InputError: ${error}`;
+    }
+  };
+  return Promise.all(JSON.parse(cases).map(refusal));
 }

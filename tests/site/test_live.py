@@ -293,6 +293,17 @@ FAULTS: Faults = {
         lambda folder: with_header(folder, lambda h: h["wpe.weight"].update(data_offsets=[0, 10**12])),
         "its header speaks of",
     ),
+    "laid over": (
+        lambda folder: with_header(
+            folder, lambda h: h["h.0.ln_1.bias"].update(data_offsets=h["h.1.ln_1.bias"]["data_offsets"])
+        ),
+        "tensors lie over each other in the file",
+    ),
+    "no place": (
+        lambda folder: with_header(folder, lambda h: h["wpe.weight"].update(data_offsets=[0] * 200_000)),
+        "wpe.weight has no shape or no place",
+    ),
+    "heads that do not share": (edited("n_head", 5), "n_head is 5, which does not divide n_embd 96"),
     "absent": (lambda folder: with_header(folder, lambda h: h.pop("h.1.ln_1.bias")),
                "lacks h.1.ln_1.bias"),
     "half": (lambda folder: with_header(folder, lambda h: h["wpe.weight"].update(dtype="F16")),
@@ -487,6 +498,8 @@ def reports(folder: Path) -> Iterable[tuple[str, object, str]]:
         wrong = verify.prove(copy_of("gpt2"), "The cook", coverage=False)
     yield "wrong.json", wrong.report.to_json(), "They part at h.0.attn.scaled"
     hand = {"name": HOSTILE, "verdict": HOSTILE, "shape": [1, HOSTILE]}
+    half = {"name": "h.0.\ud800", "verdict": "\udfff", "shape": []}
+    yield "half.json", {"checkpoints": [half, half]}, "1 checkpoints, 0 bit-identical"
     yield "hand.json", {"checkpoints": [hand, None, 7, {"name": 3}]}, "1 checkpoints, 0 bit-identical"
 
 

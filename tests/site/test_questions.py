@@ -111,3 +111,16 @@ def test_of_a_file_and_of_what_was_kept_only_answers_are_taken(asking: Site, rea
         "document.querySelector('[data-progress]').textContent.includes('could not be read')"
     )
     assert "Here: 0 of 5" in page.locator("[data-progress]").inner_text()
+
+
+def test_what_others_have_kept_under_our_names_is_nothing_to_us(asking: Site, reader: Any) -> None:
+    visitor = reader()
+    page = visitor.open(asking.url + "start/")
+    for rubbish in ("5", '{"a": 1}', "no JSON", "null", "[[]]", '"read"'):
+        keep = "text => ['read', 'answers'].forEach(n => localStorage.setItem(ROOT.pathname + '.' + n, text))"
+        page.evaluate(keep, rubbish)
+        page.reload()
+        visitor.settle()
+        assert page.get_by_role("button", name="Mark as read").is_visible(), rubbish
+        assert "Here: 0 of 5" in page.locator("[data-progress]").inner_text(), rubbish
+    assert visitor.errors == []

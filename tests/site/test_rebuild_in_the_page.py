@@ -9,6 +9,7 @@ are equal.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -24,10 +25,13 @@ from llm_rebuild import tokenizers
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
 from llm_rebuild.copies.pins import NAMES
 from llm_rebuild.diagnosis.mutants import TEXTS
+from llm_rebuild.errors import InputError
+from llm_rebuild.models import rebuild_for
+from llm_rebuild.models.config import FIXED_EVERYWHERE
 from llm_rebuild.tokenizers.graphemes import GRAPHEME
 from llm_rebuild.tokenizers.wordpiece import decompose
 from llm_rebuild.using import decoding, inputs
-from llm_rebuild.using.defaults import defaults
+from llm_rebuild.using.defaults import IDS, OBEYED, defaults
 from llm_rebuild.using.generate import generate
 from llm_rebuild.using.settings import Decoding, Settings
 from llm_rebuild.verify import Capture, ask, capture
@@ -385,3 +389,88 @@ def test_tokens_are_drawn_by_their_probabilities_and_the_same_from_one_seed(page
         assert abs(count - rows * share) <= 4 * (rows * share * (1 - share)) ** 0.5
     assert call(page, "draws", scores, settings, rows) == counts
     assert call(page, "draws", scores, {**settings, "seed": 2}, rows) != counts
+
+
+# ------------------------------------------------------------------------------------------ configs
+
+ODD = (None, 0, -1, 1.5, 5, "4", True, [], {}, "constructor", "__proto__", 10**30)
+ROPES: list[dict[str, Any]] = [
+    {"rope_type": "linear", "factor": 2, "constructor": 1},
+    {"rope_type": ["linear"], "factor": 2},
+    {"rope_type": "linear", "type": "dynamic", "factor": 2},
+    {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 1},
+    {"rope_type": "yarn", "factor": 2, "beta_fast": 0},
+    {"rope_type": "yarn", "factor": 2, "truncate": 1},
+    {"rope_type": "yarn", "factor": 2, "mscale": -1, "mscale_all_dim": 1},
+    {"rope_type": "yarn", "factor": 2, "beta_fast": 1, "beta_slow": 32},
+    {"rope_type": "default", "factor": None},
+    {"rope_theta": 1},
+]
+OTHERS: dict[str, list[dict[str, Any]]] = {
+    "gpt2": [{"dtype": "int8"}, {"torch_dtype": "bfloat16"}, {"n_head": 4, "num_attention_heads": 4}],
+    "t5-small": [
+        {"relative_attention_num_buckets": 3},
+        {"relative_attention_max_distance": 16},
+        {"feed_forward_proj": "gated-relu", "dense_act_fn": "relu", "is_gated_act": True},
+        {"dense_act_fn": "silu"},
+        {"is_gated_act": True},
+    ],
+    "llama": [
+        *({place: rope} for rope in ROPES for place in ("rope_scaling", "rope_parameters")),
+        *(
+            {"model_type": kind, "use_sliding_window": True, "sliding_window": 8, field: value}
+            for kind in ("mistral", "qwen2", "qwen3")
+            for field, value in (
+                ("sliding_window", 1),
+                ("use_sliding_window", "yes"),
+                ("max_window_layers", -1),
+                ("layer_types", ["full"]),
+                ("layer_types", "sliding_attention"),
+                ("attention_bias", 1),
+            )
+            if (kind, field) != ("mistral", "use_sliding_window")  # which nobody reads there
+        ),
+    ],
+}
+
+
+def refusal(copy: LocalCopy, config: dict[str, Any], generation: dict[str, Any] | None, folder: Path) -> str:
+    """Why Python refuses these files; empty where it reads them."""
+    try:
+        rebuild_for(config)
+        if generation is not None:
+            (folder / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
+            defaults(dataclasses.replace(copy, folder=folder))
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_config_json_may_not_say_is_refused_as_in_python(
+    page: Page, name: str, tmp_path: Path, figure: Figure
+) -> None:
+    """Neither takes what the other refuses. What JSON.parse cannot tell, 1 from 1.0, is left out."""
+    copy = miniature(name)
+    record = copy.rebuild.architecture
+    fields = {field.name for field in dataclasses.fields(record.config)} - {"model_type"}
+    fields |= {*FIXED_EVERYWHERE, *record.fixed, *record.aliases.values(), "dtype"}
+    edits = [{field: value} for field in sorted(fields) for value in ODD] + OTHERS.get(name, [])
+    cases: list[tuple[dict[str, Any], dict[str, Any] | None]] = [
+        ({**copy.config, **edit}, None) for edit in edits
+    ]
+    file = copy.folder / "generation_config.json"
+    if file.exists():
+        generation = json.loads(file.read_text("utf-8"))
+        fields = {*OBEYED, *IDS, "max_length", "constructor", "unheard_of"} - {"bos_token_id"}
+        cases += [(copy.config, {**generation, field: value}) for field in sorted(fields) for value in ODD]
+    ours = [refusal(copy, config, asked, tmp_path) for config, asked in cases]
+    theirs = call(page, "refusals", json.dumps(cases), record.encoder_decoder)
+    figure(f"{name}: {len(cases)} odd configs, {sum(map(bool, ours))} refused")
+    differ = [
+        (python, javascript)
+        for python, javascript in zip(ours, theirs, strict=True)
+        if bool(python) != bool(javascript) and "with a decimal point" not in python
+    ]
+    assert differ == []
+    assert not any("no InputError" in one for one in theirs)

@@ -64,11 +64,9 @@ export async function readWeights(blob, { shapes, optional, unused }, rename, we
   const length = weights.headerLength(begin, blob.size);
   const { start, entries } = weights.readHeader(await blob.slice(0, 8 + length).arrayBuffer(), blob.size);
   const sizes = new Map(), some = (list) => `${list.slice(0, 3).join(", ")}${list.length > 3 ? ` and ${list.length - 3} more` : ""}`;
-  let end = 0;
   for (const [key, about] of entries) {
-    if (!Array.isArray(about?.shape) || !Array.isArray(about.data_offsets)) throw fail(`${WEIGHTS}: ${key} has no shape; download it again`);
+    if (!Array.isArray(about?.shape)) throw fail(`${WEIGHTS}: ${key} has no shape; download it again`);
     sizes.set(rename(key), about);
-    end = Math.max(end, ...about.data_offsets.map(Number));
   }
   const other = "model.safetensors and config.json must be of one model";
   const absent = [...shapes.keys()].filter((key) => !sizes.has(key));
@@ -81,8 +79,7 @@ export async function readWeights(blob, { shapes, optional, unused }, rename, we
     if (about && about.shape.join() !== shape.join()) throw fail(`${WEIGHTS}: ${key} has the shape [${about.shape.slice(0, 4)}], config.json says [${shape}]: ${other}.`);
     if (about && about.dtype !== "F32") throw fail(`${WEIGHTS}: ${key} is ${String(about.dtype).slice(0, 8)}; this page works in float32: save the model anew in float32.`);
   }
-  if (start + end !== blob.size)
-    throw fail(`${WEIGHTS} has ${blob.size.toLocaleString("en")} bytes, its header speaks of ${(start + end).toLocaleString("en")}: it is cut off, or not what it says; download it again.`);
+  weights.checkPlaces(start, entries, blob.size);
   return blob.arrayBuffer();
 }
 

@@ -8,7 +8,8 @@ const MOST = 20_000; // checkpoints
 const NO_REPORT = "This is no report: `llm-rebuild verify --json FILE` and `check --json FILE` write one.";
 
 const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
-const words = (value, most = 400) => (typeof value === "string" ? value.slice(0, most) : "");
+// Half of a pair, which is no character, has no address in the page.
+const words = (value, most = 400) => (typeof value === "string" ? value.slice(0, most).replace(/\p{Surrogate}/gu, "\ufffd") : "");
 
 /** -> {kind: "report", title, names, verdicts: {name: {kind, words, …}}, first, said: [sentences]}. */
 export async function readReport(file) {
@@ -21,7 +22,8 @@ export async function readReport(file) {
   }
   if (Array.isArray(report?.steps) && !Array.isArray(report.checkpoints)) report = report.steps.find((step) => step?.first_divergence) ?? report.steps[0];
   if (!isObject(report) || !Array.isArray(report.checkpoints)) throw new Problem(NO_REPORT);
-  const listed = report.checkpoints.slice(0, MOST).filter((one) => isObject(one) && words(one.name) && words(one.verdict));
+  const named = report.checkpoints.slice(0, MOST).filter((one) => isObject(one) && words(one.name) && words(one.verdict)).map((one) => [words(one.name), one]);
+  const listed = [...new Map(named)].map(([name, one]) => ({ ...one, name })); // of twins the last
   if (!listed.length) throw new Problem("This report has no checkpoint with a name and a verdict.");
   const sizes = (shape) => (Array.isArray(shape) ? shape.filter(Number.isFinite) : []);
   const { first_divergence: first, diagnosis } = report;

@@ -301,7 +301,7 @@ export class Service {
       throw new InputError("This is no capture: `llm-rebuild capture` writes one. For a model of your own choose its whole folder.");
     }
     const stored = readSafetensors(buffer);
-    const names = (Array.isArray(about?.order) ? about.order : []).filter((name) => typeof name === "string" && stored.has(`checkpoint/${name}`));
+    const names = (Array.isArray(about?.order) ? about.order : []).filter((name) => typeof name === "string" && !/\p{Surrogate}/u.test(name) && stored.has(`checkpoint/${name}`));
     if (!names.length) throw new InputError("This capture holds no checkpoint.");
     this.tensors = new Map(names.map((name) => [name, numbers(stored.get(`checkpoint/${name}`))]));
     this.before = null;

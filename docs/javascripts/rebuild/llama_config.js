@@ -1,6 +1,6 @@
 // What the config.json of a Llama, or of a relative, may say. The twin of models/llama_config.py.
 
-import { read, shown } from "./config.js";
+import { divides, isWhole, read, shown } from "./config.js";
 import { readRope } from "./rotary.js";
 import { InputError } from "./weights.js";
 
@@ -13,29 +13,33 @@ const RELATIVES = {
   qwen3: { ...QWEN, head_dim: 128 },
 };
 
+// What each may say of a window over which blocks look back.
+const SLIDING = "sliding_attention";
+const FROM_2 = ["a whole number from 2", (value) => isWhole(value, 2)];
+const SLIDES = {
+  sliding_window: FROM_2,
+  use_sliding_window: ["true or false", (value) => typeof value === "boolean"],
+  max_window_layers: ["a whole number from 0", (value) => isWhole(value, 0)],
+  layer_types: [`a list of full_attention and ${SLIDING}`, (value) => Array.isArray(value) && value.every((kind) => ["full_attention", SLIDING].includes(kind))],
+};
+const WINDOWS = { llama: {}, mistral: { sliding_window: FROM_2 }, qwen2: SLIDES, qwen3: SLIDES };
+
 export function readLlama(config) {
   const kind = config.model_type;
   const asked = { ...RELATIVES[kind], ...config };
-  const fields = read(asked, {
+  const plain = Object.fromEntries(Object.entries(asked).filter(([field]) => !(field in WINDOWS[kind])));
+  const fields = read(plain, {
     defaults: {
       vocab_size: 32000, hidden_size: 4096, intermediate_size: 11008, num_hidden_layers: 32, num_attention_heads: 32, num_key_value_heads: null,
       head_dim: null, hidden_act: "silu", max_position_embeddings: 2048, rms_norm_eps: 1e-6, tie_word_embeddings: false, attention_bias: false, mlp_bias: false,
     },
-    fixed: { quantization_config: null, attention_chunk_size: null, is_causal: true, is_encoder_decoder: false, ...(kind === "llama" ? { sliding_window: null } : {}) },
+    fixed: { is_causal: true, is_encoder_decoder: false },
     activation: "hidden_act",
   });
   const { hidden_size: width, num_attention_heads: heads } = fields;
-  const whole = (field, usual) => {
-    const value = fields[field] ?? usual;
-    if (!Number.isSafeInteger(value) || value < 1) throw new InputError(`config.json: ${field} is ${shown(value)}, expected a whole number from 1`);
-    return value;
-  };
-  const divides = (field, value, other, whole) => {
-    if (whole % value) throw new InputError(`config.json: ${field} is ${value}, which does not divide ${other} ${whole}`);
-  };
-  if (kind === "llama") divides("num_attention_heads", heads, "hidden_size", width);
-  const kvHeads = whole("num_key_value_heads", heads), headWidth = whole("head_dim", Math.floor(width / heads));
-  divides("num_key_value_heads", kvHeads, "num_attention_heads", heads);
+  if (kind === "llama") divides("hidden_size", width, "num_attention_heads", heads);
+  const kvHeads = fields.num_key_value_heads ?? heads, headWidth = fields.head_dim ?? Math.floor(width / heads);
+  divides("num_attention_heads", heads, "num_key_value_heads", kvHeads);
   if (headWidth % 2 || headWidth < 4) throw new InputError(`config.json: head_dim is ${headWidth}, expected an even number from 4`);
   const window = windowOf(asked, kind, fields.num_hidden_layers);
   const attention = fields.attention_bias && ["llama", "qwen3"].includes(kind);
@@ -53,10 +57,9 @@ export function readLlama(config) {
 
 /** How many tokens one looks back over, itself included, in the blocks that look over a window, if there are any; null: over all. */
 function windowOf(config, kind, blocks) {
-  if (kind === "llama") return null;
-  const { sliding_window: window = 4096, use_sliding_window: used = false, max_window_layers: most = 28, layer_types: types } = config;
-  if (window !== null && !(Number.isSafeInteger(window) && window >= 2)) throw new InputError(`config.json: sliding_window is ${shown(window)}, expected a whole number from 2`);
-  if (typeof used !== "boolean") throw new InputError(`config.json: use_sliding_window is ${shown(used)}, expected true or false`);
-  const slides = Array.isArray(types) ? types.includes("sliding_attention") : most < blocks;
-  return kind === "mistral" || (used && slides) ? window : null;
+  for (const [field, [words, accepts]] of Object.entries(WINDOWS[kind]))
+    if (config[field] != null && !accepts(config[field])) throw new InputError(`config.json: ${field} is ${shown(config[field])}, expected ${words}`);
+  const types = config.layer_types ?? ((config.max_window_layers ?? 28) < blocks ? [SLIDING] : []);
+  const slides = kind === "mistral" || (["qwen2", "qwen3"].includes(kind) && config.use_sliding_window && types.includes(SLIDING));
+  return slides ? ("sliding_window" in config ? config.sliding_window : 4096) : null;
 }

@@ -1,17 +1,16 @@
 // How far each pair of numbers turns from one position to the next: rotary positions, and what is done to them where a
 // model reads more than it was trained on. The twin of models/rotary.py; whose idea each is stands there.
 
+import { isWhole, shown } from "./config.js";
 import { InputError } from "./weights.js";
-
-const shown = (value) => String(JSON.stringify(value)).slice(0, 60);
 
 const number = (value) => typeof value === "number" && Number.isFinite(value);
 const ABOVE_1 = ["a number above 1", (value) => number(value) && value > 1];
 const FROM_1 = ["a number from 1", (value) => number(value) && value >= 1];
 const ABOVE_0 = ["a number above 0", (value) => number(value) && value > 0];
-const NUMBER = ["a number", number];
+const NUMBER = ["a finite number from 0", (value) => number(value) && value >= 0];
 const FLAG = ["true or false", (value) => typeof value === "boolean"];
-const WHOLE = ["a whole number from 1", (value) => Number.isSafeInteger(value) && value >= 1];
+const WHOLE = ["a whole number from 1", (value) => isWhole(value)];
 const WHOLE_HEADS = ["1, for this rebuild turns whole heads", (value) => value === 1];
 
 // What each kind of scaling has to be told, and what else it may be told.
@@ -43,7 +42,7 @@ export function readRope(config, trained) {
   for (const field of PLACES)
     for (const [name, value] of Object.entries(config[field] ?? {})) {
       if (value === null || name === "type" || name === "rope_type") continue;
-      if (name in values && values[name] !== value) throw new InputError(`config.json: ${field}.${name} is ${shown(value)}, but elsewhere ${shown(values[name])}`);
+      if (Object.hasOwn(values, name) && values[name] !== value) throw new InputError(`config.json: ${field}.${name} is ${shown(value)}, but elsewhere ${shown(values[name])}`);
       values[name] = value;
     }
   if (!("original_max_position_embeddings" in optional) && config.original_max_position_embeddings != null) delete values.original_max_position_embeddings; // read for these kinds only
@@ -69,7 +68,7 @@ function kindOf(config) {
     if (typeof asked !== "object" || Array.isArray(asked)) throw new InputError(`config.json: ${field} is ${shown(asked)}, expected an object or null`);
     for (const name of ["rope_type", "type"])
       if (asked[name] != null) {
-        if (!Object.hasOwn(KINDS, asked[name])) throw new InputError(`config.json: ${field}.${name} is ${shown(asked[name])}; this rebuild supports ${Object.keys(KINDS).join(", ")}`);
+        if (typeof asked[name] !== "string" || !Object.hasOwn(KINDS, asked[name])) throw new InputError(`config.json: ${field}.${name} is ${shown(asked[name])}; this rebuild supports ${Object.keys(KINDS).join(", ")}`);
         kinds.add(asked[name]);
       }
   }

@@ -17,6 +17,7 @@ const KINDS = { F32: Float32Array, I64: BigInt64Array, U8: Uint8Array, BOOL: Uin
  */
 export function readSafetensors(buffer) {
   const { start, entries } = readHeader(buffer, buffer.byteLength);
+  checkPlaces(start, entries, buffer.byteLength);
   return new Map(entries.map(([key, about]) => [key, readTensor(buffer, start, key, about)]));
 }
 
@@ -41,6 +42,22 @@ export function readHeader(buffer, whole) {
   if (header === null || typeof header !== "object") throw new InputError("this is no safetensors file: its header is no object");
   const { __metadata__: metadata = {}, ...tensors } = header;
   return { start: 8 + length, entries: Object.entries(tensors), metadata };
+}
+
+/** Refuse tensors that do not lie one behind the other, from the end of the header to the end of a file of `whole` bytes. */
+export function checkPlaces(start, entries, whole) {
+  const places = entries.map(([key, about]) => {
+    const place = about?.data_offsets;
+    if (!Array.isArray(about?.shape) || !Array.isArray(place) || place.length !== 2 || !place.every((at) => Number.isSafeInteger(at) && at >= 0))
+      throw new InputError(`${key.slice(0, 100)} has no shape or no place in the file; download it again`);
+    return place;
+  });
+  const end = start + places.reduce((most, [, to]) => Math.max(most, to), 0);
+  if (end !== whole)
+    throw new InputError(`the file has ${whole.toLocaleString("en")} bytes, its header speaks of ${end.toLocaleString("en")}: it is cut off, or not what it says; download it again`);
+  places.sort(([a, b], [c, d]) => a - c || b - d);
+  if (places.some(([from], i) => from !== (i ? places[i - 1][1] : 0)))
+    throw new InputError("tensors lie over each other in the file, or leave gaps: it is not what it says; download it again");
 }
 
 function readTensor(buffer, start, key, about) {

@@ -2,10 +2,10 @@
 
 import { make } from "../live/tensor.js";
 import { labelOf } from "../live/label.js";
+import { MODELS } from "../live/titles.js";
 
 const DATA = new URL("../../live/data/mistakes.json", import.meta.url);
 const LIVE = new URL("../../live/", import.meta.url);
-const MODELS = { all: "", MiniLM: "minilm", "GPT-2": "gpt2", T5: "t5-small", Llama: "llama" };
 const MOST = 30; // entries at once
 const KINDS = ["any", "embeddings", "queries, keys, values, heads", "scores", "feed-forward", "norms", "residuals and blocks", "which numbers of the weight file", "sentence embedding", "T5"];
 
@@ -19,7 +19,7 @@ export const ask = {
 };
 
 export const controls = [
-  { name: "model", label: "model", value: "all", options: Object.keys(MODELS) },
+  { name: "model", label: "model", value: "all", options: ["all", ...Object.keys(MODELS)] },
   { name: "kind", label: "kind", value: "any", options: KINDS },
   { name: "first", label: "first seen at a checkpoint with", value: "", most: 30 },
 ];
@@ -27,7 +27,7 @@ export const controls = [
 export const load = async () => (await fetch(DATA)).json();
 
 export function draw({ model, kind, first }, { causes, mistakes, pages }) {
-  const fits = mistakes.filter((one) => (!MODELS[model] || one.model === MODELS[model]) && (kind === "any" || causes[one.cause].kind === kind) && one.first.includes(first.trim()));
+  const fits = mistakes.filter((one) => (model === "all" || one.model === MODELS[model]) && (kind === "any" || causes[one.cause].kind === kind) && one.first.includes(first.trim()));
   const line = (sign, text) => make("code", {}, `${sign} ${text || "(the line is gone)"}`);
   const entry = (one) => {
     const [file, right, wrong] = one.python;

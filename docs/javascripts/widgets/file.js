@@ -1,10 +1,10 @@
 // A safetensors file as a bar: the length of the header, the header, and then nothing but numbers.
 
+import { MODELS } from "../live/titles.js";
 import { readHeader } from "../rebuild/weights.js";
 import { Drawing } from "./drawing.js";
 import { filesOf } from "./files.js";
 
-const MODELS = { MiniLM: "minilm", "GPT-2": "gpt2", "T5": "t5-small" };
 const ZOOMS = ["the whole file", "one part", "one tensor"];
 const WIDTH = 700;
 
