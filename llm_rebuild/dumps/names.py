@@ -26,7 +26,7 @@ from torch import Tensor
 from llm_rebuild import files
 from llm_rebuild.errors import InputError, nearest
 from llm_rebuild.json_fields import WORD, Each, check, or_null
-from llm_rebuild.verify.equality import ROUNDED, difference, identical, largest, usual
+from llm_rebuild.verify.equality import NEVER, ROUNDED, difference, identical, largest, usual
 from llm_rebuild.verify.layouts import Layout, layout_of, layouts
 
 NUMBER = re.compile(r"\d+")
@@ -159,7 +159,8 @@ def arranged(
     fits: Mapping[str, Mapping[str, Fit]] | None = None,
 ) -> Matched:
     """The dump's tensors as the official ones lie. Of the same patterns of names most decide: a tensor that
-    is wrong need not say it.
+    is wrong need not say it. Where a port hides a key by minus infinity, it means what the official model
+    means by the lowest float.
 
     names  A dump's name -> its checkpoint. Raises InputError where the shapes cannot be of the same tensor.
     """
@@ -184,8 +185,11 @@ def arranged(
                 break
         else:
             layout = chosen[name].layout
-        words[name] = layout.in_words(shape, official_shape)
-        tensors[checkpoint] = layout.undone(dump[name], official_shape).contiguous()
+        lies = layout.undone(dump[name], official_shape).contiguous()
+        hidden = (lies == -math.inf) & (everything[checkpoint] < -NEVER)
+        tensors[checkpoint] = torch.where(hidden, everything[checkpoint].to(lies.dtype), lies)
+        moved, hides = layout.in_words(shape, official_shape), "-inf where a mask hides" * bool(hidden.any())
+        words[name] = ", ".join(filter(None, (moved, hides)))
     whole = {name: tensor for name, tensor in tensors.items() if name in official}
     for name in dict.fromkeys(_whole(checkpoint, official) for checkpoint in tensors):
         if name not in whole and all(part in tensors for part in _parts(name)):

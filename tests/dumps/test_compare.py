@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +50,18 @@ def test_a_right_port_is_right_and_its_names_are_known(truth: Capture) -> None:
     assert report.passed
     assert len(report.verdicts) == 39  # three names each for what one layer makes
     assert [diagnosis.cause for diagnosis in report.diagnosis] == ["rounding"]
+
+
+def test_minus_infinity_hides_as_well_as_the_lowest_float(truth: Capture) -> None:
+    tensors = ported(truth)
+    hidden = {name: t.masked_fill(t < -1e30, -math.inf) for name, t in tensors.items()}
+    assert any(tensor.isinf().any() for tensor in hidden.values())
+    matched = match(hidden, truth.tensors)
+    assert matched.names == MEANT
+    assert matched.layouts["block0/scores"].endswith("-inf where a mask hides")
+    assert proved(truth, matched).report.passed
+    wrong = {name: t.masked_fill(t > 5, -math.inf) if "scores" in name else t for name, t in hidden.items()}
+    assert not proved(truth, match(wrong, truth.tensors)).report.passed  # nothing is hidden there
 
 
 def test_half_the_precision_is_held_against_as_much(truth: Capture) -> None:
