@@ -130,9 +130,9 @@ def _checked(name: str, value: Any, kind: Any) -> Any:
     return value
 
 
-def one_of(name: str, value: str, supported: Iterable[str]) -> None:
+def one_of(name: str, value: object, supported: Iterable[str]) -> None:
     """Refuse a name that is not in the table, and say what is."""
-    if value not in supported:
+    if value not in list(supported):
         choice = ", ".join(supported)
         raise InputError(f"config.json: {name} is {shown(value)}; this rebuild supports {choice}")
 

@@ -70,6 +70,9 @@ function caption(path, members, inside) {
 
 // ----------------------------------------------------------------------------------------- the explorer
 
+/** A name, which may go on in the next line behind each dot. */
+const named = (name) => make("code", {}, ...name.split(/(?<=\.)/).flatMap((word) => [word, make("wbr")]));
+
 const ROOMY = 26, TIGHT = 36; // cells in the longest row: up to here large ones fit, from here only small
 const MOST_ROWS = 6; // of blocks under each other that are alike, before those in the middle are folded
 
@@ -292,11 +295,11 @@ export class Explorer {
     const badge = make("span", { class: `badge ${cell.kind}` }, `${symbol} ${cell.words || words}`.trim());
     const part = (one) =>
       one instanceof Node || typeof one === "string" ? one
-        : one.link ? make("a", { href: `#${encodeURIComponent(one.link)}` }, make("code", {}, one.link)) : make("code", {}, one.code);
+        : one.link ? make("a", { href: `#${encodeURIComponent(one.link)}` }, named(one.link)) : make("code", {}, one.code);
     const facts = make("dl", {}, ...said.facts.map(([word, parts]) => make("div", {}, make("dt", {}, word), make("dd", {}, ...[parts].flat().map(part)))));
     const open = this.panel.querySelector(".numbers")?.open ?? false;
     this.panel.replaceChildren(
-      make("div", { class: "head" }, make("h3", {}, make("code", {}, cell.name)), badge, make("span", { class: "steps" }, step(-1, "the one before"), " ", step(1, "the next"))),
+      make("div", { class: "head" }, make("h3", {}, named(cell.name)), badge, make("span", { class: "steps" }, step(-1, "the one before"), " ", step(1, "the next"))),
       make("p", { class: "meaning" }, cell.meaning),
       make("div", { class: "inside" }, facts, pictures(said, this.panel, open)),
     );

@@ -105,7 +105,7 @@ export function draws(scores, settings, rows) {
 }
 
 /** Why each pair of config.json and generation_config.json (null: only the first) is refused; empty where it is read. */
-export async function refusals(cases, encoderDecoder) {
+export async function refusedConfigs(cases, encoderDecoder) {
   const refusal = async ([config, generation]) => {
     try {
       const fields = await ARCHITECTURES[config.model_type].read(config);

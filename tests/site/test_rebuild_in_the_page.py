@@ -439,7 +439,8 @@ def refusal(copy: LocalCopy, config: dict[str, Any], generation: dict[str, Any] 
     try:
         rebuild_for(config)
         if generation is not None:
-            (folder / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
+            for name, values in (("config.json", config), ("generation_config.json", generation)):
+                (folder / name).write_text(json.dumps(values), encoding="utf-8")
             defaults(dataclasses.replace(copy, folder=folder))
     except InputError as error:
         return str(error)
@@ -465,7 +466,7 @@ def test_what_config_json_may_not_say_is_refused_as_in_python(
         fields = {*OBEYED, *IDS, "max_length", "constructor", "unheard_of"} - {"bos_token_id"}
         cases += [(copy.config, {**generation, field: value}) for field in sorted(fields) for value in ODD]
     ours = [refusal(copy, config, asked, tmp_path) for config, asked in cases]
-    theirs = call(page, "refusals", json.dumps(cases), record.encoder_decoder)
+    theirs = call(page, "refusedConfigs", json.dumps(cases), record.encoder_decoder)
     figure(f"{name}: {len(cases)} odd configs, {sum(map(bool, ours))} refused")
     differ = [
         (python, javascript)

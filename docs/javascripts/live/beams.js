@@ -7,6 +7,9 @@ import { make } from "./tensor.js";
 const SLIDERS = [["beams", "beams", 2, 5, 1, 3], ["maxNewTokens", "tokens", 2, 8, 1, 6], ["lengthPenalty", "length penalty", -2, 2, 0.5, 1]];
 const WIDE = 158, LETTER = 7.6, TALL = 24, LEFT = 6, TOP = 22;
 
+/** A token as there is room for it. */
+const cut = (word) => ([...word].length > 11 ? `${[...word].slice(0, 10).join("")}…` : word);
+
 export class Part {
   constructor(box, session) {
     this.session = session;
@@ -52,7 +55,7 @@ export class Part {
         const [x, y] = place(at, row);
         const from = at ? levels[at - 1].findIndex((one) => one.beam === node.parent) : 0;
         const [x0, y0] = at ? place(at - 1, from) : [LEFT, TOP];
-        node.says = `${visible(node.word).slice(0, 11)} ${node.score.toFixed(1)}${node.ends ? " ∎" : ""}`;
+        node.says = `${cut(visible(node.word))} ${node.score.toFixed(1)}${node.ends ? " ∎" : ""}`;
         const before = at ? levels[at - 1][from].says.length : "the sentence".length;
         const start = x0 + before * LETTER + 4;
         const kind = node.won ? "won" : node.beam >= 0 ? "alive" : "dead";
@@ -63,7 +66,8 @@ export class Part {
     nodes.append(make("text", { x: LEFT, y: TOP + 4, class: "won" }, "the sentence"));
     svg.append(lines, nodes);
     this.tree.replaceChildren(svg);
-    this.said.replaceChildren("The search goes on with ", make("b", {}, `“${text.trim()}”`), text === greedy ? ", and so does who takes the likeliest each time." : make("span", {}, "; who takes the likeliest each time gets ", make("b", {}, `“${greedy.trim()}”`), "."));
+    const ends = levels.flat().some((node) => node.ends) ? " ∎ is where a text ends." : "";
+    this.said.replaceChildren("The search goes on with ", make("b", {}, `“${text.trim()}”`), text === greedy ? ", and so does who takes the likeliest each time." : make("span", {}, "; who takes the likeliest each time gets ", make("b", {}, `“${greedy.trim()}”`), "."), ends);
     const line = (node, at) => make("tr", {}, make("td", {}, String(at + 1)), make("th", { scope: "row" }, visible(node.word)), make("td", {}, node.score.toFixed(3)), make("td", {}, node.won ? "in the best text" : node.beam >= 0 ? "goes on" : "dropped"));
     this.rows.replaceChildren(make("table", {}, make("thead", {}, make("tr", {}, ...["step", "token", "log-probability so far", "what becomes of it"].map((words) => make("th", { scope: "col" }, words)))), make("tbody", {}, ...levels.flatMap((level, at) => level.map((node) => line(node, at))))));
   }

@@ -347,7 +347,7 @@ export class Service {
     if (keep) this.log = log;
     return {
       text: tokenizer.decode(own, true), ids: start === null ? row.slice(0, ids.length + own.length) : [start, ...own], words: own.map((id) => this.word(id)),
-      ended: end >= 0, prompt: start === null ? ids.map((id) => this.word(id)) : [this.word(start)], text_tokens: start === null ? 0 : ids.length,
+      ended: end >= 0, prompt: start === null ? ids.map((id) => this.word(id)) : [this.word(start)],
       steps: log.map(({ fresh, seen }) => ({ fresh: fresh[0].length, seen })),
     };
   }

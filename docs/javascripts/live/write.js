@@ -36,9 +36,8 @@ export class Part {
     }
   }
 
-  show({ prompt, words, text, steps, ended, text_tokens: asked }) {
-    const before = [make("span", { class: "given" }, this.session.text), asked ? "" : " → "];
-    this.text.replaceChildren(...before, make("strong", {}, text), ended ? "" : " …");
+  show({ prompt, words, text, steps, ended }) {
+    this.text.replaceChildren(make("span", { class: "given" }, this.session.text), " → ", make("strong", {}, text), ended ? "" : " …");
     const tokens = [...prompt, ...words];
     const slider = make("input", { type: "range", min: 1, max: steps.length, value: steps.length });
     const grid = make("div", { class: "grid", role: "img", style: `--columns: ${tokens.length}` });
