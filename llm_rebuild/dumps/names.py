@@ -95,7 +95,7 @@ def match(dump: Mapping[str, Tensor], official: Mapping[str, Tensor]) -> Matched
             if name not in names and checkpoint in free and checkpoint in fits[name]:
                 names[name] = checkpoint
                 free.discard(checkpoint)
-    names |= _left_over(dump, official, names)
+    names |= {n: c for n, c in _left_over(dump, official, names).items() if c in fits[n]}
     names |= _in_order(dump, official, names)
     return arranged(dump, official, {name: names[name] for name in dump if name in names}, fits)
 

@@ -64,6 +64,13 @@ def test_minus_infinity_hides_as_well_as_the_lowest_float(truth: Capture) -> Non
     assert not proved(truth, match(wrong, truth.tensors)).report.passed  # nothing is hidden there
 
 
+def test_whole_numbers_are_no_checkpoint_that_has_others(truth: Capture) -> None:
+    """Nor is the only tensor that is left of a shape."""
+    matched = match({"logits": truth["lm_head"].int()}, truth.tensors)
+    assert matched.unmatched == ("logits",)
+    assert not proved(truth, matched).report.verdicts
+
+
 def test_half_the_precision_is_held_against_as_much(truth: Capture) -> None:
     half = {name: tensor.half() for name, tensor in ported(truth).items()}
     proof = proof_of(verify.ask(MINIATURE, TEXTS), truth, match(half, truth.tensors))

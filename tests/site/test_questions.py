@@ -20,7 +20,11 @@ ANSWERS = "details.answer > summary"
 @pytest.fixture(scope="module")
 def asking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Two pages with questions at their end."""
-    pages = {"index.md": "# Home\n", "start.md": "# Start\n", "part-4/close.md": "# Close\n"}
+    pages = {
+        "index.md": "# Home\n",
+        "start.md": "# Start\n",
+        "part-4/close.md": "# Close\n\nHere.\n{ .where }\n",
+    }
     yield from served(small_site(tmp_path_factory.mktemp("asking"), pages, strict=False))
 
 
@@ -115,7 +119,7 @@ def test_of_a_file_and_of_what_was_kept_only_answers_are_taken(asking: Site, rea
 
 def test_what_others_have_kept_under_our_names_is_nothing_to_us(asking: Site, reader: Any) -> None:
     visitor = reader()
-    page = visitor.open(asking.url + "start/")
+    page = visitor.open(asking.url + "part-4/close/")
     for rubbish in ("5", '{"a": 1}', "no JSON", "null", "[[]]", '"read"'):
         keep = "text => ['read', 'answers'].forEach(n => localStorage.setItem(ROOT.pathname + '.' + n, text))"
         page.evaluate(keep, rubbish)
