@@ -85,6 +85,8 @@ HEADERS = {
     "a shape below zero": entry("'<f4'", "(-2, -2)"),
     "a shape of decimals": entry("'<f4'", "(2.0, 2)"),
     "a shape that is none": entry("'<f4'", "None"),
+    "a shape of truths": entry("'<f4'", "(True,)"),
+    "a shape below zero without end": entry("'<f4'", "-" * 9000),
     "a shape without end": entry("'<f4'", f"({'1, ' * 70})"),
     "more than there is": entry("'<f4'", "(999999999999,)"),
     "more than can be counted": entry("'<f4'", f"({'4294967296, ' * 5})"),
@@ -134,7 +136,8 @@ MAPPINGS = [
     "", "null", "[]", "3", '"a"', "{", '{"a/0": }', '{"a/0": 3}', '{"a/0": ["x"]}', '{"a/0": {"x": 1}}',
     '{"a/0": true}', '{"a/0": ""}', '{"": "x"}', '{"c": "x"}', '{"a/0": "y"}', '{"../a/0": "x"}',
     '{"a/0": "x", "b": "x"}', '{"a/0": "x\\u0000"}', '{"a/0": "' + "x" * 400 + '"}', "[" * 5000,
-    '{"a/0": ' * 200 + "1" + "}" * 200, "\ufeff{}", '{"a/0": null, "a/0": null}', json.dumps({str(n): "x" for n in range(100_001)}),
+    '{"a/0": ' * 200 + "1" + "}" * 200, "\ufeff{}", '{"a/0": null, "a/0": null}',
+    json.dumps({str(n): "x" for n in range(100_001)}),
 ]  # fmt: skip
 
 

@@ -26,6 +26,8 @@ from llm_rebuild.errors import InputError, one_line
 
 MOST = 100_000  # tensors of a dump; GPT-2's every checkpoint for one text are some 300
 LARGEST = 4 * 2**30  # bytes of its numbers
+# What numpy ends with where a header is none; a memory error is the parser's.
+NO_ARRAY = (ValueError, TypeError, EOFError, SyntaxError, MemoryError, RecursionError)
 ENDINGS = (".safetensors", ".npz", ".npy", ".json")
 
 
@@ -136,7 +138,7 @@ def _array(opened: IO[bytes], size: int, name: str) -> Tensor:
         array = np.frombuffer(data, dtype=dtype, count=count)
         array = array.reshape(shape, order="F" if columns_first else "C")
         native = array.astype(dtype.newbyteorder("="), order="C")
-    except (ValueError, EOFError, UnicodeDecodeError, SyntaxError, tokenize.TokenError) as error:
+    except (*NO_ARRAY, tokenize.TokenError) as error:
         raise InputError(f"{name} is not a whole numpy array ({one_line(error)})") from None
     return plain(native, f"{name} is")
 

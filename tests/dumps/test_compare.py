@@ -66,7 +66,7 @@ def test_minus_infinity_hides_as_well_as_the_lowest_float(truth: Capture) -> Non
 
 def test_whole_numbers_are_no_checkpoint_that_has_others(truth: Capture) -> None:
     """Nor is the only tensor that is left of a shape."""
-    matched = match({"logits": truth["lm_head"].int()}, truth.tensors)
+    matched = match({"logits": truth.tensors["lm_head"].int()}, truth.tensors)
     assert matched.unmatched == ("logits",)
     assert not proved(truth, matched).report.verdicts
 
