@@ -54,7 +54,6 @@ class Architecture:
 
     # How its config.json is read, besides what `models/config.py` says of every one.
     fixed: Mapping[str, Any]  # fields that must have this value, or be absent
-    irrelevant: Mapping[str, str]  # fields that change no forward pass in evaluation, with the reason
 
     # What its files hold. Of a key `{layer}` is any number.
     weights: Mapping[str, str]  # keys that the weight file must have, and their shapes in words

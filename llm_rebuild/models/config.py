@@ -1,9 +1,10 @@
 """Reading config.json without guessing.
 
 Every field that the official config class knows is one of three things for a rebuild: *used*, then it is
-a field of the model's `Config`; *irrelevant* to the forward pass in evaluation, with the reason; or
-*fixed*, then any other value is refused by the field's name. There is no fourth thing, so a config
-cannot ask for something and silently not get it. A test walks the official classes to keep it so.
+a field of the model's `Config`; *fixed*, then any other value is refused by the field's name; or
+*irrelevant* to the forward pass in evaluation. There is no fourth thing, so a config cannot ask for
+something and silently not get it. A test walks the official classes to keep it so; it lists what is
+irrelevant, each field with the reason, and tries it out (tests/models/irrelevant.py).
 """
 
 from __future__ import annotations
@@ -67,25 +68,6 @@ FIXED_EVERYWHERE: Mapping[str, Any] = {
     "quantization_config": None,
     "sliding_window": None,
     "transformers_weights": None,  # another weight file
-}
-
-# Fields that every official config class has and no forward pass in evaluation depends on.
-IRRELEVANT_EVERYWHERE = {
-    "_name_or_path": "says where the file came from",
-    "architectures": "names official classes, not operations",
-    "attn_implementation": "chosen by the caller, by name",
-    **dict.fromkeys(
-        ("dtype", "torch_dtype"),
-        "how the file keeps its numbers: the caller says in which both sides compute",
-    ),
-    "gradient_checkpointing": "training only",
-    "id2label": "names of classes, for a classifier head",
-    "label2id": "names of classes, for a classifier head",
-    "output_attentions": "asks for more outputs, changes none",
-    "output_hidden_states": "asks for more outputs, changes none",
-    "problem_type": "loss functions only",
-    "return_dict": "the form of the answer",
-    "transformers_version": "says who wrote the file",
 }
 
 

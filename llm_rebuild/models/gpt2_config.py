@@ -73,17 +73,6 @@ ARCHITECTURE = Architecture(
         "is_encoder_decoder": False,
         "reorder_and_upcast_attn": False,  # another operation for the product of query and key
     },
-    irrelevant={
-        **dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), "no dropout in evaluation"),
-        "initializer_range": "the weights come from the file",
-        **{
-            f"summary_{word}": "for a head of two tasks that the language model does not have"
-            for word in ("activation", "first_dropout", "proj_to_labels", "type", "use_proj")
-        },
-        **dict.fromkeys(("bos_token_id", "eos_token_id"), "for generation, which gets it from its caller"),
-        "pad_token_id": "padding is known from the mask",
-        "use_cache": "chosen by the caller",
-    },
     aliases={
         "n_embd": "hidden_size",
         "n_positions": "max_position_embeddings",

@@ -12,7 +12,7 @@ from llm_rebuild.json_fields import FLAG, Kind, check, whole
 from llm_rebuild.models.architecture import Architecture, Stack
 from llm_rebuild.models.config import ModelConfig, divides, one_of, read_config
 from llm_rebuild.models.ops import ACTIVATIONS
-from llm_rebuild.models.rotary import ABOVE, PLACES, Rope
+from llm_rebuild.models.rotary import Rope
 
 # config.json's model_type -> what silence means, where it is not what it means for Llama.
 _QWEN = {
@@ -179,16 +179,6 @@ ARCHITECTURE = Architecture(
     config=Config,
     official_class="AutoModelForCausalLM",
     fixed={"is_causal": True, "is_encoder_decoder": False},
-    irrelevant={
-        "attention_dropout": "no dropout in evaluation",
-        "initializer_range": "the weights come from the file",
-        "pretraining_tp": "how training was shared among machines",
-        **dict.fromkeys(("bos_token_id", "eos_token_id"), "for generation, which gets it from its caller"),
-        "pad_token_id": "padding is known from the mask",
-        "use_cache": "chosen by the caller",
-        **dict.fromkeys((*PLACES, *ABOVE), "read as rope, and refused where they contradict each other"),
-        **dict.fromkeys(("use_sliding_window", "max_window_layers"), "read as window"),
-    },
     weights={
         "model.embed_tokens.weight": "[vocab_size, hidden_size]",
         f"{_BLOCK}.input_layernorm.weight": "[hidden_size]",

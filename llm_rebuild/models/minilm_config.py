@@ -74,17 +74,6 @@ ARCHITECTURE = Architecture(
         "position_embedding_type": "absolute",
         "is_encoder_decoder": False,
     },
-    irrelevant={
-        "attention_probs_dropout_prob": "no dropout in evaluation",
-        "hidden_dropout_prob": "no dropout in evaluation",
-        "classifier_dropout": "no classifier here, and no dropout in evaluation",
-        "initializer_range": "the weights come from the file",
-        "pad_token_id": "padding is known from the mask; the row for padding is in the file",
-        "bos_token_id": "the tokenizer adds special tokens",
-        "eos_token_id": "the tokenizer adds special tokens",
-        "use_cache": "an encoder keeps no keys and values",
-        "tie_word_embeddings": "no output head here",
-    },
     weights={
         "embeddings.word_embeddings.weight": "[vocab_size, hidden_size]",
         "embeddings.position_embeddings.weight": "[max_position_embeddings, hidden_size]",

@@ -115,16 +115,6 @@ ARCHITECTURE = Architecture(
     config=Config,
     official_class="AutoModelForSeq2SeqLM",
     fixed={"is_causal": True, "is_decoder": False, "is_encoder_decoder": True},
-    irrelevant={
-        "classifier_dropout": "no classifier here, and no dropout in evaluation",
-        "dropout_rate": "no dropout in evaluation",
-        "initializer_factor": "the weights come from the file",
-        "eos_token_id": "for generation, which gets it from its caller",
-        "use_cache": "chosen by the caller",
-        "dense_act_fn": "follows from feed_forward_proj, and is refused where it does not",
-        "is_gated_act": "follows from feed_forward_proj, and is refused where it does not",
-        "tie_word_embeddings": "read as scale_decoder_outputs; the head is the one that the file has",
-    },
     aliases={
         "d_model": "hidden_size",
         "num_heads": "num_attention_heads",

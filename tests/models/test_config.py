@@ -26,10 +26,10 @@ from transformers import (
 
 from llm_rebuild.errors import InputError
 from llm_rebuild.models import gpt2_config, llama_config, minilm_config, rebuild_for, t5_config
-from llm_rebuild.models.config import FIXED_EVERYWHERE, IRRELEVANT_EVERYWHERE
+from llm_rebuild.models.config import FIXED_EVERYWHERE
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import Question, read_inputs
-from tests.models import small
+from tests.models import irrelevant, small
 
 # One layout reads four official configs.
 OF_LLAMA = {
@@ -57,8 +57,8 @@ def official_fields(official: type) -> set[str]:
 
 def known_fields(layout: Any) -> set[str]:
     used = {field.name for field in dataclasses.fields(layout.Config)}
-    reading = {*layout.ARCHITECTURE.fixed, *layout.ARCHITECTURE.irrelevant}
-    return {*used, *reading, *FIXED_EVERYWHERE, *IRRELEVANT_EVERYWHERE}
+    reading = {*layout.ARCHITECTURE.fixed, *irrelevant.of(layout.ARCHITECTURE)}
+    return {*used, *reading, *FIXED_EVERYWHERE, *irrelevant.EVERYWHERE}
 
 
 def official_defaults(layout: Any) -> dict[str, Any]:
@@ -90,14 +90,12 @@ def test_a_field_that_a_new_release_adds_is_noticed():
 @pytest.mark.parametrize(("official", "layout"), FAMILIES, ids=IDS)
 def test_no_field_is_in_two_groups(official: type, layout: Any):
     used = {field.name for field in dataclasses.fields(layout.Config)}
-    fixed, irrelevant = (
-        set(layout.ARCHITECTURE.fixed),
-        {*layout.ARCHITECTURE.irrelevant, *IRRELEVANT_EVERYWHERE},
-    )
+    own = irrelevant.of(layout.ARCHITECTURE)
+    fixed, idle = set(layout.ARCHITECTURE.fixed), {*own, *irrelevant.EVERYWHERE}
     assert not used & fixed
-    assert not used & irrelevant
-    assert not fixed & irrelevant
-    assert all(layout.ARCHITECTURE.irrelevant.values())
+    assert not used & idle
+    assert not fixed & idle
+    assert all(own.values())
 
 
 @pytest.mark.parametrize(("official", "layout"), FAMILIES, ids=IDS)
@@ -273,7 +271,7 @@ TRIED = [
     )
     for field in sorted(
         field
-        for field, why in layout.ARCHITECTURE.irrelevant.items()
+        for field, why in irrelevant.of(layout.ARCHITECTURE).items()
         if not why.startswith(("read as", "follows from"))  # of those the reader makes something else
     )
 ]
