@@ -152,7 +152,7 @@ class _Reader:
     def guesses(self, name: str, step: Step) -> Iterator[Guess]:
         """What the step may be, the likelier first."""
         module, kind = step.kind[0].isupper(), step.kind
-        inputs = tuple(step.given or step.inputs) if module else tuple(step.inputs)
+        inputs = tuple(step.arguments or step.inputs) if module else tuple(step.inputs)
         if not all(x in self.tensors for x in inputs):  # of a narrowed capture
             return
         shape = self.tensor(name).shape
@@ -270,7 +270,7 @@ class _Reader:
     def inside_norm(self, name: str, step: Step) -> Iterator[Guess]:
         """A step of an RMS norm, of the whole width or of each head."""
         kind, x, eps = NORM_STEPS[step.kind], step.inputs[0], self.epsilon(step.path)
-        into = self.steps[step.path].given if step.path in self.steps else ()
+        into = self.steps[step.path].arguments if step.path in self.steps else ()
         whole = next((name for name in (f"{step.path}.#heads", *into) if name in self.found), x)
         facts = {"whole": whole, "norm": step.path, "eps": eps}
         yield [Formula(name, kind, tuple(step.inputs), facts=facts)]
@@ -286,7 +286,7 @@ class _Reader:
 
     def inside_activation(self, name: str, step: Step) -> Iterator[Guess]:
         """A step of an activation that is written out."""
-        for whole in self.steps[step.path].given[:1]:
+        for whole in self.steps[step.path].arguments[:1]:
             facts = {
                 "of": partial(_bent, BENDING[step.kind], step.numbers),
                 "step": step.kind,

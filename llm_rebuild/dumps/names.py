@@ -27,7 +27,7 @@ from llm_rebuild import files
 from llm_rebuild.errors import InputError, nearest
 from llm_rebuild.json_fields import WORD, Each, check, or_null
 from llm_rebuild.verify.equality import NEVER, ROUNDED, difference, identical, largest, usual
-from llm_rebuild.verify.layouts import Layout, layout_of, layouts
+from llm_rebuild.verify.layouts import Layout, layout_of, layouts, moments
 
 NUMBER = re.compile(r"\d+")
 FEW = 512  # numbers of a tensor that are looked at to see how nearly it points where another does
@@ -90,8 +90,8 @@ def match(dump: Mapping[str, Tensor], official: Mapping[str, Tensor]) -> Matched
     fits = _fits(dump, with_parts(official))
     names: dict[str, str] = {}
     free = {checkpoint for fitting in fits.values() for checkpoint in fitting}
-    for pair in _pairs(fits):
-        for name, checkpoint in pair.checkpoints.items():
+    for pairs in _pairs(fits):
+        for name, checkpoint in pairs.items():
             if name not in names and checkpoint in free and checkpoint in fits[name]:
                 names[name] = checkpoint
                 free.discard(checkpoint)
@@ -234,8 +234,8 @@ class Numbers:
         if not ones.numel():
             ones = torch.zeros(1)
         self.masked = ones.numel() < tensor.numel()
-        self.typical = max(float(ones.square().mean().sqrt()), 1e-12)
-        self.moments = torch.stack([ones.mean(), ones.square().mean().sqrt(), ones.min(), ones.max()])
+        self.moments = moments(ones)
+        self.typical = max(float(self.moments[1]), 1e-12)
 
 
 def _fits(dump: Mapping[str, Tensor], official: Mapping[str, Tensor]) -> dict[str, dict[str, Fit]]:
@@ -335,16 +335,9 @@ def _directions(one: Tensor, others: Tensor) -> Tensor:
 # ------------------------------------------------------------------------------------- names and patterns
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Tensors that may be these checkpoints, name by name: of one pattern in all blocks, or one of one."""
-
-    score: float
-    checkpoints: Mapping[str, str]
-
-
-def _pairs(fits: Mapping[str, Mapping[str, Fit]]) -> list[Pair]:
-    """Patterns, and single names, that fit, the best first."""
+def _pairs(fits: Mapping[str, Mapping[str, Fit]]) -> list[Mapping[str, str]]:
+    """Which tensors may be which checkpoints, name by name: of one pattern in all blocks, or one of one. The
+    best come first."""
     blocks: dict[str, dict[int, str]] = defaultdict(dict)  # a pattern of checkpoints -> block -> checkpoint
     for checkpoint in dict.fromkeys(c for fitting in fits.values() for c in fitting):
         for rest, number in itertools.islice(_cut(checkpoint), 1):  # the first is the block's
@@ -352,8 +345,8 @@ def _pairs(fits: Mapping[str, Mapping[str, Fit]]) -> list[Pair]:
     in_blocks, groups = set[str](), _groups(fits)
     for names in groups.values():
         in_blocks |= set(names.values()) if len(names) > 1 else set()
-    pairs = [
-        Pair(2 * fit.score, {name: checkpoint})
+    scored: list[tuple[float, Mapping[str, str]]] = [
+        (2 * fit.score, {name: checkpoint})
         for name, fitting in fits.items()
         for checkpoint, fit in fitting.items()
         if (fit.score >= NEAR if name in in_blocks else fit.likely)  # a block's has its pattern for that
@@ -366,8 +359,8 @@ def _pairs(fits: Mapping[str, Mapping[str, Fit]]) -> list[Pair]:
                 scores = [fit.score if fit else 0.0 for fit in fitting]
                 # Of a wrong one perhaps only the first is like the official one: the best says what it is.
                 if any(fit and fit.likely for fit in fitting):
-                    pairs.append(Pair(max(scores) + sum(scores) / len(names), both))
-    return sorted(pairs, key=lambda pair: -pair.score)
+                    scored.append((max(scores) + sum(scores) / len(names), both))
+    return [pairs for _, pairs in sorted(scored, key=lambda one: -one[0])]
 
 
 def _groups(names: Iterable[str]) -> dict[str, dict[int, str]]:

@@ -27,18 +27,18 @@ from llm_rebuild.verify.recording import Node
 class Step:
     """How a checkpoint came to be.
 
-    kind     The class of the module that returned it, `Linear`, or the operation that made it, `matmul`.
-    path     The module that returned it, or in which it was made.
-    inputs   The checkpoints that went into the operation.
-    given    The checkpoints that the module was given.
-    same_as  The checkpoint whose very numbers it has, where a module hands on what a part of it returned.
-    numbers  The plain numbers among the operation's arguments.
+    kind       The class of the module that returned it, `Linear`, or the operation that made it, `matmul`.
+    path       The module that returned it, or in which it was made.
+    inputs     The checkpoints that went into the operation.
+    arguments  The checkpoints that the module was called with.
+    same_as    The checkpoint whose very numbers it has, where a module hands on what a part of it returned.
+    numbers    The plain numbers among the operation's arguments.
     """
 
     kind: str
     path: str
     inputs: tuple[str, ...] = ()
-    given: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
     same_as: str | None = None
     numbers: tuple[float, ...] = ()
 
@@ -59,7 +59,7 @@ def checkpoints_of(traced: Trace) -> tuple[dict[str, Node], dict[str, Step]]:
             kind=module.kind if module else facts_of(traced.nodes[base].function).word,
             path=entry.call[1] if module is None else name.partition("[")[0],
             inputs=(names[-1],) if names else inputs,
-            given=arguments,
+            arguments=arguments,
             same_as=names[0] if names and traced.whole_of(entry) else None,
             numbers=traced.nodes[base].numbers,
         )

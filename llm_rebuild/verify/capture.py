@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,9 +31,10 @@ from llm_rebuild.weights import DTYPES
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-FORMAT = "llm_rebuild capture 2"  # of a file
+FORMAT = "llm_rebuild capture 3"  # of a file
 Part = tuple[Mapping[str, Any], Mapping[str, Tensor]]  # of a file: what is said, as JSON, and tensors
 NOTHING_MORE: Mapping[str, Part] = {}
+Memory: Any = StorageWeakRef  # tells whether a storage still lives, and does not keep it alive
 
 
 class Copies:
@@ -47,17 +48,12 @@ class Copies:
     def remember(self, copy: Tensor, source: str) -> None:
         """Say that `copy` is a copy of the checkpoint `source`."""
         if copy.numel():
-            self._sources[copy.untyped_storage().data_ptr()] = _memory_of(copy), source
+            self._sources[copy.untyped_storage().data_ptr()] = Memory(copy.untyped_storage()), source
 
     def source_of(self, tensor: Tensor) -> str | None:
         """The checkpoint whose copy a tensor is a window on; None for any other tensor."""
         memory, source = self._sources.get(tensor.untyped_storage().data_ptr(), (None, None))
         return source if memory is not None and not memory.expired() else None
-
-
-def _memory_of(tensor: Tensor) -> Any:
-    memory: Callable[[Any], Any] = StorageWeakRef
-    return memory(tensor.untyped_storage())
 
 
 @dataclass(frozen=True)

@@ -97,8 +97,7 @@ class Verdict:
             )
         return line
 
-    def __repr__(self) -> str:
-        return str(self)
+    __repr__ = __str__
 
     def __bool__(self) -> bool:
         """`assert compare(mine, truth)` holds only for bit-identical."""

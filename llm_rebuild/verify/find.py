@@ -28,7 +28,7 @@ from llm_rebuild.checkpoints import plain
 from llm_rebuild.errors import InputError
 from llm_rebuild.verify.equality import NEVER, ROUNDED, difference, largest
 from llm_rebuild.verify.functions import Pair, explain, pair_of
-from llm_rebuild.verify.layouts import agree, arrangement
+from llm_rebuild.verify.layouts import agree, arrangement, moments
 
 # How far away a tensor is still the nearest of something, and not just the least different.
 NEAR = 0.05
@@ -99,8 +99,7 @@ class SearchResult:
             "with these among them; was it computed from the same input?"
         )
 
-    def __repr__(self) -> str:
-        return str(self)
+    __repr__ = __str__
 
     def to_json(self) -> dict[str, Any]:
         """What `find --json` writes."""
@@ -338,16 +337,12 @@ def _nearly_rearranged(tensor: Tensor, candidates: Sequence[Candidate], size: fl
     """Other layouts of nearly the same numbers. The sum, the squares and the extremes pick the candidates."""
     hits: dict[Any, Hit] = {}
     tolerance = size * 1e-3
-    wanted = _moments(tensor)
+    wanted = moments(tensor)
     for candidate in candidates:
-        if not candidate.whole or difference(_moments(candidate.tensor), wanted) > tolerance:
+        if not candidate.whole or difference(moments(candidate.tensor), wanted) > tolerance:
             continue
         arranged = arrangement(tensor, candidate.tensor, tolerance)
         if arranged is not None:
             hit = Hit(candidate.name, "near", candidate.words + arranged[0], candidate.shape, arranged[1])
             hits.setdefault(candidate.base, hit)
     return list(hits.values())
-
-
-def _moments(tensor: Tensor) -> Tensor:
-    return torch.stack([tensor.mean(), tensor.square().mean().sqrt(), tensor.min(), tensor.max()])

@@ -22,6 +22,11 @@ def agree(one: Tensor, other: Tensor, tolerance: float = 0.0) -> bool:
     return identical(one, other) if tolerance == 0.0 else difference(one, other) <= tolerance
 
 
+def moments(tensor: Tensor) -> Tensor:
+    """What stays where numbers are moved: their mean, root mean square, smallest and largest. [4]"""
+    return torch.stack([tensor.mean(), tensor.square().mean().sqrt(), tensor.min(), tensor.max()])
+
+
 @dataclass(frozen=True)
 class Layout:
     """How one tensor's numbers lie in another: its axes, those of size 1 aside, cut into `dims` and put into

@@ -96,6 +96,7 @@ class Patch:
         record, new = self.slice.official.record, dict[int, Any]()
 
         def put(x: Any) -> Any:
+            """What was made anew, else what the official run had."""
             return (new[x.node] if x.node in new else record[x.node].value.clone()) if type(x) is Ref else x
 
         numbers = self.slice.official_operations(edit.other, edit.node)

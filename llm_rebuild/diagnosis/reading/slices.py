@@ -198,6 +198,7 @@ class Slice:
         record = self.official.record
 
         def at_hand(n: int) -> bool:
+            """Whether a node is where the way ends: it came from outside, or the person's run has it."""
             if record[n].function is None or not self.has(n):
                 return record[n].function is None
             return before < 0 or self.person.where[self.official.print_of(n)][0] < before
