@@ -24,7 +24,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from llm_rebuild import verify
 from llm_rebuild.checkpoints import Recorder, Tap
@@ -33,7 +32,9 @@ from llm_rebuild.process.origins import FEWEST, Origins
 from llm_rebuild.process.rebuild import rebuild
 from llm_rebuild.process.run import Ended, Process
 from llm_rebuild.verify.capture import Capture
+from llm_rebuild.verify.equality import same_bits
 from llm_rebuild.verify.question import Model, Question
+from llm_rebuild.verify.transforms import ACTIVATIONS
 from llm_rebuild.weights import DTYPES, Weights
 
 Forward = Callable[[Tensor, Tensor, Weights, Tap], Any]
@@ -130,7 +131,7 @@ def _origins(tensor: Tensor, among: Mapping[str, Tensor]) -> list[str]:
     numbers = tensor.detach().flatten()
     if not _varied(numbers):
         return []
-    equal = [n for n, t in among.items() if t.dtype == numbers.dtype and torch.equal(t.flatten(), numbers)]
+    equal = [n for n, t in among.items() if t.dtype == numbers.dtype and same_bits(numbers, (t,))]
     if equal:
         return equal
     larger = {n: t for n, t in among.items() if t.dtype == numbers.dtype and t.numel() >= numbers.numel()}
@@ -160,13 +161,7 @@ def _sources(tensor: Tensor, among: Mapping[str, Tensor]) -> list[str]:
 
 
 # Whatever rises or falls with one of these is found: sums, multiples, tanh, exp, roundings; squares; …
-_FUNCTIONS: tuple[Callable[[Tensor], Tensor], ...] = (
-    lambda x: x,
-    torch.abs,
-    F.gelu,
-    lambda x: F.gelu(x, approximate="tanh"),
-    F.silu,
-)
+_FUNCTIONS = (torch.Tensor.detach, torch.abs, *(ACTIVATIONS[name] for name in ("gelu", "gelu_new", "silu")))
 
 
 def _in_step(numbers: Tensor, official: Tensor) -> bool:

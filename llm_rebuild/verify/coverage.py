@@ -7,14 +7,14 @@ bit, or set aside for a stated reason, or uncovered.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from llm_rebuild.verify.entries import Trace, aside
+from llm_rebuild.verify.equality import same_bits
 
 _FUSED_MASK = "the fused kernel turns the mask into 0 and -inf for itself"
 
@@ -75,20 +75,10 @@ def measure(
     for entry in traced.computed():
         if reason := aside(entry):
             coverage.aside[reason] += 1
-        elif entry.number in whole or _among(tensor := entry.value, checkpoints.values()):
+        elif entry.number in whole or same_bits(entry.value, checkpoints.values()):
             coverage.covered += 1
-        elif _among(tensor, (e.value for e in traced.computed() if e.number < entry.number)):
+        elif same_bits(entry.value, (e.value for e in traced.computed() if e.number < entry.number)):
             coverage.aside["computed before, the same bits"] += 1
         else:
             coverage.uncovered[entry.operation] += 1
     return coverage
-
-
-def _among(tensor: Tensor, others: Iterable[Tensor]) -> bool:
-    """Whether one of these has the same bits in order, whatever its shape: [10, 384] or [2, 5, 384]."""
-    bits = _bits(tensor)
-    return any(other.nbytes == tensor.nbytes and torch.equal(bits, _bits(other)) for other in others)
-
-
-def _bits(tensor: Tensor) -> Tensor:
-    return tensor.detach().contiguous().flatten().view(torch.uint8)

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from llm_rebuild.checkpoints import part_of
+from llm_rebuild.checkpoints import block_of
 from llm_rebuild.errors import listed
 from llm_rebuild.models import ARCHITECTURES
 from llm_rebuild.using.inputs import Inputs
@@ -163,8 +163,8 @@ def in_words(verdict: Verdict, truth: Capture) -> str:
 def place(name: str, truth: Capture) -> list[str]:
     """The part of the model in words: `block 3`; where it has two stacks of them, also which, and which
     attention."""
-    number = part_of(name).rpartition(".")[2]
-    if not number.isdigit():
+    number = block_of(name).rpartition(".")[2]
+    if not number:
         return []
     architecture = ARCHITECTURES.get(truth.model_type)
     stack = architecture.stack_of(name) if architecture else None

@@ -1,6 +1,7 @@
 """When are two tensors equal? Every notion of it, and every threshold, stands here and nowhere else.
 
 identical    every bit, but that NaN equals NaN
+same_bits    one of several has every bit, in whatever shape
 equal        every number: a zero's sign does not count
 by_rounding  apart by no more than other orders of operations make it
 as_exact     as near to the true result as the official tensor is: then it is rounding, and shown
@@ -8,6 +9,8 @@ reproduces   a guess at a tensor: to the bit, but for rounding, or not
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -76,6 +79,16 @@ def identical(one: Tensor, other: Tensor) -> bool:
 def equal(one: Tensor, other: Tensor) -> bool:
     """The same shape, dtype and numbers; a zero's sign does not count."""
     return one.shape == other.shape and one.dtype == other.dtype and not bool(apart(one, other).any())
+
+
+def same_bits(tensor: Tensor, others: Iterable[Tensor]) -> bool:
+    """Whether one of these has the same bits in order, whatever its shape: [10, 384] or [2, 5, 384]."""
+    bits = _bits(tensor)
+    return any(other.nbytes == tensor.nbytes and torch.equal(bits, _bits(other)) for other in others)
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.detach().contiguous().flatten().view(torch.uint8)
 
 
 def difference(one: Tensor, other: Tensor) -> float:

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import os
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,9 @@ def load(folder: Path, architecture: Architecture | None, attention: str, dtype:
             )
     except Exception as error:  # each model class refuses in its own way
         raise InputError(f"transformers cannot load {folder} ({one_line(error)})") from error
-    model = _without_invented_pooler(model, loaded["missing_keys"])
+    pooler = {key for key in model.state_dict() if key.startswith("pooler.")}
+    if pooler and pooler <= set(loaded["missing_keys"]):  # transformers would invent other numbers each time
+        model.pooler = None  # which the encoders that have one can do without
     if missing := sorted(key for key in loaded["missing_keys"] if key in model.state_dict()):
         raise InputError(
             f"the weight file lacks {listed(missing, 1)}, which {type(model).__name__} needs; "
@@ -52,15 +54,6 @@ def load(folder: Path, architecture: Architecture | None, attention: str, dtype:
         if not path or path.rpartition(".")[2].isdigit():  # the model, and each of its blocks
             part.register_forward_hook(lambda *_: pages.give_back())
     return model.eval()
-
-
-def _without_invented_pooler(model: Any, missing: Collection[str]) -> Any:
-    """The model without its pooler, if the file has no weights for it: transformers fills it with random
-    numbers, other ones each time. The encoders that have a pooler can do without."""
-    pooler = {key for key in model.state_dict() if key.startswith("pooler.")}
-    if pooler and pooler <= set(missing):
-        model.pooler = None
-    return model
 
 
 def official_config(folder: Path) -> Any:

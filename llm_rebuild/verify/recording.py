@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from llm_rebuild.verify.equality import identical
 from llm_rebuild.verify.operations import compute, facts_of, leaves, mapped, overwritten, written_by
 
 
@@ -260,7 +261,7 @@ def name_among(sources: Mapping[str, Tensor]) -> Callable[[Tensor], str]:
         """The name; empty for a tensor that is none of them."""
         with torch.no_grad():
             same = alike.get((tensor.shape, tensor.dtype), ())
-            return next((name for name, one in same if one is tensor or torch.equal(one, tensor)), "")
+            return next((name for name, one in same if one is tensor or identical(one, tensor)), "")
 
     return name_of
 
