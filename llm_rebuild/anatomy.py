@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llm_rebuild.checkpoints import Checkpoint
+from llm_rebuild.checkpoints import Checkpoint, block_of
 from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
@@ -104,7 +104,7 @@ def _any_model(copy: LocalCopy) -> Anatomy:
     prefix = f"{getattr(skeleton, 'base_model_prefix', '')}."
     inside: dict[str, dict[str, tuple[int, ...]]] = {}
     for key, shape in used.items():
-        path = part_of_module(key) if any(map(str.isdigit, key.split("."))) else key.rpartition(".")[0] or key
+        path = block_of(key) or key.rpartition(".")[0] or key
         inside.setdefault(path, {})[key.removeprefix(path + ".")] = shape
     return Anatomy(
         name=copy.name,
@@ -136,10 +136,3 @@ def _parts(rebuild: Rebuild, needed: dict[str, tuple[int, ...]]) -> Iterator[Pie
                 if key.startswith(path + ".")
             }
             yield Piece(path, purpose, inside)
-
-
-def part_of_module(path: str) -> str:
-    """The block that a module is in, or the module itself: `model.layers.0`, `model.norm`."""
-    words = path.split(".")
-    numbered = [number for number, word in enumerate(words) if word.isdigit()]
-    return ".".join(words[: numbered[0] + 1]) if numbered else path

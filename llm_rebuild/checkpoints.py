@@ -188,8 +188,10 @@ def part_of(name: str) -> str:
 
     `encoder.layer.0.output.dense` lives in `encoder.layer.0`, `embeddings.sum` in `embeddings`.
     """
+    return block_of(name) or name.partition(".")[0]
+
+
+def block_of(name: str) -> str:
+    """The numbered block that a name or a path lies in, `encoder.layer.0`; empty where it is in none."""
     words = name.split(".")
-    for number, word in enumerate(words):
-        if word.isdigit():
-            return ".".join(words[: number + 1])
-    return words[0]
+    return ".".join(words[: next((number for number, word in enumerate(words, 1) if word.isdigit()), 0)])

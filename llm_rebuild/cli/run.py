@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,6 +20,10 @@ def writing(text: str, metavar: str | None = "N", *names: str) -> Any:
     return options.option(text, metavar, *names, rich_help_panel=f"How to write ({options.WRITERS})")
 
 
+Texts = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="TEXT ...", help="What to embed, continue or translate. Several make a batch."),
+]
 Temperature = Annotated[float | None, writing("Draw the next token; below 1 bolder choices get rarer.", "X")]
 TopP = Annotated[float | None, writing("Draw it from the likeliest that have probability P together.", "P")]
 EarlyStopping = Annotated[bool, writing("With beams: stop at the first N texts.", None, "--early-stopping")]
@@ -36,12 +39,7 @@ Fast = Annotated[
 @app.command()
 def run(
     name: options.Name,
-    texts: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="TEXT ...", help="What to embed, continue or translate. Several make a batch."
-        ),
-    ] = None,
+    texts: Texts = None,
     max_new_tokens: Annotated[int | None, writing("How many tokens to write at the most. Else 40.")] = None,
     temperature: Temperature = None,
     top_k: Annotated[int | None, writing("Draw it from the K likeliest only.", "K")] = None,
@@ -128,17 +126,13 @@ def _written(
         result = generation.generate(
             copy, prompts, Settings(**settings), stream=stream if live else None, **how
         )
-    except SettingError as error:
-        raise InputError(_with_flags(str(error), (*Settings.__dataclass_fields__, "fast"))) from None
+    except SettingError as error:  # with the names that settings have on the command line
+        message = str(error)
+        for option in (*Settings.__dataclass_fields__, "fast"):
+            message = re.sub(rf"\b{option}\b", options.flag(option), message)
+        raise InputError(message) from None
     if begun:
         out.print()
     elif not silent:
         out.print(result, soft_wrap=not out.is_terminal)  # a pipe gets the text as it is
     return result.to_json()
-
-
-def _with_flags(message: str, names: Iterable[str]) -> str:
-    """A message about settings, with the names that they have on the command line."""
-    for option in names:
-        message = re.sub(rf"\b{option}\b", options.flag(option), message)
-    return message

@@ -24,20 +24,19 @@ def end_with(parent: int) -> None:
             os._exit(1)
 
 
-def limit(memory: int | None) -> None:
+def limit(memory: int) -> None:
     """So many MB of memory on top of what is in use now, and files no longer than that."""
     if not ENFORCED:
         return
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if memory is not None:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-        for kind, before in (
-            (resource.RLIMIT_AS, pages * resource.getpagesize()),
-            (resource.RLIMIT_FSIZE, 0),
-        ):
-            hard = resource.getrlimit(kind)[1]  # what nobody may go above
-            allowed = LARGEST if hard == resource.RLIM_INFINITY else hard
-            most = min(before + memory * MEGABYTE, allowed)
-            resource.setrlimit(kind, (most, most))
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    for kind, before in (
+        (resource.RLIMIT_AS, pages * resource.getpagesize()),
+        (resource.RLIMIT_FSIZE, 0),
+    ):
+        hard = resource.getrlimit(kind)[1]  # what nobody may go above
+        allowed = LARGEST if hard == resource.RLIM_INFINITY else hard
+        most = min(before + memory * MEGABYTE, allowed)
+        resource.setrlimit(kind, (most, most))

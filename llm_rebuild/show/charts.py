@@ -20,6 +20,7 @@ BARS = 40
 MOST_CELLS = 48  # along each side of a heat map
 ALL_HEADS = 12_288  # bytes: where the heads of a checkpoint need no more, all of them are shown
 MASKED, NOT_A_NUMBER, FIRST_SHADE, LAST_SHADE = 0, 1, 2, 255
+Labels = dict[tuple[str, ...], int]  # lists of labels, each with the number by which checkpoints refer to it
 
 
 def usual(tensor: Tensor) -> Tensor:
@@ -28,19 +29,6 @@ def usual(tensor: Tensor) -> Tensor:
     flat = flat if flat.dtype in (torch.float32, torch.float64) else flat.float()
     usual = equality.usual(flat)
     return flat if bool(usual.all()) else flat[usual]
-
-
-class Labels:
-    """Lists of labels, each kept once: the checkpoints refer to them by number."""
-
-    def __init__(self) -> None:
-        self.lists: list[list[str]] = []
-
-    def number(self, labels: list[str]) -> int:
-        """The number of this list; a new one is taken in."""
-        if labels not in self.lists:
-            self.lists.append(labels)
-        return self.lists.index(labels)
 
 
 def charts(
@@ -104,7 +92,10 @@ def _heat(
         "heads": len(heads),
         "axes": [{"batch": "text", "1": "number"}.get(axes[n], axes[n]) for n in sides],
         "size": [official.shape[n] for n in sides],
-        "labels": [tokens.number(_axis_labels(verdict.name, axes, n, official, at, truth)) for n in sides],
+        "labels": [
+            tokens.setdefault(_axis_labels(verdict.name, axes, n, official, at, truth), len(tokens))
+            for n in sides
+        ],
     }
 
     def slices(tensor: Tensor) -> Tensor:
@@ -152,13 +143,13 @@ def _sides(axes: list[str]) -> tuple[int, int] | None:
 
 def _axis_labels(
     name: str, axes: list[str], number: int, tensor: Tensor, at: list[int], truth: Capture
-) -> list[str]:
+) -> tuple[str, ...]:
     """A label for each place along an axis, where tokens stand there; else none."""
     if axes[number] not in ("token", "query", "key"):
-        return []
+        return ()
     row = at[axes.index("batch")] if "batch" in axes else 0 if len(truth.inputs.token_ids) == 1 else None
     labels = token_labels(name, axes[number], truth, row, tensor.shape[number])
-    return labels if any(labels) else []
+    return tuple(labels) if any(labels) else ()
 
 
 def _fixed_in_words(

@@ -59,7 +59,7 @@ def render(
     files           sha256 of the model's files by name.
     inputs_of       Which checkpoints a checkpoint is computed from, for the links between them.
     """
-    tokens = Labels()
+    tokens: Labels = {}
     entries = [_entry(v, report, truth, rebuilt, inputs_of, tokens) for v in report.verdicts]
     architecture = ARCHITECTURES.get(truth.model_type)
     first = report.first_divergence
@@ -70,7 +70,7 @@ def render(
         "stacks": [vars(stack) for stack in architecture.stacks] if architecture else [],
         "cells": [entry.cell for entry in entries],
         "entries": [{"facts": entry.facts, "chart": entry.charts} for entry in entries],
-        "labels": tokens.lists,
+        "labels": list(tokens),
         "first": first.name if first else None,
     }
     # A `<` inside a script could end it; inside a JSON string it may as well be written so.

@@ -14,8 +14,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from llm_rebuild.anatomy import Anatomy, Piece, part_of_module
-from llm_rebuild.checkpoints import part_of
+from llm_rebuild.anatomy import Anatomy, Piece
+from llm_rebuild.checkpoints import block_of, part_of
 from llm_rebuild.proof.sweep import Sweep
 from llm_rebuild.show import check
 from llm_rebuild.show import report as report_look
@@ -126,7 +126,7 @@ def _shown(anatomy: Anatomy) -> Iterator[RenderableType]:
 
 def _shown_any(anatomy: Anatomy) -> Iterator[RenderableType]:
     yield Text(f"{len(anatomy.checkpoints)} checkpoints are returned by modules", style="bold")
-    counts = Counter(part_of_module(checkpoint.name) for checkpoint in anatomy.checkpoints)
+    counts = Counter(block_of(c.name) or c.name for c in anatomy.checkpoints)
     yield _list((part, str(count)) for part, count in counts.items())
     yield Text(
         f"There is no rebuild of {anatomy.model_type} here, and so no list of departures from the textbook. "

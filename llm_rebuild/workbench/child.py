@@ -14,7 +14,7 @@ import json
 import sys
 import traceback
 import types
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +48,6 @@ def learner(channel: Channel) -> None:
         channel.send(*file.answer(request))
 
 
-def _inputs(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """What the model reads, by name: `token_ids`."""
-    return {name.removeprefix(INPUTS): t for name, t in tensors.items() if name.startswith(INPUTS)}
-
-
 class _Learner:
     """A learner's file in this process."""
 
@@ -69,7 +64,7 @@ class _Learner:
         self._names, self._tensors = set(job["names"]), dict[str, Tensor]()
         self._steps: list[Any] = []
         self._cells: set[str] = set()
-        self._recorder: Recorder | None = None
+        self._taken: set[str] | None = None  # what was tapped in the run that goes on
         self._function: Callable[..., Any] = print
         copy = copy_of(job["model"]) if job["model"] else None
         self._weights, self._settings = (copy.weights(), copy.config) if copy else (Weights({}), {})
@@ -98,18 +93,22 @@ class _Learner:
                 with self._origins:
                     result["steps"] = self._load()
             elif about["do"] == "forward":
-                answer = self._forward(about, request.tensors)
+                self._origins.begin()
+                with torch.no_grad(), self._origins:
+                    answer = answer_of(self._passes(about, request.tensors, self._recording()))
             elif about["do"] == "call":
                 result["value"], answer = self._call(about["arguments"], request.tensors)
             elif about["do"] == "read":
                 result["readings"] = self._read(about, request.tensors)
-            else:
-                self._try(about, request.tensors)
+            else:  # one step by itself, fed with official tensors
+                self._tensors |= request.tensors
+                self._seal()
+                with torch.no_grad():
+                    self._alone(about, self._recording())
         except BaseException as error:
             result |= self._explained(error)
         finally:
-            if self._recorder is not None:
-                self._recorder.close()
+            self._taken = None
         if about["do"] == "forward":
             result["uncalled"] = [function.__name__ for function in self._steps if not function.calls]
             result["empty"] = [self._line_of(function) for function in self._steps if is_empty(function)]
@@ -132,16 +131,9 @@ class _Learner:
         self._steps = list({id(f): f for f in among.values() if hasattr(f, "places")}.values())
         return [[[p.name, list(p.inputs)] for p in f.places] for f in self._steps]
 
-    def _forward(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Call forward with what it asks for. What it returned."""
-        self._recorder = Recorder(self._tapped, self._names)
-        self._origins.begin()
-        with torch.no_grad(), self._origins:
-            return answer_of(self._passes(about, tensors, self._recorder.tap()))
-
     def _passes(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor], tap: Tap) -> Any:
-        """Where keys and values are kept there are two passes, which share a dictionary that is the learner's
-        own. What counts is the last."""
+        """Call forward with what it asks for; where keys and values are kept twice, with one dictionary,
+        which is the learner's own. What it returned last."""
         cache: dict[Any, Any] | None = {} if about["cache"] else None
         answer = None
         for number in range(about["passes"]):
@@ -190,17 +182,11 @@ class _Learner:
 
         readings = [reading.to_json() for reading in read(run, official, self._own, about["first"])]
         cells = {Path(cell).name: self._name_of(cell) for cell in self._cells}
-        for line in (*(line for one in readings for line in one["lines"]), *_repaired(readings)):
+        lines = [line for one in readings for line in one["lines"]]
+        lines += [repair["line"] for one in readings for repair in one["repairs"] if repair["line"]]
+        for line in lines:
             line["file"] = cells.get(line["file"], line["file"])
         return readings
-
-    def _try(self, trial: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """One step by itself, fed with official tensors."""
-        self._tensors |= tensors
-        self._seal()
-        self._recorder = Recorder(self._tapped, self._names)
-        with torch.no_grad():
-            self._alone(trial, self._recorder.tap())
 
     def _alone(self, trial: Mapping[str, Any], tap: Tap) -> None:
         """Call a step with its official inputs. It may tap its own result; else that is done here."""
@@ -229,15 +215,37 @@ class _Learner:
 
     def _named(self, tensors: Mapping[str, Tensor], attention: str) -> dict[str, Any]:
         """What a function may ask for by its name."""
-        inputs = {name: tensor.clone() for name, tensor in _inputs(tensors).items()}
+        inputs = {name: tensor.clone() for name, tensor in _under(tensors, INPUTS).items()}
         for tensor in inputs.values():
             self._origins.own(tensor)
         return {**inputs, "weights": self._weights, "config": self._config, "attention": attention}
 
-    def _tapped(self, name: str, numbers: Tensor) -> None:
-        if not self._guard.sealed:
-            self._origins.look(numbers, "tap")
-        self._channel.send({"tapped": name}, {name: numbers})
+    def _recording(self) -> Tap:
+        """A tap for one run, which sends each tensor once, and refuses what is no checkpoint. When the run is
+        over it sends no more: then official tensors are at hand, and a tap that a helper still holds would
+        show those."""
+        names = self._taken = set[str]()
+
+        def tap(name: Any, tensor: Any) -> None:
+            """Raises UnfilledError where there is no tensor yet, InputError for what cannot be compared."""
+            if names is not self._taken:
+                return
+            if tensor is None or tensor is ...:
+                raise UnfilledError(name)
+            if not isinstance(name, str):
+                raise InputError(f"tap(name, tensor) takes the name first, not a {type(name).__name__}")
+            shown = f"tap({cut(name, 100)!r}, …)"
+            numbers = plain(tensor, f"{shown} was given")
+            if name not in self._names:
+                raise InputError(f"{shown}: there is no checkpoint of this name{nearest(name, self._names)}")
+            if name in names:
+                raise InputError(f"{shown} for the second time; each checkpoint is tapped once")
+            names.add(name)
+            if not self._guard.sealed:
+                self._origins.look(numbers, "tap")
+            self._channel.send({"tapped": name}, {name: numbers})
+
+        return Tap(tap)
 
     def _foreign(self, tensor: Tensor, operation: str) -> None:
         """A tensor that neither the rebuild nor the weight file made: whether it is official, others know."""
@@ -285,55 +293,9 @@ class _Learner:
         return filename in self._cells or path == self._file or beside_it
 
 
-def _repaired(readings: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The lines of the repairs."""
-    for repair in (repair for reading in readings for repair in reading["repairs"]):
-        if repair["line"] is not None:
-            yield repair["line"]
-
-
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin so, by what is behind it: `inputs.mask` for `0/inputs.mask`."""
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-
-
-class Recorder:
-    """Takes each tapped tensor once, and refuses what is no checkpoint. Once it is closed it takes no more:
-    then official tensors are at hand, and a tap that a helper still holds would show those.
-
-    keep  Gets the name, and the tensor plain and whole in memory.
-    """
-
-    def __init__(self, keep: Callable[[str, Tensor], None], checkpoints: Collection[str]) -> None:
-        self._keep, self._checkpoints = keep, checkpoints
-        self._closed = False
-        self.names: set[str] = set()
-
-    def tap(self) -> Tap:
-        """What the learner's code calls."""
-        return Tap(self._tap)
-
-    def close(self) -> None:
-        """Take no more."""
-        self._closed = True
-
-    def _tap(self, name: Any, tensor: Any) -> None:
-        """Raises UnfilledError where there is no tensor yet, and InputError for what cannot be compared."""
-        if self._closed:
-            return
-        if tensor is None or tensor is ...:
-            raise UnfilledError(name)
-        if not isinstance(name, str):
-            raise InputError(f"tap(name, tensor) takes the name first, not a {type(name).__name__}")
-        shown = f"tap({cut(name, 100)!r}, …)"
-        numbers = plain(tensor, f"{shown} was given")
-        if name not in self._checkpoints:
-            close = nearest(name, self._checkpoints)
-            raise InputError(f"{shown}: there is no checkpoint of this name{close}")
-        if name in self.names:
-            raise InputError(f"{shown} for the second time; each checkpoint is tapped once")
-        self.names.add(name)
-        self._keep(name, numbers)
 
 
 def answer_of(answer: Any) -> dict[str, Tensor]:
@@ -361,7 +323,7 @@ def forward_arguments(forward: Callable[..., Any], named: Mapping[str, Any]) -> 
         raise InputError(f"forward has to be {wanted}{extra}; it asks for something else") from None
 
 
-def explained(error: BaseException, memory: int | None = None) -> str:
+def explained(error: BaseException, memory: int) -> str:
     """An exception in one line."""
     if isinstance(error, SystemExit):
         return f"it called exit({'' if error.code is None else error.code})"
@@ -370,8 +332,7 @@ def explained(error: BaseException, memory: int | None = None) -> str:
     except Exception:  # of a class of the learner's own, whose __str__ fails
         message = ""
     if isinstance(error, MemoryError) or "DefaultCPUAllocator" in message or "allocate memory" in message:
-        limit = f", more than the limit of {memory} MB (--memory)" if memory else ""
-        return f"it asked for too much memory{limit}"
+        return f"it asked for too much memory, more than the limit of {memory} MB (--memory)"
     if isinstance(error, SyntaxError):
         return f"line {error.lineno}, column {error.offset}: {error.msg}"
     if isinstance(error, InputError):

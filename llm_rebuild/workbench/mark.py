@@ -90,7 +90,7 @@ def mark(
             content = _content(file)
             name = model or _named(content)
         except InputError as problem:
-            yield Mark(shown, reason=_without_path(problem, file))
+            yield Mark(shown, reason=str(problem).replace(f"{file} ", "it ").replace(f"{file}: ", ""))
             continue
         same = _sameness(content)
         if (name, same) in rows:
@@ -250,10 +250,6 @@ def _cause(mistake: Mapping[str, Any]) -> str:
     """The catalogue's name of a mistake; where it has none, or is not sure of it, a sentence."""
     named = mistake.get("cause", "unknown") != "unknown" and mistake["degree"] != DEGREES[Level.GUESSED]
     return str(mistake["cause"] if named else mistake.get("explanation", ""))
-
-
-def _without_path(problem: InputError, file: Path) -> str:
-    return str(problem).replace(f"{file} ", "it ").replace(f"{file}: ", "")
 
 
 def _cell(value: object) -> str:

@@ -91,10 +91,9 @@ def source(model: str, *, solved: bool = False) -> str:
     if not solved:
         functions = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
         for function in reversed(functions):  # from the end, so that the lines before stay where they are
-            if not _emptied(function, lines):
-                continue
-            first, last = function.body[1], function.body[-1]
-            lines[first.lineno - 1 : last.end_lineno] = [f"    {EMPTY}"]
+            heading, first, last = lines[function.lineno - 1], function.body[1], function.body[-1]
+            if "# given" not in heading and (function.decorator_list or "# yours" in heading):
+                lines[first.lineno - 1 : last.end_lineno] = [f"    {EMPTY}"]
     text = "\n".join(line.removesuffix("  # given").removesuffix("  # yours") for line in lines) + "\n"
     return _introduced(text, STEPS)
 
@@ -142,8 +141,3 @@ def _introduced(text: str, introduction: str, **words: str) -> str:
     before, axes, after = rest.partition("Axes  ")
     check = next(line for line in before.splitlines() if "llm-rebuild check" in line)
     return f"{title}\n\n{introduction.format(check=check, **words)}\n{axes}{after}"
-
-
-def _emptied(function: ast.FunctionDef, lines: list[str]) -> bool:
-    heading = lines[function.lineno - 1]
-    return "# given" not in heading and (bool(function.decorator_list) or "# yours" in heading)
