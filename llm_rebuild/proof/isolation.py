@@ -34,7 +34,7 @@ from llm_rebuild.process.run import Ended, Process
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.equality import same_bits
 from llm_rebuild.verify.question import Model, Question
-from llm_rebuild.verify.transforms import ACTIVATIONS
+from llm_rebuild.verify.transforms import ACTIVATIONS, Function
 from llm_rebuild.weights import DTYPES, Weights
 
 Forward = Callable[[Tensor, Tensor, Weights, Tap], Any]
@@ -161,7 +161,11 @@ def _sources(tensor: Tensor, among: Mapping[str, Tensor]) -> list[str]:
 
 
 # Whatever rises or falls with one of these is found: sums, multiples, tanh, exp, roundings; squares; …
-_FUNCTIONS = (torch.Tensor.detach, torch.abs, *(ACTIVATIONS[name] for name in ("gelu", "gelu_new", "silu")))
+_FUNCTIONS: tuple[Function, ...] = (
+    lambda x: x,
+    torch.abs,
+    *(ACTIVATIONS[name] for name in ("gelu", "gelu_new", "silu")),
+)
 
 
 def _in_step(numbers: Tensor, official: Tensor) -> bool:
