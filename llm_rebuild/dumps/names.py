@@ -231,8 +231,7 @@ class Numbers:
         self.float = tensor.is_floating_point()
         self.size = max(largest(tensor), 1e-12) if self.float else 1.0
         ones = tensor[usual(tensor)].float() if self.float else torch.zeros(0)
-        if not ones.numel():
-            ones = torch.zeros(1)
+        ones = ones if ones.numel() else torch.zeros(1)
         self.masked = ones.numel() < tensor.numel()
         self.moments = moments(ones)
         self.typical = max(float(self.moments[1]), 1e-12)
@@ -396,8 +395,6 @@ def _alike(name: str, checkpoint: str) -> float:
     many have."""
     one, other = (re.sub(r"[^a-z0-9]+", " ", text.lower()).strip() for text in (name, checkpoint))
     last = re.split("[./]", checkpoint.lower())[-1]
-    return (_ratio(one, other) + max(_ratio(word, last) for word in re.split("[./]", name.lower()))) / 2
-
-
-def _ratio(one: str, other: str) -> float:
-    return difflib.SequenceMatcher(None, one, other, autojunk=False).ratio()
+    both = functools.partial(difflib.SequenceMatcher[str], None, autojunk=False)
+    best = max(both(word, last).ratio() for word in re.split("[./]", name.lower()))
+    return (both(one, other).ratio() + best) / 2

@@ -137,7 +137,7 @@ def test_steps_tell_of_every_checkpoint_and_go_back_in_time_only(
     order = {checkpoint: number for number, checkpoint in enumerate(truth)}
     assert list(truth.steps) == list(truth)
     for checkpoint, step in truth.steps.items():
-        assert all(order[source] < order[checkpoint] for source in (*step.inputs, *step.given))
+        assert all(order[source] < order[checkpoint] for source in (*step.inputs, *step.arguments))
         if step.same_as is not None:
             assert torch.equal(truth.tensors[checkpoint].flatten(), truth.tensors[step.same_as].flatten())
     addresses = [tensor.untyped_storage().data_ptr() for tensor in truth.tensors.values()]
@@ -151,8 +151,8 @@ def test_steps_can_be_computed_again_from_their_inputs(seed_oss: LocalCopy):
     assert truth.steps[f"{at}.softmax[0]"].inputs == (f"{at}.add[2]",)
     assert torch.equal(truth[f"{at}.add[2]"].tensor.softmax(-1), truth[f"{at}.softmax[0]"].tensor)
     step = truth.steps[f"{at}.q_proj"]
-    assert (step.kind, step.given) == ("Linear", ("model.layers.1.input_layernorm",))
-    again = F.linear(truth[step.given[0]].tensor, weights[f"{at}.q_proj.weight"])
+    assert (step.kind, step.arguments) == ("Linear", ("model.layers.1.input_layernorm",))
+    again = F.linear(truth[step.arguments[0]].tensor, weights[f"{at}.q_proj.weight"])
     assert torch.equal(again, truth[f"{at}.q_proj"].tensor)
     product = truth.steps[f"{at}.matmul[0]"]
     assert (product.kind, product.path) == ("matmul", at)
