@@ -13,7 +13,7 @@ XDIST  := -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 12
 # Behind `models` nothing asks the network again: what is not in the store by then is a miniature.
 OFFLINE := HF_HUB_OFFLINE=1 PIP_NO_INDEX=1
 
-.PHONY: help course test setup models verify site pdf slides serve lint bench drift figures clean
+.PHONY: help course test weekly setup models verify site pdf slides serve lint bench drift figures clean
 
 help: ## what each target does
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,14 @@ test: setup ## set up and run every test, the chapters' snippets among them
 	@status=0; \
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests $(DIGITS:%=--ignore=%) $(XDIST) || status=1; \
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.portable -m pytest docs README.md $(DIGITS) $(XDIST) || status=1; \
+	exit $$status
+
+weekly: setup ## the tests that take long, each with a smaller one of its kind in `make test`
+	@status=0; \
+	export OMP_NUM_THREADS=1; \
+	$(BIN)/python -m pytest -m weekly tests $(DIGITS:%=--ignore=%) $(XDIST) || status=1; \
+	$(BIN)/python -m tools.portable -m pytest -m weekly $(DIGITS) $(XDIST) || status=1; \
+	LLM_REBUILD_TOKENIZER_LINES=60000 $(BIN)/python -m pytest tests/tokenizers $(XDIST) || status=1; \
 	exit $$status
 
 setup: $(BIN)/.ready ## make .venv with everything in it

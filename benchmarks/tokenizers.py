@@ -1,4 +1,4 @@
-"""Each tokenizer against the official ones on half a million lines: the tests of tests/tokenizers, with eight
+"""Each tokenizer against the official ones on half a million lines: the tests of tests/tokenizers, with forty
 times the lines of `make test`.
 
     python -m benchmarks.tokenizers

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
 from llm_rebuild.verify import Report, ask, capture, verify, verify_steps
 
+STEPS = [4, pytest.param(32, marks=pytest.mark.weekly)]  # of decoding
 # Ids of two prompts of unequal length, from the whole width of both vocabularies.
 ROWS = [[464, 3290, 373, 1043, 31000, 257, 2214, 1474, 12], [11505, 12, 10459, 27140]]
 
@@ -32,7 +34,7 @@ def one_pass(copy: LocalCopy, attention: str, rows: list[list[int]], use_cache: 
     return report
 
 
-def every_step(copy: LocalCopy, attention: str, rows: list[list[int]], steps: int = 32) -> None:
+def every_step(copy: LocalCopy, attention: str, rows: list[list[int]], steps: int) -> None:
     """The prompt and every decode step after it: every checkpoint bit-identical.
 
     In one thread: a step is so small that a second one mostly waits. `one_pass` runs in as many as there are.

@@ -32,8 +32,11 @@ def test_every_checkpoint_is_bit_identical(gpt2: LocalCopy, attention: str, rows
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("rows", [1, 2], ids=["single", "padded"])
-def test_every_checkpoint_of_32_decode_steps_is_bit_identical(gpt2: LocalCopy, attention: str, rows: int):
-    full_size.every_step(gpt2, attention, full_size.ROWS[:rows])
+@pytest.mark.parametrize("steps", full_size.STEPS)
+def test_every_checkpoint_of_decode_steps_is_bit_identical(
+    gpt2: LocalCopy, attention: str, rows: int, steps: int
+):
+    full_size.every_step(gpt2, attention, full_size.ROWS[:rows], steps)
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,11 @@ def test_distances_that_share_buckets(t5: LocalCopy):
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("rows", [1, 2], ids=["single", "padded"])
-def test_every_checkpoint_of_32_decode_steps_is_bit_identical(t5: LocalCopy, attention: str, rows: int):
-    full_size.every_step(t5, attention, full_size.ROWS[:rows])
+@pytest.mark.parametrize("steps", full_size.STEPS)
+def test_every_checkpoint_of_decode_steps_is_bit_identical(
+    t5: LocalCopy, attention: str, rows: int, steps: int
+):
+    full_size.every_step(t5, attention, full_size.ROWS[:rows], steps)
 
 
 @pytest.mark.parametrize(
