@@ -82,20 +82,28 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def built_site(shared: Path) -> Path:
-    """The site, built once, strictly, with its notebooks made first, as `make site` does.
+def once(shared: Path) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Make something in a folder that all processes which run the tests have in common: the first that asks
+    makes it, for all. -> the folder"""
 
-    Where several processes run the tests, the first that asks builds it for all. BUILT_SITE in the
-    environment names one that has just been built.
-    """
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder, whole = shared / name, shared / f"{name}-is-whole"
+        with filelock.FileLock(shared / f"{name}.lock"):
+            if not whole.exists():
+                make(folder)
+                whole.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def built_site(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """The site, built once, strictly, with its notebooks made first, as `make site` does. BUILT_SITE in the
+    environment names one that has just been built."""
     if built := os.environ.get("BUILT_SITE"):
         return Path(built).resolve()
-    site, whole = shared / "site", shared / "site-is-whole"
-    with filelock.FileLock(shared / "site.lock"):
-        if not whole.exists():
-            _build(site)
-            whole.touch()
-    return site
+    return once("site", _build)
 
 
 def _build(site: Path) -> None:

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,20 +94,24 @@ def course(built_site: Path) -> Iterator[Site]:
     yield from served(Path(built_site))
 
 
+Once = Callable[[str, Callable[[Path], object]], Path]
+
+
 @pytest.fixture(scope="session")
-def sampler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def sampler(once: Once) -> Iterator[Site]:
     """A site of two pages: `/` holds every kind of element, `/plain/` nothing but a link to it."""
     pages = {
         "index.md": (HERE / "every_element.txt").read_text(encoding="utf-8"),
         "plain.md": "# Plain\n\nA page [without formulas](index.md).\n",
     }
-    yield from served(small_site(tmp_path_factory.mktemp("sampler"), pages, strict=True))
+    folder = once("sampler", lambda folder: small_site(folder, pages, strict=True))
+    yield from served(folder / "site")
 
 
 @pytest.fixture(scope="session")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The live pages alone, with what they load; `/`, on which one stands far below; the home page's; and one
-    of all the widgets, as they stand in the chapters."""
+def live(once: Once) -> Iterator[Site]:
+    """The live pages alone, with what they load; `/`, on which one stands far below; the home page's; one of
+    all the widgets, as they stand in the chapters; and two with questions at their end."""
     pages = {
         file.relative_to(REPOSITORY / "docs").as_posix(): file.read_text(encoding="utf-8")
         for file in (REPOSITORY / "docs" / "live").glob("*.md")
@@ -120,7 +124,9 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     chapters = "".join(page.read_text("utf-8") for page in sorted((REPOSITORY / "docs").glob("part-*/*.md")))
     widgets = re.findall(r"<figure data-widget=.*?</figure>\n", chapters, re.S)
     pages["widgets.md"] = "# Widgets\n\n" + "\n".join(widgets)
-    yield from served(small_site(tmp_path_factory.mktemp("live"), pages, strict=False))
+    pages |= {"start.md": "# Start\n", "part-4/close.md": "# Close\n\nHere.\n{ .where }\n"}
+    folder = once("live", lambda folder: small_site(folder, pages, strict=False))
+    yield from served(folder / "site")
 
 
 def small_site(project: Path, pages: dict[str, str], *, strict: bool, **environment: str) -> Path:
@@ -248,8 +254,7 @@ BARRIERS = (HERE / "barriers.js").read_text(encoding="utf-8")
 OF_A_PHONE = ["aria-hidden-focus", "region", "scrollable-region-focusable", "target-size"]
 # The contrast of colours is looked at by itself, and what is hidden can only be called unknown. Whether a
 # finger hits one link of two is asked on the phone.
-ASKED_ELSEWHERE = ("color-contrast", "hidden-content")
-OF_ROOM = (*ASKED_ELSEWHERE, "target-size")
+ASKED_ELSEWHERE = ("color-contrast", "hidden-content", "target-size")
 OFF = {"enabled": False}
 LEGIBLE: set[str] = set()  # how text looks that was seen on some page, and can be read
 
@@ -259,19 +264,18 @@ def barriers(
     rules: list[str] | None = None,
     *,
     colours: bool = True,
-    without: tuple[str, ...] = ASKED_ELSEWHERE,
     within: str | None = None,
 ) -> list[str]:
     """What stands in the way of readers with a screen reader, with a keyboard only, or with weak sight.
 
-    `rules` are those to try beside the contrast of colours: all but `without` where they are left out; [] is
-    none. `within` is a selector of the part that is looked at.
+    `rules` are those to try beside the contrast of colours: where they are left out all but those that are
+    asked elsewhere; [] is none. `within` is a selector of the part that is looked at.
     """
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE_SCRIPT)
-    options = (
-        {"rules": dict.fromkeys(without, OFF)} if rules is None else {"runOnly": rules} if rules else None
-    )
+    options: dict[str, Any] | None = {"runOnly": rules} if rules else None
+    if rules is None:
+        options = {"rules": dict.fromkeys(ASKED_ELSEWHERE, OFF)}
     found, looks = page.evaluate(BARRIERS, [options, colours, sorted(LEGIBLE), within])
     if not found:
         LEGIBLE.update(looks)
@@ -296,7 +300,7 @@ def visits(course: Site, sampler: Site, browser: Browser) -> dict[str, Visit]:
     """Every page of both sites: opened once on a desk, in the light, in the dark, and as on a phone.
 
     axe-core looks at each: with all its rules in the light, at the colours once more in the dark, and on the
-    phone at what depends on room. On the home page and the live ones all rules are tried there, too.
+    phone at what depends on room.
     """
     seen = {}
     reader = Reader(browser, reduced_motion="reduce", bypass_csp=False)
@@ -312,15 +316,14 @@ def visits(course: Site, sampler: Site, browser: Browser) -> dict[str, Visit]:
         visit = Visit(reader.outside, reader.errors, reader.bytes, page.evaluate(UNRENDERED))
         visit.formulas = page.locator(".arithmatex").count()
         page.evaluate("document.querySelectorAll('details').forEach((fold) => (fold.open = true))")
-        whole = url in (sampler.url, course.url) or "/live/" in url
-        visit.barriers["light"] = barriers(page) if whole else barriers(page, without=OF_ROOM)
+        visit.barriers["light"] = barriers(page)
         page.emulate_media(color_scheme="dark")
         reader.wait("document.body.dataset.mdColorScheme === 'slate'")
         visit.barriers["dark"] = barriers(page, [])
         page.set_viewport_size(PHONE)
         visit.phone_width = page.evaluate("document.documentElement.scrollWidth")
         page.evaluate("() => new Promise((done) => setTimeout(done, 100))")  # for what reacts to it
-        visit.barriers["phone"] = barriers(page, None if whole else OF_A_PHONE, colours=False)
+        visit.barriers["phone"] = barriers(page, OF_A_PHONE, colours=False)
         page.evaluate("localStorage.clear()")  # what was read on it
         seen[url] = visit
     reader.context.close()

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 from llm_rebuild.diagnosis import mutants
 from llm_rebuild.diagnosis.mutants import TEXTS
 from tools import mistakes
 from tools.live import FOLDER, SENTENCES, ids, miniature
 
-from .conftest import PHONE, Site, barriers
+from .conftest import DESKTOP, OF_A_PHONE, PHONE, Reader, Site, barriers
 from .test_live import PAGES, answered
 
 CATALOGUE = json.loads(mistakes.FILE.read_text(encoding="utf-8"))
@@ -118,7 +118,20 @@ def test_so_it_is_with_padding_and_without_a_cache(live: Site, page_of_modules: 
 # ---------------------------------------------------------------------------------------- in the page
 
 
-def opened(visitor: Any, live: Site, name: str, hash: str) -> Page:
+@pytest.fixture(scope="module")
+def visitor(browser: Browser) -> Iterator[Reader]:
+    """One window for all: a page that is opened in it again costs half."""
+    with_window = Reader(browser, viewport=DESKTOP, reduced_motion="reduce", color_scheme="light")
+    yield with_window
+    assert with_window.errors == []
+    assert with_window.outside == []
+    with_window.context.close()
+
+
+def opened(visitor: Reader, live: Site, name: str, hash: str) -> Page:
+    visitor.page.goto("about:blank")
+    visitor.page.set_viewport_size(DESKTOP)
+    visitor.page.emulate_media(color_scheme="light")
     page: Page = visitor.open(f"{live.url}live/{PAGES[name]}/{hash}")
     page.locator("[data-part=map]").scroll_into_view_if_needed()
     page.locator("[data-part=map][data-started=done]").wait_for()
@@ -144,8 +157,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_an_address_breaks_it_and_there_is_a_way_back(live: Site, reader: Any, name: str) -> None:
-    visitor = reader()
+def test_an_address_breaks_it_and_there_is_a_way_back(live: Site, visitor: Reader, name: str) -> None:
     page = opened(visitor, live, name, f"#break={BROKEN[name]}")
     page.locator(".mistake:visible .says-now").wait_for()
     mistake = next(one for one in MISTAKES[name] if one["name"] == BROKEN[name])
@@ -169,25 +181,24 @@ def test_an_address_breaks_it_and_there_is_a_way_back(live: Site, reader: Any, n
     assert visitor.outside == []
 
 
-def test_the_tensor_has_both_sides_and_their_difference(live: Site, reader: Any) -> None:
-    page = opened(reader(), live, "gpt2", "#break=gpt2-scale-missing")
+def test_the_tensor_has_both_sides_and_their_difference(live: Site, visitor: Reader) -> None:
+    page = opened(visitor, live, "gpt2", "#break=gpt2-scale-missing")
     page.locator(".mistake:visible").wait_for()
     page.locator(".tensor figcaption", has_text="difference").wait_for()
     captions = page.locator(".tensor figcaption").all_text_contents()
     assert captions[-3:] == ["computed here", "with the mistake", "difference"]
 
 
-def test_a_mistake_that_no_answer_shows(live: Site, reader: Any) -> None:
+def test_a_mistake_that_no_answer_shows(live: Site, visitor: Reader) -> None:
     """The key's bias falls out of the softmax: the vector is the right one, and most cells are wrong."""
-    page = opened(reader(), live, "minilm", "#break=minilm-key-bias-from-query")
+    page = opened(visitor, live, "minilm", "#break=minilm-key-bias-from-query")
     page.locator(".mistake:visible .says-now").wait_for()
     assert "1.000 to the right vector" in page.locator(".says-now").text_content()
     assert "Who looks at answers only sees nothing." in page.locator(".says-now").text_content()
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_mistake_is_to_be_found(live: Site, reader: Any, name: str) -> None:
-    visitor = reader()
+def test_a_mistake_is_to_be_found(live: Site, visitor: Reader, name: str) -> None:
     page = opened(visitor, live, name, "#find=7")
     game = page.locator(".game")
     game.get_by_text("Mistake number 7").wait_for()
@@ -227,8 +238,7 @@ def choose(page: Page, name: str) -> None:
     page.wait_for_function("name => document.querySelector('.tensor h3')?.textContent === name", arg=name)
 
 
-def test_there_is_no_barrier_of_any_kind(live: Site, reader: Any) -> None:
-    visitor = reader(color_scheme="light")
+def test_there_is_no_barrier_of_any_kind(live: Site, visitor: Reader) -> None:
     page = opened(visitor, live, "t5-small", "#break=t5-silu")
     page.locator(".mistake:visible .says-now").wait_for()
     page.locator(".breaking summary").click()
@@ -240,15 +250,15 @@ def test_there_is_no_barrier_of_any_kind(live: Site, reader: Any) -> None:
     assert barriers(page, []) == []
     page.set_viewport_size(PHONE)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-    assert barriers(page) == []
+    assert barriers(page, OF_A_PHONE, colours=False) == []
     page.get_by_role("button", name="Give me a mistake to find").click()
     page.locator(".game fieldset, .game .controls").first.wait_for()
-    assert barriers(page) == []
+    assert barriers(page, within=".game") == []
     assert visitor.errors == []
 
 
-def test_the_keyboard_breaks_and_repairs(live: Site, reader: Any) -> None:
-    page = opened(reader(), live, "gpt2", "")
+def test_the_keyboard_breaks_and_repairs(live: Site, visitor: Reader) -> None:
+    page = opened(visitor, live, "gpt2", "")
     page.locator(".breaking summary").focus()
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
@@ -261,8 +271,7 @@ def test_the_keyboard_breaks_and_repairs(live: Site, reader: Any) -> None:
     page.locator(".mistake").wait_for(state="hidden")
 
 
-def test_an_address_that_names_no_mistake_breaks_nothing(live: Site, reader: Any) -> None:
-    visitor = reader()
+def test_an_address_that_names_no_mistake_breaks_nothing(live: Site, visitor: Reader) -> None:
     for hash in (
         "?break=no-such",
         "#break=",
@@ -274,7 +283,6 @@ def test_an_address_that_names_no_mistake_breaks_nothing(live: Site, reader: Any
         page = opened(visitor, live, "gpt2", hash)
         assert page.locator(".mistake").is_hidden()
         assert page.locator(".game").is_hidden()
-        page.goto("about:blank")
     assert visitor.errors == []
 
 
@@ -316,8 +324,7 @@ def test_the_home_page_s_model_can_be_broken(live: Site, reader: Any) -> None:
     assert visitor.errors == []
 
 
-def test_two_checkpoints_and_two_sentences_stand_side_by_side(live: Site, reader: Any) -> None:
-    visitor = reader(color_scheme="light")
+def test_two_checkpoints_and_two_sentences_stand_side_by_side(live: Site, visitor: Reader) -> None:
     page = opened(visitor, live, "gpt2", "#h.0.attn.probs")
     page.get_by_role("button", name="Pin this one").click()
     page.locator(".pinned canvas[role=img]").first.wait_for()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 from llm_rebuild import verify
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
@@ -20,11 +20,17 @@ from llm_rebuild.using.embedding import embed
 from llm_rebuild.using.generate import Settings, generate
 from tools.live import SENTENCES
 
-from .conftest import DESKTOP, PHONE, Reader, Site, barriers
+from .conftest import DESKTOP, OF_A_PHONE, PHONE, Reader, Site, barriers
 
+Alive = Callable[[str], Reader]
 PAGES = {record.published: record.file for record in RECORDS}
 CELLS = {"minilm": 64, "gpt2": 78, "t5-small": 244, "llama": 136}
 MOST_SCRIPT = 120_000  # bytes of a live page's JavaScript, compressed
+TYPE = """text => {
+  const field = document.querySelector("[data-part=sentence] input[type=text]");
+  field.value = text;
+  field.dispatchEvent(new Event("input"));
+}"""
 HOSTILE = "<img src=x onerror='window.hit=1'><script>window.hit=1</script>"
 
 
@@ -36,6 +42,40 @@ def opened(visitor: Reader, live: Site, name: str, hash: str = "") -> Page:
         box.and_(page.locator("[data-started=done]")).wait_for(state="attached")
     answered(page, SENTENCES[name][0])
     return page
+
+
+@pytest.fixture(scope="module")
+def windows(browser: Browser, live: Site) -> Iterator[dict[str, Reader]]:
+    """The live pages, each opened once, for all the tests that put back what they change."""
+    opened_once: dict[str, Reader] = {}
+    yield opened_once
+    for visitor in opened_once.values():
+        visitor.context.close()
+
+
+@pytest.fixture
+def alive(browser: Browser, live: Site, windows: dict[str, Reader]) -> Alive:
+    """`alive("gpt2").page`: a live page on its first sentence. Where a test left off, it is put back."""
+
+    def window(name: str) -> Reader:
+        if name not in windows:
+            windows[name] = Reader(browser, viewport=DESKTOP, reduced_motion="reduce", color_scheme="light")
+            opened(windows[name], live, name)
+        page = windows[name].page
+        page.set_viewport_size(DESKTOP)
+        page.emulate_media(color_scheme="light")
+        if page.get_by_role("button", name="Back to the sentence").is_visible():  # from a capture
+            page.get_by_role("button", name="Back to the sentence").click()
+        if page.get_by_role("button", name="Back to the miniature").is_visible():
+            page.get_by_role("button", name="Back to the miniature").click()
+            page.get_by_text("trained for this course").wait_for()
+        if page.locator("[data-part=sentence]").get_attribute("data-answered") != SENTENCES[name][0]:
+            page.evaluate(TYPE, SENTENCES[name][0])
+            answered(page, SENTENCES[name][0])
+        page.locator("[value=verdicts]:not(:disabled)").wait_for(state="attached")
+        return windows[name]
+
+    return window
 
 
 def script_of(visitor: Reader, live: Site) -> int:
@@ -59,10 +99,10 @@ def answered(page: Page, text: str) -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_it_computes_every_checkpoint_and_says_how_near_to_the_official_ones(
-    live: Site, reader: Any, name: str, figure: Callable[[str], None]
+    live: Site, alive: Alive, name: str, figure: Callable[[str], None]
 ) -> None:
-    visitor = reader()
-    page = opened(visitor, live, name)
+    visitor = alive(name)
+    page = visitor.page
     assert page.locator("a.cell").count() == CELLS[name]
     page.get_by_label("how near to the official tensors").check()
     kinds = page.locator("a.cell").evaluate_all("(all) => all.map((cell) => cell.className.split(' ')[1])")
@@ -74,8 +114,8 @@ def test_it_computes_every_checkpoint_and_says_how_near_to_the_official_ones(
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
-def test_the_likeliest_next_token_is_python_s(live: Site, reader: Any, name: str) -> None:
-    page = opened(reader(), live, name)
+def test_the_likeliest_next_token_is_python_s(alive: Alive, name: str) -> None:
+    page = alive(name).page
     copy = copy_of(name)
     for text in SENTENCES[name][1:]:
         page.get_by_label("Your sentence").fill(text)
@@ -102,14 +142,22 @@ new PerformanceObserver((list) => list.getEntries().forEach(({ value }) => (wind
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_nothing_moves_when_a_page_comes_to_life(live: Site, reader: Any, name: str) -> None:
+def test_nothing_moves_when_a_page_comes_to_life_and_its_scripts_are_small(
+    live: Site, reader: Any, name: str, figure: Callable[[str], None]
+) -> None:
     for size in (DESKTOP, PHONE):
-        page = reader(viewport=size).page
+        visitor = reader(viewport=size)
+        page = visitor.page
         page.add_init_script(SHIFTS)
         page.goto(f"{live.url}live/{PAGES[name]}/")
         page.locator("[data-part=sentence][data-answered]").wait_for()
         page.evaluate("() => new Promise((done) => requestAnimationFrame(() => setTimeout(done, 100)))")
         assert page.evaluate("window.moved") < 0.05
+        if size == DESKTOP:
+            page.locator("[data-part=map][data-answered]").wait_for()
+            first = script_of(visitor, live)
+            figure(f"live {name}: {first:,} bytes of JavaScript, compressed")
+            assert first < MOST_SCRIPT
 
 
 def test_an_address_leads_to_a_checkpoint(live: Site, reader: Any) -> None:
@@ -121,25 +169,26 @@ def test_an_address_leads_to_a_checkpoint(live: Site, reader: Any) -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_there_is_no_barrier_of_any_kind(live: Site, reader: Any, name: str) -> None:
-    visitor = reader(color_scheme="light")
-    page = opened(visitor, live, name)
+def test_there_is_no_barrier_of_any_kind(alive: Alive, name: str) -> None:
+    visitor = alive(name)
+    page = visitor.page
+    page.get_by_label("what it is").check()
     page.locator(".tensor .numbers summary").click()
     page.locator(".tensor .numbers td").first.wait_for()
     assert barriers(page) == []
     page.get_by_label("how near to the official tensors").check()
-    assert barriers(page) == []
+    assert barriers(page, within="[data-part=map]") == []
     page.emulate_media(color_scheme="dark")
     page.wait_for_function("document.body.dataset.mdColorScheme === 'slate'")
     assert barriers(page, []) == []
     page.set_viewport_size(PHONE)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-    assert barriers(page) == []
+    assert barriers(page, OF_A_PHONE, colours=False) == []
     assert visitor.errors == []
 
 
-def test_every_cell_and_every_control_is_reached_by_the_keyboard(live: Site, reader: Any) -> None:
-    page = opened(reader(), live, "gpt2")
+def test_every_cell_and_every_control_is_reached_by_the_keyboard(alive: Alive) -> None:
+    page = alive("gpt2").page
     assert page.locator('a.cell[tabindex="0"]').count() == 1
     page.locator('a.cell[tabindex="0"]').focus()
     page.keyboard.press("Home")
@@ -168,10 +217,10 @@ def test_every_cell_and_every_control_is_reached_by_the_keyboard(live: Site, rea
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
-def test_a_beam_search_is_python_s(live: Site, reader: Any, name: str) -> None:
-    page = opened(reader(), live, name)
+def test_a_beam_search_is_python_s(alive: Alive, name: str) -> None:
+    page = alive(name).page
     copy, text = copy_of(name), SENTENCES[name][0]
-    for beams in (3, 5):
+    for beams in (5, 3):
         page.get_by_label("beams", exact=True).fill(str(beams))
         [whole] = generate(copy, text, Settings(max_new_tokens=6, beams=beams)).texts
         said = f"“{whole[len(text) :].strip()}”"
@@ -181,8 +230,8 @@ def test_a_beam_search_is_python_s(live: Site, reader: Any, name: str) -> None:
     assert page.locator("[data-part=beams] path.won").count() == 6
 
 
-def test_a_translation_is_python_s(live: Site, reader: Any) -> None:
-    page = opened(reader(), live, "t5-small")
+def test_a_translation_is_python_s(alive: Alive) -> None:
+    page = alive("t5-small").page
     for text in SENTENCES["t5-small"]:
         page.get_by_label("Your sentence").fill(text)
         answered(page, text)
@@ -190,8 +239,8 @@ def test_a_translation_is_python_s(live: Site, reader: Any) -> None:
         assert page.locator("[data-part=crossing] .written strong").text_content() == answer
 
 
-def test_similarities_are_python_s(live: Site, reader: Any) -> None:
-    page = opened(reader(), live, "minilm")
+def test_similarities_are_python_s(alive: Alive) -> None:
+    page = alive("minilm").page
     texts = ["The cook sleeps.", "A cook is asleep.", "Ten lamps"]
     page.locator("textarea").fill("\n".join(texts))
     page.wait_for_function("document.querySelectorAll('.matrix tbody tr').length === 3")
@@ -203,9 +252,9 @@ def test_similarities_are_python_s(live: Site, reader: Any) -> None:
     ] * 9
 
 
-def test_the_cache_is_counted(live: Site, reader: Any) -> None:
+def test_the_cache_is_counted(alive: Alive) -> None:
     """Seven tokens and two more: in three passes 7 + 1 + 1 are read, and without a cache 7 + 8 + 9."""
-    page = opened(reader(), live, "gpt2")
+    page = alive("gpt2").page
     said = page.locator("[data-part=write] .cache .note-line").last
     assert "the decoder read 9 tokens anew" in said.text_content()
     assert "would have read 24: 15 were not computed again" in said.text_content()
@@ -229,10 +278,10 @@ def refused(page: Page) -> str:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_copy_of_one_s_own_runs_and_nothing_leaves_the_machine(
-    live: Site, reader: Any, name: str, tmp_path: Path
+    alive: Alive, name: str, tmp_path: Path
 ) -> None:
-    visitor = reader()
-    page = opened(visitor, live, name)
+    visitor = alive(name)
+    page = visitor.page
     folder = tmp_path / "my-model"
     shutil.copytree(MINIATURES / name, folder)
     before = len(visitor.requests)
@@ -368,10 +417,10 @@ FAULTS_OF_LLAMA: Faults = {
 
 @pytest.mark.parametrize(("model", "faults"), [("gpt2", FAULTS), ("llama", FAULTS_OF_LLAMA)])
 def test_a_folder_at_fault_is_refused_with_a_sentence(
-    live: Site, reader: Any, tmp_path: Path, model: str, faults: Faults
+    alive: Alive, tmp_path: Path, model: str, faults: Faults
 ) -> None:
-    visitor = reader()
-    page = opened(visitor, live, model)
+    visitor = alive(model)
+    page = visitor.page
     for name, (fault, words) in faults.items():
         folder = tmp_path / name
         shutil.copytree(MINIATURES / model, folder)
@@ -410,11 +459,9 @@ OTHER_SENTENCES: dict[str, tuple[str, object, str]] = {
 }
 
 
-def test_a_sentence_s_vector_is_made_as_the_folder_says_or_not_at_all(
-    live: Site, reader: Any, tmp_path: Path
-) -> None:
-    visitor = reader()
-    page = opened(visitor, live, "minilm")
+def test_a_sentence_s_vector_is_made_as_the_folder_says_or_not_at_all(alive: Alive, tmp_path: Path) -> None:
+    visitor = alive("minilm")
+    page = visitor.page
     for name, (file, content, words) in OTHER_SENTENCES.items():
         folder = tmp_path / name
         shutil.copytree(MINIATURES / "minilm", folder)
@@ -449,8 +496,8 @@ PIPELINES: dict[str, dict[str, dict[str, object]]] = {
 }
 
 
-def test_a_sentence_becomes_tokens_as_the_folder_s_files_say(live: Site, reader: Any, tmp_path: Path) -> None:
-    page = opened(reader(), live, "minilm")
+def test_a_sentence_becomes_tokens_as_the_folder_s_files_say(alive: Alive, tmp_path: Path) -> None:
+    page = alive("minilm").page
     for name, files in PIPELINES.items():
         folder = tmp_path / name
         shutil.copytree(MINIATURES / "minilm", folder)
@@ -472,8 +519,8 @@ def test_a_sentence_becomes_tokens_as_the_folder_s_files_say(live: Site, reader:
         assert shown == official, name
 
 
-def test_weights_may_have_the_names_of_long_ago(live: Site, reader: Any, tmp_path: Path) -> None:
-    page = opened(reader(), live, "minilm")
+def test_weights_may_have_the_names_of_long_ago(alive: Alive, tmp_path: Path) -> None:
+    page = alive("minilm").page
     folder = tmp_path / "long-ago"
     shutil.copytree(MINIATURES / "minilm", folder)
 
@@ -503,9 +550,9 @@ def reports(folder: Path) -> Iterable[tuple[str, object, str]]:
     yield "hand.json", {"checkpoints": [hand, None, 7, {"name": 3}]}, "1 checkpoints, 0 bit-identical"
 
 
-def test_a_report_is_shown_on_the_map(live: Site, reader: Any, tmp_path: Path) -> None:
-    visitor = reader()
-    page = opened(visitor, live, "gpt2")
+def test_a_report_is_shown_on_the_map(alive: Alive, tmp_path: Path) -> None:
+    visitor = alive("gpt2")
+    page = visitor.page
     before = len(visitor.requests)
     for name, report, words in reports(tmp_path):
         (tmp_path / name).write_text(json.dumps(report))
@@ -530,9 +577,9 @@ def test_a_report_is_shown_on_the_map(live: Site, reader: Any, tmp_path: Path) -
     assert visitor.errors == []
 
 
-def test_a_capture_is_shown_on_the_map(live: Site, reader: Any, tmp_path: Path) -> None:
-    visitor = reader()
-    page = opened(visitor, live, "gpt2")
+def test_a_capture_is_shown_on_the_map(alive: Alive, tmp_path: Path) -> None:
+    visitor = alive("gpt2")
+    page = visitor.page
     verify.capture(verify.ask(copy_of("gpt2"), ["The cook", "A lamp in the"])).save(
         tmp_path / "c.safetensors"
     )
@@ -548,21 +595,16 @@ def test_a_capture_is_shown_on_the_map(live: Site, reader: Any, tmp_path: Path) 
 # ------------------------------------------------------------------------------------------ bad input
 
 SENTENCES_AT_FAULT = [
-    "x", "word " * 2000, "a" * 10_000, "👩‍👩‍👧 🇩🇪 é", "שלום عالم", "\x00\x07\x1b[31m", HOSTILE,
-    "<|endoftext|>", "\u2028",
+    "x", "👩‍👩‍👧 🇩🇪 é", "שלום عالم", "\x00\x07\x1b[31m", HOSTILE, "<|endoftext|>", "\u2028",
 ]  # fmt: skip
-TYPE = """text => {
-  const field = document.querySelector("[data-part=sentence] input[type=text]");
-  field.value = text;
-  field.dispatchEvent(new Event("input"));
-}"""
+LONG = {"minilm": "word " * 2000, "gpt2": "a" * 10_000, "t5-small": "a" * 10_000, "llama": "word " * 2000}
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_whatever_is_typed_there_is_an_answer_or_a_sentence(live: Site, reader: Any, name: str) -> None:
-    visitor = reader()
-    page = opened(visitor, live, name)
-    for text in SENTENCES_AT_FAULT:
+def test_whatever_is_typed_there_is_an_answer_or_a_sentence(alive: Alive, name: str) -> None:
+    visitor = alive(name)
+    page = visitor.page
+    for text in (*SENTENCES_AT_FAULT, LONG[name]):
         page.evaluate(TYPE, text)
         value = page.evaluate("document.querySelector('[data-part=sentence] input[type=text]').value")
         answered(page, value)
@@ -604,13 +646,3 @@ def test_without_scripts_there_is_a_picture_and_a_sentence(live: Site, reader: A
         page.goto(f"{live.url}live/{name}/")
         assert page.get_by_text("needs JavaScript").is_visible()
         assert page.locator("[data-part=map] svg").is_visible()
-
-
-def test_a_live_page_s_scripts_are_small(live: Site, reader: Any, figure: Callable[[str], None]) -> None:
-    for address in PAGES.values():
-        visitor = reader()
-        visitor.open(f"{live.url}live/{address}/")
-        visitor.page.locator("[data-part=map][data-answered]").wait_for()
-        first = script_of(visitor, live)
-        figure(f"live {address}: {first:,} bytes of JavaScript, compressed")
-        assert first < MOST_SCRIPT

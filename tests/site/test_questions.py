@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +11,9 @@ from bs4 import BeautifulSoup
 
 from tools import course, edition, questions
 
-from .conftest import Site, served, small_site
+from .conftest import Site
 
 ANSWERS = "details.answer > summary"
-
-
-@pytest.fixture(scope="module")
-def asking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Two pages with questions at their end."""
-    pages = {
-        "index.md": "# Home\n",
-        "start.md": "# Start\n",
-        "part-4/close.md": "# Close\n\nHere.\n{ .where }\n",
-    }
-    yield from served(small_site(tmp_path_factory.mktemp("asking"), pages, strict=False))
 
 
 def test_each_chapter_has_five_questions_with_one_right_answer() -> None:
@@ -62,8 +50,8 @@ def test_the_edition_without_solutions_asks_and_does_not_reply() -> None:
     assert "Answers show what it does" not in text
 
 
-def test_the_first_answer_is_kept_and_counted(asking: Site, reader: Any) -> None:
-    page = reader().open(asking.url + "part-4/close/")
+def test_the_first_answer_is_kept_and_counted(live: Site, reader: Any) -> None:
+    page = reader().open(live.url + "part-4/close/")
     said = page.locator("[data-progress] [role=status]")
     assert "Here: 0 of 5 answered" in said.inner_text()
     first, second = (page.locator("[data-progress] ~ .exercise").nth(n).locator(ANSWERS) for n in (0, 1))
@@ -74,7 +62,7 @@ def test_the_first_answer_is_kept_and_counted(asking: Site, reader: Any) -> None
     second.nth(wrong).click()
     page.wait_for_function("document.querySelector('[data-progress]').textContent.includes('2 of 5')")
     assert "1 right at the first try" in said.inner_text()
-    page.goto(asking.url + "start/")
+    page.goto(live.url + "start/")
     page.wait_for_selector("[data-progress] [role=status]")
     assert "Here: 0 of 5" in page.locator("[data-progress] [role=status]").inner_text()
     assert "In all: 2 answered, 1 right" in page.locator("[data-progress] [role=status]").inner_text()
@@ -88,8 +76,8 @@ def test_the_first_answer_is_kept_and_counted(asking: Site, reader: Any) -> None
     "text",
     ["no JSON", "[]", '{"course": "another", "version": 1, "answers": {}, "read": []}', '{"a": 1}'],
 )
-def test_a_foreign_file_changes_nothing_and_is_said(asking: Site, reader: Any, text: str) -> None:
-    page = reader().open(asking.url + "start/")
+def test_a_foreign_file_changes_nothing_and_is_said(live: Site, reader: Any, text: str) -> None:
+    page = reader().open(live.url + "start/")
     page.set_input_files("[data-progress] input", {"name": "x.json", "mimeType": "", "buffer": text.encode()})
     page.wait_for_function(
         "document.querySelector('[data-progress]').textContent.includes('nothing was changed')"
@@ -97,8 +85,8 @@ def test_a_foreign_file_changes_nothing_and_is_said(asking: Site, reader: Any, t
     assert page.evaluate("Object.keys(localStorage).filter((key) => key.includes('answers')).length") == 0
 
 
-def test_of_a_file_and_of_what_was_kept_only_answers_are_taken(asking: Site, reader: Any) -> None:
-    page = reader().open(asking.url + "start/")
+def test_of_a_file_and_of_what_was_kept_only_answers_are_taken(live: Site, reader: Any) -> None:
+    page = reader().open(live.url + "start/")
     answers = {
         "start/#1": "B+",
         "start/#2": "<img src=x onerror=alert(1)>",
@@ -117,9 +105,9 @@ def test_of_a_file_and_of_what_was_kept_only_answers_are_taken(asking: Site, rea
     assert "Here: 0 of 5" in page.locator("[data-progress]").inner_text()
 
 
-def test_what_others_have_kept_under_our_names_is_nothing_to_us(asking: Site, reader: Any) -> None:
+def test_what_others_have_kept_under_our_names_is_nothing_to_us(live: Site, reader: Any) -> None:
     visitor = reader()
-    page = visitor.open(asking.url + "part-4/close/")
+    page = visitor.open(live.url + "part-4/close/")
     for rubbish in ("5", '{"a": 1}', "no JSON", "null", "[[]]", '"read"'):
         keep = "text => ['read', 'answers'].forEach(n => localStorage.setItem(ROOT.pathname + '.' + n, text))"
         page.evaluate(keep, rubbish)
