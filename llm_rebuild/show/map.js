@@ -28,6 +28,7 @@ function runs(list, key) {
 /** Cells as rows {label, part, groups: [[caption, cells], …]}: a row a block, and one for what lies between blocks. */
 export function rowsOf(cells, stacks) {
   const byPart = runs(cells, (cell) => partOf(cell.name));
+  const last = new Map(byPart.map(([part], at) => [part, at])); // where each stands for the last time
   const rows = [];
   let loose = [];
   const flush = () => {
@@ -37,7 +38,7 @@ export function rowsOf(cells, stacks) {
   };
   byPart.forEach(([part, members], at) => {
     const number = part.split(".").at(-1);
-    const again = byPart.slice(at + 1).some(([later]) => later === part); // some of block 0 is made beforehand
+    const again = last.get(part) > at; // some of block 0 is made beforehand
     if (!/^\d+$/.test(number) || again) return void loose.push(...members);
     flush();
     const stack = stacks.find(({ path }) => part === `${path}.${number}`);

@@ -104,6 +104,8 @@ def difference(one: Tensor, other: Tensor) -> float:
 
 def usual(tensor: Tensor, beyond: float = NEVER) -> Tensor:
     """Where a tensor has numbers that were computed: neither NaN, nor infinite, nor put there by a mask."""
+    if tensor.is_floating_point():
+        beyond = min(beyond, torch.finfo(tensor.dtype).max)  # of float16 the bound itself would be infinite
     return tensor.abs() <= beyond  # never true of NaN
 
 

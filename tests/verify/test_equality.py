@@ -16,6 +16,7 @@ from llm_rebuild.verify.equality import (
     identical,
     relative_difference,
     reproduces,
+    usual,
 )
 
 NAN = math.nan
@@ -171,3 +172,9 @@ def test_a_guess_that_is_finite_is_no_infinity():
     assert reproduces(torch.tensor([1.0, math.inf]), torch.tensor([1.0, 3.0]), official) == 0
     assert reproduces(torch.tensor([1.0, -1e9]), torch.tensor([1.0, -1e9]), official) == 2
     assert reproduces(torch.tensor([1.0, -1e9]), torch.tensor([1.0, -1e8]), official) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_what_is_infinite_was_not_computed_in_any_type(dtype: torch.dtype):
+    tensor = torch.tensor([1.0, -math.inf, math.inf, NAN], dtype=dtype)
+    assert usual(tensor).tolist() == [True, False, False, False]

@@ -200,7 +200,9 @@ export class Session {
 
   /** Names of checkpoints with their numbers; those that this run does not have are left out. */
   resolved(names, layer) {
-    const present = new Map((this.guest ?? this.run)?.names ?? []);
+    const shown = (this.guest ?? this.run)?.names ?? [];
+    if (this.shown !== shown) [this.shown, this.present] = [shown, new Map(shown)];
+    const { present } = this;
     const last = (path) => Math.max(...[...present.keys()].filter((name) => name.startsWith(`${path}.`)).map((name) => Number(name.slice(path.length + 1).split(".")[0])));
     return names
       .map((name) => name.replaceAll("{layer}", layer).replaceAll("{before}", layer - 1).replace(/^(.*)\.\{last\}/, (_, path) => `${path}.${last(path)}`))
