@@ -188,8 +188,8 @@ def arranged(
         lies = layout.undone(dump[name], official_shape).contiguous()
         hidden = (lies == -math.inf) & (everything[checkpoint] < -NEVER)
         tensors[checkpoint] = torch.where(hidden, everything[checkpoint].to(lies.dtype), lies)
-        moved, hides = layout.in_words(shape, official_shape), "-inf where a mask hides" * bool(hidden.any())
-        words[name] = ", ".join(filter(None, (moved, hides)))
+        hides = ", -inf where a mask hides" if bool(hidden.any()) else ""
+        words[name] = layout.in_words(shape, official_shape) + hides
     whole = {name: tensor for name, tensor in tensors.items() if name in official}
     for name in dict.fromkeys(_whole(checkpoint, official) for checkpoint in tensors):
         if name not in whole and all(part in tensors for part in _parts(name)):

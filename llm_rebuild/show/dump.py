@@ -37,4 +37,5 @@ def compared(report: Report, matched: Matched) -> RenderableType:
                 "bold red",
             ),
         )
-    return Group(*lines, "", brief(report))
+    passed = [Text("passed: nothing is wrong, though not all bits are equal", "green")]
+    return Group(*lines, "", brief(report), *(passed if report.passed and not report.exact else ()))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import io
 import time
+import tokenize
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +57,11 @@ def learner_of(file: str | Path) -> Learner:
     file = expanded(file).absolute()
     source, name = read(file, largest=LARGEST_FILE), file.name
     try:
-        tree = ast.parse(source)
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(source).readline)
+        tree = ast.parse(source.decode(encoding))  # of bytes it would take any that stand in a comment
+    except UnicodeDecodeError as error:
+        wanted = error.encoding.upper()
+        raise InputError(f"{name} is not {wanted} (byte {error.start}); save it as UTF-8") from None
     except SyntaxError as error:
         if error.lineno is None:
             raise InputError(f"{name} is no Python file ({error.msg})") from None

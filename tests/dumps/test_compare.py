@@ -58,7 +58,7 @@ def test_minus_infinity_hides_as_well_as_the_lowest_float(truth: Capture) -> Non
     assert any(tensor.isinf().any() for tensor in hidden.values())
     matched = match(hidden, truth.tensors)
     assert matched.names == MEANT
-    assert matched.layouts["block0/scores"].endswith("-inf where a mask hides")
+    assert matched.layouts["block0/scores"] == ", -inf where a mask hides"
     assert proved(truth, matched).report.passed
     wrong = {name: t.masked_fill(t > 5, -math.inf) if "scores" in name else t for name, t in hidden.items()}
     assert not proved(truth, match(wrong, truth.tensors)).report.passed  # nothing is hidden there
@@ -105,6 +105,14 @@ def test_the_command_line(run: Run, truth: Capture, tmp_path: Path) -> None:
         assert code == 2
         assert words in err
         assert err.count("\n") == 1
+
+
+def test_a_right_port_ends_in_a_word_that_says_so(run: Run, truth: Capture, tmp_path: Path) -> None:
+    np.savez(tmp_path / "mine.npz", **{name: tensor.numpy() for name, tensor in ported(truth).items()})
+    texts = [option for text in TEXTS for option in ("--text", text)]
+    code, out, _ = run("compare", tmp_path / "mine.npz", "--model", MINIATURE, *texts)
+    assert code == 0
+    assert out.strip().endswith("passed: nothing is wrong, though not all bits are equal")
 
 
 def test_a_dump_of_something_else(run: Run, truth: Capture, tmp_path: Path) -> None:

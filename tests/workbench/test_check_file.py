@@ -15,7 +15,9 @@ import pytest
 import torch
 
 from llm_rebuild.copies import local_copy
+from llm_rebuild.errors import InputError
 from llm_rebuild.workbench import new as writing
+from llm_rebuild.workbench.session import learner_of
 from tests.workbench.bench import Bench, Said
 
 MODEL = local_copy.MINIATURES / "gpt2"
@@ -255,6 +257,26 @@ def test_an_accident_is_one_line(refused: Callable[..., str], source: str, said:
     assert said in line
     if source.startswith("\nimport torch") and "for the second time" not in said:
         assert "the last checkpoint that passed is wpe" in line
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (b"def forward(): pass\n\n# caf\xe9\n", "mine.py is not UTF-8 (byte 26); save it as UTF-8"),
+        (b"# -*- coding: latin-1 -*-\n\ndef forward(): pass  # caf\xe9\n", ""),
+        (b"\xef\xbb\xbfdef forward(): pass  # caf\xc3\xa9\n", ""),
+        (b"# -*- coding: klingon -*-\n", "mine.py is no Python file (unknown encoding: klingon)"),
+    ],
+)
+def test_a_file_is_text_as_python_reads_it(source: bytes, said: str, tmp_path: Path):
+    file = tmp_path / "mine.py"
+    file.write_bytes(source)
+    if not said:
+        assert learner_of(file).source == source
+        return
+    with pytest.raises(InputError) as refusal:
+        learner_of(file)
+    assert str(refusal.value) == said
 
 
 FAILS = "class Odd(Exception):\n    def __str__(self): raise ValueError\nraise Odd\n"
