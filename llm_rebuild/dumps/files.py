@@ -44,9 +44,7 @@ def read_dump(path: Path) -> dict[str, Tensor]:
             raise InputError(f"{path}: two tensors are called {name[:100]!r}; give each a name of its own")
         size += tensor.nbytes
         if len(named) == MOST or size > LARGEST:
-            raise InputError(
-                f"{path} holds more than {MOST:,} tensors or {LARGEST // 2**30} GiB, the most that is read"
-            )
+            raise _too_much(path)
         named[name] = tensor
     if not named:
         raise InputError(f"{path} holds no tensors; {_wanted()}")
@@ -71,6 +69,12 @@ def write_dump(tensors: Mapping[str, Tensor], path: Path) -> None:
                 save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot write {path}: {files.reason(error)}") from None
+
+
+def _too_much(path: Path) -> InputError:
+    return InputError(
+        f"{path} holds more than {MOST:,} tensors or {LARGEST // 2**30} GiB, the most that is read"
+    )
 
 
 def _wanted() -> str:
@@ -107,7 +111,10 @@ def _safetensors(file: Path, name: str) -> Iterator[tuple[str, Tensor]]:
 def _npz(file: Path, name: str) -> Iterator[tuple[str, Tensor]]:
     try:
         with zipfile.ZipFile(file) as archive:
-            for entry in archive.infolist()[: MOST + 1]:
+            entries = archive.infolist()
+            if len(entries) > MOST or sum(entry.file_size for entry in entries) > LARGEST:
+                raise _too_much(file)  # before anything is unpacked
+            for entry in entries:
                 key = entry.filename.removesuffix(".npy")
                 with archive.open(entry) as opened:
                     yield key, _array(opened, entry.file_size, f"{file}: {key[:100]}")

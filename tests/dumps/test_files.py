@@ -145,6 +145,15 @@ def test_no_more_than_can_be_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         read_dump(file)
 
 
+def test_what_unpacks_to_more_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llm_rebuild.dumps.files.LARGEST", 1000)
+    file = npz_of(tmp_path / "x.npz", {"a.npy": b"no array", "b.npy": bytes(1000)})
+    with pytest.raises(InputError, match="more than"):
+        read_dump(file)
+
+
 def test_every_kind_is_read(tmp_path: Path) -> None:
     tensors = {"../a": torch.arange(6.0).view(2, 3), "b": torch.tensor([1, 2])}
     write_dump(tensors, tmp_path / "x.npz")
