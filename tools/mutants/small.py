@@ -47,6 +47,12 @@ KINDS: dict[str, dict[str, Any]] = {
             "original_max_position_embeddings": 64,
         },
     },
+    "linear": {**_LLAMA, "rope_scaling": {"rope_type": "linear", "factor": 4.0}},
+    "dynamic": {  # of the longest text in training the longer of ROWS is one and a half
+        **_LLAMA,
+        "max_position_embeddings": 6,
+        "rope_scaling": {"rope_type": "dynamic", "factor": 4.0},
+    },
     "qwen2": {**_LLAMA, "model_type": "qwen2"},
     "qwen3": {**_LLAMA, "model_type": "qwen3", "head_dim": 12},
 }
