@@ -1,7 +1,8 @@
 """How fast, beside what a person would pick instead: `make bench`, or `python -m benchmarks`.
 
-    python -m benchmarks                       everything; about an hour on two cores
+    python -m benchmarks                       everything; forty minutes of a processor
     python -m benchmarks forward encode        these; what else the page says stays
+    python -m benchmarks --missing             what has no numbers yet, or only those of a short run
     python -m benchmarks --quick               few rounds and small cases, in minutes, into build/bench
     python -m benchmarks --page                only the page, from the numbers that are there
     python -m benchmarks --processor           seconds of the processor, for a machine that has other work
@@ -26,7 +27,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 
 from benchmarks import board
-from benchmarks.harness import BUILD, CLOCKS, ROOT, Harness, machine
+from benchmarks.harness import BUILD, CLOCKS, ROOT, Harness, machine, processor
 
 NUMBERS, PAGE = ROOT / "docs/reference/speed.json", ROOT / "docs/reference/speed.md"
 QUICK = {"rounds": 5, "least": 2, "seconds": 2.0, "quick": True}
@@ -36,8 +37,11 @@ def measured(name: str, harness: Harness, clock: str) -> dict[str, Any]:
     """One benchmark's part of the numbers: its rows, and what they were measured on."""
     harness.say(name)
     facts = machine() | {"clock": clock, "quick": harness.quick}
+    begun = processor()
     rows = importlib.import_module(f"benchmarks.{name}").measure(harness)
-    return {"machine": facts, "rows": rows}
+    took = round(processor() - begun)
+    harness.say(f"  {took} seconds of the processor")
+    return {"machine": facts | {"took": took}, "rows": rows}
 
 
 def main() -> int:
@@ -46,6 +50,7 @@ def main() -> int:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"which: {', '.join(board.SECTIONS)}")
     parser.add_argument("--quick", action="store_true", help="few rounds, small cases, into build/bench")
+    parser.add_argument("--missing", action="store_true", help="what has no numbers of the full form yet")
     parser.add_argument("--page", action="store_true", help="only write the page again")
     parser.add_argument("--processor", action="store_true", help="count the processor's seconds")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -58,6 +63,9 @@ def main() -> int:
         numbers_file, page_file = BUILD / "speed.json", BUILD / "speed.md"
         BUILD.mkdir(parents=True, exist_ok=True)
     numbers = json.loads(numbers_file.read_text(encoding="utf-8")) if numbers_file.is_file() else {}
+    names = options.names or list(board.SECTIONS)
+    if options.missing:
+        names = [name for name in names if name not in numbers or numbers[name]["machine"]["quick"]]
     failed: list[str] = []
     if not options.page:
         import transformers
@@ -65,17 +73,18 @@ def main() -> int:
         transformers.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         torch.set_num_threads(options.threads)
+        os.environ["OMP_NUM_THREADS"] = str(options.threads)  # of processes that are begun here
         clock = "processor" if options.processor else "wall"
         form: dict[str, Any] = QUICK if options.quick else {}
         harness = Harness(clock=CLOCKS[clock], say=lambda line: print(line, flush=True), **form)
-        for name in options.names or board.SECTIONS:
+        for name in names:
             try:
                 numbers[name] = measured(name, harness, clock)
             except Exception:  # the others are measured all the same
                 traceback.print_exc()
                 failed.append(name)
-            write(numbers_file, numbers)
-    page_file.write_text(board.page(numbers), encoding="utf-8")
+            publish(numbers, numbers_file, page_file)
+    publish(numbers, numbers_file, page_file)
     if not options.quick:
         from tools.figures import speed  # which looks at the numbers for what there is to draw
 
@@ -86,6 +95,12 @@ def main() -> int:
     if failed:
         print(f"not measured: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def publish(numbers: dict[str, Any], numbers_file: Path, page_file: Path) -> None:
+    """Write the numbers and the page: what is measured by now stays, whatever ends the run."""
+    write(numbers_file, numbers)
+    page_file.write_text(board.page(numbers), encoding="utf-8")
 
 
 def write(file: Path, numbers: dict[str, Any]) -> None:

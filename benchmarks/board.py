@@ -11,6 +11,7 @@ from benchmarks.harness import NOT_INSTALLED, PEERS, Row
 
 Rows = Sequence[Row]
 Table = Callable[[Rows], list[str]]
+WIDE = 0.15  # of a ratio: quartiles so far apart say more of what else the machine did
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,13 @@ def seconds(value: float) -> str:
 
 
 def spread(row: Row) -> str:
-    """A ratio with its quartiles, where there were rounds enough to have some."""
+    """A ratio with its quartiles, where there were rounds enough to have some. Where they are far apart it is
+    none of the code's alone."""
     low, high = row["quartiles"]
-    quartiles = f" ({number(low)} to {number(high)})" if row["rounds"] > 2 else ""
-    return f"{number(row['ratio'])}{quartiles}"
+    if row["rounds"] < 3:
+        return number(row["ratio"])
+    about = "≈ " if high - low > WIDE * row["ratio"] else ""
+    return f"{about}{number(row['ratio'])} ({number(low)} to {number(high)})"
 
 
 def table(head: Sequence[str], lines: Sequence[Sequence[object]]) -> list[str]:
@@ -260,8 +264,8 @@ SECTIONS: Mapping[str, Section] = {
     ),
     "growth": Section(
         "How it grows",
-        "Each size in a process of its own, three times; the exponent is that of the power that fits "
-        "best. Memory is the peak of the whole process, torch included.",
+        "Each size in a process of its own, twice, in seconds of the processor; the exponent is that of the "
+        "power that fits best. Memory is the peak of the whole process, torch included.",
         growth,
         "speed-growth",
         "Time beside that of the smallest size, on logarithmic scales.",
@@ -282,10 +286,13 @@ def page(numbers: Mapping[str, Any]) -> str:
         "",
         "A time means little by itself. Here each stands beside that of what one would use instead, measured",
         "in turns, so that whatever else the machine does meets both alike. A ratio is the median over the",
-        "rounds of the ratio within a round; in brackets stand its quartiles. Below 1 is quicker.",
+        "rounds of the ratio within a round; in brackets stand its quartiles. Below 1 is quicker. Where",
+        f"they are more than {WIDE:.0%} of it apart, an ≈ says so: there spoke what else the machine did,",
+        "too.",
         "`make bench` measures all of it and writes this page; `make bench ONLY=forward` measures one part,",
         "`make bench QUICK=1` a few small cases.",
         "",
+        *_took(machines),
         *([f"Measured on {_words(machines[0])}.", ""] if one and machines else []),
         *(_peers(machines[-1]) if machines else []),
     ]
@@ -318,7 +325,13 @@ def _figure(section: Section) -> list[str]:
 
 def _same(machine: Mapping[str, Any]) -> dict[str, Any]:
     """What must agree for two parts of the page to be of one measurement. The load never does."""
-    return {key: value for key, value in machine.items() if key not in ("load", "peers")}
+    return {key: value for key, value in machine.items() if key not in ("load", "peers", "took")}
+
+
+def _took(machines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How long it takes to measure it."""
+    minutes = sum(machine.get("took", 0) for machine in machines) / 60
+    return [f"All that stands here took {minutes:.0f} minutes of one processor.", ""] if minutes else []
 
 
 def _words(machine: Mapping[str, Any]) -> str:

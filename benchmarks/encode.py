@@ -124,14 +124,15 @@ def measure(harness: Harness) -> list[Row]:
     baseline = "sentence-transformers" if "sentence-transformers" in encoders else "rebuild"
     for count in (200,) if harness.quick else COUNTS:
         texts = mixed_texts(copy, count)
-        few = replace(harness, rounds=2, least=2) if count > COUNTS[0] else harness
+        many = count > COUNTS[0]
+        few = replace(harness, rounds=2, least=2) if many else harness
         runs: dict[str, Run] = {
             name: lambda encoder=encoder, texts=texts: encoder(texts) for name, encoder in encoders.items()
         }
         case = {"model": TITLES["minilm"], "texts": count}
         first = texts[:200]
         reference = encoders[baseline](first)
-        measured = few.compare(case, runs, baseline)
+        measured = few.compare(case, runs, baseline, cold=not many)
         for one in measured:
             difference = (encoders[one["what"]](first) - reference).abs().max()
             one |= {"texts_a_second": round(count / one["seconds"]), "difference": float(f"{difference:.1e}")}

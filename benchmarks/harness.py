@@ -72,15 +72,15 @@ class Harness:
 
     rounds: int = 60
     least: int = 3
-    seconds: float = 20.0
+    seconds: float = 6.0
     clock: Callable[[], float] = time.perf_counter
     quick: bool = False
     copy: Callable[[str], LocalCopy] = full
     say: Callable[[str], None] = field(default=silent, repr=False)
 
-    def times(self, runs: Mapping[str, Run]) -> Times:
-        """Seconds of every run, round by round. The first run of each is not counted."""
-        for run in runs.values():
+    def times(self, runs: Mapping[str, Run], cold: bool = True) -> Times:
+        """Seconds of every run, round by round. If they are `cold`, the first run of each is not counted."""
+        for run in runs.values() if cold else ():
             run()
         names, begun = list(runs), self.clock()
         lasted: Times = {name: [] for name in names}
@@ -94,9 +94,11 @@ class Harness:
                 lasted[name].append(self.clock() - start)
         return lasted
 
-    def compare(self, case: Mapping[str, Any], runs: Mapping[str, Run], baseline: str) -> list[Row]:
-        """A row for each run other than the `baseline`, which each is held against."""
-        lasted = self.times(runs)
+    def compare(
+        self, case: Mapping[str, Any], runs: Mapping[str, Run], baseline: str, cold: bool = True
+    ) -> list[Row]:
+        """A row for each run other than the `baseline`, which each is held against. `cold` as in `times`."""
+        lasted = self.times(runs, cold)
         rows = [row(case, name, baseline, lasted) for name in runs if name != baseline]
         for one in rows:
             words = ", ".join(f"{v} {k}" if isinstance(v, int) else str(v) for k, v in case.items())

@@ -47,6 +47,21 @@ def test_runs_take_turns_and_another_begins_every_round() -> None:
     assert "".join(order) == "abc" + "abc" + "bca" + "cab"  # the first three are not counted
 
 
+def test_what_has_run_before_is_counted_from_its_first_run() -> None:
+    order: list[str] = []
+    runs = {name: lambda name=name: order.append(name) for name in "ab"}
+    lasted = Harness(rounds=2, clock=Clock()).times(runs, cold=False)
+    assert "".join(order) == "ab" + "ba"
+    assert len(lasted["a"]) == 2
+
+
+def test_a_ratio_whose_quartiles_are_far_apart_is_about_so_much() -> None:
+    lasted = {"ours": [1.0, 1.0, 1.0], "theirs": [1.0, 1.0, 1.02]}
+    assert board.spread(row({}, "ours", "theirs", lasted)) == "1.00 (0.99 to 1.00)"
+    lasted["theirs"] = [1.0, 0.5, 2.0]
+    assert board.spread(row({}, "ours", "theirs", lasted)) == "≈ 1.00 (0.75 to 1.50)"
+
+
 def test_a_ratio_is_that_of_one_round_and_not_that_of_two_medians() -> None:
     lasted = {"ours": [1.0, 10.0, 2.0], "theirs": [1.0, 5.0, 4.0]}  # the machine was slow in the second round
     one = row({"model": "a"}, "ours", "theirs", lasted)
@@ -134,6 +149,18 @@ def test_the_page_says_what_was_not_measured() -> None:
 def fact(**changes: object) -> Row:
     """A machine, as it stands in the numbers."""
     return {**harness.machine(), "clock": "wall", "quick": False, **changes}
+
+
+def test_the_page_says_how_long_it_took_to_measure() -> None:
+    parts = {name: {"machine": fact(took=took), "rows": []} for name, took in (("growth", 200), ("start", 400))}
+    assert "All that stands here took 10 minutes of one processor." in board.page(parts)
+
+
+def test_memory_is_that_of_a_process_and_not_of_the_one_that_began_it() -> None:
+    large = bytearray(b"x") * 400_000_000
+    megabytes = growth.probe("proofs", 8)["megabytes"]
+    assert growth.peak() / 1024 > len(large) / 2**20
+    assert megabytes < growth.peak() / 1024
 
 
 def test_parts_of_different_measurements_say_so_one_by_one() -> None:

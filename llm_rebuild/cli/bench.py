@@ -87,6 +87,7 @@ def check(
     token_ids: options.TokenIds = None,
     decoder_ids: options.DecoderIds = None,
     attention: options.Attention = "eager",
+    dtype: options.Dtype = "float32",
     step: Step = None,
     exact: options.Exact = False,
     seconds: Annotated[float, options.option("The longest that your file may run.", "N", min=0.1)] = 60.0,
@@ -128,7 +129,7 @@ def check(
         """One check. Its exit code."""
         from llm_rebuild.workbench import cached
 
-        question = options.question_of(cached.copy_for(model, strict), inputs, attention)
+        question = options.question_of(cached.copy_for(model, strict), inputs, attention, dtype=dtype)
         checked = _checked(file, question, step, seconds, memory)
         if html:
             output.write_page(checked.proof, html)

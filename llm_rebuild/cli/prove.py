@@ -102,14 +102,16 @@ def verify(
 def _proved(question: Question, isolated: bool) -> Proof:
     """Both sides run and compared, and what differs explained."""
     from llm_rebuild import verify as verification
-    from llm_rebuild.diagnosis.explain import explain, read_rebuild
     from llm_rebuild.proof import isolation
     from llm_rebuild.verify import matched
 
     with output.progress("official model, rebuild, comparison, coverage", 4) as done:
         prove = isolation.prove_isolated if isolated else verification.prove
         proof = prove(question, progress=done)
-    proof = explain(proof, readings=read_rebuild(proof))
+    if not proof.report.exact:
+        from llm_rebuild.diagnosis.explain import explain, read_rebuild
+
+        proof = explain(proof, readings=read_rebuild(proof))
     matched.remember(question.copy, proof.report)
     return proof
 

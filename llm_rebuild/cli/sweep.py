@@ -19,6 +19,7 @@ def sweep(
     attention: Annotated[
         str, options.option("`eager`, `sdpa`, or both with a comma between them.")
     ] = "eager,sdpa",
+    dtype: options.Dtype = "float32",
     batch: Annotated[int, options.option("Texts in a padded batch.", "N", min=1, max=1024)] = 8,
     address: Annotated[
         str | None, options.option("A Ray cluster. Without it, the processors of this machine.", "HOST:PORT")
@@ -35,8 +36,9 @@ def sweep(
     one does its task; where the sweep itself is stopped, the same command goes
     on from the file. Models lie under the same names on every machine.
 
-    Exit code 0 when every checkpoint of every row agrees to five decimals, 1
-    when one does not or a row ended in an error.
+    Exit code 0 when every checkpoint of every row agrees to five decimals, in
+    bfloat16 and float16 to a unit in the last place, 1 when one does not or a
+    row ended in an error.
     """
     if texts is None:
         raise InputError("--texts FILE: give a file with one text a line")
@@ -48,7 +50,8 @@ def sweep(
 
     from llm_rebuild.proof import sweep as sweeping
 
-    asked = list(sweeping.tasks(list(dict.fromkeys(models)), lines, list(dict.fromkeys(attentions)), batch))
+    models, attentions = list(dict.fromkeys(models)), list(dict.fromkeys(attentions))
+    asked = list(sweeping.tasks(models, lines, attentions, batch, dtype))
     with output.progress(f"{len(asked)} proofs", len(asked)) as done:
         result = sweeping.sweep(asked, out, address, done)
     output.show(result, json_file)

@@ -32,7 +32,7 @@ SETTINGS = b"\0\0\0\4\0\0\0\0\0"  # with which each side of HTTP/2 begins (RFC 9
 RELEASES = ("llm_rebuild", "torch", "transformers")
 # A row of the file: a task, its verdicts in numbers, and where it was made.
 COLUMNS = {
-    "key": "string", "model": "string", "weights": "string", "attention": "string",
+    "key": "string", "model": "string", "weights": "string", "attention": "string", "dtype": "string",
     "first_text": "int64", "texts": "int64", "tokens": "int64",
     "checkpoints": "int64", "bit_identical": "int64", "rounding": "int64", "failed": "int64",
     "first_divergence": "string", "cause": "string", "error": "string",
@@ -51,12 +51,14 @@ class Task:
     attention: str
     first_text: int
     texts: tuple[str, ...]
+    dtype: str = "float32"
 
     @property
     def key(self) -> str:
         """Equal for tasks that ask the same of the same weights under the same releases."""
-        asked = json.dumps([self.weights, self.attention, self.first_text, self.texts, releases()])
-        return hashlib.sha256(asked.encode()).hexdigest()
+        asked = [self.weights, self.attention, self.first_text, self.texts, releases()]
+        asked += [self.dtype] if self.dtype != "float32" else []  # files of before know no other
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
     def row(self) -> Row:
         """Its row without verdicts."""
@@ -69,16 +71,20 @@ def releases() -> dict[str, str | int]:
 
 
 def tasks(
-    models: Sequence[str], texts: Sequence[str], attentions: Sequence[str], batch: int = 8
+    models: Sequence[str],
+    texts: Sequence[str],
+    attentions: Sequence[str],
+    batch: int = 8,
+    dtype: str = "float32",
 ) -> Iterator[Task]:
-    """Every model on every text, in each spelling of attention. Raises InputError for a model that is not
-    there."""
+    """Every model on every text, in each spelling of attention, in one type of number, one of
+    `weights.DTYPES` or `auto`. Raises InputError for a model that is not there."""
     for model in models:
         copy = local_copy.get(model)
-        weights = copy.sha256[copy.weights_file.name]
+        weights, own = copy.sha256[copy.weights_file.name], copy.numbers(dtype)[0]
         for attention in attentions:
             for first in range(0, len(texts), batch):
-                yield Task(model, weights, attention, first, tuple(texts[first : first + batch]))
+                yield Task(model, weights, attention, first, tuple(texts[first : first + batch]), own)
 
 
 def prove_task(task: Task) -> Row:
@@ -91,7 +97,8 @@ def prove_task(task: Task) -> Row:
     torch.set_num_threads(1)  # bits depend on how many add
     row = task.row()
     try:
-        proof = prove(_copy(task.model), task.texts, attention=task.attention, coverage=False)
+        copy = _copy(task.model)
+        proof = prove(copy, task.texts, attention=task.attention, dtype=task.dtype, coverage=False)
         report = explain(proof).report
     except InputError as error:
         return row | {"error": one_line(error)}
@@ -169,6 +176,9 @@ def _rows_in(file: Path, schema: Any) -> Any:
         table = pq.read_table(file)
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
         raise InputError(f"{file} is no file of a sweep ({one_line(error)}); choose another") from None
+    if "dtype" not in table.column_names:  # a file of before there were other types
+        place, ones = schema.get_field_index("dtype"), ["float32"] * len(table)
+        table = table.add_column(place, schema.field(place), [ones])
     if not table.schema.equals(schema):
         raise InputError(f"{file} is no file of a sweep (it has other columns); choose another")
     return table
@@ -187,13 +197,11 @@ class Sweep(Printable):
         return not any(row["failed"] or row["error"] for row in self.rows)
 
     def summary(self) -> list[Row]:
-        """A line for each model and spelling of attention: the sums, and where it first differed."""
-        lines: dict[tuple[str, str], Row] = {}
+        """A line for each model, spelling of attention and type: the sums, and where it first differed."""
+        lines: dict[tuple[str, ...], Row] = {}
         for row in self.rows:
-            model, attention = row["model"], row["attention"]
-            line = lines.setdefault(
-                (model, attention), {"model": model, "attention": attention, "rows": 0, "errors": 0}
-            )
+            kind = {column: row[column] for column in ("model", "attention", "dtype")}
+            line = lines.setdefault(tuple(kind.values()), kind | {"rows": 0, "errors": 0})
             for column in COUNTS:
                 line[column] = line.get(column, 0) + (row[column] or 0)
             for column in ("first_divergence", "cause", "error"):
@@ -272,16 +280,17 @@ def _rows(waiting: Sequence[Task], address: str | None) -> Iterator[Row]:
         where = f"at {address}" if address else "on this machine"
         raise InputError(f"Ray does not start {where} ({one_line(error)})") from None
     try:
+        head = address or ray.get_runtime_context().gcs_address
         remote = ray.remote(max_retries=AGAIN, num_cpus=1)(prove_task)
         ahead = AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
         pending: dict[Any, Task] = {}
         for task in waiting:
             pending[remote.remote(task)] = task
             while len(pending) >= ahead:
-                yield from _ready(ray, pending)
+                yield from _ready(ray, pending, head)
         while pending:
-            yield from _ready(ray, pending)
-    except (ray.exceptions.RaySystemError, ConnectionError) as error:
+            yield from _ready(ray, pending, head)
+    except (ray.exceptions.RaySystemError, OSError) as error:
         raise InputError(
             f"the Ray cluster is lost ({one_line(error)}); the same command goes on from what is done"
         ) from None
@@ -301,9 +310,13 @@ def _reach(address: str | None) -> None:
                     raise OSError("who answers there is no Ray cluster")
 
 
-def _ready(ray: Any, pending: dict[Any, Task]) -> Iterator[Row]:
-    """The rows of the tasks that are ready by now, one at least."""
-    for reference in ray.wait(list(pending))[0]:
+def _ready(ray: Any, pending: dict[Any, Task], head: str) -> Iterator[Row]:
+    """The rows of the tasks that are ready, if some are within a few seconds. Raises OSError where none is
+    and the cluster's head does not answer: Ray itself would end this process, and say nothing."""
+    ready = ray.wait(list(pending), timeout=REACH)[0]
+    if not ready:
+        _reach(head)
+    for reference in ready:
         task = pending.pop(reference)
         try:
             yield ray.get(reference)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from llm_rebuild.checkpoints import part_of
-from llm_rebuild.diagnosis.diagnose import Diagnosis
 from llm_rebuild.errors import listed
 from llm_rebuild.show.terminal import columns, indented, renderable
 from llm_rebuild.verify.compare import BIT_IDENTICAL, Verdict
@@ -19,6 +19,9 @@ from llm_rebuild.verify.divergence import Divergence, first_mistake
 from llm_rebuild.verify.equality import SHORT
 from llm_rebuild.verify.report import Report
 from llm_rebuild.verify.rounding import ROUNDING
+
+if TYPE_CHECKING:
+    from llm_rebuild.diagnosis.diagnose import Diagnosis
 
 MOST_ALSO = 3  # further checkpoints with the same mistake
 

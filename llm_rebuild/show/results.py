@@ -192,8 +192,9 @@ def _swept(result: Sweep) -> RenderableType:
     lines, worst = result.summary(), list[RenderableType]()
     for line in lines:
         counts = (line[c] for c in ("texts", "checkpoints", "bit_identical", "rounding", "failed", "errors"))
-        table.add_row(line["model"], line["attention"], *(f"{count:,}" for count in counts))
-        where = f"{line['model']}, {line['attention']}"
+        how = line["attention"] if line["dtype"] == "float32" else f"{line['attention']}, {line['dtype']}"
+        table.add_row(line["model"], how, *(f"{count:,}" for count in counts))
+        where = f"{line['model']}, {how}"
         if line["first_divergence"]:
             worst.append(Text(f"{where}: first at {line['first_divergence']} ({line['cause']})", "yellow"))
         if line["error"]:

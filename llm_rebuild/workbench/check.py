@@ -112,7 +112,8 @@ class _Bench:
     def session(self) -> Session:
         """A new process for the learner's file."""
         hidden = [str(self.captures)]
-        setting = {"model": cached.reference(self.copy), "names": self.names, "hidden": hidden}
+        setting = {"model": cached.reference(self.copy), "dtype": self.question.dtype}
+        setting |= {"names": self.names, "hidden": hidden}
         return Session(self.learner, setting, self.limits, self.fork)
 
     # ----------------------------------------------------------------------------- the ways to run

@@ -55,8 +55,8 @@ class _Learner:
         """Everything that has to be there before the learner's first line runs; then the limits.
 
         request  `file`, and whether its `source` is a packed `notebook`; `model`, the local copy, if it is a
-                 rebuild; `names`, the checkpoints that there are; `hidden`, folders of official results;
-                 `memory` in MB.
+                 rebuild, and the `dtype` that it computes in; `names`, the checkpoints that there are;
+                 `hidden`, folders of official results; `memory` in MB.
         """
         job = request.about
         self._channel, self._file, self._memory = channel, Path(job["file"]), job["memory"]
@@ -67,11 +67,12 @@ class _Learner:
         self._taken: set[str] | None = None  # what was tapped in the run that goes on
         self._function: Callable[..., Any] = print
         copy = copy_of(job["model"]) if job["model"] else None
-        self._weights, self._settings = (copy.weights(), copy.config) if copy else (Weights({}), {})
+        self._weights = copy.weights(job["dtype"]) if copy else Weights({})
+        self._settings = copy.config if copy else {}
         self._config: Any = types.SimpleNamespace(**self._settings)
         self._sources = self._weights.peek()
         # The file once more, for when the learner's was written into.
-        self._untouched: Mapping[str, Tensor] = copy.weights().peek() if copy else {}
+        self._untouched: Mapping[str, Tensor] = copy.weights(job["dtype"]).peek() if copy else {}
         if copy and copy.architecture:
             self._weights, self._config = copy.rebuild.renamed(self._weights), copy.rebuild.config
         self._origins = Origins(self._sources.values(), self._foreign)

@@ -97,10 +97,10 @@ class Officials:
         inputs = question.inputs
         read = {name: tensor.tolist() for name, tensor in inputs.tensors.items()}
         texts = {"texts": inputs.texts, "tokens": inputs.tokens, "truncated": inputs.truncated}
-        about = {"attention": question.attention, "cache": cache, "read": read, **texts}
+        about = {"attention": question.attention, "dtype": question.dtype, "cache": cache, "read": read}
         model = cached.reference(question.copy)
-        make = partial(self._make, {**about, "model": model})
-        file = cached.find(question.copy, about, make, self.store)
+        make = partial(self._make, {**about, **texts, "model": model})
+        file = cached.find(question.copy, about | texts, make, self.store)
         last, names = cached.contents(file)
         passes = [inputs.tensors, last] if cache else [inputs.tensors]
         named = tuple({INPUTS + name: tensor for name, tensor in one.items()} for one in passes)
@@ -137,8 +137,10 @@ def save_official(job: Mapping[str, Any]) -> None:
     parts: dict[str, Any] = {name: torch.tensor(rows) for name, rows in job["read"].items()}
     parts |= {"texts": tuple(job["texts"]), "truncated": tuple(job["truncated"])}
     inputs = Inputs(**parts, tokens=tuple(map(tuple, job["tokens"])))
-    question = Question(cached.copy_of(job["model"]), inputs, job["attention"], job["cache"])
-    official, prompt = Official(question.copy.folder, question.attention), None
+    question = Question(
+        cached.copy_of(job["model"]), inputs, job["attention"], job["cache"], dtype=job["dtype"]
+    )
+    official, prompt = Official(question.copy.folder, question.attention, question.dtype), None
     observer = observe(question, official)
     if job["cache"]:
         prompt = read_capture(question, observer)

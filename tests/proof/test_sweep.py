@@ -85,6 +85,31 @@ def test_an_error_is_a_row_and_is_tried_again(tmp_path: Path, monkeypatch: pytes
     assert parquet.read_table(tmp_path / "out.parquet").num_rows == 1
 
 
+def test_another_type_of_number_is_another_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sweeping, "_rows", here)
+    file, lines = tmp_path / "out.parquet", []
+    for dtype in ("float32", "bfloat16", "auto"):
+        result = sweep(list(tasks([MINIATURE], TEXTS[:1], ["eager"], dtype=dtype)), file)
+        lines += [(line["dtype"], line["rows"], line["failed"]) for line in result.summary()]
+    assert lines == [("float32", 1, 0), ("bfloat16", 1, 0), ("float32", 1, 0)]
+    rows = parquet.read_table(file).to_pylist()
+    assert [row["dtype"] for row in rows] == ["float32", "bfloat16"]
+    assert rows[1]["bit_identical"] == rows[1]["checkpoints"]
+
+
+def test_a_file_of_before_there_were_types_is_gone_on_with(asked: list[Task], tmp_path: Path):
+    file = tmp_path / "out.parquet"
+    results = Results(file)
+    results.parts.mkdir()
+    results.add(prove_task(asked[0]))
+    results.merge()
+    before = parquet.read_table(file)
+    parquet.write_table(before.drop_columns(["dtype"]), file)
+    again = Results(file)
+    assert again.done() == {asked[0].key}
+    assert again.table.equals(before)
+
+
 def test_parts_that_a_killed_sweep_left_are_read(asked: list[Task], tmp_path: Path):
     results = Results(tmp_path / "out.parquet")
     results.parts.mkdir()
