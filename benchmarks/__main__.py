@@ -19,6 +19,7 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +28,25 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 
 from benchmarks import board
-from benchmarks.harness import BUILD, CLOCKS, ROOT, Harness, machine, processor
+from benchmarks.harness import BUILD, CLOCKS, ROOT, Harness, Row, machine, processor
 
 NUMBERS, PAGE = ROOT / "docs/reference/speed.json", ROOT / "docs/reference/speed.md"
+Files = tuple[Path, Path]  # of the numbers, and the page
 QUICK = {"rounds": 5, "least": 2, "seconds": 2.0, "quick": True}
 
 
-def measured(name: str, harness: Harness, clock: str) -> dict[str, Any]:
-    """One benchmark's part of the numbers: its rows, and what they were measured on."""
+def measured(name: str, harness: Harness, clock: str) -> Iterator[dict[str, Any]]:
+    """One benchmark's part of the numbers, row by row: what there is by then, what it was measured on, and
+    whether something is still to come."""
     harness.say(name)
     facts = machine() | {"clock": clock, "quick": harness.quick}
-    begun = processor()
-    rows = importlib.import_module(f"benchmarks.{name}").measure(harness)
+    begun, rows = processor(), list[Row]()
+    for row in importlib.import_module(f"benchmarks.{name}").measure(harness):
+        rows.append(row)
+        yield {"machine": facts | {"took": round(processor() - begun), "whole": False}, "rows": rows}
     took = round(processor() - begun)
     harness.say(f"  {took} seconds of the processor")
-    return {"machine": facts | {"took": took}, "rows": rows}
+    yield {"machine": facts | {"took": took, "whole": True}, "rows": rows}
 
 
 def main() -> int:
@@ -65,7 +70,7 @@ def main() -> int:
     numbers = json.loads(numbers_file.read_text(encoding="utf-8")) if numbers_file.is_file() else {}
     names = options.names or list(board.SECTIONS)
     if options.missing:
-        names = [name for name in names if name not in numbers or numbers[name]["machine"]["quick"]]
+        names = [name for name in names if name not in numbers or not whole(numbers[name]["machine"])]
     failed: list[str] = []
     if not options.page:
         import transformers
@@ -77,14 +82,9 @@ def main() -> int:
         clock = "processor" if options.processor else "wall"
         form: dict[str, Any] = QUICK if options.quick else {}
         harness = Harness(clock=CLOCKS[clock], say=lambda line: print(line, flush=True), **form)
-        for name in names:
-            try:
-                numbers[name] = measured(name, harness, clock)
-            except Exception:  # the others are measured all the same
-                traceback.print_exc()
-                failed.append(name)
-            publish(numbers, numbers_file, page_file)
-    publish(numbers, numbers_file, page_file)
+        parts = {name: measured(name, harness, clock) for name in names}
+        failed = [name for name in names if not kept(name, parts[name], numbers, (numbers_file, page_file))]
+    publish(numbers, (numbers_file, page_file))
     if not options.quick:
         from tools.figures import speed  # which looks at the numbers for what there is to draw
 
@@ -97,8 +97,27 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def publish(numbers: dict[str, Any], numbers_file: Path, page_file: Path) -> None:
+def whole(facts: dict[str, Any]) -> bool:
+    """Whether a part was measured to its end, and in the full form."""
+    return bool(facts.get("whole")) and not facts["quick"]
+
+
+def kept(name: str, parts: Iterator[dict[str, Any]], numbers: dict[str, Any], files: Files) -> bool:
+    """Write down a part as it grows. False where something went wrong with it: the others are measured all
+    the same."""
+    try:
+        for part in parts:
+            numbers[name] = part
+            publish(numbers, files)
+    except Exception:
+        traceback.print_exc()
+        return False
+    return True
+
+
+def publish(numbers: dict[str, Any], files: Files) -> None:
     """Write the numbers and the page: what is measured by now stays, whatever ends the run."""
+    numbers_file, page_file = files
     write(numbers_file, numbers)
     page_file.write_text(board.page(numbers), encoding="utf-8")
 

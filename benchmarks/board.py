@@ -299,6 +299,8 @@ def page(numbers: Mapping[str, Any]) -> str:
     missing = [f"`{name}`" for name in SECTIONS if name not in numbers]
     if missing:
         lines += ["", f"Not measured yet: {', '.join(missing)}."]
+    if unfinished := [f"`{name}`" for name in numbers if not numbers[name]["machine"].get("whole", True)]:
+        lines += ["", f"Not measured to the end: {', '.join(unfinished)}."]
     for name, section in SECTIONS.items():
         if name not in numbers:
             continue
@@ -325,7 +327,7 @@ def _figure(section: Section) -> list[str]:
 
 def _same(machine: Mapping[str, Any]) -> dict[str, Any]:
     """What must agree for two parts of the page to be of one measurement. The load never does."""
-    return {key: value for key, value in machine.items() if key not in ("load", "peers", "took")}
+    return {key: value for key, value in machine.items() if key not in ("load", "peers", "took", "whole")}
 
 
 def _took(machines: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,9 +58,9 @@ def check(folder: Path, model: str, code: str) -> Run:
     return run
 
 
-def measure(harness: Harness) -> list[Row]:
+def measure(harness: Harness) -> Iterator[Row]:
     """Eighteen mistakes, six a model. A model's first check makes the official side, and is not counted."""
-    harness, rows = replace(harness, rounds=min(harness.rounds, 2)), list[Row]()
+    harness = replace(harness, rounds=min(harness.rounds, 2))
     with tempfile.TemporaryDirectory() as temporary:
         for model, mistakes in MISTAKES.items():
             right = source(model, solved=True)
@@ -69,5 +70,4 @@ def measure(harness: Harness) -> list[Row]:
                 runs[after.strip()] = check(Path(temporary), model, right.replace(before, after))
             runs["right"]()
             for one in harness.compare({"model": f"{model}, miniature"}, runs, "right", cold=False):
-                rows.append(one | {"more_seconds": digits(one["seconds"] - one["baseline_seconds"])})
-    return rows
+                yield one | {"more_seconds": digits(one["seconds"] - one["baseline_seconds"])}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -61,7 +61,7 @@ def bandwidth(harness: Harness, megabytes: int) -> float:
     return numbers.nbytes / quickest
 
 
-def measure(harness: Harness) -> list[Row]:
+def measure(harness: Harness) -> Iterator[Row]:
     """Tokens are compared first. Beside the ratio: how much of the memory's bandwidth the weights take."""
     new = QUICK if harness.quick else NEW
     copy = harness.copy("gpt2")
@@ -77,11 +77,10 @@ def measure(harness: Harness) -> list[Row]:
     )
     for one in rows:
         a_token = one["seconds"] / (texts["official"].shape[1] - PROMPT)
-        one |= {
+        yield one | {
             "tokens_equal": torch.equal(texts[one["what"]], texts["official"]),
             "tokens_a_second": digits(1 / a_token),
             "official_tokens_a_second": digits(one["seconds"] / one["baseline_seconds"] / a_token),
             "bandwidth_share": digits(read / a_token / fastest),
             "bandwidth": digits(fastest),
         }
-    return rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -105,10 +105,10 @@ def export(copy: LocalCopy, file: Any) -> None:
 OTHERS = {"sentence-transformers": sentence_transformers, "onnxruntime": onnxruntime}
 
 
-def measure(harness: Harness) -> list[Row]:
-    """A thousand texts, then twenty thousand, which have two rounds because each takes minutes. Everything
+def measure(harness: Harness) -> Iterator[Row]:
+    """A thousand texts, then twenty thousand, which have one round because it takes minutes. Everything
     stands beside sentence-transformers."""
-    copy, rows = harness.copy("minilm"), list[Row]()
+    copy = harness.copy("minilm")
     encoders: dict[str, Callable[[Sequence[str]], Tensor]] = {
         "rebuild": lambda texts: embed(copy, texts).embeddings
     }
@@ -125,7 +125,7 @@ def measure(harness: Harness) -> list[Row]:
     for count in (200,) if harness.quick else COUNTS:
         texts = mixed_texts(copy, count)
         many = count > COUNTS[0]
-        few = replace(harness, rounds=2, least=2) if many else harness
+        few = replace(harness, rounds=1, least=1) if many else harness
         runs: dict[str, Run] = {
             name: lambda encoder=encoder, texts=texts: encoder(texts) for name, encoder in encoders.items()
         }
@@ -135,6 +135,6 @@ def measure(harness: Harness) -> list[Row]:
         measured = few.compare(case, runs, baseline, cold=not many)
         for one in measured:
             difference = (encoders[one["what"]](first) - reference).abs().max()
-            one |= {"texts_a_second": round(count / one["seconds"]), "difference": float(f"{difference:.1e}")}
-        rows += [*measured, *({"case": case, "what": n, "missing": why} for n, why in missing.items())]
-    return rows
+            speed = round(count / one["seconds"])
+            yield one | {"texts_a_second": speed, "difference": float(f"{difference:.1e}")}
+        yield from ({"case": case, "what": name, "missing": why} for name, why in missing.items())

@@ -12,7 +12,7 @@ import json
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -76,9 +76,8 @@ def probe(kind: str, size: int) -> Mapping[str, float]:
     return answer
 
 
-def measure(harness: Harness, probe: Probe = probe) -> list[Row]:
+def measure(harness: Harness, probe: Probe = probe) -> Iterator[Row]:
     """Sizes take turns, smallest first in one round and largest first in the next."""
-    rows = []
     for kind, (grows, sizes) in KINDS.items():
         chosen = sizes[:3] if harness.quick else sizes
         lasted: dict[int, list[Mapping[str, float]]] = {size: [] for size in chosen}
@@ -96,8 +95,7 @@ def measure(harness: Harness, probe: Probe = probe) -> list[Row]:
             "memory_exponent": exponent(chosen, megabytes),
         }
         harness.say(f"  {WORDS[kind]}: time {one['time_exponent']}, memory {one['memory_exponent']}")
-        rows.append(one)
-    return rows
+        yield one
 
 
 def main() -> None:

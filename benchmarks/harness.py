@@ -72,7 +72,7 @@ class Harness:
 
     rounds: int = 60
     least: int = 3
-    seconds: float = 6.0
+    seconds: float = 4.0
     clock: Callable[[], float] = time.perf_counter
     quick: bool = False
     copy: Callable[[str], LocalCopy] = full

@@ -3,6 +3,7 @@ texts, and a search for a tensor among all that the official model computes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -22,9 +23,8 @@ MODELS, TEXTS, HOUR = 1_000, 1_000_000, 3600.0  # of the estimate
 TOKENS = 64  # of the run that is searched
 
 
-def proofs(harness: Harness) -> list[Row]:
+def proofs(harness: Harness) -> Iterator[Row]:
     """Of MiniLM and of a full-size GPT-2, in both spellings of attention."""
-    rows = []
     for name in ("minilm",) if harness.quick else ("minilm", "gpt2"):
         copy = harness.copy(name)
         for attention in ("eager", "sdpa"):
@@ -38,8 +38,7 @@ def proofs(harness: Harness) -> list[Row]:
             for one in harness.compare(case, runs, "official"):
                 a_text = one["seconds"] / BATCH
                 hours = a_text * MODELS * TEXTS / HOUR
-                rows.append(one | {"seconds_a_text": digits(a_text), "sweep_hours": round(hours)})
-    return rows
+                yield one | {"seconds_a_text": digits(a_text), "sweep_hours": round(hours)}
 
 
 def wanted(seen: Trace) -> dict[str, Tensor]:
@@ -78,6 +77,7 @@ def searches(harness: Harness) -> list[Row]:
     return few.compare(case, runs | {"official": bare(question, official)}, "official")
 
 
-def measure(harness: Harness) -> list[Row]:
+def measure(harness: Harness) -> Iterator[Row]:
     """Proofs, then searches."""
-    return proofs(harness) + ([] if harness.quick else searches(harness))
+    yield from proofs(harness)
+    yield from [] if harness.quick else searches(harness)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,11 +79,11 @@ def prepare(folder: Path) -> None:
             command(folder, words)()
 
 
-def measure(harness: Harness) -> list[Row]:
+def measure(harness: Harness) -> Iterator[Row]:
     """Each command beside a Python that only imports torch and transformers; and `verify minilm` beside what
     no verification can do without."""
     seven = replace(harness, rounds=min(harness.rounds, 7), least=min(harness.rounds, 7))
-    three, rows = replace(harness, rounds=min(harness.rounds, 3)), list[Row]()
+    three = replace(harness, rounds=min(harness.rounds, 3))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         prepare(folder)
@@ -91,14 +91,13 @@ def measure(harness: Harness) -> list[Row]:
             "llm-rebuild verify minilm": process(folder, "-m", "llm_rebuild", "verify", "minilm"),
             "imports, loading, one pass": process(folder, "-c", LOADED),
         }
-        rows += seven.compare({"model": "MiniLM"}, runs, "imports, loading, one pass")
+        yield from seven.compare({"model": "MiniLM"}, runs, "imports, loading, one pass")
         chosen = COMMANDS[:3] if harness.quick else COMMANDS
         runs = {"imports": process(folder, *IMPORTS)}
         for words in chosen:
             if words[0] == "sweep" and release(SWEEP) is None:
                 missing = f"{SWEEP}: {NOT_INSTALLED}"
-                rows.append({"case": {"model": "GPT-2, miniature"}, "what": words[0], "missing": missing})
+                yield {"case": {"model": "GPT-2, miniature"}, "what": words[0], "missing": missing}
             else:
                 runs[f"llm-rebuild {words[0]}"] = command(folder, words)
-        rows += three.compare({"model": "GPT-2, miniature"}, runs, "imports", cold=False)
-    return rows
+        yield from three.compare({"model": "GPT-2, miniature"}, runs, "imports", cold=False)

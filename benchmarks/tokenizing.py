@@ -3,7 +3,7 @@ other lines in every round: words that came before are remembered on both sides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import cycle
 
@@ -37,14 +37,13 @@ def library(copy: LocalCopy) -> Callable[[str], object]:
     return encode
 
 
-def measure(harness: Harness) -> list[Row]:
+def measure(harness: Harness) -> Iterator[Row]:
     """WordPiece with MiniLM's own vocabulary, the others with those of the miniatures."""
-    texts, rows = lines(), list[Row]()
+    texts = lines()
     copies = {"WordPiece (MiniLM)": harness.copy("minilm")}
     copies |= {title: LocalCopy(name, MINIATURES / name, "miniature") for name, title in NAMES.items()}
     harness = replace(harness, rounds=min(harness.rounds, len(texts) - 1))
     for title, copy in copies.items():
         runs = {"rebuild": each(copy.tokenizer().encode, texts), "tokenizers": each(library(copy), texts)}
-        measured = harness.compare({"tokenizer": title, "lines": LINES}, runs, "tokenizers")
-        rows += [one | {"lines_a_second": round(LINES / one["seconds"])} for one in measured]
-    return rows
+        for one in harness.compare({"tokenizer": title, "lines": LINES}, runs, "tokenizers"):
+            yield one | {"lines_a_second": round(LINES / one["seconds"])}

@@ -87,7 +87,7 @@ def test_an_exponent_is_that_of_the_power() -> None:
 
 @pytest.mark.parametrize("name", ["forward", "watching", "decode", "proving", "tokenizing"])
 def test_a_benchmark_runs_and_its_rows_make_a_table(name: str, tiny: Harness) -> None:
-    rows = importlib.import_module(f"benchmarks.{name}").measure(tiny)
+    rows = list(importlib.import_module(f"benchmarks.{name}").measure(tiny))
     assert all(one.get("ratio", 1.0) == 1.0 for one in rows)  # the clock ticks once a run
     lines = board.SECTIONS[name].table(rows)
     assert len(lines) > 2
@@ -97,7 +97,7 @@ def test_a_benchmark_runs_and_its_rows_make_a_table(name: str, tiny: Harness) ->
 def test_all_shapes_of_a_forward_pass_have_the_official_bits(tiny: Harness) -> None:
     from benchmarks import forward
 
-    rows = forward.measure(tiny)
+    rows = list(forward.measure(tiny))
     assert {one["case"]["model"] for one in rows} == set(TITLES.values())
     assert all(one["identical"] for one in rows)
 
@@ -109,10 +109,10 @@ def test_growth_has_its_exponents_and_sizes_take_turns(tiny: Harness) -> None:
         asked.append((kind, size))
         return {"seconds": size**1.5, "megabytes": 400.0}
 
-    rows = growth.measure(replace(tiny, quick=False), probe)
+    rows = list(growth.measure(replace(tiny, quick=False), probe))
     assert [(one["time_exponent"], one["memory_exponent"]) for one in rows] == [(1.5, 0.0)] * 4
     sizes = growth.KINDS["proofs"][1]
-    assert [size for kind, size in asked if kind == "proofs"] == [*sizes, *sizes[::-1], *sizes]
+    assert [size for kind, size in asked if kind == "proofs"] == [*sizes, *sizes[::-1]]
     assert "time grows with the power 1.50 of the texts, peak memory with 0.00" in "\n".join(
         board.growth(rows)
     )
@@ -129,7 +129,7 @@ def test_a_peer_that_cannot_take_part_is_listed(
 
     monkeypatch.setattr(watching, "OTHERS", {"torchlens": broken})
     monkeypatch.setattr(watching, "release", lambda name: "1.0" if is_there else None)
-    rows = watching.measure(tiny)
+    rows = list(watching.measure(tiny))
     assert any("torchlens" in line and words in line for line in board.watching(rows))
 
 
@@ -152,7 +152,9 @@ def fact(**changes: object) -> Row:
 
 
 def test_the_page_says_how_long_it_took_to_measure() -> None:
-    parts = {name: {"machine": fact(took=took), "rows": []} for name, took in (("growth", 200), ("start", 400))}
+    parts = {
+        name: {"machine": fact(took=took), "rows": []} for name, took in (("growth", 200), ("start", 400))
+    }
     assert "All that stands here took 10 minutes of one processor." in board.page(parts)
 
 
