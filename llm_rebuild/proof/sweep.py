@@ -12,9 +12,11 @@ import hashlib
 import json
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +178,7 @@ def _rows_in(file: Path, schema: Any) -> Any:
         table = pq.read_table(file)
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
         raise InputError(f"{file} is no file of a sweep ({one_line(error)}); choose another") from None
-    if "dtype" not in table.column_names:  # a file of before there were other types
+    if table.column_names == [name for name in COLUMNS if name != "dtype"]:  # before there were others
         place, ones = schema.get_field_index("dtype"), ["float32"] * len(table)
         table = table.add_column(place, schema.field(place), [ones])
     if not table.schema.equals(schema):
@@ -278,18 +280,22 @@ def _rows(waiting: Sequence[Task], address: str | None) -> Iterator[Row]:
         )
     except (OSError, OverflowError, ValueError, RuntimeError) as error:
         where = f"at {address}" if address else "on this machine"
-        raise InputError(f"Ray does not start {where} ({one_line(error)})") from None
+        token = "; if that cluster wants a token, set RAY_AUTH_MODE=token" if address else ""
+        raise InputError(f"Ray does not start {where} ({one_line(error)}){token}") from None
     try:
         head = address or ray.get_runtime_context().gcs_address
         remote = ray.remote(max_retries=AGAIN, num_cpus=1)(prove_task)
         ahead = AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1)))
         pending: dict[Any, Task] = {}
-        for task in waiting:
-            pending[remote.remote(task)] = task
-            while len(pending) >= ahead:
-                yield from _ready(ray, pending, head)
-        while pending:
-            yield from _ready(ray, pending, head)
+        following, look = iter(waiting), time.monotonic() + REACH
+        while True:
+            pending |= {remote.remote(task): task for task in islice(following, ahead - len(pending))}
+            if not pending:
+                break
+            yield from _ready(ray, pending)
+            if time.monotonic() > look:  # Ray itself would end this process after a minute
+                _reach(head)
+                look = time.monotonic() + REACH
     except (ray.exceptions.RaySystemError, OSError) as error:
         raise InputError(
             f"the Ray cluster is lost ({one_line(error)}); the same command goes on from what is done"
@@ -310,13 +316,9 @@ def _reach(address: str | None) -> None:
                     raise OSError("who answers there is no Ray cluster")
 
 
-def _ready(ray: Any, pending: dict[Any, Task], head: str) -> Iterator[Row]:
-    """The rows of the tasks that are ready, if some are within a few seconds. Raises OSError where none is
-    and the cluster's head does not answer: Ray itself would end this process, and say nothing."""
-    ready = ray.wait(list(pending), timeout=REACH)[0]
-    if not ready:
-        _reach(head)
-    for reference in ready:
+def _ready(ray: Any, pending: dict[Any, Task]) -> Iterator[Row]:
+    """The rows of the tasks that are ready, if some are within a few seconds."""
+    for reference in ray.wait(list(pending), timeout=REACH)[0]:
         task = pending.pop(reference)
         try:
             yield ray.get(reference)

@@ -255,3 +255,46 @@ def test_a_cluster_that_is_not_there_gets_one_line(asked: list[Task], tmp_path: 
     with pytest.raises(InputError, match=r"Ray does not start at 127\.0\.0\.1:9 "):
         sweep(asked, tmp_path / "out.parquet", address="127.0.0.1:9")
     assert not list(tmp_path.iterdir())
+
+
+HEAD = """
+import ray
+cluster = ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+print(cluster.address_info["gcs_address"], flush=True)
+input()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the head is found in /proc")
+def test_a_cluster_that_loses_its_head_gets_one_line_and_keeps_what_is_done(tmp_path: Path):
+    pytest.importorskip("ray")
+    texts, file = tmp_path / "texts.txt", tmp_path / "out.parquet"
+    texts.write_text("\n".join(f"The cook has {n} lamps." for n in range(200)), encoding="utf-8")
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", HEAD], env=environment, **pipes) as head:
+        address = head.stdout.readline().strip()
+        command = [sys.executable, "-m", "llm_rebuild", "sweep", MINIATURE, "--texts", str(texts)]
+        command += ["--batch", "1", "--attention", "eager", "--out", str(file), "--address", address]
+        with subprocess.Popen(command, env=environment, **pipes) as process:
+            parts = file.with_name(f"{file.name}.parts")
+            while process.poll() is None and not list(parts.glob("*.parquet")):
+                time.sleep(0.1)
+            os.kill(server_of(head.pid), signal.SIGKILL)
+            _, err = process.communicate()
+        head.communicate("\n")
+    assert (process.returncode, err.count("\n")) == (2, 1), err
+    assert "the Ray cluster is lost" in err
+    assert 0 < len(Results(file).done()) < 200
+
+
+def server_of(head: int) -> int:
+    """The process through which a cluster that was begun by this process is held together."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words, status = (folder / "cmdline").read_bytes(), (folder / "status").read_text()
+        except OSError:
+            continue  # it ended meanwhile
+        if b"gcs_server" in words.partition(b"\0")[0] and f"PPid:\t{head}\n" in status:
+            return int(folder.name)
+    raise AssertionError(head)

@@ -159,6 +159,17 @@ def test_exact_asks_for_bits(checked: Checked):
     assert checked(close, "--exact").code == 1
 
 
+def test_another_type_of_number(checked: Checked):
+    """Both sides compute in it. With a mask that stays float32 nothing after it can be computed."""
+    half = SOLVED.replace("torch.finfo(torch.float32).min", "torch.finfo(torch.bfloat16).min")
+    half = half.replace("torch.zeros(())", "torch.zeros((), dtype=torch.bfloat16)")
+    said = checked(half, "--dtype", "bfloat16", "--exact")
+    assert said.code == 0, said.out + said.err
+    other = checked(SOLVED, "--dtype", "bfloat16")
+    assert (other.code, "the last checkpoint that passed is embeddings" in other.err) == (2, True)
+    assert checked(SOLVED, "--dtype", "int8").err.startswith("llm-rebuild: dtype is 'int8'; it is one of")
+
+
 def test_padding_attention_and_ids(checked: Checked):
     two = ("--token-ids", "5,9,11", "--token-ids", "7", "--json", "-")
     said = checked(SOLVED, *two)
