@@ -287,8 +287,7 @@ def page(numbers: Mapping[str, Any]) -> str:
         "A time means little by itself. Here each stands beside that of what one would use instead, measured",
         "in turns, so that whatever else the machine does meets both alike. A ratio is the median over the",
         "rounds of the ratio within a round; in brackets stand its quartiles. Below 1 is quicker. Where",
-        f"they are more than {WIDE:.0%} of it apart, an ≈ says so: there spoke what else the machine did,",
-        "too.",
+        f"they are more than {WIDE:.0%} of it apart stands ≈: there what else the machine did had its say.",
         "`make bench` measures all of it and writes this page; `make bench ONLY=forward` measures one part,",
         "`make bench QUICK=1` a few small cases.",
         "",
@@ -332,8 +331,10 @@ def _same(machine: Mapping[str, Any]) -> dict[str, Any]:
 
 def _took(machines: Sequence[Mapping[str, Any]]) -> list[str]:
     """How long it takes to measure it."""
-    minutes = sum(machine.get("took", 0) for machine in machines) / 60
-    return [f"All that stands here took {minutes:.0f} minutes of one processor.", ""] if minutes else []
+    if not all("took" in machine for machine in machines):
+        return []
+    minutes = sum(machine["took"] for machine in machines) / 60
+    return [f"To measure all that stands here took {minutes:.0f} minutes of one processor.", ""]
 
 
 def _words(machine: Mapping[str, Any]) -> str:

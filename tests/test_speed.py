@@ -155,7 +155,7 @@ def test_the_page_says_how_long_it_took_to_measure() -> None:
     parts = {
         name: {"machine": fact(took=took), "rows": []} for name, took in (("growth", 200), ("start", 400))
     }
-    assert "All that stands here took 10 minutes of one processor." in board.page(parts)
+    assert "To measure all that stands here took 10 minutes of one processor." in board.page(parts)
 
 
 def test_memory_is_that_of_a_process_and_not_of_the_one_that_began_it() -> None:
