@@ -115,7 +115,7 @@ def test_an_array_s_header_is_not_believed(kind: str, ending: str, tmp_path: Pat
     refused(lambda: read_dump(file))
 
 
-def test_an_archive_that_unpacks_to_gigabytes_and_one_of_a_million_entries(tmp_path: Path) -> None:
+def test_an_archive_that_unpacks_to_gigabytes_and_one_of_too_many_entries(tmp_path: Path) -> None:
     bomb = tmp_path / "bomb.npz"
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a.npy", "w") as opened:
         opened.write(entry("'<f4'", "(4294967296,)", data=b""))
@@ -124,7 +124,7 @@ def test_an_archive_that_unpacks_to_gigabytes_and_one_of_a_million_entries(tmp_p
     refused(lambda: read_dump(bomb))
     many, stream = tmp_path / "many.safetensors", io.BytesIO()
     about = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
-    header = json.dumps({str(number): about for number in range(1_000_000)}).encode()
+    header = json.dumps({str(number): about for number in range(100_001)}).encode()  # one more than is read
     stream.write(len(header).to_bytes(8, "little") + header)
     many.write_bytes(stream.getvalue())
     refused(lambda: read_dump(many))

@@ -19,6 +19,7 @@ BLAMED = {
     "t5-right-norm-mean-by-einsum": "a mean square is four times as far off as officially",
     "llama-rewritten-silu-by-its-sigmoid": "besides rounding, another activation is offered",
 }
+EVERY = 3  # of so many ways one is run each time, all are once a week
 WAYS = (*read_set("handwriting").mutants, *read_set("sixth").refactorings)
 
 
@@ -40,9 +41,11 @@ def report_of(way: Mutant) -> Report:
             id=way.name,
             marks=[pytest.mark.xfail(reason=BLAMED[way.name], strict=portable.in_force())]
             if way.name in BLAMED
+            else [pytest.mark.weekly]
+            if number % EVERY
             else [],
         )
-        for way in WAYS
+        for number, way in enumerate(WAYS)
     ],
 )
 def test_it_is_right_and_at_most_rounded(way: Mutant):

@@ -20,7 +20,7 @@ from tests.dumps import port, ports
 MINIATURE = Path(__file__).parents[2] / "llm_rebuild" / "miniatures" / "gpt2"
 TEXTS = ["The dog was glad.", "They do."]
 NAMES = 0.95  # of a port's names, that have to be right in all of its dumps together
-CAUSES = 9  # of ten
+CAUSES = 0.9  # of the mistakes
 
 
 @pytest.fixture(scope="module")
@@ -28,16 +28,18 @@ def truth() -> Capture:
     return verify.capture(MINIATURE, TEXTS, steps=True)
 
 
+@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.weekly)])  # of the ten mistakes
 @pytest.mark.parametrize("name", ports.PORTS)
 def test_a_port_in_another_library(
-    name: str, truth: Capture, tmp_path: Path, figure: Callable[[str], None]
+    name: str, every: int, truth: Capture, tmp_path: Path, figure: Callable[[str], None]
 ) -> None:
     missing = [module for module in ports.NEEDS.get(name, ()) if importlib.util.find_spec(module) is None]
     if missing or (name == "javascript" and shutil.which("node") is None):
         pytest.skip(f"no {', '.join(missing) or 'node'} here: pip install 'llm-rebuild[ports]', or Node 20")
     question = verify.ask(MINIATURE, TEXTS)
     right, names, places, causes, problems = 0, 0, 0, 0, []
-    for mistake in ["", *port.MISTAKES]:
+    mistakes = list(port.MISTAKES)[::every]
+    for mistake in ["", *mistakes]:
         tensors, meant = ports.PORTS[name](question.copy, truth.inputs, mistake, tmp_path)
         matched = match(tensors, truth.tensors)
         meant = ports.as_seen(meant, mistake)
@@ -58,7 +60,8 @@ def test_a_port_in_another_library(
         causes += cause in port.MISTAKES[mistake].causes
         if first is None or first.name != place or cause not in port.MISTAKES[mistake].causes:
             problems.append(f"{mistake}: {first}, {cause}")
-    figure(f"{name}: {right} of {names} names, {places} of 10 places, {causes} of 10 causes {problems}")
-    assert places == 10, problems
-    assert causes >= CAUSES, problems
+    of = len(mistakes)
+    figure(f"{name}: {right} of {names} names, {places} of {of} places, {causes} of {of} causes {problems}")
+    assert places == of, problems
+    assert causes >= CAUSES * of, problems
     assert right >= NAMES * names

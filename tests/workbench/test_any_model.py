@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,25 +28,35 @@ def checked(bench: Bench, tmp_path: Path, smollm3: Path):
     return run
 
 
-def test_what_is_tapped_is_judged_and_the_rest_is_not_asked_for(checked):
-    said = checked(tiny_smollm3.REBUILD, "--json", "-")
-    found = json.loads(said.out)
+@pytest.fixture
+def both(checked, tmp_path: Path):
+    """What a person sees, and the JSON."""
+
+    def run(source: str) -> tuple[Said, dict[str, Any]]:
+        said = checked(source, "--json", "found.json")
+        return said, json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+
+    return run
+
+
+def test_what_is_tapped_is_judged_and_the_rest_is_not_asked_for(both):
+    said, found = both(tiny_smollm3.REBUILD)
     assert (said.code, said.err) == (0, "")
     assert {c["name"] for c in found["checkpoints"]} >= {"model.embed_tokens", "model.layers.1", "lm_head"}
     assert found["summary"]["failed"] == 0
     assert found["not_tapped"]
     assert not {c["name"] for c in found["checkpoints"]} & set(found["not_tapped"])
     assert [step["right"] for step in found["steps"]] == [True] * 6
-    assert "not tapped" in checked(tiny_smollm3.REBUILD).out.splitlines()[-1]
+    assert "not tapped" in said.out.splitlines()[-1]
 
 
-def test_a_mistake_is_seen_where_it_is(checked):
+def test_a_mistake_is_seen_where_it_is(both):
     wrong = tiny_smollm3.REBUILD.replace("* width**-0.5", "")
     assert wrong != tiny_smollm3.REBUILD
-    said = checked(wrong, "--json", "-")
+    said, found = both(wrong)
     assert said.code == 1
-    assert json.loads(said.out)["first_divergence"]["name"] == "model.layers.0.self_attn.o_proj"
-    assert "first divergence: model.layers.0.self_attn.o_proj" in checked(wrong).out
+    assert found["first_divergence"]["name"] == "model.layers.0.self_attn.o_proj"
+    assert "first divergence: model.layers.0.self_attn.o_proj" in said.out
 
 
 def test_a_name_that_does_not_exist_gets_the_nearest(checked):

@@ -74,18 +74,18 @@ def changed(before: str, after: str, source: str = SOLVED) -> str:
 # ------------------------------------------------------------------------------------ right and half done
 
 
-def test_without_a_step_and_with_few_taps(checked: Checked):
-    said = checked(short("tap('embeddings', x + where)"), "--json", "-")
-    found = json.loads(said.out)
+def test_without_a_step_and_with_few_taps(checked: Checked, tmp_path: Path):
+    said = checked(short("tap('embeddings', x + where)"), "--json", "found.json")
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     assert said.code == 1
     assert found["summary"]["bit_identical"] == 3
     assert found["next"] == "mask"
     assert found["steps"] == []
-    assert "next: mask" in checked(short("tap('embeddings', x + where)")).out
+    assert "next: mask" in said.out
 
 
-def test_a_wrong_step_is_told_from_what_it_feeds(checked: Checked):
-    said = checked(changed("** -0.5\n    return product * power", "** -0.5\n    return product / power"))
+def test_a_wrong_step_is_told_from_what_it_feeds(checked: Checked, tmp_path: Path):
+    said = checked(changed("return product * power", "return product / power"), "--json", "found.json")
     assert said.code == 1
     assert "first divergence: h.0.attn.scaled" in said.out
     assert "wrong itself" in said.out
@@ -94,9 +94,7 @@ def test_a_wrong_step_is_told_from_what_it_feeds(checked: Checked):
     assert "18 right alone" in said.out  # what only got wrong numbers
     assert "h.1 … h.2" in said.out
     assert len(said.out.splitlines()) < 30
-    found = json.loads(
-        checked(changed("return product * power", "return product / power"), "--json", "-").out
-    )
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
     right = {step["name"]: step["right"] for step in found["steps"]}
     assert not right["h.0.attn.scaled"]
     assert right["h.0.attn.scores"]

@@ -16,7 +16,12 @@ GPT2 = local_copy.MINIATURES / "gpt2"
 WHOLE = writing.source("gpt2", solved=True)
 BROKEN = WHOLE.replace("0.044715 * cube", "0.044175 * cube")
 KILLER = "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\n"
-LOOP = "def forward(token_ids, mask, weights, config, tap):\n    while True:\n        pass\n"
+LOOP = """
+import time
+def forward(token_ids, mask, weights, config, tap):
+    while True:
+        time.sleep(1)
+"""
 
 
 def test_a_class_is_marked_one_row_each(bench: Bench, tmp_path: Path):
