@@ -479,3 +479,64 @@ def test_what_config_json_may_not_say_is_refused_as_in_python(
     ]
     assert differ == []
     assert not any("no InputError" in one for one in theirs)
+
+
+TOKEN = {"content": "<x>", "special": True}
+OF_TOKENIZERS: dict[str, dict[str, tuple[Any, ...]]] = {
+    "tokenizer_config.json": {
+        "tokenizer_class": ("X", "BertTokenizer", "GPT2TokenizerFast", "PreTrainedTokenizerFast", None, 3),
+        "additional_special_tokens": (["<x>"], []),
+        "extra_special_tokens": ({"a": "<x>"}, {}),
+        "added_tokens_decoder": ({"0": TOKEN},),
+        **{f"{name}_token": ("<y>", TOKEN, None, True) for name in ("bos", "eos", "unk", "pad", "cls")},
+        **dict.fromkeys(("add_bos_token", "add_eos_token", "add_prefix_space"), (True,)),
+        "split_special_tokens": (True,),
+        "padding_side": ("left",),
+        "do_lower_case": ("yes", 1),
+    },
+    "tokenizer.json": {
+        "added_tokens": ([], [{"id": 0, **TOKEN}], "x"),
+        "model": ({"vocab": {"a": 0}}, {"merges": ["a b"]}, None),
+        "decoder": (None,),
+    },
+    "special_tokens_map.json": {"pad_token": ("<y>", TOKEN, None)},
+    "added_tokens.json": {"<x>": (5,)},
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_tokenizer_s_files_may_not_say_is_refused_as_in_python(
+    page: Page, name: str, tmp_path: Path
+) -> None:
+    """But that T5's tokenizer.json has the vocabulary of spiece.model is looked at in Python alone."""
+    whole = {
+        file.name: file.read_bytes() for file in (MINIATURES / name).iterdir() if file.name in TOKENIZER_FILES
+    }
+    cases, ours = [], []
+    for file, fields in OF_TOKENIZERS.items():
+        for field, values in fields.items():
+            for value in values if (name, field) != ("t5-small", "model") else ():
+                edited = json.loads(whole.get(file, b"{}")) | {field: value}
+                cases.append((file, field, value, whole | {file: json.dumps(edited).encode()}))
+    cases.append(("tokenizer.json", "", "no JSON", whole | {"tokenizer.json": b"x"}))
+    for number, (*_, files) in enumerate(cases):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for file, content in files.items():
+            (folder / file).write_bytes(content)
+        ours.append(tokenizer_refusal(folder))
+    asked = [{"files": {n: c.decode("latin-1") for n, c in case[3].items()}, "text": "a"} for case in cases]
+    theirs = call(page, "refusals", asked)
+    assert [
+        case[:3] for case, own, other in zip(cases, ours, theirs, strict=True) if bool(own) != bool(other)
+    ] == []
+    assert all(refusal is None or refusal[0] for refusal in theirs)
+
+
+def tokenizer_refusal(folder: Path) -> str:
+    """Why Python refuses the files of a tokenizer; empty where it reads them."""
+    try:
+        tokenizers.load(folder)
+    except InputError as error:
+        return str(error)
+    return ""

@@ -2,7 +2,7 @@
 // header, before anything else of it is read.
 
 const WEIGHTS = "model.safetensors";
-const WANTED = ["config.json", "generation_config.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "tokenizer.json", "tokenizer_config.json", "modules.json", WEIGHTS];
+const WANTED = ["config.json", "generation_config.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "modules.json", WEIGHTS];
 const PIPELINE = /^(sentence_[\w-]+_config|config_sentence_transformers)\.json$/; // of a sentence encoder
 const LARGEST = 1.9e9; // bytes of one file: what a page can hold in one piece
 const MOST_BLOCKS = 200;

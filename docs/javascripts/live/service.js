@@ -62,7 +62,7 @@ export class Service {
     const pipeline = generates ? { maxTokens: null, lowerCase: false, prompt: "" } : await (await import("./pipeline.js")).readPipeline(json, fail);
     const buffer = await readWeights(files.get("model.safetensors"), needed, rename, this.code.weights);
     const tokenizerFiles = new Map();
-    for (const name of files.keys()) if (/^(vocab|merges|spiece|tokenizer)/.test(name)) tokenizerFiles.set(name, await read(name));
+    for (const name of files.keys()) if (/^(vocab|merges|spiece|tokenizer|special_tokens|added_tokens)/.test(name)) tokenizerFiles.set(name, await read(name));
     const made = await this.code.tokenizers.load(tokenizerFiles, record.tokenizer), tokenizer = pipeline.lowerCase ? made.lowerCased() : made;
     if (record.crossing.length) await this.learnToWrite(); // its decoder goes over what it writes
     const { defaults } = generates ? await import("../rebuild/defaults.js") : {};

@@ -2,10 +2,9 @@
 // lesson is wordpiece.js.
 
 import { InputError } from "../weights.js";
-import { CONFIG, readConfig, readJson, readLines, require, shown } from "./checks.js";
+import { CONFIG, LIBRARY, readConfig, readLines, require, shown } from "./checks.js";
 
 export const SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
-const WHOLE = "tokenizer.json";
 
 // What wordpiece.js does and no other: any other value would silently give other tokens.
 const SUPPORTED_TOKENIZER_JSON = {
@@ -51,20 +50,19 @@ export function readVocabulary(files, name = "vocab.txt") {
  * is one (the library reads nothing else), and tokenizer_config.json; without either, those of the uncased BERT.
  */
 export function readSettings(files, vocabulary) {
-  const config = readConfig(files, SUPPORTED_CONFIG);
+  const [config, whole] = readConfig(files, SUPPORTED_CONFIG, "BertTokenizer", SPECIAL_TOKENS);
   const configured = settingsOf(config, ["do_lower_case", "strip_accents", "tokenize_chinese_chars"], CONFIG);
-  if (!files.has(WHOLE)) return configured;
+  if (!files.has(LIBRARY)) return configured;
 
-  const whole = readJson(files, WHOLE);
   const at = (field) => field.split(".").reduce((values, key) => values?.[key] ?? null, whole);
-  for (const [field, value] of Object.entries(SUPPORTED_TOKENIZER_JSON)) require(WHOLE, field, at(field), value);
+  for (const [field, value] of Object.entries(SUPPORTED_TOKENIZER_JSON)) require(LIBRARY, field, at(field), value);
   const listed = Object.entries(at("model.vocab") ?? {});
   if (listed.length !== vocabulary.size || listed.some(([token, id]) => vocabulary.get(token) !== id))
-    throw new InputError(`${WHOLE} and vocab.txt hold different vocabularies: download both again`);
+    throw new InputError(`${LIBRARY} and vocab.txt hold different vocabularies: download both again`);
   checkAddedTokens(whole.added_tokens, vocabulary);
-  const settings = settingsOf(whole.normalizer, ["lowercase", "strip_accents", "handle_chinese_chars"], WHOLE);
+  const settings = settingsOf(whole.normalizer, ["lowercase", "strip_accents", "handle_chinese_chars"], LIBRARY);
   if (Object.keys(config).length && JSON.stringify(settings) !== JSON.stringify(configured))
-    throw new InputError(`${WHOLE} says ${JSON.stringify(settings)}, ${CONFIG} says ${JSON.stringify(configured)}: correct the wrong one`);
+    throw new InputError(`${LIBRARY} says ${JSON.stringify(settings)}, ${CONFIG} says ${JSON.stringify(configured)}: correct the wrong one`);
   return settings;
 }
 
@@ -81,12 +79,12 @@ function settingsOf(values, [lower, accents, chinese], name) {
 
 /** Exactly the five special tokens, all of them found literally, wherever they stand. */
 function checkAddedTokens(added, vocabulary) {
-  if (!Array.isArray(added)) throw new InputError(`${WHOLE}: added_tokens is ${shown(added)}, expected a list of objects`);
+  if (!Array.isArray(added)) throw new InputError(`${LIBRARY}: added_tokens is ${shown(added)}, expected a list of objects`);
   for (const token of added) {
     if (!SPECIAL_TOKENS.includes(token?.content) || token.id !== vocabulary.get(token.content))
-      throw new InputError(`${WHOLE}: added_tokens has ${shown(token?.content ?? null)}, which is not supported`);
-    for (const [name, value] of Object.entries(ADDED_TOKEN_FLAGS)) require(WHOLE, `added_tokens ${token.content} ${name}`, token[name], value);
+      throw new InputError(`${LIBRARY}: added_tokens has ${shown(token?.content ?? null)}, which is not supported`);
+    for (const [name, value] of Object.entries(ADDED_TOKEN_FLAGS)) require(LIBRARY, `added_tokens ${token.content} ${name}`, token[name], value);
   }
   const missing = SPECIAL_TOKENS.find((special) => !added.some(({ content }) => content === special));
-  if (missing) throw new InputError(`${WHOLE}: added_tokens lacks ${missing}, which is not supported`);
+  if (missing) throw new InputError(`${LIBRARY}: added_tokens lacks ${missing}, which is not supported`);
 }

@@ -17,7 +17,7 @@ const END_OF_TEXT = "<|endoftext|>"; // the only special token: it separated the
 
 // What tokenizer_config.json may say: other values give other tokens.
 const SUPPORTED = {
-  add_prefix_space: false, add_bos_token: false, errors: "replace",
+  add_prefix_space: false, add_bos_token: false, add_eos_token: false, errors: "replace",
   bos_token: END_OF_TEXT, eos_token: END_OF_TEXT, unk_token: END_OF_TEXT,
 };
 
@@ -210,9 +210,11 @@ export class ByteBPE {
 
   /** Of vocab.json and merges.txt; InputError says what is wrong in them, or what tokenizer_config.json asks for. */
   static fromFiles(files) {
-    checks.readConfig(files, SUPPORTED);
+    const [, whole] = checks.readConfig(files, SUPPORTED, "GPT2Tokenizer", [END_OF_TEXT]);
     const vocabulary = checks.readVocabulary(files, "vocab.json", [...BYTE_SYMBOLS, END_OF_TEXT]);
-    return new ByteBPE(vocabulary, checks.readMerges(files, "merges.txt", vocabulary));
+    const ranks = checks.readMerges(files, "merges.txt", vocabulary);
+    checks.checkSame(whole, vocabulary, [...ranks.keys()], "vocab.json or merges.txt");
+    return new ByteBPE(vocabulary, ranks);
   }
 
   /**

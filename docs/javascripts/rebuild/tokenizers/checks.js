@@ -3,7 +3,12 @@
 
 import { InputError } from "../weights.js";
 
-export const CONFIG = "tokenizer_config.json";
+export const CONFIG = "tokenizer_config.json", LIBRARY = "tokenizer.json";
+// What other files of a folder say of special tokens; the library reads them all.
+const SPECIAL_FILES = ["special_tokens_map.json", "added_tokens.json"];
+const ADDING = ["additional_special_tokens", "extra_special_tokens", "added_tokens_decoder", "added_tokens"];
+const ANY_LIBRARY_CLASS = ["PreTrainedTokenizer", "TokenizersBackend"]; // those that do what tokenizer.json says
+const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
 const DEEPEST = 100; // levels of JSON; the deepest file of a published model has about 10
 
 /** A value as a message shows it: in JSON, and not more than 60 characters of it. */
@@ -75,15 +80,47 @@ export function readJson(files, name) {
   return content;
 }
 
-/** tokenizer_config.json, where there is one. InputError where a field asks for something else than is supported. */
-export function readConfig(files, supported) {
-  const config = files.has(CONFIG) ? readJson(files, CONFIG) : {};
-  for (const [field, value] of Object.entries(supported)) {
+/**
+ * tokenizer_config.json and tokenizer.json, as far as they are there -> [config, whole]. InputError where a field of the first asks
+ * for something else than what is `supported`, for another class than the library's, or where a file of the folder has a special
+ * token that is not one of `special`: it would be cut out of every text.
+ */
+export function readConfig(files, supported, libraryClass, special) {
+  const names = [CONFIG, LIBRARY, ...SPECIAL_FILES].filter((name) => files.has(name));
+  const read = new Map(names.map((name) => [name, readJson(files, name)]));
+  const config = read.get(CONFIG) ?? {};
+  for (const [field, value] of Object.entries({ ...supported, split_special_tokens: false })) {
     let asked = field in config ? config[field] : value;
     if (asked !== null && typeof asked === "object") asked = asked.content; // {"content": "[CLS]", "lstrip": false, ...}
     require(CONFIG, field, asked, value);
   }
-  return config;
+  const asked = config.tokenizer_class ?? null;
+  if (asked !== null && ![libraryClass, ...ANY_LIBRARY_CLASS].includes(String(asked).replace(/Fast$/, ""))) require(CONFIG, "tokenizer_class", asked, libraryClass);
+  for (const [name, fields] of read)
+    for (const [field, token] of specialTokens(name, fields))
+      if (!special.includes(token)) throw new InputError(`${name}: ${field} has ${shown(token)}, which is not supported`);
+  return [config, read.get(LIBRARY) ?? {}];
+}
+
+/** InputError where tokenizer.json, which the library reads if it is there, has another vocabulary or other merges than `own`. */
+export function checkSame(whole, vocabulary, merges, own) {
+  const { vocab, merges: pairs } = isObject(whole.model) ? whole.model : {};
+  const listed = vocab == null ? null : Object.entries(vocab);
+  const other = listed && (listed.length !== vocabulary.size || listed.some(([token, id]) => vocabulary.get(token) !== id));
+  const asLines = pairs == null ? null : [pairs].flat().map((pair) => (Array.isArray(pair) ? pair.join(" ") : pair));
+  if (other || (asLines && JSON.stringify(asLines) !== JSON.stringify(merges)))
+    throw new InputError(`${LIBRARY} and ${own} hold different tokens or merges: download both again`);
+}
+
+/** Each special token that a file names, and the field that does: [field, token]. */
+function specialTokens(file, fields) {
+  const tokensOf = ([field, value]) => {
+    if (file === "added_tokens.json") return [field]; // the file is one table of tokens and their ids
+    if (ADDING.includes(field)) return isObject(value) ? Object.values(value) : [value].flat();
+    return field.endsWith("_token") && typeof value !== "boolean" ? [value] : [];
+  };
+  const content = (token) => (isObject(token) ? token.content : token) ?? null;
+  return Object.entries(fields).flatMap((entry) => tokensOf(entry).map((token) => [entry[0], content(token)])).filter(([, token]) => token !== null);
 }
 
 /** InputError that names the field, unless it asks for what is supported. */

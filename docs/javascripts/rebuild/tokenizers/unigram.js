@@ -105,8 +105,9 @@ export class Unigram {
 
   /** Of spiece.model; InputError says what is wrong with it, or what tokenizer_config.json asks for. */
   static fromFiles(files) {
-    checks.readConfig(files, SUPPORTED);
-    return new Unigram(readSpieceModel(files));
+    const made = new Unigram(readSpieceModel(files));
+    checks.readConfig(files, SUPPORTED, "T5Tokenizer", [...made.special]);
+    return made;
   }
 
   /**
