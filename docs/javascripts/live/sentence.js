@@ -68,7 +68,7 @@ export class Part {
       const [only] = chosen;
       if (chosen.length === 1 && /\.json$/i.test(only.path)) return this.session.receive(await (await import("./report.js")).readReport(only.file));
       if (chosen.length === 1 && /\.safetensors$/i.test(only.path)) return this.session.receive({ kind: "capture", title: only.path, ...(await this.session.ask("capture", only.file)) });
-      const { modelIn } = await import("./copy.js");
+      const { modelIn } = await import("./folder.js");
       const { name, files } = modelIn(chosen, (words) => new Problem(words));
       await this.session.openOwn(name, files);
     });

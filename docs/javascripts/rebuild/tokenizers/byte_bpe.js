@@ -9,6 +9,7 @@
 //
 // Because the smallest symbol is a byte, no text is unknown, and decode(encode(text)) is the text.
 
+import { checkSame, readMerges, readVocabulary } from "./bpe_files.js";
 import * as checks from "./checks.js";
 import { lengthOf, members } from "./encoding.js";
 import { TABLES } from "./byte_bpe_tables.js";
@@ -211,9 +212,9 @@ export class ByteBPE {
   /** Of vocab.json and merges.txt; InputError says what is wrong in them, or what tokenizer_config.json asks for. */
   static fromFiles(files) {
     const [, whole] = checks.readConfig(files, SUPPORTED, "GPT2Tokenizer", [END_OF_TEXT]);
-    const vocabulary = checks.readVocabulary(files, "vocab.json", [...BYTE_SYMBOLS, END_OF_TEXT]);
-    const ranks = checks.readMerges(files, "merges.txt", vocabulary);
-    checks.checkSame(whole, vocabulary, [...ranks.keys()], "vocab.json or merges.txt");
+    const vocabulary = readVocabulary(files, "vocab.json", [...BYTE_SYMBOLS, END_OF_TEXT]);
+    const ranks = readMerges(files, "merges.txt", vocabulary);
+    checkSame(whole, vocabulary, [...ranks.keys()], "vocab.json or merges.txt");
     return new ByteBPE(vocabulary, ranks);
   }
 

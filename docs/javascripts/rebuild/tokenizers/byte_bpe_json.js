@@ -6,6 +6,7 @@
 
 import { InputError } from "../weights.js";
 import { BYTE_SYMBOLS, ByteBPE, DIGIT, LETTER, SPACE, SPLIT } from "./byte_bpe.js";
+import { checkVocabulary } from "./bpe_files.js";
 import * as checks from "./checks.js";
 
 const FILE = "tokenizer.json";
@@ -44,7 +45,7 @@ export class ByteBPEJson extends ByteBPE {
     if (!isObject(model.vocab)) throw new InputError(`${FILE}: model.vocab is ${checks.shown(model.vocab ?? null)}, expected an object: download it again`);
     for (const [content, id] of Object.entries(contents))
       if (Object.hasOwn(model.vocab, content) && model.vocab[content] !== id) throw new InputError(`${FILE}: ${checks.shown(content)} has the ids ${checks.shown(model.vocab[content])} and ${id}`);
-    const vocabulary = checks.checkVocabulary(FILE, { ...model.vocab, ...contents }, BYTE_SYMBOLS);
+    const vocabulary = checkVocabulary(FILE, { ...model.vocab, ...contents }, BYTE_SYMBOLS);
     const ranks = readRanks(model.merges, vocabulary);
     const around = readAround(file.post_processor, vocabulary);
     const rules = {
