@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from llm_rebuild.diagnosis.case import Case, Finding, Level
-from llm_rebuild.diagnosis.graph import Formula, World
+from llm_rebuild.diagnosis.graph import LOWEST, Formula, World
 from llm_rebuild.diagnosis.names import FACTOR, SHIFT, of_guess, of_result
 from llm_rebuild.diagnosis.wrong.masks import patterns
 from llm_rebuild.verify.equality import (
@@ -324,7 +324,9 @@ def _hidden(rebuilt: Tensor, formula: Formula, world: World) -> Iterator[Finding
         return
     for cause, says, pattern in patterns(world, mask):
         if pattern.shape[1:] == hidden.shape[1:] and torch.equal(pattern.expand_as(hidden), hidden):
-            yield Finding(cause, f"{says}, with another number than the lowest", Level.SEEN)
+            lowest = mask is formula and bool((rebuilt.expand(shape)[hidden] == LOWEST).all())
+            number = "" if lowest else ", with another number than the lowest"
+            yield Finding(cause, f"{says}{number}", Level.SEEN)
             return
     if not bool(hidden.any()):
         yield Finding("mask-missing", "nothing is hidden", Level.SEEN)

@@ -79,7 +79,7 @@ def _whole_blocks(case: Case, world: World) -> Iterator[Finding]:
 def _one_by_one(case: Case, world: World) -> Iterator[Finding]:
     """The same steps one by one, where the official model has them in one kernel."""
     steps = [world.formulas[name] for name in world.reaching(case.target, case.same)]
-    says = "the steps one by one instead of the fused kernel"
+    says = "the steps one by one instead of the fused kernel, F.scaled_dot_product_attention"
     edit = Edit("rounding", says, {s.name: lambda w, s=s: w.compute(s) for s in steps})
     if fits(case, world, edit) == Level.EXACT:
         yield Finding("rounding", says, Level.EXACT, edit=edit)

@@ -1,10 +1,11 @@
-"""What a rebuild in a process of its own may not do: borrow what it should compute.
+"""What a rebuild in a process of its own may not do: borrow what it should compute, or touch what is others'.
 
 The guard sees what Python's audit hooks see: files that are opened, listed, moved, linked; programs that are
 started; machine code that is loaded. Files are known by their inode, so that a link is no way round. What is
-refused is refused there and then; of official results `refused` remembers it, whatever the rebuild does with
-the exception. It is against accidents and short cuts. It is no jail: somebody who looks into the interpreter
-itself, or brings machine code along, gets past it (what they bring back is then looked at by `Origins`).
+refused is refused there and then; of official results, and of what lies outside and was to be changed,
+`refused` remembers it, whatever the rebuild does with the exception. It is against accidents and short cuts.
+It is no jail: somebody who looks into the interpreter itself, or brings machine code along, gets past it
+(what they bring back is then looked at by `Origins`).
 """
 
 from __future__ import annotations
@@ -34,16 +35,18 @@ SHOWN = ("process", "workbench/child.py")
 TENSORS = (".safetensors", ".pt", ".pth", ".bin", ".npy", ".npz", ".ckpt")  # how files of tensors end
 
 LOOKING = ("open", "os.listdir", "os.scandir")
-CHANGING = (
-    "os.rename",
-    "os.link",
-    "os.symlink",
-    "os.remove",
-    "os.truncate",
-    "os.mkdir",
-    "os.rmdir",
-    "os.chmod",
-)
+# What changes a path: where an event has the path, and the open folder that it is relative to.
+CHANGING = {
+    "os.rename": ((0, 2), (1, 3)),
+    "os.link": ((0, 2), (1, 3)),
+    "os.symlink": ((1, 2),),
+    "os.remove": ((0, 1),),
+    "os.truncate": ((0, None),),
+    "os.mkdir": ((0, 2),),
+    "os.rmdir": ((0, 1),),
+    "os.chmod": ((0, 2),),
+}
+FOLLOWING = ("open", "os.truncate", "os.chmod")  # of a link, these change what it leads to
 PROGRAMS = (
     "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile", "os.fork",
     "os.forkpty", "pty.spawn", "socket.connect",
@@ -77,8 +80,9 @@ class Guard(MetaPathFinder):
 
     weights    The file that may be read, and its tensors, which whoever opens it is handed.
     hidden     Folders with official results. They need not be there.
-    forbidden  Says of a module why it may not be imported.
-    sources    Whether the files of this package may be read, too.
+    own        Folders in which it may write.
+    forbidden  Says of a module why it may not be imported. Where it is this package's own rebuild's, the
+               files of this package may be read, too.
     """
 
     def __init__(
@@ -86,15 +90,16 @@ class Guard(MetaPathFinder):
         file: Path,
         weights: Mapping[str, Tensor],
         hidden: Iterable[Path],
+        own: Iterable[Path],
         forbidden: Callable[[str], str],
-        sources: bool,
     ) -> None:
         self.refused: str | None = None
         self.sealed = False  # once it is, nothing is written any more
         self._forbidden = forbidden
         self._file = _inode(file)
         self._hidden = dict.fromkeys(_inodes(hidden), RESULTS)
-        if not sources:
+        self._own = {_inode(folder) for folder in own}
+        if forbidden is not forbidden_to_rebuilds:
             self._hidden |= dict.fromkeys(_sources(), COURSE)
         for name in [name for name in sys.modules if forbidden(name)]:
             parent, _, last = name.rpartition(".")
@@ -114,36 +119,57 @@ class Guard(MetaPathFinder):
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event in LOOKING:
-            self._look(arguments[0], event == "open" and bool((arguments[2] or 0) & WRITING))
+            self._look(event, arguments[0], writing=event == "open" and bool((arguments[2] or 0) & WRITING))
         elif event in CHANGING:
-            for path in arguments[:2]:
-                self._look(path, True)
+            for path, folder in CHANGING[event]:
+                self._look(event, arguments[path], -1 if folder is None else arguments[folder], writing=True)
         elif event in PROGRAMS:
             raise PermissionError(f"it starts or calls another program ({event}); a rebuild needs none")
         elif event in MACHINE_CODE:
             raise PermissionError(f"it loads machine code ({event}); a rebuild is written in Python")
 
-    def _look(self, path: Any, writing: bool) -> None:
+    def _look(self, event: str, path: Any, folder: int = -1, *, writing: bool) -> None:
         """Refuse a file or folder that a rebuild has no business with. OSError for one that is not there is
         left to whoever opens it."""
         if not isinstance(path, (str, bytes, os.PathLike)):
             return  # a file descriptor, or no path at all
         text = os.fsdecode(path)
         name = os.path.basename(text)  # noqa: PTH119 (quick: every file comes by here)
-        inode = _inode(text)
-        kind = self._kind(inode) or self._kind(_inode(os.path.dirname(text) or "."))  # noqa: PTH120
+        inode, above = _inode(text, folder), os.path.dirname(text) or "."  # noqa: PTH120
+        kind = self._kind(inode) or self._kind(_inode(above, folder))
         if kind == COURSE:
             raise PermissionError(f"it opens {name}, which is the course's own; this rebuild is to be yours")
         if kind == RESULTS or (text.startswith("/proc/") and name == "mem"):
             self._refuse(f"it reads {name}, where official results are kept; compute it instead")
         if writing and (self.sealed or (inode and inode == self._file)):
             raise PermissionError(f"it writes {name}, which a step that is tried by itself has no need of")
+        if writing and text != os.devnull:
+            if event in FOLLOWING and folder < 0:
+                above = os.path.realpath(text)
+                above = above if os.path.isdir(above) else os.path.dirname(above)  # noqa: PTH112, PTH120
+            if not self._is_own(above, folder):
+                reason = f"it changes {name}, which is not in its own folder; a rebuild has no need to"
+                if inode and event != "os.mkdir":  # that one harms nothing that is there
+                    self._refuse(reason)
+                raise PermissionError(reason)
         tensors = name.endswith(".safetensors") or (inode and name.endswith(TENSORS))
         if tensors and inode != self._file and not writing:
             self._refuse(
                 f"it reads {name}; a rebuild reads one file of tensors, the weight file, which it gets as "
                 "`weights`"
             )
+
+    def _is_own(self, path: str, folder: int) -> bool:
+        """Whether a folder is one of its own, or in one. Where there is none, nothing comes of it anyway."""
+        inode, below = _inode(path, folder), None
+        if inode is None:
+            return True
+        while inode != below:  # the root is above itself
+            if inode in self._own:
+                return True
+            path = f"{path}/.."
+            inode, below = _inode(path, folder), inode
+        return False
 
     def _kind(self, inode: tuple[int, int] | None) -> str | None:
         return self._hidden.get(inode) if inode else None
@@ -213,9 +239,10 @@ class Guard(MetaPathFinder):
                 setattr(owner, name, closed)
 
 
-def _inode(path: Any) -> tuple[int, int] | None:
+def _inode(path: Any, folder: int = -1) -> tuple[int, int] | None:
+    """Which file it is. `folder`: an open one that the path is relative to; -1: where the process is."""
     try:
-        status = os.stat(path)  # noqa: PTH116
+        status = os.stat(path, dir_fd=None if folder < 0 else folder)
     except (OSError, ValueError):
         return None
     return status.st_dev, status.st_ino

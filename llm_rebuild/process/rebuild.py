@@ -43,7 +43,7 @@ def _run(job: Mapping[str, Any], inputs: dict[str, Tensor], channel: Channel) ->
     rebuilt = rebuild_for(job["config"])
     weights = Weights.open(file, dtype=job["dtype"], wide=rebuilt.architecture.wide)
     cache, tensors = rebuilt.module.Cache() if job["cache"] else None, weights.peek()
-    Guard(file, tensors, (), forbidden_to_rebuilds, sources=True)
+    Guard(file, tensors, (), (), forbidden_to_rebuilds)
 
     def foreign(tensor: Tensor, operation: str) -> None:
         """Hand back what came from elsewhere."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+import tempfile
 import traceback
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -82,7 +83,8 @@ class _Learner:
         limit(self._memory)
         hidden = [Path(folder) for folder in job["hidden"]]
         file = copy.weights_file if copy else self._file
-        self._guard = Guard(file, self._sources, hidden, forbidden_to_learners, sources=False)
+        own = [self._file.parent, Path.cwd(), Path(tempfile.gettempdir())]
+        self._guard = Guard(file, self._sources, hidden, own, forbidden_to_learners)
 
     def answer(self, request: Message) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Do what is asked. The answer says how it went: `end` is `done`, `unfilled` or `error`."""
@@ -283,6 +285,8 @@ class _Learner:
         ):
             return {"end": "unfilled", "problem": where}
         text = explained(error, self._memory)
+        if isinstance(error, AttributeError) and error.obj is self._config and error.name:
+            text += nearest(error.name, dir(self._config))
         if frames and frames[-1].line and not isinstance(error, (InputError, SystemExit, SyntaxError)):
             text += f" (the line is `{cut(frames[-1].line, 100)}`)"
         return {"end": "error", "problem": f"{where}: {text}"}

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from llm_rebuild.diagnosis.case import DEGREES, Level
-from llm_rebuild.errors import InputError, one_line
+from llm_rebuild.errors import LONGEST, InputError, one_line
 from llm_rebuild.files import read
 from llm_rebuild.workbench.new import SKELETONS, source
 from llm_rebuild.workbench.session import LARGEST_FILE, Limits
@@ -88,7 +88,10 @@ def mark(
         shown = file.relative_to(folder).as_posix()
         try:
             content = _content(file)
-            name = model or _named(content)
+            named = _named(content)
+            name = model or named
+            if not name:
+                raise InputError("it does not say which model it rebuilds; give --model NAME")
         except InputError as problem:
             yield Mark(shown, reason=str(problem).replace(f"{file} ", "it ").replace(f"{file}: ", ""))
             continue
@@ -103,6 +106,8 @@ def mark(
             row = replace(row, reason=same_as[same])
         elif renamed in same_as:
             row = replace(row, reason=f"but for names {same_as[renamed]}")
+        if name in SKELETONS and named not in ("", name):
+            row = replace(row, reason=f"its first lines say {named}{'; ' * bool(row.reason)}{row.reason}")
         rows[name, same] = row
         same_as.setdefault(renamed, f"the same as {shown}")
         yield row
@@ -141,12 +146,10 @@ def _content(file: Path) -> bytes:
 
 
 def _named(content: bytes) -> str:
-    """The model that a file names itself, as its skeleton does."""
+    """The model that a file names itself, as its skeleton does; empty where it names none."""
     named = re.search(rb"llm-rebuild check [^\n]{1,200} --model ([\w-]+)", content[:10_000])
     name = named[1].decode() if named else ""
-    if name not in SKELETONS:
-        raise InputError("it does not say which model it rebuilds; give --model NAME")
-    return name
+    return name if name in SKELETONS else ""
 
 
 def _sameness(content: bytes, names: bool = True) -> str:
@@ -208,12 +211,13 @@ def _checked(row: Mark, content: bytes, texts: Sequence[str], limits: Limits) ->
 def _run(
     command: Sequence[str], folder: Path, streams: tuple[IO[bytes], IO[bytes]], most: float
 ) -> tuple[int, str]:
-    """Run a command in an empty folder, for Python looks for modules where it is started. `streams`: where
-    its stdout and its stderr go. Its exit code, and what ended it else."""
+    """Run a command in an empty folder, for Python looks for modules where it is started; what is temporary
+    goes to the folder above, so that nothing outside is the submission's to write in. `streams`: where its
+    stdout and its stderr go. Its exit code, and what ended it else."""
     folder.mkdir()
     process = subprocess.Popen(
-        command, cwd=folder, stdin=subprocess.DEVNULL, stdout=streams[0], stderr=streams[1],
-        start_new_session=True,
+        command, cwd=folder, env=os.environ | {"TMPDIR": str(folder.parent)}, stdin=subprocess.DEVNULL,
+        stdout=streams[0], stderr=streams[1], start_new_session=True,
     )  # fmt: skip
     try:
         process.wait(most)
@@ -253,5 +257,5 @@ def _cause(mistake: Mapping[str, Any]) -> str:
 
 
 def _cell(value: object) -> str:
-    text = one_line(value) if value != "" else ""
+    text = one_line(value, LONGEST) if value != "" else ""
     return f"'{text}" if text.startswith(FORMULA) else text

@@ -38,7 +38,19 @@ next. These are the names, by the alphabet, and not in the order in which the mo
 computes in some runs only, or with another config.json only, has its condition behind it.
 
 {names}
+
+Conditions
+{conditions}
+         any other: what config.json says, or what the weight file has
 """
+CONDITIONS = {
+    "eager": "`attention` is that: step by step",
+    "sdpa": "`attention` is that: F.scaled_dot_product_attention",
+    "padding": "the texts are of different length",
+    "cache": "keys and values are kept",
+    "start": "the first step of an answer, and any run without a cache",
+    "decoder mask": "the decoder is given several tokens at once, or padding",
+}
 BROKEN = """One mistake is hidden in this file, and every other line is right. Find it, mend it, and say in
 your own words what it does to the numbers and why the model runs all the same.
 
@@ -107,16 +119,18 @@ def bare_source(model: str) -> str:
     nodes = ast.parse(text).body
     forward = next(node for node in nodes if isinstance(node, ast.FunctionDef) and node.name == "forward")
     last = next(n for n in nodes if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "Tap")
-    above = lines[: last.end_lineno]
+    above = "\n".join(lines[: last.end_lineno]).replace("from llm_rebuild.workbench import step\n\n", "")
     head = lines[forward.lineno - 1 : forward.body[0].end_lineno]
     architecture = next(record for record in RECORDS if record.published == model)
     names: dict[str, list[str]] = {}
+    used = set[str]().union(*(checkpoint.only for checkpoint in architecture.checkpoints))
+    conditions = "\n".join(f"         {name}: {says}" for name, says in CONDITIONS.items() if name in used)
     for checkpoint in architecture.checkpoints:
         only = " and ".join(sorted(checkpoint.only))
         names.setdefault(f"    {checkpoint.name}  {checkpoint.shape}", []).append(only)
     listed = [f"{name}  ({' or '.join(only)})" if all(only) else name for name, only in names.items()]
-    bare = "\n".join([*above, "", "", *head, f"    {EMPTY}"]) + "\n"
-    return _introduced(bare, BARE, names="\n".join(sorted(listed)))
+    bare = "\n".join([above, "", "", *head, f"    {EMPTY}"]) + "\n"
+    return _introduced(bare, BARE, names="\n".join(sorted(listed)), conditions=conditions)
 
 
 def broken_source(model: str, seed: str) -> str:

@@ -6,6 +6,7 @@ import ast
 import io
 import time
 import tokenize
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,9 @@ def learner_of(file: str | Path) -> Learner:
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(source).readline)
         tree = ast.parse(source.decode(encoding))  # of bytes it would take any that stand in a comment
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Python, about the file
+            compile(source, name, "exec", dont_inherit=True)  # what a tree may have and a program may not
     except UnicodeDecodeError as error:
         wanted = error.encoding.upper()
         raise InputError(f"{name} is not {wanted} (byte {error.start}); save it as UTF-8") from None

@@ -36,7 +36,8 @@ def guarded(channel: Channel) -> None:
     weights = Weights.open(file).peek()
     import numpy, pickle, safetensors, subprocess, tempfile  # noqa: E401, F401, I001
 
-    guard = Guard(file, weights, [Path(message.about["hidden"])], forbidden_to_learners, sources=False)
+    tempfile.tempdir = str(file.parent)
+    guard = Guard(file, weights, [Path(message.about["hidden"])], [file.parent], forbidden_to_learners)
     for name, way in message.about["ways"].items():
         guard.refused = None
         try:

@@ -94,6 +94,7 @@ OTHERS = {
     "a connection": "import socket; socket.create_connection(('127.0.0.1', 9))",
     "the weights written": "open(WEIGHTS, 'ab')",
     "the weights deleted": "os.remove(WEIGHTS)",
+    "a new file outside": "open(OUTSIDE + '/new.txt', 'w')",
 }
 OPEN = {
     "the weight file": "__import__('safetensors.torch').torch.load_file(WEIGHTS)['w'] is weights['w']",
@@ -104,8 +105,28 @@ OPEN = {
     "from llm_rebuild.weights import Weights; from llm_rebuild.checkpoints import Tap",
     "a file of notes": "open(os.path.join(os.path.dirname(FOLDER), 'notes.txt'), 'w').write('a')",
     "a temporary file": "__import__('tempfile').TemporaryFile().write(b'a')",
+    "a folder of its own, and away with it": "d = os.path.dirname(FOLDER) + '/y/z'; os.makedirs(d); "
+    "open(d + '/a', 'w').close(); __import__('shutil').rmtree(d)",
+    "a folder outside that is there": "os.makedirs(OUTSIDE, exist_ok=True)",
+    "the device that keeps nothing": "open(os.devnull, 'w').write('a')",
     "a lazy import": "import torch.fx.experimental, colorsys, wave; torch.nn.functional.gelu(torch.ones(3))",
     "traceback": "import traceback\ntry: weights['none']\nexcept KeyError: traceback.format_exc()",
+}
+# Files that are somebody else's, in a folder OUTSIDE with a thesis.txt in it, and ways to lose them.
+OUTSIDE = {
+    "removed": "os.remove(OUTSIDE + '/thesis.txt')",
+    "unlinked by a path": "__import__('pathlib').Path(OUTSIDE, 'thesis.txt').unlink()",
+    "its whole folder removed": "__import__('shutil').rmtree(OUTSIDE)",
+    "removed from an open folder": "os.remove('thesis.txt', dir_fd=os.open(OUTSIDE, 0))",
+    "overwritten": "open(OUTSIDE + '/thesis.txt', 'w')",
+    "appended to": "open(OUTSIDE + '/thesis.txt', 'a')",
+    "overwritten from within": "open(os.path.relpath(OUTSIDE) + '/./thesis.txt', 'w')",
+    "overwritten by a link": "os.symlink(OUTSIDE + '/thesis.txt', OTHER + '.out'); open(OTHER + '.out', 'w')",
+    "by a second name": "os.link(OUTSIDE + '/thesis.txt', OTHER + '.second')",
+    "truncated": "os.truncate(OUTSIDE + '/thesis.txt', 0)",
+    "moved here": "os.rename(OUTSIDE + '/thesis.txt', OTHER + '.moved')",
+    "moved from an open folder": "os.rename('thesis.txt', OTHER + '.moved', src_dir_fd=os.open(OUTSIDE, 0))",
+    "locked away": "os.chmod(OUTSIDE + '/thesis.txt', 0)",
 }
 SEALED = {
     "a new file": "open('/tmp/x-llm-rebuild', 'w')",
@@ -117,8 +138,9 @@ SEALED = {
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Mapping[str, Any]]:
     folder = tmp_path_factory.mktemp("guard")
-    hidden = folder / "captures"
+    hidden, outside = folder / "captures", tmp_path_factory.mktemp("outside")
     hidden.mkdir()
+    (outside / "thesis.txt").write_text("years of work", encoding="utf-8")
     (folder / "x").mkdir()
     save_file({"w": torch.arange(12.0)}, folder / "model.safetensors")
     save_file({"x": torch.arange(12.0)}, hidden / "capture.txt")
@@ -131,13 +153,14 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Mapping[st
         "FOLDER": hidden,
         "LINK": folder / "link",
         "HARD": folder / "hard",
+        "OUTSIDE": outside,
         "OTHER": folder / "other.safetensors",
         "WEIGHTS": folder / "model.safetensors",
         "MODEL": MODEL,
         "SOLUTION": SOLUTION,
     }
     ways = {}
-    for name, way in (RESULTS | OTHERS | OPEN).items():
+    for name, way in (RESULTS | OTHERS | OPEN | OUTSIDE).items():
         for word, path in names.items():
             way = way.replace(word, repr(str(path)))
         ways[name] = way
@@ -147,6 +170,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Mapping[st
     assert process.ended is not None
     assert process.ended.how == "", process.ended
     assert sorted(path.name for path in hidden.iterdir()) == ["capture.txt"]
+    assert [path.read_text(encoding="utf-8") for path in outside.iterdir()] == ["years of work"]
     return found
 
 
@@ -154,6 +178,16 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Mapping[st
 def test_official_results_are_out_of_reach_and_whoever_reaches_for_them_is_remembered(answers, way: str):
     assert answers[way]["error"].startswith("PermissionError: it "), answers[way]
     assert answers[way]["refused"]
+
+
+@pytest.mark.parametrize("way", OUTSIDE)
+def test_what_lies_outside_of_its_folder_stays_as_it_is(answers, way: str):
+    assert answers[way]["error"].startswith("PermissionError: it changes "), answers[way]
+    assert answers[way]["refused"]
+
+
+def test_nothing_new_is_put_outside_of_its_folder(answers):
+    assert answers["a new file outside"]["error"].startswith("PermissionError: it changes new.txt")
 
 
 @pytest.mark.parametrize("way", OTHERS)

@@ -158,3 +158,42 @@ def test_a_file_is_the_twin_of_one_that_is_held_against_the_same_model(tmp_path:
     other, own = marking.mark(tmp_path)
     assert other.result == "not passed"
     assert (own.result, own.reason) == ("done", marking.SOLVED)
+
+
+VANDAL = "import contextlib, os, shutil\nwith contextlib.suppress(OSError):\n    shutil.rmtree({!r})\n"
+
+
+def test_what_lies_around_a_submission_stays_as_it_is(tmp_path: Path) -> None:
+    thesis = tmp_path / "thesis"
+    thesis.mkdir()
+    (thesis / "chapter.txt").write_text("years of work", encoding="utf-8")
+    (tmp_path / "class").mkdir()
+    first, rest = WHOLE.split("import math\n", 1)
+    text = f"{first}import math\n{VANDAL.format(str(thesis))}{rest}"
+    (tmp_path / "class" / "vandal.py").write_text(text, encoding="utf-8")
+    (row,) = marking.mark(tmp_path / "class", str(GPT2))
+    assert (thesis / "chapter.txt").read_text(encoding="utf-8") == "years of work"
+    assert row.result == "not passed"
+    assert "it changes chapter.txt" in row.reason
+
+
+def test_a_file_of_another_model_says_so(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(WHOLE.replace("--model gpt2", "--model minilm"), encoding="utf-8")
+    (row,) = marking.mark(tmp_path, "gpt2")
+    assert row.reason.startswith("its first lines say minilm; ")
+
+
+def test_what_is_no_program_is_not_run_whatever_is_wrong_with_it(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(f"x = 1\n{WHOLE}", encoding="utf-8")
+    (row,) = marking.mark(tmp_path, str(GPT2))
+    assert row.result == "not run"
+    assert row.reason.startswith("late.py, line ")
+    assert "from __future__ imports must occur at the beginning" in row.reason
+
+
+def test_a_long_reason_is_whole() -> None:
+    """The longest of the checker's own sentences, and the line of code behind it."""
+    reason = (
+        f"a rebuild cannot import transformers: {'it is held against it, ' * 10}(the line is `{'m' * 99}`)"
+    )
+    assert reason in marking.table([marking.Mark("a.py", reason=reason)])

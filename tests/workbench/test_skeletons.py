@@ -200,6 +200,15 @@ def test_bare_it_has_the_names_and_says_nothing_of_their_order(name: str):
     }
     assert said == sorted(set(said))
     assert "Axes " in text
+    assert "import step" not in text  # there are none
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_bare_it_says_what_the_condition_of_a_name_means(name: str):
+    listed, _, meanings = writing.bare_source(name).partition("\nConditions\n")
+    behind = " ".join(re.findall(r"\]  \((.*)\)$", listed, re.MULTILINE))
+    for condition in ("eager", "sdpa", "padding", "cache", "start", "decoder mask"):
+        assert (condition in behind) == (f"\n         {condition}: " in f"\n{meanings}"), condition
 
 
 @pytest.mark.parametrize("name", MODELS)

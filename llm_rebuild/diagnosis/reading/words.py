@@ -77,7 +77,10 @@ class Words:
         if edit.kind == "drop":
             return f"leave out `{word(own)}`{self._with(own)}"
         if edit.kind == "insert":
-            return f"add `{word(theirs)}`{self._with(theirs, edit.at)}"
+            operands = self._with(theirs, edit.at)
+            if not operands and len(theirs.inputs) > 1 and theirs.value is not None:
+                operands = f", which gives {list(theirs.value.shape)}"  # of what has no name
+            return f"add `{word(theirs)}`{operands}"
         if edit.kind == "value":
             return f"make it {self._official(edit.other)}"
         if edit.kind == "whole":
