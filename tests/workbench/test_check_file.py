@@ -244,6 +244,7 @@ def test_a_matter_of_verdicts_is_exit_1(checked: Checked, then: str, verdict: st
         (short("raise KeyboardInterrupt"), "KeyboardInterrupt"),
         (short("tap('wte', x)"), "tap('wte', …) for the second time"),
         (short("tap('embedings', x)"), "no checkpoint of this name; did you mean 'embeddings'?"),
+        (short("config.n_layers"), "no attribute 'n_layers'; did you mean 'n_layer'?"),
         (short("tap('embeddings', 3.5)"), "tap('embeddings', …) was given a float; it takes a tensor"),
         (short("tap('embeddings', x.tolist())"), "was given a list; it takes a tensor"),
         (short("tap('embeddings', x.to_sparse())"), "was given a sparse_coo tensor"),
@@ -256,7 +257,7 @@ def test_a_matter_of_verdicts_is_exit_1(checked: Checked, then: str, verdict: st
     ],
     ids=[
         "syntax", "no forward", "zero byte", "another forward", "at import", "raises", "torch raises", "exit",
-        "sys.exit", "os._exit 3", "os._exit 0", "crash", "interrupt", "twice", "unknown name", "a float",
+        "sys.exit", "os._exit 3", "os._exit 0", "crash", "interrupt", "twice", "unknown name", "unknown field", "a float",
         "a list", "sparse", "turned round", "a string", "list returned", "transformers", "from transformers",
         "no such file",
     ],
@@ -557,3 +558,16 @@ def test_it_works_without_a_fork(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "mine.py").write_text("while True: pass", encoding="utf-8")
     found = check_file(tmp_path / "mine.py", ask(MODEL, "The baker of Oru"), limits=Limits(seconds=6))
     assert "stopped after 6 s" in str(found.error)
+
+
+def test_a_mask_that_was_not_expanded_is_not_said_to_hold_another_number(checked: Checked):
+    causal = """
+    places = torch.arange(token_ids.shape[1])
+    lowest = torch.finfo(torch.float32).min
+    tap("embeddings", x + where)
+    tap("mask", torch.where(places <= places[:, None], 0.0, {})[None, None])
+"""
+    said = checked(SHORT.format(then=causal.format("lowest"))).out
+    assert "mask-padding-missing" in said
+    assert "another number" not in said
+    assert "another number" in checked(SHORT.format(then=causal.format("-7e20"))).out
