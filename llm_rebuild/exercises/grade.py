@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llm_rebuild.errors import InputError, one_line
+from llm_rebuild.errors import InputError, nearest, one_line
 from llm_rebuild.verify import compare
 from llm_rebuild.verify.compare import MISSING
 from llm_rebuild.workbench import notebook
@@ -64,9 +64,8 @@ def check(name: str, answer: Any) -> Graded:
     had. A wrong answer, of whatever kind, is no error: the result is false, and says why.
     """
     if not isinstance(name, str) or name not in _exercises():
-        raise InputError(
-            f"there is no exercise {one_line(repr(name))}; llm_rebuild.exercises.names() has all"
-        )
+        near = nearest(str(name), names()) or "; llm_rebuild.exercises.names() has all"
+        raise InputError(f"there is no exercise {one_line(repr(name))}{near}")
     exercise = _exercises()[name]
     graders: Mapping[str, Callable[[Mapping[str, Any], Any], tuple[bool, str]]] = {
         "value": _value,
@@ -110,6 +109,8 @@ def _value(exercise: Mapping[str, Any], answer: Any) -> tuple[bool, str]:
         return False, _list_difference(answer, expected)
     if number:
         return False, f"{_shown(answer)} is too {'small' if answer < expected else 'large'}"
+    if isinstance(expected, str) and answer.strip().casefold() == expected.casefold():
+        return False, f"{_shown(answer)} is right but for blanks or capitals"
     return False, f"it is not {_shown(answer)}"
 
 

@@ -272,7 +272,8 @@ class _Learner:
     def _explained(self, error: BaseException) -> dict[str, Any]:
         """An exception in the learner's file, in one line: where, what, and the line itself."""
         frames = [f for f in traceback.extract_tb(error.__traceback__) if self._own(f.filename)]
-        where = self._name_of(str(self._file))
+        code = getattr(inspect.unwrap(self._function), "__code__", None) if self._notebook else None
+        where = self._name_of(code.co_filename if code else str(self._file))
         if frames:
             last = frames[-1]
             where = f"{self._name_of(last.filename)}, line {last.lineno}"

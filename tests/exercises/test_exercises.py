@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -91,7 +92,7 @@ def test_one_number_may_be_torch_s_or_numpy_s():
         (ANSWERS["crashing"], r"it called exit\(3\)"),
         (ANSWERS["as_a_list"], r"a list, where a tensor is expected"),
         (ANSWERS["as_a_set"], r"it returns a set; a tensor, a number, a text or a list is wanted"),
-        (lambda: 1, r"TypeError: .* takes 0 positional arguments but 1 was given"),
+        (lambda: 1, r"^test_exercises.py: TypeError: .* takes 0 positional arguments but 1 was given"),
         (torch.ones(3), r"tensor \[3\] is a Tensor; the answer is your function itself"),
         (None, r"None is a NoneType; the answer is your function itself"),
     ],
@@ -121,6 +122,7 @@ def test_a_function_that_never_ends_is_stopped(monkeypatch: pytest.MonkeyPatch):
         ("shape-of-shares", (2, 12, 7), "3 items, where 4 are expected"),
         ("shape-of-shares", [2, 12, 9, 9], "the first 2 fit; at place 2 9 is not it"),
         ("name-of-a-checkpoint", "encoder.layer.4", "it is not 'encoder.layer.4'"),
+        ("sha256-of-a-config", "953F9C", "it is not '953F9C'"),
     ],
 )
 def test_a_value_that_is_not_right_is_told_why(name: str, answer: object, message: str):
@@ -203,7 +205,28 @@ def test_a_forward_goes_to_the_workbench():
     assert "your function forward itself" in check("decoder-begins", 3).message
 
 
+def test_right_but_for_capitals_is_told_so():
+    digest = "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"
+    assert check("sha256-of-a-config", digest)
+    almost = check("sha256-of-a-config", f"{digest.upper()} ")
+    assert not almost
+    assert almost.message.endswith("is right but for blanks or capitals")
+
+
+def test_a_merge_is_made_everywhere_in_the_word_before_the_next_one():
+    def merge(symbols, merges):
+        rank = {tuple(pair): number for number, pair in enumerate(merges)}
+        while pairs := [pair for pair in itertools.pairwise(symbols) if pair in rank]:
+            i = list(itertools.pairwise(symbols)).index(min(pairs, key=rank.__getitem__))
+            symbols = [*symbols[:i], symbols[i] + symbols[i + 1], *symbols[i + 2 :]]
+        return symbols
+
+    assert "it makes ['aba', 'b'], where ['ab', 'ab'] is expected" in check("merges", merge).message
+
+
 def test_an_unknown_name_is_an_error():
+    with pytest.raises(InputError, match="did you mean 'mean-pooling'"):
+        check("mean-poolings", 1)
     with pytest.raises(InputError, match="there is no exercise 'nonsense'"):
         check("nonsense", 1)
 
