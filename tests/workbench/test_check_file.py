@@ -257,9 +257,9 @@ def test_a_matter_of_verdicts_is_exit_1(checked: Checked, then: str, verdict: st
     ],
     ids=[
         "syntax", "no forward", "zero byte", "another forward", "at import", "raises", "torch raises", "exit",
-        "sys.exit", "os._exit 3", "os._exit 0", "crash", "interrupt", "twice", "unknown name", "unknown field",
-        "a float", "a list", "sparse", "turned round", "a string", "list returned", "transformers",
-        "from transformers", "no such file",
+        "sys.exit", "os._exit 3", "os._exit 0", "crash", "interrupt", "twice", "unknown name",
+        "unknown field", "a float", "a list", "sparse", "turned round", "a string", "list returned",
+        "transformers", "from transformers", "no such file",
     ],
 )  # fmt: skip
 def test_an_accident_is_one_line(refused: Callable[..., str], source: str, said: str):
