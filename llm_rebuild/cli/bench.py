@@ -130,9 +130,7 @@ def check(
         from llm_rebuild.workbench import cached
 
         question = options.question_of(cached.copy_for(model, strict), inputs, attention, dtype=dtype)
-        checked = _checked(file, question, step, seconds, memory)
-        if html:
-            output.write_page(checked.proof, html)
+        checked = _checked(file, question, step, (seconds, memory), html)
         try:
             return _shown(checked, exact, json_file)
         finally:
@@ -198,14 +196,19 @@ def _check_together(watch: bool, fix: bool, json_file: str | None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def _checked(file: Path, question: Question, step: str | None, seconds: float, memory: int) -> Check:
-    """The check, with a bar of its progress."""
+def _checked(
+    file: Path, question: Question, step: str | None, most: tuple[float, int], html: Path | None
+) -> Check:
+    """The check, with a bar of its progress, and its page. `most`: what `Limits` has, in order."""
     from llm_rebuild.workbench.check import check_file
     from llm_rebuild.workbench.session import Limits
 
     fork = sys.platform == "linux" and "transformers" not in sys.modules
     with output.progress("official model, your rebuild, its steps", 3) as done:
-        return check_file(file, question, step=step, limits=Limits(seconds, memory), fork=fork, progress=done)
+        checked = check_file(file, question, step=step, limits=Limits(*most), fork=fork, progress=done)
+    if html:
+        output.write_page(checked.proof, html)
+    return checked
 
 
 def _shown(checked: Check, exact: bool, json_file: str | None) -> int:

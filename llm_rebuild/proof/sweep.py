@@ -179,8 +179,8 @@ def _rows_in(file: Path, schema: Any) -> Any:
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
         raise InputError(f"{file} is no file of a sweep ({one_line(error)}); choose another") from None
     if table.column_names == [name for name in COLUMNS if name != "dtype"]:  # before there were others
-        place, ones = schema.get_field_index("dtype"), ["float32"] * len(table)
-        table = table.add_column(place, schema.field(place), [ones])
+        number, ones = schema.get_field_index("dtype"), ["float32"] * len(table)
+        table = table.add_column(number, schema.field(number), [ones])
     if not table.schema.equals(schema):
         raise InputError(f"{file} is no file of a sweep (it has other columns); choose another")
     return table
