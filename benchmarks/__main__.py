@@ -70,7 +70,7 @@ def main() -> int:
     numbers = json.loads(numbers_file.read_text(encoding="utf-8")) if numbers_file.is_file() else {}
     names = options.names or list(board.SECTIONS)
     if options.missing:
-        names = [name for name in names if name not in numbers or not whole(numbers[name]["machine"])]
+        names = [name for name in names if name not in numbers or not _in_full(numbers[name])]
     failed: list[str] = []
     if not options.page:
         import transformers
@@ -97,9 +97,9 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def whole(facts: dict[str, Any]) -> bool:
+def _in_full(part: dict[str, Any]) -> bool:
     """Whether a part was measured to its end, and in the full form."""
-    return bool(facts.get("whole")) and not facts["quick"]
+    return board.is_whole(part) and not part["machine"]["quick"]
 
 
 def kept(name: str, parts: Iterator[dict[str, Any]], numbers: dict[str, Any], files: Files) -> bool:

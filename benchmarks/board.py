@@ -298,7 +298,7 @@ def page(numbers: Mapping[str, Any]) -> str:
     missing = [f"`{name}`" for name in SECTIONS if name not in numbers]
     if missing:
         lines += ["", f"Not measured yet: {', '.join(missing)}."]
-    if unfinished := [f"`{name}`" for name in numbers if not numbers[name]["machine"].get("whole", True)]:
+    if unfinished := [f"`{name}`" for name in numbers if not is_whole(numbers[name])]:
         lines += ["", f"Not measured to the end: {', '.join(unfinished)}."]
     for name, section in SECTIONS.items():
         if name not in numbers:
@@ -306,10 +306,15 @@ def page(numbers: Mapping[str, Any]) -> str:
         lines += ["", f"## {section.title}", "", section.words, ""]
         if not one:
             lines += [f"Measured on {_words(numbers[name]['machine'])}.", ""]
-        if section.figure:
+        if section.figure and is_whole(numbers[name]):
             lines += _figure(section)
         lines += section.table(numbers[name]["rows"])
     return "\n".join(lines) + "\n"
+
+
+def is_whole(part: Mapping[str, Any]) -> bool:
+    """Whether a part was measured to its end; of the others there is no figure."""
+    return bool(part["machine"].get("whole", True))
 
 
 def _figure(section: Section) -> list[str]:

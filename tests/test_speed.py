@@ -158,6 +158,19 @@ def test_the_page_says_how_long_it_took_to_measure() -> None:
     assert "To measure all that stands here took 10 minutes of one processor." in board.page(parts)
 
 
+def test_a_part_that_was_not_measured_to_its_end_says_so_and_has_no_figure() -> None:
+    rows = json.loads(NUMBERS.read_text(encoding="utf-8"))["tokenizing"]["rows"]
+    for whole in (True, False):
+        page = board.page({"tokenizing": {"machine": fact(whole=whole), "rows": rows}, "start": part(whole)})
+        assert ("Not measured to the end: `tokenizing`, `start`." in page) is not whole
+        assert ("speed-start.svg" in page) is whole
+
+
+def part(whole: bool) -> Row:
+    """Numbers of one that has a figure."""
+    return {"machine": fact(whole=whole), "rows": []}
+
+
 def test_memory_is_that_of_a_process_and_not_of_the_one_that_began_it() -> None:
     large = bytearray(b"x") * 400_000_000
     megabytes = growth.probe("proofs", 8)["megabytes"]

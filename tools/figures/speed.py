@@ -8,7 +8,7 @@ from functools import cache
 from math import inf
 from typing import Any
 
-from benchmarks.board import case
+from benchmarks.board import case, is_whole
 from tools.figures.drawing import Drawing
 from tools.figures.kinds import Plot, bars
 from tools.figures.runs import DOCS
@@ -19,9 +19,9 @@ LONGEST = 8.0  # times a bare pass, where the bars end
 
 @cache
 def rows_of(name: str) -> list[dict[str, Any]]:
-    """The rows of a benchmark that were measured, as docs/reference/speed.json has them."""
-    numbers = json.loads((DOCS / "reference" / "speed.json").read_text(encoding="utf-8"))
-    return [row for row in numbers.get(name, {"rows": []})["rows"] if "missing" not in row]
+    """The rows of a benchmark that was measured to its end, as docs/reference/speed.json has them."""
+    part = json.loads((DOCS / "reference" / "speed.json").read_text(encoding="utf-8")).get(name)
+    return [row for row in part["rows"] if "missing" not in row] if part and is_whole(part) else []
 
 
 def speed_forward() -> str:
