@@ -23,6 +23,7 @@ from torch import Tensor
 from llm_rebuild import files
 from llm_rebuild.checkpoints import plain
 from llm_rebuild.errors import InputError, one_line
+from llm_rebuild.weights import DTYPES
 
 MOST = 100_000  # tensors of a dump; GPT-2's every checkpoint for one text are some 300
 LARGEST = 4 * 2**30  # bytes of its numbers
@@ -103,7 +104,12 @@ def _safetensors(file: Path, name: str) -> Iterator[tuple[str, Tensor]]:
     try:
         with safe_open(file, framework="pt") as opened:
             for key in opened.keys():  # noqa: SIM118
-                yield key, opened.get_tensor(key)
+                tensor = opened.get_tensor(key)
+                if tensor.is_complex() or (
+                    tensor.is_floating_point() and tensor.dtype not in DTYPES.values()
+                ):
+                    raise InputError(f"{file}: {key[:100]} is {tensor.dtype}; save it in {', '.join(DTYPES)}")
+                yield key, tensor
     except (OSError, SafetensorError) as error:
         raise InputError(f"{file} is not a whole safetensors file ({one_line(error)})") from None
 

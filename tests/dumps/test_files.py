@@ -94,6 +94,8 @@ OTHER: dict[str, Callable[[Path], Path]] = {
     "no tensor": lambda folder: npz_of(folder / "x.npz", {}),
     "twins": lambda folder: twins(folder / "x.npz"),
     "no safetensors": lambda folder: write(folder / "x.safetensors", b"\xff" * 40),
+    "numbers of eight bits": lambda folder: saved(folder, torch.zeros(4).to(torch.float8_e4m3fn)),
+    "complex numbers": lambda folder: saved(folder, torch.zeros(4, dtype=torch.complex64)),
     "no JSON": lambda folder: write(folder / "x.json", b"{"),
     "printed tensors": lambda folder: write(
         folder / "x.json", json.dumps({"module_path": "a", "outputs": {"value": ["tensor(1.)"]}}).encode()
@@ -105,6 +107,11 @@ OTHER: dict[str, Callable[[Path], Path]] = {
     "JSON of nothing": lambda folder: write(folder / "x.json", b'{"children": [1, null, "a", {}]}'),
     "a pipe": lambda folder: pipe(folder / "x.npz"),
 }
+
+
+def saved(folder: Path, tensor: torch.Tensor) -> Path:
+    save_file({"a": tensor}, folder / "x.safetensors")
+    return folder / "x.safetensors"
 
 
 def write(file: Path, content: bytes) -> Path:
