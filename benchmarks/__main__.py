@@ -1,6 +1,6 @@
 """How fast, beside what a person would pick instead: `make bench`, or `python -m benchmarks`.
 
-    python -m benchmarks                       everything; forty minutes of a processor
+    python -m benchmarks                       everything; forty minutes of a processor, by an estimate
     python -m benchmarks forward encode        these; what else the page says stays
     python -m benchmarks --missing             what has no numbers yet, or only those of a short run
     python -m benchmarks --quick               few rounds and small cases, in minutes, into build/bench
