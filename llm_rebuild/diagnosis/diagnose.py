@@ -300,6 +300,7 @@ def _read(diagnosis: Diagnosis | None, reading: Reading, world: World) -> Diagno
         and (
             diagnosis.asked
             or (cause != "unknown" and diagnosis.cause in VAGUE)
+            or (cause not in VAGUE and repair.kind != "value" and diagnosis.degree == Level.SEEN.words)
             or contradicts(world, formula, repair, diagnosis.cause)
         )
     ):

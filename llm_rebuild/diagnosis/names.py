@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from llm_rebuild.checkpoints import part_of
 from llm_rebuild.diagnosis.graph import MINE, NORM_STEPS, PAST, Formula, Make, World
+from llm_rebuild.diagnosis.reading import traits
 from llm_rebuild.diagnosis.reading.result import Repair
 from llm_rebuild.weights import template
 
@@ -151,6 +152,7 @@ OF_REPAIR = {
     ("mask", INSERT): "mask-missing",
     ("mask", VALUE): "mask-padding-missing",
     ("biased mask", CONSTANT): "mask-fill",
+    ("biased mask", REPLACED): "mask-fill",
     ("merge", LAID_OUT): "heads-merged",
     ("product", LAID_OUT): "heads-split",
     ("unscaled", LAID_OUT): "heads-split",
@@ -166,6 +168,15 @@ OF_OPERATION = {
     **{(name, REPLACED): "mask-off-by-one" for name in ("le", "lt", "ge", "gt", "tril", "triu")},
     **{(name, LAID_OUT): "qkv-order" for name in ("split", "split_with_sizes", "chunk", "unbind")},
     **{(name, INSERT): "mask-causal-missing" for name in ("le", "lt", "ge", "gt", "tril", "triu")},
+}
+# What the traits of the operations mean that were written for a step: at any; in a norm; in a softmax.
+NORMS = {"layer norm", "square", "mean square", "plus eps", "inverse root", "normed", "stretch"}
+OF_TRAIT = {
+    **{(step, traits.ACROSS): "norm-axis" for step in NORMS},
+    **{(step, traits.BY_LESS): "norm-variance" for step in NORMS},
+    **{(step, traits.OUTSIDE): "norm-eps-place" for step in NORMS},
+    **{(step, traits.OTHER_EPS): "norm-eps" for step in NORMS},
+    ("softmax", traits.ACROSS): "softmax-axis",
 }
 AND, OR = {"bitwise_and", "logical_and"}, {"bitwise_or", "logical_or"}
 # What an operation does that was one too many.
@@ -251,23 +262,41 @@ def of_repair(world: World, formula: Formula | None, repair: Repair) -> str:
         return OF_OPERATION.get((operation, kind), "unknown")
     step = role(formula)
     action = DOES.get(operation, OTHER) if repair.edits == 1 else OTHER
+    if traits.NARROWER in repair.traits:
+        return ANYWHERE[NARROW]
     if kind == OPERAND:
         return _of_operand(world, formula, right, repair.wrong)
     if right in world.weights and (kind == LAID_OUT or action == MOVED):
-        return "weight-transposed"
+        return _of_weight_moved(formula, right, operation)
     if step == "scale" and kind == DROP and action == MOVED:
         return "permuted"
     if formula.kind in ("mask", "biased mask") and operation in AND | OR and kind == DROP:
         causal = formula.facts.get("causal")
         shown = "mask-causal-missing" if causal else "mask-padding-missing"
         return "mask-extra" if operation in AND else shown
-    if (named := OF_REPAIR.get((step, kind)) or OF_OPERATION.get((operation, kind))) is not None:
+    if traits.MOVED_ONLY in repair.traits and (kind == WHOLE or repair.edits > 1):
+        kind = LAID_OUT
+    if repair.edits == 1 or kind == LAID_OUT:
+        named = OF_REPAIR.get((step, kind)) or OF_OPERATION.get((operation, kind))
+        if named is not None:
+            return named
+    named = next((OF_TRAIT[step, trait] for trait in repair.traits if (step, trait) in OF_TRAIT), None)
+    if named is not None:
         return named
-    if kind == WHOLE:
+    if kind in (WHOLE, LAID_OUT) and repair.kind == WHOLE:
         return ""
     return (
         _of_inside(world, formula) if (name := _of_way(world, formula, repair, action)) == "unknown" else name
     )
+
+
+def _of_weight_moved(formula: Formula, key: str, operation: str) -> str:
+    """The cause where a weight was laid out otherwise, or its rows stood in another order."""
+    if operation not in ("flip", "roll"):
+        return "weight-transposed"
+    if formula.kind == "lookup":
+        return "position-bias-wrong" if formula.facts["what"] == "bucket" else of_result(formula, OTHER)
+    return "wrong-weight" if formula.kind in ("linear", "conv1d") else of_weight(formula, key, OTHER)
 
 
 def contradicts(world: World, formula: Formula | None, repair: Repair, cause: str) -> bool:
@@ -306,7 +335,7 @@ def _of_way(world: World, formula: Formula, repair: Repair, action: str) -> str:
     if repair.edits > 1:
         return ""
     if kind == DROP and right in formula.inputs:
-        return _of_input_put_right(world, formula, right, action)
+        return _of_input_put_right(world, formula, repair, action)
     if kind == DROP and action == FACTOR and formula.kind in ("product", "scale", "add bias"):
         return of_result(formula, FACTOR)
     return of_result(formula, OTHER)
@@ -336,16 +365,21 @@ def _of_operand(world: World, formula: Formula, right: str, wrong: str) -> str:
         causes = [cause for cause, *_ in of_other_input(world, formula, right, wrong, True)]
         return next((cause for cause in causes if not cause.startswith("block-")), "wrong-input")
     if right in formula.inputs:
-        return _of_input_put_right(world, formula, right, OTHER)
+        return of_input(world, formula, right, OTHER)
     cause = of_result(formula, OTHER)
     return "wrong-input" if cause == "unknown" and wrong in world.formulas else cause
 
 
-def _of_input_put_right(world: World, formula: Formula, right: str, action: str) -> str:
+def _of_input_put_right(world: World, formula: Formula, repair: Repair, action: str) -> str:
     """The cause of an operation too many on what goes into a step."""
+    right = repair.right
     before = world.formulas.get(right)
     if before is not None and before.facts.get("residual") and action in (FACTOR, SHIFT):
-        return "residual-scaled"
+        twice = action == FACTOR or repair.wrong in before.inputs  # one of the two parts of the sum
+        return "residual-scaled" if twice else "residual-wrong"
+    if formula.kind == "add bias" and action == SHIFT and right == formula.inputs[0]:
+        none = world.formulas[formula.inputs[1]].kind == "no bias"
+        return "position-bias-extra" if none else "position-bias-wrong"
     if before is not None and before.kind == "lookup" and formula.kind == "add":
         return of_result(before, action)
     return of_input(world, formula, right, OTHER if action == SHIFT else action)
@@ -367,11 +401,11 @@ def of_guess(formula: Formula | None) -> str:
 
 def of_input(world: World, formula: Formula, right: str, action: str) -> str:
     """The cause of an edit of what goes into a step, where `right` belongs."""
-    if action in ANYWHERE and formula.kind != "unit":
-        return ANYWHERE[action]
     before, facts, scaled = world.formulas.get(right), formula.facts, action == FACTOR
-    kind = before.kind if before is not None else ""
     residual = facts.get("residual")
+    if action in ANYWHERE and formula.kind != "unit" and (action == NARROW or right != residual):
+        return ANYWHERE[action]
+    kind = before.kind if before is not None else ""
     if residual is not None:
         return "residual-scaled" if scaled else "residual-wrong" if right == residual else "wrong-operand"
     if before is not None and kind == "lookup" and (scaled or formula.kind == "add"):
@@ -388,6 +422,8 @@ def of_input(world: World, formula: Formula, right: str, action: str) -> str:
         return of_result(before, OTHER)
     if kind == "mask":
         return "mask-direction" if action == MOVED else "mask-fill"
+    if scaled and formula.kind == "add mask":
+        return "scale-extra"
     if scaled and (facts.get("head") or formula.kind in ("product", "scale", "add bias")):
         return of_result(formula, action)
     if formula.kind in AS_RESULT or (formula.kind in NORM_STEPS | TURNS and not scaled):
@@ -454,8 +490,7 @@ def of_other_input(
     elif facts.get("cross") == right:
         yield "cross-attention-source", says, None
     elif facts.get("residual") in (right, other):
-        twice = facts["residual"] == other or other in formula.inputs
-        yield "residual-scaled" if twice else "residual-wrong", says, None
+        yield "residual-scaled" if facts["residual"] == other else "residual-wrong", says, None
     elif formula.kind == "add bias" and right == formula.inputs[1]:
         yield "position-bias-wrong", says, None
     elif before is not None and before.kind == "act" and other == before.facts["whole"]:

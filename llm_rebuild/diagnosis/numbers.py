@@ -34,7 +34,6 @@ FITTED = 1e-5
 GATED = 1e-4
 # A constant is fitted to a few 1e-7 of itself; this far from the right one, it is another.
 SLIGHT = 2e-6
-RIGHT_ROOT, RIGHT_CUBIC = math.sqrt(2 / math.pi), 0.044715  # of GELU by tanh
 CLOSE = 1e-3
 FEW_PLACES = 6  # along an axis: of so many each is named
 
@@ -79,7 +78,7 @@ def describe(case: Case) -> Iterator[Finding]:
         yield from _of_another_shape(case, formula)
         return
     if formula is not None:
-        yield from _bent(rebuilt, formula, world)
+        yield from _bent(rebuilt, official, formula, world)
         yield from _speeds(rebuilt, formula, world)
     if case.rounding:
         yield Finding("rounding", f"off by {difference(rebuilt, official):.1e} at the most", Level.SEEN)
@@ -257,39 +256,48 @@ def along_distance(shift: Tensor) -> bool:
     return even and float(grows.abs().nan_to_num().max()) > CLOSE * scale
 
 
-def _bent(rebuilt: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
-    """x times a gate between 0 and 1: which gate it is, and with which constants."""
+def _bent(rebuilt: Tensor, official: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
+    """x times a gate between 0 and 1: which gate it is, and with which constants, unless the official one has
+    the same."""
     if "name" not in formula.facts or "whole" not in formula.facts:
         return
-    exact = formula.facts["name"] == "gelu"
-    x, y = world[formula.facts["whole"]].double().flatten(), rebuilt.double().flatten()
+    x = world[formula.facts["whole"]]
+    gate, right = _gate(x, rebuilt), _gate(x, official)
+    if gate is None:
+        return
+    words, constants = gate
+    if right is not None and right[0] == words and math.dist(constants, right[1]) < SLIGHT:
+        return
+    cause = "gelu-constant"
+    if words == SIGMOID:  # that of x itself is SiLU's
+        of_gelu = str(formula.facts["name"]).startswith("gelu") and abs(constants[0] - 1) >= CLOSE
+        cause = "gelu-sigmoid" if of_gelu else "activation-other"
+    yield Finding(cause, f"a gate by {words.format(*constants)}", Level.SEEN)
+
+
+ERF, SIGMOID, TANH = "erf of {:.5g} x", "a sigmoid of {:.5g} x", "tanh of {:.5g} (x + {:.5g} x³)"
+
+
+def _gate(x: Tensor, y: Tensor) -> tuple[str, tuple[float, ...]] | None:
+    """By which function of x the gate in y = x times a gate is made, and with which constants; None where it
+    is none of these."""
+    x, y = x.double().flatten(), y.double().flatten()
     some = (x.abs() > 0.2) & (x.abs() < 2.5)
     if x.shape != y.shape or not bool(y.isfinite().all()) or int(some.sum()) < 8:
-        return
+        return None
     x, gate = x[some], y[some] / x[some]
     far = gate[x > 1.5]
     whole = 2.0 if len(far) and float(far.median()) > 1.5 else 1.0  # the half that was forgotten
     gate = (gate / whole).clamp(1e-7, 1 - 1e-7)
-    for cause, words, straight in (
-        ("gelu-constant", "erf", torch.erfinv(2 * gate - 1) / x),
-        ("gelu-sigmoid", "a sigmoid", torch.logit(gate) / x),
-    ):
+    for words, straight in ((ERF, torch.erfinv(2 * gate - 1) / x), (SIGMOID, torch.logit(gate) / x)):
         middle = float(straight.median())
         if float((straight - middle).abs().median()) < GATED * abs(middle):
-            if words == "erf" and exact and abs(middle * 2**0.5 - 1) < SLIGHT:
-                return  # which is the right one
-            bent = str(formula.facts["name"]).startswith("gelu")
-            plain = words == "a sigmoid" and (abs(middle - 1) < CLOSE or not bent)  # which is SiLU
-            cause = "activation-other" if plain else cause
-            yield Finding(cause, f"a gate by {words} of {middle:.5g} x", Level.SEEN)
-            return
+            return words, (middle,)
     bend, powers = torch.atanh(2 * gate - 1), torch.stack([x, x**3], dim=1)
     fitted = torch.linalg.lstsq(powers, bend[:, None]).solution
     if float((powers @ fitted - bend[:, None]).abs().median()) < GATED * float(bend.abs().median()):
-        root, cubic = float(fitted[0]), float(fitted[1]) / float(fitted[0])
-        if not exact and max(abs(root / RIGHT_ROOT - 1), abs(cubic / RIGHT_CUBIC - 1)) < SLIGHT:
-            return
-        yield Finding("gelu-constant", f"a gate by tanh of {root:.5g} (x + {cubic:.5g} x³)", Level.SEEN)
+        return TANH, (float(fitted[0]), float(fitted[1]) / float(fitted[0]))
+    return None
 
 
 # --------------------------------------------------------------------------------- masks and rows

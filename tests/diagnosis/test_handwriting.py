@@ -17,7 +17,6 @@ from tools.mutation import scene
 BLAMED = {
     "minilm-right-softmax-by-logsumexp": "the probs of block 2 are four times as far off as officially",
     "t5-right-norm-mean-by-einsum": "a mean square is four times as far off as officially",
-    "llama-rewritten-silu-by-its-sigmoid": "besides rounding, another activation is offered",
 }
 EVERY = 3  # of so many ways one is run each time, all are once a week
 WAYS = (*read_set("handwriting").mutants, *read_set("sixth").refactorings)

@@ -20,6 +20,7 @@ from llm_rebuild.diagnosis.reading.repair import Patch, narrower, replay, same_f
 from llm_rebuild.diagnosis.reading.result import ROUNDED, TO_THE_BIT, Reading, Repair
 from llm_rebuild.diagnosis.reading.slices import Difference, Side, Slice, word
 from llm_rebuild.diagnosis.reading.stored import load, store
+from llm_rebuild.diagnosis.reading.traits import traits
 from llm_rebuild.diagnosis.reading.unseen import unseen
 from llm_rebuild.diagnosis.reading.words import Words, written
 from llm_rebuild.errors import one_line
@@ -362,12 +363,13 @@ class _Session:
             innermost = patch[0] if all(edit.kind == "drop" for edit in patch) else last  # what they leave
             official = last.kind in ("insert", "whole")
             edited = self.official[last.other] if official else self.record[last.node]
-            moves = len({e.kind for e in patch}) > 1 and all(map(self.words.moves, patch))
+            moves = len(patch) > 1 and all(map(self.words.moves, patch))
             what = (
                 "layout" if moves else last.kind,
                 edited.operation,
                 *self.words.names(innermost),
                 len(patch),
+                traits(self.slice, self.record.tapped[mistake.target], self.official.tapped[mistake.target]),
             )
             line = lines[0] if claimed else None
             repairs = (Repair(self.words.repair(patch), line, before, after, mistake.degree, *what),)

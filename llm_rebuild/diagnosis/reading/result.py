@@ -43,8 +43,11 @@ class Repair:
             the last right tensors and the wrong one. Of this no line is claimed.
     operation  What is edited, or missing, by the name that programs use: `mul`, `softmax`.
     right   The official checkpoint or weight that belongs there, or at which the edit is made; `wrong` is
-            that which was taken instead. Empty where it has no name.
+            that which was taken instead, or that went into an operation too
+            many. Empty where it has no name.
     edits   How many edits it takes; `kind` and what follows are of the last.
+    traits  What is peculiar to the operations that were read there, as `reading/traits.py` has it: however a
+            step is spelled, and whatever of it is put right.
     """
 
     words: str
@@ -57,6 +60,7 @@ class Repair:
     right: str = ""
     wrong: str = ""
     edits: int = 1
+    traits: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -91,7 +95,13 @@ class Reading:
     def from_json(cls, stored: dict[str, Any]) -> Reading:
         """What `to_json` gave. KeyError or TypeError for anything else."""
         repairs = [
-            Repair(**{**repair, "line": None if repair["line"] is None else Line(**repair["line"])})
+            Repair(
+                **{
+                    **repair,
+                    "line": repair["line"] and Line(**repair["line"]),
+                    "traits": (*repair["traits"],),
+                }
+            )
             for repair in stored["repairs"]
         ]
         lines = tuple(Line(**line) for line in stored["lines"])

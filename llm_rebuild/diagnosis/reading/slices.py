@@ -36,6 +36,7 @@ COMMUTES = {"add", "mul", "eq", "ne", "maximum", "minimum", "bitwise_and", "bitw
 _ALIKE = {
     "reshape": "view", "t": "transpose", "permute": "transpose", "bitwise_and": "and", "logical_and": "and",
     "true_divide": "div", "masked_fill": "where", "split_with_sizes": "split", "chunk": "split",
+    "index": "embedding",
 }  # fmt: skip
 _NO_MATTER = {"device", "pin_memory", "layout", "memory_format", "non_blocking"}
 LARGE = 4 * 2**20  # numbers; such a tensor is known by how it was made

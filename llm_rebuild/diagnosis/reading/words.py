@@ -114,13 +114,14 @@ class Words:
 
     def names(self, edit: Difference) -> tuple[str, str]:
         """The checkpoint or weight that belongs there, or at which the edit is made, and that which was taken
-        instead; empty where they have no name."""
+        instead, or went into an operation too many; empty where they have no name."""
         own, official = self.slice.person.record[edit.node], self.slice.official
         if edit.kind == "operand":
             wrong = self._plain(own.inputs[edit.at])
             return plain_name(official, edit.other)[0], wrong
         if edit.kind == "drop":
-            return self._plain(edit.other), ""
+            beside = [number for number in own.inputs if number != edit.other]
+            return self._plain(edit.other), self._plain(beside[0]) if beside else ""
         if edit.kind == "insert":
             return self._plain(edit.node), ""
         return plain_name(official, edit.other)[0], ""
