@@ -107,9 +107,6 @@ def on_a_tensor(world: World, x: Tensor) -> Iterator[Transform]:
     yield from _norms(world, x)
     if x.dim() == 4:
         yield from ((MOVED, says, do) for says, do in transforms.shared_heads(x))
-        if x.shape[-1] % 2 == 0:
-            yield OTHER, "rotated by its position", lambda t: transforms.rotated(t, True)
-            yield OTHER, "rotated by its position, in pairs", lambda t: transforms.rotated(t, False)
     for says, do in (*transforms.layouts(x), *transforms.omissions(x)):
         yield MOVED, says, do
     yield from ((OTHER, says, do) for says, do in transforms.OF_ROWS.items())
@@ -117,8 +114,6 @@ def on_a_tensor(world: World, x: Tensor) -> Iterator[Transform]:
         yield BENT, f"{says} of it", transforms.ACTIVATIONS[says]
     for bound in (1.0, 2.0, 3.0, 5.0, 6.0, 10.0, 20.0, 30.0, 50.0, 100.0, 1e4):
         yield OTHER, f"cut off at ±{bound:g}", lambda t, b=bound: t.clamp(-b, b)
-        yield OTHER, f"cut off at {bound:g}", lambda t, b=bound: t.clamp(max=b)
-        yield OTHER, f"cut off at -{bound:g}", lambda t, b=bound: t.clamp(min=-b)
     yield FACTOR, "negated", torch.neg
     mask = world.tensors.get("#mask")
     if mask is not None and x.dim() == 3 and x.shape[:2] == mask.shape:
@@ -156,19 +151,11 @@ def _normed(norm: Formula, weights: list[Tensor], x: Tensor) -> Tensor:
 
 OF_WEIGHTS: Mapping[str, Function] = {
     "in reverse": lambda t: t.flip(-1),
-    "in reverse along its first axis": lambda t: t.flip(0),
     "moved by one": lambda t: t.roll(1, 0),
     "brought to length 1": transforms.to_length_one,
     "its mean": lambda t: t.mean().expand_as(t),
-    "its mean subtracted": lambda t: t - t.mean(-1, keepdim=True),
     "its absolute value": torch.abs,
-    "its square": torch.square,
-    "its root": torch.sqrt,
-    "one over it": torch.reciprocal,
     "its exponential": torch.exp,
-    "set to 0": torch.zeros_like,
-    "set to 1": torch.ones_like,
-    "one minus it": lambda t: 1 - t,
     "1 added": lambda t: 1 + t,
 }
 
@@ -180,12 +167,9 @@ def on_a_weight(formula: Formula, weight: Tensor) -> Iterator[Transform]:
         yield MOVED, "brought into the other shape and transposed", lambda t: t.reshape(turned).T
         if formula.kind == "lookup" and turned[0] == turned[1]:
             yield MOVED, "transposed", lambda t: t.T
-        for says, at in (("the last", -1), ("the first", 0)):
-            yield OTHER, f"{says} row set to 0", lambda t, at=at: transforms.zeroed(t, 0, at)
-    rows = ("in reverse along its first axis", "moved by one") if formula.kind == "lookup" else ()
-    yield from (
-        (OTHER, says, do) for says, do in OF_WEIGHTS.items() if says not in rows
-    )  # which are other ids
+        yield OTHER, "the first row set to 0", lambda t: transforms.zeroed(t, 0, 0)
+    rows = "moved by one" if formula.kind == "lookup" else ""  # which are other ids
+    yield from ((OTHER, says, do) for says, do in OF_WEIGHTS.items() if says != rows)
     for says, by in transforms.factors(weight.shape[-1]).items():
         yield FACTOR, says, lambda t, by=by: t * by
 
@@ -255,9 +239,8 @@ def _otherwise(world: World, formula: Formula, result: Tensor) -> Iterator[Edit]
     operands = [*values, *(world.weights[key] for key in formula.weights)]
     if formula.kind in BINARY and len(operands) == 2 and all(o is not None for o in operands):
         for sign, operator in OPERATORS.items():
-            for says, (one, other) in {"": operands, ", the other way round": operands[::-1]}.items():
-                make = lambda w, do=operator, one=one, other=other: do(one, other)  # noqa: E731
-                yield Edit(names.of_operator(formula, sign), f"{sign} instead{says}", {name: make})
+            make = lambda w, do=operator: do(*operands)  # noqa: E731
+            yield Edit(names.of_operator(formula, sign), f"{sign} instead", {name: make})
     for says, dtype in transforms.NARROW.items():
         for how in ("computed", "inputs kept", "weights kept"):
             make = lambda w, how=how, dtype=dtype: _narrowly(w, formula, how, dtype)  # noqa: E731

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 
 from llm_rebuild.checkpoints import part_of
 from llm_rebuild.diagnosis.graph import MINE, NORM_STEPS, PAST, Formula, Make, World
-from llm_rebuild.diagnosis.reading import traits
 from llm_rebuild.diagnosis.reading.result import Repair
 from llm_rebuild.weights import template
 
@@ -171,13 +170,9 @@ OF_OPERATION = {
 }
 # What the traits of the operations mean that were written for a step: at any; in a norm; in a softmax.
 NORMS = {"layer norm", "square", "mean square", "plus eps", "inverse root", "normed", "stretch"}
-OF_TRAIT = {
-    **{(step, traits.ACROSS): "norm-axis" for step in NORMS},
-    **{(step, traits.BY_LESS): "norm-variance" for step in NORMS},
-    **{(step, traits.OUTSIDE): "norm-eps-place" for step in NORMS},
-    **{(step, traits.OTHER_EPS): "norm-eps" for step in NORMS},
-    ("softmax", traits.ACROSS): "softmax-axis",
-}
+OF_NORM = {"across": "norm-axis", "by less": "norm-variance", "outside": "norm-eps-place", "eps": "norm-eps"}
+OF_TRAIT = {(step, trait): cause for step in NORMS for trait, cause in OF_NORM.items()}
+OF_TRAIT["softmax", "across"] = "softmax-axis"
 AND, OR = {"bitwise_and", "logical_and"}, {"bitwise_or", "logical_or"}
 # What an operation does that was one too many.
 DOES = {
@@ -262,7 +257,7 @@ def of_repair(world: World, formula: Formula | None, repair: Repair) -> str:
         return OF_OPERATION.get((operation, kind), "unknown")
     step = role(formula)
     action = DOES.get(operation, OTHER) if repair.edits == 1 else OTHER
-    if traits.NARROWER in repair.traits:
+    if "narrow" in repair.traits:
         return ANYWHERE[NARROW]
     if kind == OPERAND:
         return _of_operand(world, formula, right, repair.wrong)
@@ -274,7 +269,7 @@ def of_repair(world: World, formula: Formula | None, repair: Repair) -> str:
         causal = formula.facts.get("causal")
         shown = "mask-causal-missing" if causal else "mask-padding-missing"
         return "mask-extra" if operation in AND else shown
-    if traits.MOVED_ONLY in repair.traits and (kind == WHOLE or repair.edits > 1):
+    if "moved" in repair.traits and (kind == WHOLE or repair.edits > 1):
         kind = LAID_OUT
     if repair.edits == 1 or kind == LAID_OUT:
         named = OF_REPAIR.get((step, kind)) or OF_OPERATION.get((operation, kind))

@@ -149,15 +149,3 @@ def shared_heads(x: Tensor) -> Iterator[tuple[str, Function]]:
         yield f"{says}, each for its neighbours", lambda t, c=count, n=each: t[:, :c].repeat_interleave(n, 1)
         yield f"{says}, every {each}th", lambda t, n=each: t[:, ::n].repeat_interleave(n, 1)
     yield "the mean of the heads for all", lambda t: t.mean(1, keepdim=True).expand_as(t)
-
-
-def rotated(x: Tensor, halves: bool) -> Tensor:
-    """Rotary positions, of neighbours or of halves. x [batch, head, token, head width] -> the same."""
-    token, width = x.shape[-2:]
-    angle = torch.arange(token)[:, None] * 10000.0 ** (-torch.arange(0, width, 2).float() / width)
-    cos, sin = angle.cos(), angle.sin()
-    if halves:
-        a, b = x.chunk(2, dim=-1)
-        return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
-    a, b = x[..., ::2], x[..., 1::2]
-    return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)

@@ -88,12 +88,6 @@ def _with(members: Mapping[str, Formula], fact: str, values: Sequence[int]) -> d
     return {step.name: lambda w, step=step: w.compute(step) for step in steps}
 
 
-def _written(old: Tensor, new: Tensor, at: int) -> Tensor:
-    cache = old.clone()
-    cache[:, :, at] = new[:, :, -1]
-    return cache
-
-
 def _in_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Neighbours turned together, instead of the halves. cos, sin [batch, token, head width]"""
     half = x.shape[-1] // 2
@@ -112,36 +106,22 @@ def _of_places(places: Tensor, base: float, width: int) -> Tensor:
     return turned_at(places, torch.arange(0, width, 2).float() / width, base)
 
 
-def _powers(base: float, width: int, first: int = 0) -> Tensor:
-    """One over the base to the power of each pair, as negative powers."""
-    return base ** -(torch.arange(first, first + width, 2).float() / width)
-
-
 # Places [batch, key] that are counted otherwise, by the mask.
 COUNTED: Mapping[str, Function] = {
     "counted from the first real token, by the mask": lambda mask: mask.cumsum(1) - 1,
-    "counted from the first real token, padding at 0": lambda mask: (mask.cumsum(1) - 1).clamp(min=0),
     "counted from the first real token, padding at 1": lambda mask: (mask.cumsum(1) - 1).masked_fill(
         mask == 0, 1
     ),
-    "counted from the first real token, from 1": lambda mask: mask.cumsum(1),
-    "counted from the first real token, from 1, padding at 0": lambda mask: mask.cumsum(1) * mask,
     "in reverse": lambda mask: torch.arange(mask.shape[1]).flip(0)[None],
 }
 
 
 def product(world: World, formula: Formula) -> Iterator[Edit]:
-    """A product that is scaled already, and the next step lets it be: an order, and no other number."""
+    """A query that is scaled already, and the next step lets it be: an order, and no other number."""
     for scaled in world.users(formula.name, "scale") if MINE + formula.name in world.tensors else ():
-        by = scaled.facts["by"]
-        ways: dict[str, Mistake] = {
-            "the product was scaled": lambda query, key, by=by: (query @ key.mT) * by,
-            "the query was scaled": lambda query, key, by=by: (query * by) @ key.mT,
-            "the key was scaled": lambda query, key, by=by: query @ (key * by).mT,
-        }
-        for says, mistake in ways.items():
-            changes = {formula.name: bound(formula, mistake), scaled.name: bound(scaled, lambda x: x)}
-            yield Edit("scale-order", says, changes)
+        make = bound(formula, lambda query, key, by=scaled.facts["by"]: (query * by) @ key.mT)
+        changes = {formula.name: make, scaled.name: bound(scaled, lambda x: x)}
+        yield Edit("scale-order", "the query was scaled", changes)
 
 
 def scale(world: World, formula: Formula) -> Iterator[Edit]:
@@ -173,25 +153,11 @@ def after_softmax(unmasked: Tensor, hides: Tensor) -> Tensor:
     return F.softmax(unmasked, -1) * (~hides).float()
 
 
-def after_softmax_again(unmasked: Tensor, hides: Tensor) -> Tensor:
-    """The same, the others raised to sum to 1."""
-    shares = after_softmax(unmasked, hides)
-    return shares / shares.sum(-1, keepdim=True)
-
-
-AFTER_SOFTMAX: Mapping[str, Mistake] = {
-    "shares of hidden tokens set to 0 afterwards": after_softmax,
-    "shares of hidden tokens set to 0 afterwards, the others raised to sum to 1": after_softmax_again,
-    "the mask added to the shares": lambda unmasked, mask: F.softmax(unmasked, -1) + mask,
-}
-
-
 def add_mask(world: World, formula: Formula) -> Iterator[Edit]:
     """A mask that comes after the softmax changes two steps."""
     for shares in world.users(formula.name, "softmax"):
-        for says, after in AFTER_SOFTMAX.items():
-            changes = {formula.name: bound(formula, lambda x: x), shares.name: bound(shares, after)}
-            yield Edit("mask-after-softmax", says, changes)
+        changes = {formula.name: bound(formula, lambda x: x), shares.name: bound(shares, after_softmax)}
+        yield Edit("mask-after-softmax", "shares of hidden tokens set to 0 afterwards", changes)
 
 
 OTHER_AXES = {"over the queries": -2, "over the heads": 1, "over the batch": 0}
@@ -211,11 +177,9 @@ TABLES: Tables = {
     "cat": (  # old, new [batch, head, token, head width]: keys, or values; *_other: the other of the two
         ("cache-not-appended", "the new token alone, without those before", lambda new: new),
         ("cache-not-appended", "those before alone, without the new token", lambda old: old),
-        ("cache-not-appended", "the new token written over the last one", lambda old, new: _written(old, new, -1)),
+        ("cache-not-appended", "the new token written over the last one", lambda old, new: torch.cat([old[:, :, :-1], new], -2)),
         ("cache-not-appended", "the first of those before dropped", lambda old, new: torch.cat([old[:, :, 1:], new], -2)),
         ("cache-order", "the new token in front of those before", lambda old, new: torch.cat([new, old], -2)),
-        ("cache-order", "the new token written over the first one", lambda old, new: _written(old, new, 0)),
-        ("cache-order", "the new token twice", lambda old, new: torch.cat([old, new, new], -2)),
         ("rotary-value", "the values were turned", lambda old, new, past_cos, past_sin, turn_cos, turn_sin: torch.cat([rotate(old, past_cos, past_sin), rotate(new, turn_cos, turn_sin)], -2)),
         ("rotary-value", "the new values were turned", lambda old, new, turn_cos, turn_sin: torch.cat([old, rotate(new, turn_cos, turn_sin)], -2)),
         ("rotary-wrong", "all that is kept was turned again", lambda old, new, turn_cos, turn_sin: rotate(torch.cat([old, new], -2), turn_cos, turn_sin)),
@@ -228,10 +192,6 @@ TABLES: Tables = {
     ),
     "angles": (  # x: the token ids
         *(("positions-shifted", f"counted from {first}", lambda x, base, width, wave, first=first: angles(x, base=base, width=width, wave=wave, first=first)) for first in (1, -1)),
-        ("rotary-pairs", "neighbours of one angle instead of halves", lambda x, base, width, wave: angles(x, base=base, width=width, wave=wave)[..., : width // 2].repeat_interleave(2, -1)),
-        ("rotary-wrong", "sine and cosine exchanged", lambda x, base, width, wave: angles(x, base=base, width=width, wave="cos" if wave == "sin" else "sin")),
-        ("rotary-base", "every second power of the base", lambda x, base, width, wave: angles(x, base=base**2, width=width, wave=wave)),
-        ("rotary-base", "the powers of the base not divided by the width", lambda x, base, width, wave: angles(x, base=base**width, width=width, wave=wave)),
     ),
     "turns": (  # ids, mask: of the tokens; new_ids: the same, where others came before
         ("positions-not-advanced", "the new token counts from 0", lambda new_ids, base, width: turns(new_ids, new_ids, base=base, width=width)),
@@ -239,14 +199,12 @@ TABLES: Tables = {
         *(("positions-shifted", f"counted from {first}", lambda ids, mask, base, width, first=first: turns(ids, mask, base=base, width=width, first=first)) for first in (1, -1, 2)),
         *(("positions-wrong", says, lambda ids, mask, base, width, count=count: _of_places(count(mask)[:, -ids.shape[1] :], base, width)) for says, count in COUNTED.items()),
         ("rotary-missing", "every token at the first place", lambda ids, mask, width: 0 * turns(ids, mask, width=width)),
-        ("rotary-base", "the powers from the second pair on", lambda ids, mask, base, width: turns(ids, mask, width=width, speeds=_powers(base, width, 2))),
-        ("rounding", "the power negated instead of one over it", lambda ids, mask, base, width: turns(ids, mask, width=width, speeds=_powers(base, width))),
+        ("rotary-base", "the powers from the second pair on", lambda ids, mask, base, width: turns(ids, mask, width=width, speeds=base ** -(torch.arange(2, width + 2, 2).float() / width))),
     ),
     "twice": (  # x: the angles of all pairs
         ("rotary-pairs", "each angle twice in a row", lambda x: x.repeat_interleave(2, -1)),
         ("rotary-wrong", "the second time negated", lambda x: torch.cat([x, -x], -1)),
         ("rotary-wrong", "the second time in reverse", lambda x: torch.cat([x, x.flip(-1)], -1)),
-        ("rotary-wrong", "the second time nothing", lambda x: torch.cat([x, 0 * x], -1)),
     ),
     "wave": (  # x: the angles
         *(("rotary-wrong", "sine and cosine exchanged", do) for do in (lambda x: x.cos(), lambda x: x.sin())),
@@ -256,29 +214,20 @@ TABLES: Tables = {
     "by wave": (  # x [batch, head, token, head width]; wave, and the angle that it is of [batch, token, head width]
         *(("rotary-wrong", "sine and cosine exchanged", do) for do in (lambda x, angle: x * angle.cos()[:, None], lambda x, angle: x * angle.sin()[:, None])),
         ("rotary-wrong", "turned the other way", lambda x, wave: x * -wave[:, None]),
-        *(("rotary-pairs", "each angle twice in a row", do) for do in (lambda x, angle: x * _in_a_row(angle).cos()[:, None], lambda x, angle: x * _in_a_row(angle).sin()[:, None])),
     ),
     "minus": (  # x [batch, head, token, head width]
         ("rotary-pairs", "every second number instead of the second half", lambda x: -x[..., 1::2]),
-        ("rotary-pairs", "every second number, not negated", lambda x: x[..., 1::2]),
         ("rotary-wrong", "the first half instead of the second", lambda x: -x.chunk(2, -1)[0]),
         ("rotary-wrong", "not negated", lambda x: x.chunk(2, -1)[1]),
     ),
     "swapped": (  # minus: the second half of x, negated
         ("rotary-pairs", "put together number by number", lambda minus, x: torch.stack([minus, x.chunk(2, -1)[0]], -1).flatten(-2)),
-        ("rotary-pairs", "neighbours exchanged", lambda x: torch.stack([-x[..., 1::2], x[..., ::2]], -1).flatten(-2)),
         ("rotary-wrong", "the first half in front", lambda minus, x: torch.cat([x.chunk(2, -1)[0], minus], -1)),
-        ("rotary-wrong", "the halves exchanged without a sign", lambda x: x.roll(x.shape[-1] // 2, -1)),
-        ("rotary-wrong", "the sign on the other half", lambda minus, x: torch.cat([-minus, -x.chunk(2, -1)[0]], -1)),
     ),
     "rotate": (  # x [batch, head, token, head width]; cos, sin [batch, token, head width]
         ("rotary-pairs", "neighbours turned together instead of halves", _in_pairs),
         ("rotary-wrong", "turned the other way", lambda x, cos, sin: rotate(x, cos, -sin)),
-        ("rotary-wrong", "sine and cosine exchanged", lambda x, cos, sin: rotate(x, sin, cos)),
-        ("rotary-wrong", "the cosine alone", lambda x, cos, sin: rotate(x, cos, 0 * sin)),
-        ("rotary-wrong", "the halves exchanged without a sign", lambda x, cos, sin: x * cos[:, None] + x.roll(x.shape[-1] // 2, -1) * sin[:, None]),
         ("rotary-wrong", "all tokens in the place of the first", lambda x, cos, sin: rotate(x, cos[:, :1], sin[:, :1])),
-        ("positions-shifted", "one place further", lambda x, cos, sin: rotate(x, cos.roll(-1, 1), sin.roll(-1, 1))),
     ),
     "repeat": (
         ("heads-shared-wrong", "the heads one after the other instead of each for its neighbours", lambda x, times: x.repeat(1, times, 1, 1)),
@@ -294,11 +243,9 @@ TABLES: Tables = {
         ("scale-extra", "query and key were brought to length 1", lambda query, key: F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).mT),
         ("scale-extra", "the product ÷ √(head width)", lambda query, key: (query @ key.mT) * query.shape[-1] ** -0.5),
         ("scale-extra", "the query ÷ √(head width)", lambda query, key: (query * query.shape[-1] ** -0.5) @ key.mT),
-        ("scale-extra", "the key ÷ √(head width)", lambda query, key: query @ (key * query.shape[-1] ** -0.5).mT),
         ("wrong-operand", "the key reshaped instead of transposed", lambda query, key: query @ key.reshape(key.mT.shape)),
     ),
     "add bias": (  # bias [1, head, query, key]
-        *(("scale-extra", f"the product times the head width^{p:g}", lambda product, bias, query, p=p: product * query.shape[-1] ** p + bias) for p in (-0.5, -1.0, 0.5)),
         ("scale-order", "the mask was added before the bias", lambda product, mask_next: product + mask_next),
         ("position-bias-wrong", "query and key exchanged in the bias", lambda product, bias: product + bias.mT),
     ),
@@ -308,16 +255,13 @@ TABLES: Tables = {
         ("softmax-axis", "over queries and keys together", lambda x: F.softmax(x.flatten(-2), -1).view(x.shape)),
         ("scale-extra", "of the scores ÷ √(head width)", lambda x, query: F.softmax(x * query.shape[-1] ** -0.5, -1)),
         ("mask-missing", "of the scores before the mask", lambda unmasked: F.softmax(unmasked, -1)),
-        *(("mask-after-softmax", says, after) for says, after in AFTER_SOFTMAX.items()),
-        ("softmax-changed", "the exponentials, not divided by their sum", lambda x: x.exp()),
+        ("mask-after-softmax", "shares of hidden tokens set to 0 afterwards", after_softmax),
         ("softmax-changed", "with one more in the sum", lambda x: x.exp() / (1 + x.exp().sum(-1, keepdim=True))),
         ("rounding", "in float64, then rounded", lambda x: F.softmax(x.double(), -1).float()),
-        ("rounding", "less the largest, by hand", lambda x: _summed(x, -1)),
     ),
     "mix": (
         ("rotary-value", "the values were turned", lambda shares, value, turn_cos, turn_sin: shares @ rotate(value, turn_cos, turn_sin)),
         ("wrong-operand", "the shares transposed", lambda shares, value: shares.mT @ value),
-        ("mask-direction", "queries hidden after the softmax", lambda shares, hides, value: (shares * (~hides).float().mT) @ value),
         ("softmax-missing", "the scores instead of the shares", lambda scores, value: scores @ value),
         ("softmax-missing", "the scores before the mask instead of the shares", lambda unmasked, value: unmasked @ value),
     ),
@@ -336,7 +280,6 @@ TABLES: Tables = {
         ("mask-missing", "the bias alone", lambda own: own),
         ("position-bias-missing", "the mask alone", lambda own, hides: torch.zeros_like(own).masked_fill(hides, LOWEST)),
         *(("mask-fill", f"{fill:g} where hidden", lambda own, hides, fill=fill: own.masked_fill(hides, fill)) for fill in (*FILLS, 0.0)),
-        ("position-bias-wrong", "query and key exchanged in the bias", lambda own, hides: own.mT.masked_fill(hides, LOWEST)),
     ),
 }
 # fmt: on

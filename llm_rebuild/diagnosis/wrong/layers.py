@@ -72,8 +72,6 @@ GELU_WRONG: Mapping[str, Function] = {
     "gelu without the half": lambda x: x * (1.0 + torch.erf(x / math.sqrt(2.0))),
     "gelu_new without the half": lambda x: 2 * gelu_by_tanh(x),
     "gelu_new without the 1": lambda x: 0.5 * x * torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)),
-    "gelu_new without the cube": lambda x: gelu_by_tanh(x, cubic=0.0),
-    "gelu_new with √(2π)": lambda x: gelu_by_tanh(x, root=math.sqrt(2 * math.pi)),
 }
 
 
@@ -129,14 +127,10 @@ AXES = {
 
 # By what a centred row may have been divided instead of its standard deviation.
 DIVISORS: Mapping[str, Callable[[Tensor, float], Tensor | float]] = {
-    "nothing": lambda x, eps: 1.0,
     "the deviation by n - 1": lambda x, eps: (variance(x, less=1) + eps).sqrt(),
-    "the deviation by n - 1, epsilon outside the root": lambda x, eps: x.std(-1, keepdim=True) + eps,
     "the variance instead of its root": lambda x, eps: variance(x) + eps,
     "the mean distance from the mean": lambda x, eps: centred(x).abs().mean(-1, keepdim=True) + eps,
-    "the largest distance from the mean": lambda x, eps: centred(x).abs().amax(-1, keepdim=True) + eps,
     "the length": lambda x, eps: centred(x).norm(dim=-1, keepdim=True),
-    "the root of the sum of squares": lambda x, eps: (centred(x).pow(2).sum(-1, keepdim=True) + eps).sqrt(),
     "the root mean square of what is not centred": lambda x, eps: (_square(x) + eps).sqrt(),
     "the root of the mean square less the mean": lambda x, eps: (
         _square(x) - x.mean(-1, keepdim=True) + eps
@@ -150,7 +144,6 @@ TABLES: Tables = {
         ("positions-not-advanced", "one position behind", lambda new_ids, table: rows(new_ids - 1, table)),
         *(("positions-shifted", f"{by:+d} for every token", lambda ids, table, by=by: rows(ids + by, table)) for by in (1, 2, -1, 3, -2)),
         ("positions-wrong", "counted from the first real token, by the mask", lambda ids, table, real_tokens: rows((real_tokens.cumsum(1) - 1)[:, -ids.shape[1] :], table)),
-        ("positions-wrong", "padding counted", lambda ids, table: rows(torch.arange(ids.shape[1]) + ids.max() + 1 - ids.shape[1], table)),
         *(("positions-sinusoidal", f"sines and cosines ({says})", lambda ids, table, lay=lay: lay(*sinusoidal(ids, table.shape[-1]))) for says, lay in WAVES.items()),
     ),
     "token": (  # of a model that has no table of positions
@@ -161,29 +154,20 @@ TABLES: Tables = {
     ),
     "residual": (  # result: what the half-block made; residual: what it was given
         ("norm-position", "the result was normalised before the residual was added", lambda result, residual, norm: norm(result) + residual),
-        ("norm-position", "the residual was normalised before it was added", lambda result, residual, norm: norm(residual) + result),
     ),
     "linear": (  # matrix [out, in]; maybe: the bias, or None; with `bias`, only where there is one
-        ("rounding", "the product, then the bias", lambda x, matrix, bias: x @ matrix.T + bias),
-        ("bias-wrong", "multiplied", lambda x, matrix, bias: F.linear(x, matrix) * bias),
         ("weight-transposed", "read as [in, out]", lambda x, matrix, maybe: F.linear(x, matrix.reshape(matrix.T.shape).T, maybe)),
-        ("weight-transposed", "read as [in, out], and no bias", lambda x, matrix, bias: F.linear(x, matrix.reshape(matrix.T.shape).T)),
         ("weight-transposed", "reshaped instead of transposed", lambda x, matrix, maybe: F.linear(x, matrix.T.reshape(matrix.shape), maybe)),
-        ("weight-transposed", "reshaped instead of transposed, and no bias", lambda x, matrix, bias: F.linear(x, matrix.T.reshape(matrix.shape))),
-        ("weight-transposed", "each of the three squares", lambda x, matrix, maybe: F.linear(x, torch.cat([part.T for part in matrix.chunk(3)]), maybe)),
-        *(("wrong-dtype", f"multiplied in {name}, then the bias", lambda x, matrix, bias, t=t: F.linear(x.to(t), matrix.to(t)).float() + bias) for name, t in NARROW.items()),
     ),
     "layer norm": (
         ("norm-position", "of the half-block's sum: the norm stands behind it", lambda behind, weight, bias, eps: layer_norm(behind, weight, bias, eps=eps)),
         ("norm-affine-missing", "neither stretch nor shift", lambda x, eps: plain(x, eps)),
         ("norm-mean-kept", "an RMS norm with weight and bias", lambda x, weight, bias, eps: rms_norm(x, eps) * weight + bias),
         ("norm-mean-kept", "an RMS norm without bias", lambda x, weight, eps: rms_norm(x, eps) * weight),
-        ("norm-mean-kept", "an RMS norm without weight and bias", lambda x, eps: rms_norm(x, eps)),
-        ("norm-mean-kept", "the mean was not subtracted, but the deviation from it is what divides", lambda x, weight, bias, eps: x / (variance(x) + eps).sqrt() * weight + bias),
         *(("norm-variance", f"centred, then divided by {by}", lambda x, weight, bias, eps, divisor=divisor: centred(x) / divisor(x, eps) * weight + bias) for by, divisor in DIVISORS.items()),
         ("norm-eps-place", "epsilon outside the root", lambda x, weight, bias, eps: centred(x) / (variance(x).sqrt() + eps) * weight + bias),
         *(("wrong-dtype", f"normalised in {name}", lambda x, weight, bias, eps, t=t: (plain(x.to(t), eps).float() * weight + bias)) for name, t in NARROW.items()),
-        *(("norm-axis", f"{says}{how}", lambda x, weight, bias, eps, axes=axes, less=less: centred(x, axes) * torch.rsqrt(variance(x, axes, less) + eps) * weight + bias) for less, how in enumerate(("", ", by n - 1")) for says, axes in AXES.items()),
+        *(("norm-axis", says, lambda x, weight, bias, eps, axes=axes: centred(x, axes) * torch.rsqrt(variance(x, axes) + eps) * weight + bias) for says, axes in AXES.items()),
         ("rounding", "the formula written out by hand", lambda x, weight, bias, eps: centred(x) / (variance(x) + eps).sqrt() * weight + bias),
     ),
     "square": (
@@ -197,37 +181,21 @@ TABLES: Tables = {
         *(("norm-axis", f"{says}, for every token", lambda x, axes=axes: x.mean(axes, keepdim=True)[..., :1].expand((*x.shape[:-1], 1))) for says, axes in AXES.items()),
         ("norm-axis", "over the heads", lambda x: x.mean(-2, keepdim=True)),
         ("norm-axis", "over all heads at once", lambda x: x.mean((-2, -1), keepdim=True)),
-        ("norm-axis", "over everything, as one number", lambda x: x.mean()),
-    ),
-    "plus eps": (
-        ("norm-eps-place", "the epsilon subtracted", lambda x, eps: x - eps),
     ),
     "inverse root": (  # x: what has epsilon; bare: what has none; small: epsilon
         ("norm-eps-place", "epsilon outside the root", lambda bare, small: 1.0 / (bare.sqrt() + small)),
-        ("norm-eps-place", "epsilon added after the root", lambda bare, small: torch.rsqrt(bare) + small),
-        ("norm-eps-place", "the epsilon twice", lambda x, small: torch.rsqrt(x + small)),
-        ("norm-eps-place", "the root of what has no epsilon", lambda bare: torch.rsqrt(bare)),
         ("rounding", "1 / √x instead of rsqrt", lambda x: 1.0 / torch.sqrt(x)),
-        ("rounding", "to the power of -1/2", lambda x: x.pow(-0.5)),
     ),
     "normed": (  # a: what is normalised; b: one over its root mean square
         ("norm-mean-subtracted", "the mean was subtracted", lambda a, b: centred(a) * b),
         ("norm-mean-subtracted", "a LayerNorm without weights", lambda a, eps: plain(a, eps)),
         ("norm-variance", "brought to length 1", lambda a: F.normalize(a, dim=-1)),
-        ("rounding", "divided by the root", lambda a, b: a / b.reciprocal()),
     ),
     "stretch": (
         ("norm-mean-subtracted", "a LayerNorm with this weight", lambda whole, weight, eps: layer_norm(whole, weight, None, eps=eps)),
-        ("norm-missing", "stretched but never normalised", lambda whole, weight: weight * whole),
-        ("rounding", "torch's fused RMS norm", lambda whole, weight, eps: F.rms_norm(whole, whole.shape[-1:], weight, eps)),
-    ),
-    "gelu pow": (
-        ("rounding", "x · x · x", lambda x: x * x * x),
     ),
     "gelu tanh": (
         ("gelu-sigmoid", "a sigmoid instead of tanh", lambda x: torch.sigmoid(x)),
-        ("gelu-exact", "erf instead of tanh", lambda x: torch.erf(x)),
-        ("gelu-exact", "erf of x/√2 instead of tanh", lambda whole: torch.erf(whole / math.sqrt(2.0))),
         *(("activation-other", f"{other} instead of tanh", lambda x, other=other: ACTIVATIONS[other](x)) for other in ("relu", "silu", "hardtanh", "softplus")),
     ),
     "multiply": (
@@ -236,11 +204,7 @@ TABLES: Tables = {
     "first token": (
         ("pooler-token", "the last place", lambda x: x[:, -1]),
         ("pooler-token", "the second token", lambda x: x[:, 1]),
-        ("pooler-token", "the last token", lambda x, real_tokens: x[torch.arange(len(x)), real_tokens.sum(1) - 1]),
         ("pooler-token", "the mean over all places", lambda x: x.mean(1)),
-        ("pooler-token", "the mean over the tokens", lambda x, real_tokens: (x * real_tokens.unsqueeze(-1)).sum(1) / real_tokens.sum(1, keepdim=True)),
-        ("pooler-token", "the largest over all places", lambda x: x.amax(1)),
-        ("pooler-token", "the sum over all places", lambda x: x.sum(1)),
     ),
 }
 # fmt: on

@@ -31,11 +31,9 @@ TABLES: Tables = {
         ("pool-padding", "the mean over all places, padding included", lambda tokens: tokens.mean(1)),
         ("pool-cls", "the first token alone", lambda tokens: tokens[:, 0]),
         ("pool-other", "the last token", _last),
-        ("pool-other", "over the width instead of the tokens", lambda masked: masked.sum(-1)),
     ),
     "count": (  # x: real
         ("pool-other", "1: nothing is divided", lambda x: torch.ones_like(x[:, 0])),
-        ("pool-other", "the width instead of the tokens", lambda x: torch.full_like(x[:, 0], x.shape[-1])),
         ("pool-other", "the tokens of the whole batch", lambda x: x.sum((0, 1)).expand(len(x), -1)),
         ("pool-padding", "the padding counted", lambda x: (1 - x).sum(1).clamp(min=1e-9)),
     ),
@@ -43,15 +41,11 @@ TABLES: Tables = {
         ("pool-other", "the largest over the tokens", _largest),
         ("pool-other", "the last token", _last),
         ("pool-cls", "the first token instead of the mean", lambda tokens: tokens[:, 0]),
-        ("rounding", "times one over the count", lambda total, count: total * (1.0 / count)),
         ("pool-padding", "the mean over all places, padding included", lambda tokens: tokens.mean(1)),
     ),
     "unit": (  # x [batch, width]
         *(("normalised-wrong", f"by its norm of order {p:g}", lambda x, p=p: F.normalize(x, p=p, dim=1)) for p in (1, math.inf)),
         ("normalised-wrong", "over the batch instead of the width", lambda x: F.normalize(x, dim=0)),
-        ("rounding", "F.normalize", lambda x: F.normalize(x, dim=1)),
-        ("rounding", "times one over the length", lambda x: x * x.pow(2).sum(1, keepdim=True).rsqrt()),
-        ("rounding", "the length by hand", lambda x: x / x.pow(2).sum(1, keepdim=True).sqrt()),
     ),
 }
 # fmt: on
