@@ -43,7 +43,7 @@ def traits(between: Slice, number: int, other: int) -> tuple[str, ...]:
         "eps": any(x not in right and not to_a_root for to_a_root, x in small),
         "moved": all(w in PUTS_TOGETHER for w in (computed[0] - computed[1]) | (computed[1] - computed[0])),
     }
-    return tuple(trait for trait, there in seen.items() if there)
+    return tuple(trait for trait, shown in seen.items() if shown)
 
 
 def _to_a_root(record: Record, node: Node) -> bool:
@@ -56,8 +56,8 @@ def _across(record: Record, node: Node) -> bool:
     """Whether an operation brings numbers together that do not stand in one row of the last axis."""
     if word(node) not in SUMS_UP:
         return False
-    whole, left = tuple(record[node.inputs[0]].value.shape), tuple(node.value.shape)
-    if left == whole:  # each of a sum's parts is still there
+    before, after = tuple(record[node.inputs[0]].value.shape), tuple(node.value.shape)
+    if after == before:  # each of a sum's parts is still there
         axis = next((x for x in constants(node) if type(x) is int), -1)
-        return axis % max(len(whole), 1) != len(whole) - 1
-    return left not in (whole[:-1], (*whole[:-1], 1))
+        return axis % max(len(before), 1) != len(before) - 1
+    return after not in (before[:-1], (*before[:-1], 1))
