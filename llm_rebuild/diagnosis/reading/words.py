@@ -120,8 +120,8 @@ class Words:
             wrong = self._plain(own.inputs[edit.at])
             return plain_name(official, edit.other)[0], wrong
         if edit.kind == "drop":
-            beside = [number for number in own.inputs if number != edit.other]
-            return self._plain(edit.other), self._plain(beside[0]) if beside else ""
+            others = [number for number in own.inputs if number != edit.other]
+            return self._plain(edit.other), self._plain(others[0]) if others else ""
         if edit.kind == "insert":
             return self._plain(edit.node), ""
         return plain_name(official, edit.other)[0], ""
