@@ -144,6 +144,9 @@ class Lines:
         early = [record[ref.node].frames for ref in sorted(right) if ref.node < node.number]
         yield from [f for frames in early for f in frames if f.call in on_the_way][:1]
         source = record[between.person.through(chain[0])]
+        theirs = between.official.record[wanted[-1]]
+        if theirs.function is None and not theirs.name:  # officially it was made before the run
+            yield from self._spread(source.number, way)
         if source.function is None or _filled(between, source.number) or not between.right(source.number):
             yield from self._of_roots(source.number)
             yield from self._blamed(source) if source.function is not None else ()
@@ -153,6 +156,16 @@ class Lines:
         came = [at for at in waits if self._call(at) == self._call(waits[-1])]
         later = right and min(right).node > node.number
         yield from self._frames((*(came if later else came[::-1]), *reversed(way)))
+
+    def _spread(self, number: int, way: Sequence[int]) -> list[Frame]:
+        """Of the lines that made a tensor the first, the last and one in the middle, for which is wrong
+        cannot be seen. Where there are few, those that handed it on in the same file are among them."""
+        made = [self.record[n].frames[0] for n in self.slice.operations(number) if self.record[n].frames]
+        if len({frame.line for frame in made}) <= SHOWN:
+            files = {frame.file for frame in made}
+            made += [frame for frame in self._frames(reversed(way)) if frame.file in files]
+        lines = list({frame.line: frame for frame in made}.values())
+        return [*lines[:1], *lines[:0:-1][:1], *lines[(len(lines) - 1) // 2 :]]
 
     def way_of(self, node: Node, chain: Sequence[int]) -> list[int]:
         """The steps through which an operand went, back to the one that made what it is a view of."""
