@@ -485,7 +485,8 @@ def of_other_input(
     elif facts.get("cross") == right:
         yield "cross-attention-source", says, None
     elif facts.get("residual") in (right, other):
-        yield "residual-scaled" if facts["residual"] == other else "residual-wrong", says, None
+        twice = facts["residual"] == other or other in formula.inputs
+        yield "residual-scaled" if twice else "residual-wrong", says, None
     elif formula.kind == "add bias" and right == formula.inputs[1]:
         yield "position-bias-wrong", says, None
     elif before is not None and before.kind == "act" and other == before.facts["whole"]:

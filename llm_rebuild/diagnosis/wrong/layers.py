@@ -158,6 +158,8 @@ TABLES: Tables = {
     "linear": (  # matrix [out, in]; maybe: the bias, or None; with `bias`, only where there is one
         ("weight-transposed", "read as [in, out]", lambda x, matrix, maybe: F.linear(x, matrix.reshape(matrix.T.shape).T, maybe)),
         ("weight-transposed", "reshaped instead of transposed", lambda x, matrix, maybe: F.linear(x, matrix.T.reshape(matrix.shape), maybe)),
+        ("weight-transposed", "each of the three squares", lambda x, matrix, maybe: F.linear(x, torch.cat([part.T for part in matrix.chunk(3)]), maybe)),
+        *(("wrong-dtype", f"multiplied in {name}, then the bias", lambda x, matrix, bias, t=t: F.linear(x.to(t), matrix.to(t)).float() + bias) for name, t in NARROW.items()),
     ),
     "layer norm": (
         ("norm-position", "of the half-block's sum: the norm stands behind it", lambda behind, weight, bias, eps: layer_norm(behind, weight, bias, eps=eps)),
@@ -167,7 +169,7 @@ TABLES: Tables = {
         *(("norm-variance", f"centred, then divided by {by}", lambda x, weight, bias, eps, divisor=divisor: centred(x) / divisor(x, eps) * weight + bias) for by, divisor in DIVISORS.items()),
         ("norm-eps-place", "epsilon outside the root", lambda x, weight, bias, eps: centred(x) / (variance(x).sqrt() + eps) * weight + bias),
         *(("wrong-dtype", f"normalised in {name}", lambda x, weight, bias, eps, t=t: (plain(x.to(t), eps).float() * weight + bias)) for name, t in NARROW.items()),
-        *(("norm-axis", says, lambda x, weight, bias, eps, axes=axes: centred(x, axes) * torch.rsqrt(variance(x, axes) + eps) * weight + bias) for says, axes in AXES.items()),
+        *(("norm-axis", f"{says}{how}", lambda x, weight, bias, eps, axes=axes, less=less: centred(x, axes) * torch.rsqrt(variance(x, axes, less) + eps) * weight + bias) for less, how in enumerate(("", ", by n - 1")) for says, axes in AXES.items()),
         ("rounding", "the formula written out by hand", lambda x, weight, bias, eps: centred(x) / (variance(x) + eps).sqrt() * weight + bias),
     ),
     "square": (
