@@ -485,8 +485,7 @@ def of_other_input(
     elif facts.get("cross") == right:
         yield "cross-attention-source", says, None
     elif facts.get("residual") in (right, other):
-        twice = facts["residual"] == other or other in formula.inputs
-        yield "residual-scaled" if twice else "residual-wrong", says, None
+        yield "residual-scaled" if facts["residual"] == other else "residual-wrong", says, None
     elif formula.kind == "add bias" and right == formula.inputs[1]:
         yield "position-bias-wrong", says, None
     elif before is not None and before.kind == "act" and other == before.facts["whole"]:

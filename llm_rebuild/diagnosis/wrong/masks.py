@@ -20,7 +20,7 @@ PLACES: Table = (
     ("mask-inverted", "hides what it should show", lambda shown: shown),
     ("mask-padding-missing", "the first row's for all rows", lambda wrong: wrong[:1]),
     ("mask-padding-missing", "the last row's for all rows", lambda wrong: wrong[-1:]),
-    ("mask-direction", "the rows of the batch exchanged", lambda wrong: wrong.flip(0)),
+    ("mask-padding-missing", "the rows of the batch exchanged", lambda wrong: wrong.flip(0)),
 )
 # In an attention that looks back only …
 PLACES_CAUSAL: Table = (
