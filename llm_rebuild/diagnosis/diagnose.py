@@ -58,8 +58,8 @@ class Diagnosis:
     checkpoint   Where.
     says         What exactly was done, or seen; may be empty.
     evidence     What was computed, and how well it agrees with the tensor at hand.
-    degree       How well it is known: `proved`, `proved but for rounding`, `seen in the numbers`; or
-                 `a question`, where it is asked and not said.
+    level        How well it is known; `degree` says it in words: `proved`, `proved but for rounding`,
+                 `seen in the numbers`; or `a question`, where it is asked and not said.
     confidence   How often an explanation of this degree, in this place of the list, was right when it was
                  measured; 0 of `unknown`, which names nothing.
     seen         The first checkpoint that shows it.
@@ -74,7 +74,7 @@ class Diagnosis:
     checkpoint: str
     says: str
     evidence: str
-    degree: str
+    level: Level
     confidence: float
     seen: str
     also: tuple[str, ...] = ()
@@ -93,9 +93,14 @@ class Diagnosis:
         return f"could it be that {did}?" if self.asked and self.cause != "unknown" else f"{did}."
 
     @property
+    def degree(self) -> str:
+        """How well it is known, in words."""
+        return self.level.words
+
+    @property
     def asked(self) -> bool:
         """Whether the cause is asked, and not said."""
-        return self.degree == DEGREES[Level.GUESSED]
+        return self.level == Level.GUESSED
 
     @property
     def should(self) -> str:
@@ -292,21 +297,21 @@ def _read(diagnosis: Diagnosis | None, reading: Reading, world: World) -> Diagno
         level = next(level for level, words in DEGREES.items() if words == repair.degree)
         evidence = _repaired(reading.checkpoint, repair)
     if diagnosis is not None and cause in ("", diagnosis.cause):
-        if cause and _level(diagnosis) < level:
+        if cause and diagnosis.level < level:
             says = "" if diagnosis.asked else diagnosis.says
-            diagnosis = replace(diagnosis, says=says, degree=level.words, evidence=evidence)
+            diagnosis = replace(diagnosis, says=says, level=level, evidence=evidence)
     elif diagnosis is None or (
         repair is not None
         and (
             diagnosis.asked
             or (cause != "unknown" and diagnosis.cause in VAGUE)
-            or (cause not in VAGUE and repair.kind != "value" and diagnosis.degree == Level.SEEN.words)
+            or (cause not in VAGUE and repair.kind != "value" and diagnosis.level == Level.SEEN)
             or contradicts(world, formula, repair, diagnosis.cause)
         )
     ):
         cause = cause or "unknown"
         sure = 0.0 if cause == "unknown" else confidence(level)
-        diagnosis = Diagnosis(cause, reading.checkpoint, "", evidence, level.words, sure, reading.checkpoint)
+        diagnosis = Diagnosis(cause, reading.checkpoint, "", evidence, level, sure, reading.checkpoint)
     return replace(
         diagnosis,
         checkpoint=diagnosis.checkpoint if reading.checkpoint == diagnosis.seen else reading.checkpoint,
@@ -316,11 +321,6 @@ def _read(diagnosis: Diagnosis | None, reading: Reading, world: World) -> Diagno
         difference=reading.difference,
         repairs=reading.repairs,
     )
-
-
-def _level(diagnosis: Diagnosis) -> Level:
-    """How well a diagnosis is known."""
-    return max(level for level, words in DEGREES.items() if words == diagnosis.degree)
 
 
 def _repaired(checkpoint: str, repair: Repair) -> str:
@@ -471,7 +471,7 @@ def _diagnosis(case: Case, finding: Finding, at: int) -> Diagnosis:
     else:
         evidence = f"Seen in the numbers of {case.target}; {numbers.where(case.mine, case.official)}."
     sure = confidence(level, at) if cause != "unknown" else 0.0
-    return Diagnosis(cause, site, finding.says, evidence, level.words, sure, case.target)
+    return Diagnosis(cause, site, finding.says, evidence, level, sure, case.target)
 
 
 def confidence(level: Level, at: int = 0) -> float:
@@ -500,7 +500,7 @@ def _signed_zeros(rebuilt: Mapping[str, Tensor], truth: Capture) -> tuple[Diagno
             says = "-0 instead of 0, which changes no other number"
             evidence = f"All numbers of {name} are equal; only the sign of zeros differs."
             level = Level.SHOWN
-            return (Diagnosis("rounding", name, says, evidence, level.words, confidence(level), name),)
+            return (Diagnosis("rounding", name, says, evidence, level, confidence(level), name),)
     return ()
 
 
@@ -519,7 +519,7 @@ def _never_shown(case: NothingToExplain, error: BaseException | None) -> Diagnos
         if not any(part_of(name) == part for name in case.rebuilt) and any(c.isdigit() for c in part):
             cause, says = "block-skipped", f"nothing of {part} was shown"
     evidence = "All checkpoints that were shown before it are bit-identical."
-    return Diagnosis(cause, case.first, says, evidence, level.words, confidence(level), case.first)
+    return Diagnosis(cause, case.first, says, evidence, level, confidence(level), case.first)
 
 
 def _turned(case: NothingToExplain, error: BaseException) -> bool:
