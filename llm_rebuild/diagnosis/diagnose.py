@@ -32,7 +32,7 @@ from llm_rebuild.diagnosis.case import (
 from llm_rebuild.diagnosis.causes import CAUSES, chapter
 from llm_rebuild.diagnosis.exact import exact
 from llm_rebuild.diagnosis.graph import Edit, World
-from llm_rebuild.diagnosis.names import VAGUE, contradicts, of_repair
+from llm_rebuild.diagnosis.names import VAGUE, by_a_factor, contradicts, of_repair
 from llm_rebuild.diagnosis.read_off import world_of
 from llm_rebuild.diagnosis.reading.result import Line, Reading, Repair
 from llm_rebuild.verify.capture import Capture
@@ -305,7 +305,12 @@ def _read(diagnosis: Diagnosis | None, reading: Reading, world: World) -> Diagno
         and (
             diagnosis.asked
             or (cause != "unknown" and diagnosis.cause in VAGUE)
-            or (cause not in VAGUE and repair.kind != "value" and diagnosis.level == Level.SEEN)
+            or (
+                diagnosis.level == Level.SEEN
+                and cause not in VAGUE
+                and repair.kind != "value"
+                and not by_a_factor(formula, repair, diagnosis.cause)
+            )
             or contradicts(world, formula, repair, diagnosis.cause)
         )
     ):

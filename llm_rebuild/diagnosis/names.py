@@ -312,6 +312,12 @@ def contradicts(world: World, formula: Formula | None, repair: Repair, cause: st
     return cause == "scale-extra" and role(formula) == "scale" and repair.kind == REPLACED
 
 
+def by_a_factor(formula: Formula | None, repair: Repair, cause: str) -> bool:
+    """Whether a factor was one operation too many, and the numbers show the step's result to be scaled."""
+    factor = repair.kind == DROP and DOES.get(repair.operation) == FACTOR
+    return factor and cause == of_result(formula, FACTOR)
+
+
 def _of_way(world: World, formula: Formula, repair: Repair, action: str) -> str:
     """The cause of an operation too many, too few or another, in front of a step or behind it."""
     kind, right = repair.kind, repair.right
