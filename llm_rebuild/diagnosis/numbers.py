@@ -266,18 +266,14 @@ def _bent(rebuilt: Tensor, official: Tensor, formula: Formula, world: World) -> 
     if gate is None:
         return
     words, constants = gate
-    if right is not None and right[0] == words and _close(constants, right[1]):
+    pairs = zip(constants, right[1], strict=True) if right is not None and right[0] == words else None
+    if pairs is not None and all(math.isclose(*both, rel_tol=SLIGHT) for both in pairs):
         return
     cause = "gelu-constant"
     if words == SIGMOID:  # that of x itself is SiLU's
         of_gelu = str(formula.facts["name"]).startswith("gelu") and abs(constants[0] - 1) >= CLOSE
         cause = "gelu-sigmoid" if of_gelu else "activation-other"
     yield Finding(cause, f"a gate by {words.format(*constants)}", Level.SEEN)
-
-
-def _close(constants: tuple[float, ...], right: tuple[float, ...]) -> bool:
-    """Whether fitted constants are the right ones."""
-    return all(math.isclose(*both, rel_tol=SLIGHT) for both in zip(constants, right, strict=True))
 
 
 ERF, SIGMOID, TANH = "erf of {:.5g} x", "a sigmoid of {:.5g} x", "tanh of {:.5g} (x + {:.5g} x³)"

@@ -227,6 +227,8 @@ TABLES: Tables = {
     "rotate": (  # x [batch, head, token, head width]; cos, sin [batch, token, head width]
         ("rotary-pairs", "neighbours turned together instead of halves", _in_pairs),
         ("rotary-wrong", "turned the other way", lambda x, cos, sin: rotate(x, cos, -sin)),
+        ("rotary-wrong", "sine and cosine exchanged", lambda x, cos, sin: rotate(x, sin, cos)),
+        ("rotary-wrong", "the halves exchanged without a sign", lambda x, cos, sin: x * cos[:, None] + x.roll(x.shape[-1] // 2, -1) * sin[:, None]),
         ("rotary-wrong", "all tokens in the place of the first", lambda x, cos, sin: rotate(x, cos[:, :1], sin[:, :1])),
     ),
     "repeat": (
