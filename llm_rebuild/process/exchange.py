@@ -112,7 +112,8 @@ def pack(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[bytes 
 
 def _bytes(tensor: Tensor) -> memoryview:
     """A plain tensor's memory."""
-    return tensor.reshape(-1).view(torch.uint8).numpy().data if tensor.numel() else memoryview(b"")
+    flat = tensor.as_strided((tensor.numel(),), (1,))  # of one number, any stride counts as contiguous
+    return flat.view(torch.uint8).numpy().data if tensor.numel() else memoryview(b"")
 
 
 def _empty(word: str, shape: list[int]) -> Tensor:

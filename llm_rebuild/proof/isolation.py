@@ -121,7 +121,7 @@ def _leak(tensor: Tensor, operation: str, truth: Capture, weights: Weights) -> L
 
 def _as_floats(integers: Tensor, dtype: torch.dtype) -> Tensor:
     """The same bytes, read as numbers with decimals."""
-    raw, size = integers.contiguous().flatten().view(torch.uint8), dtype.itemsize
+    raw, size = integers.contiguous().as_strided((integers.numel(),), (1,)).view(torch.uint8), dtype.itemsize
     return raw[: len(raw) // size * size].clone().view(dtype)
 
 

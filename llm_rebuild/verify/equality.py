@@ -88,7 +88,7 @@ def same_bits(tensor: Tensor, others: Iterable[Tensor]) -> bool:
 
 
 def _bits(tensor: Tensor) -> Tensor:
-    return tensor.detach().contiguous().flatten().view(torch.uint8)
+    return tensor.detach().contiguous().as_strided((tensor.numel(),), (1,)).view(torch.uint8)
 
 
 def difference(one: Tensor, other: Tensor) -> float:

@@ -8,6 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from llm_rebuild.diagnosis.reading.slices import fingerprint
+from llm_rebuild.process.exchange import pack
+from llm_rebuild.proof.certificate import tensor_sha256
 from llm_rebuild.verify.equality import (
     as_exact,
     by_rounding,
@@ -16,6 +19,7 @@ from llm_rebuild.verify.equality import (
     identical,
     relative_difference,
     reproduces,
+    same_bits,
     usual,
 )
 
@@ -178,3 +182,12 @@ def test_a_guess_that_is_finite_is_no_infinity():
 def test_what_is_infinite_was_not_computed_in_any_type(dtype: torch.dtype):
     tensor = torch.tensor([1.0, -math.inf, math.inf, NAN], dtype=dtype)
     assert usual(tensor).tolist() == [True, False, False, False]
+
+
+def test_one_number_has_bits_whatever_its_stride() -> None:
+    """A window of one number counts as contiguous with any stride."""
+    window = torch.arange(18).as_strided((1,), (9,), 3)
+    assert same_bits(window, [torch.tensor([3])])
+    assert tensor_sha256(window) == tensor_sha256(torch.tensor([3]))
+    assert fingerprint(window) == fingerprint(torch.tensor([3]))
+    assert bytes(pack({}, {"window": window})[1]) == bytes(pack({}, {"window": torch.tensor([3])})[1])

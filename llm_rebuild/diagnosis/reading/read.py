@@ -360,10 +360,11 @@ class _Session:
             one = len(places) == 1 and last.kind != "whole"
             claimed = frame is not None and one and self.claims.holds(patch, frame)
             before, after = written(self.words, patch, frame) if claimed else ("", "")
-            innermost = patch[0] if all(edit.kind == "drop" for edit in patch) else last  # what they leave
+            kinds = {edit.kind for edit in patch}
+            innermost = patch[0] if kinds == {"drop"} else last  # what they leave
             official = last.kind in ("insert", "whole")
             edited = self.official[last.other] if official else self.record[last.node]
-            moves = len(patch) > 1 and all(map(self.words.moves, patch))
+            moves = len(patch) > 1 and kinds != {"constant"} and all(map(self.words.moves, patch))
             what = (
                 "layout" if moves else last.kind,
                 edited.operation,

@@ -43,8 +43,7 @@ class Repair:
             the last right tensors and the wrong one. Of this no line is claimed.
     operation  What is edited, or missing, by the name that programs use: `mul`, `softmax`.
     right   The official checkpoint or weight that belongs there, or at which the edit is made; `wrong` is
-            that which was taken instead, or that went into an operation too
-            many. Empty where it has no name.
+            that which was taken instead, or went into an operation too many. Empty where it has no name.
     edits   How many edits it takes; `kind` and what follows are of the last.
     traits  What is peculiar to the operations that were read there, as `reading/traits.py` has it: however a
             step is spelled, and whatever of it is put right.
