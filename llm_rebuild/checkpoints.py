@@ -183,6 +183,12 @@ def join(path: str, name: str) -> str:
     return f"{path}.{name}" if path and name else path or name
 
 
+def memory_of(tensor: Tensor) -> Tensor:
+    """A tensor's numbers in order, as bytes: uint8 [nbytes], a window where they lie so."""
+    # Of one number any stride counts as contiguous, and as bytes only 1 will do: flatten() would leave it.
+    return tensor.detach().contiguous().as_strided((tensor.numel(),), (1,)).view(torch.uint8)
+
+
 def part_of(name: str) -> str:
     """The part of the model that a checkpoint lives in: its numbered block, or its first word.
 

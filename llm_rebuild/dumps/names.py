@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from llm_rebuild import files
+from llm_rebuild.checkpoints import memory_of
 from llm_rebuild.errors import InputError, nearest
 from llm_rebuild.json_fields import WORD, Each, check, or_null
 from llm_rebuild.verify.equality import NEVER, ROUNDED, difference, identical, largest, usual
@@ -124,8 +125,7 @@ def _in_order(
     order = {checkpoint: number for number, checkpoint in enumerate(with_parts(official))}
     twins: dict[Any, list[str]] = defaultdict(list)
     for name in (name for name in dump if name in names):
-        numbers = dump[name].contiguous().reshape(-1)
-        twins[dump[name].shape, bytes(numbers.view(torch.uint8).numpy())].append(name)
+        twins[dump[name].shape, bytes(memory_of(dump[name]).numpy())].append(name)
     sorted_names: dict[str, str] = {}
     for same in twins.values():
         sorted_names |= zip(same, sorted((names[name] for name in same), key=order.__getitem__), strict=True)

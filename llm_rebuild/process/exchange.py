@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llm_rebuild.checkpoints import plain
+from llm_rebuild.checkpoints import memory_of, plain
 
 HEAD = struct.Struct(">4sQQ")  # a mark, the length of the JSON, the length of the tensors' bytes
 MARK = b"llmr"
@@ -112,8 +112,7 @@ def pack(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[bytes 
 
 def _bytes(tensor: Tensor) -> memoryview:
     """A plain tensor's memory."""
-    flat = tensor.as_strided((tensor.numel(),), (1,))  # of one number, any stride counts as contiguous
-    return flat.view(torch.uint8).numpy().data if tensor.numel() else memoryview(b"")
+    return memory_of(tensor).numpy().data if tensor.numel() else memoryview(b"")
 
 
 def _empty(word: str, shape: list[int]) -> Tensor:

@@ -17,10 +17,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from llm_rebuild import files
+from llm_rebuild.checkpoints import memory_of
 from llm_rebuild.errors import InputError
 from llm_rebuild.files import sha256_of
 from llm_rebuild.json_fields import FLAG, SHA256, TEXT, WORD, Each, Kind, check, one_of, or_null, whole
@@ -117,8 +117,7 @@ def tensor_sha256(tensor: Tensor) -> str:
     """A sum over a tensor's dtype, shape and bits."""
     kind = f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}\n"
     sum_ = hashlib.sha256(kind.encode())
-    plain = tensor.detach().contiguous().as_strided((tensor.numel(),), (1,))
-    sum_.update(plain.view(torch.uint8).numpy().data)
+    sum_.update(memory_of(tensor).numpy().data)
     return sum_.hexdigest()
 
 

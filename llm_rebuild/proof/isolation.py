@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from llm_rebuild import verify
-from llm_rebuild.checkpoints import Recorder, Tap
+from llm_rebuild.checkpoints import Recorder, Tap, memory_of
 from llm_rebuild.errors import InputError
 from llm_rebuild.process.origins import FEWEST, Origins
 from llm_rebuild.process.rebuild import rebuild
@@ -121,7 +121,7 @@ def _leak(tensor: Tensor, operation: str, truth: Capture, weights: Weights) -> L
 
 def _as_floats(integers: Tensor, dtype: torch.dtype) -> Tensor:
     """The same bytes, read as numbers with decimals."""
-    raw, size = integers.contiguous().as_strided((integers.numel(),), (1,)).view(torch.uint8), dtype.itemsize
+    raw, size = memory_of(integers), dtype.itemsize
     return raw[: len(raw) // size * size].clone().view(dtype)
 
 

@@ -15,6 +15,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from llm_rebuild.checkpoints import memory_of
+
 # The lowest bar that passes: every difference below half a unit of the fifth decimal.
 FIVE_DECIMALS = 5e-6
 # A difference of so few units in the last place is said in these units: one operation's rounding.
@@ -83,12 +85,8 @@ def equal(one: Tensor, other: Tensor) -> bool:
 
 def same_bits(tensor: Tensor, others: Iterable[Tensor]) -> bool:
     """Whether one of these has the same bits in order, whatever its shape: [10, 384] or [2, 5, 384]."""
-    bits = _bits(tensor)
-    return any(other.nbytes == tensor.nbytes and torch.equal(bits, _bits(other)) for other in others)
-
-
-def _bits(tensor: Tensor) -> Tensor:
-    return tensor.detach().contiguous().as_strided((tensor.numel(),), (1,)).view(torch.uint8)
+    bits = memory_of(tensor)
+    return any(other.nbytes == tensor.nbytes and torch.equal(bits, memory_of(other)) for other in others)
 
 
 def difference(one: Tensor, other: Tensor) -> float:

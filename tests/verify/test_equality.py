@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from llm_rebuild.diagnosis.reading.slices import fingerprint
+from llm_rebuild.dumps.names import match
 from llm_rebuild.process.exchange import pack
 from llm_rebuild.proof.certificate import tensor_sha256
 from llm_rebuild.verify.equality import (
@@ -190,4 +191,5 @@ def test_one_number_has_bits_whatever_its_stride() -> None:
     assert same_bits(window, [torch.tensor([3])])
     assert tensor_sha256(window) == tensor_sha256(torch.tensor([3]))
     assert fingerprint(window) == fingerprint(torch.tensor([3]))
+    assert match({"own": window}, {"official": torch.tensor([3])}).names == {"own": "official"}
     assert bytes(pack({}, {"window": window})[1]) == bytes(pack({}, {"window": torch.tensor([3])})[1])

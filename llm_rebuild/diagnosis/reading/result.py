@@ -94,14 +94,8 @@ class Reading:
     def from_json(cls, stored: dict[str, Any]) -> Reading:
         """What `to_json` gave. KeyError or TypeError for anything else."""
         repairs = [
-            Repair(
-                **{
-                    **repair,
-                    "line": repair["line"] and Line(**repair["line"]),
-                    "traits": (*repair["traits"],),
-                }
-            )
-            for repair in stored["repairs"]
+            Repair(**one | {"line": one["line"] and Line(**one["line"]), "traits": tuple(one["traits"])})
+            for one in stored["repairs"]
         ]
         lines = tuple(Line(**line) for line in stored["lines"])
         return cls(**{**stored, "lines": lines, "repairs": tuple(repairs), "also": tuple(stored["also"])})

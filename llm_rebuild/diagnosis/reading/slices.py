@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llm_rebuild.checkpoints import memory_of
 from llm_rebuild.diagnosis.reading.record import Record
 from llm_rebuild.verify.operations import facts_of, leaves
 from llm_rebuild.verify.recording import Node, Ref, recompute
@@ -57,7 +58,7 @@ def fingerprint(tensor: Tensor) -> bytes:
         tensor = tensor.detach()
         if tensor.is_floating_point():
             tensor = tensor + 0.0
-        raw = tensor.contiguous().as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy().data
+        raw = memory_of(tensor).numpy().data
     head = f"{tuple(tensor.shape)} {tensor.dtype}".encode()
     return hashlib.blake2b(raw, digest_size=16, person=hashlib.blake2b(head, digest_size=8).digest()).digest()
 

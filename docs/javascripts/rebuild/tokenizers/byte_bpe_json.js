@@ -31,18 +31,16 @@ const SPLITS = new Map([[GPT2, SPLIT], [LLAMA3, compiled(LLAMA3)], [QWEN2, compi
 // What the model's part of the file may say besides its vocabulary and its merges.
 const MODEL = { type: "BPE", dropout: null, unk_token: null, continuing_subword_prefix: null, end_of_word_suffix: null, fuse_unk: false, byte_fallback: false };
 
-const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
-
 /** The tokenizer of Llama 3, SmolLM2, Qwen2 and others, from their tokenizer.json. */
 export class ByteBPEJson extends ByteBPE {
   /** Read tokenizer.json; InputError says which of its fields asks for what is not supported. */
   static fromFiles(files) {
     const file = checks.readJson(files, FILE), { model } = file;
-    if (!isObject(model)) throw new InputError(`${FILE}: model is ${checks.shown(model ?? null)}, expected an object: download it again`);
+    if (!checks.isObject(model)) throw new InputError(`${FILE}: model is ${checks.shown(model ?? null)}, expected an object: download it again`);
     for (const [field, value] of Object.entries(MODEL)) checks.require(FILE, `model.${field}`, (model[field] === "" ? null : model[field]) ?? value, value);
     const added = readAdded(file.added_tokens ?? []);
     const contents = Object.fromEntries(added.map(({ content, id }) => [content, id]));
-    if (!isObject(model.vocab)) throw new InputError(`${FILE}: model.vocab is ${checks.shown(model.vocab ?? null)}, expected an object: download it again`);
+    if (!checks.isObject(model.vocab)) throw new InputError(`${FILE}: model.vocab is ${checks.shown(model.vocab ?? null)}, expected an object: download it again`);
     for (const [content, id] of Object.entries(contents))
       if (Object.hasOwn(model.vocab, content) && model.vocab[content] !== id) throw new InputError(`${FILE}: ${checks.shown(content)} has the ids ${checks.shown(model.vocab[content])} and ${id}`);
     const vocabulary = checkVocabulary(FILE, { ...model.vocab, ...contents }, BYTE_SYMBOLS);
@@ -68,7 +66,7 @@ function readAdded(tokens) {
   if (!Array.isArray(tokens)) throw new InputError(`${FILE}: added_tokens is ${checks.shown(tokens)}, expected a list: download it again`);
   tokens.forEach((token, number) => {
     const name = `added_tokens[${number}]`;
-    if (!isObject(token) || typeof token.content !== "string" || !token.content) throw new InputError(`${FILE}: ${name} is ${checks.shown(token)}, expected a token: download it again`);
+    if (!checks.isObject(token) || typeof token.content !== "string" || !token.content) throw new InputError(`${FILE}: ${name} is ${checks.shown(token)}, expected a token: download it again`);
     for (const flag of ["single_word", "lstrip", "rstrip"]) checks.require(FILE, `${name}.${flag}`, token[flag] ?? false, false);
     if (!Number.isInteger(token.id)) throw new InputError(`${FILE}: ${name}.id is ${checks.shown(token.id ?? null)}, expected a whole number`);
   });
@@ -94,7 +92,7 @@ function readRanks(merges, vocabulary) {
 function stepsOf(field, value, inside) {
   if (value === null || value === undefined) return [];
   const steps = value.type === "Sequence" ? value[inside] : [value];
-  if (!Array.isArray(steps) || !steps.every(isObject)) throw new InputError(`${FILE}: ${field} is ${checks.shown(value)}, expected steps: download it again`);
+  if (!Array.isArray(steps) || !steps.every(checks.isObject)) throw new InputError(`${FILE}: ${field} is ${checks.shown(value)}, expected steps: download it again`);
   return steps;
 }
 
@@ -131,7 +129,7 @@ function readAround(value, vocabulary) {
     for (const piece of step.single) {
       const token = piece?.SpecialToken?.id;
       if (typeof token === "string" && vocabulary.has(token)) around[seen].push(token);
-      else if (isObject(piece) && "Sequence" in piece && !seen) seen = 1;
+      else if (checks.isObject(piece) && "Sequence" in piece && !seen) seen = 1;
       else throw new InputError(`${FILE}: post_processor.single has ${checks.shown(piece)}: download it again`);
     }
   }
