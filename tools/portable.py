@@ -2,9 +2,9 @@
 
     python -m tools.portable -m pytest docs
 
-torch chooses its kernels by what the processor can do, and MKL its matrix products also by who made it. Each
-choice adds in another order, so each has other last bits, and where a page shows nine digits, or a difference
-of one unit in the last place, another processor prints something else. So a page's numbers are made and
+torch chooses its kernels by what the processor can do, oneDNN (which computes torch's GELU) too, and MKL its
+matrix products also by who made it. Each choice adds in another order, so each has other last bits, and where a
+page shows nine digits, or a difference of one unit in the last place, another processor prints something else. So a page's numbers are made and
 compared with these kernels, which are slower. Everything else runs with those of the processor.
 """
 
@@ -16,6 +16,7 @@ import sys
 
 KERNELS = {
     "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",  # without it, GELU has other bits where there is AVX-512
     "MKL_CBWR": "COMPATIBLE",  # MKL's one branch that is the same on processors of all makers
 }
 
