@@ -2,10 +2,11 @@
 
     python -m tools.portable -m pytest docs
 
-torch chooses its kernels by what the processor can do, oneDNN (which computes torch's GELU) too, and MKL its
-matrix products also by who made it. Each choice adds in another order, so each has other last bits, and where a
-page shows nine digits, or a difference of one unit in the last place, another processor prints something else. So a page's numbers are made and
-compared with these kernels, which are slower. Everything else runs with those of the processor.
+torch chooses its kernels by what the processor can do, and so does oneDNN, which computes torch's GELU; MKL
+chooses its matrix products also by who made it. Each choice adds in another order, so each has other last
+bits, and where a page shows nine digits, or a difference of one unit in the last place, another processor
+prints something else. So a page's numbers are made and compared with these kernels, which are slower.
+Everything else runs with those of the processor.
 """
 
 from __future__ import annotations
