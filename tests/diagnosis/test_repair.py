@@ -12,7 +12,7 @@ from llm_rebuild.diagnosis.reading.read import OfficialRun, read
 from llm_rebuild.diagnosis.reading.result import Reading
 from llm_rebuild.errors import InputError
 from llm_rebuild.verify.operations import call
-from tests.diagnosis.test_reading import MUTANTS, minilm, own, read_mutants, stage
+from tests.diagnosis.test_reading import MUTANTS, SCALED, minilm, own, read_mutants, stage
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,27 @@ def test_a_repair_is_written_into_the_line(name: str, before: str, after: str):
     assert repair.before == repair.line.code
     assert before in repair.before
     assert after in repair.after
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ("scaled = 3 * (product * query.shape[-1] ** -0.5)", SCALED),
+        ("scaled = torch.where(product > 0, product, 0.5 * product) * query.shape[-1] ** -0.5", SCALED),
+        ("scaled = (product * query.shape[-1] ** -0.5).where(product > -1, torch.zeros(()))", SCALED),
+        ("scaled = torch.clamp(input=product * query.shape[-1] ** -0.5, max=0.5)", SCALED),
+        (
+            "scaled = torch.relu(product + 0) * query.shape[-1] ** -0.5",
+            "scaled = (product + 0) * query.shape[-1] ** -0.5",
+        ),
+        ("größe = scaled = (product * query.shape[-1] ** -0.5) * 2", f"größe = {SCALED}"),
+    ],
+)
+def test_a_line_is_written_as_it_has_run(wrong: str, right: str):
+    """Which of a line's names holds the tensor that should stay, only a run tells."""
+    (repair,) = read_mutants(minilm(wrong))[0].repairs
+    assert repair.degree.startswith("proved")
+    assert repair.after.partition("  #")[0] == right
 
 
 def test_a_constant_is_called_what_the_config_calls_it():

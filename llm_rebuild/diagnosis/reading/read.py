@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,11 +19,12 @@ from llm_rebuild.diagnosis.reading.lines import SHOWN, Lines, line_of
 from llm_rebuild.diagnosis.reading.record import Correction, Record, Recorder
 from llm_rebuild.diagnosis.reading.repair import Patch, narrower, replay, same_function
 from llm_rebuild.diagnosis.reading.result import ROUNDED, TO_THE_BIT, Reading, Repair
+from llm_rebuild.diagnosis.reading.rewriting import in_place, rewritings
 from llm_rebuild.diagnosis.reading.slices import Difference, Side, Slice, word
 from llm_rebuild.diagnosis.reading.stored import load, store
 from llm_rebuild.diagnosis.reading.traits import traits
 from llm_rebuild.diagnosis.reading.unseen import unseen
-from llm_rebuild.diagnosis.reading.words import Words, written
+from llm_rebuild.diagnosis.reading.words import Words
 from llm_rebuild.errors import one_line
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.any_model import checkpoints_of
@@ -145,16 +147,17 @@ def read(run: Callable[[Tap], Any], official: OfficialRun, own: Own, first: str 
         otherwise = f"this code differs elsewhere than at {first}"
         return (_only(f"not read: run once more, {ended if record.error else otherwise}"),)
     between = Slice(record, official.side)
-    session = _Session(between, official.tensors, Words(between, official.config))
+    rerun = partial(observe, run, official, own)
+    session = _Session(between, official.tensors, Words(between, official.config), rerun)
     mistakes = session.mistakes()
     if not mistakes and record.full:
         return (_only(f"not read to its end: {record.full}"),)
     if not mistakes:
         return (session.stopped(),) if record.error is not None else ()
-    again = observe(run, official, own)
+    again = rerun()
     if any(not session.repeated(again, mistake.target) for mistake in mistakes):
         extent = "two runs of this code differ, so nothing was tried out: look for random numbers"
-        return tuple(session.reading(mistake, extent=extent) for mistake in mistakes[:1])
+        return tuple(session.reading(mistake, extent) for mistake in mistakes[:1])
 
     done: dict[Call, Correction] = {}
     after, apart = record, list[_Mistake]()
@@ -165,7 +168,7 @@ def read(run: Callable[[Tap], Any], official: OfficialRun, own: Own, first: str 
         apart.append(mistake)
         for patch in mistake.patches:
             corrections = done | Patch(between, patch).corrections()
-            put_right = observe(run, official, own, corrections)
+            put_right = rerun(corrections)
             mistake.degree = mistake.how_well(put_right, official.tensors)
             if mistake.degree:
                 mistake.patches, done, after = [patch], corrections, put_right
@@ -213,10 +216,12 @@ class _Mistake:
 
 
 class _Session:
-    """One record beside the official one."""
+    """One record beside the official one. `rerun` runs the person's code once more."""
 
-    def __init__(self, between: Slice, tensors: Mapping[str, Tensor], words: Words) -> None:
-        self.slice, self.tensors, self.words = between, tensors, words
+    def __init__(
+        self, between: Slice, tensors: Mapping[str, Tensor], words: Words, rerun: Callable[..., Record]
+    ) -> None:
+        self.slice, self.tensors, self.words, self.rerun = between, tensors, words, rerun
         self.lines = Lines(between)
         self.claims = Claims(self.lines)
         self.record, self.official = between.person.record, between.official.record
@@ -348,6 +353,21 @@ class _Session:
         lines = {frame.line: line_of(frame) for frame in frames}
         return Reading(missing, tuple(lines.values())[:SHOWN], words)
 
+    def _written(self, mistake: _Mistake, frame: Frame) -> tuple[str, str]:
+        """A line as it is and as it would be right: the first way to write the edit with which the code ran
+        once more, and came out right as well as by the edit, and nothing wrong that was right. Both empty
+        where there is none."""
+        for after in rewritings(self.words, mistake.patches[0], frame):
+            try:
+                with in_place(frame, after):
+                    run = self.rerun()
+            except (SyntaxError, ValueError):
+                continue
+            spoilt = (run.wrong & self.record.tapped.keys()) - self.record.wrong
+            if not spoilt and mistake.how_well(run, self.tensors) in (TO_THE_BIT, mistake.degree):
+                return frame.text.strip(), after
+        return "", ""
+
     def reading(self, mistake: _Mistake, extent: str = "") -> Reading:
         """A mistake as the report has it, with its first repair where that is proved."""
         lines = tuple(line_of(frame) for frame in mistake.frames[:SHOWN])
@@ -359,7 +379,7 @@ class _Session:
             last = patch[-1]
             one = len(places) == 1 and last.kind != "whole"
             claimed = frame is not None and one and self.claims.holds(patch, frame)
-            before, after = written(self.words, patch, frame) if claimed else ("", "")
+            before, after = self._written(mistake, frame) if claimed and frame else ("", "")
             kinds = {edit.kind for edit in patch}
             innermost = patch[0] if kinds == {"drop"} else last  # what they leave
             official = last.kind in ("insert", "whole")

@@ -3,29 +3,15 @@ checkpoints."""
 
 from __future__ import annotations
 
-import ast
-import linecache
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from torch.nn import functional as F
-
 from llm_rebuild.diagnosis.reading.record import Record
 from llm_rebuild.diagnosis.reading.slices import MOVES, Difference, Side, Slice, constants, word
-from llm_rebuild.verify.recording import Frame, Node
+from llm_rebuild.verify.recording import Node
 
 PRODUCTS = {"matmul", "addmm", "baddbmm"}  # with a bias or without
-SIGNS = {
-    "add": ast.Add,
-    "sub": ast.Sub,
-    "mul": ast.Mult,
-    "div": ast.Div,
-    "matmul": ast.MatMult,
-    "pow": ast.Pow,
-}
-SIGNS |= {"and": ast.BitAnd, "or": ast.BitOr}
 
 
 class Words:
@@ -235,58 +221,3 @@ def plain_name(side: Side, number: int) -> tuple[str, int]:
         if name:
             return name, views
     return "", 0
-
-
-# ------------------------------------------------------------------------------- a line put right
-
-
-def written(words: Words, edits: Sequence[Difference], frame: Frame | None) -> tuple[str, str]:
-    """A line as it is and as it would be right; both empty where the edit cannot be written into it."""
-    if len(edits) != 1 or frame is None:
-        return "", ""
-    before = linecache.getline(frame.file, frame.number).strip()
-    try:
-        spots = [after for after in _rewritten(words, edits[0], before) if after != before]
-    except SyntaxError:  # a part of a statement
-        return "", ""
-    return (before, spots[0]) if len(spots) == 1 else ("", "")
-
-
-def _rewritten(words: Words, edit: Difference, before: str) -> list[str]:
-    """Every way to write an edit into a line."""
-    own, theirs = words.sides(edit)
-    ways: list[str] = []
-    for node in ast.walk(ast.parse(before)):
-        if isinstance(node, ast.Constant) and edit.kind == "constant":
-            pairs = zip(constants(own), constants(theirs), strict=False)
-            right = [y for x, y in pairs if x != y and type(node.value) in (int, float) and node.value == x]
-            ways += [_put(before, node, repr(y)) for y in right]
-        elif isinstance(node, ast.BinOp) and edit.kind == "drop" and word(own) in SIGNS:
-            if isinstance(node.op, SIGNS[word(own)]):
-                inner = node.left if own.inputs[0] == edit.other else node.right
-                ways.append(_put(before, node, ast.get_source_segment(before, inner) or ""))
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and _means(node.func, own):
-            outside = isinstance(node.func.value, ast.Name) and node.func.value.id in ("torch", "F")
-            if edit.kind == "drop":
-                inner = node.args[0] if outside and node.args else node.func.value
-                ways.append(_put(before, node, ast.get_source_segment(before, inner) or ""))
-            elif edit.kind == "replace" and _exists(node.func, theirs) and len(node.args) == outside:
-                home = ast.get_source_segment(before, node.func.value)
-                ways.append(_put(before, node.func, f"{home}.{word(theirs)}"))
-    return ways
-
-
-def _means(function: ast.Attribute, node: Node) -> bool:
-    return function.attr.rstrip("_") in (word(node), node.operation)
-
-
-def _exists(function: ast.Attribute, theirs: Node) -> bool:
-    outside = function.value.id if isinstance(function.value, ast.Name) else ""
-    home = {"torch": torch, "F": F}.get(outside, torch.Tensor)
-    return len(theirs.inputs) == 1 and not constants(theirs) and hasattr(home, word(theirs))
-
-
-def _put(text: str, node: Any, instead: str) -> str:
-    if not text.isascii():  # positions are counted in bytes
-        return text
-    return text[: node.col_offset] + instead + text[node.end_col_offset :]
