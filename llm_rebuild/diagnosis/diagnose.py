@@ -20,15 +20,7 @@ from torch import Tensor
 from llm_rebuild.checkpoints import part_of
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis import numbers, search
-from llm_rebuild.diagnosis.case import (
-    DEGREES,
-    Case,
-    Finding,
-    Level,
-    NothingToExplain,
-    case_of,
-    own_case,
-)
+from llm_rebuild.diagnosis.case import DEGREES, Case, Finding, Level, NothingToExplain, case_of, own_case
 from llm_rebuild.diagnosis.causes import CAUSES, chapter
 from llm_rebuild.diagnosis.exact import exact
 from llm_rebuild.diagnosis.graph import Edit, World

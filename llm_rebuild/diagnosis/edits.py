@@ -30,18 +30,8 @@ from llm_rebuild.diagnosis.names import (
 from llm_rebuild.verify import transforms
 from llm_rebuild.verify.transforms import Function
 
-MOVES = (
-    "same",
-    "split",
-    "merge",
-    "by head",
-    "cat",
-    "mask",
-    "given",
-    "repeat",
-    "grouped",
-    "by token",
-)  # which compute no number
+# Kinds of steps that compute no number.
+MOVES = {"same", "split", "merge", "by head", "by token", "cat", "repeat", "grouped", "mask", "given"}
 BINARY = ("add", "add bias", "add mask", "multiply", "stretch", "divide", "elementwise")  # of two tensors
 TURNED = " (transposed)"  # follows the key of a weight
 

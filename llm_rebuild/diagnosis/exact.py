@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,22 +71,13 @@ def in_full(world: World, name: str, lost: tuple[str, ...] = ()) -> Value:
     steps = [world.formulas[n] for n in world.reaching(name, shown - {name})]
     read = {n for step in steps for n in (*step.inputs, step.name) if n in shown and n != name}
     wide = world.given({n: _wide(world.tensors[n]) for n in read})
-    wide = wide.with_weights({k: _widened(world.weights[k]) for step in steps for k in step.weights})
+    wide = wide.with_weights({k: _wide(world.weights[k]) for step in steps for k in step.weights})
     if lost:
-        computed: dict[str, Callable[[World], Value]] = {n: partial(_again, name=n) for n in lost}
-        wide = wide.changed(computed, frozenset(shown))
+        wide = wide.changed({n: lambda w, n=n: w.compute(w.formulas[n]) for n in lost}, frozenset(shown))
     with torch.no_grad():
         return wide.attempt(formula)
 
 
-def _again(world: World, name: str) -> Value:
-    return world.compute(world.formulas[name])
-
-
-def _wide(tensor: Value) -> Value:
-    return None if tensor is None else _widened(tensor)
-
-
-def _widened(tensor: Tensor) -> Tensor:
-    """A floating-point tensor in float64, any other as it is."""
-    return tensor.detach().double() if tensor.is_floating_point() else tensor
+def _wide(tensor: Any) -> Any:
+    """A floating-point tensor in float64, any other, and none, as it is."""
+    return tensor if tensor is None or not tensor.is_floating_point() else tensor.detach().double()

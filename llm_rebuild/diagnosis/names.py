@@ -14,16 +14,8 @@ from llm_rebuild.diagnosis.reading.result import Repair
 from llm_rebuild.weights import template
 
 # Kinds of edit.
-LEFT, FACTOR, SHIFT, MOVED, NARROW, NORM, BENT, OTHER = (
-    "left out",
-    "factor",
-    "shift",
-    "moved",
-    "narrow",
-    "norm",
-    "bent",
-    "other",
-)
+LEFT, FACTOR, SHIFT, MOVED = "left out", "factor", "shift", "moved"
+NARROW, NORM, BENT, OTHER = "narrow", "norm", "bent", "other"
 ANYWHERE = {NARROW: "wrong-dtype", NORM: "norm-twice", BENT: "activation-other"}
 
 # What it means of a step: that it was left out; that its result is the right one times a number; that
@@ -81,25 +73,11 @@ OF_STEP: Mapping[str, tuple[str, str, str, str]] = {
 COLUMN = {LEFT: 0, FACTOR: 1, SHIFT: 2}
 NOTHING_KNOWN = ("unknown", "scaled", "shifted", "unknown")
 # Kinds into which something wrong goes as seldom as something wrong comes out: it is called the same.
-AS_RESULT = {
-    "product",
-    "mix",
-    "merge",
-    "unit",
-    "softmax",
-    "masked",
-    "total",
-    "count",
-    "divide",
-    "elementwise",
-}
+AS_RESULT = {"product", "mix", "merge", "unit", "softmax", "masked", "total", "count", "divide"}
+AS_RESULT |= {"elementwise"}
 TURNS = {"wave", "by wave", "minus", "swapped", "rotate"}
 # What it is to do a step twice, where it has a name of its own.
-TWICE = {
-    "layer norm": "norm-twice",
-    "normed": "norm-twice",
-    "scale": "scale-extra",
-}
+TWICE = {"layer norm": "norm-twice", "normed": "norm-twice", "scale": "scale-extra"}
 # What it is to compute with another number, by the fact's name.
 OF_FACT = {
     "eps": "norm-eps",

@@ -16,14 +16,7 @@ from llm_rebuild.diagnosis.case import Case, Finding, Level
 from llm_rebuild.diagnosis.graph import LOWEST, Formula, World
 from llm_rebuild.diagnosis.names import FACTOR, SHIFT, of_guess, of_result
 from llm_rebuild.diagnosis.wrong.masks import patterns
-from llm_rebuild.verify.equality import (
-    BEYOND,
-    HIDDEN,
-    apart,
-    difference,
-    identical,
-    usual,
-)
+from llm_rebuild.verify.equality import BEYOND, HIDDEN, apart, difference, identical, usual
 from llm_rebuild.verify.functions import scaled_or_shifted
 from llm_rebuild.verify.layouts import arrangement
 from llm_rebuild.verify.transforms import NARROW, axes_of, layouts, narrowed

@@ -86,6 +86,7 @@ class Node:
                an official model computed `h.0.attn.softmax[0]`; else empty.
     checkpoint On the official side: which it is.
     returned   On the official side: the modules that returned it, innermost first.
+    inputs     The nodes that go in, in the order of the arguments.
     """
 
     number: int
@@ -100,16 +101,16 @@ class Node:
     name: str = ""
     checkpoint: str = ""
     returned: list[Returned] = field(default_factory=list)
+    inputs: list[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        leaf = leaves((self.arguments, self.named))
+        self.inputs = [ref.node for ref in leaf if type(ref) is Ref]
 
     @property
     def operation(self) -> str:
         """The function's name: `mul`, `native_layer_norm`; empty for what came from outside."""
         return facts_of(self.function).name
-
-    @property
-    def inputs(self) -> list[int]:
-        """The nodes that go in, in the order of the arguments."""
-        return [ref.node for ref in leaves((self.arguments, self.named)) if type(ref) is Ref]
 
     @property
     def numbers(self) -> tuple[float, ...]:

@@ -16,9 +16,10 @@ from llm_rebuild.copies.pins import NAMES
 from llm_rebuild.diagnosis.causes import CAUSES
 from llm_rebuild.diagnosis.diagnose import Account, diagnose
 from llm_rebuild.diagnosis.edits import on_a_step
-from llm_rebuild.diagnosis.mutants import TEXTS, Mutant, Scene, run, scene
+from llm_rebuild.diagnosis.mutants import Mutant, Scene, run
 from llm_rebuild.diagnosis.read_off import world_of
 from llm_rebuild.diagnosis.wrong import mistakes
+from tools import mutation
 
 MINIATURES = Path(llm_rebuild.__file__).parent / "miniatures"
 UNSCALED = Mutant(
@@ -31,9 +32,8 @@ def copy_of(model: str) -> LocalCopy:
     return LocalCopy(model, MINIATURES / model, "miniature")
 
 
-@functools.cache
 def stage(model: str, how: str = "padded", attention: str = "eager") -> Scene:
-    return scene(copy_of(model), how, attention, TEXTS[model])
+    return mutation.scene(model, how, attention)
 
 
 def tensors(model: str, before: str, after: str, file: str | None = None) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,9 @@ import pytest
 import llm_rebuild
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.explain import explain
-from llm_rebuild.diagnosis.mutants import TEXTS, Mutant, Scene, mutated, run, scene
+from llm_rebuild.diagnosis.mutants import TEXTS, Mutant, Scene, mutated, run
 from llm_rebuild.verify import Proof, Question, Report, judge
-from tools import reading
+from tools import mutation, reading
 from tools.mutants import read_set
 
 MINIATURES = Path(llm_rebuild.__file__).parent / "miniatures"
@@ -30,9 +29,8 @@ def gpt2() -> LocalCopy:
     return LocalCopy("gpt2", MINIATURES / "gpt2", "miniature")
 
 
-@functools.cache
 def stage() -> Scene:
-    return scene(gpt2(), texts=TEXTS["gpt2"])
+    return mutation.scene("gpt2", "padded", "eager")
 
 
 def reported(*mutants: Mutant) -> Report:

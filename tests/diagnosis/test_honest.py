@@ -3,7 +3,6 @@ percentage that nobody measured."""
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 import time
@@ -15,21 +14,20 @@ from torch import Tensor
 
 import llm_rebuild
 from llm_rebuild import diagnosis
-from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.copies.pins import NAMES
 from llm_rebuild.diagnosis import search
 from llm_rebuild.diagnosis.case import Case, case_of
 from llm_rebuild.diagnosis.diagnose import Diagnosis, diagnose
-from llm_rebuild.diagnosis.mutants import TEXTS, Mutant, Scene, run, scene
+from llm_rebuild.diagnosis.mutants import Mutant, Scene, run
 from llm_rebuild.diagnosis.read_off import world_of
+from tools import mutation
 
 MINIATURES = Path(llm_rebuild.__file__).parent / "miniatures"
 MEASURED = Path(diagnosis.__file__).with_name("measured.json")
 
 
-@functools.cache
 def stage(model: str) -> Scene:
-    return scene(LocalCopy(model, MINIATURES / model, "miniature"), "padded", "eager", TEXTS[model])
+    return mutation.scene(model, "padded", "eager")
 
 
 def of(model: str, **tensors: Tensor) -> tuple[Diagnosis, ...]:

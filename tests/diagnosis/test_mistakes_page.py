@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 import llm_rebuild
-from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis import mutants
 from llm_rebuild.diagnosis.causes import CAUSES, chapter
-from llm_rebuild.diagnosis.mutants import TEXTS, Mutant, Scene
+from llm_rebuild.diagnosis.mutants import Mutant
 from tools.mutants import read_set
+from tools.mutation import scene
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "part-4" / "mistakes.md"
 MINIATURES = Path(llm_rebuild.__file__).parent / "miniatures"
@@ -116,12 +116,6 @@ def sections() -> dict[str, str]:
         for match, end in zip(found, ends, strict=True)
         if match[1] == "###"
     }
-
-
-@functools.cache
-def scene(model: str, run: str, attention: str) -> Scene:
-    copy = LocalCopy(model, MINIATURES / model, "miniature")
-    return mutants.scene(copy, run, attention, TEXTS[model])
 
 
 @functools.cache

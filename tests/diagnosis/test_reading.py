@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -11,15 +10,13 @@ import pytest
 import torch
 
 import llm_rebuild
-from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.diagnosis.mutants import TEXTS, Mutant, Scene, mutated, scene
+from llm_rebuild.diagnosis.mutants import Mutant, Scene, mutated
 from llm_rebuild.diagnosis.reading import record
 from llm_rebuild.diagnosis.reading.read import OfficialRun, read
 from llm_rebuild.diagnosis.reading.result import Reading
-from llm_rebuild.verify.capture import trace_of
-from llm_rebuild.verify.official import Official
 from tools.mutants import read_set
 from tools.reading import changed_lines, explained, near, readings
+from tools.reading import stage as stage_of
 
 MINIATURES = Path(llm_rebuild.__file__).parent / "miniatures"
 MUTANTS = {
@@ -30,15 +27,9 @@ MUTANTS = {
 SCALED = "scaled = product * query.shape[-1] ** -0.5"
 
 
-@functools.cache
 def stage(model: str, run: str = "padded") -> tuple[Scene, OfficialRun]:
     """A model's scene and the official run beside which one reads."""
-    copy = LocalCopy(model, MINIATURES / model, "miniature")
-    official = Official(copy.folder, "eager")
-    played = scene(copy, run, texts=TEXTS[model], official=official)
-    return played, OfficialRun.of(
-        played.truth, copy, played.prompt, trace_of(played.truth, copy, played.prompt, official)
-    )
+    return stage_of(model, "", run, "eager")
 
 
 def own(file: str) -> bool:

@@ -425,8 +425,7 @@ class Lines:
         if len(self.slice.official.record[edit.other].inputs) > 1:
             for step in self.ways.way(at, Ref(edit.node))[:2]:  # the tap, and what bound what it shows
                 yield from self._of_none(step)
-        pattern = _pattern(checkpoint)
-        alike = [name for name in record.taps if name != checkpoint and _pattern(name) == pattern]
+        alike = [n for n in record.taps if n != checkpoint and template(n) == template(checkpoint)]
         right = [name for name in alike if self.slice.right(record.tapped[name])]
         others = [record.taps[n] for n in right if self._tells(edit, record[record.tapped[n]])]
         blame = self._differing(taps, others)[0]
@@ -495,8 +494,3 @@ def _left_early(record: Record, missing: str) -> Iterator[Frame]:
                     caller = record.steps[: steps[0]][-1:]
                     ended = [record.steps[steps[-1]].frame, *(step.frame for step in caller)]
                     yield from ended[::-1] if record.steps[steps[0]].empty else ended
-
-
-def _pattern(checkpoint: str) -> str:
-    """A checkpoint's name without the block's number."""
-    return ".".join("{}" if part.isdigit() else part for part in checkpoint.split("."))
