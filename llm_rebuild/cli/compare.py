@@ -81,6 +81,7 @@ def compare(
 def _proved(question: Question, tensors: Mapping[str, Tensor], names: Path | None) -> tuple[Proof, Matched]:
     """The official run, the dump's tensors as its checkpoints, and the two compared."""
     from llm_rebuild import verify
+    from llm_rebuild.diagnosis.read_off import world_of
     from llm_rebuild.dumps import names as naming
     from llm_rebuild.dumps.compare import proof_of
 
@@ -88,7 +89,7 @@ def _proved(question: Question, tensors: Mapping[str, Tensor], names: Path | Non
         truth = verify.capture(question, steps=True)
         done("captured")
         if names is None:
-            matched = naming.match(tensors, truth.tensors)
+            matched = naming.match(tensors, truth.tensors, world_of(truth, question.copy))
         else:
             listed = naming.read_names(names, tensors, truth.tensors)
             matched = naming.arranged(tensors, truth.tensors, listed)

@@ -16,7 +16,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from llm_rebuild import files
 from llm_rebuild.checkpoints import memory_of
+from llm_rebuild.diagnosis.graph import World
 from llm_rebuild.errors import InputError, nearest
 from llm_rebuild.json_fields import WORD, Each, check, or_null
 from llm_rebuild.verify.equality import NEVER, ROUNDED, difference, identical, largest, usual
@@ -39,6 +40,7 @@ MOVED = 0.5  # by so much what lies otherwise is further from home: the same num
 PLAINER = 0.05  # by so much another layout has to point better than the plainest
 SEEN = 0.5  # how nearly a tensor has to point where another layout does to be taken to lie so
 UNMASKED = 0.7  # how much of a fit is left where a mask was put into one of the two only
+SURELY = 2 * NEAR  # what a pattern comes to that is at home in all blocks
 SIZE = 0.05  # how much of a fit is that the numbers are as large
 SHARP = 8  # power of a cosine: 0.99 is much nearer than 0.95, and 0.5 is no nearer than 0.3
 SURE = 1000  # votes of a tensor that is right about how those of the other blocks lie
@@ -85,20 +87,60 @@ class Matched:
         }
 
 
-def match(dump: Mapping[str, Tensor], official: Mapping[str, Tensor]) -> Matched:
+def match(dump: Mapping[str, Tensor], official: Mapping[str, Tensor], world: World | None = None) -> Matched:
     """Find a checkpoint for each tensor of a dump, for no two the same. A third of one is called as it is,
-    `h.0.attn.c_attn[2]`: queries, keys and values may come from one layer, and lie in the dump as three."""
+    `h.0.attn.c_attn[2]`: queries, keys and values may come from one layer, and lie in the dump as three.
+
+    world  The official run as a graph. With it, what an earlier mistake has made wrong is known by the step
+           that makes it of the dump's own tensors.
+    """
     fits = _fits(dump, with_parts(official))
     names: dict[str, str] = {}
     free = {checkpoint for fitting in fits.values() for checkpoint in fitting}
-    for pairs in _pairs(fits):
+    followed = -1  # how many had names when the official steps were last taken
+
+    def take(pairs: Mapping[str, str]) -> None:
         for name, checkpoint in pairs.items():
             if name not in names and checkpoint in free and checkpoint in fits[name]:
                 names[name] = checkpoint
                 free.discard(checkpoint)
+
+    for score, pairs in _pairs(fits):
+        if world is not None and score < SURELY and followed < len(names) < len(dump):
+            followed = len(names)
+            for made in _made(dump, official, world, names, fits):
+                take(made)
+        take(pairs)
     names |= {n: c for n, c in _left_over(dump, official, names).items() if c in fits[n]}
     names |= _in_order(dump, official, names)
     return arranged(dump, official, {name: names[name] for name in dump if name in names}, fits)
+
+
+def _made(
+    dump: Mapping[str, Tensor],
+    official: Mapping[str, Tensor],
+    world: World,
+    names: Mapping[str, str],
+    fits: Mapping[str, dict[str, Fit]],
+) -> list[Mapping[str, str]]:
+    """Tensors without a name that the official steps make of those with one, name by name; the best come
+    first. How each lies is noted in `fits`."""
+    given = {name: tensor for name, tensor in world.tensors.items() if name not in official}
+    own = replace(world, tensors={**given, **arranged(dump, official, names, fits).tensors})
+    left = {name: Numbers(dump[name]) for name in dump if name not in names}
+    taken, made = {_whole(checkpoint, official) for checkpoint in names.values()}, []
+    sought = {_whole(checkpoint, official) for name in left for checkpoint in fits[name]} - taken
+    for whole in (checkpoint for checkpoint in official if checkpoint in sought):
+        value = own.attempt(whole)
+        for checkpoint, tensor in with_parts({whole: value}).items() if value is not None else ():
+            numbers = Numbers(tensor)
+            for name, one in left.items():
+                layout = _layout(one, numbers) if checkpoint in fits[name] else None
+                if layout is not None:
+                    score = NEAR - MOVED * (not layout.plain) + NAMED * _alike(name, checkpoint)
+                    fits[name][checkpoint] = Fit(score, layout)
+                    made.append((score, {name: checkpoint}))
+    return [pairs for _, pairs in sorted(made, key=lambda one: -one[0])]
 
 
 def _left_over(
@@ -262,12 +304,10 @@ def _fit(one: Numbers, other: Numbers, alike: float) -> Fit | None:
         return Fit(SAME + words, next(layouts(tensor.shape, official.shape)))
     if not (one.float and other.float):
         return None
-    if difference(one.moments, other.moments) <= 1e-3 * other.size:
-        tensor, official = tensor.float(), official.to(tensor.dtype).float()
-        layout = layout_of(tensor, official, ROUNDED * other.size)
-        if layout is not None:
-            same = identical(tensor, layout.of(official, tensor.shape))
-            return Fit((SAME if same else NEAR) - MOVED * (not layout.plain) + words, layout)
+    layout = _layout(one, other)
+    if layout is not None:
+        same = identical(tensor, layout.of(official, tensor.shape))
+        return Fit((SAME if same else NEAR) - MOVED * (not layout.plain) + words, layout)
     ways, places = _ways(tuple(tensor.shape), tuple(official.shape))
     if not ways:
         return None
@@ -282,6 +322,14 @@ def _fit(one: Numbers, other: Numbers, alike: float) -> Fit | None:
     direction *= 1 - SIZE + SIZE * min(one.typical, other.typical) / max(one.typical, other.typical)
     moved = MOVED * (not ways[best].plain)
     return Fit(LIKE * direction**SHARP - moved + words, ways[best], LIKE * direction + words >= LEAST)
+
+
+def _layout(one: Numbers, other: Numbers) -> Layout | None:
+    """How one tensor lies in another where its numbers are the same but for rounding."""
+    if difference(one.moments, other.moments) > 1e-3 * other.size:
+        return None
+    tensor, official = one.tensor.float(), other.tensor.to(one.tensor.dtype).float()
+    return layout_of(tensor, official, ROUNDED * other.size)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -334,9 +382,9 @@ def _directions(one: Tensor, others: Tensor) -> Tensor:
 # ------------------------------------------------------------------------------------- names and patterns
 
 
-def _pairs(fits: Mapping[str, Mapping[str, Fit]]) -> list[Mapping[str, str]]:
-    """Which tensors may be which checkpoints, name by name: of one pattern in all blocks, or one of one. The
-    best come first."""
+def _pairs(fits: Mapping[str, Mapping[str, Fit]]) -> list[tuple[float, Mapping[str, str]]]:
+    """Which tensors may be which checkpoints, name by name, and how well: of one pattern in all blocks, or
+    one of one. The best come first."""
     blocks: dict[str, dict[int, str]] = defaultdict(dict)  # a pattern of checkpoints -> block -> checkpoint
     for checkpoint in dict.fromkeys(c for fitting in fits.values() for c in fitting):
         for rest, number in itertools.islice(_cut(checkpoint), 1):  # the first is the block's
@@ -359,7 +407,7 @@ def _pairs(fits: Mapping[str, Mapping[str, Fit]]) -> list[Mapping[str, str]]:
                 # Of a wrong one perhaps only the first is like the official one: the best says what it is.
                 if any(fit and fit.likely for fit in fitting):
                     scored.append((max(scores) + sum(scores) / len(names), both))
-    return [pairs for _, pairs in sorted(scored, key=lambda one: -one[0])]
+    return sorted(scored, key=lambda one: -one[0])
 
 
 def _groups(names: Iterable[str]) -> dict[str, dict[int, str]]:

@@ -12,6 +12,7 @@ import pytest
 from torch import Tensor
 
 from llm_rebuild import verify
+from llm_rebuild.diagnosis.read_off import world_of
 from llm_rebuild.dumps.compare import proof_of
 from llm_rebuild.dumps.names import Matched, match
 from llm_rebuild.verify.capture import Capture
@@ -78,6 +79,12 @@ def test_half_the_precision_is_held_against_as_much(truth: Capture) -> None:
     proof = proved(truth, matched)
     assert {verdict.dtype for verdict in proof.report.verdicts} == {"float16"}
     assert sum(verdict.identical for verdict in proof.report.verdicts) > 5
+
+
+def test_what_a_mistake_has_made_wrong_is_known_by_its_step(truth: Capture) -> None:
+    """Behind exchanged keys and values nothing points where the official tensors do, and no name says it."""
+    tensors, world = ported(truth, "swapped-kv"), world_of(truth, verify.ask(MINIATURE, TEXTS).copy)
+    assert match(tensors, truth.tensors, world).names == ports.as_seen(MEANT, "swapped-kv")
 
 
 def test_the_command_line(run: Run, truth: Capture, tmp_path: Path) -> None:
