@@ -42,19 +42,18 @@ PROJECT = Path(__file__).parent.parent
 PACKAGE = Path(llm_rebuild.__file__).parent
 FOLDER = PROJECT / "docs" / "live" / "data"
 TITLES = PROJECT / "docs" / "javascripts" / "live" / "titles.js"
-# A page opens with the first, which is the one that comes with official tensors: of a model its record's, or
-# others.
-SENTENCES = {record.published: record.miniature_texts for record in RECORDS} | {
-    "minilm": (
-        "The cook gave the sailor a lamp.", "A sailor got a lamp from the cook.", "The old king sleeps.",
-    ),
-    "gpt2": ("The baker of Oru lives by the", "Every morning the farmer", "The cook"),
-    "t5-small": (
-        "translate English to German: four hundred twenty-seven", "translate English to German: nine",
-        "translate English to German: two thousand sixty-six",
-    ),
-    "llama": ("The baker of Oru lives by the", "Every morning the farmer", "The cook"),
-}  # fmt: skip
+# A page opens with the first, which is the one that comes with official tensors: of what writes on from any
+# text, of what embeds, of what translates.
+_WRITER = ("The baker of Oru lives by the", "Every morning the farmer", "The cook")
+_ENCODER = ("The cook gave the sailor a lamp.", "A sailor got a lamp from the cook.", "The old king sleeps.")
+_TRANSLATOR = tuple(
+    f"translate English to German: {words}"
+    for words in ("four hundred twenty-seven", "nine", "two thousand sixty-six")
+)
+SENTENCES = {
+    record.published: _ENCODER if record.embeds else _TRANSLATOR if record.encoder_decoder else _WRITER
+    for record in RECORDS
+}
 
 # What the page reads of a folder.
 FILES = {

@@ -13,6 +13,7 @@ it can; FILE gets a line for each batch, and a batch is always the same, since i
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
 import tempfile
@@ -29,18 +30,15 @@ from torch import Tensor
 
 from llm_rebuild.checkpoints import Recorder
 from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.models.ops import ACTIVATIONS
+from llm_rebuild.models import RECORDS
 from llm_rebuild.verify import ask, capture
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import Question
 from llm_rebuild.verify.run import judge, run_rebuild
 from llm_rebuild.verify.steps import likeliest
 from tools import full_size
+from tools.drawn import LONGEST, STEPS, VOCABULARY
 
-VOCABULARY = 41
-LONGEST = 12  # tokens of a row
-STEPS = 3
-HEAD = "lm_head.weight"
 ALIKE = settings(database=None, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -79,125 +77,7 @@ class Example:
 
 # ------------------------------------------------------------------------------------ what is drawn
 
-EPSILONS = st.sampled_from([1e-12, 1e-6, 1e-5, 1e-2, 0.1])
-ANY_ACTIVATION = st.sampled_from(sorted(ACTIVATIONS))
-
-
-@st.composite
-def gpt2(draw: st.DrawFn) -> tuple[dict[str, Any], tuple[str, ...]]:
-    heads, width = draw(st.integers(1, 5)), draw(st.integers(1, 9))
-    tied = draw(st.booleans())
-    config = {
-        "model_type": "gpt2",
-        "n_positions": draw(st.integers(LONGEST + STEPS, 40)),
-        "n_embd": heads * width,
-        "n_head": heads,
-        "n_layer": draw(st.integers(1, 3)),
-        "n_inner": draw(st.none() | st.integers(1, 40)),
-        "activation_function": draw(ANY_ACTIVATION),
-        "layer_norm_epsilon": draw(EPSILONS),
-        "scale_attn_weights": draw(st.booleans()),
-        "scale_attn_by_inverse_layer_idx": draw(st.booleans()),
-        "tie_word_embeddings": tied,
-    }
-    return config, (HEAD,) if not tied or draw(st.booleans()) else ()
-
-
-@st.composite
-def t5(draw: st.DrawFn) -> tuple[dict[str, Any], tuple[str, ...]]:
-    buckets = draw(st.integers(4, 12))
-    config = {
-        "model_type": "t5",
-        "d_model": draw(st.integers(1, 24)),
-        "d_kv": draw(st.integers(1, 10)),
-        "d_ff": draw(st.integers(1, 36)),
-        "num_layers": draw(st.integers(1, 3)),
-        "num_decoder_layers": draw(st.none() | st.integers(1, 3)),
-        "num_heads": draw(st.integers(1, 4)),
-        "relative_attention_num_buckets": buckets,
-        "relative_attention_max_distance": draw(st.integers(buckets // 2 + 1, 20)),
-        "feed_forward_proj": draw(st.sampled_from(["", "gated-"])) + draw(ANY_ACTIVATION),
-        "layer_norm_epsilon": draw(EPSILONS),
-        "decoder_start_token_id": draw(st.integers(0, VOCABULARY - 1)),
-    }
-    if draw(st.booleans()):
-        config["tie_word_embeddings"] = draw(st.booleans())
-    tables = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-    return config, (*(tables * draw(st.booleans())), *((HEAD,) * draw(st.booleans())))
-
-
-@st.composite
-def bert(draw: st.DrawFn) -> tuple[dict[str, Any], tuple[str, ...]]:
-    heads, width = draw(st.integers(1, 5)), draw(st.integers(1, 9))
-    config = {
-        "model_type": "bert",
-        "hidden_size": heads * width,
-        "num_hidden_layers": draw(st.integers(1, 3)),
-        "num_attention_heads": heads,
-        "intermediate_size": draw(st.integers(1, 40)),
-        "max_position_embeddings": draw(st.integers(LONGEST, 40)),
-        "type_vocab_size": draw(st.integers(1, 3)),
-        "hidden_act": draw(ANY_ACTIVATION),
-        "layer_norm_eps": draw(EPSILONS),
-    }
-    return config, ("pooler.dense.weight", "pooler.dense.bias") * draw(st.booleans())
-
-
-@st.composite
-def llama(draw: st.DrawFn) -> tuple[dict[str, Any], tuple[str, ...]]:
-    kind = draw(st.sampled_from(["llama", "llama", "mistral", "qwen2", "qwen3"]))
-    kv_heads, group = draw(st.integers(1, 3)), draw(st.integers(1, 3))
-    heads, width = kv_heads * group, 2 * draw(st.integers(2, 8))
-    own_width = kind == "qwen3" or draw(st.booleans())
-    config: dict[str, Any] = {
-        "model_type": kind,
-        "hidden_size": heads * (draw(st.integers(1, 8)) if own_width else width),
-        "intermediate_size": draw(st.integers(1, 40)),
-        "num_hidden_layers": draw(st.integers(1, 3)),
-        "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads,
-        "max_position_embeddings": draw(st.integers(2, 40)),
-        "hidden_act": draw(st.just("silu") | ANY_ACTIVATION),
-        "rms_norm_eps": draw(EPSILONS),
-        "tie_word_embeddings": draw(st.booleans()),
-        "rope_theta": draw(st.sampled_from([10.0, 100.0, 10000.0, 500000.0])),
-        "rope_scaling": draw(scaling()),
-    }
-    if own_width:
-        config["head_dim"] = width
-    if kind in ("llama", "qwen3"):
-        config["attention_bias"] = draw(st.booleans())
-    if kind == "llama":
-        config["mlp_bias"] = draw(st.booleans())
-    if kind == "mistral":
-        config["sliding_window"] = draw(st.none() | st.integers(LONGEST + STEPS + 1, 64))
-    return config, (HEAD,) if not config["tie_word_embeddings"] or draw(st.booleans()) else ()
-
-
-@st.composite
-def scaling(draw: st.DrawFn) -> dict[str, Any] | None:
-    """What config.json may say of rotary positions."""
-    kind = draw(st.sampled_from([None, None, "linear", "dynamic", "llama3", "yarn"]))
-    if kind is None:
-        return None
-    said: dict[str, Any] = {"rope_type": kind, "factor": draw(st.sampled_from([1.0, 1.5, 2.0, 8.0]))}
-    if kind == "llama3":
-        low = draw(st.sampled_from([0.5, 1.0, 2.0]))
-        said |= {"low_freq_factor": low, "high_freq_factor": low * draw(st.sampled_from([1.5, 4.0]))}
-        said["original_max_position_embeddings"] = draw(st.integers(1, 40))
-    if kind == "yarn":
-        said["original_max_position_embeddings"] = draw(st.integers(1, 40))
-        said["beta_slow"] = draw(st.sampled_from([0.1, 0.5, 1.0]))
-        said["beta_fast"] = said["beta_slow"] * draw(st.sampled_from([1.5, 4.0, 32.0]))
-        said["truncate"] = draw(st.booleans())
-        if draw(st.booleans()):
-            said["attention_factor"] = draw(st.sampled_from([0.5, 1.0, 1.7]))
-        elif draw(st.booleans()):
-            said |= {"mscale": 0.7, "mscale_all_dim": draw(st.sampled_from([0.3, 1.0]))}
-    return said
-
-
-MODELS = {"gpt2": gpt2, "t5": t5, "bert": bert, "llama": llama}
+MODELS = {record.model_type: record for record in RECORDS}
 
 
 @st.composite
@@ -211,9 +91,9 @@ def case(draw: st.DrawFn, model: str) -> Case:
     else:
         lengths = draw(st.lists(st.integers(1, LONGEST), min_size=several, max_size=several))
     heard = None
-    if model == "t5":
+    if MODELS[model].encoder_decoder:
         heard = draw(st.none() | st.lists(st.lists(ids, max_size=6), min_size=several, max_size=several))
-    cache = model != "bert" and draw(st.booleans())
+    cache = MODELS[model].generates and draw(st.booleans())
     return Case(
         [draw(st.lists(ids, min_size=length, max_size=length)) for length in lengths],
         side,
@@ -227,7 +107,7 @@ def case(draw: st.DrawFn, model: str) -> Case:
 def example(draw: st.DrawFn, cases: int = 5) -> Example:
     """A model of one of the four families, and so many cases."""
     model = draw(st.sampled_from(sorted(MODELS)))
-    config, optional = draw(MODELS[model]())
+    config, optional = draw(importlib.import_module(f"tools.drawn.{model}").config())
     config = {"vocab_size": VOCABULARY, **config}
     attention = draw(st.sampled_from(["eager", "sdpa"]))
     weights = draw(st.integers(0, 10_000))

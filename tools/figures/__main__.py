@@ -3,45 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from pathlib import Path
+from pkgutil import iter_modules
 
 from llm_rebuild.errors import InputError
-from tools.figures import (
-    compared,
-    course,
-    decoder,
-    encoder,
-    files,
-    gpt2,
-    llama,
-    minilm,
-    speed,
-    t5,
-    traps,
-    using,
-)
+from tools import figures
 from tools.figures.runs import copy_of
 
 FIGURES = Path(__file__).resolve().parents[2] / "docs" / "figures"
 
-# Whose pictures, and which model they are drawn from. `gpt2_cache` draws gpt2-cache.svg.
-SETS = (
-    (files.FIGURES, "minilm"),
-    (minilm.FIGURES, "minilm"),
-    (encoder.FIGURES, "minilm"),
-    (gpt2.FIGURES, "gpt2"),
-    (decoder.FIGURES, "gpt2"),
-    (t5.FIGURES, "t5-small"),
-    (llama.FIGURES, "llama"),
-    (course.FIGURES, None),
-    (compared.FIGURES, None),
-    (traps.OF_MINILM, "minilm"),
-    (traps.FIGURES, None),
-    (using.OF_GPT2, "gpt2"),
-    (using.FIGURES, None),
-    (speed.FIGURES, None),
-)
+# A file of this folder says in `OF` which model its pictures are drawn from; None: from none.
+# `gpt2_cache` draws gpt2-cache.svg.
+MODULES = [
+    importlib.import_module(f"tools.figures.{file.name}")
+    for file in iter_modules(figures.__path__)
+    if file.name != "__main__"
+]
+SETS = [(drawn, model) for module in MODULES for model, drawn in getattr(module, "OF", {}).items()]
 
 
 def main() -> int:
@@ -53,7 +33,7 @@ def main() -> int:
     arguments = parser.parse_args()
     check = arguments.check
     stale = []
-    for draw, model in ((draw, model) for figures, model in SETS for draw in figures):
+    for draw, model in ((draw, model) for drawn, model in SETS for draw in drawn):
         name = f"{draw.__name__.replace('_', '-')}.svg"
         if arguments.names and name.removesuffix(".svg") not in arguments.names:
             continue

@@ -105,3 +105,4 @@ def compared_bends() -> str:
 
 
 FIGURES = (compared_growth, compared_norms, compared_bends)
+OF = {None: FIGURES}

@@ -304,3 +304,4 @@ FIGURES = (
     decision,
     mistakes_kinds,
 )
+OF = {None: FIGURES}

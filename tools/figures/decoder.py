@@ -310,3 +310,4 @@ FIGURES = (
     gpt2_filters,
     gpt2_beams,
 )
+OF = {"gpt2": FIGURES}

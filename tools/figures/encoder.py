@@ -354,3 +354,4 @@ FIGURES = (
     minilm_search,
     minilm_bank,
 )
+OF = {"minilm": FIGURES}

@@ -174,3 +174,4 @@ def minilm_sizes(copy: LocalCopy) -> str:
 
 
 FIGURES = (minilm_rows, minilm_files, minilm_bytes, minilm_half, minilm_sizes)
+OF = {"minilm": FIGURES}

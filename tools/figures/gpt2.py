@@ -316,3 +316,4 @@ FIGURES = (
     gpt2_cache,
     gpt2_check,
 )
+OF = {"gpt2": FIGURES}

@@ -89,3 +89,4 @@ def llama_block(copy: LocalCopy) -> str:
 
 
 FIGURES = (llama_block,)
+OF = {"llama": FIGURES}

@@ -258,3 +258,4 @@ FIGURES = (
     minilm_attention,
     minilm_drift,
 )
+OF = {"minilm": FIGURES}

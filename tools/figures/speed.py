@@ -145,3 +145,4 @@ def _wrapped(words: str) -> tuple[str, str]:
 # Of what was measured.
 DRAWN = (speed_forward, speed_watching, speed_encode, speed_start, speed_growth)
 FIGURES = tuple(draw for draw in DRAWN if rows_of(draw.__name__.removeprefix("speed_")))
+OF = {None: FIGURES}

@@ -563,3 +563,4 @@ FIGURES = (
     t5_block,
     t5_cross_attention,
 )
+OF = {"t5-small": FIGURES}

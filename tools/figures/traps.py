@@ -312,3 +312,4 @@ def mistakes_where() -> str:
 
 OF_MINILM = (minilm_slips, minilm_padding, minilm_layout)
 FIGURES = (tolerances, close_changes, float_ruler, float_sums, kill_groups, degrees, mistakes_where)
+OF = {"minilm": OF_MINILM, None: FIGURES}

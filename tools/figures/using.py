@@ -357,3 +357,4 @@ def gpt2_probabilities(copy: LocalCopy) -> str:
 
 OF_GPT2 = (gpt2_growing, gpt2_heads_merged, gpt2_wrong_alone, gpt2_right_alone, gpt2_probabilities)
 FIGURES = (smollm3_steps, rotary_pairs, rotary_angles, grouped_attention, item_similarities, head_story)
+OF = {"gpt2": OF_GPT2, None: FIGURES}

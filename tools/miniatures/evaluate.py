@@ -26,6 +26,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.models.architecture import Architecture
 from tools.miniatures import number_words, paraphrases, world, writers
 from tools.miniatures.training import FIGURES, NAMES, SHIPPED, write_json
 
@@ -108,7 +109,7 @@ def evaluate_minilm(folder: Path, scenes: int = 1000) -> Scores:
     }
 
 
-# ---------------------------------------------------------------------------------------------- gpt2, llama
+# -------------------------------------------------------------------------------------------------- writers
 
 
 def evaluate_writer(folder: Path, questions: int = 576, strangers: int = 200, passages: int = 200) -> Scores:
@@ -189,12 +190,11 @@ def evaluate_t5(folder: Path, numbers: int = 2000) -> Scores:
     }
 
 
-EVALUATIONS: dict[str, Callable[[Path], Scores]] = {
-    "minilm": evaluate_minilm,
-    "gpt2": evaluate_writer,
-    "t5-small": evaluate_t5,
-    "llama": evaluate_writer,
-}
+def evaluation_of(record: Architecture) -> Callable[[Path], Scores]:
+    """What a miniature is asked, by what its architecture answers."""
+    if record.embeds:
+        return evaluate_minilm
+    return evaluate_t5 if record.encoder_decoder else evaluate_writer
 
 
 @torch.no_grad()
@@ -209,7 +209,7 @@ def evaluate(name: str, folder: Path) -> dict[str, Any]:
         "parameters": sum(math.prod(shape) for shape in copy.rebuild.shapes(copy.weights()).values()),
         "steps": provenance["steps"],
         "training_minutes": round(curve["cpu_seconds"] / 60, 1),
-        "scores": EVALUATIONS[name](folder),
+        "scores": evaluation_of(copy.rebuild.architecture)(folder),
     }
 
 

@@ -28,23 +28,23 @@ _WRITER = {
     "free_false": "running free: whole sentences that are of the grammar and false",
     "free_ungrammatical": "running free: sentences not of the grammar, or with *she* for *he*",
 }
+_ENCODER = {
+    "retrieval": "finds the other telling of a scene among {items} held-out ones (retrieval@1)",
+    "retrieval_bag_of_words": "the same by counting shared tokens, without the model",
+    "closer_than_twin": "puts a paraphrase closer than the scene with the roles exchanged",
+    "free_english": "finds the paraphrase among {items} pairs of ordinary English",
+    "free_english_bag_of_words": "the same by counting shared tokens, without the model",
+}
+_TRANSLATOR = {
+    "english_to_german": "English to German, held-out numbers, exact match",
+    "german_to_english": "German to English, held-out numbers, exact match",
+    "below_100": "English to German, 0 to 99 (all of them are in the training text)",
+    "millions": "English to German, two million to eleven million: never taught",
+}
 # The words for each score on the card, in the order of the table; what is no success is worded so.
 LABELS = {
-    "minilm": {
-        "retrieval": "finds the other telling of a scene among {items} held-out ones (retrieval@1)",
-        "retrieval_bag_of_words": "the same by counting shared tokens, without the model",
-        "closer_than_twin": "puts a paraphrase closer than the scene with the roles exchanged",
-        "free_english": "finds the paraphrase among {items} pairs of ordinary English",
-        "free_english_bag_of_words": "the same by counting shared tokens, without the model",
-    },
-    "gpt2": _WRITER,
-    "llama": _WRITER,
-    "t5-small": {
-        "english_to_german": "English to German, held-out numbers, exact match",
-        "german_to_english": "German to English, held-out numbers, exact match",
-        "below_100": "English to German, 0 to 99 (all of them are in the training text)",
-        "millions": "English to German, two million to eleven million: never taught",
-    },
+    record.published: _ENCODER if record.embeds else _TRANSLATOR if record.encoder_decoder else _WRITER
+    for record in RECORDS
 }
 
 
