@@ -9,9 +9,11 @@ from itertools import cycle
 
 from benchmarks.harness import ROOT, Harness, Row
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
+from llm_rebuild.models import RECORDS
 
 LINES, ROUNDS = 100, 40  # of them a round, and how many rounds there are lines for
-NAMES = {"gpt2": "byte BPE (GPT-2)", "t5-small": "Unigram (T5)", "llama": "byte BPE (Llama)"}
+KINDS = {"byte_bpe": "byte BPE", "byte_bpe_json": "byte BPE", "unigram": "Unigram"}
+NAMES = {r.published: f"{KINDS[r.tokenizer]} ({r.title})" for r in RECORDS if r.tokenizer in KINDS}
 
 
 def lines() -> list[list[str]]:

@@ -57,6 +57,28 @@ def test_no_model_is_named_above_its_floor(ours: house.House):
     assert len(house.MAY_NAME_A_MODEL) <= 3
 
 
+def test_a_model_is_added_by_files_of_its_own():
+    """The fourth model's name stands in few files beside its own: who adds a fifth touches these."""
+    assert house.naming_the_fourth() == set(house.MAY_NAME_THE_FOURTH)
+    assert len(house.MAY_NAME_THE_FOURTH) <= 5
+
+
+def test_a_list_of_models_in_a_tool_is_seen(tmp_path: Path):
+    files = {
+        "tools/lists.py": 'NAMES = ["llama"]\n',
+        "tools/speaks.py": '"""As in Llama."""\n',
+        "tests/test_it.py": 'NAME = "llama"\n',
+        "docs/javascripts/rebuild/llama.js": 'const NAME = "llama";\n',
+        "docs/javascripts/lists.js": '// llama\nconst NAMES = ["llama"];\n',
+        "docs/javascripts/speaks.js": "/** As in Llama. */\n",
+        "mkdocs.yml": "nav:\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    assert house.naming_the_fourth(tmp_path) == {"tools/lists.py", "docs/javascripts/lists.js"}
+
+
 def test_what_is_wrong_is_seen(tmp_path: Path):
     wrong = write(
         tmp_path,

@@ -55,6 +55,23 @@ MAY_NAME_A_MODEL = {
     "diagnosis/mutants.py": "the texts that the mutants of each miniature are run on",
 }
 
+# The fourth model, the last that was added; and the files beside its own that name it -> why.
+FOURTH = re.compile(r"\bllama\b", re.IGNORECASE)
+AROUND = ("llm_rebuild", "tools", "tests", "benchmarks", "docs/javascripts")
+# Its own: files called after it, rooms where models are at home, tests, mistakes made on purpose, and what
+# makes a page that speaks of it; and this file.
+ITS_OWN = re.compile(
+    rf"llama|(^llm_rebuild/({'|'.join(AT_HOME)}))|(^|/)test_|^tests/models/|^tools/(mutants/|compared|house)"
+)
+WRITTEN = "Written by `python -m "  # at the head of a file that no person writes
+MAY_NAME_THE_FOURTH = {
+    "llm_rebuild/copies/pins.py": "no files are pinned of it, and what may be given instead",
+    "llm_rebuild/diagnosis/mutants.py": "the texts that its mutants are run on",
+    "docs/javascripts/rebuild/models.js": "how its rebuild in JavaScript is loaded",
+    "mkdocs.yml": "its pages among the others",
+    "tools/tries.py": "bad input is tried on a small one; any other would do",
+}
+
 
 @dataclass(frozen=True)
 class Source:
@@ -194,6 +211,23 @@ def _without_docstrings(source: Source) -> str:
         ):
             node.body[0] = ast.Pass()
     return ast.unparse(tree)
+
+
+def naming_the_fourth(project: Path = PROJECT) -> set[str]:
+    """Files that name the fourth model in code or in a string and are not its own: who adds a fifth has to
+    touch these, too."""
+    files = [project / "mkdocs.yml"]
+    files += [file for root in AROUND for kind in ("*.py", "*.js") for file in (project / root).rglob(kind)]
+    named = set()
+    for file in files:
+        name, text = file.relative_to(project).as_posix(), file.read_text(encoding="utf-8")
+        if file.suffix == ".py":
+            text = _without_docstrings(Source(name, text, ast.parse(text)))
+        elif file.suffix == ".js":
+            text = "" if WRITTEN in text else re.sub(r"/\*.*?\*/|//[^\n]*", "", text, flags=re.DOTALL)
+        if not ITS_OWN.search(name) and FOURTH.search(text):
+            named.add(name)
+    return named
 
 
 # ---------------------------------------------------------------------------------------------- the picture

@@ -190,11 +190,7 @@ def get(
 
 
 def download(
-    name: str,
-    *,
-    source: str | Path | None = None,
-    store: str | Path | None = None,
-    say: Say = notice,
+    name: str, *, source: str | Path | None = None, store: str | Path | None = None, say: Say = notice
 ) -> LocalCopy:
     """Put a model into the store.
 

@@ -31,7 +31,6 @@ def proof_of(question: Question, truth: Capture, matched: Matched) -> Proof:
 
 
 def _as_precise(official: Tensor, rebuilt: Tensor | None) -> Tensor:
-    half = rebuilt is not None and rebuilt.is_floating_point() and official.is_floating_point()
-    if half and rebuilt is not None and rebuilt.itemsize < official.itemsize:
-        return official.to(rebuilt.dtype)
-    return official
+    if rebuilt is None or not (rebuilt.is_floating_point() and official.is_floating_point()):
+        return official
+    return official.to(rebuilt.dtype) if rebuilt.itemsize < official.itemsize else official

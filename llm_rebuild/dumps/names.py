@@ -18,7 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -59,6 +59,11 @@ class Fit(NamedTuple):
     likely: bool = True
 
 
+Tensors: TypeAlias = Mapping[str, Tensor]
+Names: TypeAlias = Mapping[str, str]  # of tensors and of checkpoints
+Fits: TypeAlias = dict[str, dict[str, Fit]]  # how well each tensor fits each checkpoint
+
+
 @dataclass(frozen=True)
 class Matched:
     """A dump's tensors as the checkpoints that they are meant to be.
@@ -80,26 +85,21 @@ class Matched:
 
     def to_json(self) -> dict[str, Any]:
         """What `compare --json` has beside the report."""
-        return {
-            "names": dict(self.names),
-            "layouts": dict(self.layouts),
-            "unmatched": list(self.unmatched),
-        }
+        return {"names": dict(self.names), "layouts": dict(self.layouts), "unmatched": list(self.unmatched)}
 
 
-def match(dump: Mapping[str, Tensor], official: Mapping[str, Tensor], world: World | None = None) -> Matched:
+def match(dump: Tensors, official: Tensors, world: World | None = None) -> Matched:
     """Find a checkpoint for each tensor of a dump, for no two the same. A third of one is called as it is,
     `h.0.attn.c_attn[2]`: queries, keys and values may come from one layer, and lie in the dump as three.
 
-    world  The official run as a graph. With it, what an earlier mistake has made wrong is known by the step
-           that makes it of the dump's own tensors.
+    world  The official run as a graph: its steps, of the dump's tensors, give what is wrong for their sake.
     """
     fits = _fits(dump, with_parts(official))
     names: dict[str, str] = {}
     free = {checkpoint for fitting in fits.values() for checkpoint in fitting}
     followed = -1  # how many had names when the official steps were last taken
 
-    def take(pairs: Mapping[str, str]) -> None:
+    def take(pairs: Names) -> None:
         for name, checkpoint in pairs.items():
             if name not in names and checkpoint in free and checkpoint in fits[name]:
                 names[name] = checkpoint
@@ -116,52 +116,38 @@ def match(dump: Mapping[str, Tensor], official: Mapping[str, Tensor], world: Wor
     return arranged(dump, official, {name: names[name] for name in dump if name in names}, fits)
 
 
-def _made(
-    dump: Mapping[str, Tensor],
-    official: Mapping[str, Tensor],
-    world: World,
-    names: Mapping[str, str],
-    fits: Mapping[str, dict[str, Fit]],
-) -> list[Mapping[str, str]]:
-    """Tensors without a name that the official steps make of those with one, name by name; the best come
-    first. How each lies is noted in `fits`."""
-    given = {name: tensor for name, tensor in world.tensors.items() if name not in official}
-    own = replace(world, tensors={**given, **arranged(dump, official, names, fits).tensors})
+def _made(dump: Tensors, official: Tensors, world: World, names: Names, fits: Fits) -> list[Names]:
+    """What official steps make of tensors with names, by name, the best first; `fits` says how it lies."""
+    inputs = {name: tensor for name, tensor in world.tensors.items() if name not in official}
+    own = replace(world, tensors={**inputs, **arranged(dump, official, names, fits).tensors})
     left = {name: Numbers(dump[name]) for name in dump if name not in names}
-    taken, made = {_whole(checkpoint, official) for checkpoint in names.values()}, []
-    sought = {_whole(checkpoint, official) for name in left for checkpoint in fits[name]} - taken
-    for whole in (checkpoint for checkpoint in official if checkpoint in sought):
-        value = own.attempt(whole)
-        for checkpoint, tensor in with_parts({whole: value}).items() if value is not None else ():
-            numbers = Numbers(tensor)
-            for name, one in left.items():
-                layout = _layout(one, numbers) if checkpoint in fits[name] else None
-                if layout is not None:
-                    score = NEAR - MOVED * (not layout.plain) + NAMED * _alike(name, checkpoint)
-                    fits[name][checkpoint] = Fit(score, layout)
-                    made.append((score, {name: checkpoint}))
+    sought = {_whole(checkpoint, official) for name in left for checkpoint in fits[name]}
+    sought -= {_whole(checkpoint, official) for checkpoint in names.values()}
+    made: list[tuple[float, Names]] = []
+    values = ((checkpoint, own.attempt(checkpoint)) for checkpoint in official if checkpoint in sought)
+    for checkpoint, tensor in with_parts({c: value for c, value in values if value is not None}).items():
+        numbers = Numbers(tensor)
+        for name, one in left.items():
+            layout = _layout(one, numbers) if checkpoint in fits[name] else None
+            if layout is not None:
+                score = NEAR - MOVED * (not layout.plain) + NAMED * _alike(name, checkpoint)
+                fits[name][checkpoint] = Fit(score, layout)
+                made.append((score, {name: checkpoint}))
     return [pairs for _, pairs in sorted(made, key=lambda one: -one[0])]
 
 
-def _left_over(
-    dump: Mapping[str, Tensor], official: Mapping[str, Tensor], names: Mapping[str, str]
-) -> dict[str, str]:
+def _left_over(dump: Tensors, official: Tensors, names: Names) -> dict[str, str]:
     """What is the only one of its shape that is left on either side, however wrong it is."""
-    left = [name for name in dump if name not in names]
     used = {_whole(checkpoint, official) for checkpoint in names.values()}
-    free = [checkpoint for checkpoint in official if checkpoint not in used]
-    shapes = Counter(tuple(dump[name].shape) for name in left)
-    only = {shape: [c for c in free if tuple(official[c].shape) == shape] for shape in shapes}
-    return {
-        name: only[shape][0]
-        for name in left
-        if shapes[shape := tuple(dump[name].shape)] == 1 and len(only[shape]) == 1
-    }
+    left, free = defaultdict[Any, list[str]](list), defaultdict[Any, list[str]](list)
+    for name in dump.keys() - names.keys():
+        left[dump[name].shape].append(name)
+    for checkpoint in official.keys() - used:
+        free[official[checkpoint].shape].append(checkpoint)
+    return {own[0]: free[shape][0] for shape, own in left.items() if len(own) == len(free[shape]) == 1}
 
 
-def _in_order(
-    dump: Mapping[str, Tensor], official: Mapping[str, Tensor], names: Mapping[str, str]
-) -> dict[str, str]:
+def _in_order(dump: Tensors, official: Tensors, names: Names) -> dict[str, str]:
     """Of tensors with the very same numbers, as a residual that was left out makes them, the first in the
     dump is taken for what is computed first."""
     order = {checkpoint: number for number, checkpoint in enumerate(with_parts(official))}
@@ -174,7 +160,7 @@ def _in_order(
     return sorted_names
 
 
-def with_parts(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def with_parts(official: Tensors) -> dict[str, Tensor]:
     """The official tensors, and the thirds of those that can be cut; of one name the tensor is meant."""
     parts = {
         part: third
@@ -189,17 +175,12 @@ def _parts(name: str) -> list[str]:
     return [f"{name}[{number}]" for number in range(PARTS)]
 
 
-def _whole(name: str, official: Mapping[str, Tensor]) -> str:
+def _whole(name: str, official: Tensors) -> str:
     """The checkpoint that a name is, or is a third of. A model's own may end so, too: `softmax[0]`."""
     return name if name in official else name.rpartition("[")[0]
 
 
-def arranged(
-    dump: Mapping[str, Tensor],
-    official: Mapping[str, Tensor],
-    names: Mapping[str, str],
-    fits: Mapping[str, Mapping[str, Fit]] | None = None,
-) -> Matched:
+def arranged(dump: Tensors, official: Tensors, names: Names, fits: Fits | None = None) -> Matched:
     """The dump's tensors as the official ones lie. Of the same patterns of names most decide: a tensor that
     is wrong need not say it. Where a port hides a key by minus infinity, it means what the official model
     means by the lowest float.
@@ -221,17 +202,14 @@ def arranged(
         votes[in_any_block(name, checkpoint)][fit.layout] += SURE if fit.score >= NEAR else 1
     words, tensors = {}, {}
     for name, checkpoint in names.items():
-        shape, official_shape = dump[name].shape, everything[checkpoint].shape
-        for layout, _ in votes[in_any_block(name, checkpoint)].most_common():
-            if math.prod(layout.dims) == dump[name].numel():
-                break
-        else:
-            layout = chosen[name].layout
-        lies = layout.undone(dump[name], official_shape).contiguous()
+        voted = (layout for layout, _ in votes[in_any_block(name, checkpoint)].most_common())
+        fitting = (layout for layout in voted if math.prod(layout.dims) == dump[name].numel())
+        layout = next(fitting, chosen[name].layout)
+        lies = layout.undone(dump[name], everything[checkpoint].shape).contiguous()
         hidden = (lies == -math.inf) & (everything[checkpoint] < -NEVER)
         tensors[checkpoint] = torch.where(hidden, everything[checkpoint].to(lies.dtype), lies)
-        hides = ", -inf where a mask hides" if bool(hidden.any()) else ""
-        words[name] = layout.in_words(shape, official_shape) + hides
+        hides = ", -inf where a mask hides" * bool(hidden.any())
+        words[name] = layout.in_words(dump[name].shape, everything[checkpoint].shape) + hides
     whole = {name: tensor for name, tensor in tensors.items() if name in official}
     for name in dict.fromkeys(_whole(checkpoint, official) for checkpoint in tensors):
         if name not in whole and all(part in tensors for part in _parts(name)):
@@ -240,7 +218,7 @@ def arranged(
     return Matched(names, words, whole, unmatched)
 
 
-def read_names(file: Path, dump: Mapping[str, Tensor], official: Mapping[str, Tensor]) -> dict[str, str]:
+def read_names(file: Path, dump: Tensors, official: Tensors) -> dict[str, str]:
     """What `Matched.to_names` gave, and somebody may have changed. Null leaves a tensor out.
 
     Raises InputError for a name that the dump or the official run has not, and for two of one checkpoint.
@@ -279,17 +257,17 @@ class Numbers:
         self.typical = max(float(self.moments[1]), 1e-12)
 
 
-def _fits(dump: Mapping[str, Tensor], official: Mapping[str, Tensor]) -> dict[str, dict[str, Fit]]:
+def _fits(dump: Tensors, official: Tensors) -> Fits:
     """How well each tensor of a dump fits each checkpoint that has as many numbers."""
     numbers = {checkpoint: Numbers(tensor) for checkpoint, tensor in official.items()}
     by_count = defaultdict(list)
     for checkpoint, tensor in official.items():
         by_count[tensor.numel()].append(checkpoint)
-    fits: dict[str, dict[str, Fit]] = {}
+    fits: Fits = {}
     for name, tensor in dump.items():
         own = Numbers(tensor)
-        fitting = {c: _fit(own, numbers[c], _alike(name, c)) for c in by_count[tensor.numel()]}
-        fits[name] = {checkpoint: fit for checkpoint, fit in fitting.items() if fit is not None}
+        every = ((c, _fit(own, numbers[c], _alike(name, c))) for c in by_count[tensor.numel()])
+        fits[name] = {checkpoint: fit for checkpoint, fit in every if fit is not None}
     return fits
 
 
@@ -328,8 +306,7 @@ def _layout(one: Numbers, other: Numbers) -> Layout | None:
     """How one tensor lies in another where its numbers are the same but for rounding."""
     if difference(one.moments, other.moments) > 1e-3 * other.size:
         return None
-    tensor, official = one.tensor.float(), other.tensor.to(one.tensor.dtype).float()
-    return layout_of(tensor, official, ROUNDED * other.size)
+    return layout_of(one.tensor.float(), other.tensor.to(one.tensor.dtype).float(), ROUNDED * other.size)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -382,17 +359,16 @@ def _directions(one: Tensor, others: Tensor) -> Tensor:
 # ------------------------------------------------------------------------------------- names and patterns
 
 
-def _pairs(fits: Mapping[str, Mapping[str, Fit]]) -> list[tuple[float, Mapping[str, str]]]:
+def _pairs(fits: Fits) -> list[tuple[float, Names]]:
     """Which tensors may be which checkpoints, name by name, and how well: of one pattern in all blocks, or
     one of one. The best come first."""
     blocks: dict[str, dict[int, str]] = defaultdict(dict)  # a pattern of checkpoints -> block -> checkpoint
     for checkpoint in dict.fromkeys(c for fitting in fits.values() for c in fitting):
         for rest, number in itertools.islice(_cut(checkpoint), 1):  # the first is the block's
             blocks[rest][number] = checkpoint
-    in_blocks, groups = set[str](), _groups(fits)
-    for names in groups.values():
-        in_blocks |= set(names.values()) if len(names) > 1 else set()
-    scored: list[tuple[float, Mapping[str, str]]] = [
+    groups = _groups(fits)
+    in_blocks = {name for names in groups.values() if len(names) > 1 for name in names.values()}
+    scored: list[tuple[float, Names]] = [
         (2 * fit.score, {name: checkpoint})
         for name, fitting in fits.items()
         for checkpoint, fit in fitting.items()

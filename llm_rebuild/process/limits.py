@@ -32,10 +32,7 @@ def limit(memory: int) -> None:
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    for kind, before in (
-        (resource.RLIMIT_AS, pages * resource.getpagesize()),
-        (resource.RLIMIT_FSIZE, 0),
-    ):
+    for kind, before in ((resource.RLIMIT_AS, pages * resource.getpagesize()), (resource.RLIMIT_FSIZE, 0)):
         hard = resource.getrlimit(kind)[1]  # what nobody may go above
         allowed = LARGEST if hard == resource.RLIM_INFINITY else hard
         most = min(before + memory * MEGABYTE, allowed)

@@ -155,10 +155,7 @@ class Inputs:
 
 
 def read(
-    copy: LocalCopy,
-    prompts: Prompts,
-    decoder_ids: Sequence[Sequence[int]] | None = None,
-    side: str = "right",
+    copy: LocalCopy, prompts: Prompts, decoder_ids: Sequence[Sequence[int]] | None = None, side: str = "right"
 ) -> Inputs:
     """Texts or rows of ids as one padded batch that fits a model that there is a rebuild of.
 

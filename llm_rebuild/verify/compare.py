@@ -15,14 +15,7 @@ from torch import Tensor
 from llm_rebuild.checkpoints import plain
 from llm_rebuild.errors import InputError
 from llm_rebuild.verify.capture import Interim
-from llm_rebuild.verify.equality import (
-    FEW_ULP,
-    FIVE_DECIMALS,
-    SHORT,
-    SHORT_ULP,
-    identical,
-    ulp_distance,
-)
+from llm_rebuild.verify.equality import FEW_ULP, FIVE_DECIMALS, SHORT, SHORT_ULP, identical, ulp_distance
 from llm_rebuild.verify.rounding import ROUNDING
 
 BIT_IDENTICAL = "bit-identical"

@@ -98,11 +98,7 @@ class Question:
         others = [f"{attention} attention" for attention in ATTENTIONS if attention != self.attention]
         architecture = self.copy.architecture
         keeps = architecture is not None and architecture.generates and not self.cache
-        return (
-            *([] if self.inputs.padded else ["padding"]),
-            *others,
-            *(["cached step"] if keeps else []),
-        )
+        return (*([] if self.inputs.padded else ["padding"]), *others, *(["cached step"] if keeps else []))
 
     def step(self, new_ids: Tensor) -> Question:
         """The next step of decoding: one new id a row, and a mask that counts it. new_ids [batch]."""

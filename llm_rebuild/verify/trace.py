@@ -48,10 +48,7 @@ def trace(
 
 
 def observe(
-    question: Question,
-    official: Official | None = None,
-    everything: bool = True,
-    before: Trace | None = None,
+    question: Question, official: Official | None = None, everything: bool = True, before: Trace | None = None
 ) -> Observer:
     """Run the official model once, watched. What it saw is read off the observer: without `everything` only
     the checkpoints, which takes less memory. `before`: of the pass from whose keys and values it goes on."""
