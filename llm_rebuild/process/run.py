@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor
 
@@ -73,8 +73,11 @@ class Process:
     """A task in a process of its own. Leaving the `with` ends it, and whatever it has started.
 
     task   A function of a module, `(channel)`, which answers requests until there are no more.
-    fork   Copy this process, which must not have computed anything with torch's threads yet.
+    fork   Copy this process, which must not have computed anything with torch's threads yet. A copy has the
+           pipes to none of the others.
     """
+
+    running: ClassVar[list[Process]] = []
 
     def __init__(self, task: Task, fork: bool = False) -> None:
         self.ended: Ended | None = None
@@ -88,6 +91,7 @@ class Process:
         self._until = math.inf
         self._unsent: deque[memoryview] = deque()
         self._printed, self._lost = bytearray(), 0
+        Process.running.append(self)
 
     def ask(
         self,
@@ -201,6 +205,7 @@ class Process:
             pass
         os.close(self._output)
         self._channel.close()
+        Process.running.remove(self)
         text = bytes(self._printed).decode("utf-8", errors="replace")
         self.ended = Ended(_how(code) if how is None else how, text, self._lost)
 
@@ -236,7 +241,9 @@ def _start(task: Task, fork: bool) -> tuple[int, int, int, int]:
         sys.stderr.flush()
         pid = os.fork()
         if pid == 0:
-            for descriptor in (asking, answers, output):
+            for process in Process.running:
+                process._channel.close()
+            for descriptor in (asking, answers, output, *(other._output for other in Process.running)):
                 os.close(descriptor)
             forked(task, Channel(asked, answering), printing, parent)
     else:

@@ -60,8 +60,8 @@ def check_file(
     malice. Raises InputError where nothing can be run.
     """
     learner = learner_of(file)
-    with cached.writable() as captures:
-        bench = _Bench(learner, question, limits, fork, captures)
+    with cached.writable() as captures, contextlib.closing(Officials(captures, fork)) as officials:
+        bench = _Bench(learner, question, limits, officials)
         return bench.one_step(step, progress) if step else bench.whole(progress)
 
 
@@ -88,20 +88,19 @@ def check(
     question = ask(model, texts, token_ids=token_ids, decoder_ids=decoder_ids, attention=attention)
     name, parameters = getattr(forward, "__name__", "forward"), set(inspect.signature(forward).parameters)
     learner = Learner(name, Path("notebook"), notebook.pack(forward), parameters, notebook=True)
-    with cached.writable() as captures:
-        checked = _Bench(learner, question, LIMITS, False, captures).whole(lambda step: None)
+    with cached.writable() as captures, contextlib.closing(Officials(captures)) as officials:
+        checked = _Bench(learner, question, LIMITS, officials).whole(lambda step: None)
     return replace(checked, notes=(*checked.notes, checked.error)) if checked.error else checked
 
 
 @dataclass
 class _Bench:
-    """One check of one file. `captures` is the folder where official results are kept."""
+    """One check of one file."""
 
     learner: Learner
     question: Question
     limits: Limits
-    fork: bool
-    captures: Path
+    officials: Officials
     names: list[str] = field(default_factory=list)  # the checkpoints of any run of this model
 
     @property
@@ -111,30 +110,27 @@ class _Bench:
 
     def session(self) -> Session:
         """A new process for the learner's file."""
-        hidden = [str(self.captures)]
         setting = {"model": cached.reference(self.copy), "dtype": self.question.dtype}
-        setting |= {"names": self.names, "hidden": hidden}
-        return Session(self.learner, setting, self.limits, self.fork)
+        setting |= {"names": self.names, "hidden": [str(self.officials.store)]}
+        return Session(self.learner, setting, self.limits, self.officials.fork)
 
     # ----------------------------------------------------------------------------- the ways to run
 
     def main_run(self) -> Run:
         """The question's own way."""
-        with Officials(self.captures, self.fork) as officials:
-            run = officials.run("", self.question)
+        run = self.officials.run("", self.question)
         self.names = all_names(run, self.question)
         return run
 
     def other_runs(self) -> Iterator[Run]:
         """The ways to run forward that it offers beside the question's own."""
-        with Officials(self.captures) as officials:
-            for way in self.question.untried():
-                attention = way.removesuffix(" attention")
-                if attention in ATTENTIONS and "attention" in self.learner.parameters:
-                    yield officials.run(way, replace(self.question, attention=attention))
-                elif way == CACHED and "cache" in self.learner.parameters:
-                    with contextlib.suppress(InputError):  # no room for one more token
-                        yield officials.run(way, first_pass(self.question, 1), cache=True)
+        for way in self.question.untried():
+            attention = way.removesuffix(" attention")
+            if attention in ATTENTIONS and "attention" in self.learner.parameters:
+                yield self.officials.run(way, replace(self.question, attention=attention))
+            elif way == CACHED and "cache" in self.learner.parameters:
+                with contextlib.suppress(InputError):  # no room for one more token
+                    yield self.officials.run(way, first_pass(self.question, 1), cache=True)
 
     # ------------------------------------------------------------------------------------ checks
 
@@ -150,7 +146,7 @@ class _Bench:
         with self.session() as session:
             main = last = session.forward(run) if session.loaded.finished else session.loaded
             error, truth = session.problem(main), run.truth  # only now, what was tapped being here
-            self.fork = False  # threads do not survive a fork, and something was computed
+            self.officials.fork = False  # threads do not survive a fork, and something was computed
             leaks = self.leaks(run, main, session)
             right = main.finished and judge_steps(main.of(truth), truth, self.copy).passed
             for other in self.other_runs() if right else ():
@@ -363,9 +359,8 @@ def _not_compared(outcome: Outcome, truth: Capture) -> tuple[str, ...]:
     """A note on what was tapped and is no checkpoint of this run."""
     unknown = [name for name in outcome.tapped if name not in truth]
     shown = ", ".join(unknown[:3]) + (" …" if len(unknown) > 3 else "")
-    return (
-        (f"not compared: {shown}, which the official model does not compute in this run",) if unknown else ()
-    )
+    note = f"not compared: {shown}, which the official model does not compute in this run"
+    return (note,) if unknown else ()
 
 
 def _step_verdict(trial: Trial, end: Mapping[str, Any], verdict: Verdict | None, why: str) -> StepVerdict:

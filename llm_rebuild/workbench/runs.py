@@ -73,7 +73,7 @@ class Run:
 @dataclass
 class Officials:
     """The official sides of runs: from the store, or computed now, by one process for all of them, which is
-    started when it is needed. Leaving the `with` ends it.
+    started when it is needed.
 
     fork   Whether that process may be a copy of this one.
     """
@@ -82,10 +82,8 @@ class Officials:
     fork: bool = False
     _process: Process | None = None
 
-    def __enter__(self) -> Officials:
-        return self
-
-    def __exit__(self, *raised: object) -> None:
+    def close(self) -> None:
+        """End it."""
         if self._process is not None:
             self._process.close()
 

@@ -77,6 +77,21 @@ def test_however_it_ends_it_is_told(code: str, how: str):
         assert not list(process.ask({}))  # nobody is there any more
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_copy_has_no_pipe_to_another_process():
+    """A learner's file runs while the official model's process waits, and could ask it."""
+    with Process(echo, fork=True) as other:
+        ends = (other._reading, other._writing, other._output)
+        pipes = {str(Path(f"/proc/self/fd/{end}").readlink()) for end in ends}
+        with Process(echo, fork=True) as process:
+            listing = "subprocess.getoutput('ls -l /proc/$PPID/fd')"
+            assert list(process.ask({"run": f"import subprocess; print({listing})"}))
+        assert list(other.ask({"number": 1}))  # this process has them still
+    assert process.ended is not None
+    assert "pipe:" in process.ended.output
+    assert not pipes & set(process.ended.output.split())
+
+
 def test_a_flood_is_counted_and_not_kept():
     with Process(echo) as process:
         assert list(process.ask({"run": "for _ in range(20_000): print('x' * 99)"}))
