@@ -482,8 +482,8 @@ spellings, which only round, are not counted here.
 
 The sets from the **fourth** on are in other people's handwriting: norms and softmaxes by hand, letters
 of `einsum`, slips in place, a function that returns the wrong thing. They were written by somebody who had
-seen neither the guesses nor how code is read. The fourth, the fifth and the sixth have measured, and were
-then opened; the seventh is blind like the second.
+seen neither the guesses nor how code is read. Each of them has measured, and was then opened; what stands
+here of the seventh was measured before.
 
 """
 

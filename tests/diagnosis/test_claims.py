@@ -16,6 +16,8 @@ TRAVELLED = [
     "t5-encoder-mask-missing",  # made elsewhere
     "t5-buckets-halved",  # whole numbers can be put right wherever they go wrong and below
     "t5-decoder-bias-from-the-encoder",  # a weight that a caller chose
+    "t5-bias-in-the-first-encoder-block-only",  # added, and 0: what a caller passed
+    "llama-one-row-of-cosines-for-all-tokens",  # multiplied by, and 1
 ]
 
 

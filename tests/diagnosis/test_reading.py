@@ -21,7 +21,7 @@ from tools.reading import stage as stage_of
 MINIATURES = Path(llm_rebuild.__file__).parent / "miniatures"
 MUTANTS = {
     mutant.name: mutant
-    for name in ("first", "third", "fourth", "fifth", "today")
+    for name in ("first", "third", "fourth", "fifth", "seventh", "today")
     for mutant in read_set(name).mutants
 }
 SCALED = "scaled = product * query.shape[-1] ** -0.5"

@@ -122,6 +122,7 @@ class Lines:
         first, wanted = record[chain[-1]], between.official.chain(edit.other)
         if first.function is None and first.name not in record.tapped and first.name:
             yield from self._of_weight(node, first.name, between.official.record[wanted[-1]].name)
+            yield from self._frames(reversed(self.way_of(node, chain)))
             return
         prints = {between.official.print_of(other) for other in wanted}
         right = {Ref(n) for of in prints for n in between.person.where.get(of, ())}
