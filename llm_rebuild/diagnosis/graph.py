@@ -260,12 +260,6 @@ def counted(mask: Tensor, *, first: int) -> Tensor:
 BASES = (1e4, 5e5, 1e6, 1e5, 1e3, 2e4, 100.0)  # of angles, as models have them
 
 
-def angles(ids: Tensor, *, base: float, width: int, wave: str, first: int = 0) -> Tensor:
-    """Sines or cosines of rotary positions [1, token, width], the same for both halves of the width."""
-    half = turns(ids, ids, base=base, width=width, first=first)
-    return wave_of(torch.cat([half, half], dim=-1), wave=wave)
-
-
 def turns(
     ids: Tensor, mask: Tensor, *, base: float = 1.0, width: int, first: int = 0, speeds: Tensor | None = None
 ) -> Tensor:
@@ -380,7 +374,6 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "same": lambda x: x,
     "by head": lambda x, *, heads: x.unflatten(-1, (heads, -1)),
     "counted": counted,
-    "angles": angles,
     "turns": turns,
     "twice": lambda turns: torch.cat([turns, turns], dim=-1),
     "wave": wave_of,

@@ -33,7 +33,6 @@ OF_STEP: Mapping[str, tuple[str, str, str, str]] = {
     "output": ("output-scale-missing", "output-scale-wrong", "shifted", "output-scale-wrong"),
     "cat": ("cache-not-appended", "scaled", "shifted", "cache-mixed"),
     "embedding": ("embedding-scaled", "embedding-scaled", "shifted", "embedding-scaled"),
-    "angles": ("rotary-wrong", "rotary-wrong", "rotary-wrong", "rotary-wrong"),
     "turns": ("rotary-wrong", "rotary-wrong", "positions-shifted", "rotary-base"),
     "twice": ("rotary-wrong", "rotary-wrong", "positions-shifted", "rotary-pairs"),
     "longer wave": ("scaled", "scaled", "shifted", "scaled"),

@@ -430,17 +430,11 @@ class _Reader:
     # ----------------------------------------------------------------------------- sums and the rest
 
     def moved(self, name: str, step: Step) -> Iterator[Guess]:
-        """Heads side by side again; and sines and cosines, of which base the numbers of config.json tell."""
+        """Heads side by side again."""
         tensor, parts = self.tensor(name), [x for x in step.inputs if x in self.tensors]
         if len(parts) == 1 and tensor.dim() == 3 and self.tensor(parts[0]).dim() == 4:
             yield [Formula(name, "merge", (parts[0],))]
             yield [Formula(name, "by token", (parts[0],))]
-        width = tensor.shape[-1] if tensor.shape else 0
-        if "rotary" in step.path.lower() and tensor.dim() == 3 and width % 2 == 0:
-            for wave in ("cos", "sin"):
-                for base in (*_numbers(self.config), *BASES):
-                    facts = {"base": base, "width": width, "wave": wave}
-                    yield [Formula(name, "angles", (TOKEN_IDS,), facts=facts)]
 
     def pooled(self, name: str, step: Step) -> Iterator[Guess]:
         """From tokens' vectors to one: padding set to 0, the sum, the count, the mean, its length."""

@@ -19,7 +19,6 @@ from llm_rebuild.diagnosis.graph import (
     Formula,
     Make,
     World,
-    angles,
     rotate,
     turned_at,
     turns,
@@ -189,9 +188,6 @@ TABLES: Tables = {
     ),
     "same": (  # keys or values of the pass before, as they were
         ("cache-mixed", "keys kept for values, or values for keys", lambda old_other: old_other),
-    ),
-    "angles": (  # x: the token ids
-        *(("positions-shifted", f"counted from {first}", lambda x, base, width, wave, first=first: angles(x, base=base, width=width, wave=wave, first=first)) for first in (1, -1)),
     ),
     "turns": (  # ids, mask: of the tokens; new_ids: the same, where others came before
         ("positions-not-advanced", "the new token counts from 0", lambda new_ids, base, width: turns(new_ids, new_ids, base=base, width=width)),
