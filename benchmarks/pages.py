@@ -3,9 +3,9 @@
     python -m benchmarks.pages [--site site] [--rounds 3]
 
 It prints the best and the worst of the seconds from the start of loading to the home page's first
-answer, and of those that each letter takes on a live page; with the real MiniLM chosen from disk
-those to its first answer and to further sentences', and what the page's processes then hold in
-memory beside the file.
+answer, in a browser that is open already, and of those that each letter takes on a live page; with the
+real MiniLM chosen from disk those to its first answer and to further sentences', and what the page's
+processes then hold in memory beside the file.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from llm_rebuild.copies import local_copy
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 ANSWERED = "([part, text]) => document.querySelector(`[data-part=${part}]`)?.dataset.answered === text"
+START = 4  # seconds in which a browser is busy with itself after it has been started
 SENTENCES = ["The cook had a good day.", "They do rock, do they not?", "A scale has four items."]
 
 
@@ -88,6 +89,7 @@ def main() -> None:
         for _ in range(options.rounds):
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
             page = browser.new_page(viewport={"width": 1280, "height": 900})
+            time.sleep(START)
             page.goto(address, wait_until="commit")
             page.wait_for_selector("[data-part=hero][data-answered]")
             measured.setdefault("home, first answer", []).append(page.evaluate("performance.now() / 1000"))

@@ -28,7 +28,10 @@ PROJECT = Path(__file__).resolve().parents[1]
 MAP = re.compile(r"\n?(?://|/\*)# sourceMappingURL=\S+(?: ?\*/)?\s*\Z")
 SWITCHING = re.compile(r"\[data-md-color-switching\] \*,[^{}]*\{[^{}]*\}")
 FENCE = re.compile(r"\s*<pre>.*?</pre>\s*", re.S)
+PART = re.compile(r'<(?:link rel="stylesheet" href|script[^>]* src)="([^"]+)"[^>]*>')
+IMPORT = re.compile(r'^(?:import|.*\bfrom) "(\.[^"]+)";', re.M)
 INLINE = re.compile(r"<script>(.*?)</script>", re.S)  # with a type, such as JSON's, it is not run
+CHARSET = '<meta charset="utf-8">'
 
 # What a page may do. Scripts are the site's own files, the few lines of the theme that stand in the pages, by
 # their hashes, and `blob:`, since search and the live pages make modules and workers of the site's own text.
@@ -53,6 +56,7 @@ def finish(site: Path) -> None:
     """What mkdocs leaves to be done to a site that it has built."""
     leave_out_what_nobody_asks_for(site)
     let_colours_fade(site)
+    name_what_is_fetched(site)
     state_the_policy(site)
 
 
@@ -81,6 +85,32 @@ def let_colours_fade(site: Path) -> None:
     sheet.write_text(text, encoding="utf-8")
 
 
+def name_what_is_fetched(site: Path) -> None:
+    """Name at the top of each page the styles and scripts that it fetches. A browser looks ahead for them by
+    itself, but not behind a policy, and would come upon each only when the one before has arrived."""
+    for file in sorted(site.rglob("index.html")):
+        text, hints = file.read_text(encoding="utf-8"), ""
+        for part in PART.finditer(text):
+            element, address = part[0], part[1]
+            if 'type="module"' in element:
+                for module in with_imports([(file.parent / address).resolve()]):
+                    path = Path(os.path.relpath(module, file.parent)).as_posix()
+                    hints += f'<link rel="modulepreload" href="{path}">'
+            else:
+                what = "style" if element.startswith("<link") else "script"
+                hints += f'<link rel="preload" as="{what}" href="{address}">'
+        file.write_text(text.replace(CHARSET, CHARSET + hints, 1), encoding="utf-8")
+
+
+def with_imports(modules: list[Path]) -> list[Path]:
+    """Modules, and all that they import, and so on; each once."""
+    for module in modules:  # the list grows meanwhile
+        for address in IMPORT.findall(module.read_text(encoding="utf-8")):
+            other = (module.parent / address).resolve()
+            modules += [other] * (other not in modules)
+    return modules
+
+
 def state_the_policy(site: Path) -> None:
     """Write the content security policy into every page, so that it holds wherever the site is served from.
 
@@ -94,9 +124,7 @@ def state_the_policy(site: Path) -> None:
     policy = POLICY.format(hashes=" ".join(f"'sha256-{digest}'" for digest in digests))
     tag = f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
     for file, text in pages.items():
-        file.write_text(
-            text.replace('<meta charset="utf-8">', f'<meta charset="utf-8">{tag}', 1), encoding="utf-8"
-        )
+        file.write_text(text.replace(CHARSET, CHARSET + tag, 1), encoding="utf-8")
 
 
 def pack(site: Path, archive: Path) -> None:

@@ -22,12 +22,14 @@ try {
 {
   document.documentElement.className = "js js-focus-visible"; // the theme sets both, one by one, behind the page
 
-  // The theme tells the browser light from dark in an element of the head; extra.css does it.
+  // The theme tells the browser light from dark in an element of the head; extra.css does it. And what the next page names, to be
+  // fetched at once, is here or will be asked for.
   const append = (element) => Node.prototype.appendChild.call(document.head, element);
-  document.head.appendChild = (element) => (element.name === "color-scheme" ? element : append(element));
+  const names = (element) => /preload$/.test(element.rel);
+  document.head.appendChild = (element) => (element.name === "color-scheme" || names(element) ? element : append(element));
 
   // It writes full addresses into the head, to tell its elements from those of the next page, and a sheet with another address is
-  // read anew. A sheet that stands there is told by its full address without that.
+  // read anew. A sheet that stands there, or what is named, is told by its full address without that.
   const { get, set } = Object.getOwnPropertyDescriptor(HTMLLinkElement.prototype, "href");
   const { get: markup } = Object.getOwnPropertyDescriptor(Element.prototype, "outerHTML");
   const full = new WeakMap();
@@ -35,7 +37,7 @@ try {
   Object.defineProperty(HTMLLinkElement.prototype, "href", {
     get,
     set(address) {
-      if (this.ownerDocument === document && this.sheet?.href === address) full.set(this, address);
+      if (this.ownerDocument === document && (names(this) || this.sheet?.href === address)) full.set(this, address);
       else set.call(this, address);
     },
   });

@@ -120,7 +120,10 @@ def live(once: Once) -> Iterator[Site]:
         "# Far below\n\n"
         '<div style="height: 6000px"></div>\n\n<div data-live="gpt2" data-part="next">as a picture</div>\n'
     )
-    pages["hero.md"] = '# Home\n\n<div data-live="gpt2" data-part="hero">as a picture</div>\n'
+    pages["hero.md"] = (
+        '# Home\n\n<div data-live="gpt2" data-part="hero">as a picture</div>\n'
+        '<script type="module" src="../javascripts/live/home.js"></script>\n'
+    )
     chapters = "".join(page.read_text("utf-8") for page in sorted((REPOSITORY / "docs").glob("part-*/*.md")))
     widgets = re.findall(r"<figure data-widget=.*?</figure>\n", chapters, re.S)
     pages["widgets.md"] = "# Widgets\n\n" + "\n".join(widgets)

@@ -34,6 +34,16 @@ def test_instant_navigation_and_dark_ask_for_nothing_outside(course: Site, reade
     assert visitor.errors == []
 
 
+def test_what_a_page_names_is_fetched_once(course: Site, reader: Any) -> None:
+    visitor = reader()
+    page = visitor.open(course.url)
+    page.locator("[data-part=hero][data-answered]").wait_for()
+    visitor.follow(NEXT_PAGE)
+    own = [url for url in visitor.requests if url.endswith((".js", ".css"))]
+    assert len(own) > 30
+    assert [url for url in own if own.count(url) > 1] == []
+
+
 REACHED_AT_ONCE = """() => {
   scrollTo({ top: document.documentElement.scrollHeight, behavior: "instant" });
   const box = document.querySelector("a.md-footer__link--next").getBoundingClientRect();

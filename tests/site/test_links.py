@@ -62,6 +62,18 @@ def test_nothing_of_a_page_comes_from_elsewhere(built_site: Path) -> None:
     assert outside == []
 
 
+def test_a_page_names_at_its_top_what_it_fetches(built_site: Path) -> None:
+    for name in (".", "part-3/floats", "live/gpt2"):
+        page = Path(built_site) / name
+        soup = BeautifulSoup((page / "index.html").read_text(encoding="utf-8"), "html.parser")
+        parts = soup.select("script[src], link[rel=stylesheet]")
+        named = [link["href"] for link in soup.select("meta[http-equiv] ~ link[rel$=preload]")]
+        assert {part.get("src") or part.get("href") for part in parts} <= set(named)
+        assert [address for address in named if not (page / address).is_file()] == []
+        assert len(named) == len(set(named))
+        assert (name == ".") == any(address.endswith("live/client.js") for address in named)  # of a module
+
+
 def test_the_mathematics_fonts_are_all_there(built_site: Path) -> None:
     sheet = Path(built_site) / "stylesheets" / "extra.css"
     [font] = re.findall(r'url\("([^")]+\.woff2)"\)', sheet.read_text(encoding="utf-8"))

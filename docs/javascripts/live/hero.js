@@ -23,10 +23,14 @@ export class Part {
     this.breaks = make("p", { class: "breaks" });
     const apart = make("a", { href: new URL("../../live/gpt2/", import.meta.url).href }, "Open every cell");
     box.append(form, this.tokens, this.map, this.breaks, this.says, this.problem, this.note, make("p", {}, apart));
-    this.ready = session.catalogue().then(({ mistakes }) => {
-      this.mistakes = BREAKS.map((name) => mistakes.find((mistake) => mistake.name === name));
-      this.drawBreaks();
-    });
+    this.fill().catch((problem) => this.fail(problem));
+  }
+
+  /** The lines to break come when they come: the answer does not wait for them. */
+  async fill() {
+    const { mistakes } = await this.session.catalogue();
+    this.mistakes = BREAKS.map((name) => mistakes.find((mistake) => mistake.name === name));
+    this.drawBreaks();
   }
 
   /** Three lines to break. */

@@ -24,15 +24,15 @@ const PARTS = {
 
 let sessions = [];
 
-/** Bring the parts of a page to life, each as soon as it comes into view. */
-export function start(boxes) {
+/** Bring the parts of a page to life, each as soon as it comes into view; or all of them now. */
+export function start(boxes, now = false) {
   sessions = sessions.filter((session) => session.alive || session.close());
   const byModel = new Map();
   for (const box of boxes) {
     if (box.dataset.started) continue;
     box.dataset.started = "waiting";
     if (!byModel.has(box.dataset.live)) byModel.set(box.dataset.live, new Session(box.dataset.live));
-    byModel.get(box.dataset.live).add(box);
+    byModel.get(box.dataset.live).add(box, now);
   }
   sessions.push(...byModel.values());
 }
@@ -66,9 +66,10 @@ export class Session {
     for (const part of this.parts) part.close?.();
   }
 
-  add(box) {
+  add(box, now) {
     this.boxes.push(box);
-    this.observer.observe(box);
+    if (now) this.begin(box);
+    else this.observer.observe(box);
     if (box.dataset.part === "mistakes" && /^[#?](break|find)=/.test(location.hash || location.search)) this.begin(box).then(() => box.scrollIntoView());
   }
 
@@ -93,6 +94,7 @@ export class Session {
       box.append(make("p", { class: "live-problem", role: "alert" }, problem.message)); // below the picture that stands there
     }
     box.dataset.started = "done";
+    this.settled(this.run);
   }
 
   async open() {
@@ -134,11 +136,28 @@ export class Session {
     [this.run, this.text, this.problem, this.verdicts, this.guest] = [run, text, null, null, null];
     if (this.mistake) this.judgeMistake(await this.ask("compareWithRight"));
     await Promise.all(this.parts.map((part) => part.update?.(run, text)));
-    for (const box of this.boxes) box.dataset.answered = text;
-    const verdicts = this.mistake || this.own || text !== this.record.sentences[0] ? null : await this.ask("official", new URL(`data/${this.name}.safetensors`, ROOT).href);
-    if (this.run !== run || !verdicts) return;
-    this.verdicts = verdicts;
-    for (const part of this.parts) part.judge?.();
+    this.settled(run);
+  }
+
+  /** A run is shown by all parts but those that are still being made; of the first one none has been. */
+  async settled(run) {
+    if (!run || run !== this.run || !this.parts.length) return;
+    for (const box of this.boxes) if (box.dataset.started !== "yes") box.dataset.answered = this.text;
+    await this.compare(run);
+  }
+
+  /** Compare with the official tensors, which are at hand of the first sentence. No answer waits for it. */
+  async compare(run) {
+    if (this.compared === run || this.mistake || this.own || this.text !== this.record.sentences[0]) return;
+    this.compared = run;
+    try {
+      const verdicts = await this.ask("official", new URL(`data/${this.name}.safetensors`, ROOT).href);
+      if (this.run !== run || this.mistake || !verdicts) return;
+      this.verdicts = verdicts;
+      for (const part of this.parts) part.judge?.();
+    } catch (problem) {
+      this.fail(problem);
+    }
   }
 
   /** The mistakes that can be made on the page: {causes, mistakes}. */

@@ -28,12 +28,19 @@ export class Service {
 
   /** A model that the site carries. record: what NAME.json says of it; url: its folder. */
   async fetch(record, url) {
+    this.load(record);
     const bytes = async (name) => {
       const answer = await fetch(new URL(name, url));
       if (!answer.ok) throw new Error(`${name} could not be loaded (${answer.status})`);
       return [name, await answer.blob()];
     };
     return this.open(record, new Map(await Promise.all(record.files.map(bytes))));
+  }
+
+  /** Load the code of a model while its files are on their way. What fails here fails again where it is needed, and is said there. */
+  async load({ type, tokenizer, generates }) {
+    const { models, tokenizers } = await this.code;
+    await Promise.allSettled([models.ARCHITECTURES[type].load(), tokenizers.ALGORITHMS[tokenizer].load(), generates && import("../rebuild/defaults.js")]);
   }
 
   /** A model from its files, name -> Blob. -> {parameters, bytes, sha256, settings}. */

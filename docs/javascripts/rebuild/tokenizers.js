@@ -7,12 +7,12 @@ import { InputError } from "./weights.js";
 
 export { pad } from "./tokenizers/encoding.js";
 
-// The file that only each algorithm has, and its class. A page loads the one that it needs.
-const ALGORITHMS = {
-  wordpiece: ["vocab.txt", async () => (await import("./tokenizers/wordpiece.js")).WordPiece],
-  byte_bpe: ["merges.txt", async () => (await import("./tokenizers/byte_bpe.js")).ByteBPE],
-  unigram: ["spiece.model", async () => (await import("./tokenizers/unigram.js")).Unigram],
-  byte_bpe_json: ["tokenizer.json", async () => (await import("./tokenizers/byte_bpe_json.js")).ByteBPEJson], // last, for every folder may have it
+// The file that only each algorithm has, and how its class is loaded. A page loads the one that it needs.
+export const ALGORITHMS = {
+  wordpiece: { file: "vocab.txt", load: async () => (await import("./tokenizers/wordpiece.js")).WordPiece },
+  byte_bpe: { file: "merges.txt", load: async () => (await import("./tokenizers/byte_bpe.js")).ByteBPE },
+  unigram: { file: "spiece.model", load: async () => (await import("./tokenizers/unigram.js")).Unigram },
+  byte_bpe_json: { file: "tokenizer.json", load: async () => (await import("./tokenizers/byte_bpe_json.js")).ByteBPEJson }, // last, for every folder may have it
 };
 
 /**
@@ -24,8 +24,8 @@ const ALGORITHMS = {
  * encode(text, maxTokens) gives {ids, tokens, offsets, truncated}; decode(ids) the text. InputError where there is none.
  */
 export async function load(files, algorithm = null) {
-  const able = Object.entries(ALGORITHMS).filter(([name]) => !algorithm || name === algorithm).map(([, made]) => made);
-  const [, made] = able.find(([file]) => files.has(file)) ?? [];
-  if (!made) throw new InputError(`the folder has no tokenizer that can be rebuilt: it needs ${able.map(([file]) => file).join(" or ")}`);
-  return (await made()).fromFiles(files);
+  const able = algorithm ? [ALGORITHMS[algorithm]] : Object.values(ALGORITHMS);
+  const fitting = able.find(({ file }) => files.has(file));
+  if (!fitting) throw new InputError(`the folder has no tokenizer that can be rebuilt: it needs ${able.map(({ file }) => file).join(" or ")}`);
+  return (await fitting.load()).fromFiles(files);
 }
