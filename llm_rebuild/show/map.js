@@ -276,13 +276,12 @@ export class Explorer {
 
   /** Show the chosen checkpoint once more: what is said of it may have changed. */
   async refresh() {
-    const name = this.chosen;
-    const cell = this.cells.find((one) => one.name === name);
-    if (!cell) return void (this.panel.hidden = true);
+    const name = this.chosen, present = () => this.cells.find((one) => one.name === name);
+    if (!present()) return void (this.panel.hidden = true);
     const said = await this.about(name);
-    if (name !== this.chosen || !said) return; // another one was chosen meanwhile
+    if (name !== this.chosen || !said || !present()) return; // another one was chosen meanwhile, or others are shown
     this.panel.hidden = false;
-    this.fill(cell, said);
+    this.fill(present(), said); // as it is by now
   }
 
   /** said: {badge, facts: [[word, parts]], chart, labels, numbers, after: what is done with the filled panel}; parts are strings, {code}, {link} and elements. */
