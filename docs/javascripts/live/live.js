@@ -24,7 +24,7 @@ const PARTS = {
 
 let sessions = [];
 
-/** Bring the parts of a page to life, each as soon as it comes into view; or all of them now. */
+/** Bring the parts of a page to life, as they come into view or now. */
 export function start(boxes, now = false) {
   sessions = sessions.filter((session) => session.alive || session.close());
   const byModel = new Map();
@@ -139,15 +139,10 @@ export class Session {
     this.settled(run);
   }
 
-  /** A run is shown by all parts but those that are still being made; of the first one none has been. */
+  /** A run is shown by all parts but those that are being made. No answer waits for the official tensors, at hand of the first sentence. */
   async settled(run) {
     if (!run || run !== this.run || !this.parts.length) return;
     for (const box of this.boxes) if (box.dataset.started !== "yes") box.dataset.answered = this.text;
-    await this.compare(run);
-  }
-
-  /** Compare with the official tensors, which are at hand of the first sentence. No answer waits for it. */
-  async compare(run) {
     if (this.compared === run || this.mistake || this.own || this.text !== this.record.sentences[0]) return;
     this.compared = run;
     try {

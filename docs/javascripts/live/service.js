@@ -37,7 +37,7 @@ export class Service {
     return this.open(record, new Map(await Promise.all(record.files.map(bytes))));
   }
 
-  /** Load the code of a model while its files are on their way. What fails here fails again where it is needed, and is said there. */
+  /** Load a model's code while its files are on their way. What fails is said where it is needed. */
   async load({ type, tokenizer, generates }) {
     const { models, tokenizers } = await this.code;
     await Promise.allSettled([models.ARCHITECTURES[type].load(), tokenizers.ALGORITHMS[tokenizer].load(), generates && import("../rebuild/defaults.js")]);
