@@ -687,8 +687,7 @@ def main() -> int:
     parser.add_argument("--of", metavar="SET", help="count those of one set, and print no names")
     given = parser.parse_args()
     if given.of:
-        if not portable.in_force():
-            portable.run("-m", "tools.mutation", *sys.argv[1:])
+        portable.need("tools.mutation")
         torch.set_num_threads(1)
         print(json.dumps(counts_of(given.of), indent=1))
         return 0
@@ -701,8 +700,7 @@ def main() -> int:
         print("\n".join(wrong), file=sys.stderr, end="\n" if wrong else "")
         return 1 if wrong else 0
     if not given.page:
-        if not portable.in_force():
-            portable.run("-m", "tools.mutation", *sys.argv[1:])
+        portable.need("tools.mutation")
         torch.set_num_threads(1)  # the miniatures are so small that a second thread costs more than it gives
         start = time.monotonic()
         measured = figures() | {"reading": committed().get("reading", {})}

@@ -22,14 +22,25 @@ KERNELS = {
 }
 
 
+def there() -> bool:
+    """Whether this processor has them."""
+    return platform.machine().lower() in ("x86_64", "amd64")
+
+
 def in_force() -> bool:
     """Whether this process computes so. torch reads them when it is imported, and never again."""
-    return platform.machine().lower() in ("x86_64", "amd64") and KERNELS.items() <= os.environ.items()
+    return there() and KERNELS.items() <= os.environ.items()
 
 
 def run(*arguments: str) -> None:
     """Go on as `python ARGUMENTS` with these kernels. Does not return."""
     os.execve(sys.executable, [sys.executable, *arguments], os.environ | KERNELS)
+
+
+def need(module: str) -> None:
+    """Go on as `python -m MODULE` with these kernels, where a process has others and could have them."""
+    if there() and not in_force():
+        run("-m", module, *sys.argv[1:])
 
 
 if __name__ == "__main__":

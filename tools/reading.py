@@ -15,7 +15,6 @@ import argparse
 import difflib
 import functools
 import json
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -156,8 +155,7 @@ def main() -> None:
     parser.add_argument("--harmless", action="store_true", help="what must not be reported")
     parser.add_argument("--write", action="store_true", help="into the figures of the page, which is written")
     options = parser.parse_args()
-    if not portable.in_force():
-        portable.run("-m", "tools.reading", *sys.argv[1:])
+    portable.need("tools.reading")
     counts: dict[str, Counter[str]] = {}
     for name in options.sets:
         made = [mutant for mutant in mutation.mistakes(name) if not rounding(mutant)]

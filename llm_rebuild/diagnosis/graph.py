@@ -244,12 +244,12 @@ def conv1d(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.addmm(bias, x.reshape(-1, x.shape[-1]), weight).view(*x.shape[:-1], weight.shape[1])
 
 
-def split(x: Tensor, *, heads: int, part: int | None = None) -> Tensor:
+def split(x: Tensor, *, heads: int, part: int | None = None, whole: bool = False) -> Tensor:
     """[batch, token, width], or a third of it, or [batch, token, head, head width] that is cut already
-    -> [batch, head, token, head width]."""
-    if x.dim() == 4:
-        return x.transpose(1, 2)
-    return ops.split_heads(x if part is None else x.chunk(3, dim=-1)[part], heads)
+    -> [batch, head, token, head width]; `whole` in memory, as a cache keeps it."""
+    x = x if part is None else x.chunk(3, dim=-1)[part]
+    cut = x.transpose(1, 2) if x.dim() == 4 else ops.split_heads(x, heads)
+    return cut.contiguous() if whole else cut
 
 
 def counted(mask: Tensor, *, first: int) -> Tensor:

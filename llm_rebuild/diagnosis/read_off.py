@@ -254,9 +254,8 @@ class _Reader:
         """A LayerNorm; or the last step of an RMS norm."""
         weight, bias = self.key(name, "weight"), self.key(name, "bias")
         for x in inputs if bias else ():
-            yield from (
-                [Formula(name, "layer norm", (x,), (weight, bias), {"eps": e})] for e in step.numbers[-1:]
-            )
+            for eps in step.numbers[-1:]:
+                yield [Formula(name, "layer norm", (x,), (weight, bias), {"eps": eps})]
         whole = next((x for x in (f"{name}.#heads", *inputs) if x in self.found), "")
         facts = {"whole": whole, "norm": name, "eps": self.epsilon(step.path)}
         for x in step.inputs:
@@ -315,7 +314,9 @@ class _Reader:
         facts: dict[str, Any] = {"heads": heads, "group": f"{path}.#", "name": role}
         thirds = tensor.dim() == 3 and tensor.shape[-1] % (3 * heads) == 0
         for third in ({}, {"part": at}) if thirds else ({},):
-            yield [Formula(f"{path}.#{role}", "split", (x,), facts={**facts, **third})], f"{path}.#{role}"
+            for whole in ({}, {"whole": True}) if at else ({},):  # on some processors it tells in the bits
+                cut = Formula(f"{path}.#{role}", "split", (x,), facts={**facts, **third, **whole})
+                yield [cut], cut.name
 
     def past(self, path: str) -> list[str]:
         """What an attention kept of the pass before."""
@@ -490,9 +491,7 @@ class _Reader:
             for base in (*_numbers(self.config), *BASES) if kind == "mul" and not inputs else ():
                 facts = {"base": base, "width": 2 * shape[-1]}
                 yield [Formula(name, "turns", (TOKEN_IDS, MASK), facts=facts)]
-            if (
-                kind == "mul" and not inputs
-            ):  # a base whose powers were scaled: of place 1 it tells the speeds
+            if kind == "mul" and not inputs:  # a base whose powers were scaled: place 1 tells the speeds
                 start = self.tensor(f"{PAST}{name}" if f"{PAST}{name}" in self.start.tensors else name)
                 scaled = {"speeds": start[0, min(1, start.shape[1] - 1)], "width": 2 * shape[-1]}
                 yield [Formula(name, "turns", (TOKEN_IDS, MASK), facts=scaled)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 from llm_rebuild.errors import InputError
-from tools import figures
+from tools import figures, portable
 from tools.figures.runs import copy_of
 
 FIGURES = Path(__file__).resolve().parents[2] / "docs" / "figures"
@@ -55,4 +55,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    portable.need("tools.figures")  # some curves are of the last bits
     sys.exit(main())
