@@ -45,6 +45,7 @@ from pytest_codeblocks.main import extract_from_buffer
 from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.hub import NotReachableError
 from llm_rebuild.errors import InputError
+from tests import warm
 from tools import fences, portable
 from tools.fences import PYTHON, Fence
 
@@ -87,6 +88,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if not getattr(config.option, "codeblocks", False):
         raise pytest.UsageError("pytest needs --codeblocks (and pytest-codeblocks): no page would be tested")
+    config.add_cleanup(warm.stop)
     config.stash[rewritten_key] = []
     config.stash[uncompared_key] = []
     config.stash[missing_key] = {}
@@ -339,12 +341,16 @@ class PageRun:
     def _shell(self, fence: Fence) -> str | None:
         """Run a shell fence; return the report of its failure."""
         options = ["-e", "-o", "pipefail"] if fence.language == "bash" else ["-e"]
+        environment = dict(os.environ)
+        if sys.platform == "linux" and "llm-rebuild" in fence.source and self.path.name != "README.md":
+            environment["PATH"] = os.pathsep.join([warm.folder(), environment["PATH"]])
         try:
             status = subprocess.run(
                 [fence.language, *options, "-c", fence.source],
                 stdin=subprocess.DEVNULL,
                 stdout=self.stdout.descriptor,
                 stderr=self.stderr.descriptor,
+                env=environment,
                 timeout=SHELL_SECONDS,
                 check=False,
             ).returncode

@@ -1,0 +1,112 @@
+"""`llm-rebuild` for the pages' shell fences, without seconds of imports each time.
+
+On a page's PATH `llm-rebuild` is a small script. It hands its streams, arguments and folder to a process that
+has imported what the command line imports, and nothing more of the project: that copies itself, and the copy
+runs the command's own `main`. What is run is what a reader runs, but for the imports. The official library
+is in no copy before the command itself imports it. A command with an environment of its own is started as
+everywhere, for torch reads some of it when it is imported; README.md's commands always are.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+# What else transformers imports of other libraries, once a model is loaded: most of its time.
+TORCH = ("torch.distributed.tensor", "torch.distributed.fsdp", "torch._dynamo", "torch.export")
+CHANGING = ("PWD", "OLDPWD", "SHLVL", "_", "PYTEST_CURRENT_TEST")  # of the environment, from fence to fence
+
+STARTED: list[tuple[subprocess.Popen[bytes], tempfile.TemporaryDirectory[str]]] = []
+SCRIPT = """#!{python} -IS
+import json, os, socket, sys
+environment = {{name: value for name, value in os.environ.items() if name not in {changing}}}
+if environment != {environment}:
+    os.execv({command!r}, [{command!r}, *sys.argv[1:]])
+with socket.socket(socket.AF_UNIX) as connection:
+    connection.connect({address!r})
+    socket.send_fds(connection, [json.dumps([os.getcwd(), sys.argv[1:]]).encode()], [0, 1, 2])
+    sys.exit(int(connection.recv(9)))
+"""
+
+
+@functools.cache
+def folder() -> str:
+    """The folder of the script, to be the first of PATH; what serves it is started with the first page."""
+    temporary = tempfile.TemporaryDirectory(prefix="warm-")
+    address, script = f"{temporary.name}/socket", Path(temporary.name, "llm-rebuild")
+    installed = str(Path(sys.executable).with_name(script.name))
+    environment = {name: value for name, value in os.environ.items() if name not in CHANGING}
+    environment["PATH"] = os.pathsep.join([temporary.name, os.environ["PATH"]])
+    python = [sys.executable, "-c", f"from tests.warm import serve; serve({address!r}, {installed!r})"]
+    pipe, here = subprocess.PIPE, Path(__file__).parents[1]
+    server = subprocess.Popen(python, stdin=subprocess.DEVNULL, stdout=pipe, env=environment, cwd=here)
+    STARTED.append((server, temporary))
+    assert server.stdout is not None
+    assert server.stdout.readline() == b"ready\n"
+    names = {"python": sys.executable, "changing": CHANGING, "environment": environment}
+    script.write_text(SCRIPT.format(**names, command=installed, address=address), encoding="utf-8")
+    script.chmod(0o755)
+    return temporary.name
+
+
+def stop() -> None:
+    """End what `folder` has started."""
+    folder.cache_clear()
+    while STARTED:
+        server, temporary = STARTED.pop()
+        with server:
+            server.kill()
+        temporary.cleanup()
+
+
+def serve(address: str, installed: str) -> None:
+    """Run commands, each in a copy of this process, until it is killed."""
+    from llm_rebuild.cli import bench, compare, copies, find, prove, run, sweep  # noqa: F401
+    from llm_rebuild.process.limits import end_with
+    from llm_rebuild.workbench import check  # noqa: F401
+
+    end_with(os.getppid())
+    for library in (*TORCH, "scipy.optimize"):
+        importlib.import_module(library)
+    assert "transformers" not in sys.modules
+    sys.path.remove("")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(address)
+        listening.listen()
+        print("ready", flush=True)
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+        while True:
+            connection, _ = listening.accept()
+            if os.fork() == 0:
+                listening.close()
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                _answer(connection, installed)
+            connection.close()
+
+
+def _answer(connection: socket.socket, installed: str) -> None:
+    """Have a copy run the command of a connection, and answer with its exit code. Does not return."""
+    asked, streams, _, _ = socket.recv_fds(connection, 2**20, 3)
+    pid = os.fork()
+    if pid == 0:
+        from llm_rebuild.cli.main import main
+
+        folder, arguments = json.loads(asked)
+        connection.close()
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+            os.close(stream)
+        os.chdir(folder)
+        sys.argv, sys.path[:] = [installed, *arguments], [str(Path(installed).parent), *sys.path]
+        main()  # which leaves as a process does
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    connection.sendall(str(code if code >= 0 else 128 - code).encode())
+    os._exit(0)
