@@ -1,7 +1,7 @@
 """`llm-rebuild` for the pages' shell fences, without seconds of imports each time.
 
 On a page's PATH `llm-rebuild` is a small script. It hands its streams, arguments and folder to a process that
-has imported what the command line imports, and nothing more of the project: that copies itself, and the copy
+has imported this package and its libraries: that copies itself, and the copy
 runs the command's own `main`. What is run is what a reader runs, but for the imports. The official library
 is in no copy before the command itself imports it. A command with an environment of its own is started as
 everywhere, for torch reads some of it when it is imported; README.md's commands always are.
@@ -13,6 +13,7 @@ import functools
 import importlib
 import json
 import os
+import pkgutil
 import signal
 import socket
 import subprocess
@@ -20,9 +21,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-# What else transformers imports of other libraries, once a model is loaded: most of its time.
-TORCH = ("torch.distributed.tensor", "torch.distributed.fsdp", "torch._dynamo", "torch.export")
-CHANGING = ("PWD", "OLDPWD", "SHLVL", "_", "PYTEST_CURRENT_TEST")  # of the environment, from fence to fence
+# What else a command imports of other libraries; most of the time is that of torch's for transformers.
+LIBRARIES = (
+    "torch.distributed.tensor", "torch.distributed.fsdp", "torch._dynamo", "torch.export", "scipy.optimize",
+    "pydantic", "huggingface_hub", "tokenizers", "regex", "jinja2",
+)  # fmt: skip
+CHANGING = ("PWD", "OLDPWD", "SHLVL", "_", "PS1", "PYTEST_CURRENT_TEST")  # by the shell, from fence to fence
 
 STARTED: list[tuple[subprocess.Popen[bytes], tempfile.TemporaryDirectory[str]]] = []
 SCRIPT = """#!{python} -IS
@@ -69,13 +73,14 @@ def stop() -> None:
 
 def serve(address: str, installed: str) -> None:
     """Run commands, each in a copy of this process, until it is killed."""
-    from llm_rebuild.cli import bench, compare, copies, find, prove, run, sweep  # noqa: F401
+    import llm_rebuild
     from llm_rebuild.process.limits import end_with
-    from llm_rebuild.workbench import check  # noqa: F401
 
     end_with(os.getppid())
-    for library in (*TORCH, "scipy.optimize"):
-        importlib.import_module(library)
+    ours = [module.name for module in pkgutil.walk_packages(llm_rebuild.__path__, "llm_rebuild.")]
+    for name in (*ours, *LIBRARIES):
+        if name != "llm_rebuild.__main__":  # which runs a command
+            importlib.import_module(name)
     assert "transformers" not in sys.modules
     sys.path.remove("")
     with socket.socket(socket.AF_UNIX) as listening:
@@ -104,6 +109,9 @@ def _answer(connection: socket.socket, installed: str) -> None:
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
         os.chdir(folder)
         sys.argv, sys.path[:] = [installed, *arguments], [str(Path(installed).parent), *sys.path]
         main()  # which leaves as a process does
