@@ -24,6 +24,7 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 from llm_rebuild.copies import local_copy
+from tools.browser import executable
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 ANSWERED = "([part, text]) => document.querySelector(`[data-part=${part}]`)?.dataset.answered === text"
@@ -87,7 +88,7 @@ def main() -> None:
             if file.is_file():
                 shutil.copy(file, folder)
         for _ in range(options.rounds):
-            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+            browser = playwright.chromium.launch(executable_path=executable(), args=FLAGS)
             page = browser.new_page(viewport={"width": 1280, "height": 900})
             time.sleep(START)
             page.goto(address, wait_until="commit")

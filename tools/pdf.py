@@ -12,14 +12,13 @@ from __future__ import annotations
 import argparse
 import functools
 import http.server
-import os
 import posixpath
-import shutil
 import sys
 import threading
 from pathlib import Path
 
 from tools import course
+from tools.browser import executable
 
 PROJECT = Path(__file__).resolve().parents[1]
 FOOT = """<div style="width: 100%; font: 8px sans-serif; color: #596467; text-align: center">
@@ -86,8 +85,6 @@ def write(site: Path, out: Path) -> int:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}/"
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    executable = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
     words = (
         "LLM Rebuild",
         "Take a real language model apart, build it again in plain PyTorch, and prove it right, bit by bit.",
@@ -95,7 +92,7 @@ def write(site: Path, out: Path) -> int:
     )
     with sync_playwright() as playwright:
         flags = ["--no-sandbox", "--disable-gpu"]
-        browser = playwright.chromium.launch(executable_path=executable, args=flags)
+        browser = playwright.chromium.launch(executable_path=executable(), args=flags)
         page = browser.new_page(color_scheme="light", reduced_motion="reduce")
         page.set_default_timeout(300_000)
         page.goto(url + address(pages[0]))

@@ -7,10 +7,9 @@ It is 1200 × 630, taken by the Chromium of this machine, and made anew only whe
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
+from tools.browser import executable
 from tools.notebooks import image
 
 ASSETS = Path(__file__).resolve().parents[1] / "docs" / "assets"
@@ -28,10 +27,9 @@ def main() -> None:
     from playwright.sync_api import sync_playwright
 
     drawing = image((ASSETS / "hero.svg").read_text(encoding="utf-8"))
-    executable = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=executable, args=["--no-sandbox", "--disable-gpu"]
+            executable_path=executable(), args=["--no-sandbox", "--disable-gpu"]
         )
         page = browser.new_page(viewport={"width": 1200, "height": 630}, reduced_motion="reduce")
         page.set_content(PAGE.format(drawing=drawing))

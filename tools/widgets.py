@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import functools
 import http.server
-import os
-import shutil
 import sys
 import threading
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
+from tools.browser import executable
 from tools.package_files import PACKAGE, PLACES
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -60,10 +59,8 @@ def main() -> int:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}/"
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    executable = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=executable(), args=["--no-sandbox"])
         page = browser.new_page()
         page.goto(f"{address}live/data/gpt2.json")  # any page of this address may import its modules
         for name in DRAWN:

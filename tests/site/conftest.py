@@ -24,6 +24,7 @@ import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
 
+from tools.browser import executable
 from tools.site import finish
 
 REPOSITORY = Path(__file__).parents[2]
@@ -165,14 +166,11 @@ def small_site(project: Path, pages: dict[str, str], *, strict: bool, **environm
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    executable = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
     with sync_playwright() as playwright:
-        if executable is None:
-            executable = playwright.chromium.executable_path
-        if not Path(executable).exists():
+        path = executable() or playwright.chromium.executable_path
+        if not Path(path).exists():
             missing("no Chromium on this machine (apt install chromium, or: playwright install chromium)")
-        chromium = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS)
+        chromium = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
         yield chromium
         chromium.close()
 
