@@ -222,13 +222,13 @@ class Slice:
         # What is missing behind all is missing behind the tensor itself, however often it was handed on.
         last = [e.kind == "insert" and e.user < 0 and e.node == behind for e in edits]
         edits = tuple(replace(e, node=number) if at else e for e, at in zip(edits, last, strict=True))
-        return tuple(map(self._there, edits))
+        return tuple(self._there(edit) if edit.kind == "insert" else edit for edit in edits)
 
     def _there(self, edit: Difference) -> Difference:
         """An operation that is missing behind one of its kind which changed nothing is there: another tensor
         should go into it."""
         own, theirs = self.person.record[edit.node], self.official.record[edit.other]
-        if edit.kind == "insert" and word(own) == word(theirs) and len(own.inputs) == len(theirs.inputs) == 2:
+        if word(own) == word(theirs) and len(own.inputs) == len(theirs.inputs) == 2:
             for at, source in enumerate(own.inputs):
                 if self.person.print_of(source) == self.person.print_of(own.number):
                     return Difference("operand", own.number, theirs.inputs[1 - edit.at], 1 - at)
