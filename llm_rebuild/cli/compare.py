@@ -89,7 +89,7 @@ def _proved(question: Question, tensors: Mapping[str, Tensor], names: Path | Non
         truth = verify.capture(question, steps=True)
         done("captured")
         if names is None:
-            matched = naming.match(tensors, truth.tensors, world_of(truth, question.copy))
+            matched = naming.match(tensors, truth.tensors, lambda: world_of(truth, question.copy))
         else:
             listed = naming.read_names(names, tensors, truth.tensors)
             matched = naming.arranged(tensors, truth.tensors, listed)

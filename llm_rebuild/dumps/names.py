@@ -15,7 +15,7 @@ import itertools
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -88,26 +88,28 @@ class Matched:
         return {"names": dict(self.names), "layouts": dict(self.layouts), "unmatched": list(self.unmatched)}
 
 
-def match(dump: Tensors, official: Tensors, world: World | None = None) -> Matched:
+def match(dump: Tensors, official: Tensors, graph: Callable[[], World] | None = None) -> Matched:
     """Find a checkpoint for each tensor of a dump, for no two the same. A third of one is called as it is,
     `h.0.attn.c_attn[2]`: queries, keys and values may come from one layer, and lie in the dump as three.
 
-    world  The official run as a graph: its steps, of the dump's tensors, give what is wrong for their sake.
+    graph  Gives the official run as a graph, whose steps give of the dump's tensors what is wrong for their
+           sake. It is asked where something has no name by its numbers, for it computes the run again.
     """
     fits = _fits(dump, with_parts(official))
     names: dict[str, str] = {}
     free = {checkpoint for fitting in fits.values() for checkpoint in fitting}
-    followed = -1  # how many had names when the official steps were last taken
+    world, followed = None, -1  # how many had names when the official steps were last taken
 
     def take(pairs: Names) -> None:
+        """Give names their checkpoints, as far as both are free."""
         for name, checkpoint in pairs.items():
             if name not in names and checkpoint in free and checkpoint in fits[name]:
                 names[name] = checkpoint
                 free.discard(checkpoint)
 
     for score, pairs in _pairs(fits):
-        if world is not None and score < SURELY and followed < len(names) < len(dump):
-            followed = len(names)
+        if graph is not None and score < SURELY and followed < len(names) < len(dump):
+            world, followed = world or graph(), len(names)
             for made in _made(dump, official, world, names, fits):
                 take(made)
         take(pairs)

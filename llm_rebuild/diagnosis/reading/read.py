@@ -19,7 +19,7 @@ from llm_rebuild.diagnosis.reading.lines import SHOWN, Lines, line_of
 from llm_rebuild.diagnosis.reading.record import Correction, Record, Recorder
 from llm_rebuild.diagnosis.reading.repair import Patch, narrower, replay, same_function
 from llm_rebuild.diagnosis.reading.result import ROUNDED, TO_THE_BIT, Reading, Repair
-from llm_rebuild.diagnosis.reading.rewriting import in_place, rewritings
+from llm_rebuild.diagnosis.reading.rewriting import functions_of, in_place, rewritings
 from llm_rebuild.diagnosis.reading.slices import Difference, Side, Slice, word
 from llm_rebuild.diagnosis.reading.stored import load, store
 from llm_rebuild.diagnosis.reading.traits import traits
@@ -357,9 +357,11 @@ class _Session:
         """A line as it is and as it would be right: the first way to write the edit with which the code ran
         once more, and came out right as well as by the edit, and nothing wrong that was right. Both empty
         where there is none."""
-        for after in rewritings(self.words, mistake.patches[0], frame):
+        ways = rewritings(self.words, mistake.patches[0], frame)
+        functions = functions_of(frame.file) if ways else []
+        for after in ways:
             try:
-                with in_place(frame, after):
+                with in_place(frame, after, functions):
                     run = self.rerun()
             except (SyntaxError, ValueError):
                 continue

@@ -17,28 +17,19 @@ from llm_rebuild.diagnosis.reading.slices import Difference, constants, word
 from llm_rebuild.diagnosis.reading.words import Words
 from llm_rebuild.verify.recording import Frame
 
-SIGNS = {
-    "add": ast.Add,
-    "sub": ast.Sub,
-    "mul": ast.Mult,
-    "div": ast.Div,
-    "matmul": ast.MatMult,
-    "pow": ast.Pow,
-    "and": ast.BitAnd,
-    "or": ast.BitOr,
-    "rsub": ast.Sub,  # with a number on the left
-}
+SIGNS = {"add": ast.Add, "sub": ast.Sub, "mul": ast.Mult, "div": ast.Div, "pow": ast.Pow, "and": ast.BitAnd}
+SIGNS |= {"or": ast.BitOr, "matmul": ast.MatMult, "rsub": ast.Sub}  # the last with a number on the left
 
 
 def rewritings(words: Words, edits: Sequence[Difference], frame: Frame) -> list[str]:
     """The ways to write an edit into a line; of several edits there are none."""
     before = frame.text.strip()
     try:
-        tree = ast.parse(before)
+        nodes = ast.walk(ast.parse(before)) if len(edits) == 1 else ()
     except SyntaxError:  # a part of a statement
         return []
-    ways = [way for node in ast.walk(tree) for way in _of_node(words, edits[0], before, node)]
-    return [way for way in dict.fromkeys(ways) if way != before] if len(edits) == 1 else []
+    ways = (way for node in nodes for way in _of_node(words, edits[0], before, node))
+    return [way for way in dict.fromkeys(ways) if way != before]
 
 
 def _of_node(words: Words, edit: Difference, before: str, node: ast.AST) -> Iterator[str]:
@@ -79,16 +70,21 @@ def _put(text: str, node: ast.expr, instead: str) -> str:
     return (line[: node.col_offset] + instead.encode() + line[node.end_col_offset :]).decode()
 
 
+def functions_of(file: str) -> list[FunctionType]:
+    """The functions that a file has defined. All objects of the process are looked at for that."""
+    functions = (f for f in gc.get_objects() if type(f) is FunctionType)
+    return [function for function in functions if function.__code__.co_filename == file]
+
+
 @contextmanager
-def in_place(frame: Frame, after: str) -> Iterator[None]:
+def in_place(frame: Frame, after: str, functions: Sequence[FunctionType]) -> Iterator[None]:
     """Inside, the functions of a person's file run with one line of it as it would be right. Raises
     SyntaxError or ValueError for a line with which they could not."""
     lines = list(linecache.getlines(frame.file))
     line = lines[frame.number - 1]
     lines[frame.number - 1] = line.replace(line.strip(), after, 1)
     codes = dict(_codes(compile("".join(lines), frame.file, "exec", dont_inherit=True)))
-    functions = [f for f in gc.get_objects() if type(f) is FunctionType]
-    before = [(f, f.__code__) for f in functions if f.__code__.co_filename == frame.file]
+    before = [(function, function.__code__) for function in functions]
     try:
         for function, code in before:
             function.__code__ = codes.get((code.co_name, code.co_firstlineno), code)
