@@ -111,19 +111,16 @@ def sampler(once: Once) -> Iterator[Site]:
 
 @pytest.fixture(scope="session")
 def live(once: Once) -> Iterator[Site]:
-    """The live pages alone, with what they load; `/`, on which one stands far below; the home page's; one of
-    all the widgets, as they stand in the chapters; and two with questions at their end."""
+    """The live pages alone, with what they load; the home page's at `/`; one on which a part stands far
+    below; one of all the widgets, as they stand in the chapters; and two with questions at their end."""
     pages = {
         file.relative_to(REPOSITORY / "docs").as_posix(): file.read_text(encoding="utf-8")
         for file in (REPOSITORY / "docs" / "live").glob("*.md")
     }
-    pages["index.md"] = (
+    pages["index.md"] = '# Home\n\n<div data-live="gpt2" data-part="hero">as a picture</div>\n'
+    pages["below.md"] = (
         "# Far below\n\n"
         '<div style="height: 6000px"></div>\n\n<div data-live="gpt2" data-part="next">as a picture</div>\n'
-    )
-    pages["hero.md"] = (
-        '# Home\n\n<div data-live="gpt2" data-part="hero">as a picture</div>\n'
-        '<script type="module" src="../javascripts/live/home.js"></script>\n'
     )
     chapters = "".join(page.read_text("utf-8") for page in sorted((REPOSITORY / "docs").glob("part-*/*.md")))
     widgets = re.findall(r"<figure data-widget=.*?</figure>\n", chapters, re.S)

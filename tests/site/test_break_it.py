@@ -82,7 +82,7 @@ def page_of_modules(live: Site, browser: Any) -> Any:
     """One page for all mistakes: only its modules are used."""
     context = browser.new_context()
     page = context.new_page()
-    page.goto(live.url)
+    page.goto(live.url + "start/")
     yield page
     context.close()
 
@@ -299,14 +299,14 @@ def test_the_hero_is_no_picture_before_it_has_a_name(live: Site, reader: Any) ->
     """Where what it waits for never comes."""
     page = reader().page
     page.route("**/data/mistakes.json", lambda route: None)
-    page.goto(live.url + "hero/")
+    page.goto(live.url)
     page.locator(".hero-map").wait_for(state="attached")
     assert page.locator("[role=img]:not([aria-label])").count() == 0
 
 
 def test_the_home_page_s_model_can_be_broken(live: Site, reader: Any) -> None:
     visitor = reader()
-    page = visitor.open(live.url + "hero/")
+    page = visitor.open(live.url)
     switches = page.locator("[data-part=hero] [role=switch]")
     switches.nth(2).wait_for()
     for number in range(3):

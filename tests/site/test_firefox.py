@@ -128,10 +128,10 @@ def test_a_live_page_computes_the_same_in_firefox(live: Site, firefox: Firefox, 
 
 def test_the_home_page_answers_in_firefox(live: Site, firefox: Firefox, reader: Any) -> None:
     said = "document.querySelector('.says')?.textContent"
-    firefox.open(f"{live.url}hero/")
+    firefox.open(live.url)
     firefox.wait(f"{said} && document.querySelector('.hero-map .identical')")
     visitor = reader()
-    visitor.open(f"{live.url}hero/")
+    visitor.open(live.url)
     visitor.page.locator(".hero-map .identical").first.wait_for()
     visitor.wait(f"Boolean({said})")
     assert firefox.run(f"return {said}") == visitor.page.evaluate(said)

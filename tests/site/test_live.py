@@ -127,7 +127,7 @@ def test_the_likeliest_next_token_is_python_s(alive: Alive, name: str) -> None:
 
 def test_nothing_is_loaded_before_it_comes_into_view(live: Site, reader: Any) -> None:
     visitor = reader()
-    page = visitor.open(live.url)
+    page = visitor.open(live.url + "below/")
     page.wait_for_timeout(300)
     assert page.locator("[data-live]").text_content() == "as a picture"
     assert [url for url in visitor.requests if "/live/models/" in url or "/live/data/" in url] == []
