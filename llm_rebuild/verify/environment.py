@@ -34,16 +34,11 @@ def _version(package: str) -> str:
 
 def made_with(copy: LocalCopy) -> str:
     """What a page's numbers rest on, in three lines: the files and the libraries. No machine's name."""
-    weights = copy.weights_file.name
+    weights, which = copy.weights_file.name, f"revision {copy.revision or 'unknown'}"
     if copy.source == "miniature":
-        which = f"{copy.name}, the miniature that ships with llm_rebuild"
-    else:
-        which = f"{copy.name}, revision {copy.revision or 'unknown'}"
-    return "\n".join(
-        (
-            which,
-            f"{weights}, sha256 {copy.sha256[weights]}",
-            f"torch {torch.__version__.partition('+')[0]}, transformers {_version('transformers')}, "
-            f"llm_rebuild {__version__}",
-        )
+        which = "the miniature that ships with llm_rebuild"
+    return (
+        f"{copy.name}, {which}\n{weights}, sha256 {copy.sha256[weights]}\n"
+        f"torch {torch.__version__.partition('+')[0]}, transformers {_version('transformers')}, "
+        f"llm_rebuild {__version__}"
     )

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +37,7 @@ FOLDER = ".captures"
 RECORD, PROMPT = "record", "prompt"
 FORMATS = [FORMAT, "record 2", "prompt 1"]
 MOST = 2_000_000_000  # bytes, of all captures together
+KERNELS = ("ATEN_", "DNNL_", "MKL_", "ONEDNN_")  # variables that tell torch and its libraries how to compute
 LEFT = 3600  # seconds after which what is half-written was left by somebody who is gone
 ASK_AGAIN = 600  # seconds after which the hub is asked once more for a model that it did not give
 
@@ -147,7 +149,8 @@ def key_of(copy: LocalCopy, about: Mapping[str, Any]) -> str:
         "config": copy.config,
         "model": [copy.name, copy.source, copy.revision],
         "about": dict(about),
-        "environment": environment(),
+        "environment": [environment(), platform.node()],  # of two makers' processors the last bits differ
+        "kernels": sorted(item for item in os.environ.items() if item[0].startswith(KERNELS)),
         "checkpoints": [[c.name, c.source, sorted(c.only)] for c in checkpoints],  # a set has no order
     }
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:32]

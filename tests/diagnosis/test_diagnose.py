@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,17 @@ def test_no_checkpoint_makes_it_fail(model: str) -> None:
             for wrong in (off, broken):
                 diagnoses = diagnose(dict(played.truth.tensors) | {name: wrong}, played.truth, copy_of(model))
                 assert bool(diagnoses) != torch.equal(wrong, right), name
+
+
+@pytest.mark.parametrize("model", ["gpt2", "llama"])
+def test_a_step_of_three_whose_formula_is_not_known_is_left_alone(model: str) -> None:
+    world = world_of(stage(model).truth, copy_of(model))
+    [key, *_] = [name for name, formula in world.formulas.items() if formula.facts.get("name") == "key"]
+    less = replace(world, formulas={name: f for name, f in world.formulas.items() if name != key})
+    query = less.formulas[key.removesuffix("key") + "query"]
+    edits = list(mistakes(less, query))
+    assert any(edit.cause == "heads-split" for edit in edits)
+    assert all(key not in edit.changes for edit in edits)
 
 
 @pytest.mark.parametrize("model", NAMES)

@@ -52,6 +52,23 @@ def test_the_same_is_found_and_another_is_made(made, monkeypatch: pytest.MonkeyP
     assert made() == 4
 
 
+@pytest.mark.parametrize("variable", ["ATEN_CPU_CAPABILITY", "MKL_CBWR", "ONEDNN_MAX_CPU_ISA"])
+def test_other_kernels_have_other_bits(made, monkeypatch: pytest.MonkeyPatch, variable: str):
+    monkeypatch.setenv(variable, "one")
+    assert [made(), made()] == [1, 1]
+    monkeypatch.setenv(variable, "another")
+    assert made() == 2
+    monkeypatch.delenv(variable)
+    assert made() == 3
+
+
+def test_another_machine_has_other_bits(made, monkeypatch: pytest.MonkeyPatch):
+    """A folder that two computers share: their processors may be of two makers."""
+    assert [made(), made()] == [1, 1]
+    monkeypatch.setattr("platform.node", lambda: "another")
+    assert made() == 2
+
+
 def test_other_weights_are_another_model_and_no_check_reads_them(
     made, monkeypatch: pytest.MonkeyPatch, copy: LocalCopy, tmp_path: Path
 ):

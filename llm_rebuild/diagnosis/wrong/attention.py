@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import permutations
 
@@ -67,8 +67,9 @@ def split(world: World, formula: Formula) -> Iterator[Edit]:
 
     if part is not None:
         for order in list(permutations(range(3)))[1:]:  # the first is the right one
-            says = ", ".join(NAMES[order.index(i)] for i in range(3))
-            yield Edit("qkv-order", f"as {says}", _with(members, "part", order))
+            parts = dict(zip(NAMES, order, strict=True))
+            says = ", ".join(sorted(NAMES, key=parts.__getitem__))
+            yield Edit("qkv-order", f"as {says}", _with(members, "part", parts))
         for says, mistake in INTERLEAVED.items():
             yield Edit("qkv-interleaved", says, cut(mistake, *members))
     for names in (list(members), *([name] for name in members)):
@@ -78,12 +79,12 @@ def split(world: World, formula: Formula) -> Iterator[Edit]:
     for count in dict.fromkeys((heads * 2, heads // 2, 1, heads * 3, heads + 1, heads - 1, 2, 8, 12, 16)):
         if 0 < count != heads:
             says = f"{count} heads instead of {heads}"
-            yield Edit("heads-count", says, _with(members, "heads", [count] * len(members)))
+            yield Edit("heads-count", says, _with(members, "heads", dict.fromkeys(NAMES, count)))
 
 
-def _with(members: Mapping[str, Formula], fact: str, values: Sequence[int]) -> dict[str, Make]:
-    """The steps of a group with another fact each."""
-    steps = [replace(m, facts={**m.facts, fact: v}) for m, v in zip(members.values(), values, strict=True)]
+def _with(members: Mapping[str, Formula], fact: str, values: Mapping[str, int]) -> dict[str, Make]:
+    """The steps of a group with another fact each: those of which the formula is known."""
+    steps = [replace(m, facts={**m.facts, fact: values[name]}) for name, m in members.items()]
     return {step.name: lambda w, step=step: w.compute(step) for step in steps}
 
 
