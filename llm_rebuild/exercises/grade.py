@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from llm_rebuild.errors import InputError, nearest, one_line
-from llm_rebuild.verify import compare
+from llm_rebuild.verify import ask, compare
 from llm_rebuild.verify.compare import MISSING
 from llm_rebuild.workbench import notebook
 from llm_rebuild.workbench.check import check as check_forward
@@ -72,10 +71,13 @@ def check(name: str, answer: Any) -> Graded:
         "function": _function,
         "forward": _forward,
     }
+    if "model" in exercise:  # one that cannot be had is no fault of the answer
+        exercise = {**exercise, "question": ask(exercise["model"], exercise["texts"])}
     try:
         return Graded(name, *graders[exercise["kind"]](exercise, answer))
-    except InputError:
-        raise
+    except InputError as refused:
+        said = str(refused).replace("forward uses", "your function uses")
+        return Graded(name, False, said.partition("; write")[0])
     except Exception as error:  # of an answer that is not what it seems: a tensor without numbers, say
         return Graded(name, False, f"it cannot be looked at ({type(error).__name__}: {one_line(error)})")
 
@@ -99,7 +101,7 @@ def _value(exercise: Mapping[str, Any], answer: Any) -> tuple[bool, str]:
     number = isinstance(expected, int | float) and not isinstance(expected, bool)
     if not _fits(answer, expected):
         return False, f"{_shown(answer)} is {_kind_of(answer)}; the answer is {KINDS[type(expected)]}"
-    if number and math.isnan(answer):
+    if number and answer != answer:
         return False, "nan is no number: an infinity or a zero was divided by its like"
     if answer == expected or (number and abs(answer - expected) <= exercise.get("within", 0)):
         return True, exercise.get("note", "")
@@ -136,7 +138,7 @@ def _forward(exercise: Mapping[str, Any], answer: Any) -> tuple[bool, str]:
     there is no official tensor, and what it brings along of one is named."""
     if not callable(answer):
         return False, f"{_shown(answer)} is {_kind_of(answer)}; the answer is your function forward itself"
-    whole = check_forward(answer, exercise["model"], exercise["texts"])
+    whole = check_forward(answer, exercise["question"])
     named = exercise["checkpoints"]
     asked = tuple(v for v in whole.report.verdicts if v.name in named or v.verdict != MISSING)
     left = {v.name for v in whole.report.verdicts} - {v.name for v in asked}
@@ -157,10 +159,7 @@ def _function(exercise: Mapping[str, Any], answer: Any) -> tuple[bool, str]:
     """In each case what is `expected` of its inputs; `exact` where every bit has to be."""
     if not callable(answer):
         return False, f"{_shown(answer)} is {_kind_of(answer)}; the answer is your function itself"
-    try:
-        learner = Learner("your function", Path("notebook"), notebook.pack(answer), set(), notebook=True)
-    except InputError as refused:
-        return False, str(refused).replace("forward uses", "your function uses").partition("; write")[0]
+    learner = Learner("your function", Path("notebook"), notebook.pack(answer), set(), notebook=True)
     with Session(
         learner, {"model": None, "names": [], "hidden": [str(DATA.parent)]}, LIMITS, fork=False
     ) as session:

@@ -158,8 +158,8 @@ class _Learner:
         try:
             return json.loads(json.dumps(answer)), {}
         except (TypeError, ValueError, RecursionError):
-            kind = type(answer).__name__
-            raise InputError(f"it returns a {kind}; a tensor, a number, a text or a list is wanted") from None
+            wanted = "a tensor, a number, a text, or a list of numbers and texts"
+            raise InputError(f"it returns a {type(answer).__name__}; {wanted} is wanted") from None
 
     def _read(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[dict[str, Any]]:
         """Where forward, or a `trial` of a step, leaves the official run, by which line, and what puts it

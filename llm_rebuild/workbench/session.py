@@ -163,4 +163,4 @@ class Session(Process):
         if ended.how.startswith("signal"):
             return f"{name}: it crashed ({ended.how})"
         how = ended.how or "exit 0"
-        return f"{name}: its process ended with {how} before forward was done; does it call exit?"
+        return f"{name}: its process ended with {how} before it was done; does it call exit?"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
+import math
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,6 +56,9 @@ def answers() -> dict[str, Callable[..., object]]:
     def as_a_set(x):
         return {1}
 
+    def as_a_list_of_rows(x):
+        return [*x]
+
     return locals()
 
 
@@ -82,7 +88,7 @@ def test_one_number_may_be_torch_s_or_numpy_s():
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (ANSWERS["overflowing"], r"of \(tensor \[2, 2\]\) it makes 4 of 4 numbers that are nan"),
+        (ANSWERS["overflowing"], r"of \(tensor \[2, 3\]\) it makes 5 of 6 numbers that are nan"),
         (
             ANSWERS["along_the_first"],
             r"it makes \[2, 2, 4\]  wrong values\n  worst at .*expected .*, rebuilt",
@@ -91,7 +97,8 @@ def test_one_number_may_be_torch_s_or_numpy_s():
         (ops.linear, r"cannot import llm_rebuild.models: that is the course's own"),
         (ANSWERS["crashing"], r"it called exit\(3\)"),
         (ANSWERS["as_a_list"], r"a list, where a tensor is expected"),
-        (ANSWERS["as_a_set"], r"it returns a set; a tensor, a number, a text or a list is wanted"),
+        (ANSWERS["as_a_set"], r"it returns a set; a tensor, a number, a text, or a list of numbers"),
+        (ANSWERS["as_a_list_of_rows"], r"it returns a list; .* or a list of numbers and texts is wanted"),
         (lambda: 1, r"^test_exercises.py: TypeError: .* takes 0 positional arguments but 1 was given"),
         (torch.ones(3), r"tensor \[3\] is a Tensor; the answer is your function itself"),
         (None, r"None is a NoneType; the answer is your function itself"),
@@ -101,6 +108,108 @@ def test_a_function_that_is_not_right_is_told_why(answer: object, message: str):
     graded = check("softmax", answer)
     assert not graded
     assert re.search(message, graded.message), graded.message
+
+
+def almost_right() -> dict[str, list[Callable[..., object]]]:
+    """Functions that are right for what an exercise shows, and for most else."""
+
+    def from_the_end(word, vocabulary, start=0):
+        """Cuts back where the longest piece leads nowhere."""
+        for end in range(len(word), start, -1):
+            piece = ("##" if start else "") + word[start:end]
+            if piece in vocabulary and (rest := from_the_end(word, vocabulary, end)) != ["[UNK]"]:
+                return [piece, *rest]
+        return [] if start == len(word) else ["[UNK]"]
+
+    def marks_ignored(word, vocabulary):
+        made, start = [], 0
+        while start < len(word):
+            for end in range(len(word), start, -1):
+                if {word[start:end], f"##{word[start:end]}"} & {*vocabulary}:
+                    break
+            else:
+                return ["[UNK]"]
+            made.append(("##" if start else "") + word[start:end])
+            start = end
+        return made
+
+    def two_pieces(word, vocabulary):
+        first = next((word[:end] for end in range(len(word), 0, -1) if word[:end] in vocabulary), "")
+        rest = f"##{word[len(first) :]}"
+        return [first] if rest == "##" else [first, rest] if first and rest in vocabulary else ["[UNK]"]
+
+    def less(x, what):
+        powers = (x - what(x)).exp()
+        return powers / powers.sum(dim=-1, keepdim=True)
+
+    def of_four(x, weight, bias, eps):
+        centred = x - x.sum(dim=-1, keepdim=True) / 4
+        return centred / torch.sqrt(centred.pow(2).sum(dim=-1, keepdim=True) / 4 + eps) * weight + bias
+
+    def bits(x):
+        return torch.tensor(x).view(torch.int32).item()
+
+    def by_the_spacing(one, other):
+        return round(abs(one - other) / 2 ** (math.frexp(one)[1] - 24))
+
+    def by_length(x, mask):
+        return torch.stack([text[:count].mean(dim=0) for text, count in zip(x, mask.sum(dim=1), strict=True)])
+
+    def not_zero(x, mask):
+        real = x * mask.unsqueeze(-1)
+        return real.sum(dim=1) / (real != 0).sum(dim=1)
+
+    def passes_over_the_list(symbols, merges):
+        text = "".join(f" {symbol} " for symbol in symbols)
+        for _ in symbols:
+            for one, other in merges:
+                text = text.replace(f" {one}  {other} ", f" {one}{other} ")
+        return text.split()
+
+    def two_parts(word, scores, least=1):
+        cuts = [[word]] * (least == 1) + [[word[:i], word[i:]] for i in range(1, len(word))]
+        known = [cut for cut in cuts if {*cut} <= {*scores}]
+        return max(known, key=lambda cut: sum(map(scores.get, cut)), default=[])
+
+    return {
+        "longest-pieces": [from_the_end, marks_ignored, two_pieces],
+        "softmax": [
+            lambda x: less(x, lambda x: x.min(dim=-1, keepdim=True).values),
+            lambda x: less(x, lambda x: x.mean(dim=-1, keepdim=True)),
+        ],
+        "layer-norm": [of_four],
+        "rms-norm": [lambda x, w, eps: w * x * torch.rsqrt(x.pow(2).sum(dim=-1, keepdim=True) / 4 + eps)],
+        "ulps": [
+            lambda one, other: bits(other) - bits(one),
+            by_the_spacing,
+            lambda one, other: by_the_spacing(other, one),
+        ],
+        "mean-pooling": [by_length, not_zero],
+        "cosine": [
+            lambda one, other: F.cosine_similarity(one, other, dim=0).abs(),
+            lambda one, other: F.cosine_similarity(one, other, dim=0).clamp(min=0),
+        ],
+        "merges": [passes_over_the_list],
+        "best-cut": [two_parts, lambda word, scores: two_parts(word, scores, 2)],
+    }
+
+
+ALMOST = [(name, answer) for name, wrong in almost_right().items() for answer in wrong]
+
+
+@pytest.mark.parametrize(("name", "answer"), ALMOST, ids=range(len(ALMOST)))
+def test_what_is_almost_right_fails_on_one_of_the_inputs(name: str, answer: Callable[..., object]):
+    def differs(case: dict[str, object]) -> bool:
+        *inputs, expected = (
+            torch.tensor(v["numbers"]) if isinstance(v, dict) and "numbers" in v else v for v in case.values()
+        )
+        answered = answer(*inputs)
+        if isinstance(expected, torch.Tensor):
+            return not torch.allclose(answered, expected, rtol=0, atol=1e-5)
+        return answered != expected
+
+    cases = json.loads(grade.DATA.read_text(encoding="utf-8"))[name]["cases"]
+    assert any(map(differs, cases))
 
 
 def test_a_function_that_never_ends_is_stopped(monkeypatch: pytest.MonkeyPatch):
@@ -129,6 +238,10 @@ def test_a_value_that_is_not_right_is_told_why(name: str, answer: object, messag
     graded = check(name, answer)
     assert not graded
     assert graded.message == message
+
+
+def test_a_number_may_be_too_large_for_a_float():
+    assert check("float-after-600", 10**400).message.endswith("is too large")
 
 
 def test_a_right_value_passes_also_as_a_tensor_a_tuple_or_of_numpy():
@@ -203,6 +316,14 @@ def test_a_forward_goes_to_the_workbench():
 
     assert check("decoder-begins", forward).message == "wpe was not tapped"
     assert "your function forward itself" in check("decoder-begins", 3).message
+
+
+@pytest.mark.parametrize("name", ["softmax", "embeddings-of-a-sentence"])
+def test_what_cannot_be_sent_is_no_answer(minilm: LocalCopy, name: str):
+    lock = threading.Lock()
+    graded = check(name, lambda tap: lock)
+    assert not graded
+    assert graded.message.startswith("your function uses something that cannot be sent to a process")
 
 
 def test_right_but_for_capitals_is_told_so():
