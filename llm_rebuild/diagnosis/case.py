@@ -9,7 +9,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from llm_rebuild.diagnosis.exact import in_full
+from llm_rebuild.diagnosis.exact import in_full, keeps
 from llm_rebuild.diagnosis.graph import MINE, Edit, World
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.equality import ONE_SUM, apart, as_exact, by_rounding, equal, reproduces, usual
@@ -121,7 +121,7 @@ class Case:
         step = in_full(self.world, self.target)
         if step is None:
             return by_rounding(rebuilt, official, ONE_SUM)
-        return as_exact(rebuilt, step, official, step)
+        return keeps(self.world, self.target) or as_exact(rebuilt, step, official, step)
 
 
 def case_of(rebuilt: Mapping[str, Tensor], truth: Capture, world: World) -> Case | NothingToExplain | None:

@@ -34,7 +34,7 @@ def exact(world: World, rebuilt: Mapping[str, Tensor], truth: Capture, *, fed: b
         if tensor.shape != right.shape or tensor.dtype != right.dtype or not right.is_floating_point():
             kinds[name], off[name] = MISTAKE, (math.inf, 0.0)
             continue
-        if _keeps(world, name) and by_rounding(tensor, right):
+        if keeps(world, name) and by_rounding(tensor, right):
             kinds[name], off[name] = ROUNDING, (relative_difference(tensor, right), 0.0)
             continue
         # Both from the same checkpoints: what was not shown is computed on either side.
@@ -52,7 +52,7 @@ def exact(world: World, rebuilt: Mapping[str, Tensor], truth: Capture, *, fed: b
     return Rounding(kinds, off, problems)
 
 
-def _keeps(world: World, name: str) -> bool:
+def keeps(world: World, name: str) -> bool:
     """Whether a checkpoint is keys or values of the pass before with new ones behind them. What the rebuild
     itself kept is not known here. The pass was the same computation as one that was found right."""
     formula = world.formulas.get(name)

@@ -43,7 +43,7 @@ class Rounding:
     def words(self, name: str) -> str:
         """How far both sides are from the step in float64. For a checkpoint of which this is known."""
         off, official = self.off[name]
-        if not math.isfinite(off):
+        if not math.isfinite(off) or (off <= official and self.kind(name) == MISTAKE):  # -inf in a mask
             return "this step in float64 gives something else"
         away = f"the rebuilt tensor is {off:.0e} of its largest number away from this step in float64"
         return f"{away}, the official one {official:.0e}"

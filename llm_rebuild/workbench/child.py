@@ -144,6 +144,8 @@ class _Learner:
             named = self._named(_under(tensors, f"{number}/"), about["attention"])
             named |= {"cache": cache, "tap": tap if last else NO_TAP}
             answer = self._function(**forward_arguments(self._function, named))
+            if not last and cache == {}:
+                raise InputError("forward left no keys and values in `cache`")
         return answer
 
     def _call(self, values: Sequence[Any], tensors: Mapping[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:

@@ -232,6 +232,25 @@ def test_the_sign_of_a_zero_is_no_mistake() -> None:
     assert "-0 instead of 0" in best.explanation
 
 
+def test_a_bias_that_is_added_after_the_product_is_rounding() -> None:
+    played, weights = stage("gpt2"), copy_of("gpt2").weights().at("h.0.mlp.c_proj")
+    rebuilt = dict(played.truth.tensors)
+    rebuilt["h.0.mlp.c_proj"] = rebuilt["h.0.mlp.act"] @ weights["weight"] + weights["bias"]
+    best = diagnose(rebuilt, played.truth, copy_of("gpt2"))[0]
+    assert (best.cause, best.degree) == ("rounding", "proved")
+    assert "then the bias" in best.says
+
+
+def test_keys_that_were_kept_may_be_rounded() -> None:
+    """Their step, old ones and new ones behind them, rounds nothing; the pass before did."""
+    played = stage("gpt2", "cached")
+    rebuilt = {name: tensor.clone() for name, tensor in played.truth.tensors.items()}
+    kept = rebuilt["h.1.attn.key"][:, :, 1:-1]
+    kept += torch.linspace(-2e-6, 2e-6, kept.numel()).reshape(kept.shape)
+    (only,) = diagnose(rebuilt, played.truth, copy_of("gpt2"), prompt=played.prompt)
+    assert only.cause == "rounding"
+
+
 def test_one_infinity_is_no_rounding() -> None:
     played = stage("gpt2")
     rebuilt = {name: tensor.clone() for name, tensor in played.truth.tensors.items()}

@@ -11,7 +11,7 @@ import torch
 
 import llm_rebuild
 from llm_rebuild.diagnosis.mutants import Mutant, Scene, mutated
-from llm_rebuild.diagnosis.reading import record
+from llm_rebuild.diagnosis.reading import record, words
 from llm_rebuild.diagnosis.reading.read import OfficialRun, read
 from llm_rebuild.diagnosis.reading.result import Reading
 from tools.mutants import read_set
@@ -114,6 +114,21 @@ def test_what_was_written_by_hand_is_repaired_by_what_computes_it_officially():
         "compute it by `layer_norm` (96, 1e-12 (config.layer_norm_eps), `embeddings.sum`"
     )
     assert near(first.lines[0], changed_lines([mutant], mutant))
+
+
+def test_of_a_long_way_only_where_it_begins_is_said(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(words, "SPOKEN", 0)
+    (repair,) = read_mutants(MUTANTS["minilm-hand-norm-uncentred-square"])[0].repairs
+    begins = "`embeddings.LayerNorm.bias`, `embeddings.LayerNorm.weight`, `embeddings.sum`"
+    assert repair.words == f"compute it as the official model does, from {begins}"
+
+
+def test_views_are_told_apart_by_their_shapes():
+    before = "(split_heads(third, part.config.n_head) for third in"
+    after = "(third.reshape(x.shape[0], part.config.n_head, x.shape[1], -1) for third in"
+    (repair,) = read_mutants(Mutant("heads-at-once", "gpt2", before, after, "", ""))[0].repairs
+    assert repair.words.startswith("add `view` [2, ")
+    assert "leave out `view` [2, 4, " in repair.words
 
 
 def test_infinity_in_a_mask_is_no_rounding():

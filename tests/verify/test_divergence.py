@@ -216,6 +216,10 @@ def test_nothing_differs():
             "the rebuilt tensor is 3e-01 of its largest number away from this step in float64, the official "
             "one 1e-07: the mistake is made here",
         ),
+        (
+            Rounding({"c": "mistake"}, {"c": (0.0, 0.0)}),  # -inf where a mask has the lowest number
+            "this step in float64 gives something else: the mistake is made here",
+        ),
         (Rounding({}, {}, {"c": "no formula"}), "are bit-identical: the difference arises here"),
     ],
 )

@@ -115,6 +115,19 @@ def test_another_way_that_is_not_filled_in_is_not_passed(checked: Checked, funct
     assert f"in {function}: not filled in" in shown
 
 
+def test_a_cache_in_which_nothing_is_left_is_said(checked: Checked):
+    source = writing.source(GPT2, solved=True).replace(
+        "    token = token_ids", "    cache = None\n    token = token_ids"
+    )
+    code, found, shown = checked(GPT2, source)
+    assert (code, found["done"]) == (1, False)
+    assert [run["error"] for run in found["others"]] == [
+        None,
+        "mine.py: forward left no keys and values in `cache`",
+    ]
+    assert "forward left no keys and values in `cache`" in shown
+
+
 def test_another_way_that_is_wrong_is_not_passed(checked: Checked):
     source = writing.source(GPT2, solved=True)
     wrong = source.replace(

@@ -104,9 +104,7 @@ class Side:
             return fingerprint(node.value)
         if node.function is None:
             return node.name or fingerprint(node.value)
-        rest = [
-            value for value in leaves((node.arguments, tuple(node.named.values()))) if type(value) is not Ref
-        ]
+        rest = [x for x in leaves((node.arguments, tuple(node.named.values()))) if type(x) is not Ref]
         return (node.operation, str(rest), tuple(self.print_of(i) for i in node.inputs), node.output)
 
     def chain(self, number: int) -> list[int]:

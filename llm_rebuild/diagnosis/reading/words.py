@@ -9,9 +9,11 @@ from typing import Any
 
 from llm_rebuild.diagnosis.reading.record import Record
 from llm_rebuild.diagnosis.reading.slices import MOVES, Difference, Side, Slice, constants, word
+from llm_rebuild.errors import listed
 from llm_rebuild.verify.recording import Node
 
 PRODUCTS = {"matmul", "addmm", "baddbmm"}  # with a bias or without
+SPOKEN = 9  # so many operations are listed at the most
 
 
 class Words:
@@ -79,7 +81,10 @@ class Words:
         numbers = self.slice.official_operations(edit.other, edit.node)
         nodes = [side.record[number] for number in numbers if side.record[number].function is not None]
         names = [f"`{word(node)}`{self._with(node, len(node.inputs))}" for node in nodes]
-        return f"compute it by {_listed(names)}"
+        if len(names) > SPOKEN:  # nobody reads so long a list
+            given = {f"`{plain_name(side, i)[0]}`" for node in nodes for i in node.inputs} - {"``"}
+            return f"compute it as the official model does, from {listed(sorted(given)) or 'numbers alone'}"
+        return f"compute it by {listed(names, SPOKEN)}"
 
     def unfitting(self, failed: Node, missing: str) -> str:
         """What went into an operation that failed, and what goes into the official one of this kind that
@@ -153,10 +158,10 @@ class Words:
 
     def _with(self, node: Node, but: int = -1) -> str:
         """An operation's constants and its other operands, in brackets."""
+        if word(node) == "view" and node.value is not None:
+            return f" {list(node.value.shape)}"
         side = self.slice.official if but >= 0 else self.slice.person
-        parts = [
-            self.number(x) for x in constants(node) if type(x) in (int, float) and word(node) not in ("view",)
-        ]
+        parts = [self.number(x) for x in constants(node) if type(x) in (int, float)]
         if but >= 0:
             names = [name_of(side, i) for at, i in enumerate(node.inputs) if at != but]
             parts += [name for name in names if name]
@@ -192,12 +197,6 @@ class Words:
             if whole and abs(root - whole) < 1e-6 * whole and value != int(value):
                 return words.format(whole)
         return ""
-
-
-def _listed(words: Sequence[str]) -> str:
-    """`a`, `b` and `c`."""
-    *others, last = words
-    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _shapes(record: Record, node: Node) -> str:

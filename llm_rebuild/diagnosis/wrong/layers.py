@@ -160,6 +160,7 @@ TABLES: Tables = {
         ("weight-transposed", "reshaped instead of transposed", lambda x, matrix, maybe: F.linear(x, matrix.T.reshape(matrix.shape), maybe)),
         ("weight-transposed", "each of the three squares", lambda x, matrix, maybe: F.linear(x, torch.cat([part.T for part in matrix.chunk(3)]), maybe)),
         *(("wrong-dtype", f"multiplied in {name}, then the bias", lambda x, matrix, bias, t=t: F.linear(x.to(t), matrix.to(t)).float() + bias) for name, t in NARROW.items()),
+        ("rounding", "multiplied first, then the bias added", lambda x, matrix, bias: F.linear(x, matrix) + bias),
     ),
     "layer norm": (
         ("norm-position", "of the half-block's sum: the norm stands behind it", lambda behind, weight, bias, eps: layer_norm(behind, weight, bias, eps=eps)),
