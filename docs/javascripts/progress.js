@@ -14,7 +14,7 @@ const isRecord = (value) => typeof value === "object" && value !== null && !Arra
 function answersIn(value) {
   if (!isRecord(value)) return null;
   const entries = Object.entries(value).slice(0, MOST);
-  return Object.fromEntries(entries.filter(([key, answer]) => KEY.test(key) && ANSWER.test(answer)));
+  return Object.fromEntries(entries.filter(([key, answer]) => KEY.test(key) && typeof answer === "string" && ANSWER.test(answer)));
 }
 
 function progressIn(text) {
@@ -89,7 +89,7 @@ export function start([panel]) {
   file.setAttribute("aria-label", "A file with answers");
   file.addEventListener("change", async () => {
     const [chosen] = file.files;
-    const found = chosen && chosen.size < 1e6 ? progressIn(await chosen.text()) : null;
+    const found = chosen && chosen.size < 1e6 ? progressIn(await chosen.text().catch(() => "")) : null; // it may be gone
     file.value = "";
     if (!found) return show("That file holds no answers of this course; nothing was changed.");
     answers = { ...answers, ...found.answers };

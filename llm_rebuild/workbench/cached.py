@@ -59,10 +59,9 @@ def copy_for(model: str, strict: bool = False) -> LocalCopy:
         with contextlib.suppress(OSError):
             ago = now - asked.stat().st_mtime
             if 0 <= ago < ASK_AGAIN:
-                minutes = max(1, round(ago / 60))
                 notice(
                     f"{model}: the miniature that ships with llm_rebuild, not the real model, which could "
-                    f"not be had {minutes} min ago; `llm-rebuild download {model}` tries again"
+                    f"not be had {ago // 60 + 1:.0f} min ago; `llm-rebuild download {model}` tries again"
                 )
                 return LocalCopy(model, local_copy.MINIATURES / model, "miniature")
     copy = local_copy.get(model, strict=strict)

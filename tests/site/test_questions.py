@@ -92,6 +92,8 @@ def test_of_a_file_and_of_what_was_kept_only_answers_are_taken(live: Site, reade
         "start/#2": "<img src=x onerror=alert(1)>",
         "__proto__": "A+",
         "x" * 999: "A+",
+        "start/#3": {"toString": 1},
+        "start/#4": ["A+"],
     }
     mine = {"course": "LLM Rebuild", "version": 1, "answers": answers, "read": ["start/", 7, "<b>"]}
     file = {"name": "x.json", "mimeType": "", "buffer": json.dumps(mine).encode()}
@@ -108,7 +110,7 @@ def test_of_a_file_and_of_what_was_kept_only_answers_are_taken(live: Site, reade
 def test_what_others_have_kept_under_our_names_is_nothing_to_us(live: Site, reader: Any) -> None:
     visitor = reader()
     page = visitor.open(live.url + "part-4/close/")
-    for rubbish in ("5", '{"a": 1}', "no JSON", "null", "[[]]", '"read"'):
+    for rubbish in ("5", '{"a": 1}', '{"start/#1": {"toString": 1}}', "no JSON", "null", "[[]]", '"read"'):
         keep = "text => ['read', 'answers'].forEach(n => localStorage.setItem(ROOT.pathname + '.' + n, text))"
         page.evaluate(keep, rubbish)
         page.reload()

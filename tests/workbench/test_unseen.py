@@ -103,7 +103,7 @@ def test_what_goes_wrong_elsewhere_the_next_time_is_not_read(checked: Checked, f
     found = checked((f"    {SCALE}", counted), (CUBE, WRONG_CUBE.format(first)))
     assert found["next"] == "h.0.attn.scaled"
     assert (found["shown"], repairs(found)) == ([], [])
-    where = "run once more, this code differs elsewhere than at h.0.attn.scaled"
+    where = "run once more, it differs elsewhere than at h.0.attn.scaled"
     assert f"mine.py: not read: {where}" in found["notes"]
 
 
@@ -140,3 +140,11 @@ def test_code_that_takes_the_trace_for_itself_is_not_read(checked: Checked) -> N
     found = checked((helper, f"    sys.settrace(None)\n{helper.replace('-0.5', '-0.4')}"))
     assert (found["shown"], repairs(found)) == ([], [])
     assert any("takes sys.settrace for itself" in note for note in found["notes"])
+
+
+def test_an_endless_recursion_is_no_code_that_takes_the_trace(checked: Checked) -> None:
+    found = checked(
+        (SCALE, "if sys.gettrace(): (again := lambda: again())()\n    return product * power * 1.1")
+    )
+    assert not any("settrace" in note for note in found["notes"])
+    assert any("this code ended with RecursionError" in note for note in found["notes"])

@@ -140,12 +140,12 @@ def read(run: Callable[[Tap], Any], official: OfficialRun, own: Own, first: str 
     first  The checkpoint at which it was seen to differ. Where it now differs at another, nothing is read.
     """
     record = observe(run, official, own, named=True)
-    if not record.traced:
-        return (_only("not read: this code takes sys.settrace for itself, which shows its lines"),)
+    problem = record.error and f"this code ended with {one_line(repr(record.error), 200)}"
+    if not record.traced:  # Python, too, takes it away: at the end of an endless recursion
+        taken = "this code takes sys.settrace for itself, which shows its lines"
+        return (_only(f"not read: {problem or taken}"),)
     if first and first != next((name for name in official.tensors if name in record.wrong), ""):
-        ended = f"this code ended with {one_line(repr(record.error), 200)}"
-        otherwise = f"this code differs elsewhere than at {first}"
-        return (_only(f"not read: run once more, {ended if record.error else otherwise}"),)
+        return (_only(f"not read: run once more, {problem or f'it differs elsewhere than at {first}'}"),)
     between = Slice(record, official.side)
     rerun = partial(observe, run, official, own)
     session = _Session(between, official.tensors, Words(between, official.config), rerun)
