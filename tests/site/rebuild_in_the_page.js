@@ -72,10 +72,10 @@ export async function tokens(folder, names, lines, expected) {
 export const apart = (texts) => texts.map((text) => [text.match(GRAPHEME) ?? [], decompose([...text].map((character, place) => [character, place]))]);
 
 /** What a tokenizer says of files, a byte a character: the message, and whether it is meant for the reader. */
-export function refusals(cases) {
+export function refusals(cases, shared = {}) {
   return Promise.all(cases.map(async ({ files, text }) => {
     try {
-      (await load(new Map(Object.entries(files).map(([name, content]) => [name, Uint8Array.from(content, (byte) => byte.charCodeAt(0))])))).encode(text);
+      (await load(new Map(Object.entries({ ...shared, ...files }).map(([name, content]) => [name, Uint8Array.from(content, (byte) => byte.charCodeAt(0))])))).encode(text);
       return null;
     } catch (error) {
       return [error instanceof InputError, error.message];

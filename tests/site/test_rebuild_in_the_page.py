@@ -517,16 +517,18 @@ def test_what_a_tokenizer_s_files_may_not_say_is_refused_as_in_python(
         for field, values in fields.items():
             for value in values if (name, field) != ("t5-small", "model") else ():
                 edited = json.loads(whole.get(file, b"{}")) | {field: value}
-                cases.append((file, field, value, whole | {file: json.dumps(edited).encode()}))
-    cases.append(("tokenizer.json", "", "no JSON", whole | {"tokenizer.json": b"x"}))
-    for number, (*_, files) in enumerate(cases):
+                cases.append((file, field, value, json.dumps(edited).encode()))
+    cases.append(("tokenizer.json", "", "no JSON", b"x"))
+    for number, (file, *_, edited) in enumerate(cases):
         folder = tmp_path / str(number)
         folder.mkdir()
-        for file, content in files.items():
-            (folder / file).write_bytes(content)
+        for part, content in (whole | {file: edited}).items():
+            (folder / part).write_bytes(content)
         ours.append(tokenizer_refusal(folder))
-    asked = [{"files": {n: c.decode("latin-1") for n, c in case[3].items()}, "text": "a"} for case in cases]
-    theirs = call(page, "refusals", asked)
+    asked = [{"files": {file: edited.decode("latin-1")}, "text": "a"} for file, *_, edited in cases]
+    theirs = call(
+        page, "refusals", asked, {part: content.decode("latin-1") for part, content in whole.items()}
+    )
     assert [
         case[:3] for case, own, other in zip(cases, ours, theirs, strict=True) if bool(own) != bool(other)
     ] == []
