@@ -76,8 +76,8 @@ def check(name: str, answer: Any) -> Graded:
     try:
         return Graded(name, *graders[exercise["kind"]](exercise, answer))
     except InputError as refused:
-        said = str(refused).replace("forward uses", "your function uses")
-        return Graded(name, False, said.partition("; write")[0])
+        reason = str(refused).replace("forward uses", "your function uses")
+        return Graded(name, False, reason.partition("; write")[0])
     except Exception as error:  # of an answer that is not what it seems: a tensor without numbers, say
         return Graded(name, False, f"it cannot be looked at ({type(error).__name__}: {one_line(error)})")
 

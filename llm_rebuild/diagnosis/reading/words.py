@@ -82,8 +82,8 @@ class Words:
         nodes = [side.record[number] for number in numbers if side.record[number].function is not None]
         names = [f"`{word(node)}`{self._with(node, len(node.inputs))}" for node in nodes]
         if len(names) > SPOKEN:  # nobody reads so long a list
-            given = {f"`{plain_name(side, i)[0]}`" for node in nodes for i in node.inputs} - {"``"}
-            return f"compute it as the official model does, from {listed(sorted(given)) or 'numbers alone'}"
+            inputs = {f"`{plain_name(side, i)[0]}`" for node in nodes for i in node.inputs} - {"``"}
+            return f"compute it as the official model does, from {listed(sorted(inputs)) or 'numbers alone'}"
         return f"compute it by {listed(names, SPOKEN)}"
 
     def unfitting(self, failed: Node, missing: str) -> str:
