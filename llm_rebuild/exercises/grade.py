@@ -101,7 +101,7 @@ def _value(exercise: Mapping[str, Any], answer: Any) -> tuple[bool, str]:
     number = isinstance(expected, int | float) and not isinstance(expected, bool)
     if not _fits(answer, expected):
         return False, f"{_shown(answer)} is {_kind_of(answer)}; the answer is {KINDS[type(expected)]}"
-    if number and answer != answer:
+    if number and answer != answer:  # nan; math.isnan cannot take every whole number
         return False, "nan is no number: an infinity or a zero was divided by its like"
     if answer == expected or (number and abs(answer - expected) <= exercise.get("within", 0)):
         return True, exercise.get("note", "")

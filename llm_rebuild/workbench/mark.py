@@ -236,7 +236,7 @@ def filled(row: Mark, found: Mapping[str, Any], passed: bool) -> Mark:
     mistake: Mapping[str, Any] = next(iter(found["mistakes"]), {})
     line = mistake.get("line") or {}
     unfilled = sum(step["problem"] == "not filled in" for step in found["steps"])
-    hidden = f"{found['next']} was never tapped" if found["next"] and not mistake else ""
+    missing = f"{found['next']} was never tapped" if found["next"] and not mistake else ""
     return replace(
         row,
         model=f"{model['name']} (miniature)" if model["source"] == "miniature" else model["name"],
@@ -247,7 +247,7 @@ def filled(row: Mark, found: Mapping[str, Any], passed: bool) -> Mark:
         line=f"{line['number']}: {mistake['code'] or ''}" if line else "",
         cause=_cause(mistake),
         degree=mistake.get("degree", ""),
-        reason=row.reason or "; ".join(leaks) or (f"{unfilled} steps not filled in" if unfilled else hidden),
+        reason=row.reason or "; ".join(leaks) or (f"{unfilled} steps not filled in" if unfilled else missing),
     )
 
 

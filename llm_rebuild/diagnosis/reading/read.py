@@ -142,8 +142,8 @@ def read(run: Callable[[Tap], Any], official: OfficialRun, own: Own, first: str 
     record = observe(run, official, own, named=True)
     problem = record.error and f"this code ended with {one_line(repr(record.error), 200)}"
     if not record.traced:  # Python, too, takes it away: at the end of an endless recursion
-        foreign = "this code takes sys.settrace for itself, which shows its lines"
-        return (_only(f"not read: {problem or foreign}"),)
+        tracing = "this code takes sys.settrace for itself, which shows its lines"
+        return (_only(f"not read: {problem or tracing}"),)
     if first and first != next((name for name in official.tensors if name in record.wrong), ""):
         return (_only(f"not read: run once more, {problem or f'it differs elsewhere than at {first}'}"),)
     between = Slice(record, official.side)
