@@ -1,10 +1,11 @@
 """`llm-rebuild` for the pages' shell fences, without seconds of imports each time.
 
 On a page's PATH `llm-rebuild` is a small script. It hands its streams, arguments and folder to a process that
-has imported this package and its libraries: that copies itself, and the copy
-runs the command's own `main`. What is run is what a reader runs, but for the imports. The official library
-is in no copy before the command itself imports it. A command with an environment of its own is started as
-everywhere, for torch reads some of it when it is imported; README.md's commands always are.
+has imported this package and its libraries: that copies itself, and the copy runs the command's own `main`.
+What is run is what a reader runs, but for the imports. The official library is only in the copies for
+commands that run the official model themselves: a second process has it. A command with an environment of
+its own is started as everywhere, for torch reads some of it when it is imported; README.md's commands always
+are.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ LIBRARIES = (
     "torch.distributed.tensor", "torch.distributed.fsdp", "torch._dynamo", "torch.export", "scipy.optimize",
     "pydantic", "huggingface_hub", "tokenizers", "regex", "jinja2",
 )  # fmt: skip
-CHANGING = ("PWD", "OLDPWD", "SHLVL", "_", "PS1", "PYTEST_CURRENT_TEST")  # by the shell, from fence to fence
+OFFICIAL = ("capture", "compare", "dump", "find", "map", "recheck", "verify")  # run the official model
+CHANGING = (  # from fence to fence: by the shell, by pytest, and by what a fence imports
+    "PWD", "OLDPWD", "SHLVL", "_", "PS1", "PYTEST_CURRENT_TEST",
+    "TRANSFORMERS_VERBOSITY", "TORCHINDUCTOR_CACHE_DIR",
+)  # fmt: skip
 
 STARTED: list[tuple[subprocess.Popen[bytes], tempfile.TemporaryDirectory[str]]] = []
 SCRIPT = """#!{python} -IS
@@ -35,7 +40,7 @@ environment = {{name: value for name, value in os.environ.items() if name not in
 if environment != {environment}:
     os.execv({command!r}, [{command!r}, *sys.argv[1:]])
 with socket.socket(socket.AF_UNIX) as connection:
-    connection.connect({address!r})
+    connection.connect({address!r} + (".official" if sys.argv[1:2] and sys.argv[1] in {official} else ""))
     socket.send_fds(connection, [json.dumps([os.getcwd(), sys.argv[1:]]).encode()], [0, 1, 2])
     sys.exit(int(connection.recv(9)))
 """
@@ -55,7 +60,7 @@ def folder() -> str:
     STARTED.append((server, temporary))
     assert server.stdout is not None
     assert server.stdout.readline() == b"ready\n"
-    names = {"python": sys.executable, "changing": CHANGING, "environment": environment}
+    names = {"python": sys.executable, "changing": CHANGING, "environment": environment, "official": OFFICIAL}
     script.write_text(SCRIPT.format(**names, command=installed, address=address), encoding="utf-8")
     script.chmod(0o755)
     return temporary.name
@@ -74,6 +79,7 @@ def stop() -> None:
 def serve(address: str, installed: str) -> None:
     """Run commands, each in a copy of this process, until it is killed."""
     import llm_rebuild
+    from llm_rebuild.models import ARCHITECTURES
     from llm_rebuild.process.limits import end_with
 
     end_with(os.getppid())
@@ -83,11 +89,20 @@ def serve(address: str, installed: str) -> None:
             importlib.import_module(name)
     assert "transformers" not in sys.modules
     sys.path.remove("")
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(address)
+    places = [address, f"{address}.official"]
+    sockets = {place: socket.socket(socket.AF_UNIX) for place in places}
+    for place, listening in sockets.items():
+        listening.bind(place)
         listening.listen()
-        print("ready", flush=True)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+    print("ready", flush=True)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+    first = os.getpid()
+    official = os.fork() == 0
+    if official:
+        end_with(first)
+        for kind in ARCHITECTURES:
+            importlib.import_module(f"transformers.models.{kind}.modeling_{kind}")
+    with sockets[places[official]] as listening:
         while True:
             connection, _ = listening.accept()
             if os.fork() == 0:
