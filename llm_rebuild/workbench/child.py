@@ -287,7 +287,7 @@ class _Learner:
             isinstance(error, NotImplementedError) and frames and (frames[-1].line or "").startswith("raise")
         ):
             return {"end": "unfilled", "problem": where}
-        text = explained(error, self._memory)
+        text = explained(error, f"{self._memory} MB" + ("" if self._notebook else " (--memory)"))
         if isinstance(error, AttributeError) and error.obj is self._config and error.name:
             text += nearest(error.name, dir(self._config))
         if frames and frames[-1].line and not isinstance(error, (InputError, SystemExit, SyntaxError)):
@@ -331,8 +331,8 @@ def forward_arguments(forward: Callable[..., Any], named: Mapping[str, Any]) -> 
         raise InputError(f"forward has to be {wanted}{extra}; it asks for something else") from None
 
 
-def explained(error: BaseException, memory: int) -> str:
-    """An exception in one line."""
+def explained(error: BaseException, memory: str) -> str:
+    """An exception in one line. `memory` is what there was."""
     if isinstance(error, SystemExit):
         return f"it called exit({'' if error.code is None else error.code})"
     try:
@@ -340,7 +340,7 @@ def explained(error: BaseException, memory: int) -> str:
     except Exception:  # of a class of the learner's own, whose __str__ fails
         message = ""
     if isinstance(error, MemoryError) or "DefaultCPUAllocator" in message or "allocate memory" in message:
-        return f"it asked for too much memory, more than the limit of {memory} MB (--memory)"
+        return f"it asked for too much memory, more than the limit of {memory}"
     if isinstance(error, SyntaxError):
         return f"line {error.lineno}, column {error.offset}: {error.msg}"
     if isinstance(error, InputError):

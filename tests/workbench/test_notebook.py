@@ -274,6 +274,14 @@ def test_what_cannot_be_checked(forward, said: str):
         check(3, model=MODEL, texts=TEXT)
 
 
+def test_who_has_no_command_line_is_told_of_no_option():
+    def forward(token_ids, tap):
+        return torch.ones(10**11)
+
+    said = check(forward, model=MODEL, texts=TEXT).error
+    assert "too much memory, more than the limit of 4096 MB (the line is" in said
+
+
 def test_the_package_itself_stays_light():
     code = "import sys, llm_rebuild; import llm_rebuild.workbench; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
