@@ -25,7 +25,7 @@ from llm_rebuild.checkpoints import plain
 from llm_rebuild.errors import InputError, one_line
 from llm_rebuild.weights import DTYPES
 
-MOST = 100_000  # tensors of a dump; GPT-2's every checkpoint for one text are some 300
+MOST = 10_000  # tensors of a dump; GPT-2's every checkpoint for one text are some 300
 LARGEST = 4 * 2**30  # bytes of its numbers
 # What numpy ends with where a header is none; a memory error is the parser's.
 NO_ARRAY = (ValueError, TypeError, EOFError, SyntaxError, MemoryError, RecursionError)

@@ -26,9 +26,10 @@ from torch import Tensor
 from llm_rebuild import files
 from llm_rebuild.checkpoints import memory_of
 from llm_rebuild.diagnosis.graph import World
+from llm_rebuild.dumps.files import MOST
 from llm_rebuild.errors import InputError, nearest
 from llm_rebuild.json_fields import WORD, Each, check, or_null
-from llm_rebuild.verify.equality import NEVER, ROUNDED, difference, identical, largest, usual
+from llm_rebuild.verify.equality import NEVER, ROUNDED, identical, largest, usual
 from llm_rebuild.verify.layouts import Layout, layout_of, layouts, moments
 
 NUMBER = re.compile(r"\d+")
@@ -226,7 +227,7 @@ def read_names(file: Path, dump: Tensors, official: Tensors) -> dict[str, str]:
     Raises InputError for a name that the dump or the official run has not, and for two of one checkpoint.
     """
     values = files.read_json(file, 'it maps a dump\'s names to checkpoints: {"layer0_q": "h.0.attn.query"}')
-    check(values, Each(or_null(WORD), most=100_000), f"{file}: ")
+    check(values, Each(or_null(WORD), most=MOST), f"{file}: ")
     names = {name: checkpoint for name, checkpoint in values.items() if checkpoint is not None}
     everything = with_parts(official)
     for name, checkpoint in names.items():
@@ -255,8 +256,23 @@ class Numbers:
         ones = tensor[usual(tensor)].float() if self.float else torch.zeros(0)
         ones = ones if ones.numel() else torch.zeros(1)
         self.masked = ones.numel() < tensor.numel()
-        self.moments = moments(ones)
-        self.typical = max(float(self.moments[1]), 1e-12)
+        self.moments: list[float] = moments(ones).tolist()
+        self.typical = max(self.moments[1], 1e-12)
+        self._few: dict[Any, tuple[Tensor, Tensor]] = {}
+
+    def is_near(self, other: Numbers) -> bool:
+        """Whether the moments leave it open that the numbers are the same but for rounding."""
+        pairs = zip(self.moments, other.moments, strict=True)
+        return all(one == two or abs(one - two) <= 1e-3 * other.size for one, two in pairs)
+
+    def few(self, places: Tensor, key: Any = None) -> tuple[Tensor, Tensor]:
+        """The numbers at these places, 0 for one that was not computed; and 1 for each that was. Kept by key:
+        a tensor is held against many of one shape."""
+        if key not in self._few:
+            numbers = self.tensor.reshape(-1)[places]
+            computed = usual(numbers)
+            self._few[key] = torch.where(computed, numbers, 0.0).double(), computed.double()
+        return self._few[key]
 
 
 def _fits(dump: Tensors, official: Tensors) -> Fits:
@@ -280,7 +296,7 @@ def _fit(one: Numbers, other: Numbers, alike: float) -> Fit | None:
     if tensor.numel() != official.numel() or not tensor.numel():
         return None
     words = NAMED * alike
-    if tensor.shape == official.shape and identical(tensor, official):
+    if one.is_near(other) and tensor.shape == official.shape and identical(tensor, official):
         return Fit(SAME + words, next(layouts(tensor.shape, official.shape)))
     if not (one.float and other.float):
         return None
@@ -291,7 +307,7 @@ def _fit(one: Numbers, other: Numbers, alike: float) -> Fit | None:
     ways, places = _ways(tuple(tensor.shape), tuple(official.shape))
     if not ways:
         return None
-    directions = _directions(tensor.reshape(-1)[_spread(tensor.numel())], official.reshape(-1)[places])
+    directions = _directions(one.few(_spread(tensor.numel())), other.few(places, tensor.shape))
     directions[1:] -= PLAINER
     best = int(directions.argmax())
     if directions[best] < SEEN and tensor.shape == official.shape:
@@ -306,7 +322,7 @@ def _fit(one: Numbers, other: Numbers, alike: float) -> Fit | None:
 
 def _layout(one: Numbers, other: Numbers) -> Layout | None:
     """How one tensor lies in another where its numbers are the same but for rounding."""
-    if difference(one.moments, other.moments) > 1e-3 * other.size:
+    if not one.is_near(other):
         return None
     return layout_of(one.tensor.float(), other.tensor.to(one.tensor.dtype).float(), ROUNDED * other.size)
 
@@ -323,6 +339,7 @@ def _ways(shape: tuple[int, ...], official: tuple[int, ...]) -> tuple[list[Layou
     return ways, torch.stack(places) if places else numbers
 
 
+@functools.lru_cache(maxsize=1024)
 def _spread(count: int) -> Tensor:
     """Which numbers of so many are looked at."""
     return torch.arange(0, count, max(1, count // FEW))
@@ -346,16 +363,14 @@ def _merges(dims: list[int], sizes: list[int]) -> bool:
     return next(rest, None) is None
 
 
-def _directions(one: Tensor, others: Tensor) -> Tensor:
+def _directions(one: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor]) -> Tensor:
     """How nearly a row of numbers and each of several point the same way: the cosine, 0 at least. Of what
-    masks put there it counts only whether it is in the same places."""
-    usual_one, usual_others = usual(one), usual(others)
-    both = usual_one & usual_others
-    alike = (usual_one == usual_others).double().mean(-1)
-    one, others = torch.where(both, one, 0.0).double(), torch.where(both, others, 0.0).double()
-    lengths = torch.linalg.vector_norm(one, dim=-1) * torch.linalg.vector_norm(others, dim=-1)
-    cosines: Tensor = (one * others).sum(-1) / lengths.clamp_min(1e-300)
-    return cosines.clamp_min(0.0) * alike
+    masks put there it counts only whether it is in the same places. Arguments as `Numbers.few` has them."""
+    (numbers, computed), (rows, computed_rows) = one, others
+    differ = computed.sum() + computed_rows.sum(-1) - 2 * (computed_rows @ computed)
+    squares = (computed_rows @ numbers.square()) * (rows.square() @ computed)  # where both were computed
+    cosines: Tensor = (rows @ numbers) / squares.sqrt().clamp_min(1e-300)
+    return (cosines.clamp_min(0.0) * (1 - differ / len(numbers))).round(decimals=9)  # equal ones stay equal
 
 
 # ------------------------------------------------------------------------------------- names and patterns
