@@ -8,7 +8,6 @@ stand its quartiles.
 from __future__ import annotations
 
 import os
-import platform
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ from typing import Any
 from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.verify.environment import environment
+from llm_rebuild.verify.environment import processor as processor_name
 from tools import full_size
 
 Run = Callable[[], object]
@@ -149,14 +149,5 @@ def release(name: str) -> str | None:
 def machine() -> dict[str, Any]:
     """What the numbers depend on: the processor, its cores, how busy it is, and the releases."""
     load = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
-    facts = {"processor": _processor_name(), "cores": os.cpu_count(), "load": load}
+    facts = {"processor": processor_name(), "cores": os.cpu_count(), "load": load}
     return facts | environment() | {"peers": peers()}
-
-
-def _processor_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())

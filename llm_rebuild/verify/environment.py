@@ -3,28 +3,48 @@ the same release on the same hardware."""
 
 from __future__ import annotations
 
+import os
 import platform
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 
 import torch
 
 from llm_rebuild import __version__
 from llm_rebuild.copies.local_copy import LocalCopy
 
+KERNELS = (  # variables that tell torch and its libraries how to compute
+    "ATEN_CPU_CAPABILITY", "DNNL_DEFAULT_FPMATH_MODE", "DNNL_MAX_CPU_ISA", "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_DEFAULT_FPMATH_MODE", "ONEDNN_MAX_CPU_ISA",
+)  # fmt: skip
+
 
 def environment(dtype: str = "float32") -> dict[str, str | int]:
-    """Versions, threads, the processor's vector instructions, and in which type of number. JSON-ready."""
+    """Versions, the system and its processor, threads, the vector instructions and what was said of them, and
+    in which type of number. JSON-ready."""
+    settings = [f"{name}={ascii(os.environ[name])[1:-1]:.20}" for name in KERNELS if name in os.environ]
     return {
         "llm_rebuild": __version__,
         "torch": torch.__version__,
         "transformers": _version("transformers"),
         "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "system": f"{platform.system()} {platform.machine()}, {processor()}",
+        "cpu_capability": ", ".join([torch.backends.cpu.get_cpu_capability(), *settings]),
         "threads": torch.get_num_threads(),
         "dtype": dtype,
     }
+
+
+@cache
+def processor() -> str:
+    """Its name: of two makers' processors the last bits differ, though the instructions are the same."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 @cache

@@ -37,7 +37,6 @@ FOLDER = ".captures"
 RECORD, PROMPT = "record", "prompt"
 FORMATS = [FORMAT, "record 2", "prompt 1"]
 MOST = 2_000_000_000  # bytes, of all captures together
-KERNELS = ("ATEN_", "DNNL_", "MKL_", "ONEDNN_")  # variables that tell torch and its libraries how to compute
 LEFT = 3600  # seconds after which what is half-written was left by somebody who is gone
 ASK_AGAIN = 600  # seconds after which the hub is asked once more for a model that it did not give
 
@@ -148,8 +147,7 @@ def key_of(copy: LocalCopy, about: Mapping[str, Any]) -> str:
         "config": copy.config,
         "model": [copy.name, copy.source, copy.revision],
         "about": dict(about),
-        "environment": [environment(), platform.node()],  # of two makers' processors the last bits differ
-        "kernels": sorted(item for item in os.environ.items() if item[0].startswith(KERNELS)),
+        "environment": [environment(), platform.node()],
         "checkpoints": [[c.name, c.source, sorted(c.only)] for c in checkpoints],  # a set has no order
     }
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()[:32]

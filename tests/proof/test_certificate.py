@@ -231,6 +231,16 @@ def test_unchanged(tiny: LocalCopy, written: Certificate):
     assert found.closing() == HOLDS
 
 
+def test_other_kernels_are_another_place(
+    tiny: LocalCopy, written: Certificate, monkeypatch: pytest.MonkeyPatch
+):
+    """Where torch's libraries are told to compute otherwise, bits may be others, and nothing got worse."""
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    rechecked = recheck(written, tiny.folder)
+    assert kinds(rechecked.changes) == [("other", "environment")]
+    assert rechecked.holds
+
+
 def test_the_options_and_the_input_are_those_of_the_certificate(tiny: LocalCopy):
     before = certify(verify.prove(tiny, token_ids=[[2, 5, 6, 3]], attention="sdpa", coverage=False))
     found = recheck(before, tiny.folder)
