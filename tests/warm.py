@@ -98,6 +98,7 @@ def serve(address: str, installed: str) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
     first = os.getpid()
     official = os.fork() == 0
+    sockets[places[not official]].close()  # whoever asks one that has ended is refused, and waits for nothing
     if official:
         end_with(first)
         for kind in ARCHITECTURES:
