@@ -482,8 +482,9 @@ spellings, which only round, are not counted here.
 
 The sets from the **fourth** on are in other people's handwriting: norms and softmaxes by hand, letters
 of `einsum`, slips in place, a function that returns the wrong thing. They were written by somebody who had
-seen neither the guesses nor how code is read. Each of them has measured, and was then opened; what stands
-here of the seventh was measured before.
+seen neither the guesses nor how code is read. The fourth to the seventh have measured, and were then opened;
+what stands here of the seventh was measured before. The eighth is blind like the second, and has not
+measured yet.
 
 """
 

@@ -11,11 +11,12 @@ from llm_rebuild.diagnosis.mutants import Mutant
 from tools.mutants import SETS, read_set
 from tools.mutation import first_divergence, scene
 
-MEASURING = {name: read_set(name) for name in ("fourth", "llama", "sixth", "seventh")}
+MEASURING = {name: read_set(name) for name in ("fourth", "llama", "sixth", "seventh", "eighth")}
 
 
 @pytest.mark.parametrize(
-    "mutant", [mutant for of in MEASURING.values() for mutant in of.mutants], ids=lambda mutant: mutant.name
+    "mutant",
+    [pytest.param(m, id=f"{name}-{m.name}") for name, of in MEASURING.items() for m in of.mutants],
 )
 def test_it_differs_first_where_it_is_said_to(mutant: Mutant):
     stage = scene(mutant.model, mutant.run, mutant.attention, mutant.kind)
