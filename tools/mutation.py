@@ -124,7 +124,7 @@ def measure(*made: Mutant) -> Result:
         account=Account(outcome.error, lambda: mutants.run(made, stage, seed=1).tensors),
     )
     return Result(
-        tuple(sorted(made, key=lambda mutant: _place(stage, mutant))),
+        tuple(sorted(made, key=lambda mutant: place(stage, mutant))),
         first_divergence(outcome, stage),
         tuple(likely.cause for likely in found),
         tuple(likely.degree for likely in found),
@@ -160,7 +160,8 @@ def played_on(model: str, kind: str, run: str, attention: str) -> tuple[Any, ...
     return LocalCopy(model, MINIATURES / model, "miniature"), run, attention, TEXTS[model]
 
 
-def _place(stage: Scene, mutant: Mutant) -> int:
+def place(stage: Scene, mutant: Mutant) -> int:
+    """Where among the checkpoints a mutant shows first."""
     names = list(stage.truth)
     return names.index(mutant.first) if mutant.first in names else len(names)
 

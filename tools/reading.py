@@ -96,7 +96,9 @@ def near(line: Line | None, changed: Changed) -> bool:
 
 
 def count(made: Sequence[Mutant]) -> Counter[str]:
-    """What is read of one mutant, or of two at once."""
+    """What is read of one mutant, or of two at once: of these the one that shows first is to be named."""
+    scene, _ = stage(made[0].model, made[0].kind, made[0].run, made[0].attention)
+    made = sorted(made, key=lambda mutant: mutation.place(scene, mutant))
     found = readings(made)
     return counted(made, found, [changed_lines(made, m) for m in made], explained(made, found))
 
