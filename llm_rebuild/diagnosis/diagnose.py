@@ -379,9 +379,7 @@ def _only_shown(case: Case) -> Finding | None:
         if value is not None and not equal(value, case.world[user.name]):
             same = [n for n, t in case.truth.items() if n != case.target and equal(case.mine, t)]
             which = f"it is the official {same[0]}; " if same else ""
-            says = (
-                f"{which}{user.name}, which is computed from it, is right, so another tensor was used there"
-            )
+            says = f"{which}{user.name}, computed from it, is right, so another tensor was used there"
             return Finding("another-checkpoint", says, Level.SHOWN)
     return None
 

@@ -15,18 +15,7 @@ import torch
 from torch import Tensor
 
 from llm_rebuild.diagnosis import names
-from llm_rebuild.diagnosis.graph import BASES, MINE, Edit, Formula, Make, Value, World, layer_norm
-from llm_rebuild.diagnosis.names import (
-    ANYWHERE,
-    BENT,
-    FACTOR,
-    LEFT,
-    MOVED,
-    NARROW,
-    NORM,
-    OTHER,
-    after_its_half_block,
-)
+from llm_rebuild.diagnosis.graph import MINE, Edit, Formula, Make, Value, World, layer_norm
 from llm_rebuild.verify import transforms
 from llm_rebuild.verify.transforms import Function
 
@@ -58,7 +47,7 @@ def may_be_later(world: World, formula: Formula, right: str, name: str) -> bool:
     if not name.startswith(MINE):
         return True
     other, blocks = name.removeprefix(MINE), world.run.blocks
-    return (right in blocks and other in blocks) or after_its_half_block(formula, other)
+    return (right in blocks and other in blocks) or names.after_its_half_block(formula, other)
 
 
 def other_weights(world: World, formula: Formula) -> tuple[World, list[Formula]]:
@@ -93,24 +82,25 @@ def other_weights(world: World, formula: Formula) -> tuple[World, list[Formula]]
 def on_a_tensor(world: World, x: Tensor) -> Iterator[Transform]:
     """All that is tried on a tensor that goes into a step or comes out of it."""
     for name, dtype in transforms.NARROW.items():
-        yield NARROW, f"kept in {name}", lambda t, d=dtype: transforms.narrowed(t, d)
+        yield names.NARROW, f"kept in {name}", lambda t, d=dtype: transforms.narrowed(t, d)
     yield from _norms(world, x)
     if x.dim() == 4:
-        yield from ((MOVED, says, do) for says, do in transforms.shared_heads(x))
+        yield from ((names.MOVED, says, do) for says, do in transforms.shared_heads(x))
     for says, do in (*transforms.layouts(x), *transforms.omissions(x)):
-        yield MOVED, says, do
-    yield from ((OTHER, says, do) for says, do in transforms.OF_ROWS.items())
+        yield names.MOVED, says, do
+    yield from ((names.OTHER, says, do) for says, do in transforms.OF_ROWS.items())
+    yield names.SHIFT, "its log-softmax", lambda t: t.log_softmax(-1)
     for says in ("relu", "tanh", "gelu", "gelu_new", "silu", "sigmoid"):
-        yield BENT, f"{says} of it", transforms.ACTIVATIONS[says]
+        yield names.RELU if says == "relu" else names.BENT, f"{says} of it", transforms.ACTIVATIONS[says]
     for bound in (1.0, 2.0, 3.0, 5.0, 6.0, 10.0, 20.0, 30.0, 50.0, 100.0, 1e4):
-        yield OTHER, f"cut off at ±{bound:g}", lambda t, b=bound: t.clamp(-b, b)
-    yield FACTOR, "negated", torch.neg
+        yield names.OTHER, f"cut off at ±{bound:g}", lambda t, b=bound: t.clamp(-b, b)
+    yield names.FACTOR, "negated", torch.neg
     mask = world.tensors.get("#mask")
     if mask is not None and x.dim() == 3 and x.shape[:2] == mask.shape:
         real = mask.unsqueeze(-1)
-        yield OTHER, "padding set to 0", lambda t: t * real
+        yield names.OTHER, "padding set to 0", lambda t: t * real
     for says, by in transforms.factors(x.shape[-1]).items():
-        yield FACTOR, says, lambda t, by=by: t * by
+        yield names.FACTOR, says, lambda t, by=by: t * by
 
 
 def _norms(world: World, x: Tensor) -> Iterator[Transform]:
@@ -119,18 +109,10 @@ def _norms(world: World, x: Tensor) -> Iterator[Transform]:
         weights = [world.weights[key] for key in norm.weights]
         if norm.kind in ("layer norm", "stretch") and weights[0].shape[0] == x.shape[-1]:
             says = f"normalised once more, by {norm.name}"
-            yield NORM, says, lambda t, f=norm, w=weights: _normed(f, w, t)
+            yield names.NORM, says, lambda t, f=norm, w=weights: _normed(f, w, t)
     for eps in transforms.EPSILONS:
-        yield (
-            NORM,
-            f"a LayerNorm without weights (epsilon {eps:g})",
-            lambda t, e=eps: transforms.layer_norm(t, e),
-        )
-        yield (
-            NORM,
-            f"an RMS norm without weights (epsilon {eps:g})",
-            lambda t, e=eps: transforms.rms_norm(t, e),
-        )
+        for says, do in (("a LayerNorm", transforms.layer_norm), ("an RMS norm", transforms.rms_norm)):
+            yield names.NORM, f"{says} without weights (epsilon {eps:g})", lambda t, e=eps, do=do: do(t, e)
 
 
 def _normed(norm: Formula, weights: list[Tensor], x: Tensor) -> Tensor:
@@ -154,14 +136,14 @@ def on_a_weight(formula: Formula, weight: Tensor) -> Iterator[Transform]:
     """All that is tried on a weight of a step."""
     if weight.dim() == 2:
         turned = weight.T.shape
-        yield MOVED, "brought into the other shape and transposed", lambda t: t.reshape(turned).T
+        yield names.MOVED, "brought into the other shape and transposed", lambda t: t.reshape(turned).T
         if formula.kind == "lookup" and turned[0] == turned[1]:
-            yield MOVED, "transposed", lambda t: t.T
-        yield OTHER, "the first row set to 0", lambda t: transforms.zeroed(t, 0, 0)
+            yield names.MOVED, "transposed", lambda t: t.T
+        yield names.OTHER, "the first row set to 0", lambda t: transforms.zeroed(t, 0, 0)
     rows = "moved by one" if formula.kind == "lookup" else ""  # which are other ids
-    yield from ((OTHER, says, do) for says, do in OF_WEIGHTS.items() if says != rows)
+    yield from ((names.OTHER, says, do) for says, do in OF_WEIGHTS.items() if says != rows)
     for says, by in transforms.factors(weight.shape[-1]).items():
-        yield FACTOR, says, lambda t, by=by: t * by
+        yield names.FACTOR, says, lambda t, by=by: t * by
 
 
 # ------------------------------------------------------------------------------- the step itself
@@ -198,7 +180,7 @@ def _spelled(fact: str, value: Any) -> str:
 def _left_out(world: World, formula: Formula, result: Tensor) -> Iterator[Edit]:
     if formula.kind == "lookup":
         zeros: Make = lambda w: torch.zeros_like(result)  # noqa: E731
-        yield Edit(names.of_result(formula, LEFT), "zeros instead", {formula.name: zeros})
+        yield Edit(names.of_result(formula, names.LEFT), "zeros instead", {formula.name: zeros})
     tensors = {p: world.attempt(p) for p in (*formula.inputs, formula.facts.get("whole", "")) if p}
     alike = [p for p, t in tensors.items() if t is not None and t.shape[1:] == result.shape[1:]]
     for present in alike if formula.kind not in ("linear", "conv1d") else ():
@@ -209,9 +191,9 @@ def _left_out(world: World, formula: Formula, result: Tensor) -> Iterator[Edit]:
         if world.weights[key].dim() == 1:
             nothing = torch.zeros_like if key.endswith("bias") else torch.ones_like
             for action, says, do in (
-                (LEFT, "not used", nothing),
-                (FACTOR, "negated", torch.neg),
-                (FACTOR, "twice", lambda t: t + t),
+                (names.LEFT, "not used", nothing),
+                (names.FACTOR, "negated", torch.neg),
+                (names.FACTOR, "twice", lambda t: t + t),
             ):
                 other = world.with_weights({key: do(world.weights[key])})
                 cause = names.of_weight(formula, key, action)
@@ -234,7 +216,7 @@ def _otherwise(world: World, formula: Formula, result: Tensor) -> Iterator[Edit]
     for says, dtype in transforms.NARROW.items():
         for how in ("computed", "inputs kept", "weights kept"):
             make = lambda w, how=how, dtype=dtype: _narrowly(w, formula, how, dtype)  # noqa: E731
-            yield Edit(ANYWHERE[NARROW], f"{how} in {says}", {name: make})
+            yield Edit(names.ANYWHERE[names.NARROW], f"{how} in {says}", {name: make})
 
 
 def _narrowly(world: World, formula: Formula, how: str, dtype: torch.dtype) -> Value:
@@ -258,8 +240,6 @@ def rivals(world: World, formula: Formula) -> dict[str, Sequence[Any]]:
         tried["both_ways"] = (not facts["both_ways"],)
         tried["count"] = [n for n in (facts["count"] // 2, facts["count"] - 1) if n > 3]
         tried["limit"] = (facts["limit"] // 2, facts["limit"] * 2)
-    if "base" in facts:
-        tried["base"] = BASES
     if formula.kind == "scale":
         width, sizes = round(facts["by"] ** -2) if facts["by"] else 0, dict.fromkeys(world.run.sizes.values())
         sizes |= {width: None, world[formula.inputs[0]].shape[-1]: None}

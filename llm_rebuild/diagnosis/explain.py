@@ -90,14 +90,13 @@ def explain(
     harmless = bool(diagnoses) and diagnoses[0].cause == "rounding"
     mistakes = with_readings(others if harmless else (*diagnoses[:1], *others), readings, world)
     first = [mistake for mistake in mistakes if diagnoses and mistake.seen == diagnoses[0].seen]
+    shown = (*mistakes[:1], *diagnoses) if harmless else (*first[:1], *diagnoses[len(first[:1]) :])
     report = replace(
         report,
         verdicts=_with_rounding(report.verdicts, rounding),
         first_divergence=describe(_with_rounding(counted, rounding), truth, inputs_of),
         rounding=rounding,
-        diagnosis=((*mistakes[:1], *diagnoses) if harmless else (*first[:1], *diagnoses[len(first[:1]) :]))[
-            :3
-        ],
+        diagnosis=shown[:3],
         mistakes=mistakes,
     )
     return replace(proof, report=report)

@@ -260,19 +260,14 @@ def counted(mask: Tensor, *, first: int) -> Tensor:
 BASES = (1e4, 5e5, 1e6, 1e5, 1e3, 2e4, 100.0)  # of angles, as models have them
 
 
-def turns(
-    ids: Tensor, mask: Tensor, *, base: float = 1.0, width: int, first: int = 0, speeds: Tensor | None = None
-) -> Tensor:
-    """Angles of rotary positions [1, token, width / 2]: a place times a power of one over the base, or times
-    other speeds [pair]."""
-    if speeds is not None:
-        return positions(ids, mask, first=first)[..., None].float() * speeds
-    return turned_at(positions(ids, mask, first=first), torch.arange(0, width, 2).float() / width, base)
+def speeds_of(base: float, width: int) -> Tensor:
+    """How far each pair turns from one place to the next: one over a power of the base [pair]."""
+    return torch.reciprocal(base ** (torch.arange(0, width, 2).float() / width))
 
 
-def turned_at(places: Tensor, powers: Tensor, base: float) -> Tensor:
-    """Places [batch, token] times one over the base to the powers [pair]: [batch, token, pair]."""
-    return places[..., None].float() * (1.0 / base**powers)
+def turns(ids: Tensor, mask: Tensor, *, speeds: Tensor, first: int = 0) -> Tensor:
+    """Angles of rotary positions [1, token, pair]: a place times how far each pair turns."""
+    return positions(ids, mask, first=first)[..., None].float() * speeds
 
 
 def wave_of(angles: Tensor, *, wave: str) -> Tensor:

@@ -15,8 +15,8 @@ from llm_rebuild.weights import template
 
 # Kinds of edit.
 LEFT, FACTOR, SHIFT, MOVED = "left out", "factor", "shift", "moved"
-NARROW, NORM, BENT, OTHER = "narrow", "norm", "bent", "other"
-ANYWHERE = {NARROW: "wrong-dtype", NORM: "norm-twice", BENT: "activation-other"}
+NARROW, NORM, BENT, RELU, OTHER = "narrow", "norm", "bent", "relu", "other"
+ANYWHERE = {NARROW: "wrong-dtype", NORM: "norm-twice", BENT: "activation-other", RELU: "activation-relu"}
 
 # What it means of a step: that it was left out; that its result is the right one times a number; that
 # something was added to it; that it is wrong in any other way.
@@ -29,35 +29,32 @@ OF_STEP: Mapping[str, tuple[str, str, str, str]] = {
     "residual": ("wrong-operand", "residual-scaled", "shifted", "residual-wrong"),
     "linear": ("unknown", "scaled", "bias-wrong", "unknown"),
     "conv1d": ("unknown", "scaled", "bias-wrong", "unknown"),
-    "head": ("unknown", "output-scale-wrong", "bias-wrong", "untied-head"),
+    "head": ("unknown", "output-scale-wrong", "shifted", "untied-head"),
     "output": ("output-scale-missing", "output-scale-wrong", "shifted", "output-scale-wrong"),
     "cat": ("cache-not-appended", "scaled", "shifted", "cache-mixed"),
     "embedding": ("embedding-scaled", "embedding-scaled", "shifted", "embedding-scaled"),
     "turns": ("rotary-wrong", "rotary-wrong", "positions-shifted", "rotary-base"),
-    "twice": ("rotary-wrong", "rotary-wrong", "positions-shifted", "rotary-pairs"),
+    "twice": ("rotary-wrong", "rotary-wrong", "positions-shifted", "rotary-wrong"),
     "longer wave": ("scaled", "scaled", "shifted", "scaled"),
-    "wave": ("rotary-wrong", "rotary-wrong", "rotary-wrong", "rotary-wrong"),
+    **dict.fromkeys(("wave", "minus", "swapped"), ("rotary-wrong",) * 4),
     "by wave": ("rotary-missing", "rotary-wrong", "rotary-wrong", "rotary-wrong"),
-    "minus": ("rotary-wrong", "rotary-wrong", "rotary-wrong", "rotary-wrong"),
-    "swapped": ("rotary-wrong", "rotary-wrong", "rotary-wrong", "rotary-wrong"),
     "rotate": ("rotary-missing", "scale-extra", "shifted", "rotary-wrong"),
     "grouped": ("heads-shared-wrong", "scale-extra", "shifted", "heads-shared-wrong"),
-    "by token": ("heads-merged", "heads-merged", "shifted", "heads-merged"),
     "repeat": ("heads-shared-wrong", "scale-extra", "shifted", "heads-shared-wrong"),
-    "product": ("wrong-operand", "scale-extra", "shifted", "wrong-operand"),
-    "unscaled": ("wrong-operand", "scale-extra", "shifted", "wrong-operand"),
+    **dict.fromkeys(("product", "unscaled"), ("wrong-operand", "scale-extra", "shifted", "wrong-operand")),
     "scale": ("scale-missing", "scale-wrong", "shifted", "scale-wrong"),
     "add bias": ("position-bias-missing", "scale-extra", "shifted", "position-bias-wrong"),
     "add mask": ("mask-missing", "scale-order", "shifted", "mask-fill"),
     "softmax": ("softmax-missing", "softmax-changed", "shifted", "softmax-changed"),
     "mix": ("wrong-operand", "wrong-operand", "shifted", "wrong-operand"),
-    "merge": ("heads-merged", "heads-merged", "shifted", "heads-merged"),
+    **dict.fromkeys(("merge", "by token"), ("heads-merged", "heads-merged", "shifted", "heads-merged")),
     "act": ("activation-missing", "activation-other", "shifted", "activation-other"),
-    "gelu": ("gelu-constant", "gelu-constant", "gelu-constant", "gelu-constant"),
+    "gelu": ("gelu-constant",) * 4,
     "layer norm": ("norm-missing", "norm-affine-wrong", "norm-affine-wrong", "norm-affine-wrong"),
     "stretch": ("norm-affine-missing", "norm-affine-wrong", "norm-affine-wrong", "norm-affine-wrong"),
-    "square": ("norm-variance", "norm-variance", "shifted", "norm-variance"),
-    "mean square": ("norm-variance", "norm-variance", "shifted", "norm-variance"),
+    **dict.fromkeys(
+        ("square", "mean square"), ("norm-variance", "norm-variance", "shifted", "norm-variance")
+    ),
     "plus eps": ("norm-eps-place", "scaled", "norm-eps", "unknown"),
     "inverse root": ("norm-variance", "norm-variance", "norm-eps-place", "norm-variance"),
     "normed": ("norm-missing", "norm-variance", "shifted", "unknown"),
@@ -74,7 +71,10 @@ NOTHING_KNOWN = ("unknown", "scaled", "shifted", "unknown")
 # Kinds into which something wrong goes as seldom as something wrong comes out: it is called the same.
 AS_RESULT = {"product", "mix", "merge", "unit", "softmax", "masked", "total", "count", "divide"}
 AS_RESULT |= {"elementwise"}
-TURNS = {"wave", "by wave", "minus", "swapped", "rotate"}
+ANGLES = {"twice", "wave", "minus", "swapped"}
+TURNS = {*ANGLES, "by wave", "rotate"}
+# Kinds of which it is a wrong operand, and no wrong input, that was taken.
+OF_OPERANDS = {"product", "mix", "multiply", "add", "split", "repeat", "by wave"}
 # What it is to do a step twice, where it has a name of its own.
 TWICE = {"layer norm": "norm-twice", "normed": "norm-twice", "scale": "scale-extra"}
 # What it is to compute with another number, by the fact's name.
@@ -84,7 +84,6 @@ OF_FACT = {
     "count": "buckets-count",
     "limit": "buckets-count",
     "by": "scale-wrong",
-    "base": "rotary-base",
     "first": "positions-shifted",
 }
 
@@ -109,8 +108,6 @@ def called(formula: Formula) -> str:
 REPLACED, LAID_OUT, VALUE, WHOLE = "replace", "layout", "value", "whole"
 CONSTANT, OPERAND, DROP, INSERT = "constant", "operand", "drop", "insert"
 OF_REPAIR = {
-    ("scale", CONSTANT): "scale-wrong",
-    ("scale", REPLACED): "scale-wrong",
     ("scale", INSERT): "scale-missing",
     ("scale", DROP): "scale-extra",
     ("position", CONSTANT): "positions-shifted",
@@ -154,8 +151,9 @@ AND, OR = {"bitwise_and", "logical_and"}, {"bitwise_or", "logical_or"}
 # What an operation does that was one too many.
 DOES = {
     **dict.fromkeys(("mul", "div", "neg", "reciprocal"), FACTOR),
-    **dict.fromkeys(("add", "sub", "rsub"), SHIFT),
-    **dict.fromkeys(("relu", "gelu", "tanh", "sigmoid", "silu", "erf"), BENT),
+    **dict.fromkeys(("add", "sub", "rsub", "_log_softmax"), SHIFT),
+    "relu": RELU,
+    **dict.fromkeys(("gelu", "tanh", "sigmoid", "silu", "erf"), BENT),
     **dict.fromkeys(("transpose", "permute", "t", "flip", "roll"), MOVED),
 }
 # What says of a step only how its numbers look: the code that was read says more.
@@ -212,11 +210,8 @@ def of_twice(world: World, formula: Formula, right: str) -> str:
 
 def of_fact(formula: Formula, fact: str) -> str:
     """The cause of another number at a step."""
-    return (
-        of_result(formula, FACTOR)
-        if role(formula) in ("output", "embedding", "longer wave")
-        else OF_FACT[fact]
-    )
+    scaled = role(formula) in ("output", "embedding", "longer wave")
+    return of_result(formula, FACTOR) if scaled else OF_FACT[fact]
 
 
 def of_operator(formula: Formula, sign: str) -> str:
@@ -256,10 +251,10 @@ def of_repair(world: World, formula: Formula | None, repair: Repair) -> str:
     if named is not None:
         return named
     if kind in (WHOLE, LAID_OUT) and repair.kind == WHOLE:
-        return ""
-    return (
-        _of_inside(world, formula) if (name := _of_way(world, formula, repair, action)) == "unknown" else name
-    )
+        return of_weight(formula, "", OTHER) if "drawn" in repair.traits and formula.weights else ""
+    name = _of_way(world, formula, repair, action)
+    whole = kind == DROP and right == formula.name  # the step itself was right
+    return _of_inside(world, formula) if name == "unknown" and not whole else name
 
 
 def _of_weight_moved(formula: Formula, key: str, operation: str) -> str:
@@ -277,13 +272,16 @@ def contradicts(world: World, formula: Formula | None, repair: Repair, cause: st
     twice by one operation."""
     if formula is None:
         return False
+    if cause == "dropout":
+        return "drawn" in repair.traits and bool(formula.weights)
     if cause == "block-order":
         return repair.kind == OPERAND and repair.right in world.weights
     if cause in ("block-skipped", "block-repeated"):
         other = repair.kind == OPERAND and bool(repair.right and repair.wrong)
         return other or (repair.kind == DROP and repair.operation == "add" and repair.edits == 1)
     if repair.kind == OPERAND and formula.kind == "elementwise" and repair.wrong in world.formulas:
-        return repair.right in formula.inputs and cause == "gelu-constant"
+        other = repair.wrong != formula.facts.get("whole")  # of which a step is made, and was left out
+        return other and repair.right in formula.inputs and cause == "gelu-constant"
     if repair.kind == CONSTANT and repair.edits == 1 and cause in ("wrong-operand", "wrong-input"):
         return True
     return cause == "scale-extra" and role(formula) == "scale" and repair.kind == REPLACED
@@ -300,16 +298,13 @@ def _of_way(world: World, formula: Formula, repair: Repair, action: str) -> str:
     kind, right = repair.kind, repair.right
     if kind == INSERT:
         return left_out(world, formula, right) if right in formula.inputs else of_result(formula, OTHER)
-    if (
-        formula.kind in ("linear", "conv1d")
-        and kind == REPLACED
-        and repair.operation in ("mm", "bmm", "matmul")
-    ):
-        return "bias-missing"
+    product = formula.kind in ("linear", "conv1d") and repair.operation.endswith(("mm", "matmul"))
+    if product and kind == REPLACED:  # one with a bias, or without
+        return "bias-wrong" if "add" in repair.operation else "bias-missing"
     if kind == DROP and right == formula.name:
         if _same_operation(formula, repair.operation):
             return of_twice(world, formula, right)
-        return "unknown" if action == OTHER else of_result(formula, action)  # the step itself was right
+        return "unknown" if action == OTHER else of_result(formula, action)
     if repair.edits > 1:
         return ""
     if kind == DROP and right in formula.inputs:
@@ -339,6 +334,8 @@ def _of_operand(world: World, formula: Formula, right: str, wrong: str) -> str:
         if formula.facts.get("what") == "bucket":
             return "position-bias-wrong"
         return "wrong-weight" if wrong in world.weights else of_weight(formula, right, OTHER)
+    inside = (f for name in formula.inputs if "#" in name and (f := world.formulas.get(name)))
+    right = next((f.name for f in inside if right in f.inputs), right)  # only laid out
     if right in world.formulas and wrong in world.formulas and right in formula.inputs:
         causes = [cause for cause, *_ in of_other_input(world, formula, right, wrong, True)]
         return next((cause for cause in causes if not cause.startswith("block-")), "wrong-input")
@@ -404,7 +401,9 @@ def of_input(world: World, formula: Formula, right: str, action: str) -> str:
         return "scale-extra"
     if scaled and (facts.get("head") or formula.kind in ("product", "scale", "add bias")):
         return of_result(formula, action)
-    if formula.kind in AS_RESULT or (formula.kind in NORM_STEPS | TURNS and not scaled):
+    if formula.kind == "stretch" and before is not None and not scaled:
+        return "norm-variance" if (cause := of_result(before, action)) == "unknown" else cause
+    if formula.kind in AS_RESULT | ANGLES or (formula.kind in NORM_STEPS | TURNS and not scaled):
         cause = of_result(formula, action)
         return "wrong-input" if cause == "unknown" else cause
     return "scaled" if scaled else "wrong-input"
@@ -419,9 +418,8 @@ def gated_by(world: World, act: Formula) -> str:
 def of_the_pass_before(world: World, name: str) -> bool:
     """Whether a tensor is of the pass before, as it was kept."""
     step = world.formulas.get(name)
-    return name.startswith(PAST) or (
-        step is not None and step.kind == "same" and step.inputs[0].startswith(PAST)
-    )
+    first = step.inputs[0] if step is not None and step.kind == "same" else name
+    return first.startswith(PAST)
 
 
 def of_weight(formula: Formula, key: str, action: str) -> str:
@@ -449,7 +447,7 @@ def of_other_input(
     says = f"{'your own ' if own else ''}{other.replace('#', '')} went in instead of {right.replace('#', '')}"
     everywhere: dict[str, Make] = {right: lambda w: world.value(name)}
     into, came = world.run.blocks.get(right), world.run.blocks.get(other)
-    before = world.formulas.get(right)
+    before, kind = world.formulas.get(right), formula.kind
     if into is not None and came is not None and facts.get("residual") != right:
         if own:
             yield "block-order", f"{says}: another block ran before", None
@@ -465,25 +463,21 @@ def of_other_input(
         yield "norm-position", f"{says}: the norm stands after the half-block", None
     elif of_the_pass_before(world, right):
         yield "cache-order", says, None
-    elif facts.get("cross") == right:
+    elif facts.get("cross") == right and (before is None or before.facts.get("whole") != other):
         yield "cross-attention-source", says, None
+    elif kind in ANGLES:
+        yield of_result(formula, OTHER), says, None
     elif facts.get("residual") in (right, other):
         yield "residual-scaled" if facts["residual"] == other else "residual-wrong", says, None
-    elif formula.kind == "add bias" and right == formula.inputs[1]:
+    elif kind == "add bias" and right == formula.inputs[1]:
         yield "position-bias-wrong", says, None
     elif before is not None and before.kind == "act" and other == before.facts["whole"]:
         yield "activation-missing", says, None
-    elif formula.kind in ("product", "mix", "multiply", "add", "split", "repeat", "by wave") or _of_two(
-        formula
-    ):
+    elif kind in OF_OPERANDS or (kind == "elementwise" and len(formula.inputs) == 2):
         yield "wrong-operand", says, None
-    elif formula.kind == "act" and other == gated_by(world, formula):
+    elif kind == "act" and other == gated_by(world, formula):
         yield "gate-swapped", says, None
-    elif (
-        before is not None
-        and before.kind == "scale"
-        and (before.facts.get("output") or other in before.inputs)
-    ):
+    elif before and before.kind == "scale" and (before.facts.get("output") or other in before.inputs):
         yield of_result(before, LEFT), says, None
     else:
         half = before is not None and bool(before.facts.get("residual")) and not own
@@ -491,11 +485,6 @@ def of_other_input(
         yield from [skipped] if half and into is not None else []
         yield from _left_out(before, other, says, shown)
         yield from [skipped] if half and into is None else []
-
-
-def _of_two(formula: Formula) -> bool:
-    """Whether a step computes something of two tensors, number by number."""
-    return formula.kind == "elementwise" and len(formula.inputs) == 2
 
 
 def _left_out(before: Formula | None, other: str, says: str, shown: bool) -> Iterator[tuple[str, str, None]]:

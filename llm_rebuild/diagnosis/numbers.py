@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from llm_rebuild.diagnosis.case import Case, Finding, Level
-from llm_rebuild.diagnosis.graph import LOWEST, Formula, World
+from llm_rebuild.diagnosis.graph import LOWEST, Formula, World, positions
 from llm_rebuild.diagnosis.names import FACTOR, SHIFT, of_guess, of_result
 from llm_rebuild.diagnosis.wrong.masks import patterns
-from llm_rebuild.verify.equality import BEYOND, HIDDEN, apart, difference, identical, usual
+from llm_rebuild.verify.equality import BEYOND, HIDDEN, apart, by_rounding, difference, identical, usual
 from llm_rebuild.verify.functions import scaled_or_shifted
 from llm_rebuild.verify.layouts import arrangement
 from llm_rebuild.verify.transforms import NARROW, axes_of, layouts, narrowed
@@ -83,7 +83,7 @@ def describe(case: Case) -> Iterator[Finding]:
             yield from _narrow(rebuilt, official)
     if formula is not None:
         yield from _added(rebuilt, official, formula)
-        for look in (_combined, _hidden, _rows):
+        for look in (_combined, _hidden, _rows, _columns):
             yield from look(rebuilt, formula, world)
     if not mask:  # whose few different numbers say little
         yield from _elsewhere(case, formula)
@@ -232,9 +232,7 @@ def _added(rebuilt: Tensor, official: Tensor, formula: Formula) -> Iterator[Find
     plain = usual(official, BEYOND) & usual(rebuilt, BEYOND)
     shift = (rebuilt.double() - official.double()).masked_fill(~plain, math.nan)
     if along_distance(shift):
-        yield Finding(
-            "position-bias-extra", "numbers were added that depend on the distance alone", Level.SEEN
-        )
+        yield Finding("position-bias-extra", "what was added depends on the distance alone", Level.SEEN)
 
 
 def along_distance(shift: Tensor) -> bool:
@@ -347,23 +345,16 @@ def _hidden(rebuilt: Tensor, formula: Formula, world: World) -> Iterator[Finding
 
 
 def _speeds(rebuilt: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
-    """How far each pair turns from one place to the next, if that is the same from each to the next, and not
-    the right one times one factor."""
-    if formula.kind != "turns" or rebuilt.shape[1] < 3 or not bool(rebuilt.isfinite().all()):
+    """How far each pair turns from one place to the next, if places are right, and it is not the right one
+    times one factor."""
+    if formula.kind != "turns" or rebuilt.shape != world[formula.name].shape:
         return
-    steps, right = rebuilt.double().diff(dim=1), world[formula.name].double().diff(dim=1)[0, 0]
-    even = bool(((steps - steps[:1, :1]).abs() <= FITTED * rebuilt.abs().amax(1, keepdim=True)).all())
-    ratio = steps[0, 0] / right
-    if (
-        even
-        and bool((ratio - ratio[0]).abs().max() > GATED * ratio.abs().max())
-        and not bool(rebuilt[:, 0].any())
-    ):
-        yield Finding(
-            "rotary-base",
-            f"the pairs turn by {_listed(steps[0, 0])} instead of {_listed(right)}",
-            Level.SHOWN,
-        )
+    places, right = positions(*(world[name] for name in formula.inputs)).double(), formula.facts["speeds"]
+    speeds = rebuilt[0, -1].double() / places[0, -1]
+    ratio, even = speeds / right, by_rounding((places[..., None] * speeds).float(), rebuilt)
+    if even and bool((ratio - ratio[0]).abs().max() > GATED * ratio.abs().max()):
+        says = f"the pairs turn by {_listed(speeds)} instead of {_listed(right)}"
+        yield Finding("rotary-base", says, Level.SHOWN)
 
 
 def _listed(numbers: Tensor) -> str:
@@ -372,19 +363,50 @@ def _listed(numbers: Tensor) -> str:
 
 
 def _rows(rebuilt: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
-    """Which rows of the table were looked up."""
-    if formula.kind != "lookup" or rebuilt.dim() < 2 or not bool(rebuilt.isfinite().all()):
+    """Which rows of a table were looked up; or, of angles, those of which places."""
+    place = formula.kind == "turns"
+    if not (place or formula.kind == "lookup") or rebuilt.dim() < 2 or not bool(rebuilt.isfinite().all()):
         return
-    table, rows = world.weights[formula.weights[0]], rebuilt.reshape(-1, rebuilt.shape[-1])
-    if rows.shape[-1] != table.shape[-1]:
+    inputs = [world[name] for name in formula.inputs]
+    right = (positions(*inputs) if place else inputs[0]).flatten()
+    far = torch.arange(int(right.max()) + 2 * inputs[-1].numel())
+    table = far[:, None] * formula.facts["speeds"] if place else world.weights[formula.weights[0]]
+    numbers = _taken(rebuilt.reshape(-1, rebuilt.shape[-1]), table)
+    if numbers is None:
         return
-    numbers = torch.cdist(rows.double(), table.double()).argmin(1)
-    if not identical(table[numbers], rows):
+    by = numbers.view(-1, len(right)) - right if len(numbers) % len(right) == 0 else numbers
+    even = by.dim() == 2 and len(torch.unique(by)) == 1
+    if even and int(by[0, 0]) == 0:  # in another shape
         return
-    right = world[formula.inputs[0]].flatten()
-    shifted = formula.facts["what"] == "position" and len(numbers) % len(right) == 0
-    shifted = shifted and len(torch.unique(numbers.view(-1, len(right)) - right)) == 1
-    cause = "positions-shifted" if shifted else of_result(formula, SHIFT)
+    cause = of_result(formula, SHIFT)
+    if place or formula.facts["what"] == "position":
+        behind = even and world.cached and int(by[0, 0]) < 0
+        cause = "positions-not-advanced" if behind else "positions-shifted" if even else "positions-wrong"
     looked_up = ", ".join(map(str, numbers.tolist()[:8])) + (", …" if len(numbers) > 8 else "")
-    says = f"rows {looked_up} of the table instead of {', '.join(map(str, right.tolist()[:8]))}"
-    yield Finding(cause, says, Level.SEEN)
+    of = f"{'the angles of places' if place else 'rows'} {looked_up}{'' if place else ' of the table'}"
+    yield Finding(cause, f"{of} instead of {', '.join(map(str, right.tolist()[:8]))}", Level.SEEN)
+
+
+def _columns(rebuilt: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
+    """Of linear layers that stand side by side: whose columns are in this one."""
+    group, steps = formula.facts.get("group"), world.formulas.values()
+    alike = (f.name for f in steps if f.facts.get("group") == group and f.inputs == formula.inputs)
+    layers = list(alike) if group else []
+    if len(layers) < 2 or not bool(rebuilt.isfinite().all()):
+        return
+    owners = [(name, at) for name in layers for at in range(world[name].shape[-1])]
+    table = torch.cat([world[name].flatten(0, -2) for name in layers], dim=-1)
+    numbers = _taken(rebuilt.flatten(0, -2).mT, table.mT)
+    columns = [owners[number] for number in numbers] if numbers is not None else []
+    if {name for name, _ in columns} - {formula.name}:
+        says = f"its columns are {', '.join(f'{name} {at}' for name, at in columns[:3])}, …"
+        yield Finding("qkv-interleaved" if len(layers) > 2 else "wrong-weight", says, Level.SEEN)
+
+
+def _taken(rows: Tensor, table: Tensor) -> Tensor | None:
+    """Which rows of a table these are; None where one of them is none."""
+    if rows.shape[-1] != table.shape[-1]:
+        return None
+    few = torch.split(rows.double(), 256)  # of a large model all at once would not fit
+    numbers = torch.cat([torch.cdist(some, table.double()).argmin(1) for some in few])
+    return numbers if by_rounding(table[numbers], rows) else None

@@ -18,18 +18,8 @@ from torch import Tensor
 
 from llm_rebuild.checkpoints import part_of
 from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.diagnosis.graph import (
-    BASES,
-    DECODER_IDS,
-    DECODER_MASK,
-    MASK,
-    PAST,
-    TOKEN_IDS,
-    Formula,
-    Run,
-    Value,
-    World,
-)
+from llm_rebuild.diagnosis import graph
+from llm_rebuild.diagnosis.graph import DECODER_IDS, DECODER_MASK, MASK, PAST, TOKEN_IDS, Formula, World
 from llm_rebuild.models import architecture_for, rebuild_for
 from llm_rebuild.models.ops import ACTIVATIONS
 from llm_rebuild.verify.any_model import Step
@@ -59,7 +49,7 @@ def world_of(truth: Capture, copy: LocalCopy, prompt: Capture | None = None) -> 
     architecture, steps = architecture_for(copy.config), steps_of(truth, copy, prompt)
     weights = copy.weights(truth.dtype)
     weights = weights if architecture is None else rebuild_for(copy.config).renamed(weights)
-    facts: dict[str, Value] = {
+    facts: dict[str, graph.Value] = {
         TOKEN_IDS: truth.inputs.token_ids,
         MASK: truth.inputs.mask,
         DECODER_IDS: truth.inputs.decoder_ids,
@@ -73,7 +63,7 @@ def world_of(truth: Capture, copy: LocalCopy, prompt: Capture | None = None) -> 
     else:
         output = architecture.block_output
         blocks = {name: number for name in steps if (number := output(name)) is not None}
-    run = Run(truth.attention == "sdpa", _sizes(copy.config), blocks)
+    run = graph.Run(truth.attention == "sdpa", _sizes(copy.config), blocks)
     return _Reader(steps, truth.tensors, World({}, facts, weights.peek(), run), copy.config).world()
 
 
@@ -484,17 +474,20 @@ class _Reader:
         query = self.found.get(f"{path}.#query")
         yield from self.cut(path, "query" if query is None or query.inputs == (x,) else "key", x, heads)
 
+    def speeds(self, name: str) -> Iterator[dict[str, Any]]:
+        """How far pairs may turn: by a base, or, where its powers were scaled, as place 1 tells."""
+        start = self.tensor(f"{PAST}{name}" if f"{PAST}{name}" in self.start.tensors else name)
+        width = 2 * start.shape[-1]
+        for base in (*_numbers(self.config), *graph.BASES):
+            yield {"base": base, "width": width, "speeds": graph.speeds_of(base, width)}
+        yield {"width": width, "speeds": start[0, min(1, start.shape[1] - 1)]}
+
     def turning(self, name: str, step: Step) -> Iterator[Guess]:
         """Rotary positions, step by step: the angles, their waves, and a head's numbers by these."""
         kind, inputs, shape = step.kind, tuple(step.inputs), self.tensor(name).shape
         if "rotary" in step.path.lower():
-            for base in (*_numbers(self.config), *BASES) if kind == "mul" and not inputs else ():
-                facts = {"base": base, "width": 2 * shape[-1]}
+            for facts in self.speeds(name) if kind == "mul" and not inputs else ():
                 yield [Formula(name, "turns", (TOKEN_IDS, MASK), facts=facts)]
-            if kind == "mul" and not inputs:  # a base whose powers were scaled: place 1 tells the speeds
-                start = self.tensor(f"{PAST}{name}" if f"{PAST}{name}" in self.start.tensors else name)
-                scaled = {"speeds": start[0, min(1, start.shape[1] - 1)], "width": 2 * shape[-1]}
-                yield [Formula(name, "turns", (TOKEN_IDS, MASK), facts=scaled)]
             if kind == "cat" and len(inputs) == 1:
                 yield [Formula(name, "twice", inputs)]
             if kind in ("cos", "sin") and len(inputs) == 1:

@@ -164,12 +164,47 @@ def test_the_line_is_where_a_tensor_went_another_way(name: str):
         ("gpt2-loop-neighbours-weights", "wrong-block-weights"),  # and no other order of blocks
         ("gpt2-thirds-key-scaled-in-place", "scaled"),
         ("t5-norm-root-of-first-token", "wrong-input"),
+        ("t5-encoder-ends-before-its-last-norm", "wrong-input"),  # and no other tokens
+        ("llama-log-probabilities-for-logits", "shifted"),
+        ("llama-mask-turned-to-integers-and-inverted", "mask-missing"),
+        ("llama-positions-of-the-whole-batch-in-a-row", "positions-wrong"),  # of another shape
+        ("gpt2-new-token-at-the-first-position", "positions-not-advanced"),
+        ("llama-frequencies-rounded-to-half", "wrong-dtype"),
+        ("llama-angles-only-for-the-first-half", "rotary-wrong"),
+        ("llama-sine-of-the-cosine-in-place", "rotary-wrong"),
+        ("llama-swapped-by-a-roll-without-the-sign", "rotary-wrong"),
+        ("llama-fused-product-cut-by-groups", "qkv-interleaved"),
+        ("llama-gate-from-an-interleaved-product", "wrong-weight"),
+        ("llama-linear-modules-with-biases-nobody-loaded", "bias-wrong"),
+        ("minilm-query-of-a-module-not-loaded", "wrong-weight"),  # random, and no dropout
+        ("llama-softmax-of-all-heads-together", "softmax-axis"),
+        ("llama-one-new-token-called-causal", "mask-extra"),
+        ("llama-heads-normed-after-they-were-turned", "wrong-input"),
+        ("llama-heads-brought-to-length-one", "norm-variance"),
+        ("gpt2-gelu-not-halved", "gelu-constant"),
+        ("minilm-widened-with-relu-at-once", "activation-relu"),
     ],
 )
 def test_a_mistake_is_named_by_what_was_read_and_by_its_numbers(name: str, cause: str):
     made = [MUTANTS[name]]
     report = explained(made, readings(made))
     assert report.mistakes[0].cause == cause
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "llama-turned-key-never-assigned",  # which heads share: what is passed, not how it is laid out
+        "t5-buckets-up-to-half-the-distance",  # a plain number, in a formula of plain numbers
+        "llama-dynamic-by-the-factor-alone",  # … where the official model has a tensor
+        "llama-yarn-logarithm-of-ten",  # … behind numbers that officially were made before the run
+        "gpt2-gelu-by-a-sigmoid",  # what is right is not to blame for being another operation
+    ],
+)
+def test_the_line_is_among_three(name: str):
+    first, *_ = readings([MUTANTS[name]])
+    changed = changed_lines([MUTANTS[name]], MUTANTS[name])
+    assert any(near(line, changed) for line in first.lines)
 
 
 def test_a_line_that_was_passed_the_wrong_tensor_is_not_to_blame():

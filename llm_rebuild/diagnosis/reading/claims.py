@@ -11,11 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llm_rebuild.diagnosis.reading.lines import Lines
+from llm_rebuild.diagnosis.reading.lines import SPAN, Lines
 from llm_rebuild.diagnosis.reading.slices import Difference, constants, word
 from llm_rebuild.verify.recording import Frame, Node, Ref
-
-SPAN = 2  # lines; so near to each other one sees both
 
 
 class Claims:
@@ -102,10 +100,9 @@ class Claims:
         origin = self.record.steps[first].frame
         if origin.line != frame.line:
             return False
-        made_there = (
-            bool(node.frames) and origin.call == node.frames[0].call and self._near_behind(first, frame)
-        )
-        return made_there or self.ways.file_of(frame).spells(frame.number, value)
+        if node.frames and origin.call == node.frames[0].call and self._near_behind(first, frame):
+            return True
+        return self.ways.file_of(frame).spells(frame.number, value)
 
     def _near_behind(self, at: int, frame: Frame) -> bool:
         """Whether what a step's numbers are made of stands next to a line, too."""

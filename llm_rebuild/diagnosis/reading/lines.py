@@ -30,6 +30,7 @@ from llm_rebuild.weights import template
 
 SHOWN = 3  # lines of one mistake
 NEAR = 3  # so far before a tap stands what it taps
+SPAN = 2  # so near to each other one sees both
 LAYS_OUT = VIEWS | {"view", "transpose"}
 # What they make has none of the numbers that go in.
 FILLS = {"zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "fill"}
@@ -50,13 +51,18 @@ class Lines:
     def of(self, edits: Sequence[Difference], checkpoint: str, target: int, missing: str = "") -> list[Frame]:
         """The lines of a mistake, the likeliest first, at most three."""
         frames: list[Frame] = list(_left_early(self.record, missing)) if missing else []
-        for edit in sorted(edits, key=lambda edit: (edit.kind in ("insert", "operand"), edit.node)):
+        for edit in sorted(edits, key=self._order):
             frames += self._of_edit(edit, checkpoint)
         frames += self.record[target].frames[:2]
         different: dict[tuple[str, int], Frame] = {}
         for frame in frames:
             different.setdefault(frame.line, frame)
         return list(different.values())[:SHOWN]
+
+    def _order(self, edit: Difference) -> tuple[bool, bool, int]:
+        """First what is wrong itself: that a right tensor is another kind of operation says nothing."""
+        right = edit.kind not in ("insert", "drop") and self.slice.known(edit.node)
+        return right, edit.kind in ("insert", "operand"), edit.node
 
     def shared(self, edits: Sequence[Difference], checkpoints: Sequence[str]) -> Frame | None:
         """The line at which one thing would put right what these edits do, each of them one of several alike:
@@ -75,8 +81,10 @@ class Lines:
     def _of_edit(self, edit: Difference, checkpoint: str) -> Iterator[Frame]:
         node, record = self.record[edit.node], self.record
         if edit.kind == "constant":
+            blamed = self._blamed(node, edit)
             yield from self._of_constant(node, self.slice.official.record[edit.other])
-            yield from self._blamed(node, edit)
+            behind = self._numbers_behind(node) if blamed[:1] == list(node.frames[:1]) else []
+            yield from (*blamed[:1], *behind, *blamed[1:])
         elif edit.kind == "operand":
             yield from self._of_operand(node, edit)
             yield from node.frames[:1]
@@ -92,8 +100,11 @@ class Lines:
             yield from self._of_roots(edit.node)
             yield from self._blamed(node)
         else:
-            fewer = len(node.inputs) < len(self.slice.official.record[edit.other].inputs)
-            yield from self._of_none(self.ways.step_of(node)) if fewer else ()
+            theirs = self.slice.official.record[edit.other]
+            # None, or a plain number, in the place of a tensor
+            if len(node.inputs) < len(theirs.inputs) and node.operation not in MOVES:
+                yield from self._of_none(self.ways.step_of(node))
+                yield from self._of_constant(node, theirs)
             yield from self._blamed(node, edit)
 
     def waiting(self) -> list[Frame]:
@@ -159,14 +170,20 @@ class Lines:
         yield from self._frames((*(came if later else came[::-1]), *reversed(way)))
 
     def _spread(self, number: int, way: Sequence[int]) -> list[Frame]:
-        """Of the lines that made a tensor the first, the last and one in the middle, for which is wrong
-        cannot be seen. Where there are few, those that handed it on in the same file are among them."""
-        made = [self.record[n].frames[0] for n in self.slice.operations(number) if self.record[n].frames]
+        """Of the lines that made a tensor, and the plain numbers in it, those beside which most of the others
+        stand, for which is wrong cannot be seen. Of few, those that handed it on in the same file are among
+        them."""
+        nodes = [self.record[n] for n in self.slice.operations(number) if self.record[n].frames]
+        made = [frame for node in nodes for frame in (node.frames[0], *self._numbers_behind(node))]
         if len({frame.line for frame in made}) <= SHOWN:
-            files = {frame.file for frame in made}
-            made += [frame for frame in self._frames(reversed(way)) if frame.file in files]
-        lines = list({frame.line: frame for frame in made}.values())
-        return [*lines[:1], *lines[:0:-1][:1], *lines[(len(lines) - 1) // 2 :]]
+            made += self._frames(reversed(way))
+        files = {node.frames[0].file for node in nodes}
+        left = list({frame.line: frame for frame in made if frame.file in files}.values())
+        chosen = list[Frame]()
+        while left and len(chosen) < SHOWN:
+            chosen.append(max(left, key=lambda one: sum(_beside(one, other) for other in left)))
+            left = [frame for frame in left if not _beside(chosen[-1], frame)]
+        return chosen
 
     def way_of(self, node: Node, chain: Sequence[int]) -> list[int]:
         """The steps through which an operand went, back to the one that made what it is a view of."""
@@ -285,9 +302,8 @@ class Lines:
         if node.operation in MOVES:
             return False
         call = node.frames[0].call
-        inside = [
-            n for n in self.record.nodes if n.function is not None and call in {f.call for f in n.frames}
-        ]
+        computed = (n for n in self.record.nodes if n.function is not None)
+        inside = [n for n in computed if call in {f.call for f in n.frames}]
         return {word(n) for n in inside if n.operation not in MOVES} <= {word(node)}
 
     def _of_none(self, at: int | None) -> Iterator[Frame]:
@@ -317,6 +333,16 @@ class Lines:
                 text = self.record.steps[way[-1]].frame.text.partition("#")[0]
                 only_read = re.search(r"\.shape|\.size\(|len\(", text) and not re.search(r"[-+*/]", text)
                 yield from self._frames(way if only_read or self._serves(value, way, node) else reversed(way))
+
+    def _numbers_behind(self, node: Node) -> list[Frame]:
+        """The lines that made the plain numbers of an operation which are not spelled on its own, the nearest
+        first."""
+        at, frame = self.ways.step_of(node), node.frames[0]
+        numbers = [x for x in constants(node) if type(x) in (int, float)]
+        if at is None or any(self.ways.file_of(frame).spells(frame.number, x) for x in numbers):
+            return []
+        behind = [f for f in self._frames(self.ways.behind(at)) if f.file == frame.file]
+        return behind[1:]
 
     def _serves(self, value: float, way: Sequence[int], wrong: Node) -> bool:
         """Whether a number from the same line was right in another operation."""
@@ -438,6 +464,11 @@ class Lines:
             if near and "tap(" not in frame.text:
                 yield frame
         yield taps[0]
+
+
+def _beside(one: Frame, other: Frame) -> bool:
+    """Whether one sees both lines."""
+    return one.file == other.file and abs(one.number - other.number) <= SPAN
 
 
 def _filled(between: Slice, number: int) -> bool:

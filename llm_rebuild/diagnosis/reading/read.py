@@ -378,12 +378,13 @@ class _Session:
             patch = mistake.patches[0]
             places = {f.line for e in patch for f in self.record[e.node].frames[:1]}
             frame = mistake.frames[0] if mistake.frames else None
-            last = patch[-1]
+            computing = [edit for edit in patch if not self.words.moves(edit)] or patch
+            last = computing[-1]
             one = len(places) == 1 and last.kind != "whole"
             claimed = frame is not None and one and self.claims.holds(patch, frame)
             before, after = self._written(mistake, frame) if claimed and frame else ("", "")
             kinds = {edit.kind for edit in patch}
-            innermost = patch[0] if kinds == {"drop"} else last  # what they leave
+            innermost = computing[0] if kinds == {"drop"} else last  # what they leave
             official = last.kind in ("insert", "whole")
             edited = self.official[last.other] if official else self.record[last.node]
             moves = len(patch) > 1 and kinds != {"constant"} and all(map(self.words.moves, patch))
@@ -391,7 +392,7 @@ class _Session:
                 "layout" if moves else last.kind,
                 edited.operation,
                 *self.words.names(innermost),
-                len(patch),
+                len(computing),
                 traits(self.slice, self.record.tapped[mistake.target], self.official.tapped[mistake.target]),
             )
             line = lines[0] if claimed else None

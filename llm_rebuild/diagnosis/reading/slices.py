@@ -83,10 +83,8 @@ class Side:
     @cached_property
     def prints(self) -> frozenset[Any]:
         """Of all its tensors but single numbers, of which too many are alike."""
-        nodes = self.record.nodes
-        return frozenset(
-            self.print_of(n.number) for n in nodes if n.value is not None and n.value.numel() > 1
-        )
+        several = (n for n in self.record.nodes if n.value is not None and n.value.numel() > 1)
+        return frozenset(self.print_of(node.number) for node in several)
 
     @cached_property
     def where(self) -> dict[Any, list[int]]:
@@ -120,12 +118,8 @@ class Side:
         values, whatever the operation is called."""
         while True:
             node = self.record[number]
-            if (
-                self.strict
-                and node.operation not in SAME
-                and node.value is not None
-                and node.value.is_floating_point()
-            ):
+            computed = node.value is not None and node.value.is_floating_point()
+            if self.strict and computed and node.operation not in SAME:
                 return number
             of = self.print_of(number)
             source = next((i for i in node.inputs if i != number and self.print_of(i) == of), None)
@@ -220,7 +214,15 @@ class Slice:
         # What is missing behind all is missing behind the tensor itself, however often it was handed on.
         last = [e.kind == "insert" and e.user < 0 and e.node == behind for e in edits]
         edits = tuple(replace(e, node=number) if at else e for e, at in zip(edits, last, strict=True))
-        return tuple(self._there(edit) if edit.kind == "insert" else edit for edit in edits)
+        ways = {"insert": self._there, "operand": self._alike_in_shape}
+        return tuple(ways[edit.kind](edit) if edit.kind in ways else edit for edit in edits)
+
+    def _alike_in_shape(self, edit: Difference) -> Difference:
+        """The tensor that should go in, laid out as the one that goes in."""
+        official, person = self.official.record, self.person.record
+        shape = person[person[edit.node].inputs[edit.at]].value.shape
+        alike = (o for o in self.official.chain(edit.other) if official[o].value.shape == shape)
+        return replace(edit, other=next(alike, edit.other))
 
     def _there(self, edit: Difference) -> Difference:
         """An operation that is missing behind one of its kind which changed nothing is there: another tensor
@@ -292,10 +294,8 @@ class Slice:
                 cost += more
                 edits += of_operand
         if not same_word or len(own.inputs) != len(theirs.inputs):
-            return cost + 1.0 + 0.2 * max(0, len(own.inputs) - len(theirs.inputs)), (
-                *edits,
-                Difference("replace", p, o),
-            )
+            cost += 1.0 + 0.2 * max(0, len(own.inputs) - len(theirs.inputs))
+            return cost, (*edits, Difference("replace", p, o))
         if not self.alike(own, theirs):
             return cost + 1.0, (*edits, Difference("constant", p, o))
         return (cost, tuple(edits)) if edits else (1.5, (Difference("layout", p, o),))

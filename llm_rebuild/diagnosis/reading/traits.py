@@ -20,14 +20,15 @@ SPREADS = {"var", "std", "var_mean"}
 SUMS_UP = SPREADS | {"mean", "sum", "amax", "amin", "norm", "linalg_vector_norm", "median", "softmax"}
 PUTS_TOGETHER = MOVES | {"stack", "cat", "flip", "roll", "embedding"}
 NARROW = {torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2, torch.int8}
+DRAWN = {"uniform", "normal", "rand", "randn", "trunc_normal"}
 SMALL = 0.02  # an epsilon, whoever chose it
 
 
 def traits(between: Slice, number: int, other: int) -> tuple[str, ...]:
     """Those of the person's operations between what is right and a tensor, beside the official ones: numbers
-    are rounded, or kept in a `narrow` type; something is summed up `across` rows; a variance is one `by less`
-    than there are; a small number is added `outside`, to a root, or is another `eps`; and numbers are only
-    `moved` otherwise."""
+    are rounded, or kept in a `narrow` type; random ones are `drawn`; something is summed up `across` rows; a
+    variance is one `by less` than there are; a small number is added `outside`, to a root, or is another
+    `eps`; and numbers are only `moved` otherwise."""
     record, official = between.person.record, between.official.record
     own = [record[n] for n in between.operations(number) if record[n].value is not None and record[n].inputs]
     theirs = [official[n] for n in between.official_operations(other) if official[n].inputs]
@@ -38,6 +39,7 @@ def traits(between: Slice, number: int, other: int) -> tuple[str, ...]:
     seen = {
         "narrow": any(node.value.dtype in NARROW or word(node) == "round" for node in own),
         "across": any(_across(record, n) for n in own) and not any(_across(official, n) for n in theirs),
+        "drawn": any(node.operation.strip("_") in DRAWN for node in own),
         "by less": any(word(node) in SPREADS and node.named.get("correction") != 0 for node in own),
         "outside": any(to_a_root for to_a_root, _ in small),
         "eps": any(x not in right and not to_a_root for to_a_root, x in small),

@@ -154,7 +154,8 @@ class Ways:
                     if type(value) is not Ref and value is not None:
                         bound = self._bound(step, name, value)
                         source = self.caller(self.record.steps[step].frame.call) if bound is None else bound
-                        open_steps += [] if source is None else [source]
+                        inner = None if bound is None else self._returned(bound, value)
+                        open_steps += [s for s in (source, inner) if s is not None]
 
 
 class SourceFile:
@@ -232,11 +233,8 @@ class SourceFile:
         statement = self._statements.get(number)
         calls = [n for n in ast.walk(statement) if isinstance(n, ast.Call)] if statement is not None else []
         calls = [n for n in calls if ast.unparse(n.func).rpartition(".")[2] == function]
-        if (
-            len(calls) != 1
-            or name not in parameters
-            or any(isinstance(a, ast.Starred) for a in calls[0].args)
-        ):
+        starred = any(isinstance(a, ast.Starred) for call in calls for a in call.args)
+        if len(calls) != 1 or name not in parameters or starred:
             return None
         if name == "self" == parameters[0]:
             called = calls[0].func

@@ -137,9 +137,9 @@ class Words:
     # --------------------------------------------------------------------------------- names of things
 
     def _official(self, number: int) -> str:
-        return (
-            name_of(self.slice.official, number) or f"what `{word(self.slice.official.record[number])}` gives"
-        )
+        node = self.slice.official.record[number]
+        made = f"what `{word(node)}` gives" if node.function is not None else "numbers made before the run"
+        return name_of(self.slice.official, number) or made
 
     def _person(self, number: int) -> str:
         side = self.slice.person

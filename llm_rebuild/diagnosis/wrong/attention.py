@@ -11,21 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from llm_rebuild.diagnosis.graph import (
-    LOWEST,
-    MINE,
-    OPERATIONS,
-    Edit,
-    Formula,
-    Make,
-    World,
-    rotate,
-    turned_at,
-    turns,
-)
+from llm_rebuild.diagnosis import graph
+from llm_rebuild.diagnosis.graph import LOWEST, MINE, OPERATIONS, Edit, Formula, Make, World
 from llm_rebuild.diagnosis.wrong.base import Mistake, Tables, bound
 from llm_rebuild.diagnosis.wrong.masks import FILLS
-from llm_rebuild.verify.transforms import Function
+from llm_rebuild.verify.transforms import NARROW, Function, narrowed
 
 NAMES = ("query", "key", "value")
 
@@ -101,17 +91,10 @@ def _in_a_row(angles: Tensor) -> Tensor:
     return angles.chunk(2, dim=-1)[0].repeat_interleave(2, dim=-1)
 
 
-def _of_places(places: Tensor, base: float, width: int) -> Tensor:
-    """The angles of other places [batch, token]."""
-    return turned_at(places, torch.arange(0, width, 2).float() / width, base)
-
-
 # Places [batch, key] that are counted otherwise, by the mask.
 COUNTED: Mapping[str, Function] = {
     "counted from the first real token, by the mask": lambda mask: mask.cumsum(1) - 1,
-    "counted from the first real token, padding at 1": lambda mask: (mask.cumsum(1) - 1).masked_fill(
-        mask == 0, 1
-    ),
+    "counted so, and padding at 1": lambda mask: (mask.cumsum(1) - 1).masked_fill(mask == 0, 1),
     "in reverse": lambda mask: torch.arange(mask.shape[1]).flip(0)[None],
 }
 
@@ -129,7 +112,7 @@ def scale(world: World, formula: Formula) -> Iterator[Edit]:
     x, by = formula.inputs[0], formula.facts["by"]
     for masked in world.users(formula.name, "add mask"):
         for factor, says in (
-            (by, "the mask was added before, and scaled as well"),
+            (by, "the mask was added before, and scaled"),
             (1.0, "the mask was added first"),
         ):
             make = lambda w, factor=factor, mask=masked.inputs[1]: (w[x] + w[mask]) * factor  # noqa: E731
@@ -161,6 +144,13 @@ def add_mask(world: World, formula: Formula) -> Iterator[Edit]:
 
 
 OTHER_AXES = {"over the queries": -2, "over the heads": 1, "over the batch": 0}
+SEVERAL = {"queries and keys": (2, 3), "heads and keys": (1, 3), "the batch and keys": (0, 3)}
+
+
+def _together(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """A softmax over some axes at once."""
+    moved = x.movedim(axes, (-2, -1))
+    return F.softmax(moved.flatten(-2), -1).view(moved.shape).movedim((-2, -1), axes)
 
 
 def _summed(x: Tensor, axis: int) -> Tensor:
@@ -171,18 +161,17 @@ def _summed(x: Tensor, axis: int) -> Tensor:
 
 # fmt: off
 TABLES: Tables = {
-    "merge": (
-        ("heads-merged", "reshaped without moving the tokens in front", lambda x: x.reshape(len(x), x.shape[2], -1)),
-    ),
+    "merge": (("heads-merged", "reshaped without moving the tokens in front", lambda x: x.reshape(len(x), x.shape[2], -1)),),
     "cat": (  # old, new [batch, head, token, head width]: keys, or values; *_other: the other of the two
         ("cache-not-appended", "the new token alone, without those before", lambda new: new),
         ("cache-not-appended", "those before alone, without the new token", lambda old: old),
         ("cache-not-appended", "the new token written over the last one", lambda old, new: torch.cat([old[:, :, :-1], new], -2)),
         ("cache-not-appended", "the first of those before dropped", lambda old, new: torch.cat([old[:, :, 1:], new], -2)),
+        ("cache-order", "the new token written over the last one, and nothing behind it", lambda old, new: torch.cat([old[:, :, :-1], new, 0 * new], -2)),
         ("cache-order", "the new token in front of those before", lambda old, new: torch.cat([new, old], -2)),
-        ("rotary-value", "the values were turned", lambda old, new, past_cos, past_sin, turn_cos, turn_sin: torch.cat([rotate(old, past_cos, past_sin), rotate(new, turn_cos, turn_sin)], -2)),
-        ("rotary-value", "the new values were turned", lambda old, new, turn_cos, turn_sin: torch.cat([old, rotate(new, turn_cos, turn_sin)], -2)),
-        ("rotary-wrong", "all that is kept was turned again", lambda old, new, turn_cos, turn_sin: rotate(torch.cat([old, new], -2), turn_cos, turn_sin)),
+        ("rotary-value", "the values were turned", lambda old, new, past_cos, past_sin, turn_cos, turn_sin: torch.cat([graph.rotate(old, past_cos, past_sin), graph.rotate(new, turn_cos, turn_sin)], -2)),
+        ("rotary-value", "the new values were turned", lambda old, new, turn_cos, turn_sin: torch.cat([old, graph.rotate(new, turn_cos, turn_sin)], -2)),
+        ("rotary-wrong", "all that is kept was turned again", lambda old, new, turn_cos, turn_sin: graph.rotate(torch.cat([old, new], -2), turn_cos, turn_sin)),
         ("cache-mixed", "the new values appended to keys, or keys to values", lambda old, new_other: torch.cat([old, new_other], -2)),
         ("cache-mixed", "keys kept for values, or values for keys", lambda old_other, new_other: torch.cat([old_other, new_other], -2)),
         ("cache-mixed", "appended to the values kept instead of the keys, or the keys", lambda old_other, new: torch.cat([old_other, new], -2)),
@@ -190,13 +179,15 @@ TABLES: Tables = {
     "same": (  # keys or values of the pass before, as they were
         ("cache-mixed", "keys kept for values, or values for keys", lambda old_other: old_other),
     ),
-    "turns": (  # ids, mask: of the tokens; new_ids: the same, where others came before
-        ("positions-not-advanced", "the new token counts from 0", lambda new_ids, base, width: turns(new_ids, new_ids, base=base, width=width)),
-        ("positions-not-advanced", "one position behind", lambda new_ids, mask, base, width: turns(new_ids, mask, base=base, width=width, first=-1)),
-        *(("positions-shifted", f"counted from {first}", lambda ids, mask, base, width, first=first: turns(ids, mask, base=base, width=width, first=first)) for first in (1, -1, 2)),
-        *(("positions-wrong", says, lambda ids, mask, base, width, count=count: _of_places(count(mask)[:, -ids.shape[1] :], base, width)) for says, count in COUNTED.items()),
-        ("rotary-missing", "every token at the first place", lambda ids, mask, width: 0 * turns(ids, mask, width=width)),
-        ("rotary-base", "the powers from the second pair on", lambda ids, mask, base, width: turns(ids, mask, width=width, speeds=base ** -(torch.arange(2, width + 2, 2).float() / width))),
+    "turns": (  # ids, mask: of the tokens; new_ids: the same, where others came before; speeds: of the pairs
+        ("positions-not-advanced", "the new token counts from 0", lambda new_ids, speeds: graph.turns(new_ids, new_ids, speeds=speeds)),
+        ("positions-not-advanced", "one position behind", lambda new_ids, mask, speeds: graph.turns(new_ids, mask, speeds=speeds, first=-1)),
+        *(("positions-shifted", f"counted from {first}", lambda ids, mask, speeds, first=first: graph.turns(ids, mask, speeds=speeds, first=first)) for first in (1, -1, 2)),
+        *(("positions-wrong", says, lambda ids, mask, speeds, count=count: count(mask)[:, -ids.shape[1] :, None].float() * speeds) for says, count in COUNTED.items()),
+        ("rotary-missing", "every token at the first place", lambda ids, mask, speeds: 0 * graph.turns(ids, mask, speeds=speeds)),
+        *(("rotary-base", f"base: {base} instead", lambda ids, mask, width, base=base: graph.turns(ids, mask, speeds=graph.speeds_of(base, width))) for base in graph.BASES),
+        ("rotary-base", "the powers from the second pair on", lambda ids, mask, base, width: graph.turns(ids, mask, speeds=base ** -(torch.arange(2, width + 2, 2).float() / width))),
+        *(("wrong-dtype", f"speeds kept in {name}", lambda ids, mask, speeds, t=t: graph.turns(ids, mask, speeds=narrowed(speeds, t))) for name, t in NARROW.items()),
     ),
     "twice": (  # x: the angles of all pairs
         ("rotary-pairs", "each angle twice in a row", lambda x: x.repeat_interleave(2, -1)),
@@ -223,10 +214,10 @@ TABLES: Tables = {
     ),
     "rotate": (  # x [batch, head, token, head width]; cos, sin [batch, token, head width]
         ("rotary-pairs", "neighbours turned together instead of halves", _in_pairs),
-        ("rotary-wrong", "turned the other way", lambda x, cos, sin: rotate(x, cos, -sin)),
-        ("rotary-wrong", "sine and cosine exchanged", lambda x, cos, sin: rotate(x, sin, cos)),
+        ("rotary-wrong", "turned the other way", lambda x, cos, sin: graph.rotate(x, cos, -sin)),
+        ("rotary-wrong", "sine and cosine exchanged", lambda x, cos, sin: graph.rotate(x, sin, cos)),
         ("rotary-wrong", "the halves exchanged without a sign", lambda x, cos, sin: x * cos[:, None] + x.roll(x.shape[-1] // 2, -1) * sin[:, None]),
-        ("rotary-wrong", "all tokens in the place of the first", lambda x, cos, sin: rotate(x, cos[:, :1], sin[:, :1])),
+        ("rotary-wrong", "all tokens in the place of the first", lambda x, cos, sin: graph.rotate(x, cos[:, :1], sin[:, :1])),
     ),
     "repeat": (
         ("heads-shared-wrong", "the heads one after the other instead of each for its neighbours", lambda x, times: x.repeat(1, times, 1, 1)),
@@ -251,7 +242,7 @@ TABLES: Tables = {
     "softmax": (  # x: the scores; unmasked: before the mask was added
         *(("softmax-axis", says, lambda x, axis=axis: F.softmax(x, axis)) for says, axis in OTHER_AXES.items()),
         *(("softmax-axis", f"the exponentials of each query's, their sum {says}", lambda x, axis=axis: _summed(x, axis)) for says, axis in OTHER_AXES.items()),
-        ("softmax-axis", "over queries and keys together", lambda x: F.softmax(x.flatten(-2), -1).view(x.shape)),
+        *(("softmax-axis", f"over {says} together", lambda x, axes=axes: _together(x, axes)) for says, axes in SEVERAL.items()),
         ("scale-extra", "of the scores ÷ √(head width)", lambda x, query: F.softmax(x * query.shape[-1] ** -0.5, -1)),
         ("mask-missing", "of the scores before the mask", lambda unmasked: F.softmax(unmasked, -1)),
         ("mask-after-softmax", "shares of hidden tokens set to 0 afterwards", after_softmax),
@@ -259,7 +250,8 @@ TABLES: Tables = {
         ("rounding", "in float64, then rounded", lambda x: F.softmax(x.double(), -1).float()),
     ),
     "mix": (
-        ("rotary-value", "the values were turned", lambda shares, value, turn_cos, turn_sin: shares @ rotate(value, turn_cos, turn_sin)),
+        ("softmax-axis", "each token's heads look at one another", lambda query, key, value: F.scaled_dot_product_attention(*(t.transpose(1, 2) for t in (query, key, value))).transpose(1, 2)),
+        ("rotary-value", "the values were turned", lambda shares, value, turn_cos, turn_sin: shares @ graph.rotate(value, turn_cos, turn_sin)),
         ("wrong-operand", "the shares transposed", lambda shares, value: shares.mT @ value),
         ("softmax-missing", "the scores instead of the shares", lambda scores, value: scores @ value),
         ("softmax-missing", "the scores before the mask instead of the shares", lambda unmasked, value: unmasked @ value),
@@ -269,6 +261,7 @@ TABLES: Tables = {
         *(("mask-inverted", f"scores replaced by {fill:g} where shown", lambda x, hides, fill=fill: x.masked_fill(~hides, fill)) for fill in (LOWEST, *FILLS, 0.0)),
         *(("mask-fill", f"{fill:g} added where hidden", lambda x, hides, fill=fill: x + fill * hides) for fill in (1.0, -1.0)),
         ("mask-direction", "the mask transposed", lambda x, mask: x + mask.mT),
+        ("mask-extra", "each query sees as many keys as queries stand before it", lambda x: x.masked_fill(torch.ones(x.shape[-2:]).triu(1).bool(), -math.inf)),
         *(("mask-extra", f"a causal mask on top, by {fill:g}", lambda x, hides, later, fill=fill: x.masked_fill(later | hides, fill)) for fill in (LOWEST, -math.inf)),
     ),
     "add": (  # of scores and a mask with the bias in it

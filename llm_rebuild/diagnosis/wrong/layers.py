@@ -166,6 +166,7 @@ TABLES: Tables = {
         ("norm-position", "of the half-block's sum: the norm stands behind it", lambda behind, weight, bias, eps: layer_norm(behind, weight, bias, eps=eps)),
         ("norm-affine-missing", "neither stretch nor shift", lambda x, eps: plain(x, eps)),
         ("norm-mean-kept", "an RMS norm with weight and bias", lambda x, weight, bias, eps: rms_norm(x, eps) * weight + bias),
+        ("norm-mean-kept", "divided by the deviation, and not centred", lambda x, weight, bias, eps: x / (variance(x) + eps).sqrt() * weight + bias),
         ("norm-mean-kept", "an RMS norm without bias", lambda x, weight, eps: rms_norm(x, eps) * weight),
         *(("norm-variance", f"centred, then divided by {by}", lambda x, weight, bias, eps, divisor=divisor: centred(x) / divisor(x, eps) * weight + bias) for by, divisor in DIVISORS.items()),
         ("norm-eps-place", "epsilon outside the root", lambda x, weight, bias, eps: centred(x) / (variance(x).sqrt() + eps) * weight + bias),
@@ -201,9 +202,7 @@ TABLES: Tables = {
         ("gelu-sigmoid", "a sigmoid instead of tanh", lambda x: torch.sigmoid(x)),
         *(("activation-other", f"{other} instead of tanh", lambda x, other=other: ACTIVATIONS[other](x)) for other in ("relu", "silu", "hardtanh", "softplus")),
     ),
-    "multiply": (
-        ("gate-swapped", "the activation on the other branch", lambda bent: bent),
-    ),
+    "multiply": (("gate-swapped", "the activation on the other branch", lambda bent: bent),),
     "first token": (
         ("pooler-token", "the last place", lambda x: x[:, -1]),
         ("pooler-token", "the second token", lambda x: x[:, 1]),

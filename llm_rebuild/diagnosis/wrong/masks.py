@@ -69,7 +69,8 @@ def hide(hidden: Tensor, fill: float = LOWEST) -> Tensor:
 
 def mask(world: World, formula: Formula) -> Iterator[Edit]:
     """The wrong places, by the right number."""
-    yield Edit("mask-missing", "nothing is hidden", {formula.name: lambda w: None})
+    shown = torch.zeros_like(allowed(world, formula, False))
+    yield Edit("mask-missing", "nothing is hidden", {formula.name: lambda w: hide(shown)})
     for cause, says, hidden in patterns(world, formula):
         yield Edit(cause, says, {formula.name: lambda w, hidden=hidden: hide(hidden)})
 
