@@ -483,9 +483,8 @@ spellings, which only round, are not counted here.
 
 The sets from the **fourth** on are in other people's handwriting: norms and softmaxes by hand, letters
 of `einsum`, slips in place, a function that returns the wrong thing. They were written by somebody who had
-seen neither the guesses nor how code is read. The fourth to the seventh have measured, and were then opened;
-what stands here of the seventh was measured before. The eighth is blind like the second, and has not
-measured yet.
+seen neither the guesses nor how code is read. They have measured, and were then opened; what stands here
+of the seventh and the eighth was measured before. The second is still blind.
 
 """
 

@@ -6,9 +6,9 @@ it was made, in one table and, for what goes into a step, one ladder.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
-from llm_rebuild.checkpoints import part_of
 from llm_rebuild.diagnosis.graph import MINE, NORM_STEPS, PAST, Formula, Make, World
 from llm_rebuild.diagnosis.reading.result import Repair
 from llm_rebuild.weights import template
@@ -156,6 +156,7 @@ DOES = {
     **dict.fromkeys(("gelu", "tanh", "sigmoid", "silu", "erf"), BENT),
     **dict.fromkeys(("transpose", "permute", "t", "flip", "roll"), MOVED),
 }
+CHOOSING = ("select", "slice", "expand", "index_select")  # some of a tensor's numbers, or one for several
 # What says of a step only how its numbers look: the code that was read says more.
 VAGUE = {"unknown", "scaled", "shifted", "permuted", "another-checkpoint", "not-computed"}
 
@@ -297,6 +298,8 @@ def _of_way(world: World, formula: Formula, repair: Repair, action: str) -> str:
     """The cause of an operation too many, too few or another, in front of a step or behind it."""
     kind, right = repair.kind, repair.right
     if kind == INSERT:
+        if formula.kind == "turns" and repair.edits > 1:  # of the places, or of how fast they turn
+            return ""
         return left_out(world, formula, right) if right in formula.inputs else of_result(formula, OTHER)
     product = formula.kind in ("linear", "conv1d") and repair.operation.endswith(("mm", "matmul"))
     if product and kind == REPLACED:  # one with a bias, or without
@@ -327,6 +330,8 @@ def _of_inside(world: World, formula: Formula) -> str:
 def _of_operand(world: World, formula: Formula, right: str, wrong: str) -> str:
     """The cause where another tensor or weight was taken."""
     if right in world.weights:
+        if wrong == right:  # the same, laid out otherwise
+            return of_weight(formula, right, OTHER) if right.endswith("bias") else "permuted"
         if wrong in world.weights and template(right) == template(wrong):
             return "wrong-block-weights"
         if right in formula.weights and wrong in formula.weights:
@@ -342,13 +347,16 @@ def _of_operand(world: World, formula: Formula, right: str, wrong: str) -> str:
     if right in formula.inputs:
         return of_input(world, formula, right, OTHER)
     cause = of_result(formula, OTHER)
-    return "wrong-input" if cause == "unknown" and wrong in world.formulas else cause
+    vague = cause == "unknown" or formula.kind == "square"
+    return "wrong-input" if vague and wrong in world.formulas else cause
 
 
 def _of_input_put_right(world: World, formula: Formula, repair: Repair, action: str) -> str:
     """The cause of an operation too many on what goes into a step."""
     right = repair.right
     before = world.formulas.get(right)
+    if repair.operation in CHOOSING and formula.kind in ("layer norm", "square"):
+        return "wrong-input"
     if before is not None and before.facts.get("residual") and action in (FACTOR, SHIFT):
         twice = action == FACTOR or repair.wrong in before.inputs  # one of the two parts of the sum
         return "residual-scaled" if twice else "residual-wrong"
@@ -385,6 +393,8 @@ def of_input(world: World, formula: Formula, right: str, action: str) -> str:
         return "residual-scaled" if scaled else "residual-wrong" if right == residual else "wrong-operand"
     if before is not None and kind == "lookup" and (scaled or formula.kind == "add"):
         return of_result(before, action)
+    if scaled and called(formula) == "add":  # a sum of looked-up rows
+        return of_result(formula, action)
     if formula.kind == "split" and "part" in facts and action == MOVED:
         return "qkv-order"
     if facts.get("cross") == right:
@@ -403,6 +413,10 @@ def of_input(world: World, formula: Formula, right: str, action: str) -> str:
         return of_result(formula, action)
     if formula.kind == "stretch" and before is not None and not scaled:
         return "norm-variance" if (cause := of_result(before, action)) == "unknown" else cause
+    if formula.kind == "softmax" and scaled and world.run.fused:  # nobody sees what it is made of
+        return "scale-wrong"
+    if formula.kind in ("layer norm", "square") and action == MOVED:  # it norms another tensor
+        return "wrong-input"
     if formula.kind in AS_RESULT | ANGLES or (formula.kind in NORM_STEPS | TURNS and not scaled):
         cause = of_result(formula, action)
         return "wrong-input" if cause == "unknown" else cause
@@ -505,4 +519,5 @@ def _left_out(before: Formula | None, other: str, says: str, shown: bool) -> Ite
 def after_its_half_block(formula: Formula, other: str) -> bool:
     """Whether a norm, or a step of one, was given something that its own half-block made."""
     norm = formula.kind == "layer norm" or "norm" in formula.facts
-    return norm and part_of(other) == part_of(formula.name)
+    half, own = (re.findall(r".*\.\d+\.", name) for name in (other, formula.name))  # T5's end in `layer.0`
+    return norm and bool(own) and half == own

@@ -21,7 +21,7 @@ from tools.reading import stage as stage_of
 MINIATURES = Path(llm_rebuild.__file__).parent / "miniatures"
 MUTANTS = {
     mutant.name: mutant
-    for name in ("first", "third", "fourth", "fifth", "seventh", "today")
+    for name in ("first", "third", "fourth", "fifth", "seventh", "eighth", "today")
     for mutant in read_set(name).mutants
 }
 SCALED = "scaled = product * query.shape[-1] ** -0.5"
@@ -183,6 +183,14 @@ def test_the_line_is_where_a_tensor_went_another_way(name: str):
         ("llama-heads-brought-to-length-one", "norm-variance"),
         ("gpt2-gelu-not-halved", "gelu-constant"),
         ("minilm-widened-with-relu-at-once", "activation-relu"),
+        ("llama-second-norm-of-the-normed-sum", "wrong-input"),  # and the norm is right
+        ("llama-row-of-the-batch-lost-in-the-loop", "wrong-input"),
+        ("llama-rows-moved-once-more", "permuted"),  # and no other weights
+        ("llama-bias-moved-as-rows-once-were", "bias-wrong"),
+        ("llama-fused-kernel-scaled-by-the-kv-width", "scale-wrong"),
+        ("llama-step-counted-by-its-real-tokens", "positions-wrong"),  # and no other base
+        ("minilm-words-scaled-before-positions", "embedding-scaled"),
+        ("t5-text-looked-at-before-the-answer", "wrong-input"),  # the norm stands where it stood
     ],
 )
 def test_a_mistake_is_named_by_what_was_read_and_by_its_numbers(name: str, cause: str):
@@ -198,6 +206,7 @@ def test_a_mistake_is_named_by_what_was_read_and_by_its_numbers(name: str, cause
         "t5-buckets-up-to-half-the-distance",  # a plain number, in a formula of plain numbers
         "llama-dynamic-by-the-factor-alone",  # … where the official model has a tensor
         "llama-yarn-logarithm-of-ten",  # … behind numbers that officially were made before the run
+        "llama-rows-moved-once-more",  # the right weight, laid out otherwise
         "gpt2-gelu-by-a-sigmoid",  # what is right is not to blame for being another operation
     ],
 )

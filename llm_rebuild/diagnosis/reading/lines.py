@@ -132,7 +132,10 @@ class Lines:
         chain = between.person.chain(node.inputs[edit.at])
         first, wanted = record[chain[-1]], between.official.chain(edit.other)
         if first.function is None and first.name not in record.tapped and first.name:
-            yield from self._of_weight(node, first.name, between.official.record[wanted[-1]].name)
+            official = between.official.record[wanted[-1]].name
+            if first.name == official:  # the right one, laid out otherwise
+                yield from (frame for number in chain[:-1] for frame in record[number].frames[:1])
+            yield from self._of_weight(node, first.name, official)
             yield from self._frames(reversed(self.way_of(node, chain)))
             return
         prints = {between.official.print_of(other) for other in wanted}
