@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks.harness import BUILD, NOT_INSTALLED, TITLES, Harness, Row, Run, release
+from benchmarks.harness import BUILD, NOT_INSTALLED, ROOT, TITLES, Harness, Row, Run, release
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.using.embedding import embed
 from llm_rebuild.verify.official import Official
@@ -52,8 +54,9 @@ def onnxruntime(copy: LocalCopy) -> Callable[[Sequence[str]], Tensor]:
     from tokenizers import Tokenizer
 
     file = BUILD / f"{copy.name}.onnx"
-    if not file.is_file():
-        export(copy, file)
+    if not file.is_file():  # TorchLens, where it was measured before, has changed functions of this process
+        command = [sys.executable, "-m", "benchmarks.encode", str(copy.folder), str(file)]
+        subprocess.run(command, cwd=ROOT, check=True)
     settings = library.SessionOptions()
     settings.intra_op_num_threads = torch.get_num_threads()
     session = library.InferenceSession(str(file), settings, providers=["CPUExecutionProvider"])
@@ -77,13 +80,13 @@ def onnxruntime(copy: LocalCopy) -> Callable[[Sequence[str]], Tensor]:
     return encode
 
 
-def export(copy: LocalCopy, file: Any) -> None:
+def export(folder: Path, file: Path) -> None:
     """Write the official network and its pooling as one ONNX graph, for any number and length of texts."""
 
     class Whole(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            official = Official(copy.folder, "sdpa")
+            official = Official(folder, "sdpa")
             self.model, self.sentence = official.model, official.sentence
 
         def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
@@ -138,3 +141,7 @@ def measure(harness: Harness) -> Iterator[Row]:
             speed = round(count / one["seconds"])
             yield one | {"texts_a_second": speed, "difference": float(f"{difference:.1e}")}
         yield from ({"case": case, "what": name, "missing": why} for name, why in missing.items())
+
+
+if __name__ == "__main__":
+    export(*map(Path, sys.argv[1:]))
