@@ -364,13 +364,13 @@ def _listed(numbers: Tensor) -> str:
 
 def _rows(rebuilt: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
     """Which rows of a table were looked up; or, of angles, those of which places."""
-    place = formula.kind == "turns"
-    if not (place or formula.kind == "lookup") or rebuilt.dim() < 2 or not bool(rebuilt.isfinite().all()):
+    turned = formula.kind == "turns"
+    if not (turned or formula.kind == "lookup") or rebuilt.dim() < 2 or not bool(rebuilt.isfinite().all()):
         return
     inputs = [world[name] for name in formula.inputs]
-    right = (positions(*inputs) if place else inputs[0]).flatten()
+    right = (positions(*inputs) if turned else inputs[0]).flatten()
     far = torch.arange(int(right.max()) + 2 * inputs[-1].numel())
-    table = far[:, None] * formula.facts["speeds"] if place else world.weights[formula.weights[0]]
+    table = far[:, None] * formula.facts["speeds"] if turned else world.weights[formula.weights[0]]
     numbers = _taken(rebuilt.reshape(-1, rebuilt.shape[-1]), table)
     if numbers is None:
         return
@@ -379,11 +379,11 @@ def _rows(rebuilt: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
     if even and int(by[0, 0]) == 0:  # in another shape
         return
     cause = of_result(formula, SHIFT)
-    if place or formula.facts["what"] == "position":
+    if turned or formula.facts["what"] == "position":
         behind = even and world.cached and int(by[0, 0]) < 0
         cause = "positions-not-advanced" if behind else "positions-shifted" if even else "positions-wrong"
     looked_up = ", ".join(map(str, numbers.tolist()[:8])) + (", …" if len(numbers) > 8 else "")
-    of = f"{'the angles of places' if place else 'rows'} {looked_up}{'' if place else ' of the table'}"
+    of = f"{'the angles of places' if turned else 'rows'} {looked_up}{'' if turned else ' of the table'}"
     yield Finding(cause, f"{of} instead of {', '.join(map(str, right.tolist()[:8]))}", Level.SEEN)
 
 
