@@ -15,8 +15,9 @@ from llm_rebuild import __version__
 from llm_rebuild.copies.local_copy import LocalCopy
 
 KERNELS = (  # variables that tell torch and its libraries how to compute
-    "ATEN_CPU_CAPABILITY", "DNNL_DEFAULT_FPMATH_MODE", "DNNL_MAX_CPU_ISA", "MKL_CBWR",
-    "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_DEFAULT_FPMATH_MODE", "ONEDNN_MAX_CPU_ISA",
+    "ATEN_CPU_CAPABILITY", "DNNL_CPU_ISA_HINTS", "DNNL_DEFAULT_FPMATH_MODE", "DNNL_MAX_CPU_ISA", "MKL_CBWR",
+    "MKL_DEBUG_CPU_TYPE", "MKL_DYNAMIC", "MKL_ENABLE_INSTRUCTIONS", "MKL_NUM_THREADS",
+    "ONEDNN_CPU_ISA_HINTS", "ONEDNN_DEFAULT_FPMATH_MODE", "ONEDNN_MAX_CPU_ISA",
 )  # fmt: skip
 
 
@@ -30,7 +31,7 @@ def environment(dtype: str = "float32") -> dict[str, str | int]:
         "transformers": _version("transformers"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}, {processor()}",
-        "cpu_capability": ", ".join([torch.backends.cpu.get_cpu_capability(), *settings]),
+        "cpu_capability": ", ".join([torch.backends.cpu.get_cpu_capability(), *settings])[:300],
         "threads": torch.get_num_threads(),
         "dtype": dtype,
     }

@@ -22,6 +22,7 @@ from llm_rebuild.proof import certificate as certificates
 from llm_rebuild.proof import isolation
 from llm_rebuild.proof.certificate import certify, digest, read, tensor_sha256
 from llm_rebuild.proof.recheck import Change, Recheck, changes, recheck
+from llm_rebuild.verify.environment import KERNELS
 from tests import tiny_bert
 
 Run = Callable[..., tuple[int, str, str]]
@@ -239,6 +240,17 @@ def test_other_kernels_are_another_place(
     rechecked = recheck(written, tiny.folder)
     assert kinds(rechecked.changes) == [("other", "environment")]
     assert rechecked.holds
+
+
+def test_whatever_the_libraries_are_told_a_certificate_can_be_read(
+    tiny: LocalCopy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in KERNELS:
+        monkeypatch.setenv(name, "\t/a/path/that/is/long" * 9)
+    file = tmp_path / "proof.json"
+    certificate = certify(verify.prove(tiny, token_ids=[[2, 5, 6, 3]], coverage=False))
+    file.write_text(json.dumps(certificate), encoding="utf-8")
+    assert read(file) == certificate
 
 
 def test_the_options_and_the_input_are_those_of_the_certificate(tiny: LocalCopy):

@@ -52,7 +52,9 @@ def test_the_same_is_found_and_another_is_made(made, monkeypatch: pytest.MonkeyP
     assert made() == 4
 
 
-@pytest.mark.parametrize("variable", ["ATEN_CPU_CAPABILITY", "MKL_CBWR", "ONEDNN_MAX_CPU_ISA"])
+@pytest.mark.parametrize(
+    "variable", ["ATEN_CPU_CAPABILITY", "MKL_CBWR", "MKL_NUM_THREADS", "ONEDNN_MAX_CPU_ISA"]
+)
 def test_other_kernels_have_other_bits(made, monkeypatch: pytest.MonkeyPatch, variable: str):
     monkeypatch.setenv(variable, "one")
     assert [made(), made()] == [1, 1]
