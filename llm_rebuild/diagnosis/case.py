@@ -16,8 +16,7 @@ from llm_rebuild.verify.equality import ONE_SUM, apart, as_exact, by_rounding, e
 
 
 class Level(IntEnum):
-    """How well something is known. What numbers show to the bit comes before what was computed but for
-    rounding, and is nevertheless only seen."""
+    """How well something is known. What is only seen, but to the bit, comes before what was rounded."""
 
     GUESSED = 0
     SEEN = 1

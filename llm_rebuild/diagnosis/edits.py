@@ -148,12 +148,8 @@ def on_a_weight(formula: Formula, weight: Tensor) -> Iterator[Transform]:
 
 # ------------------------------------------------------------------------------- the step itself
 
-OPERATORS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "+": torch.add,
-    "-": torch.sub,
-    "×": torch.mul,
-    "÷": torch.div,
-}
+OPERATORS: Mapping[str, Callable[[Tensor, Tensor], Tensor]]
+OPERATORS = {"+": torch.add, "-": torch.sub, "×": torch.mul, "÷": torch.div}
 EPSILONS = (1e-5, 1e-12, 1e-6, 1e-8, 1e-3, 1e-4, 1e-7, 1e-10, 1e-9, 1e-2, 1e-15, 0.1)
 
 

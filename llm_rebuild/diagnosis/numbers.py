@@ -236,8 +236,7 @@ def _added(rebuilt: Tensor, official: Tensor, formula: Formula) -> Iterator[Find
 
 
 def along_distance(shift: Tensor) -> bool:
-    """Whether numbers [..., query, key] depend only on how far the key is from the query, or grow evenly with
-    its place: an added bias. NaN where nothing is known."""
+    """Whether numbers [..., query, key] depend on the distance alone, or grow evenly. NaN: not known."""
     scale = float(shift.abs().nan_to_num().max())
     if min(shift.shape[-2:]) < 3 or scale == 0:
         return False
@@ -248,8 +247,7 @@ def along_distance(shift: Tensor) -> bool:
 
 
 def _bent(rebuilt: Tensor, official: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
-    """x times a gate between 0 and 1: which gate it is, and with which constants, unless the official one has
-    the same."""
+    """x times a gate between 0 and 1: which it is and its constants, unless the official one has the same."""
     if "name" not in formula.facts or "whole" not in formula.facts:
         return
     x = world[formula.facts["whole"]]
@@ -271,8 +269,7 @@ ERF, SIGMOID, TANH = "erf of {:.5g} x", "a sigmoid of {:.5g} x", "tanh of {:.5g}
 
 
 def _gate(x: Tensor, y: Tensor) -> tuple[str, tuple[float, ...]] | None:
-    """By which function of x the gate in y = x times a gate is made, and with which constants; None where it
-    is none of these."""
+    """The function of x that is the gate in y = x times a gate, and its constants; None where it is none."""
     x, y = x.double().flatten(), y.double().flatten()
     some = (x.abs() > 0.2) & (x.abs() < 2.5)
     if x.shape != y.shape or not bool(y.isfinite().all()) or int(some.sum()) < 8:

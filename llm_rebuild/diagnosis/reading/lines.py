@@ -65,9 +65,8 @@ class Lines:
         return right, edit.kind in ("insert", "operand"), edit.node
 
     def shared(self, edits: Sequence[Difference], checkpoints: Sequence[str]) -> Frame | None:
-        """The line at which one thing would put right what these edits do, each of them one of several alike:
-        that of the operation, where it came out right nowhere; of something that is missing before a tap,
-        one through which all the tapped tensors went."""
+        """The line at which one thing would put right what several edits alike do: the operation's, where it
+        came out right nowhere; of what is missing before a tap, one through which all the tapped went."""
         edit = edits[0]
         if edit.kind == "insert" and edit.user < 0:
             taps = [self._tapped(name) for name in checkpoints]
@@ -173,9 +172,8 @@ class Lines:
         yield from self._frames((*(came if later else came[::-1]), *reversed(way)))
 
     def _spread(self, number: int, way: Sequence[int]) -> list[Frame]:
-        """Of the lines that made a tensor, and the plain numbers in it, those beside which most of the others
-        stand, for which is wrong cannot be seen. Of few, those that handed it on in the same file are among
-        them."""
+        """Of the lines that made a tensor and its plain numbers, those beside which most others stand, for
+        which is wrong cannot be seen. To few, those are added that handed it on in the same file."""
         nodes = [self.record[n] for n in self.slice.operations(number) if self.record[n].frames]
         made = [frame for node in nodes for frame in (node.frames[0], *self._numbers_behind(node))]
         if len({frame.line for frame in made}) <= SHOWN:
@@ -200,8 +198,7 @@ class Lines:
         return way
 
     def _exchanged(self, way: Sequence[int], wrong: set[Ref], right: set[Ref]) -> list[int]:
-        """The last step on a wrong tensor's way at which it had the name that the right one has where it is
-        used."""
+        """The last step on a wrong tensor's way at which it had the name of the right one at its use."""
 
         def names(at: int, values: set[Ref]) -> set[str]:
             """The last words of the names that hold one of these."""
@@ -318,8 +315,7 @@ class Lines:
     # ---------------------------------------------------------------------- which number
 
     def _of_constant(self, node: Node, theirs: Node) -> Iterator[Frame]:
-        """Where a number came from that stood in a variable. A number that was only read off a shape, or that
-        is right elsewhere, is the wrong one to take."""
+        """Where a number in a variable came from; one read off a shape, or right elsewhere, was mistaken."""
         at, values = self.ways.step_of(node), constants(node)
         right = constants(theirs)
         if word(node) in ("view", "expand"):
@@ -338,8 +334,7 @@ class Lines:
                 yield from self._frames(way if only_read or self._serves(value, way, node) else reversed(way))
 
     def _numbers_behind(self, node: Node) -> list[Frame]:
-        """The lines that made the plain numbers of an operation which are not spelled on its own, the nearest
-        first."""
+        """The lines that made an operation's numbers where its own spells none, the nearest first."""
         at, frame = self.ways.step_of(node), node.frames[0]
         numbers = [x for x in constants(node) if type(x) in (int, float)]
         if at is None or any(self.ways.file_of(frame).spells(frame.number, x) for x in numbers):
@@ -359,16 +354,14 @@ class Lines:
     # ------------------------------------------------------------------------ which caller
 
     def _blamed(self, node: Node, edit: Difference | None = None) -> list[Frame]:
-        """The frames of an operation, first the one from which on its calls differ from those that came out
-        right."""
+        """An operation's frames, first the one from which on its calls differ from right ones."""
         others = self._right(node, edit)
         if node.frames and " if " in node.frames[0].text:  # it chooses itself
             others = []
         return self._differing(node.frames, others)
 
     def _differing(self, frames: Sequence[Frame], others: Sequence[Sequence[Frame]]) -> list[Frame]:
-        """The same of a stack. Of two calls from the same line, the caller is to blame where it passed None
-        once."""
+        """The same of a stack. Of two calls from one line the caller is to blame where it passed None."""
         depth = 0
         for other in others:
             for at, (one, two) in enumerate(zip(frames, other, strict=False)):

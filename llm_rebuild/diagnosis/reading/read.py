@@ -1,5 +1,4 @@
-"""Read a person's code: run it, see where it leaves the official run, say what differs, try what puts it
-right."""
+"""Read a person's code: run it, see where it leaves the official run, say how, try what puts it right."""
 
 from __future__ import annotations
 
@@ -341,8 +340,7 @@ class _Session:
         return value is not None and identical(value, self.record[self.record.tapped[name]].value)
 
     def stopped(self) -> Reading:
-        """Where a run ended with an error, all before being right: on which line, and what went in there
-        which did not fit."""
+        """Where a run ended with an error, all before being right: the line, and what did not fit there."""
         missing = next((name for name in self.tensors if name not in self.record.tapped), "")
         frames = self.lines.waiting()
         words = f"this code ended here with {one_line(repr(self.record.error), 200)}"
@@ -354,9 +352,8 @@ class _Session:
         return Reading(missing, tuple(lines.values())[:SHOWN], words)
 
     def _written(self, mistake: _Mistake, frame: Frame) -> tuple[str, str]:
-        """A line as it is and as it would be right: the first way to write the edit with which the code ran
-        once more, and came out right as well as by the edit, and nothing wrong that was right. Both empty
-        where there is none."""
+        """A line as it is and as it would be right: the first way to write the edit with which a run came out
+        right as well as by the edit, and nothing wrong that was right. Both empty where there is none."""
         ways = rewritings(self.words, mistake.patches[0], frame)
         functions = functions_of(frame.file) if ways else []
         for after in ways:

@@ -126,9 +126,8 @@ class Patch:
         return recompute(node, put)
 
     def official(self, number: int, left: int = MADE) -> Tensor:
-        """An official tensor that a person has at hand: a weight, an input, what their own run has made, or a
-        few operations on these; of whole numbers and truth values, as many as it takes. NotPossibleError for
-        any other."""
+        """An official tensor that a person has at hand: a weight, an input, what their run has made, or a few
+        operations on these; of whole numbers as many as it takes. NotPossibleError for any other."""
         side = self.slice.official
         node = side.record[side.through(number)]
         if node.function is None or self.slice.has(node.number):
@@ -168,8 +167,7 @@ def replay(record: Record, nodes: Iterable[int], corrections: dict[Call, Correct
 def narrower(
     between: Slice, edits: Sequence[Difference], target: int, other: int
 ) -> Iterable[tuple[Difference, ...]]:
-    """Of whole numbers and truth values that should be others: the earliest that need to be, one at a
-    time."""
+    """Of whole numbers and truth values that should be others: the earliest that need to, one at a time."""
     person, official = between.person.record, between.official.record
     others = [(person if edit.kind == "drop" else official)[edit.other] for edit in edits]
     if not any(_whole_numbers(person[edit.node], one) for edit, one in zip(edits, others, strict=True)):
@@ -192,8 +190,7 @@ def _whole_numbers(*nodes: Node) -> bool:
 
 
 def in_float64(record: Record, nodes: Sequence[int]) -> Tensor | None:
-    """The last of these nodes, computed in float64 from what goes into them all; None where that cannot be
-    done."""
+    """The last of these nodes, computed in float64 from what goes into them all; None where it cannot be."""
     inside, new = set(nodes), dict[int, Any]()
 
     def wide(x: Any) -> Any:
@@ -219,8 +216,7 @@ def in_float64(record: Record, nodes: Sequence[int]) -> Tensor | None:
 
 
 def same_function(between: Slice, target: int, other: int) -> bool:
-    """Whether both slices compute the same from the same: in float64 rounding is too small to hide
-    anything."""
+    """Whether both slices compute the same from the same: in float64 rounding is too small to hide it."""
     one = in_float64(between.person.record, between.operations(target))
     two = in_float64(between.official.record, between.official_operations(other))
     if one is None or two is None or one.shape != two.shape:

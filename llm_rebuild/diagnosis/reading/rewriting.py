@@ -55,8 +55,7 @@ def _of_node(words: Words, edit: Difference, before: str, node: ast.AST) -> Iter
 
 
 def _without(before: str, node: ast.expr, operands: Sequence[ast.expr]) -> Iterator[str]:
-    """A line in which an operation is left out: one of its operands stands there, in brackets where what is
-    around it would take it apart."""
+    """A line without an operation: one of its operands stands there, in brackets where it needs some."""
     for operand in operands:
         text = ast.get_source_segment(before, operand) or ""
         yield _put(before, node, text)

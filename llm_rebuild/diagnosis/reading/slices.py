@@ -114,8 +114,7 @@ class Side:
         return chain
 
     def through(self, number: int) -> int:
-        """Back through what hands a tensor on as it is. Of the official side, and of whole numbers and truth
-        values, whatever the operation is called."""
+        """Back through what hands a tensor on; officially, and of whole numbers, whatever it is called."""
         while True:
             node = self.record[number]
             computed = node.value is not None and node.value.is_floating_point()
@@ -225,8 +224,7 @@ class Slice:
         return replace(edit, other=next(alike, edit.other))
 
     def _there(self, edit: Difference) -> Difference:
-        """An operation that is missing behind one of its kind which changed nothing is there: another tensor
-        should go into it."""
+        """What is missing behind one of its kind that changed nothing is there: its operand is another."""
         own, theirs = self.person.record[edit.node], self.official.record[edit.other]
         if word(own) == word(theirs) and len(own.inputs) == len(theirs.inputs) == 2:
             for at, source in enumerate(own.inputs):
@@ -276,13 +274,11 @@ class Slice:
         return ways
 
     def _price(self, node: Node) -> float:
-        """What an operation more or less costs: a change of layout is little, and less the one that loses
-        much."""
+        """What an operation more or less costs: a change of layout is little."""
         return 0.4 if node.operation in VIEWS else 1.0
 
     def _in_place(self, p: int, o: int) -> tuple[float, tuple[Difference, ...]]:
-        """One operation in the place of the other: with other constants, on other operands, or another
-        one."""
+        """One operation in the place of the other: with other constants, other operands, or another."""
         own, theirs = self.person.record[p], self.official.record[o]
         same_word = word(own) == word(theirs)
         cost, edits = 0.0, list[Difference]()
@@ -301,8 +297,7 @@ class Slice:
         return (cost, tuple(edits)) if edits else (1.5, (Difference("layout", p, o),))
 
     def order(self, p: int, o: int) -> list[int]:
-        """For each input of an official operation, which of the person's takes its place; -1: there is
-        none."""
+        """For each input of an official operation, which of the person's takes its place; -1: none does."""
         own, theirs = self.person.record[p], self.official.record[o]
         left = list(range(len(own.inputs)))
         order = [-1] * len(theirs.inputs)

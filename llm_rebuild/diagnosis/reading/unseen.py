@@ -20,8 +20,7 @@ WRITTEN = f"read up to this tensor, into which something wrote {WHERE}"
 
 
 def unseen(between: Slice, target: int) -> tuple[str, list[Frame]]:
-    """What ends the way back from a tensor, in words, and the lines at which it must have been; empty where
-    all was seen."""
+    """What ends the way back from a tensor, in words, and the lines of it; empty where all was seen."""
     record = between.person.record
     operations = between.operations(target)
     for number in sorted({i for n in operations for i in (n, *record[n].inputs)}):
@@ -48,8 +47,7 @@ def _as_official(between: Slice, node: Node) -> bool:
 
 
 def _gives(record: Record, node: Node) -> bool:
-    """Whether an operation gives what the tensor holds. What draws random numbers, or fills nothing in, is
-    not asked."""
+    """Whether an operation gives what the tensor holds. What draws or leaves numbers is not asked."""
     drawn = torch.Tag.nondeterministic_seeded in getattr(node.function, "tags", ())
     if drawn or node.value is None or "empty" in node.operation:
         return True
@@ -61,8 +59,7 @@ def _gives(record: Record, node: Node) -> bool:
 
 
 def _before(record: Record, number: int) -> list[Frame]:
-    """The two lines that had run last before the one on which a tensor was seen first, the later one
-    first."""
+    """The two lines that ran last before the one on which a tensor was seen first, the later one first."""
     line = [frame.line for frame in record[number].frames[:1]]
     ran = [step[0] for step in record.steps if step[1] <= number]
     return [frame for frame in ran[:-4:-1] if frame.line not in line][:2]

@@ -117,8 +117,7 @@ class Ways:
         return before[-1] if before else None
 
     def _bound(self, at: int, name: str, value: Any) -> int | None:
-        """The last step of the same call that bound a name, or before which it did not hold a value; None of
-        a parameter."""
+        """The last step of a call that bound a name, or before which it held another; None of a parameter."""
         steps = self.record.steps
         own = self.of_call[steps[at].frame.call]
         binds = self._file(at).binds

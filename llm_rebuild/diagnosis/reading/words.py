@@ -1,5 +1,4 @@
-"""What was read, in words: the numbers with the names that a config has for them, tensors with those of
-checkpoints."""
+"""What was read, in words: numbers with the names that a config has for them, tensors with checkpoints'."""
 
 from __future__ import annotations
 
@@ -206,8 +205,7 @@ def _shapes(record: Record, node: Node) -> str:
 
 
 def name_of(side: Side, number: int) -> str:
-    """A tensor's name: the checkpoint's, the weight's, or that of what it is a view of; empty where it has
-    none."""
+    """A tensor's name: the checkpoint's, the weight's, or that of what it is a view of; or empty."""
     name, views = plain_name(side, number)
     return f"`{name}`{' (laid out otherwise)' if views else ''}" if name else ""
 

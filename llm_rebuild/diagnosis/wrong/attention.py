@@ -43,8 +43,7 @@ CUT: Mapping[str, Mistake] = {
 
 
 def split(world: World, formula: Formula) -> Iterator[Edit]:
-    """One function cuts all three, so one mistake is in all three; or somebody wrote it out three times. The
-    group is tried once, where it is first met."""
+    """One function cuts all three, or it was written out three times. A group is tried where it is first met."""
     group, heads, part = formula.facts["group"], formula.facts["heads"], formula.facts.get("part")
     members = {name: world.formulas[group + name] for name in NAMES if group + name in world.formulas}
     if formula.facts["name"] != "query" and group + "query" in world.reaching(formula.name):

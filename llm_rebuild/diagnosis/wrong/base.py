@@ -24,23 +24,11 @@ Table: TypeAlias = Sequence[tuple[str, str, Mistake]]
 Tables: TypeAlias = Mapping[str, Table]  # by what `names.called` calls the step
 
 INPUTS = {
-    "lookup": "ids",
-    "add": "a b",
-    "add bias": "product bias",
-    "add mask": "x",
-    "mix": "shares value",
-    "cat": "old new",
-    "biased mask": "own",
-    "multiply": "a b",
-    "stretch": "normed",
-    "turns": "ids mask",
-    "by wave": "x wave",
-    "swapped": "minus x",
-    "rotate": "x cos sin",
-    "masked": "x real",
-    "total": "masked",
+    "lookup": "ids", "add": "a b", "add bias": "product bias", "add mask": "x", "mix": "shares value",
+    "cat": "old new", "biased mask": "own", "multiply": "a b", "stretch": "normed", "turns": "ids mask",
+    "by wave": "x wave", "swapped": "minus x", "rotate": "x cos sin", "masked": "x real", "total": "masked",
     "divide": "total count",
-}  # of all other kinds: x
+}  # of all other kinds: x  # fmt: skip
 WEIGHTS = {"lookup": "table"}  # of all other kinds: weight, bias
 
 
