@@ -24,7 +24,7 @@ from llm_rebuild.diagnosis.case import DEGREES, Case, Finding, Level, NothingToE
 from llm_rebuild.diagnosis.causes import CAUSES, chapter
 from llm_rebuild.diagnosis.exact import exact
 from llm_rebuild.diagnosis.graph import Edit, World
-from llm_rebuild.diagnosis.names import VAGUE, by_a_factor, contradicts, of_repair
+from llm_rebuild.diagnosis.names import VAGUE, by_a_factor, contradicts, of_repair, tells
 from llm_rebuild.diagnosis.read_off import world_of
 from llm_rebuild.diagnosis.reading.result import Line, Reading, Repair
 from llm_rebuild.verify.capture import Capture
@@ -280,14 +280,19 @@ def _merged(mistakes: Sequence[Diagnosis]) -> tuple[Diagnosis, ...]:
 
 
 def _read(diagnosis: Diagnosis | None, reading: Reading, world: World) -> Diagnosis:
-    """What was read, under the name that was found for it; else under the one that its repair has; else
-    under none. Of two names the better proved one holds."""
+    """What was read, under the name that was found for it, else that of its repair, else none. Of two names
+    the better proved one holds; one that its repair does not tell is no better proved by it."""
     formula, cause, level = world.formulas.get(reading.checkpoint), "unknown", Level.GUESSED
     evidence, repair = "Read in your code.", next(iter(reading.repairs), None)
     if repair is not None:
         cause = of_repair(world, formula, repair)
         level = next(level for level, words in DEGREES.items() if words == repair.degree)
-        evidence = _repaired(reading.checkpoint, repair)
+        alike = diagnosis.level if diagnosis is not None and diagnosis.cause == cause else Level.GUESSED
+        seen = alike in (Level.SEEN, Level.ROUNDED) and repair.kind != "value"  # in the numbers, too
+        if cause not in ("", "unknown") and not seen and not tells(world, formula, repair, cause):
+            level = Level.SEEN
+        how_well = "bit-identical" if repair.degree == DEGREES[Level.EXACT] else "right but for rounding"
+        evidence = f"With this put right your code ran once more, and {reading.checkpoint} was {how_well}."
     if diagnosis is not None and cause in ("", diagnosis.cause):
         if cause and diagnosis.level < level:
             says = "" if diagnosis.asked else diagnosis.says
@@ -298,7 +303,7 @@ def _read(diagnosis: Diagnosis | None, reading: Reading, world: World) -> Diagno
             diagnosis.asked
             or (cause != "unknown" and diagnosis.cause in VAGUE)
             or (
-                diagnosis.level == Level.SEEN
+                diagnosis.level == Level.SEEN < level
                 and cause not in VAGUE
                 and repair.kind != "value"
                 and not by_a_factor(formula, repair, diagnosis.cause)
@@ -318,12 +323,6 @@ def _read(diagnosis: Diagnosis | None, reading: Reading, world: World) -> Diagno
         difference=reading.difference,
         repairs=reading.repairs,
     )
-
-
-def _repaired(checkpoint: str, repair: Repair) -> str:
-    """What speaks for a repair that was tried out."""
-    how_well = "bit-identical" if repair.degree == DEGREES[Level.EXACT] else "right but for rounding"
-    return f"With this put right your code ran once more, and {checkpoint} was {how_well}."
 
 
 def _findings(case: Case, account: Account) -> list[Finding]:
@@ -397,8 +396,7 @@ def _chance(case: Case, second: Mapping[str, Tensor]) -> Iterator[Finding]:
 
 
 def _ranked(case: Case, findings: list[Finding]) -> list[Finding]:
-    """To the bit before nearly; of what fits alike, rounding before a mistake, and first what also explains
-    the checkpoints that follow."""
+    """To the bit before nearly; of what fits alike rounding first, then what explains what follows, too."""
     best = max((finding.level for finding in findings), default=Level.GUESSED)
     rivals = [finding for finding in findings if finding.level == best and finding.edit is not None]
     after: dict[int, int] = {}
@@ -465,6 +463,8 @@ def _diagnosis(case: Case, finding: Finding, at: int) -> Diagnosis:
         evidence = f"Seen in the numbers of {case.target}, to the bit."
     else:
         evidence = f"Seen in the numbers of {case.target}; {numbers.where(case.mine, case.official)}."
+    if finding.edit is not None and not search.tells(case, finding.edit):
+        level = Level.SHOWN
     sure = confidence(level, at) if cause != "unknown" else 0.0
     return Diagnosis(cause, site, finding.says, evidence, level, sure, case.target)
 

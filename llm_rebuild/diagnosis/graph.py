@@ -96,11 +96,13 @@ class Edit:
     cause    Its name in the catalogue.
     says     What exactly would have been done.
     changes  The steps that are computed in another way, and how.
+    told     Whether what was done says why, as the cause does, and is not only one of many ways to go wrong.
     """
 
     cause: str
     says: str
     changes: Mapping[str, Make]
+    told: bool = True
 
 
 @dataclass(frozen=True)
@@ -356,38 +358,30 @@ def unit(x: Tensor) -> Tensor:
     return x / length.clamp_min(1e-12)
 
 
+OF_THEIR_NAME = (
+    positions, layer_norm, conv1d, split, counted, turns, rotate, product, add_mask, softmax, mask,
+    biased_mask, buckets, real, unit,
+)  # fmt: skip
 OPERATIONS: dict[str, Callable[..., Any]] = {
+    **{operation.__name__.replace("_", " "): operation for operation in OF_THEIR_NAME},
+    "wave": wave_of,
     "lookup": F.embedding,
-    "positions": positions,
     "types": torch.zeros_like,
     "add": lambda a, b: a + b,
-    "layer norm": layer_norm,
     "linear": lambda x, weight, bias=None: F.linear(x, weight, bias),
-    "conv1d": conv1d,
-    "split": split,
     "cat": lambda old, new: torch.cat([old, new], dim=-2),
     "same": lambda x: x,
     "by head": lambda x, *, heads: x.unflatten(-1, (heads, -1)),
-    "counted": counted,
-    "turns": turns,
     "twice": lambda turns: torch.cat([turns, turns], dim=-1),
-    "wave": wave_of,
     "by wave": lambda x, wave: x * wave.unsqueeze(1),
     "minus": lambda x: -x.chunk(2, dim=-1)[1],
     "swapped": lambda minus, x: torch.cat([minus, x.chunk(2, dim=-1)[0]], dim=-1),
-    "rotate": rotate,
-    "product": product,
     "scale": lambda x, *, by: x * by,
     "add bias": lambda product, bias: product + bias,
-    "add mask": add_mask,
-    "softmax": softmax,
     "mix": lambda shares, value: shares @ value,
     "merge": ops.merge_heads,
     "act": lambda x, *, name: ops.ACTIVATIONS[name](x, NO_TAP),
     "elementwise": lambda *x, of: of(*x),
-    "mask": mask,
-    "biased mask": biased_mask,
-    "buckets": buckets,
     "bias by head": lambda table: table.permute(2, 0, 1).unsqueeze(0),
     "no bias": lambda ids, mask, *, heads: torch.zeros(1, heads, ids.shape[1], mask.shape[1]),
     "square": lambda x: x.pow(2),
@@ -397,12 +391,10 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "multiply": lambda a, b: a * b,
     "stretch": lambda normed, weight: weight * normed,
     "first token": lambda x: x[:, 0],
-    "real": real,
     "masked": lambda x, real: x * real,
     "total": lambda masked: masked.sum(dim=1),
     "count": lambda real: real.sum(dim=1).clamp(min=1e-9),
     "divide": lambda total, count: total / count,
-    "unit": unit,
     "grouped": lambda x, *, heads: x.reshape(len(x), heads, -1, x.shape[-1]),  # of one token, by shared head
     "by token": lambda x: x.flatten(1).unsqueeze(1),  # these side by side again
     "repeat": lambda x, *, times: x.repeat_interleave(times, dim=1),  # heads that several queries share

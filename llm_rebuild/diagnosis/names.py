@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from llm_rebuild.diagnosis.graph import MINE, NORM_STEPS, PAST, Formula, Make, World
 from llm_rebuild.diagnosis.reading.result import Repair
@@ -24,7 +25,7 @@ OF_STEP: Mapping[str, tuple[str, str, str, str]] = {
     "token": ("token-ids-wrong", "embedding-scaled", "token-ids-wrong", "token-ids-wrong"),
     "position": ("positions-missing", "embedding-scaled", "positions-wrong", "positions-wrong"),
     "type": ("token-types-missing", "embedding-scaled", "token-types-wrong", "token-types-wrong"),
-    "bucket": ("position-bias-missing", "embedding-scaled", "buckets-count", "buckets-count"),
+    "bucket": ("position-bias-missing", "scaled", "buckets-count", "buckets-count"),
     "add": ("wrong-operand", "embedding-scaled", "shifted", "wrong-operand"),
     "residual": ("wrong-operand", "residual-scaled", "shifted", "residual-wrong"),
     "linear": ("unknown", "scaled", "bias-wrong", "unknown"),
@@ -79,13 +80,9 @@ OF_OPERANDS = {"product", "mix", "multiply", "add", "split", "repeat", "by wave"
 TWICE = {"layer norm": "norm-twice", "normed": "norm-twice", "scale": "scale-extra"}
 # What it is to compute with another number, by the fact's name.
 OF_FACT = {
-    "eps": "norm-eps",
-    "both_ways": "buckets-direction",
-    "count": "buckets-count",
-    "limit": "buckets-count",
-    "by": "scale-wrong",
-    "first": "positions-shifted",
-}
+    "eps": "norm-eps", "both_ways": "buckets-direction", "count": "buckets-count",
+    "limit": "buckets-count", "by": "scale-wrong", "first": "positions-shifted",
+}  # fmt: skip
 
 
 def called(formula: Formula) -> str:
@@ -108,40 +105,36 @@ def called(formula: Formula) -> str:
 REPLACED, LAID_OUT, VALUE, WHOLE = "replace", "layout", "value", "whole"
 CONSTANT, OPERAND, DROP, INSERT = "constant", "operand", "drop", "insert"
 OF_REPAIR = {
-    ("scale", INSERT): "scale-missing",
-    ("scale", DROP): "scale-extra",
-    ("position", CONSTANT): "positions-shifted",
-    ("layer norm", CONSTANT): "norm-eps",
-    ("plus eps", CONSTANT): "norm-eps",
-    ("plus eps", DROP): "norm-eps",
-    ("plus eps", REPLACED): "norm-eps-place",
-    ("inverse root", DROP): "norm-eps",
-    ("square", INSERT): "norm-variance",
-    ("act", INSERT): "activation-missing",
-    ("linear", INSERT): "bias-missing",
-    ("conv1d", INSERT): "bias-missing",
-    ("softmax", CONSTANT): "softmax-axis",
-    ("mask", CONSTANT): "mask-fill",
-    ("mask", INSERT): "mask-missing",
-    ("mask", VALUE): "mask-padding-missing",
-    ("biased mask", CONSTANT): "mask-fill",
-    ("biased mask", REPLACED): "mask-fill",
-    ("merge", LAID_OUT): "heads-merged",
-    ("product", LAID_OUT): "heads-split",
-    ("unscaled", LAID_OUT): "heads-split",
-    ("mix", LAID_OUT): "heads-split",
-    ("cat", LAID_OUT): "cache-order",
-}
+    ("scale", INSERT): "scale-missing", ("position", CONSTANT): "positions-shifted",
+    **dict.fromkeys((("layer norm", CONSTANT), ("plus eps", CONSTANT), ("plus eps", DROP)), "norm-eps"),
+    ("inverse root", DROP): "norm-eps", ("plus eps", REPLACED): "norm-eps-place",
+    ("square", INSERT): "norm-variance", ("gelu", CONSTANT): "gelu-constant",
+    ("act", INSERT): "activation-missing", ("softmax", CONSTANT): "softmax-axis",
+    ("linear", INSERT): "bias-missing", ("conv1d", INSERT): "bias-missing",
+    ("mask", INSERT): "mask-missing", ("mask", VALUE): "mask-padding-missing",
+    **dict.fromkeys((("mask", CONSTANT), ("biased mask", CONSTANT), ("biased mask", REPLACED)), "mask-fill"),
+    **{(step, LAID_OUT): "heads-split" for step in ("product", "unscaled", "mix")},
+    ("merge", LAID_OUT): "heads-merged", ("cat", LAID_OUT): "cache-order",
+}  # fmt: skip
 OF_OPERATION = {
     **{(name, DROP): "dropout" for name in ("native_dropout", "dropout", "bernoulli", "_fused_dropout")},
     **{(name, kind): "wrong-dtype" for name in ("_to_copy", "to") for kind in (DROP, LAID_OUT, CONSTANT)},
-    **{(name, DROP): "mask-inverted" for name in ("bitwise_not", "logical_not")},
     **{(name, DROP): "norm-twice" for name in ("native_layer_norm", "layer_norm", "rms_norm")},
+    **{(name, LAID_OUT): "qkv-order" for name in ("split", "split_with_sizes", "chunk", "unbind")},
+}
+# Where a mask is made: a step that makes none compares for something else.
+MASKS = ("mask", "biased mask")
+OF_MASK = {
+    **{(name, kind): "mask-inverted" for name in ("bitwise_not", "logical_not") for kind in (DROP, VALUE)},
     **{(name, CONSTANT): "mask-off-by-one" for name in ("tril", "triu")},
     **{(name, REPLACED): "mask-off-by-one" for name in ("le", "lt", "ge", "gt", "tril", "triu")},
-    **{(name, LAID_OUT): "qkv-order" for name in ("split", "split_with_sizes", "chunk", "unbind")},
     **{(name, INSERT): "mask-causal-missing" for name in ("le", "lt", "ge", "gt", "tril", "triu")},
+    **{(name, VALUE): "mask-direction" for name in ("transpose", "permute", "t")},
 }
+# What says no more than that another tensor went in; or that a step is otherwise, whatever was done.
+TAKEN = {"wrong-operand", "wrong-input", "residual-wrong", "cross-attention-source"}
+LOOSE = {"softmax-changed", "activation-other", "norm-affine-wrong", "norm-variance", "heads-merged"}
+LOOSE |= {"buckets-count", "token-ids-wrong", "positions-wrong", "normalised-wrong", "pool-other"}
 # What the traits of the operations mean that were written for a step: at any; in a norm; in a softmax.
 NORMS = {"layer norm", "square", "mean square", "plus eps", "inverse root", "normed", "stretch"}
 OF_NORM = {"across": "norm-axis", "by less": "norm-variance", "outside": "norm-eps-place", "eps": "norm-eps"}
@@ -180,6 +173,14 @@ def of_result(formula: Formula | None, action: str) -> str:
     if action == MOVED:  # the right numbers at other places
         cause = {"unknown": "permuted", "buckets-count": "position-bias-wrong"}.get(cause, cause)
     return cause
+
+
+def told(formula: Formula, cause: str, action: str) -> bool:
+    """Whether something done to a tensor is what a cause says. One of many ways to change numbers, or to put
+    them elsewhere, has only the likeliest name; and where no activation belongs, none is another."""
+    if action in (RELU, BENT):
+        return role(formula) in ("act", "gelu")
+    return action not in (MOVED, OTHER) or cause in TAKEN | LOOSE | VAGUE
 
 
 def left_out(world: World, formula: Formula, present: str) -> str:
@@ -225,27 +226,30 @@ def of_operator(formula: Formula, sign: str) -> str:
 def of_repair(world: World, formula: Formula | None, repair: Repair) -> str:
     """The cause of what was put right in a person's code; `unknown` where the catalogue has no name. Empty
     where the repair tells no more than that the step is wrong."""
-    kind, operation, right = repair.kind, repair.operation, repair.right
+    kind, operation, right = repair.kind, repair.operation, _laid_out(world, formula, repair)
+    masks = formula is None or _masks(world, formula)
+    of_mask = OF_MASK.get((operation, kind)) if masks else None
     if formula is None:
-        return OF_OPERATION.get((operation, kind), "unknown")
+        return of_mask or OF_OPERATION.get((operation, kind), "unknown")
     step = role(formula)
     action = DOES.get(operation, OTHER) if repair.edits == 1 else OTHER
     if "narrow" in repair.traits:
         return ANYWHERE[NARROW]
     if kind == OPERAND:
         return _of_operand(world, formula, right, repair.wrong)
+    if kind == VALUE and masks and formula.kind not in MASKS:  # what else a kernel is given has fractions
+        return of_mask or "unknown"
     if right in world.weights and (kind == LAID_OUT or action == MOVED):
         return _of_weight_moved(formula, right, operation)
-    if step == "scale" and kind == DROP and action == MOVED:
-        return "permuted"
-    if formula.kind in ("mask", "biased mask") and operation in AND | OR and kind == DROP:
-        causal = formula.facts.get("causal")
-        shown = "mask-causal-missing" if causal else "mask-padding-missing"
+    if step == "scale" and kind == DROP and action != OTHER:
+        return {FACTOR: "scale-extra", MOVED: "permuted"}.get(action) or of_result(formula, action)
+    if formula.kind in MASKS and operation in AND | OR and kind == DROP:
+        shown = "mask-causal-missing" if formula.facts.get("causal") else "mask-padding-missing"
         return "mask-extra" if operation in AND else shown
     if "moved" in repair.traits and (kind == WHOLE or repair.edits > 1):
         kind = LAID_OUT
     if repair.edits == 1 or kind == LAID_OUT:
-        named = OF_REPAIR.get((step, kind)) or OF_OPERATION.get((operation, kind))
+        named = of_mask or OF_REPAIR.get((step, kind)) or OF_OPERATION.get((operation, kind))
         if named is not None:
             return named
     named = next((OF_TRAIT[step, trait] for trait in repair.traits if (step, trait) in OF_TRAIT), None)
@@ -253,9 +257,43 @@ def of_repair(world: World, formula: Formula | None, repair: Repair) -> str:
         return named
     if kind in (WHOLE, LAID_OUT) and repair.kind == WHOLE:
         return of_weight(formula, "", OTHER) if "drawn" in repair.traits and formula.weights else ""
-    name = _of_way(world, formula, repair, action)
+    name = _of_way(world, formula, replace(repair, right=right), action)
     whole = kind == DROP and right == formula.name  # the step itself was right
     return _of_inside(world, formula) if name == "unknown" and not whole else name
+
+
+def _laid_out(world: World, formula: Formula | None, repair: Repair) -> str:
+    """What belongs into a step, as it goes in there: a product is cut into heads first."""
+    inputs = formula.inputs if formula is not None and repair.kind in (OPERAND, DROP) else ()
+    inside = (f for name in inputs if "#" in name and (f := world.formulas.get(name)))
+    return next((f.name for f in inside if repair.right in f.inputs), repair.right)
+
+
+def _masks(world: World, formula: Formula) -> bool:
+    """Whether a mask is made at a step, or is given to the kernel in which the step is hidden."""
+    shown = [name for name in world.tensors if "#" not in name]
+    return any(world.formulas[name].kind in MASKS for name in world.reaching(formula.name, shown))
+
+
+def tells(world: World, formula: Formula | None, repair: Repair, cause: str) -> bool:
+    """Whether what was put right says why a step was wrong, and not only that it was. It does not where the
+    step has this name whatever is done to it, nor of a whole kernel, whole numbers, or what has no name."""
+    kind, right = repair.kind, _laid_out(world, formula, repair)
+    if formula is None or kind == VALUE:
+        return cause in LOOSE or (kind != VALUE and (repair.operation, kind) not in OF_MASK)
+    does = DOES.get(repair.operation) if kind == DROP and repair.edits == 1 else OTHER
+    if does in (FACTOR, RELU, BENT) and (right in formula.inputs or cause == of_result(formula, does)):
+        return told(formula, cause, does)
+    if cause in LOOSE or (right in formula.inputs and cause in TAKEN):
+        return True
+    if kind == OPERAND:
+        return right in world.weights or bool(right and repair.wrong)
+    if does == SHIFT:  # by what, was asked of a residual only
+        return cause == "residual-scaled"
+    bare = of_repair(world, formula, replace(repair, kind="", operation="", traits=(), edits=1))
+    step, layout = role(formula), LAID_OUT if "moved" in repair.traits else kind
+    named = [OF_REPAIR.get((step, layout)), *(OF_TRAIT.get((step, trait)) for trait in repair.traits)]
+    return (cause != bare or cause in named) and not (kind == WHOLE and world.run.fused and step == "mix")
 
 
 def _of_weight_moved(formula: Formula, key: str, operation: str) -> str:
@@ -268,9 +306,8 @@ def _of_weight_moved(formula: Formula, key: str, operation: str) -> str:
 
 
 def contradicts(world: World, formula: Formula | None, repair: Repair, cause: str) -> bool:
-    """Whether the code that was read cannot have made a mistake of this name, though the numbers are nearly
-    or just the same: a block is not left out whose result was there and was not taken; scores are not scaled
-    twice by one operation."""
+    """Whether code that was read cannot have made a mistake of this name, though the numbers fit: a block is
+    not left out whose result was there and not taken; one operation does not scale scores twice."""
     if formula is None:
         return False
     if cause == "dropout":
@@ -305,7 +342,8 @@ def _of_way(world: World, formula: Formula, repair: Repair, action: str) -> str:
     if product and kind == REPLACED:  # one with a bias, or without
         return "bias-wrong" if "add" in repair.operation else "bias-missing"
     if kind == DROP and right == formula.name:
-        if _same_operation(formula, repair.operation):
+        own = formula.kind.replace(" ", "_").partition("_")[0]
+        if repair.operation.strip("_").startswith(own):
             return of_twice(world, formula, right)
         return "unknown" if action == OTHER else of_result(formula, action)
     if repair.edits > 1:
@@ -339,8 +377,6 @@ def _of_operand(world: World, formula: Formula, right: str, wrong: str) -> str:
         if formula.facts.get("what") == "bucket":
             return "position-bias-wrong"
         return "wrong-weight" if wrong in world.weights else of_weight(formula, right, OTHER)
-    inside = (f for name in formula.inputs if "#" in name and (f := world.formulas.get(name)))
-    right = next((f.name for f in inside if right in f.inputs), right)  # only laid out
     if right in world.formulas and wrong in world.formulas and right in formula.inputs:
         causes = [cause for cause, *_ in of_other_input(world, formula, right, wrong, True)]
         return next((cause for cause in causes if not cause.startswith("block-")), "wrong-input")
@@ -366,11 +402,6 @@ def _of_input_put_right(world: World, formula: Formula, repair: Repair, action: 
     if before is not None and before.kind == "lookup" and formula.kind == "add":
         return of_result(before, action)
     return of_input(world, formula, right, OTHER if action == SHIFT else action)
-
-
-def _same_operation(formula: Formula, operation: str) -> bool:
-    """Whether an operation is that of the step itself."""
-    return operation.strip("_").startswith(formula.kind.replace(" ", "_").partition("_")[0])
 
 
 def of_guess(formula: Formula | None) -> str:

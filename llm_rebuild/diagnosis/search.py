@@ -24,7 +24,7 @@ from llm_rebuild.diagnosis.case import Case, Finding, Level
 from llm_rebuild.diagnosis.graph import MINE, NORM_STEPS, Edit, Formula, Make, World
 from llm_rebuild.diagnosis.numbers import parts_that_differ
 from llm_rebuild.diagnosis.wrong import mistakes
-from llm_rebuild.verify.equality import apart, identical, reproduces
+from llm_rebuild.verify.equality import apart, equal, identical, reproduces
 from llm_rebuild.weights import template
 
 # Work for one round: some seconds. Only a large model of which little was shown needs so much: there every
@@ -47,6 +47,17 @@ def contradicted(case: Case, world: World, edit: Edit) -> bool:
             if value is None or not identical(value, case.truth[name]):
                 return True
     return False
+
+
+def tells(case: Case, edit: Edit) -> bool:
+    """Whether a tensor that an edit gives tells of it. Of a mask it does not where queries have lost their
+    effect: of the only key that is left there is nothing but its value, whatever hid the others."""
+    if not edit.told or case.target in edit.changes or not edit.cause.startswith("mask"):
+        return edit.told
+    query, world = case.world.source(case.target, "product").inputs[0], case.world
+    other: dict[str, Make] = {**edit.changes, query: lambda w: world[query].cos()}
+    one, two = (world.changed(c, case.same - c.keys()).attempt(case.target) for c in (edit.changes, other))
+    return one is None or two is None or not equal(one, two)
 
 
 def computed(case: Case, world: World) -> Iterator[Finding]:
@@ -111,8 +122,7 @@ def known(case: Case, world: World) -> Iterator[Finding]:
 
 
 def _function(step: Formula) -> str:
-    """What one function of a rebuild makes in all blocks, and where a module has the same operation twice, as
-    for queries and keys, both times."""
+    """What one function of a rebuild makes in all blocks; both times, where a module does it twice."""
     if step.kind in ("rotate", "repeat"):
         return f"{template(part_of(step.name))}.{step.kind}"
     return template(re.sub(r"\[\d+\]", "", step.name))
@@ -264,18 +274,26 @@ def _done_at(case: Case, world: World, formula: Formula) -> Iterator[Edit]:
                     cause = names.of_input(world, formula, right, action)
                     says = f"what went in ({right.replace('#', '')}): {says}"
                     make: Make = lambda w, o=instead_of: world.given(o).compute(formula)  # noqa: E731
-                    yield Edit(cause, says, {formula.name: make})
+                    yield Edit(cause, says, {formula.name: make}, names.told(formula, cause, action))
     for key in formula.weights:
         for action, says, do in edits.on_a_weight(formula, world.weights[key]):
             other = world.with_weights({key: do(world.weights[key])})
             if worth_it(case, formula, other, values):
                 cause = names.of_weight(formula, key, action)
-                yield Edit(cause, f"{key}: {says}", {formula.name: lambda w, o=other: o.compute(formula)})
+                make = lambda w, o=other: o.compute(formula)  # noqa: E731
+                yield Edit(
+                    cause,
+                    f"{key}: {says}",
+                    {formula.name: make},
+                    action == names.MOVED or names.told(formula, cause, action),
+                )
     result = world.value(formula.name)
     if result is not None and result.is_floating_point() and formula.kind != "mask":
         for action, says, do in edits.on_a_tensor(world, result):
-            cause = names.of_result(formula, action)
-            yield Edit(cause, f"what came out: {says}", {formula.name: lambda w, do=do: do(result)})
+            cause, make = names.of_result(formula, action), lambda w, do=do: do(result)
+            yield Edit(
+                cause, f"what came out: {says}", {formula.name: make}, names.told(formula, cause, action)
+            )
 
 
 def in_part(case: Case, world: World) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ TRAVELLED = [
     "t5-decoder-bias-from-the-encoder",  # a weight that a caller chose
     "t5-bias-in-the-first-encoder-block-only",  # added, and 0: what a caller passed
     "llama-one-row-of-cosines-for-all-tokens",  # multiplied by, and 1
+    "llama-cache-cropped-one-too-short",  # a number that a caller passed to a helper that is right
 ]
 
 

@@ -49,11 +49,12 @@ class Claims:
             return self._chosen_here(node, edit)
         at = self.ways.step_of(node)
         others = [n for n in node.inputs if n != edit.other] if edit.kind == "drop" else []
-        return at is not None and not self.ways.empty(at) and all(self._of_this_call(node, n) for n in others)
+        if at is None or self.ways.empty(at) or not self._numbers_here(node, at):
+            return False
+        return all(self._of_this_call(node, n) for n in others)
 
     def _began(self, edit: Difference, frame: Frame) -> bool:
-        """Whether whole numbers and truth values, if it is about such, went wrong on a line: they can be put
-        right on every line further down, too."""
+        """Whether whole numbers went wrong on this line: they can be put right on all further down, too."""
         value = self.record[edit.node].value
         if value is None or value.is_floating_point():
             return True
@@ -88,8 +89,7 @@ class Claims:
         return at is None or self._near_behind(at, frame)
 
     def _passed(self, node: Node, edit: Difference, frame: Frame) -> bool:
-        """Whether a wrong number came by names alone from a line that spells it, or that made it in the very
-        call in which it is used: `power = width ** -0.5`."""
+        """Whether a wrong number came by names alone from a line that spells it, or made it in this call."""
         at, wrong = self.ways.step_of(node), self._wrong_numbers(node, edit)
         if at is None or not wrong or self._decided(frame, frame.number, frame.number):
             return False
@@ -112,6 +112,12 @@ class Claims:
     def _wrong_numbers(self, node: Node, edit: Difference) -> list[float]:
         right = constants(self.slice.official.record[edit.other])
         return [x for x in constants(node) if x not in right and type(x) in (int, float)]
+
+    def _numbers_here(self, node: Node, at: int) -> bool:
+        """Whether plain numbers came by no parameter: a caller may pass wrong ones to what is right."""
+        numbers = [x for x in constants(node) if type(x) in (int, float) and self.ways.names(at, x)]
+        made = [self.record.steps[self.ways.way(at, x)[-1]].frame.call for x in numbers]
+        return set(made) <= {self.record.steps[at].frame.call}
 
     def _of_outside(self, node: Node, edit: Difference) -> bool:
         source = self.record[self.slice.person.chain(node.inputs[edit.at])[-1]]
