@@ -351,7 +351,7 @@ def _speeds(rebuilt: Tensor, formula: Formula, world: World) -> Iterator[Finding
     ratio, even = speeds / right, by_rounding((places[..., None] * speeds).float(), rebuilt)
     if even and bool((ratio - ratio[0]).abs().max() > GATED * ratio.abs().max()):
         says = f"the pairs turn by {_listed(speeds)} instead of {_listed(right)}"
-        yield Finding("rotary-base", says, Level.SHOWN)
+        yield Finding("rotary-base", says, Level.SEEN)
 
 
 def _listed(numbers: Tensor) -> str:
