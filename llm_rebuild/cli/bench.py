@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import sys
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -200,12 +197,14 @@ def _checked(
     file: Path, question: Question, step: str | None, most: tuple[float, int], html: Path | None
 ) -> Check:
     """The check, with a bar of its progress, and its page. `most`: what `Limits` has, in order."""
+    from llm_rebuild.process import fork_server
     from llm_rebuild.workbench.check import check_file
     from llm_rebuild.workbench.session import Limits
 
-    fork = sys.platform == "linux" and "transformers" not in sys.modules
+    if "transformers" not in sys.modules:
+        fork_server.begin()
     with output.progress("official model, your rebuild, its steps", 3) as done:
-        checked = check_file(file, question, step=step, limits=Limits(*most), fork=fork, progress=done)
+        checked = check_file(file, question, step=step, limits=Limits(*most), progress=done)
     if html:
         output.write_page(checked.proof, html)
     return checked
@@ -248,8 +247,6 @@ def _fix(file: Path, checked: Check, yes: bool) -> None:
 
 def _watch(file: Path, once: Callable[[], int]) -> NoReturn:
     """Check now and after each save, until Ctrl+C."""
-    import torch  # noqa: F401 (once for all checks, which are copies of this process where that works)
-
     gone = False
     while True:
         saved = _saved(file)
@@ -261,7 +258,10 @@ def _watch(file: Path, once: Callable[[], int]) -> NoReturn:
             gone = False
             if output.console().is_terminal:
                 output.console().rule()
-            _by_itself(once)
+            try:
+                once()
+            except InputError as error:
+                notice(f"llm-rebuild: {error}")
             notice(f"waiting for {file} to be saved; Ctrl+C ends it")
         while _saved(file) == saved:
             time.sleep(LOOK)
@@ -274,36 +274,3 @@ def _saved(file: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_mtime_ns, status.st_size
-
-
-def _by_itself(once: Callable[[], Any]) -> None:
-    """One check, in a copy of this process where there can be one: this one never computes anything."""
-    sys.stdout.flush()
-    pid = os.fork() if sys.platform == "linux" else 0
-    if pid:
-        try:
-            os.waitpid(pid, 0)
-        except KeyboardInterrupt as stop:
-            # The copy got Ctrl+C and the end of the terminal as well; of SIGTERM it has to be told.
-            with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                if stop.args and stop.args[0] != signal.SIGINT:
-                    os.kill(pid, stop.args[0])
-                os.waitpid(pid, 0)
-            raise
-        return
-    try:
-        once()
-    except InputError as error:
-        notice(f"llm-rebuild: {error}")
-    except KeyboardInterrupt:
-        if sys.platform != "linux":
-            raise
-    except BaseException:
-        if sys.platform != "linux":
-            raise
-        traceback.print_exc()  # a copy has nobody above it who would
-    finally:
-        if sys.platform == "linux":
-            with contextlib.suppress(OSError):
-                sys.stdout.flush()
-            os._exit(0)

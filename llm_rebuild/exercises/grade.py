@@ -160,9 +160,7 @@ def _function(exercise: Mapping[str, Any], answer: Any) -> tuple[bool, str]:
     if not callable(answer):
         return False, f"{_shown(answer)} is {_kind_of(answer)}; the answer is your function itself"
     learner = Learner("your function", Path("notebook"), notebook.pack(answer), set(), notebook=True)
-    with Session(
-        learner, {"model": None, "names": [], "hidden": [str(DATA.parent)]}, LIMITS, fork=False
-    ) as session:
+    with Session(learner, {"model": None, "names": [], "hidden": [str(DATA.parent)]}, LIMITS) as session:
         if session.loaded.finished:
             for stored in exercise["cases"]:
                 case = {name: _made(value) for name, value in stored.items()}

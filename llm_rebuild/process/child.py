@@ -17,21 +17,25 @@ Task = Callable[[Channel], None]
 def started(task: str, parent: int) -> None:
     """A new Python does a task, `module:function`. It is spoken to through its first two streams; what is
     printed goes to the third."""
-    module, _, function = task.partition(":")
     channel = Channel(os.dup(0), os.dup(1))
-    _streams(2)
+    streams(2)
     end_with(parent)
-    getattr(importlib.import_module(module), function)(channel)
+    task_of(task)(channel)
 
 
-def forked(task: Task, channel: Channel, output: int, parent: int) -> None:
-    """A copy of a process does a task, and never returns: what the first has still to do is not done here."""
+def copied(task: str, channel: Channel, output: int, parent: int) -> None:
+    """A copy of a process does a task, and never returns: what the first has still to do is not done here.
+    The first message has the environment and the path of whoever asked for it."""
     code = 1
     try:
         os.setsid()
-        _streams(output)
+        streams(output)
         end_with(parent)
-        task(channel)
+        if (message := channel.receive()) is not None:
+            os.environ.clear()
+            os.environ.update(message.about["environment"])
+            sys.path[:] = message.about["path"]
+            task_of(task)(channel)
         code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
@@ -44,7 +48,14 @@ def forked(task: Task, channel: Channel, output: int, parent: int) -> None:
         os._exit(code)
 
 
-def _streams(output: int) -> None:
+def task_of(name: str) -> Task:
+    """The function of a task, `module:function`."""
+    module, _, function = name.partition(":")
+    task: Task = getattr(importlib.import_module(module), function)
+    return task
+
+
+def streams(output: int) -> None:
     """Nothing to read, and one place for all that is printed."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((output, 2), (output, 1), (nothing, 0)):

@@ -1,8 +1,6 @@
 """Starting a process of ours, speaking with it, and seeing to it that it ends.
 
-It can be forked from this one, which has torch loaded already. Where this process has computed something
-(threads do not survive a fork) it is a new Python. What goes in is JSON and tensors; what comes back, too.
-Nothing is pickled.
+What goes in is JSON and tensors; what comes back, too. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -17,12 +15,14 @@ import time
 from collections import deque
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
 
-from llm_rebuild.process.child import Task, forked
+from llm_rebuild.process import fork_server
+from llm_rebuild.process.child import Task
 from llm_rebuild.process.exchange import Channel, Message, NoMessageError, pack
+from llm_rebuild.process.fork_server import Child
 
 SHOWN = 4000  # characters of what is printed there
 ENDING = 1.0  # seconds that a process has to end in when its pipe is closed
@@ -73,17 +73,12 @@ class Process:
     """A task in a process of its own. Leaving the `with` ends it, and whatever it has started.
 
     task   A function of a module, `(channel)`, which answers requests until there are no more.
-    fork   Copy this process, which must not have computed anything with torch's threads yet. A copy has the
-           pipes to none of the others.
     """
 
-    running: ClassVar[list[Process]] = []
-
-    def __init__(self, task: Task, fork: bool = False) -> None:
+    def __init__(self, task: Task) -> None:
         self.ended: Ended | None = None
         self.deadline = math.inf  # of what `outcome` asks for, by time.monotonic
-        self._pid, self._reading, self._writing, self._output = _start(task, fork)
-        self._code: int | None = None
+        self._child, self._reading, self._writing, self._output = _start(task)
         self._watched = [self._reading, self._output]
         os.set_blocking(self._writing, False)
         os.set_blocking(self._output, False)
@@ -91,7 +86,8 @@ class Process:
         self._until = math.inf
         self._unsent: deque[memoryview] = deque()
         self._printed, self._lost = bytearray(), 0
-        Process.running.append(self)
+        if fork_server.COPIES:
+            self.send({"environment": dict(os.environ), "path": sys.path})
 
     def ask(
         self,
@@ -142,9 +138,9 @@ class Process:
         except (OSError, MemoryError):
             pass
         end = time.monotonic() + patience  # its pipe is closed: it is ending
-        while self._poll() is None and time.monotonic() < end:
+        while self._child.poll() is None and time.monotonic() < end:
             time.sleep(0.002)
-        self._finish("garbage" if self._poll() is None else None)
+        self._finish("garbage" if self._child.poll() is None else None)
         return None
 
     def _wait(self) -> None:
@@ -182,30 +178,22 @@ class Process:
         self._lost += len(piece[room:])
         return bool(piece)
 
-    def _poll(self) -> int | None:
-        """Its exit code, if it has ended."""
-        if self._code is None:
-            ended, status = os.waitpid(self._pid, os.WNOHANG)
-            self._code = os.waitstatus_to_exitcode(status) if ended else None
-        return self._code
-
     def _finish(self, how: str | None = None) -> None:
         """End it, and all of its group. `how` it ended; None: as its exit code says."""
         if self.ended is not None:
             return
-        code = self._poll()
+        code = self._child.poll()
         with contextlib.suppress(ProcessLookupError, PermissionError):  # it has no group of its own yet
-            os.killpg(self._pid, signal.SIGKILL)
-        if self._poll() is None:
+            os.killpg(self._child.pid, signal.SIGKILL)
+        if self._child.poll() is None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)
-        while self._poll() is None:
+                os.kill(self._child.pid, signal.SIGKILL)
+        while self._child.poll() is None:
             time.sleep(0.001)
         while self._take_printed():
             pass
         os.close(self._output)
         self._channel.close()
-        Process.running.remove(self)
         text = bytes(self._printed).decode("utf-8", errors="replace")
         self.ended = Ended(_how(code) if how is None else how, text, self._lost)
 
@@ -231,29 +219,11 @@ def _how(code: int | None) -> str:
         return f"signal {-code}"
 
 
-def _start(task: Task, fork: bool) -> tuple[int, int, int, int]:
-    """A copy of this process, or a new Python with this one's path: its id, and the ends of pipes to read
-    from, to write to, and to read from what it prints."""
+def _start(task: Task) -> tuple[Child, int, int, int]:
+    """A process that does a task, and the ends of pipes to read from, to write to, and to read from what it
+    prints."""
     (asked, asking), (answers, answering), (output, printing) = os.pipe(), os.pipe(), os.pipe()
-    parent = os.getpid()
-    if fork:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        pid = os.fork()
-        if pid == 0:
-            for process in Process.running:
-                process._channel.close()
-            for descriptor in (asking, answers, output, *(other._output for other in Process.running)):
-                os.close(descriptor)
-            forked(task, Channel(asked, answering), printing, parent)
-    else:
-        code = (
-            f"import sys; sys.path[:] = {sys.path!r}; from llm_rebuild.process.child import started; "
-            f"started('{task.__module__}:{task.__qualname__}', {parent})"
-        )
-        streams = [(os.POSIX_SPAWN_DUP2, pipe, at) for at, pipe in enumerate((asked, answering, printing))]
-        command = [sys.executable, "-c", code]
-        pid = os.posix_spawn(command[0], command, os.environ, file_actions=streams, setpgroup=0)
+    child = fork_server.start(f"{task.__module__}:{task.__qualname__}", asked, answering, printing)
     for descriptor in (asked, answering, printing):
         os.close(descriptor)
-    return pid, answers, asking, output
+    return child, answers, asking, output

@@ -44,7 +44,6 @@ def check_file(
     *,
     step: str | None = None,
     limits: Limits = LIMITS,
-    fork: bool = False,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Check:
     """Run a rebuild in a process of its own, and hold what it taps and returns against the official model.
@@ -54,13 +53,12 @@ def check_file(
               token behind keys and values that it kept.
     question  The model, the input and the attention, as `verify.ask` makes it.
     step      Try this step only, fed with official tensors: `h.0.attn.scores`, or `{layer}` for all blocks.
-    fork      Take this process for the learner's, too: quicker, if it has computed nothing with torch yet.
 
     It runs code that you wrote yourself, on your own machine: this protects from accidents, not from
     malice. Raises InputError where nothing can be run.
     """
     learner = learner_of(file)
-    with cached.writable() as captures, contextlib.closing(Officials(captures, fork)) as officials:
+    with cached.writable() as captures, contextlib.closing(Officials(captures)) as officials:
         bench = _Bench(learner, question, limits, officials)
         return bench.one_step(step, progress) if step else bench.whole(progress)
 
@@ -112,7 +110,7 @@ class _Bench:
         """A new process for the learner's file."""
         setting = {"model": cached.reference(self.copy), "dtype": self.question.dtype}
         setting |= {"names": self.names, "hidden": [str(self.officials.store)]}
-        return Session(self.learner, setting, self.limits, self.officials.fork)
+        return Session(self.learner, setting, self.limits)
 
     # ----------------------------------------------------------------------------- the ways to run
 
@@ -146,7 +144,6 @@ class _Bench:
         with self.session() as session:
             main = last = session.forward(run) if session.loaded.finished else session.loaded
             error, truth = session.problem(main), run.truth  # only now, what was tapped being here
-            self.officials.fork = False  # threads do not survive a fork, and something was computed
             leaks = self.leaks(run, main, session)
             right = main.finished and judge_steps(main.of(truth), truth, self.copy).passed
             for other in self.other_runs() if right else ():

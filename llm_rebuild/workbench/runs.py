@@ -73,13 +73,9 @@ class Run:
 @dataclass
 class Officials:
     """The official sides of runs: from the store, or computed now, by one process for all of them, which is
-    started when it is needed.
-
-    fork   Whether that process may be a copy of this one.
-    """
+    started when it is needed."""
 
     store: Path
-    fork: bool = False
     _process: Process | None = None
 
     def close(self) -> None:
@@ -107,7 +103,7 @@ class Officials:
     def _make(self, job: Mapping[str, Any], out: Path) -> None:
         """Have the official model run, and what it computed saved there."""
         if self._process is None or self._process.ended is not None:
-            self._process = Process(official_side, self.fork)
+            self._process = Process(official_side)
         end = next((message.about for message in self._process.ask({**job, "out": str(out)})), None)
         if end is None:
             ended = self._process.ended

@@ -82,10 +82,10 @@ def learner_of(file: str | Path) -> Learner:
 class Session(Process):
     """A learner's process, and what it can be asked. Leaving the `with` ends it."""
 
-    def __init__(self, learner: Learner, setting: Mapping[str, Any], limits: Limits, fork: bool) -> None:
+    def __init__(self, learner: Learner, setting: Mapping[str, Any], limits: Limits) -> None:
         """`setting`: the local `model`, the `names` of checkpoints that there are, and the folders that are
         `hidden` from it, as `child.learner` has them."""
-        super().__init__(child.learner, fork)
+        super().__init__(child.learner)
         self._learner, self._limits, self._sent = learner, limits, set[str]()
         self.allow()
         job = {"file": str(learner.file), "notebook": learner.notebook, "memory": limits.memory, **setting}

@@ -15,11 +15,12 @@ import pytest
 import torch
 
 from llm_rebuild.errors import InputError
+from llm_rebuild.process import fork_server
 from llm_rebuild.process.exchange import plain
 from llm_rebuild.process.run import Process
 from tests.process.tasks import echo, hungry
 
-FORKS = [False] + ([True] if sys.platform == "linux" else [])
+WAYS = [False] + ([True] if fork_server.COPIES else [])
 TENSORS = {
     "floats": torch.arange(6.0).reshape(2, 3).t(),
     "one": torch.tensor(7),
@@ -31,9 +32,10 @@ TENSORS = {
 }
 
 
-@pytest.mark.parametrize("fork", FORKS)
-def test_what_is_sent_comes_back_with_every_bit(fork: bool):
-    with Process(echo, fork) as process:
+@pytest.mark.parametrize("copies", WAYS)
+def test_what_is_sent_comes_back_with_every_bit(copies: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(fork_server, "COPIES", copies)
+    with Process(echo) as process:
         for number in range(3):
             (message,) = process.ask({"number": number, "words": "ü\n"}, TENSORS)
             assert message.about == {"number": number, "words": "ü\n", "end": True}
@@ -68,7 +70,7 @@ ENDS = {
 
 @pytest.mark.parametrize(("code", "how"), ENDS.values(), ids=ENDS)
 def test_however_it_ends_it_is_told(code: str, how: str):
-    with Process(echo, fork=sys.platform == "linux") as process:
+    with Process(echo) as process:
         assert list(process.ask({"run": "print('hello')"}))
         assert not list(process.ask({"run": code}, deadline=time.monotonic() + (1 if how == "time" else 60)))
         assert process.ended is not None
@@ -80,16 +82,80 @@ def test_however_it_ends_it_is_told(code: str, how: str):
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_copy_has_no_pipe_to_another_process():
     """A learner's file runs while the official model's process waits, and could ask it."""
-    with Process(echo, fork=True) as other:
-        ends = (other._reading, other._writing, other._output)
+    with Process(echo) as other:
+        ends = (other._reading, other._writing, other._output, fork_server._server().asking.fileno())
         pipes = {str(Path(f"/proc/self/fd/{end}").readlink()) for end in ends}
-        with Process(echo, fork=True) as process:
+        with Process(echo) as process:
             listing = "subprocess.getoutput('ls -l /proc/$PPID/fd')"
             assert list(process.ask({"run": f"import subprocess; print({listing})"}))
         assert list(other.ask({"number": 1}))  # this process has them still
     assert process.ended is not None
     assert "pipe:" in process.ended.output
     assert not pipes & set(process.ended.output.split())
+
+
+SAYS = """
+from tests.process.tasks import echo
+from llm_rebuild.process import fork_server
+from llm_rebuild.process.run import Process
+def said(code):
+    with Process(echo) as process:
+        assert list(process.ask({"run": code}))
+    return process.ended.output.strip()
+"""
+
+
+def printed(code: str) -> list[str]:
+    """What a Python of its own prints, which starts processes of ours."""
+    here = Path(__file__).parents[2]
+    command = [sys.executable, "-c", SAYS + textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=here, check=True)
+    return done.stdout.split()
+
+
+def test_a_copy_is_where_the_one_that_asks_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The environment, the folder and the path as they are now, and not as they were when it was started."""
+    with Process(echo) as process:
+        assert list(process.ask({}))
+    monkeypatch.setenv("SINCE", "then")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with Process(echo) as process:
+        assert list(process.ask({"run": "print(os.environ.get('HOME'), os.environ['SINCE'], os.getcwd())"}))
+        assert list(process.ask({"run": "print(sys.path[0])"}))
+    assert process.ended is not None
+    assert process.ended.output == f"None then {tmp_path}\n{tmp_path}\n"
+
+
+@pytest.mark.skipif(not fork_server.COPIES, reason="elsewhere each is a new Python")
+def test_what_was_loaded_is_there_in_each_copy():
+    """What is loaded before `begin`, and nothing of what came after it."""
+    code = """
+        import colorsys
+        fork_server.begin()
+        import plistlib
+        loaded = "print('colorsys' in sys.modules, 'plistlib' in sys.modules, os.getsid(0) == os.getpid())"
+        print(said(loaded), said(loaded))
+    """
+    assert printed(code) == ["True", "False", "True"] * 2
+
+
+@pytest.mark.skipif(not fork_server.COPIES, reason="elsewhere each is a new Python")
+def test_a_fork_server_that_is_gone_is_started_again():
+    code = """
+        import os, signal
+        print(said("print(1)"))
+        os.kill(fork_server._server().pid, signal.SIGKILL)
+        print(said("print(2)"))
+        first = fork_server._server().pid
+        if os.fork() == 0:  # a copy of this process has one of its own, which ends with it
+            print(said("print(3)"), fork_server._server().pid != first, flush=True)
+            os._exit(0)
+        os.wait()
+        print(said("print(4)"), fork_server._server().pid == first)
+    """
+    assert printed(code) == ["1", "2", "3", "True", "4", "True"]
 
 
 def test_a_flood_is_counted_and_not_kept():
@@ -153,18 +219,20 @@ def test_what_it_has_started_ends_with_it():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
-@pytest.mark.parametrize("fork", FORKS)
+@pytest.mark.parametrize("copies", WAYS)
 @pytest.mark.parametrize("signal_", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_it_ends_with_the_one_that_started_it_and_leaves_nothing_on_the_disk(
-    tmp_path: Path, fork: bool, signal_: int
+    tmp_path: Path, copies: bool, signal_: int
 ):
     code = f"""
+        from llm_rebuild.process import fork_server
         from llm_rebuild.process.run import Process
         from tests.process.tasks import echo
         import torch
-        process = Process(echo, {fork})
+        fork_server.COPIES = {copies}
+        process = Process(echo)
         list(process.ask({{"run": "print(1)"}}, {{"official": torch.ones(9)}}))
-        print(process._pid, flush=True)
+        print(process._child.pid, flush=True)
         list(process.ask({{"run": "while True: pass"}}))
     """
     parent = subprocess.Popen(

@@ -535,15 +535,17 @@ def test_ctrl_c_stops_the_file_too(tmp_path: Path, bench: Bench):
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text(encoding='utf-8')}").exists()
 
 
-# ------------------------------------------------------------------------------ a new process, not a fork
+# -------------------------------------------------------------------------------- a new Python, not a copy
 
 
-def test_it_works_without_a_fork(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench):
-    """As on systems that have none, and from Python."""
+def test_it_works_without_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bench: Bench):
+    """As on systems that have no fork server, and from Python."""
+    from llm_rebuild.process import fork_server
     from llm_rebuild.verify import ask
     from llm_rebuild.workbench.check import check_file
     from llm_rebuild.workbench.session import Limits
 
+    monkeypatch.setattr(fork_server, "COPIES", False)
     monkeypatch.setenv("LLM_REBUILD_STORE", str(bench.store))
     (tmp_path / "mine.py").write_text(SOLVED, encoding="utf-8")
     threads = torch.get_num_threads()
