@@ -76,18 +76,24 @@ def stop() -> None:
         temporary.cleanup()
 
 
-def serve(address: str, installed: str) -> None:
-    """Run commands, each in a copy of this process, until it is killed."""
+def load() -> None:
+    """Import this package and its libraries, but for the official one."""
     import llm_rebuild
-    from llm_rebuild.models import ARCHITECTURES
-    from llm_rebuild.process.limits import end_with
 
-    end_with(os.getppid())
     ours = [module.name for module in pkgutil.walk_packages(llm_rebuild.__path__, "llm_rebuild.")]
     for name in (*ours, *LIBRARIES):
         if name != "llm_rebuild.__main__":  # which runs a command
             importlib.import_module(name)
     assert "transformers" not in sys.modules
+
+
+def serve(address: str, installed: str) -> None:
+    """Run commands, each in a copy of this process, until it is killed."""
+    from llm_rebuild.models import ARCHITECTURES
+    from llm_rebuild.process.limits import end_with
+
+    end_with(os.getppid())
+    load()
     sys.path.remove("")
     places = [address, f"{address}.official"]
     sockets = {place: socket.socket(socket.AF_UNIX) for place in places}

@@ -12,49 +12,22 @@ import contextlib
 import os
 import signal
 import socket
-import struct
 import sys
 import threading
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from llm_rebuild.process.child import copied, streams, task_of
 from llm_rebuild.process.exchange import Channel
 from llm_rebuild.process.limits import end_with
 
 COPIES = sys.platform == "linux"
-NUMBER = struct.Struct("i")  # a process's id, and then its exit code
+RUNNING, KILLED = "running", f"{-signal.SIGKILL}"
 LOCK = threading.Lock()
 
 
-@dataclass
-class Child:
-    """A process that was started, by its id.
-
-    told  The pipe by which its exit code is told, where it is not this process's own child.
-    """
-
-    pid: int
-    told: int | None = None
-    code: int | None = None
-
-    def poll(self) -> int | None:
-        """Its exit code, or minus the number of the signal that ended it; None while it runs."""
-        if self.code is not None:
-            return self.code
-        if self.told is None:
-            ended, status = os.waitpid(self.pid, os.WNOHANG)
-            self.code = os.waitstatus_to_exitcode(status) if ended else None
-            return self.code
-        with contextlib.suppress(BlockingIOError):
-            number = os.read(self.told, NUMBER.size)
-            self.code = NUMBER.unpack(number)[0] if number else -signal.SIGKILL
-            os.close(self.told)
-        return self.code
-
-
-@dataclass
-class _Server:
-    """The process that is copied, and by what it is asked. A copy of its `owner` has one of its own."""
+class _Server(NamedTuple):
+    """The fork server, and the socket by which it is asked. A copy of its `owner` has one of its own."""
 
     pid: int
     asking: socket.socket
@@ -71,65 +44,75 @@ def begin() -> None:
             _server(copy=True)
 
 
-def start(task: str, reading: int, writing: int, output: int) -> Child:
-    """Have a process do a task, `module:function`, which reads, writes and prints there. A copy expects the
-    environment first. Raises OSError where none can be started."""
+def start(task: str, reading: int, writing: int, output: int) -> int:
+    """Have a process do a task, `module:function`, which reads, writes and prints there: its id. A copy
+    expects the environment first. Raises OSError where none can be started."""
     if not COPIES:
         command = f"from llm_rebuild.process.child import started; started({task!r}, {os.getpid()})"
-        return Child(_new_python(command, reading, writing, output))
+        return _new_python(command, reading, writing, output)
     folder = os.open(".", os.O_PATH)
     try:
-        with LOCK:
-            for _ in range(2):  # it may have been ended: by the system, or with the thread that started it
-                told, telling = os.pipe()
-                with contextlib.suppress(BrokenPipeError, ConnectionError):
-                    passed = [reading, writing, output, telling, folder]
-                    socket.send_fds(_server().asking, [task.encode()], passed)
-                os.close(telling)
-                if number := os.read(told, NUMBER.size):
-                    os.set_blocking(told, False)
-                    return Child(NUMBER.unpack(number)[0], told)
-                os.close(told)
-                _end(_servers.pop())
+        for _ in range(2):  # it may have been ended: by the system, or with the thread that started it
+            if (pid := _answer(task, (reading, writing, output, folder))) != KILLED:
+                return int(pid)
     finally:
         os.close(folder)
     raise OSError("no process could be started; is there enough memory?")
 
 
+def poll(pid: int) -> int | None:
+    """The exit code of what was started, or minus the number of the signal that ended it; None while it
+    runs. Once it was told it is forgotten."""
+    if not COPIES:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if ended else None
+    answer = _answer(str(pid))
+    return None if answer == RUNNING else int(answer)
+
+
+def _answer(question: str, passed: Sequence[int] = ()) -> str:
+    """What the fork server says. Where it has ended, all that it had started was killed."""
+    with LOCK:
+        server, answer = _server(), b""
+        try:
+            socket.send_fds(server.asking, [question.encode()], passed)
+            answer = server.asking.recv(100)
+        except OSError:
+            pass
+        finally:
+            if not answer:  # it has ended, or Ctrl+C came before the answer
+                _servers.clear()
+                server.asking.close()
+                with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                    os.kill(server.pid, signal.SIGKILL)
+                    os.waitpid(server.pid, 0)
+        return answer.decode() or KILLED
+
+
 def _server(copy: bool = False) -> _Server:
-    """The process that is copied; started now if there is none."""
+    """The fork server of this process; started now if there is none."""
     owner = os.getpid()
-    if not _servers or _servers[-1].owner != owner:
+    if not _servers or _servers[0].owner != owner:
         asking, asked = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with asked:
             if copy:
-                sys.stdout.flush()
-                sys.stderr.flush()
                 pid = os.fork()
                 if pid == 0:
+                    LOCK.release()
                     serve(asked.fileno(), owner)
             else:
                 command = f"from llm_rebuild.process.fork_server import serve; serve(0, {owner})"
-                nothing = os.open(os.devnull, os.O_WRONLY)
-                pid = _new_python(command, asked.fileno(), nothing, nothing)
-                os.close(nothing)
+                pid = _new_python(command, asked.fileno())
         _servers[:] = [_Server(pid, asking, owner)]
-    return _servers[-1]
+    return _servers[0]
 
 
-def _new_python(code: str, *streams: int) -> int:
+def _new_python(code: str, *files: int) -> int:
     """A new Python with this one's path, and these as its first streams: its id."""
     command = [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {code}"]
-    actions = [(os.POSIX_SPAWN_DUP2, stream, at) for at, stream in enumerate(streams)]
+    actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_DUP2, file, at) for at, file in enumerate(files)]
+    actions += [(os.POSIX_SPAWN_OPEN, at, os.devnull, os.O_WRONLY, 0) for at in range(len(files), 3)]
     return os.posix_spawn(command[0], command, os.environ, file_actions=actions, setpgroup=0)
-
-
-def _end(server: _Server) -> None:
-    """End it, if it still runs."""
-    server.asking.close()
-    with contextlib.suppress(ProcessLookupError, ChildProcessError):
-        os.kill(server.pid, signal.SIGKILL)
-        os.waitpid(server.pid, 0)
 
 
 # ------------------------------------------------------------------------------------------- inside it
@@ -138,41 +121,38 @@ def _end(server: _Server) -> None:
 def serve(socket_: int, owner: int) -> None:
     """Copy this process whenever it is asked to, as long as its owner lives. Never returns."""
     try:
-        with socket.socket(fileno=os.dup(socket_)) as asked:
-            highest = os.sysconf("SC_OPEN_MAX")
-            os.closerange(3, asked.fileno())  # what the first has open is no business of a learner's file
-            os.closerange(asked.fileno() + 1, highest)
-            with contextlib.suppress(PermissionError):  # a new Python has a group of its own already
-                os.setsid()
-            streams(os.open(os.devnull, os.O_WRONLY))
-            end_with(owner)
-            signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who wait
-            here = os.getpid()
-            while (message := socket.recv_fds(asked, 1000, 5))[1]:
-                task, passed = message[0].decode(), message[1]
-                with contextlib.suppress(ImportError):  # a copy says what it misses
-                    task_of(task)
-                if os.fork() == 0:
-                    asked.close()
-                    _tell(task, here, *passed)
-                for descriptor in passed:
-                    os.close(descriptor)
+        with contextlib.suppress(PermissionError):  # a new Python has a group of its own
+            os.setsid()
+        asked = socket.socket(fileno=os.dup(socket_))
+        os.closerange(3, asked.fileno())  # what its owner has open is no business of a learner's file
+        os.closerange(asked.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+        streams(os.open(os.devnull, os.O_WRONLY))
+        end_with(owner)
+        here = os.getpid()
+        while (message := socket.recv_fds(asked, 1000, 4))[0]:
+            question, passed = message[0].decode(), message[1]
+            if not passed:
+                asked.send(_ended(int(question)).encode())
+                continue
+            with contextlib.suppress(ImportError):  # a copy says what it misses
+                task_of(question)
+            pid = os.fork()
+            if pid == 0:
+                asked.close()
+                os.fchdir(passed[3])
+                os.close(passed[3])
+                copied(question, Channel(passed[0], passed[1]), passed[2], here)
+            asked.send(str(pid).encode())
+            for descriptor in passed:
+                os.close(descriptor)
     finally:
         os._exit(0)
 
 
-def _tell(task: str, server: int, reading: int, writing: int, output: int, telling: int, folder: int) -> None:
-    """Have a copy do the task; tell which process it is, and how it ended."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    end_with(server)
-    os.fchdir(folder)
-    here, pid = os.getpid(), os.fork()
-    if pid == 0:
-        for descriptor in (telling, folder):
-            os.close(descriptor)
-        copied(task, Channel(reading, writing), output, here)
-    for descriptor in (reading, writing, output):
-        os.close(descriptor)
-    os.write(telling, NUMBER.pack(pid))
-    os.write(telling, NUMBER.pack(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
-    os._exit(0)
+def _ended(pid: int) -> str:
+    """How a copy has ended."""
+    try:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:  # another server's, that was killed with it
+        return KILLED
+    return str(os.waitstatus_to_exitcode(status)) if ended else RUNNING

@@ -22,7 +22,6 @@ from torch import Tensor
 from llm_rebuild.process import fork_server
 from llm_rebuild.process.child import Task
 from llm_rebuild.process.exchange import Channel, Message, NoMessageError, pack
-from llm_rebuild.process.fork_server import Child
 
 SHOWN = 4000  # characters of what is printed there
 ENDING = 1.0  # seconds that a process has to end in when its pipe is closed
@@ -78,7 +77,8 @@ class Process:
     def __init__(self, task: Task) -> None:
         self.ended: Ended | None = None
         self.deadline = math.inf  # of what `outcome` asks for, by time.monotonic
-        self._child, self._reading, self._writing, self._output = _start(task)
+        self._pid, self._reading, self._writing, self._output = _start(task)
+        self._code: int | None = None
         self._watched = [self._reading, self._output]
         os.set_blocking(self._writing, False)
         os.set_blocking(self._output, False)
@@ -138,9 +138,9 @@ class Process:
         except (OSError, MemoryError):
             pass
         end = time.monotonic() + patience  # its pipe is closed: it is ending
-        while self._child.poll() is None and time.monotonic() < end:
+        while self._poll() is None and time.monotonic() < end:
             time.sleep(0.002)
-        self._finish("garbage" if self._child.poll() is None else None)
+        self._finish("garbage" if self._poll() is None else None)
         return None
 
     def _wait(self) -> None:
@@ -178,17 +178,23 @@ class Process:
         self._lost += len(piece[room:])
         return bool(piece)
 
+    def _poll(self) -> int | None:
+        """Its exit code, if it has ended."""
+        if self._code is None:
+            self._code = fork_server.poll(self._pid)
+        return self._code
+
     def _finish(self, how: str | None = None) -> None:
         """End it, and all of its group. `how` it ended; None: as its exit code says."""
         if self.ended is not None:
             return
-        code = self._child.poll()
+        code = self._poll()
         with contextlib.suppress(ProcessLookupError, PermissionError):  # it has no group of its own yet
-            os.killpg(self._child.pid, signal.SIGKILL)
-        if self._child.poll() is None:
+            os.killpg(self._pid, signal.SIGKILL)
+        if self._poll() is None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._child.pid, signal.SIGKILL)
-        while self._child.poll() is None:
+                os.kill(self._pid, signal.SIGKILL)
+        while self._poll() is None:
             time.sleep(0.001)
         while self._take_printed():
             pass
@@ -219,11 +225,11 @@ def _how(code: int | None) -> str:
         return f"signal {-code}"
 
 
-def _start(task: Task) -> tuple[Child, int, int, int]:
-    """A process that does a task, and the ends of pipes to read from, to write to, and to read from what it
-    prints."""
+def _start(task: Task) -> tuple[int, int, int, int]:
+    """A process that does a task: its id, and the ends of pipes to read from, to write to, and to read from
+    what it prints."""
     (asked, asking), (answers, answering), (output, printing) = os.pipe(), os.pipe(), os.pipe()
-    child = fork_server.start(f"{task.__module__}:{task.__qualname__}", asked, answering, printing)
+    pid = fork_server.start(f"{task.__module__}:{task.__qualname__}", asked, answering, printing)
     for descriptor in (asked, answering, printing):
         os.close(descriptor)
-    return child, answers, asking, output
+    return pid, answers, asking, output

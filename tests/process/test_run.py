@@ -232,7 +232,7 @@ def test_it_ends_with_the_one_that_started_it_and_leaves_nothing_on_the_disk(
         fork_server.COPIES = {copies}
         process = Process(echo)
         list(process.ask({{"run": "print(1)"}}, {{"official": torch.ones(9)}}))
-        print(process._child.pid, flush=True)
+        print(process._pid, flush=True)
         list(process.ask({{"run": "while True: pass"}}))
     """
     parent = subprocess.Popen(

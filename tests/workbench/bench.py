@@ -1,4 +1,4 @@
-"""A learner's command line, quickly: torch is imported once, each command runs in a copy of that process."""
+"""A learner's command line, quickly: all is imported once, each command runs in a copy of that process."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 CODE = """
 import json, os, sys
-import torch
 from llm_rebuild.cli import main as cli
-from llm_rebuild.workbench import check
+from tests.warm import load
+load()
 for line in sys.stdin:
     job = json.loads(line)
     pid = os.fork()

@@ -15,7 +15,11 @@ from tests.workbench.bench import Bench
 GPT2 = local_copy.MINIATURES / "gpt2"
 WHOLE = writing.source("gpt2", solved=True)
 BROKEN = WHOLE.replace("0.044715 * cube", "0.044175 * cube")
-KILLER = "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\n"
+KILLER = """
+import os, signal
+stat = open(f"/proc/{os.getppid()}/stat").read()  # of the fork server, whose own parent is the checker
+os.kill(int(stat.rpartition(")")[2].split()[1]), signal.SIGKILL)
+"""
 LOOP = """
 import time
 def forward(token_ids, mask, weights, config, tap):
