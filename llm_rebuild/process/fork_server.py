@@ -128,7 +128,7 @@ def serve(socket_: int, owner: int) -> None:
         os.closerange(asked.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
         streams(os.open(os.devnull, os.O_WRONLY))
         end_with(owner)
-        here = os.getpid()
+        server = os.getpid()
         while (message := socket.recv_fds(asked, 1000, 4))[0]:
             question, passed = message[0].decode(), message[1]
             if not passed:
@@ -141,7 +141,7 @@ def serve(socket_: int, owner: int) -> None:
                 asked.close()
                 os.fchdir(passed[3])
                 os.close(passed[3])
-                copied(question, Channel(passed[0], passed[1]), passed[2], here)
+                copied(question, Channel(passed[0], passed[1]), passed[2], server)
             asked.send(str(pid).encode())
             for descriptor in passed:
                 os.close(descriptor)

@@ -19,6 +19,7 @@ from llm_rebuild.errors import InputError
 from llm_rebuild.models import Rebuild, rebuild_for
 from llm_rebuild.models import minilm as model
 from llm_rebuild.models.part import Batch
+from llm_rebuild.process import fork_server
 from llm_rebuild.proof import isolation
 from llm_rebuild.proof.isolation import Isolated, Leak, run_watched
 from llm_rebuild.verify.official import Official
@@ -306,6 +307,7 @@ def changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
         assert before in source
         file.write_text(source.replace(before, after), encoding="utf-8")
         monkeypatch.syspath_prepend(tmp_path)  # which the process gets as its own path
+        monkeypatch.setattr(fork_server, "COPIES", False)  # where the package is loaded already
 
     return change
 
