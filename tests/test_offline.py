@@ -22,13 +22,13 @@ from typing import Any
 import pytest
 
 from llm_rebuild.cli import main as cli
-from llm_rebuild.cli import options
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
 from llm_rebuild.copies.pins import NAMES, PINS
 from llm_rebuild.errors import InputError
 from llm_rebuild.show.terminal import Terminal
 from llm_rebuild.using import generate
 from llm_rebuild.using.settings import Settings
+from llm_rebuild.verify.question import or_default
 
 PROJECT = Path(__file__).resolve().parents[1]
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -244,13 +244,13 @@ def test_one_text_appears_on_a_terminal_as_it_is_written(
 def test_without_a_text_each_model_gets_one_that_it_understands() -> None:
     for model, source in itertools.product(NAMES, ("miniature", "hub")):
         copy = LocalCopy(model, MINIATURES / model, source)
-        (text,) = options.or_default(copy, {"texts": None})["texts"]
+        (text,) = or_default(copy, {"texts": None})["texts"]
         assert copy.tokenizer().encode(text).ids
         assert text.startswith("translate English to German: ") == (model == "t5-small")
         if source == "miniature":  # it knows every word: nothing is spelt letter by letter, nothing unknown
             assert len(copy.tokenizer().encode(text).ids) <= 2 * len(text.split()) + 6
-    assert options.or_default(copy, {"texts": ["mine"]}) == {"texts": ["mine"]}
-    assert options.or_default(copy, {"token_ids": [[1]]}) == {"token_ids": [[1]]}
+    assert or_default(copy, {"texts": ["mine"]}) == {"texts": ["mine"]}
+    assert or_default(copy, {"token_ids": [[1]]}) == {"token_ids": [[1]]}
 
 
 @pytest.mark.parametrize(

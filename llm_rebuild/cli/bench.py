@@ -164,6 +164,7 @@ def mark(
 
     Exit code 0 when all pass, 1 when some do not, 2 when nothing can be marked.
     """
+    from llm_rebuild.process import fork_server
     from llm_rebuild.workbench import mark as marking
     from llm_rebuild.workbench.session import Limits
 
@@ -173,6 +174,7 @@ def mark(
     if out.resolve().is_relative_to(folder.resolve()):
         raise InputError(f"--out {out}: choose a place outside of the folder that is marked")
     count, rows = len(list(marking.submissions(folder))), list[marking.Mark]()
+    fork_server.begin()
     for row in marking.mark(folder, model, text or (), Limits(seconds, memory)):
         rows.append(row)
         notice(f"{len(rows)} of {count}  {row.file}: {row.result}{row.reason and f' ({row.reason})'}")
@@ -215,10 +217,8 @@ def _shown(checked: Check, exact: bool, json_file: str | None) -> int:
     if json_file != "-":
         output.console().print(checked)
     output.write_json(checked.to_json(), json_file)
-    if checked.error:
-        last = checked.last_passed
-        passed = f"; the last checkpoint that passed is {last}" if last else ""
-        raise InputError(f"{checked.error}{passed}")
+    if checked.stopped:
+        raise InputError(checked.stopped)
     return 0 if (checked.exact if exact else checked.passed) else 1
 
 

@@ -105,9 +105,6 @@ Store = Annotated[
 ]
 Strict = Annotated[bool, switch("--strict", "Never fall back to a miniature.")]
 
-# What a model is shown that the course has no rebuild of, and so no record with texts of its own.
-ANY_TEXTS = ("Open-source LLMs rock.", "They do.")
-
 
 def flag(option: str) -> str:
     """An option's name as it is typed: `--top-k`."""
@@ -156,23 +153,13 @@ def question_of(
 ) -> Question:
     """What is asked of a model: these inputs, or texts that it understands where none were given."""
     from llm_rebuild.copies import local_copy
-    from llm_rebuild.verify.question import ask
+    from llm_rebuild.verify.question import ask, or_default
 
     copy = local_copy.get(model, strict=strict) if isinstance(model, str) else model
     if cache and copy.architecture and not copy.architecture.generates:
         raise InputError(f"{copy.name} writes no text and keeps no keys and values; leave --cache out")
     inputs = or_default(copy, inputs, padded=True)
     return ask(copy, **inputs, attention=attention, use_cache=cache, **numbers)
-
-
-def or_default(copy: LocalCopy, inputs: dict[str, Any], padded: bool = False) -> dict[str, Any]:
-    """The inputs, with a text that this model understands where none was given; `padded`: with two texts of
-    different length."""
-    if inputs.get("texts") or inputs.get("token_ids"):
-        return inputs
-    default = copy.architecture.default_texts(copy.source) if copy.architecture else ANY_TEXTS
-    count = len(inputs.get("decoder_ids") or default) if padded else 1  # a text for each row of the decoder
-    return {**inputs, "texts": list(default[:count])}
 
 
 def _ids(row: str, option: str) -> list[int]:

@@ -78,9 +78,10 @@ def run(
     settings = {option: value for option, value in chosen.items() if value is not None}
     output.check_writable("--json", json_file)
     from llm_rebuild.copies import local_copy
+    from llm_rebuild.verify.question import or_default
 
     copy = local_copy.get(name, strict=strict)
-    prompts = options.or_default(copy, {"texts": texts})["texts"]
+    prompts = or_default(copy, {"texts": texts})["texts"]
     if copy.rebuild.architecture.embeds:
         if settings or fast:
             flags = ", ".join(map(options.flag, [*settings, *(["fast"] if fast else [])]))

@@ -52,9 +52,11 @@ def contradicted(case: Case, world: World, edit: Edit) -> bool:
 def tells(case: Case, edit: Edit) -> bool:
     """Whether a tensor that an edit gives tells of it. Of a mask it does not where queries have lost their
     effect: of the only key that is left there is nothing but its value, whatever hid the others."""
-    if not edit.told or case.target in edit.changes or not edit.cause.startswith("mask"):
+    world = case.world
+    steps = [world.formulas[name] for name in world.reaching(case.target)]
+    query = next((step.inputs[0] for step in steps if step.kind == "product"), "")
+    if not (edit.told and query) or case.target in edit.changes or not edit.cause.startswith("mask"):
         return edit.told
-    query, world = case.world.source(case.target, "product").inputs[0], case.world
     other: dict[str, Make] = {**edit.changes, query: lambda w: world[query].cos()}
     one, two = (world.changed(c, case.same - c.keys()).attempt(case.target) for c in (edit.changes, other))
     return one is None or two is None or not equal(one, two)

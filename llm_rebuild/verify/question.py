@@ -42,6 +42,10 @@ class Options(Numbers, total=False):
     use_cache: bool
 
 
+# What a model is shown that the course has no rebuild of, and so no record with texts of its own.
+ANY_TEXTS = ("Open-source LLMs rock.", "They do.")
+
+
 @dataclass(frozen=True)
 class Question:
     """One forward pass that is asked of the official model and of a rebuild.
@@ -142,6 +146,16 @@ def ask(
     dtype, device = copy.numbers(**numbers)
     inputs = read_inputs(copy, texts, token_ids, decoder_ids)
     return Question(copy, inputs, attention, use_cache, dtype=dtype, device=device)
+
+
+def or_default(copy: LocalCopy, inputs: dict[str, Any], padded: bool = False) -> dict[str, Any]:
+    """The inputs, with a text that this model understands where none was given; `padded`: with two texts of
+    different length."""
+    if inputs.get("texts") or inputs.get("token_ids"):
+        return inputs
+    default = copy.architecture.default_texts(copy.source) if copy.architecture else ANY_TEXTS
+    count = len(inputs.get("decoder_ids") or default) if padded else 1  # a text for each row of the decoder
+    return {**inputs, "texts": list(default[:count])}
 
 
 def check(copy: LocalCopy, weights: Weights) -> None:

@@ -1,7 +1,7 @@
 """Marking a folder of submissions: one row a file, whatever is in it.
 
-Each is checked by a `llm-rebuild check` of its own, on a copy that lies alone, and what that says as JSON
-becomes a row. So no submission sees another, and one that takes the checker down with it costs one row.
+Each is checked in a process of its own, on a copy that lies alone, and what that says becomes a row. So no
+submission sees another, and one that takes the checker down with it costs one row.
 """
 
 from __future__ import annotations
@@ -11,22 +11,25 @@ import contextlib
 import csv
 import hashlib
 import io
-import json
 import os
 import re
-import signal
-import subprocess
-import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from llm_rebuild.diagnosis.case import DEGREES, Level
 from llm_rebuild.errors import LONGEST, InputError, one_line
 from llm_rebuild.files import read
+from llm_rebuild.process import fork_server
+from llm_rebuild.process.exchange import Channel
+from llm_rebuild.process.run import Process
+from llm_rebuild.verify.question import ask, or_default
+from llm_rebuild.workbench import cached
+from llm_rebuild.workbench.check import check_file
 from llm_rebuild.workbench.new import SKELETONS, source
 from llm_rebuild.workbench.session import LARGEST_FILE, Limits
 
@@ -183,51 +186,51 @@ def _sameness(content: bytes, names: bool = True) -> str:
 
 
 def _checked(row: Mark, content: bytes, texts: Sequence[str], limits: Limits) -> Mark:
-    """The row, filled in by a check in a process of its own. What it says goes to files without a name: the
-    folder in which a submission lies is the submission's to write in."""
+    """The row, filled in by a check in a process of its own."""
+    most = SHARES * limits.seconds + 60
     with (
         tempfile.TemporaryDirectory(prefix="llm-rebuild-mark-", ignore_cleanup_errors=True) as alone,
-        tempfile.TemporaryFile() as out,
-        tempfile.TemporaryFile() as messages,
+        Process(check_alone) as process,
     ):
         copy = Path(alone, "submission", Path(row.file).name)
         copy.parent.mkdir()
         copy.write_bytes(content)
-        command = [sys.executable, "-m", "llm_rebuild", "check", str(copy), f"--model={row.model}"]
-        command += ["--json=-", f"--seconds={limits.seconds:g}", f"--memory={limits.memory}"]
-        command += [f"--text={text}" for text in texts]
-        code, ended = _run(command, Path(alone, "empty"), (out, messages), SHARES * limits.seconds + 60)
-        if code not in (0, 1, 2):
-            return replace(row, reason=ended)
-        messages.seek(0)
-        last = messages.read().decode("utf-8", "replace").strip().splitlines() or [""]
-        problem = last[-1].removeprefix("llm-rebuild: ") if code == 2 else ""
-        out.seek(0)
-        with contextlib.suppress(ValueError):  # a check that could not begin writes no result
-            return filled(replace(row, reason=problem), json.loads(out.read()), passed=code == 0)
-        return replace(row, reason=problem or "the check gave no result")
+        job = {
+            "alone": alone,
+            "file": str(copy),
+            "model": row.model,
+            "texts": texts,
+            "limits": astuple(limits),
+        }
+        answer = next(process.ask(job, deadline=time.monotonic() + most), None)
+    if answer is None:
+        how = process.ended.how if process.ended else ""
+        stopped = f"whole check was stopped after {most:g} s"
+        return replace(row, reason=f"the {stopped if how == 'time' else f'check itself was ended ({how})'}")
+    row, found = replace(row, reason=answer.about["problem"]), answer.about["found"]
+    return filled(row, found, passed=answer.about["passed"]) if found else row
 
 
-def _run(
-    command: Sequence[str], folder: Path, streams: tuple[IO[bytes], IO[bytes]], most: float
-) -> tuple[int, str]:
-    """Run a command in an empty folder, for Python looks for modules where it is started; what is temporary
-    goes to the folder above, so that nothing outside is the submission's to write in. `streams`: where its
-    stdout and its stderr go. Its exit code, and what ended it else."""
-    folder.mkdir()
-    process = subprocess.Popen(
-        command, cwd=folder, env=os.environ | {"TMPDIR": str(folder.parent)}, stdin=subprocess.DEVNULL,
-        stdout=streams[0], stderr=streams[1], start_new_session=True,
-    )  # fmt: skip
+def check_alone(channel: Channel) -> None:
+    """Check one submission, as `llm-rebuild check` would. It runs in an empty folder, for Python looks for
+    modules where it is started; what is temporary goes to the folder above."""
+    message = channel.receive()
+    if message is None:
+        return
+    job, found, passed = message.about, None, False
+    empty = Path(job["alone"], "empty")
+    empty.mkdir()
+    os.chdir(empty)
+    os.environ["TMPDIR"] = tempfile.tempdir = job["alone"]
+    fork_server.begin()
     try:
-        process.wait(most)
-    except subprocess.TimeoutExpired:
-        return -1, f"the whole check was stopped after {most:g} s"
-    finally:
-        with contextlib.suppress(OSError):  # also what a submission started and left behind
-            os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
-        process.wait()
-    return process.returncode, f"the check itself was ended (exit code {process.returncode})"
+        copy = cached.copy_for(job["model"])
+        question = ask(copy, **or_default(copy, {"texts": job["texts"]}, padded=True))
+        checked = check_file(job["file"], question, limits=Limits(*job["limits"]))
+        problem, found, passed = checked.stopped, checked.to_json(), checked.passed
+    except InputError as error:
+        problem = str(error)
+    channel.send({"end": "done", "problem": problem, "found": found, "passed": passed})
 
 
 def filled(row: Mark, found: Mapping[str, Any], passed: bool) -> Mark:

@@ -186,6 +186,12 @@ class Check(Printable):
         return before[-1] if before else None
 
     @property
+    def stopped(self) -> str:
+        """What ended the run before its end, and how far it came; empty where nothing did."""
+        passed = f"; the last checkpoint that passed is {self.last_passed}" if self.last_passed else ""
+        return f"{self.error}{passed}" if self.error else ""
+
+    @property
     def count(self) -> str:
         """How much is matched, of which model: the last line of what is shown."""
         r = self.report

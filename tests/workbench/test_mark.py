@@ -65,7 +65,7 @@ def test_a_class_is_marked_one_row_each(bench: Bench, tmp_path: Path):
     reasons = {
         "empty.py": "it is empty",
         "huge.py": "more than 5,000,000 bytes",
-        "killer.py": "exit code",
+        "killer.py": "the check itself was ended (signal SIGKILL)",
         "link.py": "it is a link",
         "report.docx": "no .py file",
         "'=cmd|' -C calc'!A0.py": "line 1",
