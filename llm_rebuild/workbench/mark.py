@@ -195,20 +195,15 @@ def _checked(row: Mark, content: bytes, texts: Sequence[str], limits: Limits) ->
         copy = Path(alone, "submission", Path(row.file).name)
         copy.parent.mkdir()
         copy.write_bytes(content)
-        job = {
-            "alone": alone,
-            "file": str(copy),
-            "model": row.model,
-            "texts": texts,
-            "limits": astuple(limits),
-        }
+        job = {"alone": alone, "file": str(copy), "model": row.model, "texts": texts}
+        job["limits"] = astuple(limits)
         answer = next(process.ask(job, deadline=time.monotonic() + most), None)
     if answer is None:
         how = process.ended.how if process.ended else ""
         stopped = f"whole check was stopped after {most:g} s"
         return replace(row, reason=f"the {stopped if how == 'time' else f'check itself was ended ({how})'}")
-    row, found = replace(row, reason=answer.about["problem"]), answer.about["found"]
-    return filled(row, found, passed=answer.about["passed"]) if found else row
+    row, result = replace(row, reason=answer.about["problem"]), answer.about["result"]
+    return filled(row, result, passed=answer.about["passed"]) if result else row
 
 
 def check_alone(channel: Channel) -> None:
@@ -217,7 +212,7 @@ def check_alone(channel: Channel) -> None:
     message = channel.receive()
     if message is None:
         return
-    job, found, passed = message.about, None, False
+    job, result, passed = message.about, None, False
     empty = Path(job["alone"], "empty")
     empty.mkdir()
     os.chdir(empty)
@@ -227,15 +222,15 @@ def check_alone(channel: Channel) -> None:
         copy = cached.copy_for(job["model"])
         question = ask(copy, **or_default(copy, {"texts": job["texts"]}, padded=True))
         checked = check_file(job["file"], question, limits=Limits(*job["limits"]))
-        problem, found, passed = checked.stopped, checked.to_json(), checked.passed
+        problem, result, passed = checked.stopped, checked.to_json(), checked.passed
     except InputError as error:
         problem = str(error)
-    channel.send({"end": "done", "problem": problem, "found": found, "passed": passed})
+    channel.send({"end": "done", "problem": problem, "result": result, "passed": passed})
 
 
-def filled(row: Mark, found: Mapping[str, Any], passed: bool) -> Mark:
+def filled(row: Mark, result: Mapping[str, Any], passed: bool) -> Mark:
     """The row with what a check's JSON says."""
-    model, summary, leaks = found["model"], found["summary"], found["leaks"] or ()
+    model, summary, leaks = result["model"], result["summary"], result["leaks"] or ()
     mistake: Mapping[str, Any] = next(iter(found["mistakes"]), {})
     line = mistake.get("line") or {}
     unfilled = sum(step["problem"] == "not filled in" for step in found["steps"])
