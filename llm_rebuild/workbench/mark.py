@@ -228,9 +228,9 @@ def check_alone(channel: Channel) -> None:
     channel.send({"end": "done", "problem": problem, "result": result, "passed": passed})
 
 
-def filled(row: Mark, result: Mapping[str, Any], passed: bool) -> Mark:
+def filled(row: Mark, found: Mapping[str, Any], passed: bool) -> Mark:
     """The row with what a check's JSON says."""
-    model, summary, leaks = result["model"], result["summary"], result["leaks"] or ()
+    model, summary, leaks = found["model"], found["summary"], found["leaks"] or ()
     mistake: Mapping[str, Any] = next(iter(found["mistakes"]), {})
     line = mistake.get("line") or {}
     unfilled = sum(step["problem"] == "not filled in" for step in found["steps"])
