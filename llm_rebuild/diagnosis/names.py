@@ -424,6 +424,8 @@ def of_input(world: World, formula: Formula, right: str, action: str) -> str:
         return "residual-scaled" if scaled else "residual-wrong" if right == residual else "wrong-operand"
     if before is not None and kind == "lookup" and (scaled or formula.kind == "add"):
         return of_result(before, action)
+    if kind in ("bias by head", "biased mask"):
+        return "position-bias-wrong"
     if scaled and called(formula) == "add":  # a sum of looked-up rows
         return of_result(formula, action)
     if formula.kind == "split" and "part" in facts and action == MOVED:
@@ -432,8 +434,6 @@ def of_input(world: World, formula: Formula, right: str, action: str) -> str:
         return "cross-attention-source"
     if of_the_pass_before(world, right):
         return "cache-order"
-    if kind in ("bias by head", "biased mask"):
-        return "position-bias-wrong"
     if before is not None and kind == "repeat":
         return of_result(before, OTHER)
     if kind == "mask":

@@ -70,8 +70,7 @@ def hide(hidden: Tensor, fill: float = LOWEST) -> Tensor:
 def mask(world: World, formula: Formula) -> Iterator[Edit]:
     """The wrong places, by the right number."""
     shown = torch.zeros_like(allowed(world, formula, False))
-    yield Edit("mask-missing", "nothing is hidden", {formula.name: lambda w: hide(shown)})
-    for cause, says, hidden in patterns(world, formula):
+    for cause, says, hidden in (*patterns(world, formula), ("mask-missing", "nothing is hidden", shown)):
         yield Edit(cause, says, {formula.name: lambda w, hidden=hidden: hide(hidden)})
 
 
