@@ -6,6 +6,7 @@ untested then. It is built with the course's own mkdocs.yml, theme overrides, st
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.server
 import json
@@ -320,8 +321,10 @@ def visits(course: Site, sampler: Site, browser: Browser) -> dict[str, Visit]:
         reader.wait("document.body.dataset.mdColorScheme === 'slate'")
         visit.barriers["dark"] = barriers(page, [])
         page.set_viewport_size(PHONE)
-        visit.phone_width = page.evaluate("document.documentElement.scrollWidth")
         page.evaluate("() => new Promise((done) => setTimeout(done, 100))")  # for what reacts to it
+        with contextlib.suppress(AssertionError):  # on a busy machine it takes its time
+            reader.wait(f"document.documentElement.scrollWidth <= {PHONE['width']}")
+        visit.phone_width = page.evaluate("document.documentElement.scrollWidth")
         visit.barriers["phone"] = barriers(page, OF_A_PHONE, colours=False)
         page.evaluate("localStorage.clear()")  # what was read on it
         seen[url] = visit
