@@ -113,6 +113,6 @@ def test_what_says_no_more_than_is_known_is_proved(mutant: Mutant, cause: str) -
     "name", ["minilm-mask-of-the-first-row", "gpt2-cached-padding-forgotten", "t5-fused-bias-twice"]
 )
 def test_of_names_that_give_the_same_the_one_that_says_more_comes_first(name: str) -> None:
-    """Where all is shown no mask is missing but for one reason; a bias that is added twice is no scaled sum."""
+    """A mask that shows all is missing where nothing else was forgotten; a bias twice is no scaled sum."""
     mutant = next(m for m in read_set("third").mutants if m.name == name)
     assert mutation.measure(mutant).named[0] == mutant.cause
