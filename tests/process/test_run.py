@@ -83,7 +83,7 @@ def test_however_it_ends_it_is_told(code: str, how: str):
 def test_a_copy_has_no_pipe_to_another_process():
     """A learner's file runs while the official model's process waits, and could ask it."""
     with Process(echo) as other:
-        ends = (other._reading, other._writing, other._output, fork_server._server().asking.fileno())
+        ends = (other._reading, other._writing, other._output)
         pipes = {str(Path(f"/proc/self/fd/{end}").readlink()) for end in ends}
         with Process(echo) as process:
             listing = "subprocess.getoutput('ls -l /proc/$PPID/fd')"
@@ -91,6 +91,7 @@ def test_a_copy_has_no_pipe_to_another_process():
         assert list(other.ask({"number": 1}))  # this process has them still
     assert process.ended is not None
     assert "pipe:" in process.ended.output
+    assert "socket:" not in process.ended.output  # by which it could have the fork server do something
     assert not pipes & set(process.ended.output.split())
 
 
