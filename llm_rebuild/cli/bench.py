@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from llm_rebuild.verify import Question
     from llm_rebuild.workbench.result import Check
 
+THREADS_SLEEP = ("OMP_WAIT_POLICY", "PASSIVE")  # it changes no number; read when torch is imported
 LOOK = 0.2  # seconds between two looks at whether the file was saved
 
 Step = Annotated[
@@ -121,6 +123,7 @@ def check(
     inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
     options.check_files(json_file, file, html=html)
     _check_together(watch, fix, json_file)
+    os.environ.setdefault(*THREADS_SLEEP)
 
     def once() -> int:
         """One check. Its exit code."""
@@ -164,6 +167,7 @@ def mark(
 
     Exit code 0 when all pass, 1 when some do not, 2 when nothing can be marked.
     """
+    os.environ.setdefault(*THREADS_SLEEP)
     from llm_rebuild.process import fork_server
     from llm_rebuild.workbench import mark as marking
     from llm_rebuild.workbench.session import Limits
@@ -186,13 +190,11 @@ def mark(
 
 
 def _check_together(watch: bool, fix: bool, json_file: str | None) -> None:
-    """Refuse options of which one shows what the other cannot have. And let threads that wait for work sleep:
-    it changes no number, and is read when torch is imported."""
+    """Refuse options of which one shows what the other cannot have."""
     if watch and json_file == "-":
         raise InputError("--watch prints again and again, and --json - one document; name a file")
     if fix and (watch or json_file == "-"):
         raise InputError(f"--fix shows what it changes; leave {'--watch' if watch else '--json -'} out")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _checked(
@@ -262,6 +264,8 @@ def _watch(file: Path, once: Callable[[], int]) -> NoReturn:
                 once()
             except InputError as error:
                 notice(f"llm-rebuild: {error}")
+            except Exception:  # a fault of this program: seen, and the next save is checked all the same
+                traceback.print_exc()
             notice(f"waiting for {file} to be saved; Ctrl+C ends it")
         while _saved(file) == saved:
             time.sleep(LOOK)

@@ -96,13 +96,13 @@ class Edit:
     cause    Its name in the catalogue.
     says     What exactly would have been done.
     changes  The steps that are computed in another way, and how.
-    told     Whether what was done says why, as the cause does, and is not only one of many ways to go wrong.
+    telling  Whether what was done says why, as the cause does, and is not only one of many ways to go wrong.
     """
 
     cause: str
     says: str
     changes: Mapping[str, Make]
-    told: bool = True
+    telling: bool = True
 
 
 @dataclass(frozen=True)

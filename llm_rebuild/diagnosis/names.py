@@ -175,7 +175,7 @@ def of_result(formula: Formula | None, action: str) -> str:
     return cause
 
 
-def told(formula: Formula, cause: str, action: str) -> bool:
+def is_telling(formula: Formula, cause: str, action: str) -> bool:
     """Whether something done to a tensor is what a cause says. One of many ways to change numbers, or to put
     them elsewhere, has only the likeliest name; and where no activation belongs, none is another."""
     if action in (RELU, BENT):
@@ -283,7 +283,7 @@ def tells(world: World, formula: Formula | None, repair: Repair, cause: str) -> 
         return cause in LOOSE or (kind != VALUE and (repair.operation, kind) not in OF_MASK)
     does = DOES.get(repair.operation) if kind == DROP and repair.edits == 1 else OTHER
     if does in (FACTOR, RELU, BENT) and (right in formula.inputs or cause == of_result(formula, does)):
-        return told(formula, cause, does)
+        return is_telling(formula, cause, does)
     if cause in LOOSE or (right in formula.inputs and cause in TAKEN):
         return True
     if kind == OPERAND:

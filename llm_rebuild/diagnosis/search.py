@@ -52,11 +52,12 @@ def contradicted(case: Case, world: World, edit: Edit) -> bool:
 def tells(case: Case, edit: Edit) -> bool:
     """Whether a tensor that an edit gives tells of it. Of a mask it does not where queries have lost their
     effect: of the only key that is left there is nothing but its value, whatever hid the others."""
+    if not edit.telling or case.target in edit.changes or not edit.cause.startswith("mask"):
+        return edit.telling
     world = case.world
-    steps = [world.formulas[name] for name in world.reaching(case.target)]
-    query = next((step.inputs[0] for step in steps if step.kind == "product"), "")
-    if not (edit.told and query) or case.target in edit.changes or not edit.cause.startswith("mask"):
-        return edit.told
+    steps = (world.formulas[name] for name in world.reaching(case.target))
+    if not (query := next((step.inputs[0] for step in steps if step.kind == "product"), "")):
+        return True
     other: dict[str, Make] = {**edit.changes, query: lambda w: world[query].cos()}
     one, two = (world.changed(c, case.same - c.keys()).attempt(case.target) for c in (edit.changes, other))
     return one is None or two is None or not equal(one, two)
@@ -276,26 +277,21 @@ def _done_at(case: Case, world: World, formula: Formula) -> Iterator[Edit]:
                     cause = names.of_input(world, formula, right, action)
                     says = f"what went in ({right.replace('#', '')}): {says}"
                     make: Make = lambda w, o=instead_of: world.given(o).compute(formula)  # noqa: E731
-                    yield Edit(cause, says, {formula.name: make}, names.told(formula, cause, action))
+                    yield Edit(cause, says, {formula.name: make}, names.is_telling(formula, cause, action))
     for key in formula.weights:
         for action, says, do in edits.on_a_weight(formula, world.weights[key]):
             other = world.with_weights({key: do(world.weights[key])})
             if worth_it(case, formula, other, values):
                 cause = names.of_weight(formula, key, action)
                 make = lambda w, o=other: o.compute(formula)  # noqa: E731
-                yield Edit(
-                    cause,
-                    f"{key}: {says}",
-                    {formula.name: make},
-                    action == names.MOVED or names.told(formula, cause, action),
-                )
+                telling = action == names.MOVED or names.is_telling(formula, cause, action)
+                yield Edit(cause, f"{key}: {says}", {formula.name: make}, telling)
     result = world.value(formula.name)
     if result is not None and result.is_floating_point() and formula.kind != "mask":
         for action, says, do in edits.on_a_tensor(world, result):
             cause, make = names.of_result(formula, action), lambda w, do=do: do(result)
-            yield Edit(
-                cause, f"what came out: {says}", {formula.name: make}, names.told(formula, cause, action)
-            )
+            telling = names.is_telling(formula, cause, action)
+            yield Edit(cause, f"what came out: {says}", {formula.name: make}, telling)
 
 
 def in_part(case: Case, world: World) -> Iterator[Finding]:

@@ -64,10 +64,18 @@ def poll(pid: int) -> int | None:
     """The exit code of what was started, or minus the number of the signal that ended it; None while it
     runs. Once it was told it is forgotten."""
     if not COPIES:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        return os.waitstatus_to_exitcode(status) if ended else None
+        return _exit_code(pid)
     answer = _answer(str(pid))
     return None if answer == RUNNING else int(answer)
+
+
+def _exit_code(pid: int) -> int | None:
+    """Of a child of this process, as `poll` has it; what another server had started was killed with it."""
+    try:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return -signal.SIGKILL
+    return os.waitstatus_to_exitcode(status) if ended else None
 
 
 def _answer(question: str, passed: Sequence[int] = ()) -> str:
@@ -132,7 +140,8 @@ def serve(socket_: int, owner: int) -> None:
         while (message := socket.recv_fds(asked, 1000, 4))[0]:
             question, passed = message[0].decode(), message[1]
             if not passed:
-                asked.send(_ended(int(question)).encode())
+                code = _exit_code(int(question))
+                asked.send((RUNNING if code is None else str(code)).encode())
                 continue
             with contextlib.suppress(ImportError):  # a copy says what it misses
                 task_of(question)
@@ -147,12 +156,3 @@ def serve(socket_: int, owner: int) -> None:
                 os.close(descriptor)
     finally:
         os._exit(0)
-
-
-def _ended(pid: int) -> str:
-    """How a copy has ended."""
-    try:
-        ended, status = os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:  # another server's, that was killed with it
-        return KILLED
-    return str(os.waitstatus_to_exitcode(status)) if ended else RUNNING

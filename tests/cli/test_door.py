@@ -268,6 +268,23 @@ def test_many_texts_are_shown_by_their_nearest(folder: Path):
     assert lines[-1] == "the first 20 of 300 texts; --json FILE writes every embedding"
 
 
+@linux
+def test_watching_hides_no_fault(folder: Path, tmp_path: Path):
+    """What goes wrong in a check is seen, and the next save is checked all the same."""
+    (tmp_path / "mine.py").write_text("", encoding="utf-8")
+    arranged = """
+import time
+from llm_rebuild.workbench import cached
+def stop(seconds):
+    raise KeyboardInterrupt
+time.sleep = stop
+cached.copy_for = lambda *arguments: 1 / 0
+"""
+    ended = in_process(arranged, "check", tmp_path / "mine.py", "--model", folder, "--watch")
+    assert "ZeroDivisionError: division by zero" in ended.stderr
+    assert ended.returncode == 130
+
+
 def test_a_folder_with_a_name_that_is_markup(tmp_path: Path):
     folder = tmp_path / "[bold]\x1b[31m"
     folder.mkdir()
