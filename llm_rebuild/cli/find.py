@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @app.command()
 def capture(
     name: options.Name,
-    out: Annotated[Path, typer.Option(help="The capture file to write.", metavar="FILE.safetensors")],
+    out: Annotated[Path, options.option("The capture file to write.", "FILE.safetensors")],
     text: options.Text = None,
     texts: options.TextsFile = None,
     token_ids: options.TokenIds = None,
@@ -45,13 +45,9 @@ def capture(
 
 @app.command()
 def find(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE.safetensors", help="A safetensors file with your tensor.")
-    ],
-    model: Annotated[
-        str, typer.Option("--model", metavar="NAME|DIR", help="The model that it may be of; any text model.")
-    ],
-    key: Annotated[str | None, typer.Option(help="Which tensor of the file, if it has several.")] = None,
+    file: Annotated[Path, typer.Argument(metavar="FILE.safetensors", help="A file with your tensor.")],
+    model: Annotated[str, options.option("The model that it may be of; any text model.", "NAME|DIR")],
+    key: Annotated[str | None, options.option("Which tensor of the file, if it has several.")] = None,
     text: options.Text = None,
     texts: options.TextsFile = None,
     token_ids: options.TokenIds = None,
@@ -114,7 +110,7 @@ def explain(
         str | None,
         typer.Argument(metavar="CAUSE", help="A name that a report gave. Without it, all are listed."),
     ] = None,
-    listed: Annotated[bool, typer.Option("--list", help="List all names, whatever CAUSE is.")] = False,
+    listed: Annotated[bool, options.switch("--list", "List all names, whatever CAUSE is.")] = False,
 ) -> None:
     """Part 4: a mistake from the catalogue. What was done, what is right, why, and its section.
 

@@ -9,6 +9,7 @@ On Linux; elsewhere each process of ours is a new Python.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -137,6 +138,7 @@ def serve(socket_: int, owner: int) -> None:
         streams(os.open(os.devnull, os.O_WRONLY))
         end_with(owner)
         server = os.getpid()
+        gc.freeze()  # no copy searches through what is the server's
         while (message := socket.recv_fds(asked, 1000, 4))[0]:
             question, passed = message[0].decode(), message[1]
             if not passed:

@@ -145,10 +145,9 @@ def _varied(numbers: Tensor) -> bool:
 
 
 def _within(numbers: Tensor, tensor: Tensor) -> bool:
-    """Whether each of these numbers occurs in the tensor. A few are tried first: usually one does not."""
-    few = numbers[:: max(1, len(numbers) // FEWEST)]
+    """Whether each of these numbers occurs in the tensor. One is tried first: usually it does not."""
     everything = tensor.detach().flatten()
-    return bool(torch.isin(few, everything).all()) and bool(torch.isin(numbers, everything).all())
+    return bool((everything == numbers[-1]).any()) and bool(torch.isin(numbers, everything).all())
 
 
 def _sources(tensor: Tensor, among: Mapping[str, Tensor]) -> list[str]:
@@ -156,8 +155,15 @@ def _sources(tensor: Tensor, among: Mapping[str, Tensor]) -> list[str]:
     numbers = tensor.detach().flatten()
     if len(torch.unique(numbers)) < FEWEST_IN_STEP:
         return []
-    same_size = {n: t.flatten() for n, t in among.items() if t.numel() == len(numbers)}
-    return [n for n, t in same_size.items() if any(_in_step(numbers, f(t)) for f in _FUNCTIONS)]
+    floats = {n: t.flatten() for n, t in among.items() if t.is_floating_point()}
+    same_size = {n: t for n, t in floats.items() if len(t) == len(numbers)}
+    if not same_size:
+        return []
+    few = slice(None, None, max(1, len(numbers) // FEWEST))
+    some = torch.stack([official[few] for official in same_size.values()])
+    likely = torch.stack([_in_step(numbers[few], f(some)) for f in _FUNCTIONS]).any(dim=0)
+    candidates = [official for official, fits in zip(same_size.items(), likely, strict=True) if fits]
+    return [name for name, official in candidates if any(_in_step(numbers, f(official)) for f in _FUNCTIONS)]
 
 
 # Whatever rises or falls with one of these is found: sums, multiples, tanh, exp, roundings; squares; …
@@ -168,15 +174,13 @@ _FUNCTIONS: tuple[Function, ...] = (
 )
 
 
-def _in_step(numbers: Tensor, official: Tensor) -> bool:
-    """Whether the numbers rise, or fall, wherever the official ones rise, and stay where those stay."""
-    if not official.is_floating_point():
-        return False
-    official, order = official.sort()
+def _in_step(numbers: Tensor, official: Tensor) -> Tensor:
+    """Whether the numbers [n] rise, or fall, with the official ones [..., n] and stay with them. -> [...]"""
+    official, order = official.sort(dim=-1)
     numbers = numbers[order]
-    steps_up, steps_down = numbers[1:] >= numbers[:-1], numbers[1:] <= numbers[:-1]
-    stays = official[1:] == official[:-1]
-    return bool((steps_up & steps_down)[stays].all()) and bool(steps_up.all() or steps_down.all())
+    steps_up, steps_down = numbers[..., 1:] >= numbers[..., :-1], numbers[..., 1:] <= numbers[..., :-1]
+    stay = (steps_up & steps_down) | (official[..., 1:] != official[..., :-1])
+    return stay.all(dim=-1) & (steps_up.all(dim=-1) | steps_down.all(dim=-1))
 
 
 # ------------------------------------------------------------------------ a process of its own

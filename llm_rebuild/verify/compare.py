@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -168,7 +169,7 @@ def _measure(name: str, rebuilt: Tensor, official: Tensor, shape: tuple[int, ...
     rank = torch.where(difference.isnan(), torch.full_like(difference, math.inf), difference)
     ulp = torch.where(both_nan, 0, ulp_distance(rebuilt, official))
     worst = int(rank.argmax()) if bool((rank > 0).any()) else int(ulp.argmax())
-    at = tuple(int(i) for i in torch.unravel_index(torch.tensor(worst), shape)) if shape else ()
+    at = tuple(map(int, np.unravel_index(worst, shape)))  # torch's own loads sympy first, most of a second
     max_abs, max_ulp = float(difference.flatten()[worst]), int(ulp.max())
     finite = math.isfinite(max_abs)
     decimals = decimals_of(max_abs) if finite else 0

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -265,8 +266,8 @@ def _slice(tensor: Tensor, position: int, official: Tensor, begin: int) -> str |
     """`[:, 3, 0:64]`, if the tensor is that part of the official one, whose number `begin` is its number
     `position`."""
     wanted = [(axis, n) for axis, n in enumerate(tensor.shape) if n > 1]
-    at = [int(i) for i in torch.unravel_index(torch.tensor(position), tensor.shape)]
-    where = [int(i) for i in torch.unravel_index(torch.tensor(begin), official.shape)]
+    at = list(map(int, np.unravel_index(position, tensor.shape)))
+    where = list(map(int, np.unravel_index(begin, official.shape)))
     for axes in itertools.permutations(range(official.dim()), len(wanted)):
         index: list[slice] = [slice(c, c + 1) for c in where]
         for (own_axis, size), axis in zip(wanted, axes, strict=True):

@@ -16,13 +16,8 @@ def fixed(source: str, name: str, mistakes: Sequence[Diagnosis]) -> str:
     longer what it was when it was read stays as it is."""
     lines = list(io.StringIO(source, newline=""))  # as Python counts them
     for repair in (repair for mistake in mistakes for repair in mistake.repairs[:1]):
-        line = repair.line
-        if (
-            line is None
-            or line.file != name
-            or repair.degree not in (TO_THE_BIT, ROUNDED)
-            or not repair.after
-        ):
+        line, proved = repair.line, repair.degree in (TO_THE_BIT, ROUNDED)
+        if line is None or line.file != name or not proved or not repair.after:
             continue
         if line.number <= len(lines) and lines[line.number - 1].strip() == repair.before:
             lines[line.number - 1] = lines[line.number - 1].replace(repair.before, repair.after, 1)

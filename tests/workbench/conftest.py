@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,5 @@ def captures(shared: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def bench(tmp_path_factory: pytest.TempPathFactory, captures: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path_factory.mktemp("bench"), captures)
-    yield made
-    made.close()
+def bench(tmp_path_factory: pytest.TempPathFactory, captures: Path) -> Bench:
+    return Bench(tmp_path_factory.mktemp("bench"), captures)
