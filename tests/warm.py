@@ -29,7 +29,8 @@ LIBRARIES = (
     "pydantic", "huggingface_hub", "tokenizers", "regex", "jinja2",
 )  # fmt: skip
 OFFICIAL = ("capture", "compare", "dump", "find", "map", "recheck", "verify")  # run the official model
-OBEYED = ("LLM_REBUILD_STORE", "COLUMNS")  # read when a command runs: they are those of the call
+ARRANGED = "TESTS_ARRANGED"  # Python that is run before the command
+OBEYED = ("LLM_REBUILD_STORE", "COLUMNS", ARRANGED)  # read when a command runs: they are those of the call
 CHANGING = (  # from fence to fence: by the shell, by pytest, and by what a fence imports
     "PWD", "OLDPWD", "SHLVL", "_", "PS1", "PYTEST_CURRENT_TEST",
     "TRANSFORMERS_VERBOSITY", "TORCHINDUCTOR_CACHE_DIR", *OBEYED,
@@ -148,6 +149,7 @@ def _answer(connection: socket.socket, installed: str) -> None:
         for name in OBEYED:
             os.environ.pop(name, None)
         os.environ.update(obeyed)
+        exec(os.environ.pop(ARRANGED, ""), {"sys": sys})
         sys.argv, sys.path[:] = [installed, *arguments], [str(Path(installed).parent), *sys.path]
         main()  # which leaves as a process does
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

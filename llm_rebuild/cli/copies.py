@@ -9,6 +9,7 @@ import typer
 
 from llm_rebuild.cli import options, output
 from llm_rebuild.cli.app import app
+from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.pins import PINS
 
 
@@ -29,8 +30,6 @@ def download(
 
       llm-rebuild download gpt2 --from ./gpt2-files
     """
-    from llm_rebuild.copies import local_copy
-
     where = source if source in (None, "hub") else Path(source)
     typer.echo(local_copy.download(name, source=where, store=store).folder)
 
@@ -38,7 +37,7 @@ def download(
 @app.command("map")
 def map_(name: options.Name, attention: options.Attention = "eager", strict: options.Strict = False) -> None:
     """Part 2: the anatomy. Parts, shapes, parameters, checkpoints, departures from the textbook."""
+    copy = local_copy.get(name, strict=strict)
     from llm_rebuild import anatomy
-    from llm_rebuild.copies import local_copy
 
-    output.show(anatomy.describe(local_copy.get(name, strict=strict), attention=attention), None)
+    output.show(anatomy.describe(copy, attention=attention), None)

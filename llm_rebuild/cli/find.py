@@ -33,9 +33,9 @@ def capture(
     """Part 3: run the official model once and keep every checkpoint in a safetensors file."""
     inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
     output.check_writable("--out", out)
+    question = options.question_of(name, inputs, attention, cache, strict, dtype=dtype)
     from llm_rebuild import verify
 
-    question = options.question_of(name, inputs, attention, cache, strict, dtype=dtype)
     with output.progress("the official model runs", 1) as done:
         captured = verify.capture(question)
         done("captured")

@@ -11,13 +11,14 @@ import typer
 
 from llm_rebuild import files
 from llm_rebuild.cli import output
+from llm_rebuild.copies import local_copy
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.copies.pins import NAMES
 from llm_rebuild.errors import InputError
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from llm_rebuild.copies.local_copy import LocalCopy
     from llm_rebuild.verify import Question
     from llm_rebuild.weights import Numbers
 
@@ -152,10 +153,9 @@ def question_of(
     **numbers: Unpack[Numbers],
 ) -> Question:
     """What is asked of a model: these inputs, or texts that it understands where none were given."""
-    from llm_rebuild.copies import local_copy
-    from llm_rebuild.verify.question import ask, or_default
-
     copy = local_copy.get(model, strict=strict) if isinstance(model, str) else model
+    from llm_rebuild.verify.question import ask, or_default  # with torch: after what may end in a line
+
     if cache and copy.architecture and not copy.architecture.generates:
         raise InputError(f"{copy.name} writes no text and keeps no keys and values; leave --cache out")
     inputs = or_default(copy, inputs, padded=True)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from llm_rebuild.cli import options, output
 from llm_rebuild.cli.app import app
+from llm_rebuild.copies import local_copy
+from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-
-if TYPE_CHECKING:
-    from llm_rebuild.copies.local_copy import LocalCopy
 
 
 def writing(text: str, metavar: str | None = "N", *names: str) -> Any:
@@ -77,10 +76,9 @@ def run(
     }  # fmt: skip
     settings = {option: value for option, value in chosen.items() if value is not None}
     output.check_writable("--json", json_file)
-    from llm_rebuild.copies import local_copy
+    copy = local_copy.get(name, strict=strict)
     from llm_rebuild.verify.question import or_default
 
-    copy = local_copy.get(name, strict=strict)
     prompts = or_default(copy, {"texts": texts})["texts"]
     if copy.rebuild.architecture.embeds:
         if settings or fast:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from llm_rebuild.cli import main as cli
-from tests import tiny_bert
+from tests import tiny_bert, warm
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -51,8 +51,16 @@ def shell(tmp_path: Path, folder: Path) -> Run:
 
 
 def in_process(arranged: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """A command in a new Python, from its first import on."""
     command = [sys.executable, "-c", SCRIPT.format(arranged=arranged), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def in_a_copy(arranged: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """A command in a copy of a Python that has imported everything."""
+    environment = warm.environment() | {warm.ARRANGED: arranged}
+    command = ["llm-rebuild", *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 # --------------------------------------------------------------------------- streams and folders
@@ -91,10 +99,10 @@ def test_a_file_does_not_get_the_place_of_a_stream_that_was_closed(shell: Run, t
 
 def test_a_terminal_that_has_only_some_characters(folder: Path):
     arranged = "sys.stdout.reconfigure(encoding='ascii')"
-    shown = in_process(arranged, "run", folder, "é 日", "b")
+    shown = in_a_copy(arranged, "run", folder, "é 日", "b")
     assert shown.returncode == 0, shown.stderr
     assert "\\xe9 \\u65e5" in shown.stdout
-    printed = in_process(arranged, "run", folder, "é 日", "b", "--json", "-")
+    printed = in_a_copy(arranged, "run", folder, "é 日", "b", "--json", "-")
     assert json.loads(printed.stdout)["texts"] == ["é 日", "b"]
 
 
@@ -143,7 +151,7 @@ def stop(*arguments, **named):
     os.kill(os.getpid(), signal.{name})
 os.posix_spawn = subprocess.run = subprocess.Popen.__init__ = stop
 """
-    ended = in_process(arranged, "verify", folder, "--text", "a b", "--isolated")
+    ended = in_a_copy(arranged, "verify", folder, "--text", "a b", "--isolated")
     assert ended.returncode == 128 + getattr(signal, name), ended.stderr
     assert ended.stderr == "llm-rebuild: stopped\n"
     left = [path.name for path in (tmp_path / "temporary").iterdir()]
@@ -162,7 +170,7 @@ def hang_up(*arguments, **named):
     return get(*arguments, **named)
 local_copy.get = hang_up
 """
-    assert in_process(arranged, "map", folder).returncode == 0
+    assert in_a_copy(arranged, "map", folder).returncode == 0
 
 
 # --------------------------------------------------------------------------------- what leaves it
@@ -175,7 +183,7 @@ def leave(*arguments, **named):
     sys.exit("{why}")
 local_copy.get = leave
 """
-    ended = in_process(arranged.format(why="something else"), "map", folder)
+    ended = in_a_copy(arranged.format(why="something else"), "map", folder)
     assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", "something else\n")
 
 
@@ -184,7 +192,7 @@ def test_more_than_the_memory_is_a_line(folder: Path, error: str):
     """A text of a million characters needs terabytes where a model has no end of positions."""
     arranged = f"import torch\ndef get(*a, **n):\n    raise {error}\n"
     arranged += "from llm_rebuild.copies import local_copy\nlocal_copy.get = get"
-    ended = in_process(arranged, "map", folder)
+    ended = in_a_copy(arranged, "map", folder)
     assert ended.returncode == 2
     assert ended.stderr.startswith("llm-rebuild: this machine has not enough memory for it")
     assert ended.stderr.count("\n") == 1
@@ -192,7 +200,7 @@ def test_more_than_the_memory_is_a_line(folder: Path, error: str):
 
 def test_a_fault_of_the_program_shows_where_it_is(folder: Path):
     arranged = "from llm_rebuild.copies import local_copy\nlocal_copy.get = lambda *a, **n: 1 / 0"
-    ended = in_process(arranged, "map", folder)
+    ended = in_a_copy(arranged, "map", folder)
     assert ended.returncode == 1
     assert ended.stderr.endswith("ZeroDivisionError: division by zero\n")
 
@@ -251,7 +259,7 @@ def test_a_device_is_not_replaced(folder: Path, tmp_path: Path):
     """As root, `--out /dev/null` would have left a file there. A pipe is no file either."""
     os.mkfifo(tmp_path / "pipe")
     for place in (tmp_path / "pipe", Path(os.devnull)):
-        ended = in_process("", "capture", folder, "--text", "a", "--out", place)
+        ended = in_a_copy("", "capture", folder, "--text", "a", "--out", place)
         assert ended.returncode == 2
         assert "is no regular file; choose another place" in ended.stderr
         assert place.exists()
@@ -261,7 +269,7 @@ def test_a_device_is_not_replaced(folder: Path, tmp_path: Path):
 def test_many_texts_are_shown_by_their_nearest(folder: Path):
     """In memory that grows with the texts and not with their pairs."""
     texts = [f"{'abcdefg'[n % 7]} {'abcdefg'[n // 7 % 7]} {'abcdefg'[n // 49 % 7]}" for n in range(300)]
-    ended = in_process("", "run", folder, *texts)
+    ended = in_a_copy("", "run", folder, *texts)
     assert ended.returncode == 0, ended.stderr
     lines = ended.stdout.splitlines()
     assert sum(line.startswith("  nearest: similarity ") for line in lines) == 20
@@ -280,7 +288,7 @@ def stop(seconds):
 time.sleep = stop
 cached.copy_for = lambda *arguments: 1 / 0
 """
-    ended = in_process(arranged, "check", tmp_path / "mine.py", "--model", folder, "--watch")
+    ended = in_a_copy(arranged, "check", tmp_path / "mine.py", "--model", folder, "--watch")
     assert "ZeroDivisionError: division by zero" in ended.stderr
     assert ended.returncode == 130
 
@@ -288,6 +296,6 @@ cached.copy_for = lambda *arguments: 1 / 0
 def test_a_folder_with_a_name_that_is_markup(tmp_path: Path):
     folder = tmp_path / "[bold]\x1b[31m"
     folder.mkdir()
-    assert "[bold]\\x1b[31m has no config.json" in in_process("", "map", folder).stderr
+    assert "[bold]\\x1b[31m has no config.json" in in_a_copy("", "map", folder).stderr
     tiny = tiny_bert.write(tmp_path / "[red]")
-    assert in_process("", "map", tiny).stdout.startswith("[red] (bert): ")
+    assert in_a_copy("", "map", tiny).stdout.startswith("[red] (bert): ")
