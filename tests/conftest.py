@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -25,6 +26,13 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+gc.set_threshold(10_000)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # no search for garbage goes through all that was imported and collected, here or at the end
+
 
 collect_ignore = ["fixtures"]  # pages with faults in them, on purpose
 
