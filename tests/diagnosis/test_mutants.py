@@ -3,6 +3,7 @@ changes no number is not reported."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -82,6 +83,22 @@ def test_every_mutant_is_whole(name: str) -> None:
             assert mutant.first, mutant.name
             assert set(mutant.causes) <= set(CAUSES) - NO_MISTAKES, mutant.name
     assert all(mutant.equivalent for mutant in read_set(name).refactorings)
+
+
+@pytest.mark.parametrize("name", mutation.OPEN)
+def test_a_mistake_is_named_or_not_as_the_page_says(name: str) -> None:
+    otherwise = {each["name"]: each["named"] for each in mutation.committed()["sets"][name]["otherwise"]}
+    for mutant in mutation.mistakes(name)[::20]:
+        result = mutation.measure(mutant)
+        assert list(result.named) == otherwise.get(mutant.name, list(result.named)), mutant.name
+        assert result.right == (mutant.name not in otherwise), mutant.name
+
+
+@pytest.mark.weekly
+def test_the_figures_of_the_page_are_those_of_this_code() -> None:
+    measured, committed = json.loads(json.dumps(mutation.figures())), mutation.committed()
+    for part in ("sets", "degrees", "pairs", "harmless"):
+        assert measured[part] == committed[part], part
 
 
 def test_the_first_set_makes_every_mistake_of_the_catalogue() -> None:
