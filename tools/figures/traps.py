@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
 from math import floor, log10
 
 import torch
@@ -228,6 +230,33 @@ def float_sums() -> str:
     return d.svg()
 
 
+def float_orders() -> str:
+    """Floats: how two kernels add the same eight products, as the chapter has read it off."""
+    d = Drawing(720, 310, "Two trees of eight numbers: one is as flat as can be, the other adds one by one.")
+    _, *orders = output_of("part-3/floats.md", "torch.sum (")
+    for left, line in zip((40, 400), orders, strict=True):
+        words, _, brackets = line.partition(" (")
+        places = iter(range(left, 720, 40))
+
+        def drawn(part: ast.expr, places: Iterator[int] = places) -> tuple[float, float]:
+            """A number at the foot, or a sum above both its parts: where it is."""
+            if isinstance(part, ast.Constant):
+                x = next(places)
+                d.text(x, 272, str(part.value), size=13, kind="muted")
+                d.dot(x, 248)
+                return x, 248
+            assert isinstance(part, ast.BinOp)
+            (x, y), (other, beside_it) = drawn(part.left), drawn(part.right)
+            middle, top = (x + other) / 2, min(y, beside_it) - 32
+            d.line(f"M{x:g} {y:g}V{top:g}H{other:g}V{beside_it:g}", "muted", arrow=False)
+            d.dot(middle, top, "warm")
+            return middle, top
+
+        drawn(ast.parse(f"({brackets}", mode="eval").body)
+        d.text(left + 140, 300, f"in a product with {words}", bold=True)
+    return d.svg()
+
+
 def kill_groups() -> str:
     """The kill matrix: of each group's mistakes in the second set, which were named first."""
     lines = (DOCS / "part-4" / "kill-matrix.md").read_text(encoding="utf-8").splitlines()
@@ -311,5 +340,6 @@ def mistakes_where() -> str:
 
 
 OF_MINILM = (minilm_slips, minilm_padding, minilm_layout)
-FIGURES = (tolerances, close_changes, float_ruler, float_sums, kill_groups, degrees, mistakes_where)
+OF_FLOATS = (float_ruler, float_sums, float_orders)
+FIGURES = (tolerances, close_changes, *OF_FLOATS, kill_groups, degrees, mistakes_where)
 OF = {"minilm": OF_MINILM, None: FIGURES}
