@@ -27,12 +27,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-gc.set_threshold(10_000)
-
-
-def pytest_collection_finish() -> None:
-    gc.freeze()  # no search for garbage goes through all that was imported and collected, here or at the end
-
+gc.set_threshold(10_000)  # as cli/main.py has it
 
 collect_ignore = ["fixtures"]  # pages with faults in them, on purpose
 
