@@ -70,7 +70,7 @@ def _put(text: str, node: ast.expr, instead: str) -> str:
 
 
 def functions_of(file: str) -> list[FunctionType]:
-    """The functions that a file has defined. All objects are looked at for that, but for the fork server's."""
+    """The functions that a file has defined. All objects but the fork server's are looked at."""
     functions = (f for f in gc.get_objects() if type(f) is FunctionType)
     return [function for function in functions if function.__code__.co_filename == file]
 
