@@ -5,6 +5,7 @@ Little is imported here before something listens for Ctrl+C. What the commands n
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import os
@@ -23,7 +24,8 @@ AT_FAULT, PIPE_CLOSED = 2, 141  # exit codes; the second is what other tools ret
 
 def main() -> None:
     """Run a command. Bad input ends in one line on stderr and exit code 2."""
-    gc.set_threshold(10_000)  # the libraries make a million objects, none of them garbage
+    gc.set_threshold(10_000)  # the libraries make a million objects, none of them garbage:
+    atexit.register(gc.freeze)  # to look for some at the end, too, would take a second
     with _listening() as stopped:
         try:
             _mend_streams()
@@ -37,7 +39,6 @@ def main() -> None:
             status = 128 + stopped[0]
     if status == 130 or stopped:
         notice("llm-rebuild: stopped")
-    gc.freeze()  # at the end a search for garbage among all that was imported takes as long as the command
     sys.exit(status)
 
 
