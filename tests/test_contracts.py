@@ -236,7 +236,7 @@ except SystemExit as stop:
     assert not stop.code, stop.code
 modules = {{name for name in sys.modules if name not in before}}
 rooms = {{name.split(".")[1] for name in modules if name.startswith("llm_rebuild.")}}
-assert rooms <= {{"cli", "copies", "errors", "files", "printing"}}, rooms  # of the copies: the names
+assert rooms <= {{"cli", "copies", "errors", "files", "json_fields", "printing"}}, rooms
 heavy = {{"torch", "transformers", "tokenizers", "numpy", "safetensors", "jinja2"}} & modules
 assert not heavy, heavy
 """
