@@ -250,3 +250,25 @@ def test_help_imports_nothing_heavy(command: str):
     result = run_python(HELP.format(arguments=arguments))
     assert result.returncode == 0, result.stderr
     assert "Usage:" in result.stdout
+
+
+REFUSED = """
+import sys
+from llm_rebuild.cli import main as cli
+sys.argv = ["llm-rebuild", *{arguments!r}]
+try:
+    cli.main()
+except SystemExit as stop:
+    assert stop.code == 2, stop.code
+assert "torch" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize("arguments", [["verify"], ["map"], ["run"], ["capture", "--out", "x.safetensors"]])
+def test_a_model_that_is_not_there_is_refused_before_torch_is_loaded(arguments: list[str]):
+    command, *rest = arguments
+    result = run_python(
+        REFUSED.format(arguments=[command, "nowhere", *(["hello"] * (command == "run")), *rest])
+    )
+    assert result.returncode == 0, result.stderr
+    assert "unknown model 'nowhere'" in result.stderr
