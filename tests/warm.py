@@ -71,9 +71,17 @@ def folder() -> str:
     return temporary.name
 
 
-def environment() -> dict[str, str]:
-    """That of a process which shall find the script."""
-    return os.environ | {"PATH": os.pathsep.join([folder(), os.environ["PATH"]])}
+def environment(**variables: str) -> dict[str, str]:
+    """That of a process which shall find the script; on systems that copy no process, the command itself."""
+    where = folder() if sys.platform == "linux" else str(Path(sys.executable).parent)
+    return os.environ | {"PATH": os.pathsep.join([where, os.environ["PATH"]])} | variables
+
+
+def run(*arguments: object, folder: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    """A command, in a folder and with these variables."""
+    command = ["llm-rebuild", *map(str, arguments)]
+    more = environment(**variables)
+    return subprocess.run(command, cwd=folder, env=more, capture_output=True, text=True, check=False)
 
 
 def stop() -> None:
@@ -110,7 +118,6 @@ def serve(address: str, installed: str) -> None:
     for place, listening in sockets.items():
         listening.bind(place)
         listening.listen()
-    gc.freeze()
     print("ready", flush=True)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
     first = os.getpid()
@@ -120,6 +127,7 @@ def serve(address: str, installed: str) -> None:
         end_with(first)
         for kind in ARCHITECTURES:
             importlib.import_module(f"transformers.models.{kind}.modeling_{kind}")
+    gc.freeze()  # no copy searches through what was imported, as it ends
     with sockets[places[official]] as listening:
         while True:
             connection, _ = listening.accept()

@@ -12,7 +12,6 @@ import typer
 from llm_rebuild import files
 from llm_rebuild.cli import output
 from llm_rebuild.copies import local_copy
-from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.copies.pins import NAMES
 from llm_rebuild.errors import InputError
 
@@ -145,7 +144,7 @@ def read_inputs(
 
 
 def question_of(
-    model: str | LocalCopy,
+    model: str | local_copy.LocalCopy,
     inputs: dict[str, Any],
     attention: str,
     cache: bool = False,

@@ -138,7 +138,6 @@ def serve(socket_: int, owner: int) -> None:
         streams(os.open(os.devnull, os.O_WRONLY))
         end_with(owner)
         server = os.getpid()
-        gc.freeze()  # no copy searches through what is the server's
         while (message := socket.recv_fds(asked, 1000, 4))[0]:
             question, passed = message[0].decode(), message[1]
             if not passed:
@@ -147,6 +146,7 @@ def serve(socket_: int, owner: int) -> None:
                 continue
             with contextlib.suppress(ImportError):  # a copy says what it misses
                 task_of(question)
+            gc.freeze()  # no copy searches through what is the server's
             pid = os.fork()
             if pid == 0:
                 asked.close()

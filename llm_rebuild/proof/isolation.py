@@ -129,7 +129,8 @@ def _origins(tensor: Tensor, among: Mapping[str, Tensor]) -> list[str]:
     """The names of the tensors that this one may have been taken from: those that it equals, number by
     number; else those of its size that hold all its values; else the larger ones that do."""
     numbers = tensor.detach().flatten()
-    if not _varied(numbers):
+    parts = (numbers[:1000], numbers)  # the first thousand nearly always have enough to tell a tensor by
+    if not any(len(torch.unique(part)) >= FEWEST for part in parts):
         return []
     equal = [n for n, t in among.items() if t.dtype == numbers.dtype and same_bits(numbers, (t,))]
     if equal:
@@ -139,15 +140,16 @@ def _origins(tensor: Tensor, among: Mapping[str, Tensor]) -> list[str]:
     return [n for n in holding if among[n].numel() == numbers.numel()] or holding
 
 
-def _varied(numbers: Tensor) -> bool:
-    """Whether there are enough different numbers to tell a tensor by. The first thousand nearly always do."""
-    return any(len(torch.unique(part)) >= FEWEST for part in (numbers[:1000], numbers))
-
-
 def _within(numbers: Tensor, tensor: Tensor) -> bool:
-    """Whether each of these numbers occurs in the tensor. One is tried first: usually it does not."""
+    """Whether each of these numbers occurs in the tensor. A few are tried first: usually one does not."""
     everything = tensor.detach().flatten()
-    return bool((everything == numbers[-1]).any()) and bool(torch.isin(numbers, everything).all())
+    few = all((everything == number).any() for number in numbers[_few(numbers)])
+    return few and bool(torch.isin(numbers, everything).all())
+
+
+def _few(numbers: Tensor) -> slice:
+    """Some of the numbers, from all over them."""
+    return slice(None, None, max(1, len(numbers) // FEWEST))
 
 
 def _sources(tensor: Tensor, among: Mapping[str, Tensor]) -> list[str]:
@@ -155,14 +157,12 @@ def _sources(tensor: Tensor, among: Mapping[str, Tensor]) -> list[str]:
     numbers = tensor.detach().flatten()
     if len(torch.unique(numbers)) < FEWEST_IN_STEP:
         return []
-    floats = {n: t.flatten() for n, t in among.items() if t.is_floating_point()}
-    same_size = {n: t for n, t in floats.items() if len(t) == len(numbers)}
-    if not same_size:
+    alike = {n: t.flatten() for n, t in among.items() if t.numel() == len(numbers) and t.is_floating_point()}
+    if not alike:
         return []
-    few = slice(None, None, max(1, len(numbers) // FEWEST))
-    some = torch.stack([official[few] for official in same_size.values()])
-    likely = torch.stack([_in_step(numbers[few], f(some)) for f in _FUNCTIONS]).any(dim=0)
-    candidates = [official for official, fits in zip(same_size.items(), likely, strict=True) if fits]
+    some = torch.stack([official[_few(numbers)] for official in alike.values()])
+    likely = torch.stack([_in_step(numbers[_few(numbers)], f(some)) for f in _FUNCTIONS]).any(dim=0)
+    candidates = [official for official, fits in zip(alike.items(), likely, strict=True) if fits]
     return [name for name, official in candidates if any(_in_step(numbers, f(official)) for f in _FUNCTIONS)]
 
 

@@ -57,10 +57,10 @@ def in_process(arranged: str, *arguments: object) -> subprocess.CompletedProcess
 
 
 def in_a_copy(arranged: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """A command in a copy of a Python that has imported everything."""
-    environment = warm.environment() | {warm.ARRANGED: arranged}
-    command = ["llm-rebuild", *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    """A command in a copy of a Python that has imported everything; where none is made, in a new one."""
+    if sys.platform != "linux":
+        return in_process(arranged, *arguments)
+    return warm.run(*arguments, **{warm.ARRANGED: arranged})
 
 
 # --------------------------------------------------------------------------- streams and folders

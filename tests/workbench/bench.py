@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +24,6 @@ class Bench:
 
     def run(self, *arguments: object, folder: Path | None = None) -> Said:
         """One command, run to its end."""
-        command = ["llm-rebuild", *map(str, arguments)]
-        environment = warm.environment() | {"LLM_REBUILD_STORE": str(self.store), "COLUMNS": "100"}
-        ended = subprocess.run(
-            command, cwd=folder or self.folder, env=environment, capture_output=True, text=True, check=False
-        )
+        variables = {"LLM_REBUILD_STORE": str(self.store), "COLUMNS": "100"}
+        ended = warm.run(*arguments, folder=folder or self.folder, **variables)
         return Said(ended.returncode, ended.stdout, ended.stderr)
