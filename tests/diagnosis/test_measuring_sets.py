@@ -11,7 +11,7 @@ from llm_rebuild.diagnosis.mutants import Mutant
 from tools.mutants import SETS, read_set
 from tools.mutation import first_divergence, scene
 
-MEASURING = {name: read_set(name) for name in ("fourth", "llama", "sixth", "seventh", "eighth")}
+MEASURING = {name: read_set(name) for name in ("fourth", "llama", "sixth", "seventh", "eighth", "ninth")}
 
 
 @pytest.mark.parametrize(
