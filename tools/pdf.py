@@ -2,6 +2,7 @@
 
     python -m tools.pdf               # writes llm-rebuild.pdf from site/
     python -m tools.pdf --out FILE
+    python -m tools.pdf part-3/floats.md  # this chapter alone
 
 All chapters in the order of the menu, then the glossary. Links between them lead within the file; links to
 other pages of the site keep their words. Pages that compute are left out: they are for a browser.
@@ -77,11 +78,11 @@ def address(page: str) -> str:
     return posixpath.join(posixpath.dirname(page), Path(page).stem) + "/"
 
 
-def write(site: Path, out: Path) -> int:
-    """Print the site's chapters into a file; return how many."""
+def write(site: Path, out: Path, chapters: list[str]) -> int:
+    """Print these chapters of the site into a file, all where none is named; return how many."""
     from playwright.sync_api import sync_playwright
 
-    pages = [*(chapter.address for chapter in course.read()), "glossary.md"]
+    pages = chapters or [*(chapter.address for chapter in course.read()), "glossary.md"]
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}/"
@@ -115,13 +116,14 @@ def write(site: Path, out: Path) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="The course as one PDF.")
+    parser.add_argument("chapters", nargs="*", help="those to print; all where none is named")
     parser.add_argument("--site-dir", type=Path, default=PROJECT / "site", help="the built site")
     parser.add_argument("--out", type=Path, default=PROJECT / "llm-rebuild.pdf", help="the file to write")
     arguments = parser.parse_args()
     if not (arguments.site_dir / "index.html").is_file():
         sys.exit(f"{arguments.site_dir} has no site: build it first (make site)")
-    chapters = write(arguments.site_dir, arguments.out)
-    print(f"{arguments.out}: {chapters} chapters, {arguments.out.stat().st_size / 1e6:.1f} MB")
+    count = write(arguments.site_dir, arguments.out, arguments.chapters)
+    print(f"{arguments.out}: {count} chapters, {arguments.out.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -164,14 +164,21 @@ def test_print_cuts_nothing_and_shows_no_button(course: Site, reader: Any) -> No
         page.emulate_media(media="screen")
 
 
-def test_the_course_becomes_one_pdf(built_site: Path, browser: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("chapters", "least"),
+    [(["part-3/floats.md", "part-4/no-match.md"], 10), pytest.param([], 100, marks=pytest.mark.weekly)],
+    ids=["two chapters", "all"],
+)
+def test_the_course_becomes_one_pdf(
+    built_site: Path, browser: Any, tmp_path: Path, chapters: list[str], least: int
+) -> None:
     """Made in a process of its own: Playwright runs once in each. `browser` says whether there is one."""
     out = tmp_path / "course.pdf"
-    command = [sys.executable, "-m", "tools.pdf", "--site-dir", str(built_site), "--out", str(out)]
+    command = [sys.executable, "-m", "tools.pdf", *chapters, "--site-dir", str(built_site), "--out", str(out)]
     subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True)
     pdf = out.read_bytes()
     assert pdf.startswith(b"%PDF-")
-    assert pdf.count(b"/Type /Page\n") > 100
+    assert pdf.count(b"/Type /Page\n") > least
     assert b"/Outlines" in pdf
 
 
@@ -201,54 +208,37 @@ def _styled(course: Site, reader: Any) -> float:
     return sum(styled) / size
 
 
-@pytest.mark.parametrize("words", ["checkpoint", "bit-identical", "ulp"])
-def test_search_finds_it(course: Site, reader: Any, words: str) -> None:
-    visitor = reader()
-    page = visitor.open(course.url)
-    page.click(".md-search__input")
-    page.keyboard.type(words)
-    page.wait_for_selector(".md-search-result__item a")
-    results = page.locator(".md-search-result__item").all_text_contents()
-    needle = words.replace("-", "").lower()
-    assert any(needle in text.replace("-", "").lower() for text in results)
-    assert visitor.outside == []
-
-
-@pytest.mark.parametrize(
-    "words", ["attention", "softmax", "embedding", "logits", "residual stream", "causal mask", "KV cache"]
-)
-def test_a_word_of_the_field_is_explained_first(course: Site, reader: Any, words: str) -> None:
-    page = reader().open(course.url)
-    page.click(".md-search__input")
-    page.keyboard.type(words)
-    page.wait_for_function(
-        "() => document.querySelector('.md-search-result__item a')?.href.includes('/glossary/')"
-    )
-
-
-def test_what_is_searched_is_loaded_when_somebody_searches(course: Site, reader: Any) -> None:
+def test_search_finds_it_and_explains_a_word_of_the_field_first(course: Site, reader: Any) -> None:
+    """What is searched is loaded when somebody searches."""
     visitor = reader()
     page = visitor.open(course.url)
 
     def loaded() -> list[str]:
         return [url for url in visitor.requests if "/search_index.json" in url or "/workers/search." in url]
 
-    page.wait_for_timeout(500)
+    field = page.locator(".md-search__input")
+
+    def search(words: str, found: str) -> list[str]:
+        field.fill(words[:-1])
+        field.press(words[-1])  # at a key it is searched
+        page.wait_for_function(found)
+        return list(page.locator(".md-search-result__item").all_text_contents())
+
     assert loaded() == []
     page.keyboard.press("/")
-    page.keyboard.type("softmax")
-    page.wait_for_selector(".md-search-result__item a")
+    nothing = "document.querySelector('.md-search-result__meta').textContent.includes('No matching')"
+    for words in ("checkpoint", "bit-identical", "ulp"):
+        assert search("zyxwvutsrq", nothing) == []
+        found = search(words, "document.querySelector('.md-search-result__item a')")
+        needle = words.replace("-", "")
+        assert any(needle in text.replace("-", "").lower() for text in found)
+    for words in (
+        "attention", "softmax", "embedding", "logits", "residual stream", "causal mask", "KV cache"
+    ):  # fmt: skip
+        assert search("zyxwvutsrq", nothing) == []
+        search(words, "document.querySelector('.md-search-result__item a')?.href.includes('/glossary/')")
     assert len(loaded()) == 2
-
-
-def test_search_finds_nothing_where_there_is_nothing(course: Site, reader: Any) -> None:
-    page = reader().open(course.url)
-    page.click(".md-search__input")
-    page.keyboard.type("zyxwvutsrq")
-    page.wait_for_function(
-        "document.querySelector('.md-search-result__meta').textContent.includes('No matching')"
-    )
-    assert page.locator(".md-search-result__item").count() == 0
+    assert visitor.outside == []
 
 
 def test_every_fence_can_be_copied(sampler: Site, reader: Any) -> None:
