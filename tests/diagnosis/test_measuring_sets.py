@@ -11,7 +11,9 @@ from llm_rebuild.diagnosis.mutants import Mutant
 from tools.mutants import SETS, read_set
 from tools.mutation import first_divergence, scene
 
-MEASURING = {name: read_set(name) for name in ("fourth", "llama", "sixth", "seventh", "eighth", "ninth")}
+MEASURING = {
+    name: read_set(name) for name in ("fourth", "llama", "sixth", "seventh", "eighth", "ninth", "tenth")
+}
 
 
 @pytest.mark.parametrize(

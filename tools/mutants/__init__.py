@@ -28,7 +28,8 @@ from llm_rebuild.diagnosis.mutants import SOURCES, Mutant
 from tools.mutants.small import KINDS
 
 SETS = ("first", "second", "third")
-READ = (*SETS, "fourth", "fifth", "sixth", "seventh", "eighth", "ninth")  # these are read as code, too
+# These are read as code, too.
+READ = (*SETS, "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 
 _HEAD = re.compile(r"## (?P<name>[\w-]+)(?P<how>(?: \[\w+\])*): (?P<what>.+)")
 _RUNS = ("single", "cached")
