@@ -27,6 +27,7 @@ from tools import notebooks, sources
 PROJECT = Path(__file__).resolve().parents[1]
 MAP = re.compile(r"\n?(?://|/\*)# sourceMappingURL=\S+(?: ?\*/)?\s*\Z")
 SWITCHING = re.compile(r"\[data-md-color-switching\] \*,[^{}]*\{[^{}]*\}")
+TABLE = re.compile("<table>.*?</table>", re.S)
 FENCE = re.compile(r"\s*<pre>.*?</pre>\s*", re.S)
 PART = re.compile(r'<(?:link rel="stylesheet" href|script[^>]* src)="([^"]+)"[^>]*>')
 IMPORT = re.compile(r'^(?:import|.*\bfrom) "(\.[^"]+)";', re.M)
@@ -56,6 +57,7 @@ def finish(site: Path) -> None:
     """What mkdocs leaves to be done to a site that it has built."""
     leave_out_what_nobody_asks_for(site)
     let_colours_fade(site)
+    give_tables_a_place(site)
     name_what_is_fetched(site)
     state_the_policy(site)
 
@@ -83,6 +85,14 @@ def let_colours_fade(site: Path) -> None:
     if rules != 1:
         raise ValueError(f"{sheet.name} has another rule for a change of colours")
     sheet.write_text(text, encoding="utf-8")
+
+
+def give_tables_a_place(site: Path) -> None:
+    """The theme puts each table into a frame when the page opens, and whatever stands beside it may by then
+    be another's neighbour: all of a chapter is styled anew. So each stands alone in a place of its own."""
+    for file in site.rglob("index.html"):
+        text = file.read_text(encoding="utf-8")
+        file.write_text(TABLE.sub(r"<div>\g<0></div>", text), encoding="utf-8")
 
 
 def name_what_is_fetched(site: Path) -> None:
