@@ -14,10 +14,19 @@ from playwright.sync_api import Locator, Page
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
 from tools.widgets import DRAWN, beginning
 
-from .conftest import PHONE, REPOSITORY, Reader, Site, barriers
+from .conftest import PATIENCE, PHONE, REPOSITORY, Reader, Site, barriers
 
 DOCS = REPOSITORY / "docs"
 HOSTILE = "<img src=x onerror='window.hit=1'>"
+SHOWN = """(figure, [state, patience]) => new Promise((done) => {
+  const look = () => {
+    const now = JSON.parse(figure.dataset.shown ?? "null");
+    const is = now && Object.entries(state).every(([name, value]) => String(now[name]) === value);
+    return is ? done(figure.querySelector(".said").textContent) : setTimeout(look, 10);
+  };
+  look();
+  setTimeout(done, patience, null);
+})"""
 # What is changed of each, and a word of what it then says.
 CHANGES: dict[str, tuple[dict[str, str], str]] = {
     "wordpiece": ({"word": "ж"}, "[UNK]"),
@@ -47,12 +56,9 @@ def opened(visitor: Reader, live: Site, name: str, hash: str = "") -> Locator:
 
 def shown(found: Locator, **state: str) -> str:
     """What it says, once it shows this state."""
-    for _ in range(6000):
-        now = json.loads(found.get_attribute("data-shown") or "{}")
-        if now and all(str(now[name]) == value for name, value in state.items()):
-            return str(found.locator(".said").text_content())
-        found.page.wait_for_timeout(50)
-    raise AssertionError(f"waited in vain for {state}")
+    said = found.evaluate(SHOWN, [state, PATIENCE])
+    assert said is not None, f"waited in vain for {state}"
+    return str(said)
 
 
 def test_each_widget_stands_in_a_chapter_with_a_picture_and_words() -> None:
@@ -128,11 +134,8 @@ def test_it_asks_then_shows_goes_back_and_has_an_address(live: Site, reader: Any
     found.get_by_role("link", name="Link to this").click()
     address = page.evaluate("location.hash")
     found.get_by_role("button", name="Back to the beginning").click()
-    for _ in range(6000):
-        if found.locator(".said").text_content() == first:
-            break
-        page.wait_for_timeout(50)
-    assert found.locator(".said").text_content() == first
+    said = f"document.querySelector('[data-widget={name}] .said').textContent"
+    visitor.wait(f"{said} === {json.dumps(first)}")
     page.goto("about:blank")
     again = opened(visitor, live, name, address)
     assert words in shown(again, **state)
