@@ -288,7 +288,7 @@ SINCE = (
         ("a key and a value for each query", "a key and a value for a group of queries"),
         (
             (Line(GPT2, "self_attention", "qkv.chunk(3"),),
-            (Line(LLAMA, "repeat", "return x.repeat_interleave("),),
+            (Line(LLAMA, "repeat", "return x[:, :, None].expand("),),
         ),
     ),
     Difference(

@@ -293,6 +293,8 @@ def _read(diagnosis: Diagnosis | None, reading: Reading, world: World) -> Diagno
             level = Level.SEEN
         how_well = "bit-identical" if repair.degree == DEGREES[Level.EXACT] else "right but for rounding"
         evidence = f"With this put right your code ran once more, and {reading.checkpoint} was {how_well}."
+    # The official tensor times a number: what only says that something else went in says less.
+    scaled = diagnosis is not None and diagnosis.cause == "scaled" and level <= diagnosis.level
     if diagnosis is not None and cause in ("", diagnosis.cause):
         if cause and diagnosis.level < level:
             says = "" if diagnosis.asked else diagnosis.says
@@ -301,7 +303,7 @@ def _read(diagnosis: Diagnosis | None, reading: Reading, world: World) -> Diagno
         repair is not None
         and (
             diagnosis.asked
-            or (cause != "unknown" and diagnosis.cause in VAGUE)
+            or (cause not in ("unknown", "another-checkpoint") and diagnosis.cause in VAGUE and not scaled)
             or (
                 diagnosis.level == Level.SEEN < level
                 and cause not in VAGUE

@@ -397,7 +397,9 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "divide": lambda total, count: total / count,
     "grouped": lambda x, *, heads: x.reshape(len(x), heads, -1, x.shape[-1]),  # of one token, by shared head
     "by token": lambda x: x.flatten(1).unsqueeze(1),  # these side by side again
-    "repeat": lambda x, *, times: x.repeat_interleave(times, dim=1),  # heads that several queries share
+    "repeat": lambda x, *, times: (
+        x[:, :, None].expand(-1, -1, times, -1, -1).flatten(1, 2)
+    ),  # heads that several queries share
     "given": lambda: None,  # a step that has no formula here: only its tensor is known
 }
 MAY_LACK = ("same", "add mask", "mask", "biased mask")  # kinds that can do without one of their inputs

@@ -34,7 +34,7 @@ OF_STEP: Mapping[str, tuple[str, str, str, str]] = {
     "output": ("output-scale-missing", "output-scale-wrong", "shifted", "output-scale-wrong"),
     "cat": ("cache-not-appended", "scaled", "shifted", "cache-mixed"),
     "embedding": ("embedding-scaled", "embedding-scaled", "shifted", "embedding-scaled"),
-    "turns": ("rotary-wrong", "rotary-wrong", "positions-shifted", "rotary-base"),
+    "turns": ("rotary-wrong", "scaled", "positions-shifted", "rotary-base"),
     "twice": ("rotary-wrong", "rotary-wrong", "positions-shifted", "rotary-wrong"),
     "longer wave": ("scaled", "scaled", "shifted", "scaled"),
     **dict.fromkeys(("wave", "minus", "swapped"), ("rotary-wrong",) * 4),
@@ -154,6 +154,11 @@ CHOOSING = ("select", "slice", "expand", "index_select")  # some of a tensor's n
 VAGUE = {"unknown", "scaled", "shifted", "permuted", "another-checkpoint", "not-computed"}
 
 
+def shares_heads(formula: Formula) -> bool:
+    """Whether a step lays out keys or values that several queries share."""
+    return formula.kind in ("grouped", "repeat")
+
+
 def role(formula: Formula) -> str:
     """What a step is in `OF_STEP`."""
     for fact in ("head", "output", "embedding", "unscaled"):
@@ -171,7 +176,8 @@ def of_result(formula: Formula | None, action: str) -> str:
     row = OF_STEP.get(role(formula), NOTHING_KNOWN) if formula is not None else NOTHING_KNOWN
     cause = row[COLUMN.get(action, 3)]
     if action == MOVED:  # the right numbers at other places
-        cause = {"unknown": "permuted", "buckets-count": "position-bias-wrong"}.get(cause, cause)
+        names = {"unknown": "permuted", "untied-head": "permuted", "buckets-count": "position-bias-wrong"}
+        cause = names.get(cause, cause)
     return cause
 
 
@@ -199,6 +205,13 @@ def left_out(world: World, formula: Formula, present: str) -> str:
             if before is not None and before.kind == "lookup":
                 return of_result(before, LEFT) if before.facts["what"] != "token" else "wrong-operand"
     return of_result(formula, LEFT)
+
+
+def in_part(formula: Formula | None, cause: str) -> str:
+    """The cause where a mistake shows in a part of a tensor: positions are then counted in no one way."""
+    if formula is None or formula.kind != "turns":
+        return cause
+    return {"positions-shifted": "positions-wrong", "rotary-missing": "rotary-wrong"}.get(cause, cause)
 
 
 def of_twice(world: World, formula: Formula, right: str) -> str:
@@ -235,6 +248,8 @@ def of_repair(world: World, formula: Formula | None, repair: Repair) -> str:
     action = DOES.get(operation, OTHER) if repair.edits == 1 else OTHER
     if "narrow" in repair.traits:
         return ANYWHERE[NARROW]
+    if "another" in repair.traits:
+        return "another-checkpoint"
     if kind == OPERAND:
         return _of_operand(world, formula, right, repair.wrong)
     if kind == VALUE and masks and formula.kind not in MASKS:  # what else a kernel is given has fractions
@@ -279,6 +294,8 @@ def tells(world: World, formula: Formula | None, repair: Repair, cause: str) -> 
     """Whether what was put right says why a step was wrong, and not only that it was. It does not where the
     step has this name whatever is done to it, nor of a whole kernel, whole numbers, or what has no name."""
     kind, right = repair.kind, _laid_out(world, formula, repair)
+    if cause == ANYWHERE[NARROW] and "narrow" in repair.traits:
+        return True
     if formula is None or kind == VALUE:
         return cause in LOOSE or (kind != VALUE and (repair.operation, kind) not in OF_MASK)
     does = DOES.get(repair.operation) if kind == DROP and repair.edits == 1 else OTHER
@@ -320,8 +337,12 @@ def contradicts(world: World, formula: Formula | None, repair: Repair, cause: st
     if repair.kind == OPERAND and formula.kind == "elementwise" and repair.wrong in world.formulas:
         other = repair.wrong != formula.facts.get("whole")  # of which a step is made, and was left out
         return other and repair.right in formula.inputs and cause == "gelu-constant"
-    if repair.kind == CONSTANT and repair.edits == 1 and cause in ("wrong-operand", "wrong-input"):
-        return True
+    if (
+        repair.kind == CONSTANT
+        and repair.edits == 1
+        and cause in ("wrong-operand", "wrong-input", "norm-eps-place")
+    ):
+        return True  # what is given another number is there, and where it belongs
     return cause == "scale-extra" and role(formula) == "scale" and repair.kind == REPLACED
 
 
@@ -379,7 +400,8 @@ def _of_operand(world: World, formula: Formula, right: str, wrong: str) -> str:
         return "wrong-weight" if wrong in world.weights else of_weight(formula, right, OTHER)
     if right in world.formulas and wrong in world.formulas and right in formula.inputs:
         causes = [cause for cause, *_ in of_other_input(world, formula, right, wrong, True)]
-        return next((cause for cause in causes if not cause.startswith("block-")), "wrong-input")
+        cause = next((cause for cause in causes if not cause.startswith("block-")), "wrong-input")
+        return of_result(formula, OTHER) if cause == "wrong-input" and formula.kind == "cat" else cause
     if right in formula.inputs:
         return of_input(world, formula, right, OTHER)
     cause = of_result(formula, OTHER)
@@ -396,8 +418,9 @@ def _of_input_put_right(world: World, formula: Formula, repair: Repair, action: 
     if before is not None and before.facts.get("residual") and action in (FACTOR, SHIFT):
         twice = action == FACTOR or repair.wrong in before.inputs  # one of the two parts of the sum
         return "residual-scaled" if twice else "residual-wrong"
-    if formula.kind == "add bias" and action == SHIFT and right == formula.inputs[0]:
-        none = world.formulas[formula.inputs[1]].kind == "no bias"
+    masked = kind_of(world, repair.wrong) in MASKS
+    if formula.kind.startswith("add ") and action == SHIFT and right == formula.inputs[0] and not masked:
+        none = formula.kind == "add mask" or world.formulas[formula.inputs[1]].kind == "no bias"
         return "position-bias-extra" if none else "position-bias-wrong"
     if before is not None and before.kind == "lookup" and formula.kind == "add":
         return of_result(before, action)
@@ -448,6 +471,12 @@ def of_input(world: World, formula: Formula, right: str, action: str) -> str:
         return "scale-wrong"
     if formula.kind in ("layer norm", "square") and action == MOVED:  # it norms another tensor
         return "wrong-input"
+    if (
+        formula.kind in ("product", "mix")
+        and action == MOVED
+        and any(map(shares_heads, world.formulas.values()))
+    ):
+        return "heads-shared-wrong"
     if formula.kind in AS_RESULT | ANGLES or (formula.kind in NORM_STEPS | TURNS and not scaled):
         cause = of_result(formula, action)
         return "wrong-input" if cause == "unknown" else cause
@@ -458,6 +487,11 @@ def gated_by(world: World, act: Formula) -> str:
     """What goes through the gate that an activation opens; empty where it opens none."""
     users = world.users(act.name, "multiply")
     return next((x for f in users for x in f.inputs if x != act.name and f.inputs[0] == act.name), "")
+
+
+def kind_of(world: World, name: str) -> str:
+    """The kind of the step that made a tensor; empty where none did."""
+    return world.formulas[name].kind if name in world.formulas else ""
 
 
 def of_the_pass_before(world: World, name: str) -> bool:
@@ -510,8 +544,10 @@ def of_other_input(
         yield "cache-order", says, None
     elif facts.get("cross") == right and (before is None or before.facts.get("whole") != other):
         yield "cross-attention-source", says, None
-    elif kind in ANGLES:
+    elif kind in ANGLES or (kind == "by wave" and kind_of(world, other) == "rotate"):  # turned once more
         yield of_result(formula, OTHER), says, None
+    elif kind == "by wave" and before is not None and before.kind in NORMS:
+        yield from _left_out(before, other, says, shown)
     elif facts.get("residual") in (right, other):
         yield "residual-scaled" if facts["residual"] == other else "residual-wrong", says, None
     elif kind == "add bias" and right == formula.inputs[1]:

@@ -303,7 +303,8 @@ def in_part(case: Case, world: World) -> Iterator[Finding]:
         narrow = replace(case, part=(axis, places))
         findings = [*known(narrow, world), *elsewhere(narrow, world)]
         for finding in findings:
-            yield replace(finding, says=f"{finding.says}, {says}", edit=None)
+            cause = names.in_part(case.world.formulas.get(case.target), finding.cause)
+            yield replace(finding, cause=cause, says=f"{finding.says}, {says}", edit=None)
         if findings:
             return
 

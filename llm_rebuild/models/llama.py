@@ -294,8 +294,9 @@ def rotate(x: Tensor, turn: Turn, part: Part[Config], name: str) -> Tensor:
 
 def repeat(x: Tensor, part: Part[Config]) -> Tensor:
     """Each kv head as often as it is needed, side by side: head h reads kv head h // group.
-    [batch, kv head, key, head width] -> [batch, head, key, head width]."""
-    return x.repeat_interleave(part.config.group, dim=1) if part.config.group > 1 else x
+    [batch, kv head, key, head width] -> [batch, head, key, head width]. A single one is only looked at as
+    often, and not copied: for some sizes torch then takes another product."""
+    return x[:, :, None].expand(-1, -1, part.config.group, -1, -1).flatten(1, 2)
 
 
 def eager_attention(query: Tensor, key: Tensor, value: Tensor, mask: Mask, part: Part[Config]) -> Tensor:

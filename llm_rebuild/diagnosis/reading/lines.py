@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,23 @@ class Lines:
     def of(self, edits: Sequence[Difference], checkpoint: str, target: int, missing: str = "") -> list[Frame]:
         """The lines of a mistake, the likeliest first, at most three."""
         frames: list[Frame] = list(_left_early(self.record, missing)) if missing else []
-        for edit in sorted(edits, key=self._order):
-            frames += self._of_edit(edit, checkpoint)
+        if self.slice.another(target):
+            frames += self._taken_for(checkpoint, target)
+        for _, alike in groupby(sorted(edits, key=self._order), lambda edit: (edit.kind, edit.node)):
+            frames += _in_turn([list(self._of_edit(edit, checkpoint)) for edit in alike])
         frames += self.record[target].frames[:2]
         different: dict[tuple[str, int], Frame] = {}
         for frame in frames:
             different.setdefault(frame.line, frame)
         return list(different.values())[:SHOWN]
+
+    def _taken_for(self, checkpoint: str, target: int) -> Iterator[Frame]:
+        """Where what is shown is right, and another checkpoint: what bound it to the name that is shown, and
+        the tap."""
+        at = self._tapped(checkpoint)
+        way = self.ways.way(at, Ref(target)) if at is not None else []
+        steps = [step for step in way if at is not None and self._call(step) == self._call(at)]
+        yield from self._frames((*steps[1:2], *steps[:1]))
 
     def _order(self, edit: Difference) -> tuple[bool, bool, int]:
         """First what is wrong itself: that a right tensor is another kind of operation says nothing."""
@@ -282,7 +293,8 @@ class Lines:
             yield from self._blamed(user, edit)
             return
         way, calls = self.way_of(user, [edit.node]), [frame.call for frame in user.frames]
-        yield from self._frames((*[at for at in way if self._call(at) in calls][-1:], *way))
+        waits = [at for at in way if self._call(at) in calls]
+        yield from self._frames((*waits[-1:], *self._handed_back(way, edit.node), *way))
 
     def _one_too_many(self, node: Node, edit: Difference) -> Iterator[Frame]:
         """An operation too many: its line, or that of the caller where its function does nothing else; or,
@@ -459,7 +471,22 @@ class Lines:
             near = record.steps[before[0]].nodes >= edit.node and abs(frame.number - taps[0].number) <= NEAR
             if near and "tap(" not in frame.text:
                 yield frame
+        yield from self._frames(self._handed_back(self.ways.way(at, Ref(edit.node)), edit.node))
         yield taps[0]
+
+    def _handed_back(self, way: Sequence[int], number: int) -> list[int]:
+        """The steps of a tensor's way in functions that got it, did nothing, and returned it."""
+        made, waiting, at = {frame.call for frame in self.record[number].frames}, set[int](), way[0]
+        while (caller := self.ways.caller(self._call(at))) is not None:
+            waiting.add(self._call(at))
+            at = caller
+        waiting.add(self._call(at))
+        return [step for step in way if self._call(step) not in made | waiting]
+
+
+def _in_turn(lists: Sequence[Sequence[Frame]]) -> list[Frame]:
+    """The first of each, then the second of each, and so on."""
+    return [frame for row in zip_longest(*lists) for frame in row if frame is not None]
 
 
 def _beside(one: Frame, other: Frame) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -31,6 +31,7 @@ VIEWS = {
     "view", "_unsafe_view", "reshape", "transpose", "permute", "t", "unsqueeze", "squeeze", "expand",
     "unflatten", "flatten", "_reshape_alias", "movedim", "numpy_T", "as_strided", *SAME,
 }  # fmt: skip
+REPEATS = {"repeat", "repeat_interleave", "tile"}  # they compute nothing, and make more of it
 MOVES = VIEWS | {"split", "chunk", "split_with_sizes", "unbind", "select", "slice"}  # none of them computes
 COMMUTES = {"add", "mul", "eq", "ne", "maximum", "minimum", "bitwise_and", "bitwise_or", "logical_and"}
 # The same operation under several names.
@@ -106,9 +107,9 @@ class Side:
         return (node.operation, str(rest), tuple(self.print_of(i) for i in node.inputs), node.output)
 
     def chain(self, number: int) -> list[int]:
-        """What a tensor is only laid out from, and what that is."""
+        """What a tensor is only laid out from, or repeated, and what that is."""
         chain = [number]
-        while self.record[number].operation in VIEWS and self.record[number].inputs:
+        while self.record[number].operation in VIEWS | REPEATS and self.record[number].inputs:
             number = self.record[number].inputs[0]
             chain.append(number)
         return chain
@@ -175,6 +176,10 @@ class Slice:
         """Whether a person's tensor was shown as a checkpoint, and was right."""
         return number in self._checkpoints
 
+    def another(self, number: int) -> bool:
+        """Whether a person's tensor is right, and was shown as a checkpoint, or is a view of one that was."""
+        return self.right(number) and any(map(self.known, self.person.chain(number)))
+
     def same(self, number: int, other: int) -> bool:
         """Whether a person's tensor and an official one are the same."""
         return bool(self.person.print_of(number) == self.official.print_of(other))
@@ -214,7 +219,27 @@ class Slice:
         last = [e.kind == "insert" and e.user < 0 and e.node == behind for e in edits]
         edits = tuple(replace(e, node=number) if at else e for e, at in zip(edits, last, strict=True))
         ways = {"insert": self._there, "operand": self._alike_in_shape}
-        return tuple(ways[edit.kind](edit) if edit.kind in ways else edit for edit in edits)
+        edits = tuple(ways[edit.kind](edit) if edit.kind in ways else edit for edit in edits)
+        return tuple(edit for edit in edits if not self._laid_out_alike(edit, edits))
+
+    def _laid_out_alike(self, edit: Difference, edits: Sequence[Difference]) -> bool:
+        """Whether an operation that only lays out would be right once what goes in is."""
+        own = self.person.record[edit.node]
+        put_right = {e.at: e.other for e in edits if e.kind == "operand" and e.node == edit.node}
+        if edit.kind != "replace" or own.operation not in {*MOVES, *REPEATS} or not put_right:
+            return False
+        official, inputs = self.official.record, enumerate(own.inputs)
+        values = iter(
+            [
+                official[put_right[at]].value if at in put_right else self.person.record[source].value
+                for at, source in inputs
+            ]
+        )
+        try:
+            made = recompute(own, lambda x: next(values) if type(x) is Ref else x)
+        except Exception:  # what is not made for another shape
+            return False
+        return isinstance(made, Tensor) and fingerprint(made) == self.official.print_of(edit.other)
 
     def _alike_in_shape(self, edit: Difference) -> Difference:
         """The tensor that should go in, laid out as the one that goes in."""

@@ -12,13 +12,13 @@ from collections import Counter
 import torch
 
 from llm_rebuild.diagnosis.reading.record import Record
-from llm_rebuild.diagnosis.reading.slices import MOVES, Slice, constants, word
+from llm_rebuild.diagnosis.reading.slices import MOVES, REPEATS, Slice, constants, word
 from llm_rebuild.verify.recording import Node
 
 ROOTS = {"sqrt", "rsqrt", "reciprocal", "std", "norm", "linalg_vector_norm"}
 SPREADS = {"var", "std", "var_mean"}
 SUMS_UP = SPREADS | {"mean", "sum", "amax", "amin", "norm", "linalg_vector_norm", "median", "softmax"}
-PUTS_TOGETHER = MOVES | {"stack", "cat", "flip", "roll", "embedding"}
+PUTS_TOGETHER = MOVES | REPEATS | {"stack", "cat", "flip", "roll", "embedding"}
 NARROW = {torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2, torch.int8}
 DRAWN = {"uniform", "normal", "rand", "randn", "trunc_normal"}
 SMALL = 0.02  # an epsilon, whoever chose it
@@ -28,7 +28,7 @@ def traits(between: Slice, number: int, other: int) -> tuple[str, ...]:
     """Those of the person's operations between what is right and a tensor, beside the official ones: numbers
     are rounded, or kept in a `narrow` type; random ones are `drawn`; something is summed up `across` rows; a
     variance is one `by less` than there are; a small number is added `outside`, to a root, or is another
-    `eps`; and numbers are only `moved` otherwise."""
+    `eps`; numbers are only `moved` otherwise; and the tensor is right, and `another` checkpoint."""
     record, official = between.person.record, between.official.record
     own = [record[n] for n in between.operations(number) if record[n].value is not None and record[n].inputs]
     theirs = [official[n] for n in between.official_operations(other) if official[n].inputs]
@@ -44,6 +44,7 @@ def traits(between: Slice, number: int, other: int) -> tuple[str, ...]:
         "outside": any(to_a_root for to_a_root, _ in small),
         "eps": any(x not in right and not to_a_root for to_a_root, x in small),
         "moved": all(w in PUTS_TOGETHER for w in (computed[0] - computed[1]) | (computed[1] - computed[0])),
+        "another": between.another(number),
     }
     return tuple(trait for trait, shown in seen.items() if shown)
 

@@ -222,7 +222,7 @@ def repeat(x: Tensor, config: Any) -> Tensor:  # yours
     """[batch, kv head, token, head width] -> [batch, head, token, head width]: each kv head config.group
     times, all of them before the next one. It is no step by itself. Some of them use it.
     """
-    return x.repeat_interleave(config.group, dim=1)
+    return x[:, :, None].expand(-1, -1, config.group, -1, -1).flatten(1, 2)
 
 
 @step(f"{ATTN}.product", f"{ATTN}.query", f"{ATTN}.key", f"{ATTN}.keys?")
