@@ -208,8 +208,9 @@ def left_out(world: World, formula: Formula, present: str) -> str:
 
 
 def in_part(formula: Formula | None, cause: str) -> str:
-    """The cause where a mistake shows in a part of a tensor: positions are then counted in no one way."""
-    if formula is None or formula.kind != "turns":
+    """The cause where a mistake shows in a part of a tensor: then positions are counted in no one way, and
+    what is turned nowhere is turned elsewhere."""
+    if formula is None or formula.kind not in ("turns", *TURNS):
         return cause
     return {"positions-shifted": "positions-wrong", "rotary-missing": "rotary-wrong"}.get(cause, cause)
 
@@ -246,7 +247,7 @@ def of_repair(world: World, formula: Formula | None, repair: Repair) -> str:
         return of_mask or OF_OPERATION.get((operation, kind), "unknown")
     step = role(formula)
     action = DOES.get(operation, OTHER) if repair.edits == 1 else OTHER
-    if "narrow" in repair.traits:
+    if "narrow" in repair.traits or "rounded" in repair.traits:
         return ANYWHERE[NARROW]
     if "another" in repair.traits:
         return "another-checkpoint"

@@ -49,18 +49,32 @@ class Lines:
         self.slice, self.record = between, between.person.record
         self.ways = Ways(self.record)
 
-    def of(self, edits: Sequence[Difference], checkpoint: str, target: int, missing: str = "") -> list[Frame]:
-        """The lines of a mistake, the likeliest first, at most three."""
+    def of(
+        self,
+        edits: Sequence[Difference],
+        checkpoint: str,
+        target: int,
+        missing: str,
+        all_edits: Sequence[Difference],
+    ) -> list[Frame]:
+        """The lines of a mistake, the likeliest first, at most three. Edits that could also be it have every
+        second of them."""
         frames: list[Frame] = list(_left_early(self.record, missing)) if missing else []
         if self.slice.another(target):
             frames += self._taken_for(checkpoint, target)
-        for _, alike in groupby(sorted(edits, key=self._order), lambda edit: (edit.kind, edit.node)):
-            frames += _in_turn([list(self._of_edit(edit, checkpoint)) for edit in alike])
+        others = [edit for edit in all_edits if edit not in edits]
+        frames += _in_turn([self._of_edits(edits, checkpoint), self._of_edits(others, checkpoint)])
         frames += self.record[target].frames[:2]
         different: dict[tuple[str, int], Frame] = {}
         for frame in frames:
             different.setdefault(frame.line, frame)
         return list(different.values())[:SHOWN]
+
+    def _of_edits(self, edits: Sequence[Difference], checkpoint: str) -> list[Frame]:
+        frames: list[Frame] = []
+        for _, alike in groupby(sorted(edits, key=self._order), lambda edit: (edit.kind, edit.node)):
+            frames += _in_turn([list(self._of_edit(edit, checkpoint)) for edit in alike])
+        return frames
 
     def _taken_for(self, checkpoint: str, target: int) -> Iterator[Frame]:
         """Where what is shown is right, and another checkpoint: what bound it to the name that is shown, and

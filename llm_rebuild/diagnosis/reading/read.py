@@ -254,7 +254,7 @@ class _Session:
             missing = ""
             mistake.words = self.words.difference(edits)
             mistake.patches = list(self._patches(edits, number, other))
-            mistake.frames = self.lines.of(mistake.likeliest, name, number, before)
+            mistake.frames = self.lines.of(mistake.likeliest, name, number, before, edits)
             if extent:
                 mistake.words, mistake.patches = extent, []
                 mistake.frames = list({frame.line: frame for frame in (*frames, *mistake.frames)}.values())

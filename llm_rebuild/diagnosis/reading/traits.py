@@ -26,9 +26,9 @@ SMALL = 0.02  # an epsilon, whoever chose it
 
 def traits(between: Slice, number: int, other: int) -> tuple[str, ...]:
     """Those of the person's operations between what is right and a tensor, beside the official ones: numbers
-    are rounded, or kept in a `narrow` type; random ones are `drawn`; something is summed up `across` rows; a
-    variance is one `by less` than there are; a small number is added `outside`, to a root, or is another
-    `eps`; numbers are only `moved` otherwise; and the tensor is right, and `another` checkpoint."""
+    are `rounded`, or kept in a `narrow` type; random ones are `drawn`; something is summed up `across`
+    rows; a variance is one `by less` than there are; a small number is added `outside`, to a root, or is
+    another `eps`; numbers are only `moved` otherwise; and the tensor is right, and `another` checkpoint."""
     record, official = between.person.record, between.official.record
     own = [record[n] for n in between.operations(number) if record[n].value is not None and record[n].inputs]
     theirs = [official[n] for n in between.official_operations(other) if official[n].inputs]
@@ -37,7 +37,8 @@ def traits(between: Slice, number: int, other: int) -> tuple[str, ...]:
     small = [(to_a_root, x) for to_a_root, x in added if type(x) is float and 0 < x < SMALL]
     computed = [Counter(map(word, nodes)) for nodes in (own, theirs)]
     seen = {
-        "narrow": any(node.value.dtype in NARROW or word(node) == "round" for node in own),
+        "narrow": any(node.value.dtype in NARROW for node in own),
+        "rounded": any(word(node) == "round" for node in own),
         "across": any(_across(record, n) for n in own) and not any(_across(official, n) for n in theirs),
         "drawn": any(node.operation.strip("_") in DRAWN for node in own),
         "by less": any(word(node) in SPREADS and node.named.get("correction") != 0 for node in own),
