@@ -41,9 +41,8 @@ function showWhereFiguresGoOn() {
   const frames = [...document.querySelectorAll(".figure-scroll")];
   const measure = (frame) => [frame.scrollLeft, frame.scrollWidth - frame.clientWidth - frame.scrollLeft];
   const mark = (frame, [left, right]) => {
-    const more = [...(left > 4 ? ["left"] : []), ...(right > 4 ? ["right"] : [])].join(" ");
-    if (more) frame.dataset.more = more; // no class: tables are told by having none, and with it all within is styled anew
-    else delete frame.dataset.more;
+    frame.toggleAttribute("data-more-left", left > 4); // for a class all within is styled anew
+    frame.toggleAttribute("data-more-right", right > 4);
   };
   const measured = frames.map(measure); // all of them first, as above
   frames.forEach((frame, number) => {

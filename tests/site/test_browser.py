@@ -89,12 +89,13 @@ def test_a_figure_says_on_a_phone_that_it_goes_on(course: Site, reader: Any) -> 
     page = visitor.open(f"{course.url}part-3/minilm/")
     frame = page.locator("figure .figure-scroll").first
     said = "(frame) => getComputedStyle(frame.parentElement.querySelector('figcaption'), '::before').content"
-    assert frame.get_attribute("data-more") == "right"
+    more = "(frame) => ['left', 'right'].filter((side) => frame.hasAttribute(`data-more-${side}`))"
+    assert frame.evaluate(more) == ["right"]
     assert "goes on" in frame.evaluate(said)
     frame.evaluate("(frame) => (frame.scrollLeft = frame.scrollWidth)")
-    page.wait_for_selector(".figure-scroll[data-more=left]")
+    page.wait_for_selector(".figure-scroll[data-more-left]:not([data-more-right])")
     page.set_viewport_size(DESKTOP)
-    page.wait_for_selector(".figure-scroll:not([data-more])")
+    page.wait_for_selector(".figure-scroll:not([data-more-left], [data-more-right])")
     assert "goes on" not in frame.evaluate(said)
 
 
