@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import sys
 from collections.abc import Callable
+from pkgutil import resolve_name
 
 from llm_rebuild.process.exchange import Channel
 from llm_rebuild.process.limits import end_with
@@ -20,7 +20,7 @@ def started(task: str, parent: int) -> None:
     channel = Channel(os.dup(0), os.dup(1))
     streams(2)
     end_with(parent)
-    task_of(task)(channel)
+    resolve_name(task)(channel)
 
 
 def copied(task: str, channel: Channel, output: int, parent: int) -> None:
@@ -35,7 +35,7 @@ def copied(task: str, channel: Channel, output: int, parent: int) -> None:
             os.environ.clear()
             os.environ.update(message.about["environment"])
             sys.path[:] = message.about["path"]
-            task_of(task)(channel)
+            resolve_name(task)(channel)
         code = 0
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 1
@@ -46,13 +46,6 @@ def copied(task: str, channel: Channel, output: int, parent: int) -> None:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
-
-
-def task_of(name: str) -> Task:
-    """The function of a task, `module:function`."""
-    module, _, function = name.partition(":")
-    task: Task = getattr(importlib.import_module(module), function)
-    return task
 
 
 def streams(output: int) -> None:

@@ -16,9 +16,10 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
+from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
-from llm_rebuild.process.child import copied, streams, task_of
+from llm_rebuild.process.child import copied, streams
 from llm_rebuild.process.exchange import Channel
 from llm_rebuild.process.limits import end_with
 
@@ -145,7 +146,7 @@ def serve(socket_: int, owner: int) -> None:
                 asked.send((RUNNING if code is None else str(code)).encode())
                 continue
             with contextlib.suppress(ImportError):  # a copy says what it misses
-                task_of(question)
+                resolve_name(question)
             gc.freeze()  # no copy searches through what is the server's
             pid = os.fork()
             if pid == 0:
