@@ -76,29 +76,23 @@ class Process:
 
     def __init__(self, task: Task) -> None:
         self.ended: Ended | None = None
-        self.deadline = math.inf  # of what `outcome` asks for, by time.monotonic
+        self.deadline = math.inf  # of the next answer, by time.monotonic
         self._pid, self._reading, self._writing, self._output = _start(task)
         self._code: int | None = None
         self._watched = [self._reading, self._output]
         os.set_blocking(self._writing, False)
         os.set_blocking(self._output, False)
         self._channel = Channel(self._reading, self._writing, self._wait)
-        self._until = math.inf
         self._unsent: deque[memoryview] = deque()
         self._printed, self._lost = bytearray(), 0
         if fork_server.COPIES:
             self.send({"environment": dict(os.environ), "path": sys.path})
 
-    def ask(
-        self,
-        about: Mapping[str, Any],
-        tensors: Mapping[str, Tensor] | None = None,
-        deadline: float = math.inf,
-    ) -> Iterator[Message]:
+    def ask(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> Iterator[Message]:
         """Send a request, and yield what is answered. The last answer has the key `end`; where none comes
-        before the deadline (by time.monotonic), the process is ended, and `ended` says how."""
+        before the `deadline`, the process is ended, and `ended` says how."""
         self.send(about, tensors)
-        while (message := self._next(deadline)) is not None:
+        while (message := self._next()) is not None:
             yield message
             if "end" in message.about:
                 return
@@ -107,7 +101,7 @@ class Process:
         """Send a request to a process that runs a rebuild, and collect what is answered. What is tapped twice
         is what it was first."""
         outcome = Outcome()
-        for message in self.ask(about, tensors, self.deadline):
+        for message in self.ask(about, tensors):
             if "tapped" in message.about:
                 for name, tensor in message.tensors.items():
                     outcome.tapped.setdefault(name, tensor)
@@ -122,11 +116,11 @@ class Process:
         listening yet."""
         self._unsent += map(memoryview, pack(about, tensors or {}))
 
-    def _next(self, deadline: float) -> Message | None:
+    def _next(self) -> Message | None:
         """The next answer. None where the process has ended, or is ended for what it did."""
         if self.ended is not None:
             return None
-        self._until, patience = deadline, ENDING
+        patience = ENDING
         try:
             if (message := self._channel.receive()) is not None:
                 return message
@@ -146,7 +140,7 @@ class Process:
     def _wait(self) -> None:
         """Until there is something to read. Meanwhile what waits to be sent is sent, and what is printed
         taken. Raises TimeoutError at the deadline."""
-        while (remaining := self._until - time.monotonic()) > 0:
+        while (remaining := self.deadline - time.monotonic()) > 0:
             sending = [self._writing] if self._unsent else []
             timeout = None if math.isinf(remaining) else remaining
             readable, writable, _ = select.select(self._watched, sending, [], timeout)

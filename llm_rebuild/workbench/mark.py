@@ -197,7 +197,8 @@ def _checked(row: Mark, content: bytes, texts: Sequence[str], limits: Limits) ->
         copy.write_bytes(content)
         job = {"alone": alone, "file": str(copy), "model": row.model, "texts": texts}
         job["limits"] = astuple(limits)
-        answer = next(process.ask(job, deadline=time.monotonic() + most), None)
+        process.deadline = time.monotonic() + most
+        answer = next(process.ask(job), None)
     if answer is None:
         how = process.ended.how if process.ended else ""
         stopped = f"whole check was stopped after {most:g} s"
