@@ -255,10 +255,10 @@ def _parts(tensor: Tensor, candidates: Iterable[Candidate]) -> list[Hit]:
 
 def _telling(flat: Tensor) -> int | None:
     """The position of a number that is not likely to be met by chance: neither 0 nor 1, and there once."""
-    for position in torch.linspace(0, len(flat) - 1, 32).long().tolist():
+    for position in np.linspace(0, len(flat) - 1, 32, dtype=int).tolist():
         number = float(flat[position])
         if math.isfinite(number) and number not in (0.0, 1.0, -1.0) and int((flat == number).sum()) == 1:
-            return int(position)
+            return position
     return None
 
 

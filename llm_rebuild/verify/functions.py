@@ -48,7 +48,7 @@ def pair_of(target: Tensor, official: Tensor, rounding: float, weights: Mapping[
     width = target.shape[-1] if target.dim() else 1
     target = target.reshape(-1, width)
     official = official.reshape(target.shape)
-    some = torch.linspace(0, len(target) - 1, min(ROWS, len(target))).long()
+    some = torch.linspace(0, len(target) - 1, min(ROWS, len(target)), dtype=torch.float64).long()
     vectors = {k: w for k, w in weights.items() if w.dim() == 1 and len(w) == width}
     return Pair(target, official, target[some], official[some], rounding, vectors)
 

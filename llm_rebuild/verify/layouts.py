@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -93,13 +94,12 @@ def layout_of(tensor: Tensor, official: Tensor, tolerance: float = 0.0) -> Layou
 
     tolerance  The largest difference allowed, for numbers that are nearly the same.
     """
-    picked = [int(i) for i in torch.linspace(0, tensor.numel() - 1, 24)]
-    values, flat = tensor.reshape(-1)[torch.tensor(picked)], official.reshape(-1)
+    picked = np.linspace(0, tensor.numel() - 1, 24, dtype=int)  # torch's may end behind the last
+    values, official = tensor.reshape(-1)[picked], official.contiguous()
     for layout in itertools.islice(layouts(tensor.shape, official.shape), MOST_ORDERS):
-        places = torch.tensor([_source(i, layout.dims, layout.order) for i in picked])
-        if agree(values, flat[places], tolerance) and agree(
-            tensor, layout.of(official, tensor.shape), tolerance
-        ):
+        moved = official.view(layout.dims).permute(layout.order)
+        few = moved[np.unravel_index(picked, moved.shape)]
+        if agree(values, few, tolerance) and agree(tensor, layout.of(official, tensor.shape), tolerance):
             return layout
     return None
 
@@ -138,14 +138,3 @@ def layouts(shape: Sequence[int], official: Sequence[int]) -> Iterator[Layout]:
                 if any(a + 1 == b for a, b in itertools.pairwise(order) if a == axis):
                     continue  # the two halves stay together: no split
                 yield Layout(split, order, (axis, heads))
-
-
-def _source(position: int, dims: Sequence[int], order: Sequence[int]) -> int:
-    """Where in `dims` the number lies that comes to `position` when the axes are put into `order`."""
-    coordinates = [0] * len(dims)
-    for axis in reversed(order):
-        position, coordinates[axis] = divmod(position, dims[axis])
-    flat = 0
-    for size, coordinate in zip(dims, coordinates, strict=True):
-        flat = flat * size + coordinate
-    return flat

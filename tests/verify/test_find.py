@@ -18,7 +18,7 @@ from llm_rebuild.cli import main as cli
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
 from llm_rebuild.verify.entries import Trace
-from llm_rebuild.verify.find import fingerprint
+from llm_rebuild.verify.find import Candidate, find, fingerprint
 from llm_rebuild.verify.layouts import arrangement
 from llm_rebuild.verify.trace import trace
 from tests.models import small
@@ -123,6 +123,15 @@ def test_a_fingerprint_depends_on_the_bits_alone():
     other[3, 4] = 5.0
     assert fingerprint(other) != fingerprint(numbers)
     assert fingerprint(torch.tensor([0.0, 1.0])) != fingerprint(torch.tensor([-0.0, 1.0]))
+
+
+def test_a_tensor_of_more_numbers_than_float32_can_count():
+    """336 tokens' scores of GPT-2 are as many: some of their places are no float32."""
+    rows = torch.zeros(2, 2**24 + 4)
+    rows[0, -1] = 3.0  # what tells it from others stands last
+    assert arrangement(rows[0], rows[0]) == ("", 0.0)
+    answer = find(rows[0], [Candidate("scores", rows, "scores")], {})
+    assert str(answer) == "the official scores, its part [0, :]: the same bits"
 
 
 def test_the_order_is_told_by_bits_and_not_by_nearness():
