@@ -216,8 +216,7 @@ def _checked(
 
 def _shown(checked: Check, exact: bool, json_file: str | None) -> int:
     """Print a check, and write it as JSON. Its exit code; InputError where it did not run to its end."""
-    if json_file != "-":
-        output.console().print(checked)
+    output.show(checked, json_file)
     output.write_json(checked.to_json(), json_file)
     if checked.stopped:
         raise InputError(checked.stopped)

@@ -67,8 +67,7 @@ def compare(
     tensors = read_dump(dump)
     proof, matched = _proved(options.question_of(model, inputs, attention, strict=strict), tensors, names)
     report = proof.report
-    if json_file != "-":
-        output.console().print(compared(report, matched))
+    output.show(compared(report, matched), json_file)
     output.write_json({**report.to_json(), **matched.to_json()}, json_file)
     if write_names:
         output.write_json(matched.to_names(), str(write_names), "--write-names")

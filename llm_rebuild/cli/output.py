@@ -27,10 +27,8 @@ def console() -> Terminal:
 
 def show(result: object, json_file: str | None) -> None:
     """Print a result, unless its JSON goes to stdout."""
-    from llm_rebuild.show.results import renderable
-
     if json_file != "-":
-        console().print(renderable(result))
+        console().print(result)
 
 
 def check_writable(option: str, file: str | Path | None, read: Path | None = None) -> None:

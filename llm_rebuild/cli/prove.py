@@ -83,12 +83,11 @@ def verify(
     question = options.question_of(name, inputs, attention, cache, strict, dtype=dtype, device=device)
     if steps:
         raise typer.Exit(_verify_steps(question, steps, exact, json_file))
+    from llm_rebuild.show.report import shown
+
     proof = _proved(question, isolated)
     report = proof.report
-    if json_file != "-":
-        from llm_rebuild.show.report import brief
-
-        output.console().print(report if every_row else brief(report))
+    output.show(shown(report, brief=not every_row), json_file)
     output.write_json(report.to_json(), json_file)
     if html:
         output.write_page(proof, html)
@@ -123,8 +122,7 @@ def _verify_steps(question: Question, steps: int, exact: bool, json_file: str | 
 
     with output.progress("the prompt, then step by step", steps + 1) as done:
         reports = verify_steps(question, steps=steps, progress=done)
-    if json_file != "-":
-        output.console().print(step_by_step(reports))
+    output.show(step_by_step(reports), json_file)
     output.write_json(to_json(reports), json_file)
     return 0 if all(report.exact if exact else report.passed for report in reports) else 1
 

@@ -7,7 +7,7 @@ from rich.text import Text
 
 from llm_rebuild.dumps.names import Matched, in_any_block
 from llm_rebuild.errors import listed
-from llm_rebuild.show.report import brief
+from llm_rebuild.show.report import shown
 from llm_rebuild.show.terminal import columns
 from llm_rebuild.verify.report import Report
 
@@ -37,5 +37,5 @@ def compared(report: Report, matched: Matched) -> RenderableType:
                 "bold red",
             ),
         )
-    passed = [Text("passed: nothing is wrong, though not all bits are equal", "green")]
-    return Group(*lines, "", brief(report), *(passed if report.passed and not report.exact else ()))
+    passed = Text("passed: nothing is wrong, though not all bits are equal", "green")
+    return Group(*lines, "", shown(report, brief=True), *([passed] * (report.passed and not report.exact)))

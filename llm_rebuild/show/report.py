@@ -27,23 +27,15 @@ MOST_ALSO = 3  # further checkpoints with the same mistake
 
 
 @renderable.register
-def _report(report: Report) -> RenderableType:
-    return _lines(report, _table(report))
-
-
-def brief(report: Report) -> RenderableType:
-    """A report with one line for each part of the model in which all is bit-identical."""
-    return _lines(report, _table(report, brief=True))
-
-
-def _lines(report: Report, table: Table) -> RenderableType:
+def shown(report: Report, brief: bool = False) -> RenderableType:
+    """A report; `brief`: with one line for each part of the model in which all is bit-identical."""
     notes = [Text(note, style="yellow") for note in report.notes]
     if report.tokenizer is not None:
         notes.append(Text(str(report.tokenizer), style="" if report.tokenizer.passes else "bold red"))
-    return Group(*notes, table, *_closing(report))
+    return Group(*notes, _table(report, brief), *_closing(report))
 
 
-def _table(report: Report, brief: bool = False) -> Table:
+def _table(report: Report, brief: bool) -> Table:
     table = columns()
     table.add_column("checkpoint", no_wrap=True)
     table.add_column("shape", no_wrap=True)

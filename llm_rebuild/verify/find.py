@@ -27,6 +27,7 @@ from torch import Tensor
 
 from llm_rebuild.checkpoints import plain
 from llm_rebuild.errors import InputError
+from llm_rebuild.printing import Printable
 from llm_rebuild.verify.equality import NEVER, ROUNDED, difference, largest
 from llm_rebuild.verify.functions import Pair, explain, pair_of
 from llm_rebuild.verify.layouts import agree, arrangement, moments
@@ -76,7 +77,7 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class SearchResult:
+class SearchResult(Printable):
     """The answers, best first. True where there is one better than `nearest`."""
 
     shape: tuple[int, ...]
@@ -258,7 +259,7 @@ def _telling(flat: Tensor) -> int | None:
     for position in np.linspace(0, len(flat) - 1, 32, dtype=int).tolist():
         number = float(flat[position])
         if math.isfinite(number) and number not in (0.0, 1.0, -1.0) and int((flat == number).sum()) == 1:
-            return position
+            return int(position)
     return None
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from llm_rebuild.show.report import brief
+from llm_rebuild.show.report import shown
 from llm_rebuild.verify.compare import MISSING, Verdict, compare, finite
 from llm_rebuild.verify.coverage import Coverage
 from llm_rebuild.verify.divergence import Divergence
@@ -165,7 +165,7 @@ def test_the_brief_table_has_a_line_for_each_part_that_is_whole():
     def rows(*verdicts: Verdict) -> list[str]:
         console = Console(width=80)
         with console.capture() as captured:
-            console.print(brief(report(*verdicts)))
+            console.print(shown(report(*verdicts), brief=True))
         return [" ".join(line.split()) for line in captured.get().splitlines()[1:]]
 
     whole = rows(*good)
