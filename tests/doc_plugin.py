@@ -141,7 +141,7 @@ class PageFile(engine.MarkdownFile):
                 "digits of its own; `python -m tools.portable -m pytest` compares them"
             )
         for model, source in self.numbers:  # what the page itself will get, offline as it is
-            copy = local_copy.get(model, say=lambda line: None)
+            copy = local_copy.get(model)
             if (copy.source == "miniature") != (source == "miniature"):
                 self.compares = False
                 got = (
@@ -201,7 +201,7 @@ def why_missing(model: str, config: pytest.Config, name: str) -> str:
     known = config.stash[missing_key]
     if model not in known:
         try:
-            local_copy.get(model, strict=True, say=lambda line: None)
+            local_copy.get(model, strict=True)
             known[model] = ""
         except NotReachableError as reason:
             known[model] = str(reason)

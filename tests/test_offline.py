@@ -334,5 +334,5 @@ def test_a_silent_hub_is_asked_once_a_model(environment: dict[str, str], silent_
         capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("the miniature that ships with llm_rebuild") == len(NAMES)
+    assert result.stderr.count("the miniature that ships with llm_rebuild") == len(NAMES)
     assert len(silent_hub.connections) == len(PINS)

