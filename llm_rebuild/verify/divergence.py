@@ -39,8 +39,6 @@ class Divergence:
     differing Those of them that are there and not bit-identical themselves.
     unshown   Those of them that are not there.
     before    How many checkpoints come before it.
-    others    Further checkpoints that differ although everything they are computed from is bit-identical:
-              each of these is a difference of its own.
     """
 
     verdict: Verdict
@@ -49,7 +47,6 @@ class Divergence:
     differing: tuple[str, ...] = ()
     unshown: tuple[str, ...] = ()
     before: int = 0
-    others: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -119,26 +116,14 @@ def describe(
     first = next((verdict for verdict in verdicts if not verdict.identical), None)
     if first is None:
         return None
-    before = list(identical).index(first.name)
-
-    def into(name: str) -> tuple[str, ...] | None:
-        """The checkpoints of this run that a step is computed from."""
-        return None if inputs_of is None else tuple(n for n in inputs_of(name) if n in identical)
-
-    inputs = into(first.name)
-    others = []
-    for verdict in verdicts[before + 1 :]:
-        parents = into(verdict.name)
-        if not verdict.identical and parents and all(identical[name] for name in parents):
-            others.append(verdict.name)
+    inputs = None if inputs_of is None else tuple(n for n in inputs_of(first.name) if n in identical)
     return Divergence(
         verdict=first,
         words=in_words(first, truth),
         inputs=inputs,
         differing=tuple(name for name in inputs or () if not identical[name] and name not in unshown),
         unshown=tuple(name for name in inputs or () if name in unshown),
-        before=before,
-        others=tuple(others),
+        before=list(identical).index(first.name),
     )
 
 
