@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,35 +17,46 @@ from tools.compared import Line, NotOnceError
 PROJECT = Path(__file__).resolve().parents[1]
 
 
-def check(tool: str) -> None:
-    """Run `python -m tools.TOOL --check`; what it says is the failure's message."""
-    command = [sys.executable, "-m", f"tools.{tool}", "--check"]
-    result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
+@pytest.fixture
+def check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Do what `python -m tools.TOOL --check` does, in this process; what it says is the failure's message."""
+
+    def checked(tool: str) -> None:
+        monkeypatch.setattr(sys, "argv", [tool, "--check"])
+        try:
+            code = importlib.import_module(f"tools.{tool}").main()
+        except SystemExit as ended:
+            code = ended.code
+        assert not code, f"{code}\n{capsys.readouterr().err}"
+
+    return checked
 
 
-def test_the_comparison_has_the_lines_of_the_source() -> None:
+def test_the_comparison_has_the_lines_of_the_source(check: Callable[[str], None]) -> None:
     check("compared")
 
 
-def test_the_reference_has_the_checkpoints_of_the_models() -> None:
+def test_the_reference_has_the_checkpoints_of_the_models(check: Callable[[str], None]) -> None:
     check("reference")
 
 
-def test_the_chapters_say_where_one_is_and_how_long_they_take() -> None:
+def test_the_chapters_say_where_one_is_and_how_long_they_take(check: Callable[[str], None]) -> None:
     check("course")
 
 
-def test_the_live_pages_know_the_checkpoints_of_the_models() -> None:
+def test_the_live_pages_know_the_checkpoints_of_the_models(check: Callable[[str], None]) -> None:
     check("live")
 
 
-def test_the_kill_matrix_is_of_the_mutants_that_are_there() -> None:
+def test_the_kill_matrix_is_of_the_mutants_that_are_there(check: Callable[[str], None]) -> None:
     check("mutation")
 
 
 def test_the_figures_are_what_would_be_drawn(minilm: LocalCopy) -> None:  # skips where there is no MiniLM
-    check("figures")
+    # In a process of its own, which takes the portable kernels.
+    command = [sys.executable, "-m", "tools.figures", "--check"]
+    result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize(

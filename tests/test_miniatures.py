@@ -6,9 +6,11 @@ import dataclasses
 import hashlib
 import json
 import random
+import runpy
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from tests.threads import one_thread as one_thread
 from tools.miniatures import evaluate, model_cards, number_words, paraphrases, world
 from tools.miniatures.training import (
     FIGURES,
@@ -458,24 +461,34 @@ for name, script in zip(scripts[::2], scripts[1::2]):
 """
 
 
-def made(folder: Path, *names: str) -> Path:
-    """What the scripts of these make in two steps of training, in a process of their own."""
-    pairs = [word for name in names for word in (name, SCRIPTS[name])]
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the scripts make in two steps of training, in a process of their own."""
+    folder = tmp_path_factory.mktemp("one")
+    pairs = [word for pair in SCRIPTS.items() for word in pair]
     command = [sys.executable, "-c", IN_ONE_PROCESS, str(folder), *pairs]
     subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, timeout=600)
     return folder
 
 
-@pytest.fixture(scope="module")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made(tmp_path_factory.mktemp("one"), *SCRIPTS)
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run a script in this process, where Python's hashes are others, and other things ran before it."""
+
+    def run(name: str, *arguments: object) -> None:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        runpy.run_module(f"tools.miniatures.{SCRIPTS[name]}", run_name="__main__")
+
+    return run
 
 
 @pytest.mark.parametrize(
     "name", [name if name == "gpt2" else pytest.param(name, marks=pytest.mark.weekly) for name in SCRIPTS]
 )
-def test_the_script_makes_the_same_weights_twice(name: str, made_once: Path, tmp_path: Path) -> None:
-    made(tmp_path, name)
+def test_the_script_makes_the_same_weights_twice(
+    name: str, made_once: Path, script: Callable[..., None], tmp_path: Path
+) -> None:
+    script(name, "--out", tmp_path / name, "--figures", tmp_path, "--steps", 2)
     for file in ("model.safetensors", *VOCABULARIES[name]):
         assert sha256(tmp_path / name / file) == sha256(made_once / name / file), file
 
@@ -490,10 +503,10 @@ def test_the_script_makes_the_shipped_tokenizer(name: str, vocabulary: list[str]
         assert sha256(made_once / name / file) == provenance["files"][file]["sha256"], file
 
 
-def test_the_script_does_not_write_over_a_folder_that_is_not_a_miniature(tmp_path: Path) -> None:
+def test_the_script_does_not_write_over_a_folder_that_is_not_a_miniature(
+    script: Callable[..., None], tmp_path: Path
+) -> None:
     (tmp_path / "diary.txt").write_text("mine")
-    command = [sys.executable, "-m", "tools.miniatures.train_t5", "--out", str(tmp_path), "--steps", "1"]
-    ended = subprocess.run(command, cwd=REPOSITORY, check=False, capture_output=True, text=True, timeout=300)
-    assert ended.returncode != 0
-    assert ended.stderr.strip().splitlines()[-1].endswith("choose another folder")
+    with pytest.raises(SystemExit, match=r"choose another folder$"):
+        script("t5-small", "--out", tmp_path, "--steps", 1)
     assert [file.name for file in tmp_path.iterdir()] == ["diary.txt"]

@@ -1,6 +1,7 @@
 """Without any network and with an empty store, everything works on the miniatures, and says that it does.
 
-Each test runs in a process of its own, where the system allows it in a network namespace with nothing in it.
+Each command runs in a process of its own, where the system allows it in a network namespace with nothing in
+it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from llm_rebuild.show.terminal import Terminal
 from llm_rebuild.using import generate
 from llm_rebuild.using.settings import Settings
 from llm_rebuild.verify.question import or_default
+from tests import warm
 
 PROJECT = Path(__file__).resolve().parents[1]
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -48,18 +50,22 @@ def cut_off() -> list[str]:
     return _no_network()
 
 
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
+def unplugged(folder: Path) -> dict[str, str]:
     """An empty store and no network, as a machine has it that was set up and then unplugged."""
     left_out = ("HF_", "PIP_", "LLM_REBUILD_")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(left_out)}
     return kept | {
-        "LLM_REBUILD_STORE": str(tmp_path / "store"),
-        "HF_HOME": str(tmp_path / "hub-cache"),
+        "LLM_REBUILD_STORE": str(folder / "store"),
+        "HF_HOME": str(folder / "hub-cache"),
         "HF_HUB_OFFLINE": "1",
         "PIP_NO_INDEX": "1",
         "COLUMNS": "80",
     }
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    return unplugged(tmp_path)
 
 
 @pytest.fixture
@@ -68,6 +74,27 @@ def run(environment: dict[str, str], cut_off: list[str]) -> Run:
         return subprocess.run(
             [*cut_off, sys.executable, *arguments],
             cwd=PROJECT, env=environment | more, capture_output=True, text=True, check=False, timeout=300,
+        )  # fmt: skip
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def served(cut_off: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment whose `llm-rebuild` runs in a copy of a process that imported everything without any
+    network (`tests/warm.py`)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "environ", unplugged(tmp_path_factory.mktemp("unplugged")))
+        return warm.environment(*cut_off)
+
+
+@pytest.fixture
+def quick(served: dict[str, str], tmp_path: Path) -> Run:
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["llm-rebuild", *arguments],
+            cwd=PROJECT, env=served | {"LLM_REBUILD_STORE": str(tmp_path / "store")},
+            capture_output=True, text=True, check=False, timeout=300,
         )  # fmt: skip
 
     return command
@@ -123,8 +150,8 @@ def test_every_miniature_is_rebuilt_bit_for_bit(run: Run, figure: Callable[[str]
 
 
 @pytest.mark.parametrize("name", NAMES[1:])
-def test_every_step_of_decoding_is_bit_identical(run: Run, name: str) -> None:
-    result = run("-m", "llm_rebuild", "verify", name, "--steps", "4", "--exact", "--json", "-")
+def test_every_step_of_decoding_is_bit_identical(quick: Run, name: str) -> None:
+    result = quick("verify", name, "--steps", "4", "--exact", "--json", "-")
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
     assert len(report["steps"]) == 5
@@ -145,9 +172,9 @@ def test_every_step_of_decoding_is_bit_identical(run: Run, name: str) -> None:
     ],
 )
 def test_the_rebuild_alone_does_what_its_model_is_for(
-    run: Run, arguments: list[str], result_key: str, answer: list[str] | None
+    quick: Run, arguments: list[str], result_key: str, answer: list[str] | None
 ) -> None:
-    result = run("-m", "llm_rebuild", "run", *arguments, "--json", "-")
+    result = quick("run", *arguments, "--json", "-")
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     assert list(found)[:4] == ["model", "source", "texts", "token_ids"]

@@ -41,7 +41,7 @@ SCRIPT = """#!{python} -IS
 import json, os, socket, sys
 environment = {{name: value for name, value in os.environ.items() if name not in {changing}}}
 if environment != {environment}:
-    os.execv({command!r}, [{command!r}, *sys.argv[1:]])
+    os.execvp({command!r}[0], [*{command!r}, *sys.argv[1:]])
 obeyed = {{name: os.environ[name] for name in {obeyed} if name in os.environ}}
 with socket.socket(socket.AF_UNIX) as connection:
     connection.connect({address!r} + (".official" if sys.argv[1:2] and sys.argv[1] in {official} else ""))
@@ -51,8 +51,9 @@ with socket.socket(socket.AF_UNIX) as connection:
 
 
 @functools.cache
-def folder() -> str:
-    """The folder of the script, to be the first of PATH; what serves it is started with the first page."""
+def folder(*before: str) -> str:
+    """The folder of the script, to be the first of PATH; what serves it is started with the first page, as an
+    argument of the command `before`, where there is one."""
     temporary = tempfile.TemporaryDirectory(prefix="warm-")
     address, script = f"{temporary.name}/socket", Path(temporary.name, "llm-rebuild")
     installed = str(Path(sys.executable).with_name(script.name))
@@ -60,20 +61,23 @@ def folder() -> str:
     environment["PATH"] = os.pathsep.join([temporary.name, os.environ["PATH"]])
     python = [sys.executable, "-c", f"from tests.warm import serve; serve({address!r}, {installed!r})"]
     pipe, here = subprocess.PIPE, Path(__file__).parents[1]
-    server = subprocess.Popen(python, stdin=subprocess.DEVNULL, stdout=pipe, env=environment, cwd=here)
+    server = subprocess.Popen(
+        [*before, *python], stdin=subprocess.DEVNULL, stdout=pipe, env=environment, cwd=here
+    )
     STARTED.append((server, temporary))
     assert server.stdout is not None
     assert server.stdout.readline() == b"ready\n"
     names = {"python": sys.executable, "changing": CHANGING, "environment": environment}
     names |= {"official": OFFICIAL, "obeyed": OBEYED}
-    script.write_text(SCRIPT.format(**names, command=installed, address=address), encoding="utf-8")
+    command = [*before, installed]
+    script.write_text(SCRIPT.format(**names, command=command, address=address), encoding="utf-8")
     script.chmod(0o755)
     return temporary.name
 
 
-def environment(**variables: str) -> dict[str, str]:
+def environment(*before: str, **variables: str) -> dict[str, str]:
     """That of a process which shall find the script; on systems that copy no process, the command itself."""
-    where = folder() if sys.platform == "linux" else str(Path(sys.executable).parent)
+    where = folder(*before) if sys.platform == "linux" else str(Path(sys.executable).parent)
     return os.environ | {"PATH": os.pathsep.join([where, os.environ["PATH"]])} | variables
 
 

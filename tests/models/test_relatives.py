@@ -21,7 +21,7 @@ from llm_rebuild.errors import InputError
 from llm_rebuild.models import rebuild_for
 from llm_rebuild.models.part import Batch
 from llm_rebuild.using.generate import Settings, generate
-from llm_rebuild.verify import Report, ask, capture, prove, verify, verify_steps
+from llm_rebuild.verify import Question, Report, ask, capture, prove, verify, verify_steps
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.run import judge, rebuild_run
 from tests.models import small
@@ -94,16 +94,20 @@ def assert_exact(report: Report) -> None:
     assert report.exact, report.first_divergence
 
 
+def asked(question: Question, official: Official) -> Report:
+    """As `verify`, of an official model that is loaded already."""
+    return judge(rebuild_run(question), capture(question, official=official))
+
+
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("variation", VARIATIONS)
 def test_bit_identical(variation: str, attention: str, tmp_path: Path):
     config, changes, optional = VARIATIONS[variation]
     copy = small.model(tmp_path / "model", config, optional, **changes)
+    official = Official(copy.folder, attention)
     for rows in (small.ROWS[:1], small.ROWS):
         for use_cache in (False, True) if config is not small.BERT else (False,):
-            assert_exact(
-                verify(copy, token_ids=rows, attention=attention, use_cache=use_cache, coverage=False)
-            )
+            assert_exact(asked(ask(copy, token_ids=rows, attention=attention, use_cache=use_cache), official))
     if config is not small.BERT:
         for report in verify_steps(copy, token_ids=small.ROWS, attention=attention, steps=2):
             assert_exact(report)
@@ -113,21 +117,19 @@ def test_bit_identical(variation: str, attention: str, tmp_path: Path):
 @pytest.mark.parametrize("variation", LLAMAS)
 def test_padded_left_with_positions_of_its_own(variation: str, attention: str, tmp_path: Path):
     """As `generate` asks: padding takes no position, and a text goes on behind its cache."""
-    import transformers
-
     config, changes, optional = VARIATIONS[variation]
     ids = {"pad_token_id": 0, "eos_token_id": None}
     copy = small.model(tmp_path / "model", config, optional, **changes, **ids)
-    official = transformers.AutoModelForCausalLM.from_pretrained(copy.folder, attn_implementation=attention)
+    official = Official(copy.folder, attention)
     rows = torch.tensor([small.ROWS[0], [0] * 4 + small.ROWS[1]])
     mask = torch.tensor([[1] * 7, [0] * 4 + [1] * 3])
-    wanted = official.eval().generate(
+    wanted = official.model.generate(
         rows, attention_mask=mask, max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0
     )
     written = generate(copy, small.ROWS, Settings(max_new_tokens=8), attention=attention)
     assert torch.equal(written.token_ids, wanted)
     question = ask(copy, token_ids=small.ROWS, attention=attention, use_cache=True)
-    assert_exact(verify(replace(question, inputs=question.inputs.with_padding("left"))))
+    assert_exact(asked(replace(question, inputs=question.inputs.with_padding("left")), official))
 
 
 def test_a_longer_text_before_it_changes_no_angle(tmp_path: Path):
@@ -140,8 +142,7 @@ def test_a_longer_text_before_it_changes_no_angle(tmp_path: Path):
     )
     official = Official(copy.folder)
     for length in (9, 5, 3, 2):
-        question = ask(copy, token_ids=[[7] * length])
-        assert_exact(judge(rebuild_run(question), capture(question, official=official)))
+        assert_exact(asked(ask(copy, token_ids=[[7] * length]), official))
 
 
 def test_a_window_is_refused_where_it_is_reached(tmp_path: Path):
