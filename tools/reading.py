@@ -18,13 +18,16 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import llm_rebuild
 from llm_rebuild.diagnosis import mutants
 from llm_rebuild.diagnosis.diagnose import Account
 from llm_rebuild.diagnosis.explain import explain
+from llm_rebuild.diagnosis.graph import World
 from llm_rebuild.diagnosis.mutants import Mutant, Scene
+from llm_rebuild.diagnosis.read_off import world_of
 from llm_rebuild.diagnosis.reading.read import OfficialRun, read
 from llm_rebuild.diagnosis.reading.result import Line, Reading
 from llm_rebuild.verify.capture import trace_of
@@ -53,6 +56,13 @@ def stage(model: str, kind: str, run: str, attention: str) -> tuple[Scene, Offic
     return scene, OfficialRun.of(scene.truth, copy, scene.prompt, traced)
 
 
+@functools.cache
+def graph(model: str, kind: str, run: str, attention: str) -> World:
+    """The graph of a scene's run."""
+    scene, _ = stage(model, kind, run, attention)
+    return world_of(scene.truth, scene.copy, scene.prompt)
+
+
 def readings(made: Sequence[Mutant]) -> tuple[Reading, ...]:
     """What is read of a rebuild with these mistakes in it."""
     scene, official = stage(made[0].model, made[0].kind, made[0].run, made[0].attention)
@@ -62,12 +72,13 @@ def readings(made: Sequence[Mutant]) -> tuple[Reading, ...]:
 
 def explained(made: Sequence[Mutant], found: Sequence[Reading]) -> Report:
     """What a person is told of a rebuild with these mistakes: by its tensors and what was read together."""
-    scene, _ = stage(made[0].model, made[0].kind, made[0].run, made[0].attention)
+    where = made[0].model, made[0].kind, made[0].run, made[0].attention
+    scene, _ = stage(*where)
     outcome = mutants.run(made, scene)
     question = Question(scene.copy, scene.truth.inputs, scene.truth.attention)
     proof = Proof(question, judge(outcome.tensors, scene.truth), scene.truth, outcome.tensors)
     account = Account(outcome.error, lambda: mutants.run(made, scene, seed=1).tensors)
-    return explain(proof, prompt=scene.prompt, account=account, readings=found).report
+    return explain(proof, world=partial(graph, *where), account=account, readings=found).report
 
 
 def changed_lines(made: Sequence[Mutant], of: Mutant) -> Changed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from llm_rebuild.checkpoints import plain
-from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.diagnose import PLAIN, Account, Diagnosis, of_first, of_others, with_readings
 from llm_rebuild.diagnosis.exact import exact
+from llm_rebuild.diagnosis.graph import World
 from llm_rebuild.diagnosis.read_off import world_of
 from llm_rebuild.diagnosis.reading.read import OfficialRun, read
 from llm_rebuild.diagnosis.reading.result import Reading
@@ -60,7 +60,7 @@ def read_rebuild(proof: Proof) -> tuple[Reading, ...]:
 def explain(
     proof: Proof,
     *,
-    prompt: Capture | None = None,
+    world: Callable[[], World] | None = None,
     account: Account = PLAIN,
     unfinished: bool = False,
     readings: Sequence[Reading] = (),
@@ -68,7 +68,7 @@ def explain(
     """The same proof; where the two sides part, its report has the blame, the rounding and, in float32, the
     diagnosis.
 
-    prompt      For a run that goes on from keys and values: the official tensors of the pass before it.
+    world       The graph of the run, where it is not to be read off, or goes on from keys and values.
     account     What is known of the person's run beside its tensors.
     unfinished  Whether checkpoints that are not there are still to come, and no divergence.
     readings    What was read of the person's code.
@@ -80,15 +80,15 @@ def explain(
     rebuilt = {name: plain(tensor, f"the rebuilt {name} is") for name, tensor in proof.rebuilt.items()}
     if account.fed:  # what single steps were given is official
         rebuilt = {**truth.tensors, **rebuilt}
-    world = world_of(truth, copy, prompt)
-    rounding = exact(world, rebuilt, truth, fed=account.fed)
-    inputs_of = world.inputs_of if world.formulas else None
-    diagnoses = of_first(rebuilt, truth, world, account) if truth.dtype == "float32" else ()
+    graph = world() if world else world_of(truth, copy)
+    rounding = report.rounding or exact(graph, rebuilt, truth, fed=account.fed)
+    inputs_of = graph.inputs_of if graph.formulas else None
+    diagnoses = of_first(rebuilt, truth, graph, account) if truth.dtype == "float32" else ()
     others: tuple[Diagnosis, ...] = ()
     if diagnoses:
-        others = of_others(rebuilt, truth, world, rounding, diagnoses[0], readings)
+        others = of_others(rebuilt, truth, graph, rounding, diagnoses[0], readings)
     harmless = bool(diagnoses) and diagnoses[0].cause == "rounding"
-    mistakes = with_readings(others if harmless else (*diagnoses[:1], *others), readings, world)
+    mistakes = with_readings(others if harmless else (*diagnoses[:1], *others), readings, graph)
     first = [mistake for mistake in mistakes if diagnoses and mistake.seen == diagnoses[0].seen]
     shown = (*mistakes[:1], *diagnoses) if harmless else (*first[:1], *diagnoses[len(first[:1]) :])
     report = replace(
@@ -105,21 +105,19 @@ def explain(
 def judge_steps(
     rebuilt: Mapping[str, Tensor],
     truth: Capture,
-    copy: LocalCopy,
+    world: Callable[[], World],
     *,
-    prompt: Capture | None = None,
     fed: bool = False,
 ) -> Report:
     """As `verify.judge`, and what is rounding is shown to be it. There is no diagnosis.
 
-    prompt  For a run that goes on from keys and values: the official tensors of the pass before it.
-    fed     Whether each tensor was computed from official ones, and not from the person's others.
+    world  The graph of the run. It is asked for where something differs.
+    fed    Whether each tensor was computed from official ones, and not from the person's others.
     """
     report = judge(rebuilt, truth)
     if all(verdict.verdict != WRONG_VALUES for verdict in report.verdicts):
         return report
-    world = world_of(truth, copy, prompt)
-    rounding = exact(world, rebuilt, truth, fed=fed)
+    rounding = exact(world(), rebuilt, truth, fed=fed)
     return replace(report, verdicts=_with_rounding(report.verdicts, rounding), rounding=rounding)
 
 

@@ -103,9 +103,9 @@ def mutated(mutants: Sequence[Mutant]) -> Iterator[types.ModuleType]:
                 if mutant.source == file:
                     source = changed(source, mutant)
             module = types.ModuleType(_module(file))
-            module.__file__, module.__package__ = real.__file__, "llm_rebuild.models"
-            sys.modules[_module(file)] = module
             shown = f"<{file}.py, changed>"
+            module.__file__, module.__package__ = shown, "llm_rebuild.models"
+            sys.modules[_module(file)] = module
             linecache.cache[shown] = (len(source), None, source.splitlines(keepends=True), shown)
             exec(compile(source, shown, "exec"), module.__dict__)
         yield sys.modules[_module(SOURCES[model][-1])]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 # Operations that have another name in everybody's programs.
 _WORDS = {
@@ -60,6 +61,23 @@ def facts_of(function: Any) -> Facts:
         if argument.alias_info is not None and argument.alias_info.is_write
     )
     return Facts(name, _WORDS.get(name, name.removesuffix("_")), written)
+
+
+class Operations(TorchDispatchMode):
+    """Shows every operation."""
+
+    def __init__(self, show: Callable[[Any, Any, Any], Any]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._show = show
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and torch's guard costs as much as all of this
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return self._show(function, args, kwargs or {})
 
 
 # ------------------------------------------------------------------------------- nests of arguments

@@ -254,17 +254,25 @@ class Recording:
 
 def name_among(sources: Mapping[str, Tensor]) -> Callable[[Tensor], str]:
     """What tells which of these a tensor is, by its numbers: a name; empty for any other."""
-    alike: dict[tuple[Any, ...], list[tuple[str, Tensor]]] = {}
+    alike: dict[tuple[Any, ...], dict[Any, list[tuple[str, Tensor]]]] = {}
     for name, tensor in sources.items():
-        alike.setdefault((tensor.shape, tensor.dtype), []).append((name, tensor))
+        same = alike.setdefault((tensor.shape, tensor.dtype), {})
+        same.setdefault(_first_of(tensor), []).append((name, tensor))
 
     def name_of(tensor: Tensor) -> str:
         """The name; empty for a tensor that is none of them."""
         with torch.no_grad():
-            same = alike.get((tensor.shape, tensor.dtype), ())
-            return next((name for name, one in same if one is tensor or identical(one, tensor)), "")
+            same = alike.get((tensor.shape, tensor.dtype))
+            like = same.get(_first_of(tensor), ()) if same else ()
+            return next((name for name, one in like if one is tensor or identical(one, tensor)), "")
 
     return name_of
+
+
+def _first_of(tensor: Tensor) -> Any:
+    """A tensor's first number. NaN has many bit patterns."""
+    first = tensor[(0,) * tensor.dim()].item() if tensor.numel() else 0
+    return first if first == first else "NaN"
 
 
 def address_of(tensor: Tensor) -> int:

@@ -15,13 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from llm_rebuild.checkpoints import join
 from llm_rebuild.verify import memory
 from llm_rebuild.verify.entries import Trace, is_entry
 from llm_rebuild.verify.official import Official
-from llm_rebuild.verify.operations import answer_of, facts_of, outputs_of, tensors_in, written_by
+from llm_rebuild.verify.operations import Operations, answer_of, facts_of, outputs_of, tensors_in, written_by
 from llm_rebuild.verify.question import Model, Options, Question, ask, check
 from llm_rebuild.verify.recording import Products, Recording, Returned, address_of
 from llm_rebuild.verify.sources import Named, Sources
@@ -93,7 +92,7 @@ class Observer:
         for path, part in self._official.parts:  # quicker than hooks, and past the check of what it is given
             vars(part)["forward"] = self._watched(path, part)
         try:
-            with _Mode(self.show), Products(self._product):
+            with Operations(self.show), Products(self._product):
                 yield
         finally:
             for _, part in self._official.parts:
@@ -213,20 +212,3 @@ class Observer:
             nodes = self._recording.nodes
             name = f"{path}[{times}]" if times else path
             nodes[number].returned.append(Returned(name, kind, len(nodes), tuple(sorted(into))))
-
-
-class _Mode(TorchDispatchMode):
-    """Shows every operation."""
-
-    def __init__(self, show: Callable[[Any, Any, Any], Any]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._show = show
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing is compiled here, and torch's guard costs as much as all of this
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        return self._show(function, args, kwargs or {})

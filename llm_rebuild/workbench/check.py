@@ -22,7 +22,7 @@ from llm_rebuild.models.part import ATTENTIONS
 from llm_rebuild.process.limits import ENFORCED
 from llm_rebuild.process.run import Outcome
 from llm_rebuild.proof.isolation import leaks_of
-from llm_rebuild.verify import Capture, Proof, Question, Report, ask, compare, judge
+from llm_rebuild.verify import Capture, Proof, Question, Report, ask, compare
 from llm_rebuild.verify.compare import MISSING, Verdict
 from llm_rebuild.verify.equality import identical
 from llm_rebuild.verify.steps import first_pass
@@ -145,7 +145,8 @@ class _Bench:
             main = last = session.forward(run) if session.loaded.finished else session.loaded
             error, truth = session.problem(main), run.truth  # only now, what was tapped being here
             leaks = self.leaks(run, main, session)
-            right = main.finished and judge_steps(main.of(truth), truth, self.copy).passed
+            compared = self.compared(run, main.of(truth))
+            right = main.finished and compared.report.passed
             for other in self.other_runs() if right else ():
                 session.allow()
                 last = session.forward(other)
@@ -164,12 +165,12 @@ class _Bench:
             others = tuple(self.other(*one, session) for one in tried)
         extents = {f"{self.learner.name}: {reading.extent}": 0 for reading in readings if reading.extent}
         end = last.end or main.end
-        rebuilt, untapped = main.of(truth), self.untapped(main, truth)
-        if untapped and not rebuilt and not error:
+        untapped = self.untapped(main, truth)
+        if untapped and not compared.rebuilt and not error:
             advice = "tap(name, tensor) shows a tensor to the checker"
             error = f"{self.learner.name}: forward tapped nothing; {advice}"
         account = Account(RuntimeError(error) if error else None, partial(self.again, run))
-        proof = self.explained(run, rebuilt, account, readings, leave_out=untapped)
+        proof = self.explained(run, compared, account, readings, leave_out=untapped)
         report = replace(proof.report, leaks=leaks, mistakes=(*proof.report.mistakes, *alone))
         checked = self.check(replace(proof, report=report), steps, session, end)
         return replace(
@@ -209,7 +210,7 @@ class _Bench:
                 )
         rebuilt = {name: tapped[name][1] for name in chosen if name in tapped}
         others = [name for name in truth if name not in chosen]
-        proof = self.explained(run, rebuilt, Account(fed=True), leave_out=others)
+        proof = self.explained(run, self.compared(run, rebuilt, True), Account(fed=True), leave_out=others)
         diagnosis = alone or proof.report.diagnosis
         proof = replace(proof, report=replace(proof.report, diagnosis=diagnosis, mistakes=alone))
         return replace(self.check(proof, steps, session, {}), untried={FORWARD: "check without --step"})
@@ -224,23 +225,27 @@ class _Bench:
         output, lost = (session.ended.output, session.ended.lost) if session.ended else ("", 0)
         return Check(self.learner.name, proof, steps, notes=notes, output=output, lost=lost)
 
+    def compared(self, run: Run, rebuilt: Mapping[str, Tensor], fed: bool = False) -> Proof:
+        """Tensors of a run held against the official ones. fed: whether each was computed from such."""
+        report = judge_steps(rebuilt, run.truth, lambda: run.world, fed=fed)
+        return Proof(self.question, report, run.truth, rebuilt)
+
     def explained(
         self,
         run: Run,
-        rebuilt: Mapping[str, Tensor],
+        compared: Proof,
         account: Account,
         readings: Sequence[Reading] = (),
         leave_out: Collection[str] | None = None,
     ) -> Proof:
-        """Tensors of a run held against the official ones, and what differs explained.
+        """What was compared, and what differs explained.
 
         leave_out  Checkpoints that nobody asked for. None: whatever is not there is missing.
         """
-        report = judge(rebuilt, run.truth)
-        verdicts = tuple(v for v in report.verdicts if v.name not in (leave_out or ()))
-        proof = Proof(self.question, replace(report, verdicts=verdicts), run.truth, rebuilt)
-        unfinished = leave_out is not None
-        return explain(proof, prompt=run.prompt, account=account, unfinished=unfinished, readings=readings)
+        asked = tuple(v for v in compared.report.verdicts if v.name not in (leave_out or ()))
+        proof = replace(compared, report=replace(compared.report, verdicts=asked))
+        unfinished, world = leave_out is not None, lambda: run.world
+        return explain(proof, world=world, account=account, unfinished=unfinished, readings=readings)
 
     def other(
         self, run: Run, outcome: Outcome, error: str | None, leaks: tuple[str, ...], session: Session
@@ -249,7 +254,8 @@ class _Bench:
         if outcome.end.get("end") == "unfilled":
             error = f"{outcome.end['problem']}: not filled in"
         account = Account(RuntimeError(error) if error else None)
-        proof = self.explained(run, outcome.of(run.truth), account, session.read(run, outcome))
+        compared = self.compared(run, outcome.of(run.truth))
+        proof = self.explained(run, compared, account, session.read(run, outcome))
         report = replace(proof.report, leaks=leaks)
         return OtherRun(run.way, report, _answer(outcome, run.truth, report), error)
 
@@ -280,7 +286,7 @@ class _Bench:
             why = session.ended.how if session.ended else ""
         why = f"it takes longer than {self.limits.seconds:g} s" if why == "time" else why
         rebuilt = {name: tensor for name, (_, tensor) in tapped.items() if name in truth}
-        judged = judge_steps(rebuilt, truth, self.copy, fed=True).verdicts
+        judged = self.compared(run, rebuilt, fed=True).report.verdicts
         verdicts = {v.name: v for v in judged if v.verdict != MISSING}
         steps = {t.name: _step_verdict(t, ends.get(t.name, {}), verdicts.get(t.name), why) for t in tried}
         for name, verdict in verdicts.items():  # what a step tapped on its way
@@ -306,8 +312,8 @@ class _Bench:
         for trial in list(first.values())[:WRONG]:
             rebuilt = {name: tensor for name, (by, tensor) in tapped.items() if by is trial}
             readings = session.read(run, Outcome(rebuilt), trial)
-            proof = self.explained(run, rebuilt, Account(fed=True), readings, leave_out=())
-            mistakes += proof.report.mistakes
+            compared = self.compared(run, rebuilt, fed=True)
+            mistakes += self.explained(run, compared, Account(fed=True), readings, ()).report.mistakes
         return tuple(mistakes)
 
     def leaks(self, run: Run, outcome: Outcome, session: Session) -> tuple[str, ...]:

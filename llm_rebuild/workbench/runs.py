@@ -16,6 +16,9 @@ import torch
 from torch import Tensor
 
 from llm_rebuild.checkpoints import expand
+from llm_rebuild.copies.local_copy import LocalCopy
+from llm_rebuild.diagnosis.graph import World
+from llm_rebuild.diagnosis.read_off import world_of
 from llm_rebuild.diagnosis.reading.read import OfficialRun
 from llm_rebuild.errors import InputError
 from llm_rebuild.process.exchange import Channel
@@ -45,6 +48,7 @@ class Run:
     names: tuple[str, ...]
     passes: tuple[Mapping[str, Tensor], ...]
     attention: str
+    copy: LocalCopy
 
     @cached_property
     def truth(self) -> Capture:
@@ -52,11 +56,12 @@ class Run:
         this one after that."""
         return Capture.load(self.file)
 
-    @property
-    def prompt(self) -> Capture | None:
-        """Those of the pass before, where there is one."""
+    @cached_property
+    def world(self) -> World:
+        """Its graph. Where there is a pass before, the tensors of that belong to it."""
         before = cached.more(self.file, cached.PROMPT)
-        return None if before is None else replace(self.truth, tensors=before[1])
+        prompt = None if before is None else replace(self.truth, tensors=before[1])
+        return world_of(self.truth, self.copy, prompt)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -98,7 +103,7 @@ class Officials:
         last, names = cached.contents(file)
         passes = [inputs.tensors, last] if cache else [inputs.tensors]
         named = tuple({INPUTS + name: tensor for name, tensor in one.items()} for one in passes)
-        return Run(way, file, tuple(names), named, question.attention)
+        return Run(way, file, tuple(names), named, question.attention, question.copy)
 
     def _make(self, job: Mapping[str, Any], out: Path) -> None:
         """Have the official model run, and what it computed saved there."""

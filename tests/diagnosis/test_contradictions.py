@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from llm_rebuild.diagnosis import mutants
 from llm_rebuild.diagnosis.diagnose import Account
 from llm_rebuild.diagnosis.explain import explain
 from llm_rebuild.diagnosis.mutants import Mutant
+from llm_rebuild.diagnosis.read_off import world_of
 from llm_rebuild.show.results import text
 from llm_rebuild.verify import Proof, Question, Report, judge
 from tools import mutation
@@ -57,7 +60,8 @@ def reported(mutant: Mutant) -> Report:
     outcome = mutants.run(mutant, stage)
     question = Question(stage.copy, stage.truth.inputs, mutant.attention)
     proof = Proof(question, judge(outcome.tensors, stage.truth), stage.truth, outcome.tensors)
-    return explain(proof, prompt=stage.prompt, account=Account(outcome.error)).report
+    world = partial(world_of, stage.truth, stage.copy, stage.prompt)
+    return explain(proof, world=world, account=Account(outcome.error)).report
 
 
 @pytest.mark.parametrize("every", [25, pytest.param(5, marks=pytest.mark.weekly)])  # one of so many is run

@@ -10,10 +10,12 @@ import pytest
 import torch
 
 import llm_rebuild
+from llm_rebuild.checkpoints import Tap
 from llm_rebuild.diagnosis.mutants import Mutant, Scene, mutated
 from llm_rebuild.diagnosis.reading import record, words
-from llm_rebuild.diagnosis.reading.read import OfficialRun, read
+from llm_rebuild.diagnosis.reading.read import OfficialRun, observe, read
 from llm_rebuild.diagnosis.reading.result import Reading
+from llm_rebuild.diagnosis.reading.slices import Side
 from tools.mutants import read_set
 from tools.reading import changed_lines, explained, near, readings
 from tools.reading import stage as stage_of
@@ -330,6 +332,22 @@ def test_numbers_of_a_record_hold_after_something_was_written():
     assert doubled.sum() == 30
     add = next(node for node in nodes if node.operation == "add")
     assert nodes[add.inputs[0]].operation == "overwritten"
+
+
+def test_of_a_run_again_only_what_is_tapped_is_noted_and_nothing_right_is_taken_for_wrong():
+    """A wrong tensor is let go at once, and the next lies in its memory, unless that is kept."""
+
+    def run(tap: Tap) -> None:
+        tap("wrong", torch.full((4096,), 3.0))
+        others = [torch.full((4096,), 4.0) for _ in range(50)]
+        tap("right", torch.stack([other * 2 for other in others]))
+
+    tensors = {"wrong": torch.ones(4096), "right": torch.full((50, 4096), 8.0)}
+    official = OfficialRun(Side(record.Record()), tensors, {}, {})
+    again = observe(run, official, lambda file: file == __file__, until=())
+    assert again.wrong == {"wrong"}
+    assert len(again.nodes) == 3  # and what was put in its place
+    assert not again.steps
 
 
 def test_what_is_put_right_inside_a_repeat_ends_no_process():

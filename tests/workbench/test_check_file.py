@@ -18,6 +18,7 @@ from llm_rebuild.copies import local_copy
 from llm_rebuild.errors import InputError
 from llm_rebuild.workbench import new as writing
 from llm_rebuild.workbench.session import learner_of
+from tests import warm
 from tests.workbench.bench import Bench, Said
 
 MODEL = local_copy.MINIATURES / "gpt2"
@@ -573,3 +574,19 @@ def test_a_mask_that_was_not_expanded_is_not_said_to_hold_another_number(checked
     assert "mask-padding-missing" in said
     assert "another number" not in said
     assert "another number" in checked(SHORT.format(then=causal.format("-7e20"))).out
+
+
+def test_what_a_check_asks_twice_is_computed_once(tmp_path: Path, bench: Bench):
+    counted = """
+from llm_rebuild.diagnosis import explain
+from llm_rebuild.workbench import runs
+for module, name in (runs, "world_of"), (explain, "exact"):
+    def said(*given, name=name, function=getattr(module, name), **named):
+        print(name, file=sys.stderr)
+        return function(*given, **named)
+    setattr(module, name, said)
+"""
+    (tmp_path / "mine.py").write_text(changed("return product * power", "return product"), encoding="utf-8")
+    variables = {"LLM_REBUILD_STORE": str(bench.store), warm.ARRANGED: counted}
+    ended = warm.run("check", "mine.py", "--model", MODEL, folder=tmp_path, **variables)
+    assert sorted(ended.stderr.split()) == ["exact", "exact", "world_of"]  # of the pass, and of the steps

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.explain import judge_steps
 from llm_rebuild.diagnosis.mutants import Mutant, run, scene
+from llm_rebuild.diagnosis.read_off import world_of
 from llm_rebuild.models import minilm, rebuild_for
 from llm_rebuild.models.part import Batch, Part
 from llm_rebuild.verify.compare import Verdict
@@ -53,9 +54,10 @@ def minilm_slips(copy: LocalCopy) -> str:
     d = Drawing(720, 270, "All checkpoints of MiniLM from first to last, after each of five slips.")
     left, width = 150.0, 560.0
     beside(d, left - 12, 14, SLIPS, 36, mono=False)
+    world = world_of(official.truth, copy)
     for row, (slip, pair) in enumerate(SLIPS.items()):
         tensors = run(Mutant(slip, "minilm", *pair, cause="", first=""), official).tensors
-        verdicts = judge_steps(tensors, official.truth, copy).verdicts
+        verdicts = judge_steps(tensors, official.truth, lambda: world).verdicts
         strip(d, left, 20 + 36 * row, [colour(verdict) for verdict in verdicts], width)
     names = list(official.truth)
     for block in range(rebuild_for(copy.config).config.num_hidden_layers):

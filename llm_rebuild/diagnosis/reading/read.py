@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -102,23 +102,23 @@ def observe(
     official: OfficialRun,
     own: Own,
     corrections: Mapping[Call, Correction] | None = None,
-    named: bool = False,
+    until: Collection[str] | None = None,
 ) -> Record:
-    """Run a person's code and record it. From each tap on, the run goes on with the official tensor."""
-    recorder = Recorder(own, official.sources, corrections, named)
+    """Run a person's code and record it. From each tap on, the run goes on with the official tensor. With
+    `until` it ran before: until these are tapped, or to the end, only what is tapped is noted."""
+    recorder = Recorder(own, official.sources, corrections, until is not None)
 
     def tap(name: str, tensor: Tensor) -> None:
         """Compare, and go on with the official tensor where the two differ."""
-        recorder.paused = True
-        try:
+        with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
             numbers = plain(tensor, "tap")
             recorder.tapped(name, numbers)
             right = official.tensors.get(name)
             if right is not None and not identical(numbers, right):
                 recorder.record.wrong.add(name)
                 recorder.instead(numbers, right.clone(), name)
-        finally:
-            recorder.paused = False
+        if until and recorder.record.tapped.keys() >= set(until):
+            recorder.paused = True
 
     torch.manual_seed(0)
     try:
@@ -138,7 +138,7 @@ def read(run: Callable[[Tap], Any], official: OfficialRun, own: Own, first: str 
     own    Says of a file's name whether it is the person's.
     first  The checkpoint at which it was seen to differ. Where it now differs at another, nothing is read.
     """
-    record = observe(run, official, own, named=True)
+    record = observe(run, official, own)
     problem = record.error and f"this code ended with {one_line(repr(record.error), 200)}"
     if not record.traced:  # Python, too, takes it away: at the end of an endless recursion
         tracing = "this code takes sys.settrace for itself, which shows its lines"
@@ -146,28 +146,28 @@ def read(run: Callable[[Tap], Any], official: OfficialRun, own: Own, first: str 
     if first and first != next((name for name in official.tensors if name in record.wrong), ""):
         return (_only(f"not read: run once more, {problem or f'it differs elsewhere than at {first}'}"),)
     between = Slice(record, official.side)
-    rerun = partial(observe, run, official, own)
+    rerun = partial(observe, run, official, own, until=())
     session = _Session(between, official.tensors, Words(between, official.config), rerun)
     mistakes = session.mistakes()
     if not mistakes and record.full:
         return (_only(f"not read to its end: {record.full}"),)
     if not mistakes:
         return (session.stopped(),) if record.error is not None else ()
-    again = rerun()
+    again = rerun(until=[mistake.target for mistake in mistakes])
     if any(not session.repeated(again, mistake.target) for mistake in mistakes):
         extent = "two runs of this code differ, so nothing was tried out: look for random numbers"
         return tuple(session.reading(mistake, extent) for mistake in mistakes[:1])
 
     done: dict[Call, Correction] = {}
     after, apart = record, list[_Mistake]()
-    for mistake in mistakes:
+    for at, mistake in enumerate(mistakes):
         if done and mistake.how_well(after, official.tensors):  # it came of those before it
             apart[-1].also += [mistake.target, *mistake.also]
             continue
         apart.append(mistake)
         for patch in mistake.patches:
             corrections = done | Patch(between, patch).corrections()
-            put_right = rerun(corrections)
+            put_right = rerun(corrections, until=[later.target for later in mistakes[at:]])
             mistake.degree = mistake.how_well(put_right, official.tensors)
             if mistake.degree:
                 mistake.patches, done, after = [patch], corrections, put_right

@@ -7,6 +7,7 @@ says which line of whose file wanted it. What no line of theirs asked for comes 
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
@@ -15,9 +16,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from llm_rebuild.verify.operations import facts_of, mapped, outputs_of, written_by
+from llm_rebuild.verify.operations import Operations, facts_of, mapped, outputs_of, written_by
 from llm_rebuild.verify.recording import Call, Frame, Node, Products, Recording, Ref, name_among, window_of
 
 # Inside, torch relies on the rank of what it has just made: put right there, it writes beside its memory.
@@ -76,21 +76,18 @@ class Record:
     def __getitem__(self, number: int) -> Node:
         return self.nodes[number]
 
-    def __len__(self) -> int:
-        return len(self.nodes)
-
 
 # What an operation gives in place of what it would: of the function, its arguments, and those by name.
 Correction = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
-class Recorder(TorchDispatchMode):
+class Recorder:
     """Fills a record while code runs.
 
     own          Says of a file's name whether it is the person's.
     sources      What comes from outside, by name.
     corrections  Operation's place in the run -> what to do there otherwise.
-    named        Whether it notes what the names held at each line; a run takes longer with it.
+    again        Whether the run was recorded before: then nothing is noted but what is tapped.
     """
 
     def __init__(
@@ -98,58 +95,63 @@ class Recorder(TorchDispatchMode):
         own: Callable[[str], bool],
         sources: Mapping[str, Tensor] | None = None,
         corrections: Mapping[Call, Correction] | None = None,
-        named: bool = False,
+        again: bool = False,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.record, self._recording = Record(), Recording(self._frames, name_among(sources or {}))
+        self._recording = Recording(self._frames, name_among({} if again else sources or {}))
+        self.record = Record()
         self.record.nodes = self._recording.nodes
         self.paused = False  # while something is computed that is not the person's
-        self._own, self._files = own, dict[str, bool]()
-        self._corrections, self._named = corrections or {}, named
+        self._own = functools.cache(own)
+        self._others = {__file__}  # of modules that are none of the person's
+        self._corrections, self._again = corrections or {}, again
+        self._corrected = {operation for operation, _, _ in self._corrections}
         self._calls = 0
         self._times: dict[Any, int] = {}
         self._instead: dict[Any, Tensor] = {}
-        self._entered: dict[int, int] = {}  # a running function's frame -> which call it is
+        self._entered: dict[FrameType, Frame] = {}  # the functions that run, and their calls
         self._count = 0
         self._traced: Any = None
-        self._products = Products(self.show, REPEATS)
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
+        self._outside: FrameType | None = None  # of what waits for the run: none of its lines
+        self._modes = Operations(self.show), Products(self.show, REPEATS)
 
     def __enter__(self) -> Recorder:
-        self._traced = sys.gettrace()
-        super().__enter__()  # type: ignore[no-untyped-call]
-        self._products.__enter__()  # type: ignore[no-untyped-call]
-        sys.settrace(self._call)
+        self._traced, self._outside = sys.gettrace(), sys._getframe(1).f_back
+        for mode in self._modes:
+            mode.__enter__()  # type: ignore[no-untyped-call]
+        if not self._again:
+            sys.settrace(self._call)
         return self
 
     def __exit__(self, kind: Any, *problem: Any) -> None:
         self.record.traced = sys.gettrace() == self._call
         sys.settrace(self._traced)
-        self._products.__exit__(kind, *problem)  # type: ignore[no-untyped-call]
-        super().__exit__(kind, *problem)  # type: ignore[no-untyped-call]
+        self._outside = None
+        self._entered.clear()
+        for mode in self._modes[::-1]:
+            mode.__exit__(kind, *problem)  # type: ignore[no-untyped-call]
 
     # ---------------------------------------------------------------------- which line is running
 
     def _is_own(self, frame: FrameType) -> bool:
-        """Whether it is the person's. What dataclasses write has no file, and may be of this module."""
+        """Whether it is the person's. What dataclasses write has no file, and may be of another module. A
+        guard hears of who looks at a frame's code, which takes time."""
+        module = frame.f_globals.get("__file__")
+        if module in self._others:
+            return False
         file = frame.f_code.co_filename
-        own = self._files.get(file)
-        if own is None:
-            own = self._files[file] = self._own(file)
-        return own and frame.f_globals is not globals()
+        if not self._own(file) and module == file:
+            self._others.add(file)
+        return self._own(file)
 
     def _call(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if not self._is_own(frame):
-            return None
+        if frame.f_globals.get("__file__") in self._others or not self._is_own(frame):
+            return None  # it is asked of every call of any function
         self._count += 1
-        self._entered[id(frame)] = self._count
+        self._entered[frame] = Frame(frame.f_code.co_filename, 0, frame.f_code.co_name, self._count)
         outer = frame.f_back
-        while outer is not None and id(outer) not in self._entered:
+        while outer is not None and outer not in self._entered:
             outer = outer.f_back
-        self.record.callers[self._count] = self._entered[id(outer)] if outer is not None else 0
+        self.record.callers[self._count] = self._entered[outer].call if outer is not None else 0
         return self._line
 
     def _line(self, frame: FrameType, event: str, argument: Any) -> Any:
@@ -157,13 +159,12 @@ class Recorder(TorchDispatchMode):
         self.paused = True
         if event == "line" and len(steps) < STEPS:
             line, nodes = self._frame(frame), len(self.record.nodes)
-            steps.append(Step(line, nodes, self._names(frame.f_locals) if self._named else {}))
+            steps.append(Step(line, nodes, self._names(frame.f_locals)))
         elif event == "line":
             self.record.full = f"the run has more than {STEPS:,} lines"
         elif event == "return":
-            call = self._entered.pop(id(frame), 0)
-            if self._named:
-                self.record.results.setdefault(call, []).append((len(steps), self._held(argument)))
+            entered = self._entered.pop(frame, Frame("", 0, ""))
+            self.record.results.setdefault(entered.call, []).append((len(steps), self._held(argument)))
         self.paused = paused
         return self._line
 
@@ -195,15 +196,15 @@ class Recorder(TorchDispatchMode):
         return frozenset().union(*(self._held(part, depth - 1) for part in parts)) if parts else frozenset()
 
     def _frame(self, frame: FrameType) -> Frame:
-        code = frame.f_code
-        return Frame(code.co_filename, frame.f_lineno, code.co_name, self._entered.get(id(frame), 0))
+        known = self._entered.get(frame) or Frame(frame.f_code.co_filename, 0, frame.f_code.co_name)
+        return Frame(known.file, frame.f_lineno, known.function, known.call)
 
     def _frames(self) -> tuple[Frame, ...]:
         """The lines of theirs that wait for what happens now, innermost first."""
         frames: list[Frame] = []
         frame: FrameType | None = sys._getframe(2)
-        while frame is not None and len(frames) < FRAMES:
-            if self._is_own(frame):
+        while frame is not None and frame is not self._outside and len(frames) < FRAMES:
+            if frame in self._entered or self._is_own(frame):
                 frames.append(self._frame(frame))
             frame = frame.f_back
         return tuple(frames)
@@ -212,7 +213,9 @@ class Recorder(TorchDispatchMode):
 
     def tapped(self, name: str, tensor: Tensor) -> int:
         """Note which node a tensor is that was tapped, and where."""
-        number = self._recording.number(tensor)
+        number = self._recording.leaf(tensor, name) if self._again else self._recording.number(tensor)
+        if self._again:  # what is written into it later is not seen
+            self.record[number].value = tensor.clone()
         self.record.tapped.setdefault(name, number)
         self.record.taps.setdefault(name, self._frames())
         return number
@@ -224,37 +227,38 @@ class Recorder(TorchDispatchMode):
 
     # ------------------------------------------------------------------------------ each operation
 
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        return self.show(function, args, kwargs or {})
-
     def show(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Note an operation, and do it."""
-        if self.paused or self.record.full:
+        if self.paused:
             return function(*args, **kwargs)
         if self._instead:
             args, kwargs = mapped(args, self._swapped), mapped(kwargs, self._swapped)
+        if self._again:
+            frames = self._frames() if facts_of(function).name in self._corrected else ()
+            correction = self._corrections.get(self._call_of(function, frames)) if frames else None
+            return self._do(correction, function, args, kwargs)
         frames = self._frames()
-        if not frames:  # no line of theirs asked for it: what comes of it is from outside
+        if self.record.full or not frames:  # no line of theirs asked for it: what comes of it is from outside
             return function(*args, **kwargs)
         recording, call = self._recording, self._call_of(function, frames)
         refs = recording.before(function, args, kwargs)
-        self.paused = True  # what it consists of is not looked at
         try:
-            if call in self._corrections:
-                result = self._corrections[call](function, args, kwargs)
-            else:
-                result = function(*args, **kwargs)
+            result = self._do(None, function, args, kwargs)
         except Exception:
             recording.node(function, refs, 0, call, frames)
             raise
-        finally:
-            self.paused = False
         recording.add(function, refs, outputs_of(result, written_by(function, args, kwargs)), call, frames)
         if recording.bytes > BYTES:
             self.record.full = f"its tensors take more than {BYTES / 1e9:.0f} GB"
         return result
+
+    def _do(self, correction: Correction | None, function: Any, args: Any, kwargs: Any) -> Any:
+        """Do an operation, or what is to be done in its place. What it consists of is not looked at."""
+        self.paused = True
+        try:
+            return correction(function, args, kwargs) if correction else function(*args, **kwargs)
+        finally:
+            self.paused = False
 
     def _call_of(self, function: Any, frames: tuple[Frame, ...]) -> Call:
         """Which operation it is."""

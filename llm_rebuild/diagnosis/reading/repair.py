@@ -20,7 +20,7 @@ from llm_rebuild.diagnosis.reading.record import Correction, Record
 from llm_rebuild.diagnosis.reading.slices import MOVES, Difference, Slice
 from llm_rebuild.verify.equality import apart, equal, relative_difference, usual
 from llm_rebuild.verify.operations import call, copied, facts_of, leaves, mapped, written_by
-from llm_rebuild.verify.recording import Call, Node, Ref, recompute
+from llm_rebuild.verify.recording import Call, Ref, recompute
 
 LISTS = {"split", "split_with_sizes", "chunk", "unbind", "tensor_split"}
 SEVERAL = 6  # official operations that stand for what a person wrote by hand
@@ -170,7 +170,8 @@ def narrower(
     """Of whole numbers and truth values that should be others: the earliest that need to, one at a time."""
     person, official = between.person.record, between.official.record
     others = [(person if edit.kind == "drop" else official)[edit.other] for edit in edits]
-    if not any(_whole_numbers(person[edit.node], one) for edit, one in zip(edits, others, strict=True)):
+    values = [node.value for node in (*others, *(person[edit.node] for edit in edits))]
+    if all(value is None or value.is_floating_point() for value in values):
         return
     if len(edits) == 1 and edits[0].kind == "operand":
         target, other = person[edits[0].node].inputs[edits[0].at], edits[0].other
@@ -182,11 +183,6 @@ def narrower(
         for right in theirs:
             if right.value.numel() == node.value.numel() and right.value.dtype == node.value.dtype:
                 yield (Difference("value", node.number, right.number),)
-
-
-def _whole_numbers(*nodes: Node) -> bool:
-    """Whether one of these holds whole numbers or truth values."""
-    return any(node.value is not None and not node.value.is_floating_point() for node in nodes)
 
 
 def in_float64(record: Record, nodes: Sequence[int]) -> Tensor | None:

@@ -61,10 +61,6 @@ class Repair:
     edits: int = 1
     traits: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class Reading:

@@ -23,56 +23,44 @@ class Words:
 
     def difference(self, edits: Sequence[Difference]) -> str:
         """What the code does, and what the official model does."""
-        return "; ".join(dict.fromkeys(self._of(edit) for edit in edits))
+        return "; ".join(dict.fromkeys(self._said(edit)[0] for edit in edits))
 
     def repair(self, edits: Sequence[Difference]) -> str:
         """What to do."""
-        return ", and ".join(dict.fromkeys(self._to_do(edit) for edit in edits))
+        return ", and ".join(dict.fromkeys(self._said(edit)[1] for edit in edits))
 
-    def _of(self, edit: Difference) -> str:
+    def _said(self, edit: Difference) -> tuple[str, str]:
+        """What the code does, and what to do."""
         own, theirs = self.sides(edit)
+        one, other = f"`{word(own)}`", f"`{word(theirs)}`"
         if edit.kind == "constant":
-            one, other = self._constants(own, theirs)
-            return f"`{word(own)}` with {one}; the official model has {other}"
+            wrong, right = self._constants(own, theirs)
+            seen = f"{one} with {wrong}; the official model has {right}"
+            return seen, f"give {one} {right} instead of {wrong}"
         if edit.kind == "operand":
-            source = self._person(own.inputs[edit.at])
-            return f"`{word(own)}` takes {source}, officially {self._official(edit.other)}"
+            wrong, right = self._person(own.inputs[edit.at]), self._official(edit.other)
+            return f"{one} takes {wrong}, officially {right}", f"use {right} instead of {wrong}"
         if edit.kind == "in place":
-            return f"`{word(own)}` writes into {self._person(own.inputs[0])}, which is still needed as it was"
+            seen = f"{one} writes into {self._person(own.inputs[0])}, which is still needed as it was"
+            return seen, f"let {one} make a new tensor"
         if edit.kind == "drop":
-            return f"`{word(own)}`{self._with(own)} is one operation too many"
+            wrong = f"{one}{self._with(own)}"
+            return f"{wrong} is one operation too many", f"leave out {wrong}"
         if edit.kind == "insert":
-            return f"`{word(theirs)}`{self._with(theirs, edit.at)} is missing"
-        if edit.kind == "replace":
-            other = f"`{word(theirs)}`{self._with(theirs)}"
-            return f"`{word(own)}`{self._with(own)}, where the official model has {other}"
-        if edit.kind == "value":
-            return f"`{word(own)}` gives other numbers than officially {self._official(edit.other)}"
-        if edit.kind == "layout":
-            return f"`{word(own)}` of what lies in memory in another way"
-        return f"`{word(own) or 'a tensor from elsewhere'}`, where the official model has `{word(theirs)}`"
-
-    def _to_do(self, edit: Difference) -> str:
-        own, theirs = self.sides(edit)
-        if edit.kind == "constant":
-            one, other = self._constants(own, theirs)
-            return f"give `{word(own)}` {other} instead of {one}"
-        if edit.kind == "operand":
-            return f"use {self._official(edit.other)} instead of {self._person(own.inputs[edit.at])}"
-        if edit.kind == "in place":
-            return f"let `{word(own)}` make a new tensor"
-        if edit.kind == "drop":
-            return f"leave out `{word(own)}`{self._with(own)}"
-        if edit.kind == "insert":
-            operands = self._with(theirs, edit.at)
+            operands = made = self._with(theirs, edit.at)
             if not operands and len(theirs.inputs) > 1 and theirs.value is not None:
-                operands = f", which gives {list(theirs.value.shape)}"  # of what has no name
-            return f"add `{word(theirs)}`{operands}"
+                made = f", which gives {list(theirs.value.shape)}"  # of what has no name
+            return f"{other}{operands} is missing", f"add {other}{made}"
         if edit.kind == "value":
-            return f"make it {self._official(edit.other)}"
-        if edit.kind == "whole":
-            return self._as_officially(edit)
-        return f"use `{word(theirs)}`{self._with(theirs)} instead of `{word(own)}`"
+            right = self._official(edit.other)
+            return f"{one} gives other numbers than officially {right}", f"make it {right}"
+        right = f"{other}{self._with(theirs)}"
+        instead = self._as_officially(edit) if edit.kind == "whole" else f"use {right} instead of {one}"
+        if edit.kind == "replace":
+            return f"{one}{self._with(own)}, where the official model has {right}", instead
+        if edit.kind == "layout":
+            return f"{one} of what lies in memory in another way", instead
+        return f"`{word(own) or 'a tensor from elsewhere'}`, where the official model has {other}", instead
 
     def _as_officially(self, edit: Difference) -> str:
         """The official operations between what is right and a tensor, each with what goes into it."""
@@ -141,19 +129,15 @@ class Words:
         return name_of(self.slice.official, number) or made
 
     def _person(self, number: int) -> str:
-        side = self.slice.person
-        name = name_of(side, number) or self._by_value(number)
-        if name:
+        side, official = self.slice.person, self.slice.official
+        alike = (name_of(official, i) for i in official.where.get(side.print_of(number), ()))
+        if name := name_of(side, number) or next(filter(None, alike), ""):
             return name
         node = side.record[number]
         if node.function is None:
             return "a tensor from elsewhere"
         line = f" in line {node.frames[0].number}" if node.frames else ""
         return f"what `{word(node)}` gives{line}"
-
-    def _by_value(self, number: int) -> str:
-        official = self.slice.official.where.get(self.slice.person.print_of(number), ())
-        return next((name for name in (name_of(self.slice.official, i) for i in official) if name), "")
 
     def _with(self, node: Node, but: int = -1) -> str:
         """An operation's constants and its other operands, in brackets."""
