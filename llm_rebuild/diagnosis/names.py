@@ -247,7 +247,7 @@ def of_repair(world: World, formula: Formula | None, repair: Repair) -> str:
         return of_mask or OF_OPERATION.get((operation, kind), "unknown")
     step = role(formula)
     action = DOES.get(operation, OTHER) if repair.edits == 1 else OTHER
-    if "narrow" in repair.traits or "rounded" in repair.traits:
+    if "narrow" in repair.traits or ("rounded" in repair.traits and formula.kind != "turns"):
         return ANYWHERE[NARROW]
     if "another" in repair.traits:
         return "another-checkpoint"
@@ -542,7 +542,7 @@ def of_other_input(
     elif own and after_its_half_block(formula, other):
         yield "norm-position", f"{says}: the norm stands after the half-block", None
     elif of_the_pass_before(world, right):
-        yield "cache-order", says, None
+        yield "cache-mixed" if of_the_pass_before(world, other) else "cache-order", says, None
     elif facts.get("cross") == right and (before is None or before.facts.get("whole") != other):
         yield "cross-attention-source", says, None
     elif kind in ANGLES or (kind == "by wave" and kind_of(world, other) == "rotate"):  # turned once more
