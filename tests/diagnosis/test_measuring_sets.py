@@ -12,7 +12,8 @@ from tools.mutants import SETS, read_set
 from tools.mutation import first_divergence, scene
 
 MEASURING = {
-    name: read_set(name) for name in ("fourth", "llama", "sixth", "seventh", "eighth", "ninth", "tenth")
+    name: read_set(name)
+    for name in ("fourth", "llama", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh")
 }
 
 

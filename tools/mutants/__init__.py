@@ -29,7 +29,7 @@ from tools.mutants.small import KINDS
 
 SETS = ("first", "second", "third")
 # These are read as code, too.
-READ = (*SETS, "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+READ = (*SETS, "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh")
 
 _HEAD = re.compile(r"## (?P<name>[\w-]+)(?P<how>(?: \[\w+\])*): (?P<what>.+)")
 _RUNS = ("single", "cached")
