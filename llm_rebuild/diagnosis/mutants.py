@@ -176,7 +176,8 @@ def scene(
 
 @dataclass(frozen=True)
 class Mutated:
-    """What a mutant computed: its checkpoints up to the end, or up to the error that stopped it."""
+    """What a mutant computed: its checkpoints up to the end, or up to the error that stopped it. What it
+    tapped under other names is not among them."""
 
     tensors: dict[str, Tensor]
     error: Exception | None = None
@@ -184,14 +185,14 @@ class Mutated:
 
 def run(mutants: Mutant | Sequence[Mutant], scene: Scene, seed: int = 0) -> Mutated:
     """Run a mutant, or several mistakes at once, on a scene. The seed is for a mistake that draws numbers."""
-    recorder = Recorder()
+    recorder, error = Recorder(), None
     torch.manual_seed(seed)
     with mutated([mutants] if isinstance(mutants, Mutant) else mutants) as module:
         try:
             scene.play(module, recorder.tap())
-        except Exception as error:  # what a person's mistake raises can be anything
-            return Mutated(recorder.tensors, error)
-    return Mutated(recorder.tensors)
+        except Exception as problem:  # what a person's mistake raises can be anything
+            error = problem
+    return Mutated({name: t for name, t in recorder.tensors.items() if name in scene.truth}, error)
 
 
 def _module(file: str) -> str:
