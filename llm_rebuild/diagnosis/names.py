@@ -542,7 +542,7 @@ def of_other_input(
     elif own and after_its_half_block(formula, other):
         yield "norm-position", f"{says}: the norm stands after the half-block", None
     elif of_the_pass_before(world, right):
-        yield "cache-mixed" if of_the_pass_before(world, other) else "cache-order", says, None
+        yield "cache-order", says, None
     elif facts.get("cross") == right and (before is None or before.facts.get("whole") != other):
         yield "cross-attention-source", says, None
     elif kind in ANGLES or (kind == "by wave" and kind_of(world, other) == "rotate"):  # turned once more
