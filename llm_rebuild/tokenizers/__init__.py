@@ -10,9 +10,9 @@ from importlib import import_module
 from pathlib import Path
 
 from llm_rebuild.errors import InputError
-from llm_rebuild.tokenizers.encoding import Encoding, Tokenizer, pad
+from llm_rebuild.tokenizers.encoding import Encoding, Tokenizer
 
-__all__ = ["Encoding", "Tokenizer", "load", "pad"]
+__all__ = ["Encoding", "Tokenizer", "load"]
 
 # Each algorithm's module, its class, and the file that only it has.
 ALGORITHMS = {

@@ -7,18 +7,20 @@ is one text everywhere, ids are whole numbers of the vocabulary, and what does n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Integral
 from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
 from llm_rebuild.json_fields import shown
 from llm_rebuild.models.part import Batch
-from llm_rebuild.tokenizers import Encoding, Tokenizer, pad
+from llm_rebuild.tokenizers import Tokenizer
 
 # One text, several texts, or several rows of token ids.
 Prompts: TypeAlias = str | Sequence[str] | Sequence[Sequence[int]]
@@ -41,7 +43,7 @@ class Inputs:
     mask: Tensor
     texts: tuple[str, ...] = ()
     tokens: tuple[tuple[str, ...], ...] = ()
-    truncated: tuple[int, ...] = field(default=())
+    truncated: tuple[int, ...] = ()
     decoder_ids: Tensor | None = None
     decoder_mask: Tensor | None = None
 
@@ -99,10 +101,8 @@ class Inputs:
                     f"text {number} has {len(encoding.ids)} tokens, more than the model's {positions} "
                     "positions; shorten it"
                 )
-        ids, mask = pad(encodings, tokenizer.pad_id or 0, side)
         return cls(
-            torch.tensor(ids, dtype=torch.int64),
-            torch.tensor(mask, dtype=torch.int64),
+            *_padded([encoding.ids for encoding in encodings], side, tokenizer.pad_id or 0),
             tuple(texts),
             tuple(tuple(e.tokens) for e in encodings),
             tuple(e.truncated for e in encodings),
@@ -123,10 +123,8 @@ class Inputs:
 
     def with_padding(self, side: str) -> Inputs:
         """The same rows with their padding on the `right` or on the `left`."""
-        token_ids, mask = _padded(self.rows, side)
-        padding = self.token_ids[self.mask == 0]  # the pad token's id, if there is any
-        if len(padding):
-            token_ids = token_ids.masked_fill(mask == 0, int(padding[0]))
+        padding = self.token_ids[self.mask == 0].tolist()  # the pad token's id, if there is any
+        token_ids, mask = _padded(self.rows, side, *padding[:1])
         return replace(self, token_ids=token_ids, mask=mask)
 
     def with_decoder(
@@ -214,7 +212,10 @@ def _ids(row: Any, vocab_size: int) -> list[int]:
     return [int(token) for token in ids]
 
 
-def _padded(rows: Sequence[Sequence[int]], side: str) -> tuple[Tensor, Tensor]:
-    """Ids and mask [batch, token]."""
-    ids, mask = pad([Encoding(list(row), [], []) for row in rows], 0, side)
-    return torch.tensor(ids, dtype=torch.int64), torch.tensor(mask, dtype=torch.int64)
+def _padded(rows: Sequence[Sequence[int]], side: str, fill: int = 0) -> tuple[Tensor, Tensor]:
+    """Ids and mask [batch, token], every row as long as the longest; the mask is 0 at padding."""
+    if side not in ("left", "right"):
+        raise InputError(f"padding side is {side!r}; it must be 'left' or 'right'")
+    pad = partial(pad_sequence, batch_first=True, padding_side=side)
+    ids = pad([torch.tensor(row, dtype=torch.int64) for row in rows], padding_value=fill)
+    return ids, pad([torch.ones(len(row), dtype=torch.int64) for row in rows])

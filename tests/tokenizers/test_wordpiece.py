@@ -23,8 +23,9 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from llm_rebuild import tokenizers
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
-from llm_rebuild.tokenizers import Encoding, bert_unicode, encoding, pad, unicode_tables, wordpiece
+from llm_rebuild.tokenizers import bert_unicode, unicode_tables, wordpiece
 from llm_rebuild.tokenizers.wordpiece import Placed, WordPiece
+from llm_rebuild.using.inputs import Inputs
 from tests.tokenizers.tokenizer_corpus import LINES, POINTS, every_code_point, real_lines
 
 Figure = Callable[[str], None]
@@ -46,7 +47,7 @@ def official(minilm: LocalCopy) -> OfficialTokenizer:
 # ------------------------------------------------------------------------------- step by step
 
 
-@pytest.mark.parametrize("module", [encoding, wordpiece, bert_unicode, unicode_tables])
+@pytest.mark.parametrize("module", [wordpiece, bert_unicode, unicode_tables])
 def test_the_examples_in_docstrings_hold(module: ModuleType) -> None:
     outcome = doctest.testmod(module)
     assert outcome.attempted > 0
@@ -318,22 +319,11 @@ def test_padding_equals_the_library(minilm: LocalCopy, rebuilt: WordPiece, side:
     official.enable_padding(direction=side)
     lines = [*mixtures(50), ""]
     theirs = official.encode_batch(lines)
-    ids, mask = pad([rebuilt.encode(line) for line in lines], rebuilt.pad_id, side)
-    assert ids == [row.ids for row in theirs]
-    assert mask == [row.attention_mask for row in theirs]
-
-
-def test_padding_changes_no_encoding_and_refuses_what_it_cannot_do() -> None:
-    short, long = Encoding([1], ["a"], [(0, 1)]), Encoding([1, 2], ["a", "b"], [(0, 1), (1, 2)])
-    ids, _ = pad([long, short], 0)
-    ids[0].append(9)
-    assert long.ids == [1, 2]
-    assert pad([], 0) == ([], [])
-    assert pad([long, long], None) == ([[1, 2], [1, 2]], [[1, 1], [1, 1]])
-    with pytest.raises(InputError, match="no padding token"):
-        pad([long, short], None)
-    with pytest.raises(InputError, match="side"):
-        pad([long], 0, "top")
+    ours = Inputs.from_texts(rebuilt, lines, None, side)
+    assert ours.token_ids.tolist() == [row.ids for row in theirs]
+    assert ours.mask.tolist() == [row.attention_mask for row in theirs]
+    with pytest.raises(InputError, match="padding side is 'top'"):
+        Inputs.from_texts(rebuilt, lines, None, "top")
 
 
 @pytest.mark.parametrize("skip", [True, False])
