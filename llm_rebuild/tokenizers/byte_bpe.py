@@ -196,7 +196,6 @@ class ByteBPE:
     def __init__(self, vocabulary: dict[str, int], ranks: Ranks, rules: Rules | None = None) -> None:
         self.vocabulary = vocabulary  # token -> id
         self.ranks = ranks
-        self.end_of_text_id = vocabulary.get(END_OF_TEXT)  # GPT-2's
         self.rules = rules or Rules(special=frozenset({vocabulary[END_OF_TEXT]}))
         self.vocabulary_size = len(vocabulary)
         self._cut, self._cut_later = _any_of(self.rules.cut), _any_of(self.rules.cut_later)

@@ -97,7 +97,7 @@ def test_the_special_token_is_recognised_in_the_text(rebuilt: ByteBPE) -> None:
     encoding = rebuilt.encode(f"a {SPECIAL}b{SPECIAL}{SPECIAL}")
     assert encoding.tokens == ["a", "Ġ", SPECIAL, "b", SPECIAL, SPECIAL]
     assert encoding.offsets == [(0, 1), (1, 2), (2, 15), (15, 16), (16, 29), (29, 42)]
-    assert rebuilt.end_of_text_id == rebuilt.token_id(SPECIAL) == 50256
+    assert rebuilt.token_id(SPECIAL) == 50256
     assert (rebuilt.vocabulary_size, rebuilt.pad_id) == (50257, None)
 
 
