@@ -189,13 +189,12 @@ def read_inputs(
     texts: str | Sequence[str] | None = None,
     token_ids: Sequence[Sequence[int]] | None = None,
     decoder_ids: Sequence[Sequence[int]] | None = None,
-    side: str = "right",
 ) -> Inputs:
-    """Texts or ids as one padded batch that fits the model. `side` is where the padding goes."""
+    """Texts or ids as one padded batch that fits the model."""
     if copy.architecture is None:
-        return _read_any(copy, texts, token_ids, decoder_ids, side)
+        return _read_any(copy, texts, token_ids, decoder_ids)
     prompts = token_ids if token_ids is not None else () if texts is None else texts
-    return inputs.read(copy, prompts, decoder_ids, side)
+    return inputs.read(copy, prompts, decoder_ids)
 
 
 def _read_any(
@@ -203,7 +202,6 @@ def _read_any(
     texts: str | Sequence[str] | None,
     token_ids: Sequence[Sequence[int]] | None,
     decoder_ids: Sequence[Sequence[int]] | None,
-    side: str,
 ) -> Inputs:
     """The same for a model without a rebuild: its config and its tokenizer are read by transformers."""
     config = official_config(copy.folder)
@@ -212,12 +210,12 @@ def _read_any(
     if type(vocabulary) is not int or vocabulary < 1:
         raise InputError(f"config.json: vocab_size is {vocabulary!r}, expected a whole number from 1")
     if token_ids is not None:
-        batch = Inputs.from_token_ids(token_ids, vocabulary, positions, side)
+        batch = Inputs.from_token_ids(token_ids, vocabulary, positions)
     else:
         rows = inputs.texts_of(() if texts is None else texts)
         if rows is None:
             raise InputError("token ids were given in the place of texts; say token_ids=")
-        batch = Inputs.from_texts(OfficialTokenizer(copy), rows, positions, side)
+        batch = Inputs.from_texts(OfficialTokenizer(copy), rows, positions)
         if (highest := int(batch.token_ids.max())) >= vocabulary:
             raise InputError(
                 f"the tokenizer of {copy.name} gives id {highest}, config.json's vocab_size is {vocabulary}; "
