@@ -89,6 +89,9 @@ def tasks(
                 yield Task(model, weights, attention, first, tuple(texts[first : first + batch]), own)
 
 
+opened = cache(local_copy.get)  # a worker reads a model's files once
+
+
 def prove_task(task: Task) -> Row:
     """A task's row. What cannot be proved is a row, too, with the error in it."""
     import torch
@@ -99,7 +102,7 @@ def prove_task(task: Task) -> Row:
     torch.set_num_threads(1)  # bits depend on how many add
     row = task.row()
     try:
-        copy = _copy(task.model)
+        copy = opened(task.model)
         proof = prove(copy, task.texts, attention=task.attention, dtype=task.dtype, coverage=False)
         report = explain(proof).report
     except InputError as error:
@@ -109,11 +112,6 @@ def prove_task(task: Task) -> Row:
     first = report.first_divergence
     cause = report.diagnosis[0].cause if report.diagnosis else None
     return row | {"first_divergence": first and first.verdict.name, "cause": cause}
-
-
-@cache
-def _copy(model: str) -> local_copy.LocalCopy:
-    return local_copy.get(model)
 
 
 class Results:

@@ -21,6 +21,9 @@ KERNELS = (  # variables that tell torch and its libraries how to compute
 )  # fmt: skip
 
 
+version = cache(metadata.version)  # of a package
+
+
 def environment(dtype: str = "float32") -> dict[str, str | int]:
     """Versions, the system and its processor, threads, the vector instructions and what was said of them, and
     in which type of number. JSON-ready."""
@@ -28,7 +31,7 @@ def environment(dtype: str = "float32") -> dict[str, str | int]:
     return {
         "llm_rebuild": __version__,
         "torch": torch.__version__,
-        "transformers": _version("transformers"),
+        "transformers": version("transformers"),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}, {processor()}",
         "cpu_capability": ", ".join([torch.backends.cpu.get_cpu_capability(), *settings])[:300],
@@ -48,11 +51,6 @@ def processor() -> str:
     return next(names, platform.machine())
 
 
-@cache
-def _version(package: str) -> str:
-    return metadata.version(package)
-
-
 def made_with(copy: LocalCopy) -> str:
     """What a page's numbers rest on, in three lines: the files and the libraries. No machine's name."""
     weights, which = copy.weights_file.name, f"revision {copy.revision or 'unknown'}"
@@ -60,6 +58,6 @@ def made_with(copy: LocalCopy) -> str:
         which = "the miniature that ships with llm_rebuild"
     return (
         f"{copy.name}, {which}\n{weights}, sha256 {copy.sha256[weights]}\n"
-        f"torch {torch.__version__.partition('+')[0]}, transformers {_version('transformers')}, "
+        f"torch {torch.__version__.partition('+')[0]}, transformers {version('transformers')}, "
         f"llm_rebuild {__version__}"
     )
