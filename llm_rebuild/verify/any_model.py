@@ -70,14 +70,13 @@ def checkpoints_of(traced: Trace) -> tuple[dict[str, Node], dict[str, Step]]:
 
 def _events(traced: Trace) -> list[tuple[int, str, Node, Any]]:
     """Every checkpoint: since which entry, its name, where its numbers are, who returned it."""
-    if traced.checkpoints:
-        entries = traced.nodes
-        modules = {
-            name: [r for r in entries[n].returned if r.name == name] for name, n in traced.checkpoints.items()
-        }
-        listed = [(n, name, entries[n], (*modules[name], None)[0]) for name, n in traced.checkpoints.items()]
-        return sorted(listed, key=lambda event: event[0])
     events: list[tuple[int, str, Node, Any]] = []
+    if traced.checkpoints:
+        for name, number in traced.checkpoints.items():
+            node = traced.nodes[number]
+            module = next((module for module in node.returned if module.name == name), None)
+            events.append((number, name, node, module))
+        return sorted(events, key=lambda event: event[0])
     returned = {entry.base for entry in traced if entry.returned and traced.whole_of(entry)}
     for entry in traced:
         events += [(module.at, module.name, entry, module) for module in entry.returned]
