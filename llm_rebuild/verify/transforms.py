@@ -125,12 +125,8 @@ def omissions(x: Tensor) -> Iterator[tuple[str, Function]]:
     for axis, name in enumerate(axes_of(x)):
         for at, which in ((0, "first"), (-1, "last")):
             if x.shape[axis] > 1:
-                yield f"the {which} {name} for all", lambda t, a=axis, at=at: _one_for_all(t, a, at)
+                yield f"the {which} {name} for all", lambda t, a=axis, at=at: t.narrow(a, at, 1).expand_as(t)
                 yield f"the {which} {name} set to 0", lambda t, a=axis, at=at: zeroed(t, a, at)
-
-
-def _one_for_all(x: Tensor, axis: int, at: int) -> Tensor:
-    return x.select(axis, at).unsqueeze(axis).expand_as(x)
 
 
 def zeroed(x: Tensor, axis: int, at: int) -> Tensor:
