@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 import time
@@ -225,7 +226,7 @@ def _shown(checked: Check, exact: bool, json_file: str | None) -> int:
 
 def _fix(file: Path, checked: Check, yes: bool) -> None:
     """Put the proved repairs of one line into the file, after showing them; what it was stays beside it."""
-    from llm_rebuild.workbench.fix import difference, fixed
+    from llm_rebuild.workbench.fix import fixed
 
     source = files.read_text(file)
     reports = [checked.report, *(other.report for other in checked.others)]
@@ -233,7 +234,8 @@ def _fix(file: Path, checked: Check, yes: bool) -> None:
     if repaired == source:
         notice("--fix: no repair that is proved and can be written as one line")
         return
-    for line in difference(source, repaired, file.name):
+    sides = source.splitlines(), repaired.splitlines()
+    for line in difflib.unified_diff(*sides, file.name, file.name, lineterm="", n=1):
         output.console().print(line, style={"-": "red", "+": "green"}.get(line[0], ""))
     if not yes and not sys.stdin.isatty():
         raise InputError("--fix asks before it writes; with --yes it does not")

@@ -30,7 +30,7 @@ from llm_rebuild.checkpoints import Recorder, Tap, memory_of
 from llm_rebuild.errors import InputError
 from llm_rebuild.process.origins import FEWEST, Origins
 from llm_rebuild.process.rebuild import rebuild
-from llm_rebuild.process.run import Ended, Process
+from llm_rebuild.process.run import Process
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.equality import same_bits
 from llm_rebuild.verify.question import Model, Question
@@ -220,13 +220,8 @@ def run_apart(question: Question) -> tuple[dict[str, Tensor], list[tuple[str, Te
     }
     with Process(rebuild) as process:
         outcome = process.outcome(job, question.inputs.tensors)
-    assert process.ended is not None
-    _check_end(outcome.end, process.ended)
-    return outcome.tapped, outcome.foreign
-
-
-def _check_end(end: Mapping[str, Any], ended: Ended) -> None:
-    """Raise what kept the process from doing its task."""
+    end, ended = outcome.end, process.ended
+    assert ended is not None
     if end.get("end") == "refused":
         raise InputError(str(end["problem"]))
     if not end and ended.how.startswith("signal"):
@@ -236,3 +231,4 @@ def _check_end(end: Mapping[str, Any], ended: Ended) -> None:
         )
     if not end:
         raise RuntimeError(f"the rebuild failed in its process ({ended.how}):\n{ended.output}")
+    return outcome.tapped, outcome.foreign

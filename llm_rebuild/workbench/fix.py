@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 from collections.abc import Sequence
 
@@ -22,9 +21,3 @@ def fixed(source: str, name: str, mistakes: Sequence[Diagnosis]) -> str:
         if line.number <= len(lines) and lines[line.number - 1].strip() == repair.before:
             lines[line.number - 1] = lines[line.number - 1].replace(repair.before, repair.after, 1)
     return "".join(lines)
-
-
-def difference(before: str, after: str, name: str) -> list[str]:
-    """What is changed, as a diff: lines that begin with a minus, a plus or a space."""
-    sides = before.splitlines(), after.splitlines()
-    return list(difflib.unified_diff(*sides, name, name, lineterm="", n=1))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 from llm_rebuild.printing import Printable
@@ -179,16 +180,10 @@ class Check(Printable):
         return next((v for v in self.report.verdicts if v.verdict != MISSING and not v.identical), None)
 
     @property
-    def last_passed(self) -> str | None:
-        """The last checkpoint before the first that does not agree."""
-        names = [v.name for v in self.report.verdicts]
-        before = names[: names.index(self.next)] if self.next else names
-        return before[-1] if before else None
-
-    @property
     def stopped(self) -> str:
         """What ended the run before its end, and how far it came; empty where nothing did."""
-        passed = f"; the last checkpoint that passed is {self.last_passed}" if self.last_passed else ""
+        *_, last = "", *(v.name for v in takewhile(lambda v: v.passes, self.report.verdicts))
+        passed = f"; the last checkpoint that passed is {last}" if last else ""
         return f"{self.error}{passed}" if self.error else ""
 
     @property
