@@ -111,7 +111,7 @@ class Capture(Mapping[str, Interim]):
     def bridge(self, name: str) -> Tensor:
         """A copy of an official interim tensor, to go on from where you are stuck. Openly: from now on
         every report on this capture says `coupled at NAME`."""
-        tensor = Interim(name, self[name]._tensor).tensor  # not remembered: this way is open
+        tensor = self[name]._tensor.clone()  # not remembered: this way is open
         if name not in self.coupled:
             self.coupled.append(name)
         return tensor
@@ -153,7 +153,7 @@ class Capture(Mapping[str, Interim]):
             "order": list(self.tensors),
             "coupled": self.coupled,
             "model_type": self.model_type,
-            "tokenizer": self.tokenizer.to_json() if self.tokenizer else None,
+            "tokenizer": vars(self.tokenizer) if self.tokenizer else None,
             "checkpoints": {name: [c.shape, c.meaning, c.source] for name, c in self.checkpoints.items()},
             "steps": {name: asdict(step) for name, step in self.steps.items()},
         }

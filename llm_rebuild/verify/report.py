@@ -108,7 +108,7 @@ class Report(Printable):
             "coupled": list(self.coupled),
             "isolated": self.isolated,
             "leaks": None if self.leaks is None else list(self.leaks),
-            "tokenizer": None if self.tokenizer is None else self.tokenizer.to_json(),
+            "tokenizer": None if self.tokenizer is None else vars(self.tokenizer),
             "untried": list(self.untried),
             "dtype": self.dtype,
             "device": self.device,

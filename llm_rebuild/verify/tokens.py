@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError, one_line
@@ -97,10 +96,6 @@ class TokenVerdict:
 
     def __str__(self) -> str:
         return f"token ids: {self.verdict}" + (f", {self.words}" if self.words else "")
-
-    def to_json(self) -> dict[str, Any]:
-        """As it stands in a report. JSON-ready."""
-        return {"verdict": self.verdict, "words": self.words}
 
 
 @lru_cache(maxsize=4)
