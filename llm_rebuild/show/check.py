@@ -15,7 +15,7 @@ from llm_rebuild.verify.compare import BIT_IDENTICAL, MISSING, Verdict
 from llm_rebuild.verify.report import Report
 from llm_rebuild.verify.tokens import SAME
 from llm_rebuild.weights import template
-from llm_rebuild.workbench.result import Check, OtherRun, StepVerdict
+from llm_rebuild.workbench.result import FORWARD, Check, OtherRun, StepVerdict
 
 ROWS = 10  # checkpoints of one part that are shown one by one
 LINES = 12  # lines of what the file printed
@@ -250,7 +250,7 @@ def _untried(check: Check) -> Iterator[RenderableType]:
     """What is left although all that ran is right."""
     for line in check.empty:
         yield Text(f"not filled in, and nothing called it: {line}", style="red")
-    if check.passed and check.untried and not check.untapped and not check.only_steps:
+    if check.passed and check.untried and not check.untapped and FORWARD not in check.untried:
         yield Text("not tried, so not done yet:", style="yellow")
         for what, remedy in check.untried.items():
             yield indented(f"{what} ({remedy})", "yellow")

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 FORMAT = "llm_rebuild capture 3"  # of a file
 Part = tuple[Mapping[str, Any], Mapping[str, Tensor]]  # of a file: what is said, as JSON, and tensors
-NOTHING_MORE: Mapping[str, Part] = {}
 Memory: Any = StorageWeakRef  # tells whether a storage still lives, and does not keep it alive
 
 
@@ -140,7 +139,7 @@ class Capture(Mapping[str, Interim]):
     def __len__(self) -> int:
         return len(self.tensors)
 
-    def save(self, file: str | Path, more: Mapping[str, Part] = NOTHING_MORE) -> None:
+    def save(self, file: str | Path, more: Mapping[str, Part] = {}) -> None:
         """Write a safetensors file, whole or not at all; and into it what belongs to the capture, by name."""
         about = {
             "format": FORMAT,

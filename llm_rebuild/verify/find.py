@@ -179,13 +179,12 @@ def _best(ranked: Ranked) -> list[Hit]:
 def usable(value: Any) -> Tensor:
     """The tensor as it can be looked for. Raises InputError for one that cannot."""
     tensor = plain(value, "find was given")
+    dtype = str(tensor.dtype).removeprefix("torch.")
     if not tensor.is_floating_point():
-        dtype = str(tensor.dtype).removeprefix("torch.")
         raise InputError(f"find: the tensor is {dtype}; only floating-point tensors can be found")
     if tensor.numel() == 0:
         raise InputError(f"find: the tensor of shape {list(tensor.shape)} is empty")
     if tensor.dtype != torch.float32:
-        dtype = str(tensor.dtype).removeprefix("torch.")
         raise InputError(f"find: the tensor is {dtype}, the official ones are float32; compute it in float32")
     if tensor.numel() > 1 and bool((tensor == tensor.flatten()[0]).all()):
         raise InputError(

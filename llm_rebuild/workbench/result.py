@@ -165,11 +165,6 @@ class Check(Printable):
         return self.passed and not self.untried and not self.untapped
 
     @property
-    def only_steps(self) -> bool:
-        """Whether single steps were tried and forward was not run."""
-        return FORWARD in self.untried
-
-    @property
     def next(self) -> str | None:
         """The first checkpoint, in the order of computation, that is not there or does not agree."""
         return next((v.name for v in self.report.verdicts if not v.passes), None)
