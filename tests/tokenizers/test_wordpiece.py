@@ -195,7 +195,7 @@ def mixtures(count: int) -> Iterator[str]:
     for _ in range(count):
         line = draw.choices(SPECIMENS, k=draw.randrange(1, 7))
         line.insert(
-            draw.randrange(len(line)), draw.choice(ALL_CHARACTERS[: draw.choice([128, 0x3000, 0x20000])])
+            draw.randrange(len(line)), ALL_CHARACTERS[draw.randrange(draw.choice([128, 0x3000, 0x20000]))]
         )
         yield "".join(line)
 

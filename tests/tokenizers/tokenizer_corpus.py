@@ -16,13 +16,20 @@ import pytest
 PROJECT = Path(__file__).parents[2]
 # `make weekly` tries 60,000 lines, `python -m benchmarks.tokenizers` half a million and every code point.
 LINES = int(os.environ.get("LLM_REBUILD_TOKENIZER_LINES", "12000"))
-# Ideographs that are not normalised, and what no Unicode has assigned, or ever will: of these code points,
-# which are alike, one in so many is tried.
-IDEOGRAPHS = (*range(0x20000, 0x2F800), *range(0x2FA20, 0x40000))
+# Ideographs that are not normalised, what is private, and what no Unicode has assigned, or ever will: of
+# these code points, which are alike, one in so many is tried.
+IDEOGRAPHS = (
+    *range(0x3400, 0x4DC0),
+    *range(0x4E00, 0xA000),
+    *range(0x20000, 0x2F800),
+    *range(0x2FA20, 0x40000),
+)
+PRIVATE = range(0xE000, 0xF900)
 FAR = (*range(0x40000, 0xE0000), *range(0xE1000, 0x110000))
 POINTS = sorted(
-    {*range(0x110000)} - {*range(0xD800, 0xE000), *IDEOGRAPHS, *FAR}
-    | {*IDEOGRAPHS[:: 1 if LINES >= 60_000 else 16], *FAR[:: 1 if LINES >= 500_000 else 64]}
+    {*range(0x110000)} - {*range(0xD800, 0xE000), *IDEOGRAPHS, *PRIVATE, *FAR}
+    | {*IDEOGRAPHS[:: 1 if LINES >= 60_000 else 16], *PRIVATE[:: 1 if LINES >= 60_000 else 16]}
+    | {*FAR[:: 1 if LINES >= 500_000 else 64]}
 )
 VOCABULARIES = Path(os.environ.get("LLM_REBUILD_VOCAB", PROJECT.parent / "shared" / "vocab"))
 
@@ -54,10 +61,11 @@ def real_lines(limit: int) -> list[str]:
     library = Path(paths["stdlib"]).rglob("*.py")
     packages = Path(paths["purelib"]).glob("*/*.py")
     lines: dict[str, None] = {}
-    for file in (*sorted(readmes), *sorted(library), *sorted(packages)):
-        lines.update(dict.fromkeys(file.read_text(encoding="utf-8", errors="replace").split("\n")))
-        if len(lines) >= limit:
-            break
+    for files in (readmes, library, packages):
+        for file in sorted(files) if len(lines) < limit else ():
+            lines.update(dict.fromkeys(file.read_text(encoding="utf-8", errors="replace").split("\n")))
+            if len(lines) >= limit:
+                break
     return list(lines)[:limit]
 
 
