@@ -68,8 +68,12 @@ def in_a_copy(arranged: str, *arguments: object) -> subprocess.CompletedProcess[
 
 @linux
 @pytest.mark.parametrize("command", ["map tiny", "run tiny 'a b' --json -", "verify tiny --json /dev/stdout"])
-def test_a_disk_that_is_full_behind_stdout(shell: Run, command: str):
-    ended = shell(f"llm-rebuild {command} > /dev/full")
+def test_a_disk_that_is_full_behind_stdout(folder: Path, command: str):
+    line = ["bash", "-c", f"llm-rebuild {command} > /dev/full"]
+    environment = warm.environment()
+    ended = subprocess.run(
+        line, capture_output=True, text=True, check=False, cwd=folder.parent, env=environment
+    )
     assert ended.returncode == 2
     assert ended.stderr.startswith("llm-rebuild: ")
     assert ended.stderr.endswith("no space left on device\n")
