@@ -15,6 +15,7 @@ from torch import Tensor
 from llm_rebuild.diagnosis.case import Case, Finding, Level
 from llm_rebuild.diagnosis.graph import LOWEST, Formula, World, positions
 from llm_rebuild.diagnosis.names import FACTOR, SHIFT, of_guess, of_result
+from llm_rebuild.diagnosis.wrong.layers import act
 from llm_rebuild.diagnosis.wrong.masks import patterns
 from llm_rebuild.verify.equality import BEYOND, HIDDEN, apart, by_rounding, difference, identical, usual
 from llm_rebuild.verify.functions import scaled_or_shifted
@@ -247,9 +248,14 @@ def along_distance(shift: Tensor) -> bool:
 
 
 def _bent(rebuilt: Tensor, official: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
-    """x times a gate between 0 and 1: which it is and its constants, unless the official one has the same."""
+    """Another activation, computed less exactly than here; or x times a gate between 0 and 1: which it is and
+    its constants, unless the official one has the same."""
     if "name" not in formula.facts or "whole" not in formula.facts:
         return
+    for edit in act(world, formula):
+        if by_rounding(rebuilt, edit.changes[formula.name](world), FITTED) and edit.cause != "rounding":
+            yield Finding(edit.cause, edit.says, Level.SEEN)
+            return
     x = world[formula.facts["whole"]]
     gate, right = _gate(x, rebuilt), _gate(x, official)
     if gate is None:

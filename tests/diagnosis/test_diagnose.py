@@ -53,6 +53,33 @@ def test_it_says_what_happened_and_how_it_knows() -> None:
     assert json.loads(json.dumps(best.to_json()))["cause"] == "scale-missing"
 
 
+@pytest.mark.parametrize(
+    ("model", "before", "after", "other", "half", "cause"),
+    [
+        ("gpt2", "h.0.mlp.c_fc", "h.0.mlp.act", "none", 1, "gelu-exact"),
+        ("gpt2", "h.0.mlp.c_fc", "h.0.mlp.act", "none", 2, "gelu-constant"),
+        (
+            "minilm",
+            "encoder.layer.0.intermediate.dense",
+            "encoder.layer.0.intermediate.intermediate_act_fn",
+            "tanh",
+            1,
+            "gelu-tanh",
+        ),
+    ],
+)
+def test_the_other_gelu_is_known_where_it_is_computed_less_exactly(
+    model: str, before: str, after: str, other: str, half: int, cause: str
+) -> None:
+    truth = stage(model).truth
+    names = list(truth)[: list(truth).index(after) + 1]
+    shown = {name: truth.tensors[name] for name in names if not name.startswith(f"{after}.")}
+    bent = torch.nn.functional.gelu(shown[before], approximate=other) * half
+    off = 8e-6 * torch.rand(bent.shape, generator=torch.Generator().manual_seed(1))
+    best = diagnose(shown | {after: bent * (1 + off)}, replace(truth, tensors=shown), copy_of(model))[0]
+    assert (best.checkpoint, best.cause) == (after, cause)
+
+
 def test_nothing_is_said_of_a_right_rebuild() -> None:
     played = stage("gpt2")
     assert diagnose(dict(played.truth.tensors), played.truth, copy_of("gpt2")) == ()
