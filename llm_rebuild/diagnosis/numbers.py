@@ -253,7 +253,8 @@ def _bent(rebuilt: Tensor, official: Tensor, formula: Formula, world: World) -> 
     if "name" not in formula.facts or "whole" not in formula.facts:
         return
     for edit in act(world, formula):
-        if by_rounding(rebuilt, edit.changes[formula.name](world), FITTED) and edit.cause != "rounding":
+        guess = edit.changes[formula.name](world)
+        if guess is not None and by_rounding(rebuilt, guess, FITTED) and edit.cause != "rounding":
             yield Finding(edit.cause, edit.says, Level.SEEN)
             return
     x = world[formula.facts["whole"]]

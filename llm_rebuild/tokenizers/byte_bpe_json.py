@@ -30,7 +30,9 @@ _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 LLAMA3 = rf"{ENDINGS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}|{_REST}"
 QWEN2 = rf"{ENDINGS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}|{_REST}"
-EACH_DIGIT = regex.compile(rf"(?V1){DIGIT}|[^{DIGIT}]+")
+# Beside the digits of `Split` those of Unicode 17, which the library has in `Digits`.
+_DIGITS = rf"{DIGIT}\U00011DE0-\U00011DE9\U00016FF4-\U00016FF6"
+EACH_DIGIT = regex.compile(rf"(?V1)[{_DIGITS}]|[^{_DIGITS}]+")
 
 
 def compiled(pattern: str) -> regex.Pattern[str]:

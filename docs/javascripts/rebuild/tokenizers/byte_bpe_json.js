@@ -16,7 +16,9 @@ const REST = String.raw` ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
 const GPT2 = String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`;
 const LLAMA3 = String.raw`${ENDINGS}|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|${REST}`;
 const QWEN2 = String.raw`${ENDINGS}|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|${REST}`;
-const EACH_DIGIT = new RegExp(`[${DIGIT}]|[^${DIGIT}]+`, "gu");
+// Beside the digits of `Split` those of Unicode 17, which the library has in `Digits`.
+const DIGITS = String.raw`${DIGIT}\u{11DE0}-\u{11DE9}\u{16FF4}-\u{16FF6}`;
+const EACH_DIGIT = new RegExp(`[${DIGITS}]|[^${DIGITS}]+`, "gu");
 
 /** A published pattern with the letters, digits and spaces that Python has. An s may be a long one, ſ. */
 function compiled(pattern) {
