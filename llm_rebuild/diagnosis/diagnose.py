@@ -213,27 +213,27 @@ def of_others(
     step in another block is the same mistake, and so is another step with the same cause.
 
     rounding  What each step in float64 says of the tensors that differ.
-    first     What is said of the first checkpoint. It is not among them.
+    first     What is said of the first checkpoint. It is not among them. Beside what is harmless the first
+              mistake is there without a name, if none has one.
     readings  What was read of the person's code. Where it was read to its end, nothing else is looked at.
     """
-    looked_at = {name for reading in readings for name in (reading.checkpoint, *reading.also)}
-    if not _whole(readings):
-        looked_at = set(truth.tensors)
-    steps, by_cause, tried = {template(first.seen)}, {first.cause: [first]}, 0
+    read = {name for reading in readings for name in (reading.checkpoint, *reading.also)}
+    looked_at = read if _whole(readings) else set(truth.tensors)
+    steps, mistakes, by_cause = {template(first.seen)}, list[Diagnosis](), {first.cause: [first]}
     for name in truth.tensors:
         if rounding.kind(name) != MISTAKE or template(name) in steps or name not in looked_at:
             continue
         steps.add(template(name))
-        case = own_case(rebuilt, truth, world, name)
-        if case is None:
-            continue
-        finding = _findings(case, PLAIN)[0]
-        if finding.level and finding.cause not in ("rounding", "unknown", "wrong-shape"):
-            by_cause.setdefault(finding.cause, []).append(_diagnosis(case, finding, 0))
-        tried += 1
-        if tried == TRIED:
+        if (case := own_case(rebuilt, truth, world, name)) is not None:
+            mistakes.append(_diagnosis(case, _findings(case, PLAIN)[0], 0))
+        if len(mistakes) == TRIED:
             break
+    for mistake in mistakes:
+        if mistake.level and mistake.cause not in ("rounding", "unknown", "wrong-shape"):
+            by_cause.setdefault(mistake.cause, []).append(mistake)
     del by_cause[first.cause]
+    if first.cause == "rounding" and not by_cause and not readings:
+        return tuple(mistake for mistake in mistakes if mistake.cause != "rounding")[:1]
     return tuple(replace(best, also=tuple(d.seen for d in same)) for best, *same in by_cause.values())
 
 

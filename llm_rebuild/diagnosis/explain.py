@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from llm_rebuild.checkpoints import plain
-from llm_rebuild.diagnosis.diagnose import PLAIN, Account, Diagnosis, of_first, of_others, with_readings
+from llm_rebuild.diagnosis.diagnose import PLAIN, Account, of_first, of_others, with_readings
 from llm_rebuild.diagnosis.exact import exact
 from llm_rebuild.diagnosis.graph import World
 from llm_rebuild.diagnosis.read_off import world_of
@@ -82,11 +82,11 @@ def explain(
         rebuilt = {**truth.tensors, **rebuilt}
     graph = world() if world else world_of(truth, copy)
     rounding = report.rounding or exact(graph, rebuilt, truth, fed=account.fed)
-    inputs_of = graph.inputs_of if graph.formulas else None
+    asked = {verdict.name for verdict in report.verdicts}  # of a dump only what it has
+    known = {n: t for n, t in graph.tensors.items() if n in asked or n not in truth.tensors}
+    inputs_of = replace(graph, tensors=known).inputs_of if graph.formulas else None
     diagnoses = of_first(rebuilt, truth, graph, account) if truth.dtype == "float32" else ()
-    others: tuple[Diagnosis, ...] = ()
-    if diagnoses:
-        others = of_others(rebuilt, truth, graph, rounding, diagnoses[0], readings)
+    others = of_others(rebuilt, truth, graph, rounding, diagnoses[0], readings) if diagnoses else ()
     harmless = bool(diagnoses) and diagnoses[0].cause == "rounding"
     mistakes = with_readings(others if harmless else (*diagnoses[:1], *others), readings, graph)
     first = [mistake for mistake in mistakes if diagnoses and mistake.seen == diagnoses[0].seen]

@@ -208,15 +208,13 @@ def _moved(rebuilt: Tensor, official: Tensor, formula: Formula | None, world: Wo
 
 def _combined(rebuilt: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
     """Of a sum: how much of each of its two parts is in it."""
-    if formula.kind != "add" or not bool(rebuilt.isfinite().all()):
+    if formula.kind != "add":
         return
     parts = [part for name in formula.inputs if (part := world.value(name)) is not None]
-    if len(parts) < 2 or any(part.shape != rebuilt.shape for part in parts):
+    if len(parts) < 2 or not all(t.shape == rebuilt.shape and t.isfinite().all() for t in (*parts, rebuilt)):
         return
-    columns, numbers = (
-        torch.stack([part.double().flatten() for part in parts], dim=1),
-        rebuilt.double().flatten(),
-    )
+    columns = torch.stack([part.double().flatten() for part in parts], dim=1)
+    numbers = rebuilt.double().flatten()
     shares = torch.linalg.lstsq(columns, numbers[:, None]).solution
     off = float((columns @ shares - numbers[:, None]).abs().max())
     a, b = (float(share) for share in shares)

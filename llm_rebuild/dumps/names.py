@@ -140,13 +140,12 @@ def _made(dump: Tensors, official: Tensors, world: World, names: Names, fits: Fi
 
 
 def _left_over(dump: Tensors, official: Tensors, names: Names) -> dict[str, str]:
-    """What is the only one of its shape that is left on either side, however wrong it is."""
+    """What is the only one of its shape, axes of one aside, that is left on either side, however wrong."""
     used = {_whole(checkpoint, official) for checkpoint in names.values()}
     left, free = defaultdict[Any, list[str]](list), defaultdict[Any, list[str]](list)
-    for name in dump.keys() - names.keys():
-        left[dump[name].shape].append(name)
-    for checkpoint in official.keys() - used:
-        free[official[checkpoint].shape].append(checkpoint)
+    for by_shape, tensors, matched in ((left, dump, set(names)), (free, official, used)):
+        for name in tensors.keys() - matched:
+            by_shape[tuple(n for n in tensors[name].shape if n > 1)].append(name)
     return {own[0]: free[shape][0] for shape, own in left.items() if len(own) == len(free[shape]) == 1}
 
 
@@ -208,11 +207,13 @@ def arranged(dump: Tensors, official: Tensors, names: Names, fits: Fits | None =
         voted = (layout for layout, _ in votes[in_any_block(name, checkpoint)].most_common())
         fitting = (layout for layout in voted if math.prod(layout.dims) == dump[name].numel())
         layout = next(fitting, chosen[name].layout)
-        lies = layout.undone(dump[name], everything[checkpoint].shape).contiguous()
-        hidden = (lies == -math.inf) & (everything[checkpoint] < -NEVER)
-        tensors[checkpoint] = torch.where(hidden, everything[checkpoint].to(lies.dtype), lies)
+        tensor = everything[checkpoint]
+        lies = layout.undone(dump[name], tensor.shape).contiguous()
+        hidden = (lies == -math.inf) & (tensor.min() < -NEVER)  # also a key that should be seen
+        lowest = tensor.where(tensor < -NEVER, tensor.min()).to(lies.dtype)
+        tensors[checkpoint] = torch.where(hidden, lowest, lies)
         hides = ", -inf where a mask hides" * bool(hidden.any())
-        words[name] = layout.in_words(dump[name].shape, everything[checkpoint].shape) + hides
+        words[name] = layout.in_words(dump[name].shape, tensor.shape) + hides
     whole = {name: tensor for name, tensor in tensors.items() if name in official}
     for name in dict.fromkeys(_whole(checkpoint, official) for checkpoint in tensors):
         if name not in whole and all(part in tensors for part in _parts(name)):

@@ -242,6 +242,37 @@ def test_a_mistake_behind_a_harmless_rounding_is_found() -> None:
     assert (harmless.cause, harmless.checkpoint) == ("rounding", "h.0.ln_1")
 
 
+def rounded(model: str, name: str) -> dict[str, Tensor]:
+    """The official tensors, one of them in another rounding, behind which all mistakes are looked for."""
+    official = stage(model).truth.tensors
+    return {**official, name: torch.nextafter(official[name], torch.tensor(torch.inf))}
+
+
+def test_a_mistake_without_a_name_behind_a_harmless_rounding_is_told() -> None:
+    rebuilt = rounded("gpt2", "h.0.ln_1")
+    rebuilt["lm_head"] = torch.randn_like(rebuilt["lm_head"])
+    real, harmless = diagnose(rebuilt, stage("gpt2").truth, copy_of("gpt2"))
+    assert (real.checkpoint, real.asked) == ("lm_head", True)
+    assert harmless.cause == "rounding"
+
+
+def test_a_step_behind_what_was_not_shown_is_tried_with_other_weights() -> None:
+    rebuilt, attn = rounded("llama", "model.layers.0.input_layernorm"), "model.layers.1.self_attn"
+    keys = rebuilt[f"{attn}.k_proj"].unflatten(-1, (2, -1)).transpose(1, 2).repeat_interleave(2, dim=1)
+    mixed = rebuilt[f"{attn}.probs"] @ keys
+    rebuilt[f"{attn}.head_context"] = torch.nextafter(mixed, torch.tensor(torch.inf))
+    del rebuilt[f"{attn}.v_proj"]
+    real = diagnose(rebuilt, stage("llama").truth, copy_of("llama"))[0]
+    assert "k_proj went in instead of model.layers.1.self_attn.v_proj" in real.explanation
+
+
+def test_a_sum_of_what_is_not_finite_is_no_mixture() -> None:
+    rebuilt, (added, total) = rounded("gpt2", "h.0.ln_1"), ("h.0.mlp.c_proj", "h.0.mlp.residual")
+    rebuilt |= {added: torch.full_like(rebuilt[added], torch.nan), total: torch.randn_like(rebuilt[total])}
+    best = diagnose(rebuilt, stage("gpt2").truth, copy_of("gpt2"))[0]
+    assert (best.cause, best.checkpoint) == ("not-computed", added)
+
+
 def test_a_wrong_tap_in_a_right_model_is_told_from_a_wrong_model() -> None:
     rebuilt = tensors("gpt2", 'tap("scaled", scaled)', 'tap("scaled", product)')
     best = diagnose(rebuilt, stage("gpt2").truth, copy_of("gpt2"))[0]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor
 
 from llm_rebuild import verify
@@ -63,6 +64,36 @@ def test_minus_infinity_hides_as_well_as_the_lowest_float(truth: Capture) -> Non
     assert proved(truth, matched).report.passed
     wrong = {name: t.masked_fill(t > 5, -math.inf) if "scores" in name else t for name, t in hidden.items()}
     assert not proved(truth, match(wrong, truth.tensors)).report.passed  # nothing is hidden there
+
+
+def test_minus_infinity_where_nothing_should_be_hidden_is_a_mask_of_its_own(truth: Capture) -> None:
+    tensors = ported(truth)
+    scores = {name: t.masked_fill(t < -1e30, -math.inf) for name, t in tensors.items() if "scores" in name}
+    for hidden in scores.values():
+        hidden[..., 2, 0] = -math.inf
+    report = proved(truth, match({**tensors, **scores}, truth.tensors)).report
+    first = report.mistakes[0]
+    assert (first.cause, first.seen) == ("mask-extra", "h.0.attn.scores")
+
+
+def test_wrong_logits_without_the_batch_are_logits(truth: Capture) -> None:
+    """They are the only tensor of their shape that is left, and nothing passes without them."""
+    single = verify.capture(MINIATURE, TEXTS[:1])
+    wrong = {name.replace(".", "/"): tensor[0] for name, tensor in single.tensors.items()}
+    wrong["lm_head"] = torch.randn_like(wrong["lm_head"])
+    matched = match({"out" if name == "lm_head" else name: t for name, t in wrong.items()}, single.tensors)
+    assert matched.names["out"] == "lm_head"
+
+
+def test_what_belongs_into_a_tensor_is_the_next_before_it_that_is_there() -> None:
+    """Llama's norm has stages, which nobody need dump."""
+    copy = verify.ask(MINIATURE.with_name("llama"), TEXTS)
+    official = verify.capture(copy, steps=True)
+    names = ["model.embed_tokens", "model.layers.0.input_layernorm"]
+    dump = {names[0]: official.tensors[names[0]], names[1]: official.tensors[names[1]] * 2}
+    found = proof_of(copy, official, match(dump, official.tensors)).report.first_divergence
+    assert found is not None
+    assert (found.name, found.inputs) == (names[1], (names[0],))
 
 
 def test_whole_numbers_are_no_checkpoint_that_has_others(truth: Capture) -> None:
