@@ -82,7 +82,7 @@ def explain(
         rebuilt = {**truth.tensors, **rebuilt}
     graph = world() if world else world_of(truth, copy)
     rounding = report.rounding or exact(graph, rebuilt, truth, fed=account.fed)
-    asked = {verdict.name for verdict in report.verdicts}  # of a dump only what it has
+    asked = {verdict.name for verdict in counted}  # of a dump, or an unfinished rebuild, what it has
     known = {n: t for n, t in graph.tensors.items() if n in asked or n not in truth.tensors}
     inputs_of = replace(graph, tensors=known).inputs_of if graph.formulas else None
     diagnoses = of_first(rebuilt, truth, graph, account) if truth.dtype == "float32" else ()
