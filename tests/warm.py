@@ -33,7 +33,7 @@ ARRANGED = "TESTS_ARRANGED"  # Python that is run before the command
 OBEYED = ("LLM_REBUILD_STORE", "COLUMNS", ARRANGED)  # read when a command runs: they are those of the call
 CHANGING = (  # from fence to fence: by the shell, by pytest, and by what a fence imports
     "PWD", "OLDPWD", "SHLVL", "_", "PS1", "PYTEST_CURRENT_TEST",
-    "TRANSFORMERS_VERBOSITY", "TORCHINDUCTOR_CACHE_DIR", *OBEYED,
+    "TRANSFORMERS_VERBOSITY", "TORCHINDUCTOR_CACHE_DIR", "OMP_WAIT_POLICY", "RAY_worker_niceness", *OBEYED,
 )  # fmt: skip
 
 STARTED: list[tuple[subprocess.Popen[bytes], tempfile.TemporaryDirectory[str]]] = []
