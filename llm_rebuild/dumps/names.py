@@ -185,7 +185,7 @@ def _whole(name: str, official: Tensors) -> str:
 def arranged(dump: Tensors, official: Tensors, names: Names, fits: Fits | None = None) -> Matched:
     """The dump's tensors as the official ones lie. Of the same patterns of names most decide: a tensor that
     is wrong need not say it. Where a port hides a key by minus infinity, it means what the official model
-    means by the lowest float.
+    means by the lowest float; and what it computed in float64 is rounded, for that is no mistake.
 
     names  A dump's name -> its checkpoint. Raises InputError where the shapes cannot be of the same tensor.
     """
@@ -209,11 +209,15 @@ def arranged(dump: Tensors, official: Tensors, names: Names, fits: Fits | None =
         layout = next(fitting, chosen[name].layout)
         tensor = everything[checkpoint]
         lies = layout.undone(dump[name], tensor.shape).contiguous()
+        wider = lies.dtype == torch.float64 and tensor.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        lies = lies.to(tensor.dtype) if wider else lies
         hidden = (lies == -math.inf) & (tensor.min() < -NEVER)  # also a key that should be seen
         lowest = tensor.where(tensor < -NEVER, tensor.min()).to(lies.dtype)
         tensors[checkpoint] = torch.where(hidden, lowest, lies)
         hides = ", -inf where a mask hides" * bool(hidden.any())
-        words[name] = layout.in_words(dump[name].shape, tensor.shape) + hides
+        words[name] = (
+            layout.in_words(dump[name].shape, tensor.shape) + ", rounded from float64" * wider + hides
+        )
     whole = {name: tensor for name, tensor in tensors.items() if name in official}
     for name in dict.fromkeys(_whole(checkpoint, official) for checkpoint in tensors):
         if name not in whole and all(part in tensors for part in _parts(name)):

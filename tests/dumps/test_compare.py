@@ -66,6 +66,20 @@ def test_minus_infinity_hides_as_well_as_the_lowest_float(truth: Capture) -> Non
     assert not proved(truth, match(wrong, truth.tensors)).report.passed  # nothing is hidden there
 
 
+@pytest.mark.parametrize(("mistake", "causes"), [("", []), ("erf-gelu", ["gelu-exact"])])
+def test_a_port_in_float64_is_told_of_its_mistakes_alone(
+    truth: Capture, mistake: str, causes: list[str]
+) -> None:
+    wide = {name: tensor.double() for name, tensor in ported(truth, mistake).items()}
+    wide |= {name: t.masked_fill(t < -1e30, torch.finfo(t.dtype).min) for name, t in wide.items()}
+    matched = match(wide, truth.tensors)
+    assert matched.names == MEANT
+    assert "rounded from float64, -inf where a mask hides" in matched.layouts["block0/scores"]
+    report = proved(truth, matched).report
+    assert report.passed == (not mistake)
+    assert [found.cause for found in report.mistakes] == causes
+
+
 def test_minus_infinity_where_nothing_should_be_hidden_is_a_mask_of_its_own(truth: Capture) -> None:
     tensors = ported(truth)
     scores = {name: t.masked_fill(t < -1e30, -math.inf) for name, t in tensors.items() if "scores" in name}
