@@ -184,7 +184,7 @@ def diagnose(
         return diagnoses
     rounding = exact(world, rebuilt, truth, fed=account.fed)
     behind = of_others(rebuilt, truth, world, rounding, diagnoses[0])
-    return (*behind[:1], *diagnoses)[:3]
+    return tuple(sorted((*behind[:1], *diagnoses), key=lambda d: d.asked)[:3])
 
 
 def of_first(
