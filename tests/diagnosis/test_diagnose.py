@@ -251,7 +251,7 @@ def rounded(model: str, name: str) -> dict[str, Tensor]:
 def test_a_mistake_without_a_name_behind_a_harmless_rounding_is_told() -> None:
     rebuilt = rounded("gpt2", "h.0.ln_1")
     rebuilt["lm_head"] = torch.randn_like(rebuilt["lm_head"])
-    real, harmless = diagnose(rebuilt, stage("gpt2").truth, copy_of("gpt2"))
+    harmless, real = diagnose(rebuilt, stage("gpt2").truth, copy_of("gpt2"))
     assert (real.checkpoint, real.asked) == ("lm_head", True)
     assert harmless.cause == "rounding"
 
