@@ -219,21 +219,22 @@ def of_others(
     """
     read = {name for reading in readings for name in (reading.checkpoint, *reading.also)}
     looked_at = read if _whole(readings) else set(truth.tensors)
-    steps, mistakes, by_cause = {template(first.seen)}, list[Diagnosis](), {first.cause: [first]}
+    steps, tried, by_cause = {template(first.seen)}, list[tuple[Case, Finding]](), {first.cause: [first]}
     for name in truth.tensors:
         if rounding.kind(name) != MISTAKE or template(name) in steps or name not in looked_at:
             continue
         steps.add(template(name))
         if (case := own_case(rebuilt, truth, world, name)) is not None:
-            mistakes.append(_diagnosis(case, _findings(case, PLAIN)[0], 0))
-        if len(mistakes) == TRIED:
+            tried.append((case, _findings(case, PLAIN)[0]))
+        if len(tried) == TRIED:
             break
-    for mistake in mistakes:
-        if mistake.level and mistake.cause not in ("rounding", "unknown", "wrong-shape"):
-            by_cause.setdefault(mistake.cause, []).append(mistake)
+    for case, finding in tried:
+        if finding.level and finding.cause not in ("rounding", "unknown", "wrong-shape"):
+            by_cause.setdefault(finding.cause, []).append(_diagnosis(case, finding, 0))
     del by_cause[first.cause]
     if first.cause == "rounding" and not by_cause and not readings:
-        return tuple(mistake for mistake in mistakes if mistake.cause != "rounding")[:1]
+        nameless = [one for one in tried if one[1].cause != "rounding"]
+        return tuple(_diagnosis(case, finding, 0) for case, finding in nameless[:1])
     return tuple(replace(best, also=tuple(d.seen for d in same)) for best, *same in by_cause.values())
 
 

@@ -209,15 +209,13 @@ def arranged(dump: Tensors, official: Tensors, names: Names, fits: Fits | None =
         layout = next(fitting, chosen[name].layout)
         tensor = everything[checkpoint]
         lies = layout.undone(dump[name], tensor.shape).contiguous()
-        wider = lies.dtype == torch.float64 and tensor.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        wider = tensor.is_floating_point() and lies.dtype == torch.float64 != tensor.dtype
         lies = lies.to(tensor.dtype) if wider else lies
         hidden = (lies == -math.inf) & (tensor.min() < -NEVER)  # also a key that should be seen
         lowest = tensor.where(tensor < -NEVER, tensor.min()).to(lies.dtype)
         tensors[checkpoint] = torch.where(hidden, lowest, lies)
-        hides = ", -inf where a mask hides" * bool(hidden.any())
-        words[name] = (
-            layout.in_words(dump[name].shape, tensor.shape) + ", rounded from float64" * wider + hides
-        )
+        done = ", rounded from float64" * wider + ", -inf where a mask hides" * bool(hidden.any())
+        words[name] = layout.in_words(dump[name].shape, tensor.shape) + done
     whole = {name: tensor for name, tensor in tensors.items() if name in official}
     for name in dict.fromkeys(_whole(checkpoint, official) for checkpoint in tensors):
         if name not in whole and all(part in tensors for part in _parts(name)):
