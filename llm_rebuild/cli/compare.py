@@ -70,7 +70,8 @@ def compare(
     output.show(compared(report, matched), json_file)
     output.write_json({**report.to_json(), **matched.to_json()}, json_file)
     if write_names:
-        output.write_json(matched.to_names(), str(write_names), "--write-names")
+        every = {**matched.names, **dict.fromkeys(matched.unmatched)}
+        output.write_json(every, str(write_names), "--write-names")
     if html:
         output.write_page(proof, html)
     right = bool(report.verdicts) and (report.exact if exact else report.passed)

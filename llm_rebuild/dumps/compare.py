@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from llm_rebuild.diagnosis.explain import explain
 from llm_rebuild.dumps.names import Matched
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.divergence import describe
+from llm_rebuild.verify.equality import ROUNDED, largest
 from llm_rebuild.verify.proof import Proof
 from llm_rebuild.verify.question import Question
 from llm_rebuild.verify.run import judge
@@ -20,7 +22,7 @@ def proof_of(question: Question, truth: Capture, matched: Matched) -> Proof:
     is not asked for. Where the dump has half the precision, the official numbers are rounded to it first, and
     bits then say nothing of a cause: else what differs is explained."""
     rebuilt = dict(matched.tensors)
-    narrowed = {name: _as_precise(official, rebuilt.get(name)) for name, official in truth.tensors.items()}
+    narrowed = {n: _as_precise(tensor, rebuilt.get(n, tensor)) for n, tensor in truth.tensors.items()}
     as_precise = all(narrowed[name] is official for name, official in truth.tensors.items())
     truth = truth if as_precise else replace(truth, tensors=narrowed)
     report = judge(rebuilt, truth)
@@ -30,7 +32,11 @@ def proof_of(question: Question, truth: Capture, matched: Matched) -> Proof:
     return explain(proof, unfinished=True) if as_precise else proof
 
 
-def _as_precise(official: Tensor, rebuilt: Tensor | None) -> Tensor:
-    if rebuilt is None or not (rebuilt.is_floating_point() and official.is_floating_point()):
+def _as_precise(official: Tensor, rebuilt: Tensor) -> Tensor:
+    """The official numbers, rounded to the dump's precision if that is half; of two neighbours between which
+    the order of a sum decides, the dump's."""
+    if not rebuilt.is_floating_point() or rebuilt.itemsize >= official.itemsize:
         return official
-    return official.to(rebuilt.dtype) if rebuilt.itemsize < official.itemsize else official
+    off = ROUNDED * largest(official)
+    low, high = ((official + share).to(rebuilt.dtype) for share in (-off, off))
+    return torch.where((low <= rebuilt) & (rebuilt <= high), rebuilt, official.to(rebuilt.dtype))

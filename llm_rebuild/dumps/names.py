@@ -1,10 +1,9 @@
-"""Which official tensor is each tensor of a dump meant to be? By value, by name and by number of the block.
+"""Which official tensor is each tensor of a dump meant to be? By value, by what follows from it, and by name.
 
-Whoever writes a dump has names of their own, `layers.0.attention.q`, and their own layouts. Names
-are matched as patterns: what stands for one block stands for all. A pattern fits the better the nearer its
-tensors are to the official ones, to the bit or only in their direction, for a tensor that is wrong is still
-meant to be one; of two that fit alike, the one whose words are more alike. `find` looks for one tensor; this
-is for all of them at once, and has a place for wrong ones, too.
+Whoever writes a dump has names of their own, `layers.0.attention.q`, and their own layouts. What has the
+official numbers is at home. Most others are what official steps make of those that are known. Where a mistake
+was made one is what it has to be for the steps to make what comes behind it. What is left goes by direction,
+by the order of the dump and by words. What stands for one block stands for all.
 """
 
 from __future__ import annotations
@@ -13,9 +12,10 @@ import difflib
 import functools
 import itertools
 import math
+import operator
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -29,39 +29,38 @@ from llm_rebuild.diagnosis.graph import World
 from llm_rebuild.dumps.files import MOST
 from llm_rebuild.errors import InputError, nearest
 from llm_rebuild.json_fields import WORD, Each, check, or_null
-from llm_rebuild.verify.equality import NEVER, ROUNDED, identical, largest, usual
+from llm_rebuild.verify.equality import BEYOND, NEVER, ROUNDED, difference, identical, largest, usual
 from llm_rebuild.verify.layouts import Layout, layout_of, layouts, moments
 
 NUMBER = re.compile(r"\d+")
-FEW = 512  # numbers of a tensor that are looked at to see how nearly it points where another does
-TRIED = 40  # layouts of a wrong tensor that are tried
+FEW, TRIED = 512, 40  # numbers of a tensor that are looked at for where it points, and layouts of a wrong one
 # How well one tensor fits another. What has the same bits, or nearly, is at home, whatever it is called.
 SAME, NEAR, LIKE, NAMED = 4.0, 3.0, 2.0, 0.9
 MOVED = 0.5  # by so much what lies otherwise is further from home: the same numbers may be two checkpoints
-PLAINER = 0.05  # by so much another layout has to point better than the plainest
 SEEN = 0.5  # how nearly a tensor has to point where another layout does to be taken to lie so
-UNMASKED = 0.7  # how much of a fit is left where a mask was put into one of the two only
-SURELY = 2 * NEAR  # what a pattern comes to that is at home in all blocks
-SIZE = 0.05  # how much of a fit is that the numbers are as large
+UNMASKED = 0.4  # how much of a fit is left where a mask was put into one of the two only
 SHARP = 8  # power of a cosine: 0.99 is much nearer than 0.95, and 0.5 is no nearer than 0.3
+HALF = 4  # units in the last place by which a step from numbers in half the precision may be off
 SURE = 1000  # votes of a tensor that is right about how those of the other blocks lie
-PARTS = 3  # that queries, keys and values are, where one layer makes all of them
-LEAST = 0.8  # of LIKE and NAMED together, to be taken for the other at all
+THIRDS = ("query", "key", "value")  # where one layer makes all of them
+LONGEST = 100  # letters of a name that are read, the last
+HOME = NEAR - MOVED  # what fits less is neither at home nor made by an official step
+INSIDE = 0.5  # by so much the name of a step inside another checkpoint counts less, `norm.square`
+ORDERED, IN_ORDER = 1.0, 0.9  # of a fit, for a place in the dump as in the model, if so many have theirs
+MOST_LEFT, GUESSES, LOOKED = 16, 5, 5  # tensors tried, checkpoints for each, and steps without any behind
+LEAST = 0.5  # to be taken for the other at all, if nothing better is
 
 
 class Fit(NamedTuple):
-    """How well a tensor of a dump fits a checkpoint, and how its numbers lie then.
-
-    likely  Whether it may be taken for that at all, if nothing fits it better.
-    """
+    """How well a tensor of a dump fits a checkpoint, and how its numbers lie then."""
 
     score: float
     layout: Layout
-    likely: bool = True
 
 
 Tensors: TypeAlias = Mapping[str, Tensor]
 Names: TypeAlias = Mapping[str, str]  # of tensors and of checkpoints
+NO_STEPS = functools.partial(World, {}, {}, {})
 Fits: TypeAlias = dict[str, dict[str, Fit]]  # how well each tensor fits each checkpoint
 
 
@@ -80,101 +79,196 @@ class Matched:
     tensors: Mapping[str, Tensor] = field(repr=False)
     unmatched: tuple[str, ...] = ()
 
-    def to_names(self) -> dict[str, str | None]:
-        """Each name of the dump with its checkpoint, or with None."""
-        return {**self.names, **dict.fromkeys(self.unmatched)}
-
     def to_json(self) -> dict[str, Any]:
         """What `compare --json` has beside the report."""
         return {"names": dict(self.names), "layouts": dict(self.layouts), "unmatched": list(self.unmatched)}
 
 
-def match(dump: Tensors, official: Tensors, graph: Callable[[], World] | None = None) -> Matched:
+def match(dump: Tensors, official: Tensors, graph: Callable[[], World] = NO_STEPS) -> Matched:
     """Find a checkpoint for each tensor of a dump, for no two the same. A third of one is called as it is,
     `h.0.attn.c_attn[2]`: queries, keys and values may come from one layer, and lie in the dump as three.
 
     graph  Gives the official run as a graph, whose steps give of the dump's tensors what is wrong for their
            sake. It is asked where something has no name by its numbers, for it computes the run again.
     """
-    fits = _fits(dump, with_parts(official))
-    names: dict[str, str] = {}
-    free = {checkpoint for fitting in fits.values() for checkpoint in fitting}
-    world, followed = None, -1  # how many had names when the official steps were last taken
-
-    def take(pairs: Names) -> None:
-        """Give names their checkpoints, as far as both are free."""
-        for name, checkpoint in pairs.items():
-            if name not in names and checkpoint in free and checkpoint in fits[name]:
-                names[name] = checkpoint
-                free.discard(checkpoint)
-
-    for score, pairs in _pairs(fits):
-        if graph is not None and score < SURELY and followed < len(names) < len(dump):
-            world, followed = world or graph(), len(names)
-            for made in _made(dump, official, world, names, fits):
-                take(made)
-        take(pairs)
-    names |= {n: c for n, c in _left_over(dump, official, names).items() if c in fits[n]}
-    names |= _in_order(dump, official, names)
-    return arranged(dump, official, {name: names[name] for name in dump if name in names}, fits)
+    search = _Search(dump, official, graph)
+    ranked = ((fit, name, c) for name, fitting in search.fits.items() for c, fit in fitting.items())
+    for fit, name, checkpoint in sorted(ranked, key=lambda one: -one[0].score):
+        if fit.score < HOME:
+            search.follow()
+        if fit.score > LEAST:
+            search.take(name, checkpoint)
+    search.follow()
+    for name, checkpoint in search.left_over():
+        search.take(name, checkpoint)
+    search.sort_twins()
+    search.drop_unused()
+    return arranged(dump, official, {n: search.names[n] for n in dump if n in search.names}, search.fits)
 
 
-def _made(dump: Tensors, official: Tensors, world: World, names: Names, fits: Fits) -> list[Names]:
-    """What official steps make of tensors with names, by name, the best first; `fits` says how it lies."""
-    inputs = {name: tensor for name, tensor in world.tensors.items() if name not in official}
-    own = replace(world, tensors={**inputs, **arranged(dump, official, names, fits).tensors})
-    left = {name: Numbers(dump[name]) for name in dump if name not in names}
-    sought = {_whole(checkpoint, official) for name in left for checkpoint in fits[name]}
-    sought -= {_whole(checkpoint, official) for checkpoint in names.values()}
-    made: list[tuple[float, Names]] = []
-    values = ((checkpoint, own.attempt(checkpoint)) for checkpoint in official if checkpoint in sought)
-    for checkpoint, tensor in with_parts({c: value for c, value in values if value is not None}).items():
-        numbers = Numbers(tensor)
-        for name, one in left.items():
-            layout = _layout(one, numbers) if checkpoint in fits[name] else None
-            if layout is not None:
-                score = NEAR - MOVED * (not layout.plain) + NAMED * _alike(name, checkpoint)
-                fits[name][checkpoint] = Fit(score, layout)
-                made.append((score, {name: checkpoint}))
-    return [pairs for _, pairs in sorted(made, key=lambda one: -one[0])]
+class _Search:
+    """Which names of a dump are known by now, and what the official steps make of their tensors: all others,
+    but for those at which a mistake was made. These are known by what the steps make of them."""
 
+    def __init__(self, dump: Tensors, official: Tensors, graph: Callable[[], World]) -> None:
+        self.dump, self.official, self.graph = dump, official, functools.cache(graph)
+        self.numbers = {name: Numbers(tensor) for name, tensor in dump.items()}
+        self.order = {checkpoint: number for number, checkpoint in enumerate(with_parts(official))}
+        self.inside = {name for name in official if name.rpartition(".")[0] in official}
+        self.fits = _fits(self.numbers, with_parts(official), self.inside)
+        self.groups = _groups(dump)
+        self.names: dict[str, str] = {}  # of the dump -> the checkpoint
+        self.free = set(self.order)
+        self.followed = -1  # how many there were when the official steps were last taken
 
-def _left_over(dump: Tensors, official: Tensors, names: Names) -> dict[str, str]:
-    """What is the only one of its shape, axes of one aside, that is left on either side, however wrong."""
-    used = {_whole(checkpoint, official) for checkpoint in names.values()}
-    left, free = defaultdict[Any, list[str]](list), defaultdict[Any, list[str]](list)
-    for by_shape, tensors, matched in ((left, dump, set(names)), (free, official, used)):
-        for name in tensors.keys() - matched:
-            by_shape[tuple(n for n in tensors[name].shape if n > 1)].append(name)
-    return {own[0]: free[shape][0] for shape, own in left.items() if len(own) == len(free[shape]) == 1}
+    def own(self, names: Names) -> World:
+        """The steps with the dump's tensors in them, as far as these have names, and no official ones."""
+        inputs = {name: t for name, t in self.graph().tensors.items() if name not in self.official}
+        tensors = arranged(self.dump, self.official, names, self.fits).tensors
+        own = {name: tensor.to(self.official[name].dtype) for name, tensor in tensors.items()}
+        return replace(self.graph(), tensors={**inputs, **own})
 
+    def known(self) -> set[str]:
+        """Checkpoints that are known, as one or in all their thirds."""
+        known = Counter(_whole(checkpoint, self.official) for checkpoint in self.names.values())
+        return {whole for whole, count in known.items() if count == len(THIRDS) or whole not in self.free}
 
-def _in_order(dump: Tensors, official: Tensors, names: Names) -> dict[str, str]:
-    """Of tensors with the very same numbers, as a residual that was left out makes them, the first in the
-    dump is taken for what is computed first."""
-    order = {checkpoint: number for number, checkpoint in enumerate(with_parts(official))}
-    twins: dict[Any, list[str]] = defaultdict(list)
-    for name in (name for name in dump if name in names):
-        twins[dump[name].shape, bytes(memory_of(dump[name]).numpy())].append(name)
-    sorted_names: dict[str, str] = {}
-    for same in twins.values():
-        sorted_names |= zip(same, sorted((names[name] for name in same), key=order.__getitem__), strict=True)
-    return sorted_names
+    def wrong(self) -> list[str]:
+        """Names of what has one, and was neither at home nor made by a step."""
+        return [name for name, checkpoint in self.names.items() if self.fits[name][checkpoint].score < HOME]
+
+    def take(self, name: str, checkpoint: str) -> None:
+        """Give a name its checkpoint if both are free, and as far as they are those of the other blocks."""
+        free, others = name not in self.names and checkpoint in self.free, dict[str, str]()
+        for rest, block in itertools.islice(_cut(checkpoint), free):
+            group = self.groups.get(name, {})
+            others = {other: rest.replace("#", str(n + block - group[name])) for other, n in group.items()}
+        pairs = {name: checkpoint} | (others if self.order.keys() >= set(others.values()) else {})
+        for other, pair in pairs.items():
+            if other not in self.names and pair in self.free and pair in self.fits[other]:
+                self.names[other] = pair
+                self.free.discard(pair)
+
+    def follow(self) -> None:
+        """Name what the steps make of tensors with names; and where they make none any more, the one of which
+        they make most."""
+        while self.followed < len(self.names) < len(self.dump):
+            self.followed = len(self.names)
+            for name, checkpoint in self.made() or self.leading():
+                self.take(name, checkpoint)
+
+    def made(self) -> list[tuple[str, str]]:
+        """What the steps make of tensors with names, the best first; `fits` says how it lies."""
+        own, left = self.own(self.names), self.dump.keys() - self.names
+        sought = {_whole(checkpoint, self.official) for n in left for checkpoint in self.fits[n]}
+        sought -= self.known()
+        values = ((c, own.attempt(c)) for c in self.official if c in sought)
+        made: list[tuple[float, str, str]] = []
+        for checkpoint, tensor in with_parts({c: value for c, value in values if value is not None}).items():
+            numbers = Numbers(tensor)
+            for name in left:
+                layout = _layout(self.numbers[name], numbers) if checkpoint in self.fits[name] else None
+                if layout is not None:
+                    score = NEAR - MOVED * (not layout.plain) + NAMED * _alike(name, checkpoint)
+                    self.fits[name][checkpoint] = Fit(score, layout)
+                    made.append((-score, name, checkpoint))
+        return [(name, checkpoint) for _, name, checkpoint in sorted(made)]
+
+    def open(self) -> dict[str, dict[str, float]]:
+        """What tensors without a name may be, and how well they are; better where their place in the dump is
+        that of the checkpoint between two that are known, if these lie there in the order of computation."""
+        known = [self.order[self.names[name]] for name in self.dump if name in self.names]
+        ordered = sum(one < two for one, two in itertools.pairwise(known)) > IN_ORDER * (len(known) - 1)
+        before, rest, closed = 0, [len(self.order), *reversed(known)], self.known()
+        scores: dict[str, dict[str, float]] = {}
+        for name in self.dump:
+            before = rest.pop() if name in self.names else before
+            between = range(before, rest[-1]) if ordered else self.order.values()
+            if name not in self.names:
+                free = ((c, f) for c, f in self.fits[name].items() if _whole(c, self.official) not in closed)
+                scores[name] = {c: fit.score + ORDERED * (self.order[c] in between) for c, fit in free}
+        return scores
+
+    def leading(self) -> list[tuple[str, str]]:
+        """Of what no step makes the tensor, and the checkpoint that it has to be for the steps to make most
+        others of it; also together with what these seem to be. Empty where they make none."""
+        scores = self.open()
+        first = sorted(scores, key=lambda name: self.groups.get(name, {}).get(name, 0))[:MOST_LEFT]
+        wholes = ((name, c) for name in first for c in scores[name] if c in self.official)
+        ranked = sorted(((scores[name][c], name, c) for name, c in wholes), reverse=True)
+        early = sorted(ranked, key=lambda one: (one[2] in self.inside, self.order[one[2]]))
+        few = [[one for one in of if one[1] == n][:GUESSES] for n in first for of in (ranked, early)]
+        likely = {c: name for _, name, c in reversed(ranked)}  # each one's best
+        guesses = {name: c for _, name, c in reversed(ranked) if likely[c] == name}
+        for own in (self.own(self.names), self.own(self.names | guesses)):
+            best = (0, 0.0, "", "")
+            for score, name, checkpoint in {*itertools.chain.from_iterable(few)}:
+                layout, official = self.fits[name][checkpoint].layout, self.official[checkpoint]
+                tensor = layout.undone(self.dump[name], official.shape).to(official.dtype)
+                world = own.given({checkpoint: tensor})
+                follow = self.makes(world, checkpoint, {*first, *self.wrong()} - {name})
+                best = max(best, (follow, score, name, checkpoint))
+            if best[0]:
+                return [best[2:]]
+        return []
+
+    def makes(self, own: World, checkpoint: str, among: Iterable[str]) -> int:
+        """How many of some tensors the steps make of a checkpoint, up to the next ones that are known."""
+        count, looked, known, reached = 0, 0, self.known(), {checkpoint}
+        for after, formula in own.formulas.items():
+            if looked == LOOKED or reached.isdisjoint(formula.inputs):
+                continue
+            reached |= {after} - known
+            able = [n for n in among if self.names.get(n, after) == after and after in self.fits[n]]
+            value = own.attempt(formula) if able else None
+            if value is not None:
+                numbers = Numbers(value)
+                made = any(_layout(self.numbers[name], numbers) is not None for name in able)
+                count, looked = count + made, 0 if made else looked + (after not in self.inside)
+        return count
+
+    def left_over(self) -> list[tuple[str, str]]:
+        """What is the only one of its shape, axes of one aside, that is left on either side, between the same
+        two if the dump lies in order; however wrong it is."""
+        fitting = [
+            (n, c)
+            for n, scores in self.open().items()
+            for c in scores.keys() & self.official.keys() - self.inside
+            if scores[c] > self.fits[n][c].score
+            and self.dump[n].squeeze().shape == self.official[c].squeeze().shape
+        ]
+        names, checkpoints = Counter(n for n, _ in fitting), Counter(c for _, c in fitting)
+        return [(n, c) for n, c in fitting if names[n] == checkpoints[c] == 1]
+
+    def sort_twins(self) -> None:
+        """Of tensors with the very same numbers, as a residual that was left out makes them, the first in the
+        dump is taken for what is computed first."""
+        twins: dict[Any, list[str]] = defaultdict(list)
+        for name in (name for name in self.dump if name in self.names):
+            twins[self.dump[name].shape, bytes(memory_of(self.dump[name]).numpy())].append(name)
+        for same in twins.values():
+            checkpoints = sorted((self.names[name] for name in same), key=self.order.__getitem__)
+            self.names |= zip(same, checkpoints, strict=True)
+
+    def drop_unused(self) -> None:
+        """Take the name from what is wrong and no checkpoint: the steps make more of the dump without it."""
+        own = self.own(self.names) if self.wrong() else NO_STEPS()
+        for name in self.wrong():
+            checkpoint, names = self.names[name], list(self.names)
+            without = replace(own, tensors={c: t for c, t in own.tensors.items() if c != checkpoint})
+            if self.makes(without, checkpoint, names) > self.makes(own, checkpoint, names):
+                del self.names[name]
 
 
 def with_parts(official: Tensors) -> dict[str, Tensor]:
     """The official tensors, and the thirds of those that can be cut; of one name the tensor is meant."""
     parts = {
-        part: third
+        f"{name}[{number}]": third
         for name, tensor in official.items()
-        if tensor.dim() > 1 and tensor.shape[-1] % PARTS == 0
-        for part, third in zip(_parts(name), tensor.chunk(PARTS, dim=-1), strict=True)
+        if tensor.dim() > 1 and tensor.shape[-1] % len(THIRDS) == 0
+        for number, third in enumerate(tensor.chunk(len(THIRDS), dim=-1))
     }
     return parts | dict(official)
-
-
-def _parts(name: str) -> list[str]:
-    return [f"{name}[{number}]" for number in range(PARTS)]
 
 
 def _whole(name: str, official: Tensors) -> str:
@@ -218,14 +312,15 @@ def arranged(dump: Tensors, official: Tensors, names: Names, fits: Fits | None =
         words[name] = layout.in_words(dump[name].shape, tensor.shape) + done
     whole = {name: tensor for name, tensor in tensors.items() if name in official}
     for name in dict.fromkeys(_whole(checkpoint, official) for checkpoint in tensors):
-        if name not in whole and all(part in tensors for part in _parts(name)):
-            whole[name] = torch.cat([tensors[part] for part in _parts(name)], dim=-1)
+        thirds = [tensors[part] for n in range(len(THIRDS)) if (part := f"{name}[{n}]") in tensors]
+        if name not in whole and len(thirds) == len(THIRDS):
+            whole[name] = torch.cat(thirds, dim=-1)
     unmatched = tuple(n for n in dump if n not in names or _whole(names[n], official) not in whole)
     return Matched(names, words, whole, unmatched)
 
 
 def read_names(file: Path, dump: Tensors, official: Tensors) -> dict[str, str]:
-    """What `Matched.to_names` gave, and somebody may have changed. Null leaves a tensor out.
+    """What `compare --write-names` wrote, and somebody may have changed. Null leaves a tensor out.
 
     Raises InputError for a name that the dump or the official run has not, and for two of one checkpoint.
     """
@@ -255,39 +350,28 @@ class Numbers:
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
         self.float = tensor.is_floating_point()
-        self.size = max(largest(tensor), 1e-12) if self.float else 1.0
-        ones = tensor[usual(tensor)].float() if self.float else torch.zeros(0)
+        self.size = max(largest(tensor, BEYOND), 1e-12) if self.float else 1.0
+        ones = tensor[usual(tensor, BEYOND)].float() if self.float else torch.zeros(0)
         ones = ones if ones.numel() else torch.zeros(1)
         self.masked = ones.numel() < tensor.numel()
+        self.off = max(ROUNDED, HALF * torch.finfo(tensor.dtype).eps) if self.float else 0.0
         self.moments: list[float] = moments(ones).tolist()
-        self.typical = max(self.moments[1], 1e-12)
-        self._few: dict[Any, tuple[Tensor, Tensor]] = {}
 
     def is_near(self, other: Numbers) -> bool:
         """Whether the moments leave it open that the numbers are the same but for rounding."""
         pairs = zip(self.moments, other.moments, strict=True)
-        return all(one == two or abs(one - two) <= 1e-3 * other.size for one, two in pairs)
-
-    def few(self, places: Tensor, key: Any = None) -> tuple[Tensor, Tensor]:
-        """The numbers at these places, 0 for one that was not computed; and 1 for each that was. Kept by key:
-        a tensor is held against many of one shape."""
-        if key not in self._few:
-            numbers = self.tensor.reshape(-1)[places]
-            computed = usual(numbers)
-            self._few[key] = torch.where(computed, numbers, 0.0).double(), computed.double()
-        return self._few[key]
+        return all(one == two or abs(one - two) <= 50 * self.off * other.size for one, two in pairs)
 
 
-def _fits(dump: Tensors, official: Tensors) -> Fits:
+def _fits(dump: Mapping[str, Numbers], official: Tensors, inside: Set[str]) -> Fits:
     """How well each tensor of a dump fits each checkpoint that has as many numbers."""
-    numbers = {checkpoint: Numbers(tensor) for checkpoint, tensor in official.items()}
     by_count = defaultdict(list)
     for checkpoint, tensor in official.items():
-        by_count[tensor.numel()].append(checkpoint)
+        by_count[tensor.numel()].append((checkpoint, Numbers(tensor), INSIDE * (checkpoint in inside)))
     fits: Fits = {}
-    for name, tensor in dump.items():
-        own = Numbers(tensor)
-        every = ((c, _fit(own, numbers[c], _alike(name, c))) for c in by_count[tensor.numel()])
+    for name, own in dump.items():
+        of_size = by_count[own.tensor.numel()]
+        every = ((c, _fit(own, numbers, _alike(name, c) - less)) for c, numbers, less in of_size)
         fits[name] = {checkpoint: fit for checkpoint, fit in every if fit is not None}
     return fits
 
@@ -307,117 +391,60 @@ def _fit(one: Numbers, other: Numbers, alike: float) -> Fit | None:
     if layout is not None:
         same = identical(tensor, layout.of(official, tensor.shape))
         return Fit((SAME if same else NEAR) - MOVED * (not layout.plain) + words, layout)
-    ways, places = _ways(tuple(tensor.shape), tuple(official.shape))
+    ways, few, places = _ways(tuple(tensor.shape), tuple(official.shape))
     if not ways:
         return None
-    directions = _directions(one.few(_spread(tensor.numel())), other.few(places, tensor.shape))
-    directions[1:] -= PLAINER
+    looked = (one.tensor.reshape(-1)[few], other.tensor.reshape(-1)[places])
+    own, others = (torch.where(usual(t, BEYOND), t, 0.0).double() for t in looked)
+    cosines = others @ own / (own.norm() * others.norm(dim=-1)).clamp_min(1e-300)
+    directions = cosines.clamp_min(0.0).round(decimals=9)  # equal ones stay equal
     best = int(directions.argmax())
     if directions[best] < SEEN and tensor.shape == official.shape:
         best = 0  # nothing says that it lies otherwise
-    direction = float(directions[best])
-    if one.masked != other.masked:
-        direction *= UNMASKED
-    direction *= 1 - SIZE + SIZE * min(one.typical, other.typical) / max(one.typical, other.typical)
-    moved = MOVED * (not ways[best].plain)
-    return Fit(LIKE * direction**SHARP - moved + words, ways[best], LIKE * direction + words >= LEAST)
+    alike = LIKE * float(directions[best]) ** SHARP * (UNMASKED if one.masked != other.masked else 1.0)
+    return Fit(alike - MOVED * (not ways[best].plain) + words, ways[best])
 
 
 def _layout(one: Numbers, other: Numbers) -> Layout | None:
-    """How one tensor lies in another where its numbers are the same but for rounding."""
+    """How one tensor lies in another where its numbers are the same but for rounding, and what hides."""
     if not one.is_near(other):
         return None
-    return layout_of(one.tensor.float(), other.tensor.to(one.tensor.dtype).float(), ROUNDED * other.size)
+    own, rounded = (t.float().clamp_min(-BEYOND) for t in (one.tensor, other.tensor.to(one.tensor.dtype)))
+    if difference(own.flatten().sort().values, rounded.flatten().sort().values) > one.off * other.size:
+        return None  # no order of the same numbers
+    return layout_of(own, rounded, one.off * other.size)
 
 
 @functools.lru_cache(maxsize=1024)
-def _ways(shape: tuple[int, ...], official: tuple[int, ...]) -> tuple[list[Layout], Tensor]:
-    """Layouts after which an official tensor has this shape's axes, or with neighbours of them made one; and
-    for each of them where in it the few numbers lie that are looked at."""
-    sizes, count = [n for n in shape if n > 1], math.prod(shape)
-    every = itertools.islice(layouts(shape, official), 2000)
-    fitting = (one for one in every if _becomes(one, sizes))
-    ways, numbers = list(itertools.islice(fitting, TRIED)), torch.arange(count)
-    places = [one.of(numbers, shape).reshape(-1)[_spread(count)] for one in ways]
-    return ways, torch.stack(places) if places else numbers
+def _ways(shape: tuple[int, ...], official: tuple[int, ...]) -> tuple[list[Layout], Tensor, Tensor]:
+    """Layouts after which an official tensor has this shape's axes, or with neighbours of them made one; the
+    few numbers that are looked at; and for each layout where in the official tensor these lie."""
+    every, numbers = itertools.islice(layouts(shape, official), 2000), torch.arange(math.prod(shape))
+    ways = list(itertools.islice((one for one in every if _becomes(one, shape)), TRIED))
+    few = numbers[:: max(1, len(numbers) // FEW)]
+    return ways, few, torch.stack([one.of(numbers, shape).reshape(-1)[few] for one in ways] or [few])
 
 
-@functools.lru_cache(maxsize=1024)
-def _spread(count: int) -> Tensor:
-    """Which numbers of so many are looked at."""
-    return torch.arange(0, count, max(1, count // FEW))
-
-
-def _becomes(layout: Layout, sizes: list[int]) -> bool:
-    """Whether axes as this layout has them become axes of these sizes by making neighbours one; or, where
+def _becomes(layout: Layout, shape: tuple[int, ...]) -> bool:
+    """Whether axes as this layout has them become those of a shape by making neighbours one; or, where
     nothing moves, by cutting some."""
-    moved = [layout.dims[axis] for axis in layout.order]
-    return _merges(moved, sizes) or (layout.plain and _merges(sizes, moved))
-
-
-def _merges(dims: list[int], sizes: list[int]) -> bool:
-    rest = iter(dims)
-    for size in sizes:
-        whole = 1
-        while whole < size:
-            whole *= next(rest, size + 1)
-        if whole != size:
-            return False
-    return next(rest, None) is None
-
-
-def _directions(one: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor]) -> Tensor:
-    """How nearly a row of numbers and each of several point the same way: the cosine, 0 at least. Of what
-    masks put there it counts only whether it is in the same places. Arguments as `Numbers.few` has them."""
-    (numbers, computed), (rows, computed_rows) = one, others
-    differ = computed.sum() + computed_rows.sum(-1) - 2 * (computed_rows @ computed)
-    squares = (computed_rows @ numbers.square()) * (rows.square() @ computed)  # where both were computed
-    cosines: Tensor = (rows @ numbers) / squares.sqrt().clamp_min(1e-300)
-    return (cosines.clamp_min(0.0) * (1 - differ / len(numbers))).round(decimals=9)  # equal ones stay equal
+    moved = {*itertools.accumulate((layout.dims[axis] for axis in layout.order), operator.mul)}
+    own = {*itertools.accumulate((n for n in shape if n > 1), operator.mul)}
+    return own <= moved or (layout.plain and moved <= own)
 
 
 # ------------------------------------------------------------------------------------- names and patterns
 
 
-def _pairs(fits: Fits) -> list[tuple[float, Names]]:
-    """Which tensors may be which checkpoints, name by name, and how well: of one pattern in all blocks, or
-    one of one. The best come first."""
-    blocks: dict[str, dict[int, str]] = defaultdict(dict)  # a pattern of checkpoints -> block -> checkpoint
-    for checkpoint in dict.fromkeys(c for fitting in fits.values() for c in fitting):
-        for rest, number in itertools.islice(_cut(checkpoint), 1):  # the first is the block's
-            blocks[rest][number] = checkpoint
-    groups = _groups(fits)
-    in_blocks = {name for names in groups.values() if len(names) > 1 for name in names.values()}
-    scored: list[tuple[float, Names]] = [
-        (2 * fit.score, {name: checkpoint})
-        for name, fitting in fits.items()
-        for checkpoint, fit in fitting.items()
-        if (fit.score >= NEAR if name in in_blocks else fit.likely)  # a block's has its pattern for that
-    ]
-    for names in groups.values():
-        for checkpoints in blocks.values():
-            for shift in {0, min(checkpoints) - min(names)}:
-                both = {name: checkpoints[n + shift] for n, name in names.items() if n + shift in checkpoints}
-                fitting = [fits[n].get(c) for n, c in both.items()]
-                scores = [fit.score if fit else 0.0 for fit in fitting]
-                # Of a wrong one perhaps only the first is like the official one: the best says what it is.
-                if any(fit and fit.likely for fit in fitting):
-                    scored.append((max(scores) + sum(scores) / len(names), both))
-    return sorted(scored, key=lambda one: -one[0])
-
-
-def _groups(names: Iterable[str]) -> dict[str, dict[int, str]]:
-    """Names that are alike but for the number of their block, by what is alike and that number. Of several
+def _groups(names: Iterable[str]) -> dict[str, dict[str, int]]:
+    """Of each name those that are alike but for the number of their block, with this number. Of several
     numbers the block's is the one that changes most often, and the first of such."""
-    every: dict[str, dict[int, str]] = defaultdict(dict)
+    often = Counter(rest for name in names for rest, _ in _cut(name))
+    groups: dict[str, dict[str, int]] = defaultdict(dict)
     for name in names:
-        for rest, number in _cut(name):
-            every[rest][number] = name
-    groups: dict[str, dict[int, str]] = defaultdict(dict)
-    for name in names:
-        for rest, number in sorted(_cut(name), key=lambda cut: -len(every[cut[0]]))[:1]:
-            groups[rest][number] = name
-    return groups
+        for rest, number in sorted(_cut(name), key=lambda cut: -often[cut[0]])[:1]:
+            groups[rest][name] = number
+    return {name: group for group in groups.values() for name in group}
 
 
 def _cut(name: str) -> Iterator[tuple[str, int]]:
@@ -437,8 +464,13 @@ def in_any_block(name: str, checkpoint: str) -> tuple[str, str]:
 def _alike(name: str, checkpoint: str) -> float:
     """How alike two names are, from 0 to 1: half of it the checkpoint's last word, for what stands before it
     many have."""
-    one, other = (re.sub(r"[^a-z0-9]+", " ", text.lower()).strip() for text in (name, checkpoint))
-    last = re.split("[./]", checkpoint.lower())[-1]
-    both = functools.partial(difflib.SequenceMatcher[str], None, autojunk=False)
-    best = max(both(word, last).ratio() for word in re.split("[./]", name.lower()))
-    return (both(one, other).ratio() + best) / 2
+    checkpoint = re.sub(r"\[([012])\]$", lambda third: f".{THIRDS[int(third[1])]}", checkpoint)
+    name, last = name.lower()[-LONGEST:], re.split("[./]", checkpoint.lower())[-1]
+    one, other = (re.sub(r"[^a-z0-9]+", " ", text).strip() for text in (name, checkpoint.lower()))
+    best = max(_ratio(word, last) for word in {*re.split("[./]", name), *re.split("[^a-z]+", name)})
+    return (_ratio(one, other) + best) / 2
+
+
+@functools.lru_cache(maxsize=100_000)
+def _ratio(one: str, other: str) -> float:
+    return difflib.SequenceMatcher[str](None, one, other, autojunk=False).ratio()
