@@ -117,8 +117,7 @@ class _Search:
         self.inside = {name for name in official if name.rpartition(".")[0] in official}
         self.fits = _fits(self.numbers, with_parts(official), self.inside)
         self.groups = _groups(dump)
-        self.names: dict[str, str] = {}  # of the dump -> the checkpoint
-        self.free = set(self.order)
+        self.names, self.free = dict[str, str](), set(self.order)  # known; checkpoints that are not
         self.followed = -1  # how many there were when the official steps were last taken
 
     def own(self, names: Names) -> World:
@@ -139,11 +138,14 @@ class _Search:
 
     def take(self, name: str, checkpoint: str) -> None:
         """Give a name its checkpoint if both are free, and as far as they are those of the other blocks."""
-        free, others = name not in self.names and checkpoint in self.free, dict[str, str]()
-        for rest, block in itertools.islice(_cut(checkpoint), free):
-            group = self.groups.get(name, {})
-            others = {other: rest.replace("#", str(n + block - group[name])) for other, n in group.items()}
-        pairs = {name: checkpoint} | (others if self.order.keys() >= set(others.values()) else {})
+        pairs, group = {name: checkpoint}, self.groups.get(name, {})
+        free = name not in self.names and checkpoint in self.free
+        for rest, block in itertools.islice(_cut(checkpoint), free):  # the first number is the block's
+            shifted = {other: rest.replace("#", str(n + block - group[name])) for other, n in group.items()}
+            if self.order.keys() >= set(shifted.values()):
+                pairs |= shifted
+            elif self.order.keys() >= {rest.replace("#", str(n)) for n in group.values()}:
+                return  # the name has another block's number
         for other, pair in pairs.items():
             if other not in self.names and pair in self.free and pair in self.fits[other]:
                 self.names[other] = pair
@@ -160,8 +162,7 @@ class _Search:
     def made(self) -> list[tuple[str, str]]:
         """What the steps make of tensors with names, the best first; `fits` says how it lies."""
         own, left = self.own(self.names), self.dump.keys() - self.names
-        sought = {_whole(checkpoint, self.official) for n in left for checkpoint in self.fits[n]}
-        sought -= self.known()
+        sought = {_whole(c, self.official) for name in left for c in self.fits[name]} - self.known()
         values = ((c, own.attempt(c)) for c in self.official if c in sought)
         made: list[tuple[float, str, str]] = []
         for checkpoint, tensor in with_parts({c: value for c, value in values if value is not None}).items():
@@ -204,8 +205,8 @@ class _Search:
             best = (0, 0.0, "", "")
             for score, name, checkpoint in {*itertools.chain.from_iterable(few)}:
                 layout, official = self.fits[name][checkpoint].layout, self.official[checkpoint]
-                tensor = layout.undone(self.dump[name], official.shape).to(official.dtype)
-                world = own.given({checkpoint: tensor})
+                lies = layout.undone(self.dump[name], official.shape)
+                world = own.given({checkpoint: lies.to(official.dtype)})
                 follow = self.makes(world, checkpoint, {*first, *self.wrong()} - {name})
                 best = max(best, (follow, score, name, checkpoint))
             if best[0]:

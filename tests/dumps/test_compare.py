@@ -152,6 +152,13 @@ def test_a_wrong_tensor_is_what_the_others_follow_from(
     assert match(dump, truth.tensors, lambda: world).names == meant
 
 
+def test_a_tensor_is_of_the_block_whose_number_it_has(truth: Capture) -> None:
+    """Though it points where the tensor of another block does."""
+    dump = {f"l{n}/x": truth.tensors[f"h.{2 - n}.mlp.c_fc"] * 2 for n in range(3)}
+    matched = match({"y": truth.tensors["embeddings"], **dump}, truth.tensors)
+    assert matched.names == {"y": "embeddings", **{f"l{n}/x": f"h.{n}.mlp.c_fc" for n in range(3)}}
+
+
 def test_a_tensor_between_two_steps_is_no_checkpoint(truth: Capture) -> None:
     """A sigmoid points nearly where a gate does, but the dump goes on from another."""
     tensors, world = ported(truth, "eps"), world_of(truth, verify.ask(MINIATURE, TEXTS).copy)
