@@ -72,6 +72,20 @@ class Site:
         relative = [file.relative_to(self.root).as_posix() for file in files]
         return [self.url + path.removesuffix("index.html") for path in relative]
 
+    def few_pages(self) -> list[str]:
+        """Of `pages`, so many that each kind of element which is on some page is on one of these."""
+        kinds = {url: self._kinds(url) for url in self.pages()}
+        few: list[str] = []
+        while left := set().union(*kinds.values()).difference(*(kinds[url] for url in few)):
+            few.append(max(kinds, key=lambda url: len(kinds[url] & left)))
+        return few
+
+    def _kinds(self, url: str) -> set[str]:
+        """Of the elements in a page's article: names with classes, and what a script makes something of."""
+        text = (self.root / url.removeprefix(self.url) / "index.html").read_text("utf-8")
+        article = text[text.index("<article") : text.index("</article>")]
+        return {*re.findall(r"<\w+(?: class=(?:\"[^\"]*\"|[^\s>]*))?|data-widget|data-part=[^\s>]+", article)}
+
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -294,9 +308,10 @@ class Visit:
     barriers: dict[str, list[str]] = field(default_factory=dict)
 
 
-@pytest.fixture(scope="session")
-def visits(course: Site, sampler: Site, browser: Browser) -> dict[str, Visit]:
-    """Every page of both sites: opened once on a desk, in the light, in the dark, and as on a phone.
+@pytest.fixture(scope="session", params=["few", pytest.param("all", marks=pytest.mark.weekly)])
+def visits(course: Site, sampler: Site, browser: Browser, request: Any) -> dict[str, Visit]:
+    """Pages of both sites, one of each kind or all: opened once on a desk, in the light, in the dark, and as
+    on a phone.
 
     axe-core looks at each: with all its rules in the light, at the colours once more in the dark, and on the
     phone at what depends on room.
@@ -305,7 +320,8 @@ def visits(course: Site, sampler: Site, browser: Browser) -> dict[str, Visit]:
     reader = Reader(browser, reduced_motion="reduce", bypass_csp=False)
     page = reader.page
     reader.context.add_init_script(AXE_SCRIPT)
-    for url in [*sampler.pages(), *course.pages()]:
+    pages = course.pages() if request.param == "all" else course.few_pages()
+    for url in [*sampler.pages(), *pages]:
         page.set_viewport_size(DESKTOP)
         page.emulate_media(color_scheme="light")
         reader.outside, reader.errors, reader.bytes = [], [], 0
