@@ -26,14 +26,15 @@ from pathlib import Path
 # What else a command imports of other libraries; most of the time is that of torch's for transformers.
 LIBRARIES = (
     "torch.distributed.tensor", "torch.distributed.fsdp", "torch._dynamo", "torch.export", "scipy.optimize",
-    "pydantic", "huggingface_hub", "tokenizers", "regex", "jinja2",
+    "typer._adapters", "rich.progress", "huggingface_hub.file_download", "tokenizers", "regex", "jinja2",
 )  # fmt: skip
 OFFICIAL = ("capture", "compare", "dump", "find", "map", "recheck", "verify")  # run the official model
 ARRANGED = "TESTS_ARRANGED"  # Python that is run before the command
-OBEYED = ("LLM_REBUILD_STORE", "COLUMNS", ARRANGED)  # read when a command runs: they are those of the call
+# Read when a command runs: they are those of the call.
+OBEYED = ("LLM_REBUILD_STORE", "COLUMNS", "RAY_worker_niceness", ARRANGED)
 CHANGING = (  # from fence to fence: by the shell, by pytest, and by what a fence imports
     "PWD", "OLDPWD", "SHLVL", "_", "PS1", "PYTEST_CURRENT_TEST",
-    "TRANSFORMERS_VERBOSITY", "TORCHINDUCTOR_CACHE_DIR", "OMP_WAIT_POLICY", "RAY_worker_niceness", *OBEYED,
+    "TRANSFORMERS_VERBOSITY", "TORCHINDUCTOR_CACHE_DIR", "OMP_WAIT_POLICY", *OBEYED,
 )  # fmt: skip
 
 STARTED: list[tuple[subprocess.Popen[bytes], tempfile.TemporaryDirectory[str]]] = []
@@ -129,8 +130,9 @@ def serve(address: str, installed: str) -> None:
     sockets[places[not official]].close()  # whoever asks one that has ended is refused, and waits for nothing
     if official:
         end_with(first)
-        for kind in ARCHITECTURES:
-            importlib.import_module(f"transformers.models.{kind}.modeling_{kind}")
+        names = [f"transformers.models.{kind}.modeling_{kind}" for kind in ARCHITECTURES]
+        for name in (*names, "transformers.models.auto.tokenization_auto"):
+            importlib.import_module(name)
     gc.freeze()  # no copy searches through what was imported, as it ends
     with sockets[places[official]] as listening:
         while True:

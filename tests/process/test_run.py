@@ -147,6 +147,7 @@ def test_what_was_loaded_is_there_in_each_copy():
 def test_a_fork_server_that_is_gone_is_started_again():
     code = """
         import os, signal
+        fork_server.begin()
         print(said("print(1)"))
         os.kill(fork_server._server().pid, signal.SIGKILL)
         print(said("print(2)"))
@@ -223,7 +224,10 @@ def test_what_it_has_started_ends_with_it():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
 @pytest.mark.parametrize("copies", WAYS)
-@pytest.mark.parametrize("signal_", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "signal_",
+    [signal.SIGKILL, *(pytest.param(s, marks=pytest.mark.weekly) for s in (signal.SIGTERM, signal.SIGHUP))],
+)
 def test_it_ends_with_the_one_that_started_it_and_leaves_nothing_on_the_disk(
     tmp_path: Path, copies: bool, signal_: int
 ):

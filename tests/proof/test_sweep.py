@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,27 +152,6 @@ def test_two_sweeps_do_not_write_one_file(asked: list[Task], tmp_path: Path, mon
     assert sweep(asked[:1], tmp_path / "out.parquet").passed
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="workers are found in /proc")
-def test_a_killed_worker_loses_and_doubles_nothing(tmp_path: Path):
-    pytest.importorskip("ray")
-    texts, file = tmp_path / "texts.txt", tmp_path / "out.parquet"
-    texts.write_text("\n".join(f"The cook has {n} lamps." for n in range(12)), encoding="utf-8")
-    command = [sys.executable, "-m", "llm_rebuild", "sweep", MINIATURE, "--texts", str(texts)]
-    command += ["--batch", "1", "--attention", "eager", "--out", str(file)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    killed = False
-    while process.poll() is None:
-        running = workers() if not killed else []
-        if running:
-            os.kill(running[0], signal.SIGKILL)
-            killed = True
-        time.sleep(0.05)
-    assert process.stdout is not None
-    assert "12 proofs" in process.stdout.read()
-    keys = parquet.read_table(file)["key"].to_pylist()
-    assert (process.returncode, len(keys), len(set(keys)), killed) == (0, 12, 12, True)
-
-
 def test_only_what_the_sweep_wrote_goes_with_its_parts(asked: list[Task], tmp_path: Path):
     results = Results(tmp_path / "out.parquet")
     results.parts.mkdir()
@@ -263,26 +242,55 @@ cluster = ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=F
 print(cluster.address_info["gcs_address"], flush=True)
 input()
 """
+PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+# Ray would have its workers wait for whatever else runs on the machine.
+PLAIN = {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[tuple[str, int]]:
+    """A Ray cluster with room for one worker: its address, and the process that began it."""
+    pytest.importorskip("ray")
+    with subprocess.Popen([sys.executable, "-c", HEAD], env=os.environ | PLAIN, **PIPES) as head:
+        yield head.stdout.readline().strip(), head.pid
+        head.communicate("\n")
+
+
+def begun(folder: Path, texts: int, address: str) -> tuple[subprocess.Popen[str], Path]:
+    """A sweep of so many proofs on a cluster, and the file that it writes."""
+    (folder / "texts.txt").write_text("\n".join(f"The cook has {n} lamps." for n in range(texts)), "utf-8")
+    command = [sys.executable, "-m", "llm_rebuild", "sweep", MINIATURE, "--texts", str(folder / "texts.txt")]
+    command += ["--batch", "1", "--attention", "eager", "--out", str(folder / "out.parquet")]
+    process = subprocess.Popen([*command, "--address", address], env=os.environ | PLAIN, **PIPES)
+    return process, folder / "out.parquet"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are found in /proc")
+def test_a_killed_worker_loses_and_doubles_nothing(cluster: tuple[str, int], tmp_path: Path):
+    process, file = begun(tmp_path, 12, cluster[0])
+    killed = False
+    while process.poll() is None:
+        running = workers() if not killed else []
+        if running:
+            os.kill(running[0], signal.SIGKILL)
+            killed = True
+        time.sleep(0.05)
+    assert "12 proofs" in process.communicate()[0]
+    keys = parquet.read_table(file)["key"].to_pylist()
+    assert (process.returncode, len(keys), len(set(keys)), killed) == (0, 12, 12, True)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the head is found in /proc")
-def test_a_cluster_that_loses_its_head_gets_one_line_and_keeps_what_is_done(tmp_path: Path):
-    pytest.importorskip("ray")
-    texts, file = tmp_path / "texts.txt", tmp_path / "out.parquet"
-    texts.write_text("\n".join(f"The cook has {n} lamps." for n in range(200)), encoding="utf-8")
-    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", HEAD], env=environment, **pipes) as head:
-        address = head.stdout.readline().strip()
-        command = [sys.executable, "-m", "llm_rebuild", "sweep", MINIATURE, "--texts", str(texts)]
-        command += ["--batch", "1", "--attention", "eager", "--out", str(file), "--address", address]
-        with subprocess.Popen(command, env=environment, **pipes) as process:
-            parts = file.with_name(f"{file.name}.parts")
-            while process.poll() is None and not list(parts.glob("*.parquet")):
-                time.sleep(0.1)
-            os.kill(server_of(head.pid), signal.SIGKILL)
-            _, err = process.communicate()
-        head.communicate("\n")
+def test_a_cluster_that_loses_its_head_gets_one_line_and_keeps_what_is_done(
+    cluster: tuple[str, int], tmp_path: Path
+):
+    """The last test of the cluster."""
+    process, file = begun(tmp_path, 200, cluster[0])
+    parts = file.with_name(f"{file.name}.parts")
+    while process.poll() is None and not list(parts.glob("*.parquet")):
+        time.sleep(0.1)
+    os.kill(server_of(cluster[1]), signal.SIGKILL)
+    _, err = process.communicate()
     assert (process.returncode, err.count("\n")) == (2, 1), err
     assert "the Ray cluster is lost" in err
     assert 0 < len(Results(file).done()) < 200
