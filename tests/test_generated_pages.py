@@ -13,6 +13,7 @@ import pytest
 from llm_rebuild.copies.local_copy import LocalCopy
 from tools import compared
 from tools.compared import Line, NotOnceError
+from tools.figures.__main__ import SETS
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -52,9 +53,12 @@ def test_the_kill_matrix_is_of_the_mutants_that_are_there(check: Callable[[str],
     check("mutation")
 
 
-def test_the_figures_are_what_would_be_drawn(minilm: LocalCopy) -> None:  # skips where there is no MiniLM
+@pytest.mark.parametrize("which", ["first", pytest.param("all", marks=pytest.mark.weekly)])
+def test_the_figures_are_what_would_be_drawn(which: str, minilm: LocalCopy) -> None:
+    """The first of each kind, or all of them; `minilm` skips where there is none."""
+    firsts = [drawn[0].__name__.replace("_", "-") for drawn, _ in SETS]
     # In a process of its own, which takes the portable kernels.
-    command = [sys.executable, "-m", "tools.figures", "--check"]
+    command = [sys.executable, "-m", "tools.figures", "--check", *(firsts if which == "first" else [])]
     result = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 

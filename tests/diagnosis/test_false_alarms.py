@@ -16,7 +16,7 @@ from llm_rebuild.copies.local_copy import LocalCopy
 MINIATURES = Path(llm_rebuild.__file__).parent / "miniatures"
 
 
-@pytest.mark.parametrize("inputs", [12, pytest.param(100, marks=pytest.mark.weekly)])
+@pytest.mark.parametrize("inputs", [6, pytest.param(100, marks=pytest.mark.weekly)])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("name", MODELS)
 def test_none_on_the_miniatures(

@@ -16,21 +16,24 @@ from tools import mutation
 from tools.mutants import SETS, read_set
 from tools.mutation import Result, measure
 
-EVERY = 4  # one of so many is run here
+EVERY = [6, pytest.param(3, marks=pytest.mark.weekly)]  # one of so many mutants is run here
 NAMED = 0.9  # the share of a set whose cause is named first
 NAMED_OF_PAIRS = 0.7  # of two mistakes the earlier one
 CHANCE = 2  # so many mutants fewer may be named in a sample
 
 
-def sample(name: str) -> list[Mutant]:
+def sample(name: str, every: int) -> list[Mutant]:
     """A share of a set that has every model, run and attention in it as often as the set has."""
     made = sorted(mutation.mistakes(name), key=lambda mutant: (mutant.model, mutant.run, mutant.attention))
-    return made[random.Random(len(made)).randrange(EVERY) :: EVERY]
+    return made[random.Random(len(made)).randrange(every) :: every]
 
 
+@pytest.mark.parametrize("every", EVERY)
 @pytest.mark.parametrize("name", SETS)
-def test_mistakes_are_caught_where_they_are_made_and_named(name: str, figure: Callable[[str], None]) -> None:
-    results = [measure(mutant) for mutant in sample(name)]
+def test_mistakes_are_caught_where_they_are_made_and_named(
+    name: str, every: int, figure: Callable[[str], None]
+) -> None:
+    results = [measure(mutant) for mutant in sample(name, every)]
     assert len(results) > 20
     assert [r.mutants[0].name for r in results if not r.caught] == []
     assert [r.mutants[0].name for r in results if not r.first_right] == []
@@ -40,7 +43,7 @@ def test_mistakes_are_caught_where_they_are_made_and_named(name: str, figure: Ca
 
 @pytest.mark.parametrize("name", ["first", mutation.BLIND])
 def test_of_two_mistakes_the_earlier_one_is_named(name: str, figure: Callable[[str], None]) -> None:
-    drawn = mutation.pairs(name)[::EVERY]
+    drawn = mutation.pairs(name)[::4]
     results = [measure(*pair) for pair in drawn]
     assert len(results) > 10
     assert all(result.caught for result in results)

@@ -19,7 +19,11 @@ MEASURING = {
 
 @pytest.mark.parametrize(
     "mutant",
-    [pytest.param(m, id=f"{name}-{m.name}") for name, of in MEASURING.items() for m in of.mutants],
+    [
+        pytest.param(m, id=f"{name}-{m.name}", marks=pytest.mark.weekly if number % 4 else ())
+        for name, of in MEASURING.items()
+        for number, m in enumerate(sorted(of.mutants, key=lambda m: (m.model, m.run, m.attention)))
+    ],
 )
 def test_it_differs_first_where_it_is_said_to(mutant: Mutant):
     stage = scene(mutant.model, mutant.run, mutant.attention, mutant.kind)

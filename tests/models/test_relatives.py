@@ -25,6 +25,7 @@ from llm_rebuild.verify import Question, Report, ask, capture, prove, verify, ve
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.run import judge, rebuild_run
 from tests.models import small
+from tests.turns import in_turn
 
 LM_HEAD = ("lm_head.weight",)
 EMBED = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
@@ -99,8 +100,7 @@ def asked(question: Question, official: Official) -> Report:
     return judge(rebuild_run(question), capture(question, official=official))
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("variation", VARIATIONS)
+@pytest.mark.parametrize(("variation", "attention"), in_turn(VARIATIONS, ["eager", "sdpa"]))
 def test_bit_identical(variation: str, attention: str, tmp_path: Path):
     config, changes, optional = VARIATIONS[variation]
     copy = small.model(tmp_path / "model", config, optional, **changes)
@@ -113,8 +113,7 @@ def test_bit_identical(variation: str, attention: str, tmp_path: Path):
             assert_exact(report)
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("variation", LLAMAS)
+@pytest.mark.parametrize(("variation", "attention"), in_turn(LLAMAS, ["eager", "sdpa"]))
 def test_padded_left_with_positions_of_its_own(variation: str, attention: str, tmp_path: Path):
     """As `generate` asks: padding takes no position, and a text goes on behind its cache."""
     config, changes, optional = VARIATIONS[variation]

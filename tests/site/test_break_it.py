@@ -87,32 +87,41 @@ def page_of_modules(live: Site, browser: Any) -> Any:
     context.close()
 
 
-def asked(live: Site, name: str) -> dict[str, Any]:
+def asked(live: Site, name: str, some: list[dict[str, Any]]) -> dict[str, Any]:
     record = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    of = [{key: one[key] for key in mistakes.BY_HAND} for one in MISTAKES[name]]
+    of = [{key: one[key] for key in mistakes.BY_HAND} for one in some]
     return {"root": live.url, "name": name, "record": record, "mistakes": of}
+
+
+@pytest.fixture(params=[3, pytest.param(1, marks=pytest.mark.weekly)])
+def every(request: pytest.FixtureRequest) -> int:
+    """One of so many mistakes is made."""
+    return int(request.param)
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_each_is_first_seen_where_its_mutant_is(
-    live: Site, page_of_modules: Page, name: str, figure: Callable[[str], None]
+    live: Site, page_of_modules: Page, name: str, every: int, figure: Callable[[str], None]
 ) -> None:
-    text = SENTENCES[name][0]
-    answer = page_of_modules.evaluate(IN_THE_PAGE, {**asked(live, name), "text": text})
-    assert answer["firsts"] == {one["name"]: one["first"] for one in MISTAKES[name]}
+    text, some = SENTENCES[name][0], MISTAKES[name][::every]
+    answer = page_of_modules.evaluate(IN_THE_PAGE, {**asked(live, name, some), "text": text})
+    assert answer["firsts"] == {one["name"]: one["first"] for one in some}
     assert answer["before"] is None
     figure(f"{name}: {len(answer['firsts'])} of {len(answer['firsts'])} first red cells are the mutants'")
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_so_it_is_with_padding_and_without_a_cache(live: Site, page_of_modules: Page, name: str) -> None:
+def test_so_it_is_with_padding_and_without_a_cache(
+    live: Site, page_of_modules: Page, name: str, every: int
+) -> None:
+    some = MISTAKES[name][every // 2 :: every]
     batch = mutants.scene(miniature(name), texts=TEXTS[name]).truth.inputs.batch
     rows = {"tokenIds": batch.token_ids.tolist(), "mask": batch.mask.long().tolist()}
     if batch.decoder_ids is not None:
         rows |= {"decoderIds": ids(batch.decoder_ids), "decoderMask": ids(batch.decoder_mask.long())}
-    firsts = page_of_modules.evaluate(PADDED, {**asked(live, name), "rows": rows})
+    firsts = page_of_modules.evaluate(PADDED, {**asked(live, name, some), "rows": rows})
     python = mistakes.mutants()
-    assert firsts == {one["name"]: python[one["name"]].first for one in MISTAKES[name]}
+    assert firsts == {one["name"]: python[one["name"]].first for one in some}
 
 
 # ---------------------------------------------------------------------------------------- in the page

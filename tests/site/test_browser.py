@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 
@@ -17,18 +18,29 @@ from .conftest import DESKTOP, FONTS, PHONE, Site
 NEXT_PAGE = "a.md-footer__link--next"
 
 
-def test_instant_navigation_and_dark_ask_for_nothing_outside(course: Site, reader: Any) -> None:
-    """Through the whole course by its `next` links, in the dark, without one full page load."""
+def test_every_page_is_reached_by_going_on(course: Site) -> None:
+    url, reached = course.url, []
+    while url not in reached:
+        reached.append(url)
+        page = (course.root / url.removeprefix(course.url) / "index.html").read_text("utf-8")
+        following = re.search(r'<a href="([^"]*)" class="md-footer__link md-footer__link--next"', page)
+        url = urljoin(url, following[1]) if following else url
+    assert sorted(reached) == sorted(course.pages())
+
+
+@pytest.mark.parametrize("most", [8, pytest.param(1000, marks=pytest.mark.weekly)])
+def test_instant_navigation_and_dark_ask_for_nothing_outside(course: Site, reader: Any, most: int) -> None:
+    """Through the course by its `next` links, in the dark, without one full page load."""
     visitor = reader(color_scheme="light")
     page = visitor.open(course.url)
     for _ in range(2):  # from the system's choice to light, from light to dark
         page.click("label.md-header__button[for^=__palette]:not([hidden])")
     assert page.evaluate("document.body.dataset.mdColorScheme") == "slate"
     visited = 1
-    while page.locator(NEXT_PAGE).count():
+    while visited < most and page.locator(NEXT_PAGE).count():
         visitor.follow(NEXT_PAGE)
         visited += 1
-    assert visited == len(course.pages()), "some page cannot be reached by going on"
+    assert visited == min(most, len(course.pages())), "some page cannot be reached by going on"
     assert page.evaluate("document.body.dataset.mdColorScheme") == "slate"
     assert visitor.outside == []
     assert visitor.errors == []

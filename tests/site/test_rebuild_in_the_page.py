@@ -198,17 +198,19 @@ def test_every_checkpoint_of_a_relative_of_llama_is_near_the_official_one(
 # --------------------------------------------------------------------------------------- tokenizers
 
 
-@pytest.fixture(scope="module")
-def lines(site: Site) -> list[str]:
-    """Some 1,300 lines: real ones, ones made to hurt, and ones of characters from all over Unicode."""
+@pytest.fixture(scope="module", params=[4, pytest.param(1, marks=pytest.mark.weekly)])
+def lines(site: Site, request: pytest.FixtureRequest) -> list[str]:
+    """Some 300 lines, or four times as many: real ones, ones made to hurt, and ones of characters from all
+    over Unicode."""
+    share = request.param
     made = [
         "",
         "x" * 10_000,
         "e\u0301" * 5_000,
-        *corpus.real_lines(400),
-        *corpus.fuzz(500, PIECES, seed=9),
-        *corpus.fuzz(300, test_byte_bpe_json.PIECES, seed=9),
-        *islice(corpus.every_code_point(40, "a .中\u0301\u200d"), 100),
+        *corpus.real_lines(400 // share),
+        *corpus.fuzz(500 // share, PIECES, seed=9),
+        *corpus.fuzz(300 // share, test_byte_bpe_json.PIECES, seed=9),
+        *islice(corpus.every_code_point(40, "a .中\u0301\u200d"), 100 // share),
     ]
     (site.root / "lines.json").write_text(json.dumps(made), encoding="ascii")
     return made

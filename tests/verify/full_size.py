@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -11,8 +12,11 @@ import torch
 
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
-from llm_rebuild.verify import Report, ask, capture, verify, verify_steps
+from llm_rebuild.verify import Capture, Question, Report, ask, capture, verify, verify_steps
+from tests.turns import in_turn
 
+WAYS = in_turn(["eager", "sdpa"], [1, 2], [False, True])  # attention, texts, whether there is a cache
+STEPPED = in_turn(["eager", "sdpa"], [2, 1])  # attention, texts
 STEPS = [4, pytest.param(32, marks=pytest.mark.weekly)]  # of decoding
 # Ids of two prompts of unequal length, from the whole width of both vocabularies.
 ROWS = [[464, 3290, 373, 1043, 31000, 257, 2214, 1474, 12], [11505, 12, 10459, 27140]]
@@ -66,12 +70,18 @@ def changed(copy: LocalCopy, change: Callable[[dict[str, torch.Tensor]], Any]) -
         LocalCopy.weights = method  # type: ignore[method-assign]
 
 
+@lru_cache(maxsize=1)
+def official(copy: LocalCopy) -> tuple[Question, Capture]:
+    """One official run, for all the numbers that are changed in one model."""
+    question = ask(copy, token_ids=ROWS)
+    return question, capture(question)
+
+
 def first_difference(copy: LocalCopy, key: str) -> str:
     """The first checkpoint that shows one changed number in the tensor `key`."""
     from llm_rebuild.verify.run import judge, rebuild_run
 
-    question = ask(copy, token_ids=ROWS)
-    truth = capture(question)
+    question, truth = official(copy)
     assert rebuild_for(copy.config).shapes()[key]
 
     def change(tensors: dict[str, torch.Tensor]) -> None:

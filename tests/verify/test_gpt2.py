@@ -23,15 +23,12 @@ def test_it_is_gpt2(gpt2: LocalCopy):
     assert "h.0.attn.bias" in gpt2.weights()  # the causal mask that the hub's file holds, too
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("rows", [1, 2], ids=["single", "padded"])
-@pytest.mark.parametrize("use_cache", [False, True], ids=["plain", "cache"])
+@pytest.mark.parametrize(("attention", "rows", "use_cache"), full_size.WAYS)
 def test_every_checkpoint_is_bit_identical(gpt2: LocalCopy, attention: str, rows: int, use_cache: bool):
     full_size.one_pass(gpt2, attention, full_size.ROWS[:rows], use_cache)
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("rows", [1, 2], ids=["single", "padded"])
+@pytest.mark.parametrize(("attention", "rows"), full_size.STEPPED)
 @pytest.mark.parametrize("steps", full_size.STEPS)
 def test_every_checkpoint_of_decode_steps_is_bit_identical(
     gpt2: LocalCopy, attention: str, rows: int, steps: int

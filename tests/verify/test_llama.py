@@ -23,17 +23,14 @@ def test_it_is_smollm2(smollm2: LocalCopy):
     assert sum(math.prod(shape) for shape in shapes.values()) == 134_515_008  # as published
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("rows", [1, 2], ids=["single", "padded"])
-@pytest.mark.parametrize("use_cache", [False, True], ids=["plain", "cache"])
+@pytest.mark.parametrize(("attention", "rows", "use_cache"), full_size.WAYS)
 def test_every_checkpoint_is_bit_identical(smollm2: LocalCopy, attention: str, rows: int, use_cache: bool):
     report = full_size.one_pass(smollm2, attention, full_size.ROWS[:rows], use_cache)
     assert report.coverage is not None
     assert report.coverage.share >= 0.97
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("rows", [1, 2], ids=["single", "padded"])
+@pytest.mark.parametrize(("attention", "rows"), full_size.STEPPED)
 @pytest.mark.parametrize("steps", full_size.STEPS)
 def test_every_checkpoint_of_decode_steps_is_bit_identical(
     smollm2: LocalCopy, attention: str, rows: int, steps: int

@@ -23,9 +23,7 @@ def test_it_is_t5_small(t5: LocalCopy):
     assert sum(math.prod(shape) for shape in shapes.values()) == 60_506_624  # as published
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("rows", [1, 2], ids=["single", "padded"])
-@pytest.mark.parametrize("use_cache", [False, True], ids=["plain", "cache"])
+@pytest.mark.parametrize(("attention", "rows", "use_cache"), full_size.WAYS)
 def test_every_checkpoint_is_bit_identical(t5: LocalCopy, attention: str, rows: int, use_cache: bool):
     full_size.one_pass(t5, attention, full_size.ROWS[:rows], use_cache)
 
@@ -35,8 +33,7 @@ def test_distances_that_share_buckets(t5: LocalCopy):
     full_size.one_pass(t5, "sdpa", [[(7 * i) % 32000 + 3 for i in range(200)]], use_cache=False)
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("rows", [1, 2], ids=["single", "padded"])
+@pytest.mark.parametrize(("attention", "rows"), full_size.STEPPED)
 @pytest.mark.parametrize("steps", full_size.STEPS)
 def test_every_checkpoint_of_decode_steps_is_bit_identical(
     t5: LocalCopy, attention: str, rows: int, steps: int

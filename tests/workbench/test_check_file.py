@@ -155,7 +155,7 @@ def test_exact_asks_for_bits(checked: Checked):
     head = '    return F.linear(x, weights["wte.weight"])\n'
     close = changed(head, head.replace("\n", " * (1 + 1e-7)\n"))
     assert checked(close).code == 0
-    assert checked(close, "--exact").code == 1
+    assert checked(close, "--exact", "--step", "lm_head").code == 1
 
 
 def test_another_type_of_number(checked: Checked):
