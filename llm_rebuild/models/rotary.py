@@ -69,31 +69,33 @@ class Rope:
     def read(cls, config: Mapping[str, Any], trained: int) -> Rope:
         """From config.json. Raises InputError, by the field's name, for what is not supported, for what means
         nothing for its kind, and for two settings that contradict each other."""
-        field, values = "rope_parameters", {name: v for name in ABOVE if (v := config.get(name)) is not None}
-        kind = values["rope_type"] = _kind(config)
-        for field in PLACES:
-            for name, value in (config.get(field) or {}).items():
-                if value is not None and name != "type" and values.setdefault(name, value) != value:
-                    other = shown(values[name])
-                    raise InputError(f"config.json: {field}.{name} is {shown(value)}, but elsewhere {other}")
+        place = next((field for field in PLACES if config.get(field)), PLACES[-1])
+        kind, values = _kind(config), dict[str, Any]()
         needed, optional = KINDS[kind]
-        if "original_max_position_embeddings" not in optional and config.get(ABOVE[2]) is not None:
-            del values[ABOVE[2]]  # read for these kinds only
         fits = {"rope_theta": ABOVE_1, **needed, **optional, "partial_rotary_factor": WHOLE_HEADS}
-        for name in [*needed, *values]:
-            if name not in fits and name != "rope_type":
-                raise InputError(f"config.json: {field}.{name} means nothing for rope_type {kind!r}")
-            if name in fits:
-                check(values.get(name), fits[name], f"config.json: {field}.{name}")
+        above = [name for name in ABOVE if name != ABOVE[2] or name in optional]  # read for these kinds only
+        asked = [(name, name, config[name]) for name in above if name in config]
+        asked += [(f"{field}.{n}", n, v) for field in PLACES for n, v in (config.get(field) or {}).items()]
+        for path, name, value in asked:
+            if name in ("rope_type", "type") or (value is None and name != "rope_theta"):
+                continue
+            if name not in fits:
+                raise InputError(f"config.json: {path} means nothing for rope_type {kind!r}")
+            check(value, fits[name], f"config.json: {path}")
+            if values.setdefault(name, value) != value:
+                other = shown(values[name])
+                raise InputError(f"config.json: {path} is {shown(value)}, but elsewhere {other}")
+        for name in needed:
+            check(values.get(name), needed[name], f"config.json: {place}.{name}")
         values.pop("partial_rotary_factor", None)
         numbers: dict[str, Any] = {
             name: float(value) if type(value) is int and name not in _LENGTH else value
             for name, value in values.items()
         }
-        rope = cls(trained, **numbers)
+        rope = cls(trained, kind, **numbers)
         if rope.high_freq_factor <= rope.low_freq_factor:
             raise InputError(
-                f"config.json: {field}.high_freq_factor is {rope.high_freq_factor}, which is not above "
+                f"config.json: {place}.high_freq_factor is {rope.high_freq_factor}, which is not above "
                 f"low_freq_factor, {rope.low_freq_factor}"
             )
         return rope
@@ -126,9 +128,9 @@ def _kind(config: Mapping[str, Any]) -> str:
         if not (asked is None or isinstance(asked, dict)):
             raise InputError(f"config.json: {field} is {shown(asked)}, expected an object or null")
         for name in ("rope_type", "type"):
-            if (kind := (asked or {}).get(name)) is not None:
-                check(kind, one_of(*KINDS), f"config.json: {field}.{name}")
-                kinds.append(kind)
+            if name in (asked or {}):
+                check(asked[name], one_of(*KINDS), f"config.json: {field}.{name}")
+                kinds.append(asked[name])
     if len(set(kinds)) > 1:
         raise InputError(
             f"config.json: the rope_type is {' and '.join(map(shown, kinds))}; it is one of them"

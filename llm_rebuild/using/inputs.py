@@ -98,8 +98,8 @@ class Inputs:
                 raise InputError(f"text {number} has no tokens; give the model something to start from")
             if positions is not None and len(encoding.ids) > positions:
                 raise InputError(
-                    f"text {number} has {len(encoding.ids)} tokens, more than the model's {positions} "
-                    "positions; shorten it"
+                    f"text {number} has {len(encoding.ids)} tokens, more than the {positions} that the "
+                    "model takes; shorten it"
                 )
         return cls(
             *_padded([encoding.ids for encoding in encodings], side, tokenizer.pad_id or 0),
@@ -118,7 +118,7 @@ class Inputs:
             raise InputError("no token ids were given")
         longest = max(map(len, checked))
         if positions is not None and longest > positions:
-            raise InputError(f"{longest} token ids are more than the model's {positions} positions")
+            raise InputError(f"{longest} token ids are more than the {positions} that the model takes")
         return cls(*_padded(checked, side))
 
     def with_padding(self, side: str) -> Inputs:

@@ -216,6 +216,11 @@ def test_what_is_not_supported_is_refused_by_name(config: dict[str, Any], field:
         ({"rope_type": "yarn", "factor": 2.0, "truncate": 1}, "truncate", {}),
         ({"rope_type": "yarn", "factor": 2.0, "attention_factor": -1.0}, "attention_factor", {}),
         ({"rope_type": "yarn", "factor": 2.0, "beta_fast": 0}, "beta_fast", {}),
+        ({"rope_type": None}, "rope_scaling.rope_type is None", {}),
+        ({"rope_theta": None}, "rope_scaling.rope_theta is None", {}),
+        ({}, "rope_theta is None", {"rope_theta": None}),
+        ({}, "rope_parameters.factor is None", {"rope_parameters": {"rope_type": "linear"}}),
+        ({"rope_type": "linear", "factor": float("nan")}, "rope_scaling.factor is nan, expected a", {}),
     ],
 )
 def test_rotary_positions_that_make_no_sense_are_refused_by_name(

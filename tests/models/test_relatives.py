@@ -156,7 +156,7 @@ def test_a_window_is_refused_where_it_is_reached(tmp_path: Path):
     }.items():
         copy = small.model(tmp_path / name, small.LLAMA, **changes)
         assert_exact(verify(copy, token_ids=[[1] * 7], attention="sdpa"))
-        with pytest.raises(InputError, match="8 token ids are more than the model's 7 positions"):
+        with pytest.raises(InputError, match="8 token ids are more than the 7 that the model takes"):
             verify(copy, token_ids=[[1] * 8])
         part = copy.rebuild.part(copy.weights())
         with pytest.raises(InputError, match="8 tokens reach as far as sliding_window, 8; give at most 7"):

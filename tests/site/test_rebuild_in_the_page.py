@@ -410,7 +410,9 @@ ROPES: list[dict[str, Any]] = [
     {"rope_type": "yarn", "factor": 2, "mscale": -1, "mscale_all_dim": 1},
     {"rope_type": "yarn", "factor": 2, "beta_fast": 1, "beta_slow": 32},
     {"rope_type": "default", "factor": None},
+    {"rope_type": None},
     {"rope_theta": 1},
+    {"rope_theta": None},
 ]
 OTHERS: dict[str, list[dict[str, Any]]] = {
     "gpt2": [{"dtype": "int8"}, {"torch_dtype": "bfloat16"}, {"n_head": 4, "num_attention_heads": 4}],

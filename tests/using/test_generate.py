@@ -446,7 +446,7 @@ def test_the_last_position_is_used_and_none_after_it(small: Any) -> None:
     assert full.token_ids.shape[1] <= 65
     with pytest.raises(InputError, match=r"60 tokens and 6 new ones do not fit the model's 64.*at most 5"):
         generate(copy, [[9] * 60], Settings(6))
-    with pytest.raises(InputError, match="65 token ids are more than the model's 64 positions"):
+    with pytest.raises(InputError, match="65 token ids are more than the 64 that the model takes"):
         generate(copy, [[9] * 65], Settings(1))
 
 

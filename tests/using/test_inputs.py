@@ -47,9 +47,9 @@ def refused(match: str) -> pytest.RaisesExc[InputError]:
 def test_a_prompt_longer_than_the_positions_is_refused(tmp_path: Path, letters: type[Letters]):
     copy = small.model(tmp_path / "gpt2", small.GPT2)
     assert read_inputs(copy, "x" * 24).token_ids.shape == (1, 24)
-    with refused("text 2 has 25 tokens, more than the model's 24 positions"):
+    with refused("text 2 has 25 tokens, more than the 24 that the model takes"):
         read_inputs(copy, ["a", "x" * 25])
-    with refused("25 token ids are more than the model's 24 positions"):
+    with refused("25 token ids are more than the 24 that the model takes"):
         read_inputs(copy, token_ids=[[1] * 25])
 
 

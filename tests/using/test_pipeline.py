@@ -192,7 +192,7 @@ def test_what_a_person_should_know(make: Make) -> None:
 def test_ids_may_be_as_many_as_the_positions_though_texts_are_cut_before(make: Make) -> None:
     copy = make(PIPELINES["shorter"])
     assert verify(copy, token_ids=[[2, *[5] * 126, 3]]).exact
-    with pytest.raises(InputError, match="129 token ids are more than the model's 128 positions"):
+    with pytest.raises(InputError, match="129 token ids are more than the 128 that the model takes"):
         verify(copy, token_ids=[[5] * 129])
 
 

@@ -288,7 +288,7 @@ def test_inputs_that_are_refused(seed_oss: LocalCopy, copies: Callable[[str], Lo
         verify.capture(seed_oss, "a text")
     with pytest.raises(InputError, match="token id 61 is outside the vocabulary of 0 to 60"):
         verify.capture(seed_oss, token_ids=[[61]])
-    with pytest.raises(InputError, match="33 token ids are more than the model's 32 positions"):
+    with pytest.raises(InputError, match="33 token ids are more than the 32 that the model takes"):
         verify.capture(seed_oss, token_ids=[[1] * 33])
     with pytest.raises(InputError, match="has no decoder beside its encoder"):
         verify.capture(seed_oss, token_ids=[[1]], decoder_ids=[[1]])

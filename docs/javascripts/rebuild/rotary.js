@@ -37,24 +37,28 @@ const SILENT = {
  */
 export function readRope(config, trained) {
   const kind = kindOf(config), [needed, optional] = KINDS[kind];
-  const values = {};
-  for (const name of ABOVE) if (config[name] != null) values[name] = config[name];
-  for (const field of PLACES)
-    for (const [name, value] of Object.entries(config[field] ?? {})) {
-      if (value === null || name === "type" || name === "rope_type") continue;
-      if (Object.hasOwn(values, name) && values[name] !== value) throw new InputError(`config.json: ${field}.${name} is ${shown(value)}, but elsewhere ${shown(values[name])}`);
-      values[name] = value;
-    }
-  if (!("original_max_position_embeddings" in optional) && config.original_max_position_embeddings != null) delete values.original_max_position_embeddings; // read for these kinds only
   const fits = { rope_theta: ABOVE_1, ...needed, ...optional, partial_rotary_factor: WHOLE_HEADS };
-  for (const name of [...Object.keys(needed), ...Object.keys(values)]) {
-    if (!Object.hasOwn(fits, name)) throw new InputError(`config.json: rope_parameters.${name.slice(0, 40)} means nothing for rope_type "${kind}"`);
+  const place = PLACES.find((field) => Object.keys(config[field] ?? {}).length) ?? PLACES.at(-1);
+  const above = ABOVE.filter((name) => name !== ABOVE[2] || name in optional); // read for these kinds only
+  const asked = above.filter((name) => Object.hasOwn(config, name)).map((name) => [name, name, config[name]]);
+  for (const field of PLACES)
+    for (const [name, value] of Object.entries(config[field] ?? {})) asked.push([`${field}.${name.slice(0, 40)}`, name, value]);
+  const values = {};
+  const checked = (path, name, value) => {
     const [words, accepts] = fits[name];
-    if (!accepts(values[name])) throw new InputError(`config.json: rope_parameters.${name} is ${shown(values[name] ?? null)}, expected ${words}`);
+    if (!accepts(value)) throw new InputError(`config.json: ${path} is ${shown(value ?? null)}, expected ${words}`);
+    if (Object.hasOwn(values, name) && values[name] !== value) throw new InputError(`config.json: ${path} is ${shown(value)}, but elsewhere ${shown(values[name])}`);
+    values[name] = value;
+  };
+  for (const [path, name, value] of asked) {
+    if (name === "rope_type" || name === "type" || (value === null && name !== "rope_theta")) continue;
+    if (!Object.hasOwn(fits, name)) throw new InputError(`config.json: ${path} means nothing for rope_type "${kind}"`);
+    checked(path, name, value);
   }
+  for (const name of Object.keys(needed)) checked(`${place}.${name}`, name, values[name]);
   const rope = { ...SILENT, ...values, trained, rope_type: kind };
   if (rope.high_freq_factor <= rope.low_freq_factor)
-    throw new InputError(`config.json: rope_parameters.high_freq_factor is ${rope.high_freq_factor}, which is not above low_freq_factor, ${rope.low_freq_factor}`);
+    throw new InputError(`config.json: ${place}.high_freq_factor is ${rope.high_freq_factor}, which is not above low_freq_factor, ${rope.low_freq_factor}`);
   rope.original = rope.original_max_position_embeddings || trained; // the longest text before the model was made to read more
   rope.lengthened = lengthened(rope);
   return rope;
@@ -67,7 +71,7 @@ function kindOf(config) {
     const asked = config[field] ?? {};
     if (typeof asked !== "object" || Array.isArray(asked)) throw new InputError(`config.json: ${field} is ${shown(asked)}, expected an object or null`);
     for (const name of ["rope_type", "type"])
-      if (asked[name] != null) {
+      if (Object.hasOwn(asked, name)) {
         if (typeof asked[name] !== "string" || !Object.hasOwn(KINDS, asked[name])) throw new InputError(`config.json: ${field}.${name} is ${shown(asked[name])}; this rebuild supports ${Object.keys(KINDS).join(", ")}`);
         kinds.add(asked[name]);
       }
