@@ -70,14 +70,14 @@ def in_full(world: World, name: str, lost: tuple[str, ...] = ()) -> Value:
     shown = set(world.tensors) - set(lost)
     steps = [world.formulas[n] for n in world.reaching(name, shown - {name})]
     read = {n for step in steps for n in (*step.inputs, step.name) if n in shown and n != name}
-    wide = world.given({n: _wide(world.tensors[n]) for n in read})
-    wide = wide.with_weights({k: _wide(world.weights[k]) for step in steps for k in step.weights})
+    wide = world.given({n: as_wide(world.tensors[n]) for n in read})
+    wide = wide.with_weights({k: as_wide(world.weights[k]) for step in steps for k in step.weights})
     if lost:
         wide = wide.changed({n: lambda w, n=n: w.compute(w.formulas[n]) for n in lost}, frozenset(shown))
     with torch.no_grad():
         return wide.attempt(formula)
 
 
-def _wide(tensor: Any) -> Any:
+def as_wide(tensor: Any) -> Any:
     """A floating-point tensor in float64, any other, and none, as it is."""
     return tensor if tensor is None or not tensor.is_floating_point() else tensor.detach().double()

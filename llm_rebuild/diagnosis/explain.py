@@ -93,8 +93,8 @@ def explain(
     shown = (*mistakes[:1], *diagnoses) if harmless else (*first[:1], *diagnoses[len(first[:1]) :])
     report = replace(
         report,
-        verdicts=_with_rounding(report.verdicts, rounding),
-        first_divergence=describe(_with_rounding(counted, rounding), truth, inputs_of),
+        verdicts=with_rounding(report.verdicts, rounding),
+        first_divergence=describe(with_rounding(counted, rounding), truth, inputs_of),
         rounding=rounding,
         diagnosis=shown[:3],
         mistakes=mistakes,
@@ -118,10 +118,10 @@ def judge_steps(
     if all(verdict.verdict != WRONG_VALUES for verdict in report.verdicts):
         return report
     rounding = exact(world(), rebuilt, truth, fed=fed)
-    return replace(report, verdicts=_with_rounding(report.verdicts, rounding), rounding=rounding)
+    return replace(report, verdicts=with_rounding(report.verdicts, rounding), rounding=rounding)
 
 
-def _with_rounding(verdicts: Sequence[Verdict], rounding: Rounding) -> tuple[Verdict, ...]:
+def with_rounding(verdicts: Sequence[Verdict], rounding: Rounding) -> tuple[Verdict, ...]:
     """The verdict `rounding` where a difference that is too large for five decimals was shown to be it."""
     return tuple(
         replace(v, verdict=ROUNDING) if v.verdict == WRONG_VALUES and rounding.kind(v.name) == ROUNDING else v

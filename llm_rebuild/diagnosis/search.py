@@ -21,10 +21,12 @@ from torch import Tensor
 from llm_rebuild.checkpoints import part_of
 from llm_rebuild.diagnosis import edits, names
 from llm_rebuild.diagnosis.case import Case, Finding, Level
+from llm_rebuild.diagnosis.exact import as_wide
 from llm_rebuild.diagnosis.graph import MINE, NORM_STEPS, Edit, Formula, Make, World
 from llm_rebuild.diagnosis.numbers import parts_that_differ
 from llm_rebuild.diagnosis.wrong import mistakes
 from llm_rebuild.verify.equality import apart, equal, identical, reproduces
+from llm_rebuild.verify.transforms import Function
 from llm_rebuild.weights import template
 
 # Work for one round: some seconds. Only a large model of which little was shown needs so much: there every
@@ -35,7 +37,26 @@ PATIENCE = 20_000_000_000
 def fits(case: Case, world: World, edit: Edit) -> Level | None:
     """How well an edit gives the tensor at hand; None if it does not."""
     level = case.level(world.changed(edit.changes, case.same).attempt(case.target))
-    return None if level and len(edit.changes) > 1 and contradicted(case, world, edit) else level
+    if level and (_only_reorders(case, edit) or (len(edit.changes) > 1 and contradicted(case, world, edit))):
+        return None
+    return level
+
+
+def _only_reorders(case: Case, edit: Edit) -> bool:
+    """Whether what was done leaves the tensor as it is but for rounding: in float64 it is the same."""
+    if edit.cause == "rounding" or not case.rounding:
+        return False
+    steps = {name: case.world.formulas[name] for name in case.world.reaching(case.target, case.same)}
+    wide = case.world.with_weights(
+        {k: as_wide(case.world.weights[k]) for f in steps.values() for k in f.weights}
+    )
+    wide = wide.given({n: as_wide(case.world.value(n)) for f in steps.values() for n in f.inputs})
+    right: dict[str, Make] = {name: lambda w, f=f: w.compute(f) for name, f in steps.items()}
+    values = (
+        wide.changed({**right, **c}, case.same - c.keys()).attempt(case.target) for c in ({}, edit.changes)
+    )
+    one, other = (None if value is None else value.float() for value in values)
+    return one is not None and other is not None and equal(one, other)
 
 
 def contradicted(case: Case, world: World, edit: Edit) -> bool:
@@ -276,7 +297,7 @@ def _done_at(case: Case, world: World, formula: Formula) -> Iterator[Edit]:
                 if worth_it(case, formula, world, instead_of):
                     cause = names.of_input(world, formula, right, action)
                     says = f"what went in ({right.replace('#', '')}): {says}"
-                    make: Make = lambda w, o=instead_of: world.given(o).compute(formula)  # noqa: E731
+                    make: Make = _with_input(formula, right, do)
                     yield Edit(cause, says, {formula.name: make}, names.is_telling(formula, cause, action))
     for key in formula.weights:
         for action, says, do in edits.on_a_weight(formula, world.weights[key]):
@@ -289,9 +310,14 @@ def _done_at(case: Case, world: World, formula: Formula) -> Iterator[Edit]:
     result = world.value(formula.name)
     if result is not None and result.is_floating_point() and formula.kind != "mask":
         for action, says, do in edits.on_a_tensor(world, result):
-            cause, make = names.of_result(formula, action), lambda w, do=do: do(result)
+            cause, make = names.of_result(formula, action), lambda w, do=do: do(w.compute(formula))
             telling = names.is_telling(formula, cause, action)
             yield Edit(cause, f"what came out: {says}", {formula.name: make}, telling)
+
+
+def _with_input(formula: Formula, right: str, do: Function) -> Make:
+    """A step into which one tensor goes after something was done to it."""
+    return lambda w: w.given({n: w.value(n) for n in formula.inputs} | {right: do(w[right])}).compute(formula)
 
 
 def in_part(case: Case, world: World) -> Iterator[Finding]:

@@ -29,7 +29,16 @@ from llm_rebuild.diagnosis.graph import World
 from llm_rebuild.dumps.files import MOST
 from llm_rebuild.errors import InputError, nearest
 from llm_rebuild.json_fields import WORD, Each, check, or_null
-from llm_rebuild.verify.equality import BEYOND, NEVER, ROUNDED, difference, identical, largest, usual
+from llm_rebuild.verify.equality import (
+    BEYOND,
+    FILLED,
+    NEVER,
+    ROUNDED,
+    difference,
+    identical,
+    largest,
+    usual,
+)
 from llm_rebuild.verify.layouts import Layout, layout_of, layouts, moments
 
 NUMBER = re.compile(r"\d+")
@@ -279,8 +288,8 @@ def _whole(name: str, official: Tensors) -> str:
 
 def arranged(dump: Tensors, official: Tensors, names: Names, fits: Fits | None = None) -> Matched:
     """The dump's tensors as the official ones lie. Of the same patterns of names most decide: a tensor that
-    is wrong need not say it. Where a port hides a key by minus infinity, it means what the official model
-    means by the lowest float; and what it computed in float64 is rounded, for that is no mistake.
+    is wrong need not say it. No mistakes are minus infinity, or -1e9, where the official model hides a key by
+    the lowest float; and float64, which is rounded.
 
     names  A dump's name -> its checkpoint. Raises InputError where the shapes cannot be of the same tensor.
     """
@@ -306,10 +315,9 @@ def arranged(dump: Tensors, official: Tensors, names: Names, fits: Fits | None =
         lies = layout.undone(dump[name], tensor.shape).contiguous()
         wider = tensor.is_floating_point() and lies.dtype == torch.float64 != tensor.dtype
         lies = lies.to(tensor.dtype) if wider else lies
-        hidden = (lies == -math.inf) & (tensor.min() < -NEVER)  # also a key that should be seen
-        lowest = tensor.where(tensor < -NEVER, tensor.min()).to(lies.dtype)
-        tensors[checkpoint] = torch.where(hidden, lowest, lies)
-        done = ", rounded from float64" * wider + ", -inf where a mask hides" * bool(hidden.any())
+        lies, filled = _as_hidden(lies, tensor)
+        tensors[checkpoint] = lies
+        done = ", rounded from float64" * wider + f", {filled:g} where a mask hides" * (filled < 0)
         words[name] = layout.in_words(dump[name].shape, tensor.shape) + done
     whole = {name: tensor for name, tensor in tensors.items() if name in official}
     for name in dict.fromkeys(_whole(checkpoint, official) for checkpoint in tensors):
@@ -318,6 +326,18 @@ def arranged(dump: Tensors, official: Tensors, names: Names, fits: Fits | None =
             whole[name] = torch.cat(thirds, dim=-1)
     unmatched = tuple(n for n in dump if n not in names or _whole(names[n], official) not in whole)
     return Matched(names, words, whole, unmatched)
+
+
+def _as_hidden(lies: Tensor, official: Tensor) -> tuple[Tensor, float]:
+    """A tensor with the official number where it hides a key, and with which number it does that; 0: with the
+    same. Minus infinity hides always, another number where a query sees another key."""
+    never = official < -NEVER
+    if not (lies.is_floating_point() and bool(never.any())):
+        return lies, 0.0
+    sees = ~never.all(dim=-1, keepdim=True)
+    hidden = (lies == -math.inf) | (sees & (lies > -NEVER) & (lies <= FILLED))
+    lowest = official.where(never, official.min()).to(lies.dtype)
+    return torch.where(hidden, lowest, lies), float(lies[hidden].max()) if bool(hidden.any()) else 0.0
 
 
 def read_names(file: Path, dump: Tensors, official: Tensors) -> dict[str, str]:

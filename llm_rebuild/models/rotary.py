@@ -128,7 +128,7 @@ def _kind(config: Mapping[str, Any]) -> str:
         if not (asked is None or isinstance(asked, dict)):
             raise InputError(f"config.json: {field} is {shown(asked)}, expected an object or null")
         for name in ("rope_type", "type"):
-            if name in (asked or {}):
+            if asked and name in asked:
                 check(asked[name], one_of(*KINDS), f"config.json: {field}.{name}")
                 kinds.append(asked[name])
     if len(set(kinds)) > 1:

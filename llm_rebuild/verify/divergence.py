@@ -83,10 +83,12 @@ class Divergence:
             are = "is" if len(self.inputs) == 1 else "are"
             came = f"what belongs into it ({listed(self.inputs, MOST_NAMES)}) {are} bit-identical"
         kind = rounding.kind(self.name) if rounding else UNCLEAR
-        if rounding and kind == ROUNDING:
-            return f"{came}, and {rounding.words(self.name)}: rounding, no mistake"
-        if rounding and kind == MISTAKE:
-            return f"{came}, and {rounding.words(self.name)}: the mistake is made here"
+        if rounding and self.name in rounding.off:
+            came += f", and {rounding.words(self.name)}"
+        if kind == ROUNDING:
+            return f"{came}: rounding, no mistake"
+        if kind == MISTAKE:
+            return f"{came}: the mistake is made here"
         return f"{came}: the difference arises here"
 
     def to_json(self, rounding: Rounding | None = None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ identical    every bit, but that NaN equals NaN
 same_bits    one of several has every bit, in whatever shape
 equal        every number: a zero's sign does not count
 by_rounding  apart by no more than other orders of operations make it
+is_rounded_from  so, and then saved in less precision
 as_exact     as near to the true result as the official tensor is: then it is rounding, and shown
 reproduces   a guess at a tensor: to the bit, but for rounding, or not
 """
@@ -136,6 +137,16 @@ def by_rounding(rebuilt: Tensor, official: Tensor, share: float = ROUNDED) -> bo
     if rebuilt.dtype != official.dtype or not official.is_floating_point():
         return False
     return relative_difference(rebuilt, official) <= share
+
+
+def is_rounded_from(saved: Tensor, official: Tensor) -> bool:
+    """Whether numbers of less precision may be the official ones, which differ by rounding at the most and
+    were saved so: one rounded up then, its neighbour down."""
+    if saved.shape != official.shape:
+        return False
+    neighbour = torch.finfo(saved.dtype).eps * saved.abs().double()
+    bar = neighbour + ROUNDED * largest(official)
+    return bool((distance(saved, official.to(saved.dtype)) <= bar).all())
 
 
 def as_exact(rebuilt: Tensor, step: Tensor, official: Tensor, official_step: Tensor) -> bool:

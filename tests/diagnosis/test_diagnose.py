@@ -310,6 +310,20 @@ def test_keys_that_were_kept_may_be_rounded() -> None:
     assert only.cause == "rounding"
 
 
+def test_a_sum_in_another_order_is_no_other_sum() -> None:
+    """To the bit it is the mean of what was moved. So would the right one be."""
+    truth = stage("t5-small").truth
+    path = "encoder.block.0.layer.0.layer_norm"
+    moved = truth.tensors[f"{path}.square"].roll(1, -1)
+    mean = moved.mean(-1, keepdim=True)
+    assert not torch.equal(mean, truth.tensors[f"{path}.mean_square"])
+    root = torch.rsqrt(mean + 1e-6)
+    rebuilt = {**truth.tensors, f"{path}.mean_square": mean, f"{path}.inverse_root": root}
+    for shown in (rebuilt, {n: t for n, t in rebuilt.items() if n != f"{path}.mean_square"}):
+        best = diagnose(shown, truth, copy_of("t5-small"))[0]
+        assert best.cause == "rounding"
+
+
 def test_one_infinity_is_no_rounding() -> None:
     played = stage("gpt2")
     rebuilt = {name: tensor.clone() for name, tensor in played.truth.tensors.items()}

@@ -15,10 +15,13 @@ from torch import Tensor
 from llm_rebuild import verify
 from llm_rebuild.diagnosis.read_off import world_of
 from llm_rebuild.dumps.compare import proof_of
-from llm_rebuild.dumps.names import Matched, match
+from llm_rebuild.dumps.names import Matched, arranged, match
 from llm_rebuild.verify.capture import Capture
+from llm_rebuild.verify.compare import WRONG_VALUES
+from llm_rebuild.verify.divergence import first_mistake
 from llm_rebuild.verify.proof import Proof
 from tests.dumps import ports
+from tests.dumps.port import MISTAKES
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -66,6 +69,27 @@ def test_minus_infinity_hides_as_well_as_the_lowest_float(truth: Capture) -> Non
     assert not proved(truth, match(wrong, truth.tensors)).report.passed  # nothing is hidden there
 
 
+@pytest.mark.parametrize("fill", [-1e4, -1e9, -1e10])
+def test_so_does_a_number_that_is_low_enough(truth: Capture, fill: float) -> None:
+    tensors = ported(truth)
+    hidden = {name: t.masked_fill(t < -1e30, fill) for name, t in tensors.items()}
+    matched = match(hidden, truth.tensors)
+    assert matched.names == MEANT
+    assert matched.layouts["block0/scores"] == f", {fill:g} where a mask hides"
+    assert proved(truth, matched).report.passed
+    weak = {name: t.masked_fill(t < -1e30, -100.0) for name, t in tensors.items()}
+    assert proved(truth, match(weak, truth.tensors)).report.mistakes[0].cause == "mask-fill"
+
+
+def test_a_low_number_does_not_hide_all_keys_of_a_query() -> None:
+    """What it was put in place of, or added to, is then seen: the lowest float makes all keys alike."""
+    lowest = torch.finfo(torch.float32).min
+    official = torch.tensor([[lowest, 1.0], [lowest, lowest]])
+    port = torch.tensor([[-1e9, 1.0], [-1e9, -1e9]])
+    [lies] = arranged({"a": port}, {"scores": official}, {"a": "scores"}).tensors.values()
+    assert lies.tolist() == [[lowest, 1.0], [-1e9, -1e9]]
+
+
 @pytest.mark.parametrize(("mistake", "causes"), [("", []), ("erf-gelu", ["gelu-exact"])])
 def test_a_port_in_float64_is_told_of_its_mistakes_alone(
     truth: Capture, mistake: str, causes: list[str]
@@ -104,7 +128,7 @@ def test_what_belongs_into_a_tensor_is_the_next_before_it_that_is_there() -> Non
     copy = verify.ask(MINIATURE.with_name("llama"), TEXTS)
     official = verify.capture(copy, steps=True)
     names = ["model.embed_tokens", "model.layers.0.input_layernorm"]
-    dump = {names[0]: official.tensors[names[0]], names[1]: official.tensors[names[1]] * 2}
+    dump = {names[0]: official.tensors[names[0]].clone(), names[1]: official.tensors[names[1]] * 2}
     found = proof_of(copy, official, match(dump, official.tensors)).report.first_divergence
     assert found is not None
     assert (found.name, found.inputs) == (names[1], (names[0],))
@@ -119,15 +143,29 @@ def test_whole_numbers_are_no_checkpoint_that_has_others(truth: Capture) -> None
 
 @pytest.mark.parametrize(("mistake", "first"), [("", None), ("norm-late", "h.0.ln_2")])
 def test_half_the_precision_is_held_against_as_much(truth: Capture, mistake: str, first: str | None) -> None:
-    """What is rounded to the other neighbour is the same, and official steps go on from what is wrong."""
+    """What is rounded to the other neighbour is rounding, and official steps go on from what is wrong."""
     world = world_of(truth, verify.ask(MINIATURE, TEXTS).copy)
     half = {name: tensor.half() for name, tensor in ported(truth, mistake).items()}
     matched = match(half, truth.tensors, lambda: world)
     assert matched.names == MEANT  # also where the lowest float has become minus infinity
     report = proved(truth, matched).report
     assert {verdict.dtype for verdict in report.verdicts} == {"float16"}
+    assert sum(verdict.identical for verdict in report.verdicts) < 39
     assert report.passed == (not mistake)
-    assert (report.first_divergence and report.first_divergence.name) == first
+    wrong = first_mistake(report.verdicts, report.rounding)
+    assert (wrong and wrong.name) == first
+    seen = report.first_divergence
+    assert seen is not None
+    assert seen.blame(report.rounding).endswith("before it are bit-identical: rounding, no mistake")
+
+
+@pytest.mark.parametrize("mistake", sorted(MISTAKES))
+def test_in_half_the_precision_mistakes_are_seen(truth: Capture, mistake: str) -> None:
+    half = {name: tensor.half() for name, tensor in ported(truth, mistake).items()}
+    report = proved(truth, match(half, truth.tensors)).report
+    right = proved(truth, match(ported(truth, mistake), truth.tensors)).report
+    wrong, also = ({v.name for v in r.verdicts if v.verdict == WRONG_VALUES} for r in (report, right))
+    assert wrong & also
 
 
 def test_what_a_mistake_has_made_wrong_is_known_by_its_step(truth: Capture) -> None:
