@@ -48,7 +48,7 @@ def compare(
 
     Whatever they are called and however they lie, they are matched by their
     numbers, their names and their order of blocks. Give the text or the ids that
-    they were computed from:
+    they were computed from; without them, the ids are those that `dump` writes:
 
       llm-rebuild compare tensors.npz --model gpt2 --token-ids 464,3290
       llm-rebuild compare tensors.npz --model gpt2 --token-ids 464,3290 --write-names names.json
@@ -113,7 +113,7 @@ def dump(
     """Part 4: write the official tensors, and the ids they are of, for a port in any language to read.
 
     The names are the checkpoints'; `inputs.token_ids` and `inputs.mask` are what
-    the model reads.
+    the model reads, without a text two of our own, the shorter one padded.
 
       llm-rebuild dump gpt2 --text "They do." --out official.npz
     """

@@ -122,9 +122,11 @@ class _Search:
     def __init__(self, dump: Tensors, official: Tensors, graph: Callable[[], World]) -> None:
         self.dump, self.official, self.graph = dump, official, functools.cache(graph)
         self.numbers = {name: Numbers(tensor) for name, tensor in dump.items()}
-        self.order = {checkpoint: number for number, checkpoint in enumerate(with_parts(official))}
+        shapes = {tensor.shape for tensor in official.values()}  # also of what goes into a layer that is cut
+        cut = {c: t for c, t in with_parts(official).items() if c in official or t.shape in shapes}
+        self.order = {checkpoint: number for number, checkpoint in enumerate(cut)}
         self.inside = {name for name in official if name.rpartition(".")[0] in official}
-        self.fits = _fits(self.numbers, with_parts(official), self.inside)
+        self.fits = _fits(self.numbers, cut, self.inside)
         self.groups = _groups(dump)
         self.names, self.free = dict[str, str](), set(self.order)  # known; checkpoints that are not
         self.followed = -1  # how many there were when the official steps were last taken
@@ -358,7 +360,11 @@ def read_names(file: Path, dump: Tensors, official: Tensors) -> dict[str, str]:
             )
     twice = [checkpoint for checkpoint, count in Counter(names.values()).items() if count > 1]
     if twice:
-        raise InputError(f"{file}: two tensors are said to be {twice[0]}; only one can be")
+        thirds = ", ".join(part for part in everything if part.rpartition("[")[0] == twice[0])
+        raise InputError(
+            f"{file}: two tensors are said to be {twice[0]}; only one can be"
+            f"{f', and of its thirds each one: {thirds}' if thirds else ''}"
+        )
     return names
 
 
@@ -475,7 +481,9 @@ def _cut(name: str) -> Iterator[tuple[str, int]]:
 
 
 def in_any_block(name: str, checkpoint: str) -> tuple[str, str]:
-    """Both names with `#` for the block's number."""
+    """Both names with `#` for the block's number, if the dump's has one."""
+    if not NUMBER.search(name):
+        return name, checkpoint
     block = NUMBER.search(checkpoint)
     same = (rest for rest, number in _cut(name) if block and number == int(block[0]))
     first = (rest for rest, _ in _cut(name))

@@ -19,7 +19,7 @@ def compared(report: Report, matched: Matched) -> RenderableType:
     table = columns()
     table.add_column("in the dump", no_wrap=True)
     table.add_column("taken for", no_wrap=True)
-    table.add_column("how it lies")
+    table.add_column("how it lies", no_wrap=True)
     rows = dict.fromkeys(
         (*in_any_block(name, checkpoint), matched.layouts[name].removeprefix(", "))
         for name, checkpoint in matched.names.items()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.measure import Measurement
 from rich.padding import Padding
@@ -96,8 +97,12 @@ def _recorded(result: object) -> Terminal:
 
 class _Columns(Table):
     def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
-        """A row whose cells are as wide as what is shown of them."""
-        super().add_row(*map(_shown, cells), **options)
+        """A row whose cells are as wide as what is shown of them. Where nothing is broken, nothing is cut."""
+        escaped_cells = [_shown(cell) for cell in cells]
+        super().add_row(*escaped_cells, **options)
+        for column, cell in zip(self.columns, escaped_cells, strict=False):
+            if column.no_wrap:
+                column.min_width = max(column.min_width or 0, cell_len(str(cell)))
 
 
 def _shown(cell: RenderableType | None) -> RenderableType | None:

@@ -82,3 +82,13 @@ def test_steps_say_what_was_not_tried_and_that_a_miniature_stands_in():
     lines = shown(step_by_step([report, report])).splitlines()
     assert "not tried in this run: sdpa attention" in lines
     assert " ".join(map(str.strip, lines)).endswith("in 1 step (the miniature of gpt2, eager attention)")
+
+
+def test_what_is_not_broken_is_not_cut_either() -> None:
+    """A column of two words is as narrow as one of them for rich, and the last column then loses its end."""
+    table = terminal.columns()
+    for _ in range(2):
+        table.add_column(no_wrap=True)
+    table.add_row("decoder." * 9 + "wi", "wrong values")
+    table.add_row("", "2.2e-05")
+    assert "wrong values" in shown(table)
