@@ -34,6 +34,7 @@ from llm_rebuild.verify.equality import (
     FILLED,
     NEVER,
     ROUNDED,
+    by_rounding,
     difference,
     identical,
     largest,
@@ -45,7 +46,9 @@ NUMBER = re.compile(r"\d+")
 FEW, TRIED = 512, 40  # numbers of a tensor that are looked at for where it points, and layouts of a wrong one
 # How well one tensor fits another. What has the same bits, or nearly, is at home, whatever it is called.
 SAME, NEAR, LIKE, NAMED = 4.0, 3.0, 2.0, 0.9
-MOVED = 0.5  # by so much what lies otherwise is further from home: the same numbers may be two checkpoints
+# By so much what lies otherwise is further from home, and what has other axes: the same numbers may be two
+# checkpoints.
+MOVED, CUT = 0.5, 0.1
 SEEN = 0.5  # how nearly a tensor has to point where another layout does to be taken to lie so
 UNMASKED = 0.4  # how much of a fit is left where a mask was put into one of the two only
 SHARP = 8  # power of a cosine: 0.99 is much nearer than 0.95, and 0.5 is no nearer than 0.3
@@ -53,7 +56,7 @@ HALF = 4  # units in the last place by which a step from numbers in half the pre
 SURE = 1000  # votes of a tensor that is right about how those of the other blocks lie
 THIRDS = ("query", "key", "value")  # where one layer makes all of them
 LONGEST = 100  # letters of a name that are read, the last
-HOME = NEAR - MOVED  # what fits less is neither at home nor made by an official step
+HOME = NEAR - MOVED - CUT  # what fits less is neither at home nor made by an official step
 INSIDE = 0.5  # by so much the name of a step inside another checkpoint counts less, `norm.square`
 ORDERED, IN_ORDER = 1.0, 0.9  # of a fit, for a place in the dump as in the model, if so many have theirs
 MOST_LEFT, GUESSES, LOOKED = 16, 5, 5  # tensors tried, checkpoints for each, and steps without any behind
@@ -101,11 +104,11 @@ def match(dump: Tensors, official: Tensors, graph: Callable[[], World] = NO_STEP
            sake. It is asked where something has no name by its numbers, for it computes the run again.
     """
     search = _Search(dump, official, graph)
-    ranked = ((fit, name, c) for name, fitting in search.fits.items() for c, fit in fitting.items())
-    for fit, name, checkpoint in sorted(ranked, key=lambda one: -one[0].score):
+    for fit, name, checkpoint in search.ranked():
         if fit.score < HOME:
             search.follow()
-        if fit.score > LEAST:
+        # One number a token points where many do: what is inside a norm is known by the steps or not at all.
+        if fit.score >= HOME or (fit.score > LEAST and checkpoint not in search.inside):
             search.take(name, checkpoint)
     search.follow()
     for name, checkpoint in search.left_over():
@@ -147,18 +150,40 @@ class _Search:
         """Names of what has one, and was neither at home nor made by a step."""
         return [name for name, checkpoint in self.names.items() if self.fits[name][checkpoint].score < HOME]
 
-    def take(self, name: str, checkpoint: str) -> None:
-        """Give a name its checkpoint if both are free, and as far as they are those of the other blocks."""
+    def ranked(self) -> list[tuple[Fit, str, str]]:
+        """What may be what, the best first: what is at home, by how well all blocks are; then the rest."""
+
+        def rank(fit: Fit, name: str, checkpoint: str) -> tuple[bool, float]:
+            others = self.others(name, checkpoint) if fit.score >= HOME else {}
+            scores = [self.fits[other][c].score for other, c in others.items() if c in self.fits[other]]
+            return not others, -sum(scores) / len(others) if others else -fit.score
+
+        every = [(fit, name, c) for name, fitting in self.fits.items() for c, fit in fitting.items()]
+        return sorted(every, key=lambda one: rank(*one))
+
+    def others(self, name: str, checkpoint: str) -> dict[str, str]:
+        """A name and its checkpoint, and those of the other blocks. Nothing where the name has another block's
+        number."""
         pairs, group = {name: checkpoint}, self.groups.get(name, {})
-        free = name not in self.names and checkpoint in self.free
-        for rest, block in itertools.islice(_cut(checkpoint), free):  # the first number is the block's
+        for rest, block in itertools.islice(_cut(checkpoint), 1):  # the first number is the block's
             shifted = {other: rest.replace("#", str(n + block - group[name])) for other, n in group.items()}
             if self.order.keys() >= set(shifted.values()):
-                pairs |= shifted
-            elif self.order.keys() >= {rest.replace("#", str(n)) for n in group.values()}:
-                return  # the name has another block's number
-        for other, pair in pairs.items():
-            if other not in self.names and pair in self.free and pair in self.fits[other]:
+                return pairs | shifted
+            if group and self.order.keys() >= {rest.replace("#", str(n)) for n in group.values()}:
+                return {}
+        return pairs
+
+    def take(self, name: str, checkpoint: str) -> None:
+        """Give a name its checkpoint if both are free; and so in the other blocks, but for what is at home
+        elsewhere."""
+        if name in self.names or checkpoint not in self.free:
+            return
+        for other, pair in self.others(name, checkpoint).items():
+            fits = self.fits[other]
+            if other in self.names or pair not in self.free or pair not in fits:
+                continue
+            homes = {c for c, fit in fits.items() if fit.score >= HOME and c in self.free}
+            if other == name or pair in homes or not homes:
                 self.names[other] = pair
                 self.free.discard(pair)
 
@@ -181,7 +206,11 @@ class _Search:
             for name in left:
                 layout = _layout(self.numbers[name], numbers) if checkpoint in self.fits[name] else None
                 if layout is not None:
-                    score = NEAR - MOVED * (not layout.plain) + NAMED * _alike(name, checkpoint)
+                    score = (
+                        NEAR
+                        - _further(layout, self.numbers[name], numbers)
+                        + NAMED * _alike(name, checkpoint)
+                    )
                     self.fits[name][checkpoint] = Fit(score, layout)
                     made.append((-score, name, checkpoint))
         return [(name, checkpoint) for _, name, checkpoint in sorted(made)]
@@ -227,13 +256,14 @@ class _Search:
     def makes(self, own: World, checkpoint: str, among: Iterable[str]) -> int:
         """How many of some tensors the steps make of a checkpoint, up to the next ones that are known."""
         count, looked, known, reached = 0, 0, self.known(), {checkpoint}
+        start = own.tensors.get(checkpoint)
         for after, formula in own.formulas.items():
             if looked == LOOKED or reached.isdisjoint(formula.inputs):
                 continue
             reached |= {after} - known
             able = [n for n in among if self.names.get(n, after) == after and after in self.fits[n]]
             value = own.attempt(formula) if able else None
-            if value is not None:
+            if value is not None and not (start is not None and by_rounding(value, start)):
                 numbers = Numbers(value)
                 made = any(_layout(self.numbers[name], numbers) is not None for name in able)
                 count, looked = count + made, 0 if made else looked + (after not in self.inside)
@@ -377,9 +407,9 @@ class Numbers:
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
         self.float = tensor.is_floating_point()
-        self.size = max(largest(tensor, BEYOND), 1e-12) if self.float else 1.0
-        ones = tensor[usual(tensor, BEYOND)].float() if self.float else torch.zeros(0)
+        ones = tensor[_computed(tensor)].float() if self.float else torch.zeros(0)
         ones = ones if ones.numel() else torch.zeros(1)
+        self.size = max(largest(ones), 1e-12) if self.float else 1.0
         self.masked = ones.numel() < tensor.numel()
         self.off = max(ROUNDED, HALF * torch.finfo(tensor.dtype).eps) if self.float else 0.0
         self.moments: list[float] = moments(ones).tolist()
@@ -417,26 +447,36 @@ def _fit(one: Numbers, other: Numbers, alike: float) -> Fit | None:
     layout = _layout(one, other)
     if layout is not None:
         same = identical(tensor, layout.of(official, tensor.shape))
-        return Fit((SAME if same else NEAR) - MOVED * (not layout.plain) + words, layout)
+        return Fit((SAME if same else NEAR) - _further(layout, one, other) + words, layout)
     ways, few, places = _ways(tuple(tensor.shape), tuple(official.shape))
     if not ways:
         return None
     looked = (one.tensor.reshape(-1)[few], other.tensor.reshape(-1)[places])
-    own, others = (torch.where(usual(t, BEYOND), t, 0.0).double() for t in looked)
+    own, others = (torch.where(_computed(t), t, 0.0).double() for t in looked)
     cosines = others @ own / (own.norm() * others.norm(dim=-1)).clamp_min(1e-300)
     directions = cosines.clamp_min(0.0).round(decimals=9)  # equal ones stay equal
     best = int(directions.argmax())
     if directions[best] < SEEN and tensor.shape == official.shape:
         best = 0  # nothing says that it lies otherwise
     alike = LIKE * float(directions[best]) ** SHARP * (UNMASKED if one.masked != other.masked else 1.0)
-    return Fit(alike - MOVED * (not ways[best].plain) + words, ways[best])
+    return Fit(alike - _further(ways[best], one, other) + words, ways[best])
+
+
+def _further(layout: Layout, one: Numbers, other: Numbers) -> float:
+    axes, official = ([n for n in numbers.tensor.shape if n > 1] for numbers in (one, other))
+    return MOVED * (not layout.plain) + CUT * (len(axes) != len(official))
+
+
+def _computed(tensor: Tensor) -> Tensor:
+    """Where a tensor has numbers that no mask put there."""
+    return usual(tensor, BEYOND) & (tensor > FILLED)
 
 
 def _layout(one: Numbers, other: Numbers) -> Layout | None:
     """How one tensor lies in another where its numbers are the same but for rounding, and what hides."""
     if not one.is_near(other):
         return None
-    own, rounded = (t.float().clamp_min(-BEYOND) for t in (one.tensor, other.tensor.to(one.tensor.dtype)))
+    own, rounded = (t.float().clamp_min(FILLED) for t in (one.tensor, other.tensor.to(one.tensor.dtype)))
     if difference(own.flatten().sort().values, rounded.flatten().sort().values) > one.off * other.size:
         return None  # no order of the same numbers
     return layout_of(own, rounded, one.off * other.size)

@@ -153,7 +153,7 @@ def test_half_the_precision_is_held_against_as_much(truth: Capture, mistake: str
     assert sum(verdict.identical for verdict in report.verdicts) < 39
     assert report.passed == (not mistake)
     wrong = first_mistake(report.verdicts, report.rounding)
-    assert (wrong and wrong.name) == first
+    assert (None if wrong is None else wrong.name) == first
     seen = report.first_divergence
     assert seen is not None
     assert seen.blame(report.rounding).endswith("before it are bit-identical: rounding, no mistake")
@@ -166,6 +166,28 @@ def test_in_half_the_precision_mistakes_are_seen(truth: Capture, mistake: str) -
     right = proved(truth, match(ported(truth, mistake), truth.tensors)).report
     wrong, also = ({v.name for v in r.verdicts if v.verdict == WRONG_VALUES} for r in (report, right))
     assert wrong & also
+
+
+def test_what_is_right_in_most_blocks_is_so_called_in_the_last(truth: Capture) -> None:
+    """Its residual was left out there: the sum is then what another tensor is in all blocks."""
+    wanted = {"l_out": "h.#.mlp.residual", "ffn_out": "h.#.mlp.c_proj", "ffn_gelu": "h.#.mlp.act"}
+    meant = {f"{name}-{n}": c.replace("#", str(n)) for name, c in wanted.items() for n in range(3)}
+    dump = {name: truth.tensors[checkpoint].clone() for name, checkpoint in meant.items()}
+    dump["l_out-2"] = dump["ffn_out-2"].clone()
+    assert match(dump, truth.tensors).names == meant
+
+
+def test_the_root_of_a_mean_square_is_none_of_the_steps_beside_it() -> None:
+    """It points where the mean square does. Nor does it become one because what goes in twice is alike."""
+    copy = verify.ask(MINIATURE.with_name("llama"), TEXTS)
+    official = verify.capture(copy, steps=True)
+    dump = {n: t.clone() for n, t in official.tensors.items() if n.rpartition(".")[0] not in official.tensors}
+    norms = {n: t for n, t in official.tensors.items() if n.endswith(".mean_square")}
+    roots = {n.replace("mean_square", "rms"): (t + 1e-5).sqrt() for n, t in norms.items()}
+    world = world_of(official, copy.copy)
+    assert set(match(dump | roots, official.tensors, lambda: world).unmatched) == set(roots)
+    wrong = {n: t * (1 + ("layernorm" in n)) for n, t in dump.items()}
+    assert set(roots) <= set(match(wrong | roots, official.tensors, lambda: world).unmatched)
 
 
 def test_what_a_mistake_has_made_wrong_is_known_by_its_step(truth: Capture) -> None:
