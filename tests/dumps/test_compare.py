@@ -170,8 +170,8 @@ def test_in_half_the_precision_mistakes_are_seen(truth: Capture, mistake: str) -
 
 def test_what_is_right_in_most_blocks_is_so_called_in_the_last(truth: Capture) -> None:
     """Its residual was left out there: the sum is then what another tensor is in all blocks."""
-    wanted = {"l_out": "h.#.mlp.residual", "ffn_out": "h.#.mlp.c_proj", "ffn_gelu": "h.#.mlp.act"}
-    meant = {f"{name}-{n}": c.replace("#", str(n)) for name, c in wanted.items() for n in range(3)}
+    wanted = {"ffn_gelu": "h.#.mlp.act", "ffn_out": "h.#.mlp.c_proj", "l_out": "h.#.mlp.residual"}
+    meant = {f"{name}-{n}": c.replace("#", str(n)) for n in range(3) for name, c in wanted.items()}
     dump = {name: truth.tensors[checkpoint].clone() for name, checkpoint in meant.items()}
     dump["l_out-2"] = dump["ffn_out-2"].clone()
     assert match(dump, truth.tensors).names == meant
