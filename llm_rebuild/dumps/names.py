@@ -162,7 +162,7 @@ class _Search:
         return sorted(every, key=lambda one: rank(*one))
 
     def others(self, name: str, checkpoint: str) -> dict[str, str]:
-        """A name and its checkpoint, and those of the other blocks. Nothing where the name has another block's
+        """A name and its checkpoint, and those of the other blocks; none where the name has another block's
         number."""
         pairs, group = {name: checkpoint}, self.groups.get(name, {})
         for rest, block in itertools.islice(_cut(checkpoint), 1):  # the first number is the block's
