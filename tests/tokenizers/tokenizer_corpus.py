@@ -18,7 +18,7 @@ PROJECT = Path(__file__).parents[2]
 # `make weekly` tries 60,000 lines, `python -m benchmarks.tokenizers` half a million and every code point.
 LINES = int(os.environ.get("LLM_REBUILD_TOKENIZER_LINES", "6000"))
 # Ideographs that are not normalised, what is private, and what no Unicode has assigned, or ever will: of
-# these code points, which are alike, one in so many is tried.
+# these code points, which are alike, one in so many is tried, and those at the borders of each kind.
 IDEOGRAPHS = (
     *range(0x3400, 0x4DC0),
     *range(0x4E00, 0xA000),
@@ -26,13 +26,16 @@ IDEOGRAPHS = (
     *range(0x2FA20, 0x40000),
 )
 PRIVATE = range(0xE000, 0xF900)
-UNASSIGNED = tuple(i for i in range(0x10000, 0x20000) if unicodedata.category(chr(i)) == "Cn")
+CATEGORIES = [unicodedata.category(chr(i)) for i in range(0x110000)]
+UNASSIGNED = tuple(i for i in range(0x10000, 0x20000) if CATEGORIES[i] == "Cn")
 FAR = (*range(0x40000, 0xE0000), *range(0xE1000, 0x110000))
 MANY = LINES >= 60_000
+BORDERS = {place for i in range(1, 0x110000) if CATEGORIES[i] != CATEGORIES[i - 1] for place in (i - 1, i)}
 POINTS = sorted(
     {*range(0x110000)} - {*range(0xD800, 0xE000), *IDEOGRAPHS, *PRIVATE, *UNASSIGNED, *FAR}
     | {*IDEOGRAPHS[:: 1 if MANY else 64], *PRIVATE[:: 1 if MANY else 16], *UNASSIGNED[:: 1 if MANY else 16]}
     | {*FAR[:: 1 if LINES >= 500_000 else 64 if MANY else 512]}
+    | BORDERS.difference(range(0xD800, 0xE000))
 )
 VOCABULARIES = Path(os.environ.get("LLM_REBUILD_VOCAB", PROJECT.parent / "shared" / "vocab"))
 
