@@ -64,7 +64,6 @@ PAGE_ENVIRONMENT = {
     "PYTHONIOENCODING": "utf-8",
     "LC_ALL": "C.UTF-8",
     "OMP_NUM_THREADS": str(THREADS),  # for the commands: the bits of a sum depend on how it is divided
-    "RAY_worker_niceness": "0",  # Ray would have its workers wait for whatever else runs on the machine
 }
 rewritten_key = pytest.StashKey[list[str]]()
 uncompared_key = pytest.StashKey[list[str]]()

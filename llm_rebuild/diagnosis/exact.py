@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from llm_rebuild.diagnosis.graph import PAST, Value, World
+from llm_rebuild.diagnosis.graph import PAST, Make, Value, World
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.equality import as_exact, by_rounding, identical, relative_difference
 from llm_rebuild.verify.rounding import INHERITED, MISTAKE, ROUNDING, Rounding
@@ -59,10 +60,13 @@ def keeps(world: World, name: str) -> bool:
     return formula is not None and any(n.startswith(PAST) for n in formula.inputs)
 
 
-def in_full(world: World, name: str, lost: tuple[str, ...] = ()) -> Value:
+def in_full(
+    world: World, name: str, lost: tuple[str, ...] = (), changes: Mapping[str, Make] = MappingProxyType({})
+) -> Value:
     """The step that makes a checkpoint, in float64; None where that cannot be computed.
 
-    lost  Checkpoints that were not shown: they are computed from those that were.
+    lost     Checkpoints that were not shown: they are computed from those that were.
+    changes  Of these steps, some that are computed in another way.
     """
     formula = world.formulas.get(name)
     if formula is None or formula.kind == "given":
@@ -70,14 +74,13 @@ def in_full(world: World, name: str, lost: tuple[str, ...] = ()) -> Value:
     shown = set(world.tensors) - set(lost)
     steps = [world.formulas[n] for n in world.reaching(name, shown - {name})]
     read = {n for step in steps for n in (*step.inputs, step.name) if n in shown and n != name}
-    wide = world.given({n: as_wide(world.tensors[n]) for n in read})
-    wide = wide.with_weights({k: as_wide(world.weights[k]) for step in steps for k in step.weights})
-    if lost:
-        wide = wide.changed({n: lambda w, n=n: w.compute(w.formulas[n]) for n in lost}, frozenset(shown))
+    wide = world.given({n: _wide(world.tensors[n]) for n in read})
+    wide = wide.with_weights({k: _wide(world.weights[k]) for step in steps for k in step.weights})
+    anew = {n: lambda w, n=n: w.compute(w.formulas[n]) for n in (name, *lost)} | dict(changes)
     with torch.no_grad():
-        return wide.attempt(formula)
+        return wide.changed(anew, frozenset(shown - anew.keys())).attempt(name)
 
 
-def as_wide(tensor: Any) -> Any:
+def _wide(tensor: Any) -> Any:
     """A floating-point tensor in float64, any other, and none, as it is."""
     return tensor if tensor is None or not tensor.is_floating_point() else tensor.detach().double()

@@ -21,7 +21,7 @@ from torch import Tensor
 from llm_rebuild.checkpoints import part_of
 from llm_rebuild.diagnosis import edits, names
 from llm_rebuild.diagnosis.case import Case, Finding, Level
-from llm_rebuild.diagnosis.exact import as_wide
+from llm_rebuild.diagnosis.exact import in_full
 from llm_rebuild.diagnosis.graph import MINE, NORM_STEPS, Edit, Formula, Make, World
 from llm_rebuild.diagnosis.numbers import parts_that_differ
 from llm_rebuild.diagnosis.wrong import mistakes
@@ -46,17 +46,9 @@ def _only_reorders(case: Case, edit: Edit) -> bool:
     """Whether what was done leaves the tensor as it is but for rounding: in float64 it is the same."""
     if edit.cause == "rounding" or not case.rounding:
         return False
-    steps = {name: case.world.formulas[name] for name in case.world.reaching(case.target, case.same)}
-    wide = case.world.with_weights(
-        {k: as_wide(case.world.weights[k]) for f in steps.values() for k in f.weights}
-    )
-    wide = wide.given({n: as_wide(case.world.value(n)) for f in steps.values() for n in f.inputs})
-    right: dict[str, Make] = {name: lambda w, f=f: w.compute(f) for name, f in steps.items()}
-    values = (
-        wide.changed({**right, **c}, case.same - c.keys()).attempt(case.target) for c in ({}, edit.changes)
-    )
-    one, other = (None if value is None else value.float() for value in values)
-    return one is not None and other is not None and equal(one, other)
+    lost = tuple(name for name in case.world.reaching(case.target, case.same) if name != case.target)
+    one, other = (in_full(case.world, case.target, lost, changes) for changes in ({}, edit.changes))
+    return one is not None and other is not None and equal(one.float(), other.float())
 
 
 def contradicted(case: Case, world: World, edit: Edit) -> bool:

@@ -141,10 +141,10 @@ class _Search:
         own = {name: tensor.to(self.official[name].dtype) for name, tensor in tensors.items()}
         return replace(self.graph(), tensors={**inputs, **own})
 
-    def known(self) -> set[str]:
-        """Checkpoints that are known, as one or in all their thirds."""
-        known = Counter(_whole(checkpoint, self.official) for checkpoint in self.names.values())
-        return {whole for whole, count in known.items() if count == len(THIRDS) or whole not in self.free}
+    def matched(self) -> set[str]:
+        """Checkpoints that have a name, as one or in all their thirds."""
+        counts = Counter(_whole(checkpoint, self.official) for checkpoint in self.names.values())
+        return {whole for whole, count in counts.items() if count == len(THIRDS) or whole not in self.free}
 
     def wrong(self) -> list[str]:
         """Names of what has one, and was neither at home nor made by a step."""
@@ -154,6 +154,7 @@ class _Search:
         """What may be what, the best first: what is at home, by how well all blocks are; then the rest."""
 
         def rank(fit: Fit, name: str, checkpoint: str) -> tuple[bool, float]:
+            """Of what is at home, by the mean over all blocks; of the rest, by itself."""
             others = self.others(name, checkpoint) if fit.score >= HOME else {}
             scores = [self.fits[other][c].score for other, c in others.items() if c in self.fits[other]]
             return not others, -sum(scores) / len(others) if others else -fit.score
@@ -198,7 +199,7 @@ class _Search:
     def made(self) -> list[tuple[str, str]]:
         """What the steps make of tensors with names, the best first; `fits` says how it lies."""
         own, left = self.own(self.names), self.dump.keys() - self.names
-        sought = {_whole(c, self.official) for name in left for c in self.fits[name]} - self.known()
+        sought = {_whole(c, self.official) for name in left for c in self.fits[name]} - self.matched()
         values = ((c, own.attempt(c)) for c in self.official if c in sought)
         made: list[tuple[float, str, str]] = []
         for checkpoint, tensor in with_parts({c: value for c, value in values if value is not None}).items():
@@ -218,9 +219,9 @@ class _Search:
     def open(self) -> dict[str, dict[str, float]]:
         """What tensors without a name may be, and how well they are; better where their place in the dump is
         that of the checkpoint between two that are known, if these lie there in the order of computation."""
-        known = [self.order[self.names[name]] for name in self.dump if name in self.names]
-        ordered = sum(one < two for one, two in itertools.pairwise(known)) > IN_ORDER * (len(known) - 1)
-        before, rest, closed = 0, [len(self.order), *reversed(known)], self.known()
+        places = [self.order[self.names[name]] for name in self.dump if name in self.names]
+        ordered = sum(one < two for one, two in itertools.pairwise(places)) > IN_ORDER * (len(places) - 1)
+        before, rest, closed = 0, [len(self.order), *reversed(places)], self.matched()
         scores: dict[str, dict[str, float]] = {}
         for name in self.dump:
             before = rest.pop() if name in self.names else before
@@ -255,12 +256,12 @@ class _Search:
 
     def makes(self, own: World, checkpoint: str, among: Iterable[str]) -> int:
         """How many of some tensors the steps make of a checkpoint, up to the next ones that are known."""
-        count, looked, known, reached = 0, 0, self.known(), {checkpoint}
+        count, looked, matched, reached = 0, 0, self.matched(), {checkpoint}
         start = own.tensors.get(checkpoint)
         for after, formula in own.formulas.items():
             if looked == LOOKED or reached.isdisjoint(formula.inputs):
                 continue
-            reached |= {after} - known
+            reached |= {after} - matched
             able = [n for n in among if self.names.get(n, after) == after and after in self.fits[n]]
             value = own.attempt(formula) if able else None
             if value is not None and not (start is not None and by_rounding(value, start)):

@@ -69,7 +69,7 @@ class Rope:
     def read(cls, config: Mapping[str, Any], trained: int) -> Rope:
         """From config.json. Raises InputError, by the field's name, for what is not supported, for what means
         nothing for its kind, and for two settings that contradict each other."""
-        place = next((field for field in PLACES if config.get(field)), PLACES[-1])
+        section = next((field for field in PLACES if config.get(field)), PLACES[-1])
         kind, values = _kind(config), dict[str, Any]()
         needed, optional = KINDS[kind]
         fits = {"rope_theta": ABOVE_1, **needed, **optional, "partial_rotary_factor": WHOLE_HEADS}
@@ -86,7 +86,7 @@ class Rope:
                 other = shown(values[name])
                 raise InputError(f"config.json: {path} is {shown(value)}, but elsewhere {other}")
         for name in needed:
-            check(values.get(name), needed[name], f"config.json: {place}.{name}")
+            check(values.get(name), needed[name], f"config.json: {section}.{name}")
         values.pop("partial_rotary_factor", None)
         numbers: dict[str, Any] = {
             name: float(value) if type(value) is int and name not in _LENGTH else value
@@ -95,7 +95,7 @@ class Rope:
         rope = cls(trained, kind, **numbers)
         if rope.high_freq_factor <= rope.low_freq_factor:
             raise InputError(
-                f"config.json: {place}.high_freq_factor is {rope.high_freq_factor}, which is not above "
+                f"config.json: {section}.high_freq_factor is {rope.high_freq_factor}, which is not above "
                 f"low_freq_factor, {rope.low_freq_factor}"
             )
         return rope

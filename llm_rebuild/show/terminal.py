@@ -101,7 +101,7 @@ class _Columns(Table):
         escaped_cells = [_shown(cell) for cell in cells]
         super().add_row(*escaped_cells, **options)
         for column, cell in zip(self.columns, escaped_cells, strict=False):
-            if column.no_wrap:
+            if column.no_wrap and isinstance(cell, str | Text):
                 column.min_width = max(column.min_width or 0, cell_len(str(cell)))
 
 

@@ -77,7 +77,10 @@ def test_so_does_a_number_that_is_low_enough(truth: Capture, fill: float) -> Non
     assert matched.names == MEANT
     assert matched.layouts["block0/scores"] == f", {fill:g} where a mask hides"
     assert proved(truth, matched).report.passed
-    weak = {name: t.masked_fill(t < -1e30, -100.0) for name, t in tensors.items()}
+
+
+def test_one_that_is_not_low_enough_is_another_fill(truth: Capture) -> None:
+    weak = {name: t.masked_fill(t < -1e30, -100.0) for name, t in ported(truth).items()}
     assert proved(truth, match(weak, truth.tensors)).report.mistakes[0].cause == "mask-fill"
 
 
@@ -150,7 +153,7 @@ def test_half_the_precision_is_held_against_as_much(truth: Capture, mistake: str
     assert matched.names == MEANT  # also where the lowest float has become minus infinity
     report = proved(truth, matched).report
     assert {verdict.dtype for verdict in report.verdicts} == {"float16"}
-    assert sum(verdict.identical for verdict in report.verdicts) < 39
+    assert mistake or 5 < sum(verdict.identical for verdict in report.verdicts) < 39
     assert report.passed == (not mistake)
     wrong = first_mistake(report.verdicts, report.rounding)
     assert (None if wrong is None else wrong.name) == first

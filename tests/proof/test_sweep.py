@@ -243,8 +243,7 @@ print(cluster.address_info["gcs_address"], flush=True)
 input()
 """
 PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-# Ray would have its workers wait for whatever else runs on the machine.
-PLAIN = {"RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
+PLAIN = {"RAY_AUTH_MODE": "disabled"}
 
 
 @pytest.fixture(scope="module")

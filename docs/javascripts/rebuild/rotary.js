@@ -38,7 +38,7 @@ const SILENT = {
 export function readRope(config, trained) {
   const kind = kindOf(config), [needed, optional] = KINDS[kind];
   const fits = { rope_theta: ABOVE_1, ...needed, ...optional, partial_rotary_factor: WHOLE_HEADS };
-  const place = PLACES.find((field) => Object.keys(config[field] ?? {}).length) ?? PLACES.at(-1);
+  const section = PLACES.find((field) => Object.keys(config[field] ?? {}).length) ?? PLACES.at(-1);
   const above = ABOVE.filter((name) => name !== ABOVE[2] || name in optional); // read for these kinds only
   const asked = above.filter((name) => Object.hasOwn(config, name)).map((name) => [name, name, config[name]]);
   for (const field of PLACES)
@@ -55,10 +55,10 @@ export function readRope(config, trained) {
     if (!Object.hasOwn(fits, name)) throw new InputError(`config.json: ${path} means nothing for rope_type "${kind}"`);
     checked(path, name, value);
   }
-  for (const name of Object.keys(needed)) checked(`${place}.${name}`, name, values[name]);
+  for (const name of Object.keys(needed)) checked(`${section}.${name}`, name, values[name]);
   const rope = { ...SILENT, ...values, trained, rope_type: kind };
   if (rope.high_freq_factor <= rope.low_freq_factor)
-    throw new InputError(`config.json: ${place}.high_freq_factor is ${rope.high_freq_factor}, which is not above low_freq_factor, ${rope.low_freq_factor}`);
+    throw new InputError(`config.json: ${section}.high_freq_factor is ${rope.high_freq_factor}, which is not above low_freq_factor, ${rope.low_freq_factor}`);
   rope.original = rope.original_max_position_embeddings || trained; // the longest text before the model was made to read more
   rope.lengthened = lengthened(rope);
   return rope;
