@@ -49,7 +49,7 @@ SAME, NEAR, LIKE, NAMED = 4.0, 3.0, 2.0, 0.9
 # By so much what lies otherwise is further from home, and what has other axes: the same numbers may be two
 # checkpoints.
 MOVED, CUT = 0.5, 0.1
-SEEN = 0.5  # how nearly a tensor has to point where another layout does to be taken to lie so
+NEARER = 0.5  # by this factor less far off another layout has to point, for a tensor to be taken to lie so
 UNMASKED = 0.4  # how much of a fit is left where a mask was put into one of the two only
 SHARP = 8  # power of a cosine: 0.99 is much nearer than 0.95, and 0.5 is no nearer than 0.3
 HALF = 4  # units in the last place by which a step from numbers in half the precision may be off
@@ -457,8 +457,8 @@ def _fit(one: Numbers, other: Numbers, alike: float) -> Fit | None:
     cosines = others @ own / (own.norm() * others.norm(dim=-1)).clamp_min(1e-300)
     directions = cosines.clamp_min(0.0).round(decimals=9)  # equal ones stay equal
     best = int(directions.argmax())
-    if directions[best] < SEEN and tensor.shape == official.shape:
-        best = 0  # nothing says that it lies otherwise
+    if tensor.shape == official.shape and 1 - directions[best] > NEARER * (1 - directions[0]):
+        best = 0  # nothing says that it lies otherwise: neighbouring rows of a table are alike, too
     alike = LIKE * float(directions[best]) ** SHARP * (UNMASKED if one.masked != other.masked else 1.0)
     return Fit(alike - _further(ways[best], one, other) + words, ways[best])
 

@@ -215,6 +215,13 @@ def test_a_wrong_tensor_is_what_the_others_follow_from(
     assert match(dump, truth.tensors, lambda: world).names == meant
 
 
+def test_shifted_positions_lie_as_the_official_ones(truth: Capture) -> None:
+    """Rows 1 to 8 of a trained table point nearly where rows 1, 5, 2, 6, … do, too."""
+    rows = verify.ask(MINIATURE, TEXTS).weights["wpe.weight"]
+    shifted = rows[1 : 1 + truth.tensors["wpe"].shape[1]][None]
+    assert match({"positions": shifted}, truth.tensors).layouts == {"positions": ""}
+
+
 def test_a_tensor_is_of_the_block_whose_number_it_has(truth: Capture) -> None:
     """Though it points where the tensor of another block does."""
     dump = {f"l{n}/x": truth.tensors[f"h.{2 - n}.mlp.c_fc"] * 2 for n in range(3)}
