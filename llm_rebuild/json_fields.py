@@ -25,14 +25,6 @@ class Kind:
     accepts: Callable[[Any], bool]
 
 
-@dataclass(frozen=True)
-class Each:
-    """An object of at most `most` keys, whichever they are, each of whose values is like this."""
-
-    value: Any
-    most: int = 1000
-
-
 def whole(least: int = 0) -> Kind:
     """A whole number from `least` that fits in 64 bits. JSON's true is none."""
     return Kind(f"a whole number from {least}", lambda v: type(v) is int and least <= v < 2**63)
@@ -55,6 +47,15 @@ FLAG = Kind("true or false", lambda v: type(v) is bool)
 NUMBER = Kind("a finite number from 0", lambda v: type(v) in (int, float) and 0 <= v <= sys.float_info.max)
 
 
+@dataclass(frozen=True)
+class Each:
+    """An object of at most `most` keys of a kind, each of whose values is like this."""
+
+    value: Any
+    most: int = 1000
+    keys: Kind = WORD
+
+
 def check(value: Any, wanted: Any, path: str = "") -> None:
     """Refuse a value that is not as wanted. Raises InputError: where, what it is, what it should be.
 
@@ -73,7 +74,7 @@ def check(value: Any, wanted: Any, path: str = "") -> None:
     elif not isinstance(value, dict):
         raise InputError(f"{path.rstrip(': ') or 'the file'} is {shown(value)}, expected an object")
     elif isinstance(wanted, Each):
-        if len(value) > wanted.most or not all(WORD.accepts(key) for key in value):
+        if len(value) > wanted.most or not all(map(wanted.keys.accepts, value)):
             raise InputError(f"{path.rstrip(': ')} has keys that it cannot have")
         for key, item in value.items():
             check(item, wanted.value, below(path, key))

@@ -28,7 +28,7 @@ from llm_rebuild.checkpoints import memory_of
 from llm_rebuild.diagnosis.graph import World
 from llm_rebuild.dumps.files import MOST
 from llm_rebuild.errors import InputError, nearest
-from llm_rebuild.json_fields import WORD, Each, check, or_null
+from llm_rebuild.json_fields import TEXT, WORD, Each, check, or_null, shown
 from llm_rebuild.verify.equality import (
     BEYOND,
     FILLED,
@@ -207,11 +207,8 @@ class _Search:
             for name in left:
                 layout = _layout(self.numbers[name], numbers) if checkpoint in self.fits[name] else None
                 if layout is not None:
-                    score = (
-                        NEAR
-                        - _further(layout, self.numbers[name], numbers)
-                        + NAMED * _alike(name, checkpoint)
-                    )
+                    further = _further(layout, self.numbers[name], numbers)
+                    score = NEAR - further + NAMED * _alike(name, checkpoint)
                     self.fits[name][checkpoint] = Fit(score, layout)
                     made.append((-score, name, checkpoint))
         return [(name, checkpoint) for _, name, checkpoint in sorted(made)]
@@ -379,12 +376,12 @@ def read_names(file: Path, dump: Tensors, official: Tensors) -> dict[str, str]:
     Raises InputError for a name that the dump or the official run has not, and for two of one checkpoint.
     """
     values = files.read_json(file, 'it maps a dump\'s names to checkpoints: {"layer0_q": "h.0.attn.query"}')
-    check(values, Each(or_null(WORD), most=MOST), f"{file}: ")
+    check(values, Each(or_null(WORD), MOST, TEXT), f"{file}: ")
     names = {name: checkpoint for name, checkpoint in values.items() if checkpoint is not None}
     everything = with_parts(official)
     for name, checkpoint in names.items():
         if name not in dump:
-            raise InputError(f"{file}: the dump has no tensor {name!r}{nearest(name, dump)}")
+            raise InputError(f"{file}: the dump has no tensor {shown(name)}{nearest(name, dump)}")
         if checkpoint not in everything:
             raise InputError(
                 f"{file}: there is no checkpoint {checkpoint!r}{nearest(checkpoint, everything)}"

@@ -240,7 +240,9 @@ def test_a_tensor_between_two_steps_is_no_checkpoint(truth: Capture) -> None:
 
 def test_the_command_line(run: Run, truth: Capture, tmp_path: Path) -> None:
     dump, names, page = tmp_path / "mine.npz", tmp_path / "names.json", tmp_path / "page.html"
-    np.savez(dump, **{name: tensor.numpy() for name, tensor in ported(truth, "unscaled").items()})
+    long = {"traced/" * 60: torch.arange(3)}  # names of any length are written, and read again
+    tensors = ported(truth, "unscaled") | long
+    np.savez(dump, **{name: tensor.numpy() for name, tensor in tensors.items()})
     command = ["compare", dump, "--model", MINIATURE, "--text", TEXTS[0], "--text", TEXTS[1]]
     code, out, _ = run(*command, "--write-names", names, "--html", page)
     assert code == 1
