@@ -15,7 +15,7 @@ import math
 import operator
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -129,8 +129,13 @@ class _Search:
         cut = {c: t for c, t in with_parts(official).items() if c in official or t.shape in shapes}
         self.order = {checkpoint: number for number, checkpoint in enumerate(cut)}
         self.inside = {name for name in official if name.rpartition(".")[0] in official}
-        self.fits = _fits(self.numbers, cut, self.inside)
         self.groups = _groups(dump)
+        # The first number of a checkpoint's name is the block's.
+        self.kinds = {c: next(_cut(c), ("", 0)) for c in cut}
+        self.blocks = defaultdict[str, set[int]](set)
+        for rest, block in self.kinds.values():
+            self.blocks[rest].add(block)
+        self.fits = self.fitting(cut)
         self.names, self.free = dict[str, str](), set(self.order)  # known; checkpoints that are not
         self.followed = -1  # how many there were when the official steps were last taken
 
@@ -162,17 +167,26 @@ class _Search:
         every = [(fit, name, c) for name, fitting in self.fits.items() for c, fit in fitting.items()]
         return sorted(every, key=lambda one: rank(*one))
 
+    def fitting(self, official: Tensors) -> Fits:
+        """How well each tensor of the dump fits each checkpoint of its block that has as many numbers."""
+        numbers, of_size, fits = {c: Numbers(t) for c, t in official.items()}, defaultdict(list), Fits()
+        for checkpoint, tensor in official.items():
+            of_size[tensor.numel()].append(checkpoint)
+        for name, own in self.numbers.items():
+            able = [c for c in of_size[own.tensor.numel()] if self.others(name, c)]
+            words = {c: _alike(name, c) - INSIDE * (c in self.inside) for c in able}
+            every = ((c, _fit(own, numbers[c], words[c])) for c in able)
+            fits[name] = {checkpoint: fit for checkpoint, fit in every if fit is not None}
+        return fits
+
     def others(self, name: str, checkpoint: str) -> dict[str, str]:
         """A name and its checkpoint, and those of the other blocks; none where the name has another block's
         number."""
-        pairs, group = {name: checkpoint}, self.groups.get(name, {})
-        for rest, block in itertools.islice(_cut(checkpoint), 1):  # the first number is the block's
-            shifted = {other: rest.replace("#", str(n + block - group[name])) for other, n in group.items()}
-            if self.order.keys() >= set(shifted.values()):
-                return pairs | shifted
-            if group and self.order.keys() >= {rest.replace("#", str(n)) for n in group.values()}:
-                return {}
-        return pairs
+        numbers, (rest, block) = self.groups.get(name, {name: 0}), self.kinds[checkpoint]
+        shift = block - numbers[name]
+        if rest and all(number + shift in self.blocks[rest] for number in numbers.values()):
+            return {other: rest.replace("#", str(number + shift)) for other, number in numbers.items()}
+        return {} if rest and self.blocks[rest].issuperset(numbers.values()) else {name: checkpoint}
 
     def take(self, name: str, checkpoint: str) -> None:
         """Give a name its checkpoint if both are free; and so in the other blocks, but for what is at home
@@ -411,24 +425,20 @@ class Numbers:
         self.masked = ones.numel() < tensor.numel()
         self.off = max(ROUNDED, HALF * torch.finfo(tensor.dtype).eps) if self.float else 0.0
         self.moments: list[float] = moments(ones).tolist()
+        self.units: dict[tuple[int, ...] | None, Tensor] = {}
+
+    def pointing(self, shape: tuple[int, ...] | None, places: Tensor) -> Tensor:
+        """Where the computed numbers at the places [..., few] for a shape point: vectors of length 1."""
+        if shape not in self.units:
+            looked = self.tensor.reshape(-1)[places]
+            ones = torch.where(_computed(looked), looked, 0.0).double()
+            self.units[shape] = ones / ones.norm(dim=-1, keepdim=True).clamp_min(1e-150)
+        return self.units[shape]
 
     def is_near(self, other: Numbers) -> bool:
         """Whether the moments leave it open that the numbers are the same but for rounding."""
         pairs = zip(self.moments, other.moments, strict=True)
         return all(one == two or abs(one - two) <= 50 * self.off * other.size for one, two in pairs)
-
-
-def _fits(dump: Mapping[str, Numbers], official: Tensors, inside: Set[str]) -> Fits:
-    """How well each tensor of a dump fits each checkpoint that has as many numbers."""
-    by_count = defaultdict(list)
-    for checkpoint, tensor in official.items():
-        by_count[tensor.numel()].append((checkpoint, Numbers(tensor), INSIDE * (checkpoint in inside)))
-    fits: Fits = {}
-    for name, own in dump.items():
-        of_size = by_count[own.tensor.numel()]
-        every = ((c, _fit(own, numbers, _alike(name, c) - less)) for c, numbers, less in of_size)
-        fits[name] = {checkpoint: fit for checkpoint, fit in every if fit is not None}
-    return fits
 
 
 def _fit(one: Numbers, other: Numbers, alike: float) -> Fit | None:
@@ -449,14 +459,12 @@ def _fit(one: Numbers, other: Numbers, alike: float) -> Fit | None:
     ways, few, places = _ways(tuple(tensor.shape), tuple(official.shape))
     if not ways:
         return None
-    looked = (one.tensor.reshape(-1)[few], other.tensor.reshape(-1)[places])
-    own, others = (torch.where(_computed(t), t, 0.0).double() for t in looked)
-    cosines = others @ own / (own.norm() * others.norm(dim=-1)).clamp_min(1e-300)
-    directions = cosines.clamp_min(0.0).round(decimals=9)  # equal ones stay equal
-    best = int(directions.argmax())
+    cosines = other.pointing(tensor.shape, places) @ one.pointing(None, few)
+    directions = cosines.clamp_min(0.0).round(decimals=9).tolist()  # equal ones stay equal
+    best = directions.index(max(directions))
     if tensor.shape == official.shape and 1 - directions[best] > NEARER * (1 - directions[0]):
         best = 0  # nothing says that it lies otherwise: neighbouring rows of a table are alike, too
-    alike = LIKE * float(directions[best]) ** SHARP * (UNMASKED if one.masked != other.masked else 1.0)
+    alike = LIKE * directions[best] ** SHARP * (UNMASKED if one.masked != other.masked else 1.0)
     return Fit(alike - _further(ways[best], one, other) + words, ways[best])
 
 
