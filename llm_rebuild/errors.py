@@ -10,7 +10,7 @@ LONGEST_WORD = 160  # characters of a name, a path or a number in a message
 LONGEST = 500  # characters of a message
 
 # What moves a terminal's cursor, colours it, turns its text round, or cannot be written at all.
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class InputError(Exception):
@@ -29,7 +29,7 @@ class NoSuchNameError(InputError, KeyError):
 
 def escaped(text: str) -> str:
     r"""Text as a terminal may get it: what is not printable as Python writes it, `\x1b`. Lines stay lines."""
-    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+    return UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

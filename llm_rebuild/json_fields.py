@@ -74,7 +74,9 @@ def check(value: Any, wanted: Any, path: str = "") -> None:
     elif not isinstance(value, dict):
         raise InputError(f"{path.rstrip(': ') or 'the file'} is {shown(value)}, expected an object")
     elif isinstance(wanted, Each):
-        if len(value) > wanted.most or not all(map(wanted.keys.accepts, value)):
+        if len(value) > wanted.most:
+            raise InputError(f"{path.rstrip(': ')} has {len(value):,} keys, and {wanted.most:,} at the most")
+        if not all(map(wanted.keys.accepts, value)):
             raise InputError(f"{path.rstrip(': ')} has keys that it cannot have")
         for key, item in value.items():
             check(item, wanted.value, below(path, key))

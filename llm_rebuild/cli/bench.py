@@ -122,7 +122,7 @@ def check(
     end.
     """
     inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
-    options.check_files(json_file, file, html=html)
+    options.check_files(json_file, file, texts, html=html)
     _check_together(watch, fix, json_file)
     os.environ.setdefault(*THREADS_SLEEP)
 

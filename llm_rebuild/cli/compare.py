@@ -60,7 +60,7 @@ def compare(
     (with --exact: to the last bit), 1 when one does not, or none is one.
     """
     inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
-    options.check_files(json_file, dump, html=html, write_names=write_names)
+    options.check_files(json_file, dump, texts, names, html=html, write_names=write_names)
     from llm_rebuild.dumps.files import read_dump
     from llm_rebuild.show.dump import compared
 
@@ -118,7 +118,7 @@ def dump(
       llm-rebuild dump gpt2 --text "They do." --out official.npz
     """
     inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
-    output.check_writable("--out", out)
+    output.check_writable("--out", out, texts)
     from llm_rebuild import verify
     from llm_rebuild.dumps.files import check_ending, write_dump
 

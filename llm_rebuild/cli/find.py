@@ -32,7 +32,7 @@ def capture(
 ) -> None:
     """Part 3: run the official model once and keep every checkpoint in a safetensors file."""
     inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
-    output.check_writable("--out", out)
+    output.check_writable("--out", out, texts)
     question = options.question_of(name, inputs, attention, cache, strict, dtype=dtype)
     from llm_rebuild import verify
 
@@ -70,7 +70,7 @@ def find(
     Exit code 0 when it was found, 1 when nothing is like it.
     """
     inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
-    output.check_writable("--json", json_file, file)
+    output.check_writable("--json", json_file, file, texts)
     tensor = _tensor(file, key)
     from llm_rebuild.verify.find import usable
     from llm_rebuild.verify.trace import trace

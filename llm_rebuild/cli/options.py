@@ -111,16 +111,16 @@ def flag(option: str) -> str:
     return f"--{option.replace('_', '-')}"
 
 
-def check_files(json_file: str | None, read: Path | None = None, **files: Path | None) -> None:
-    """Find out before the long work that results have a place to go, each its own; stdout is one for JSON
-    only."""
+def check_files(json_file: str | None, *read: Path | None, **files: Path | None) -> None:
+    """Find out before the long work that results have a place to go, each its own and none that of what is
+    read; stdout is one for JSON only."""
     owners: dict[str, str] = {}  # a file -> the option that writes it
     for option, file in {**files, "json": json_file}.items():
         if file is None or (str(file) == "-" and option == "json"):
             continue
         if str(file) == "-":
             raise InputError(f"{flag(option)} -: give the name of a file")
-        output.check_writable(flag(option), file, read)
+        output.check_writable(flag(option), file, *read)
         owner = owners.setdefault(os.path.realpath(file), flag(option))
         if owner != flag(option):
             raise InputError(f"{flag(option)} {file}: {owner} writes that file; choose another place")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_rebuild import files
-from llm_rebuild.errors import InputError
+from llm_rebuild.errors import UNPRINTABLE, InputError
 
 if TYPE_CHECKING:
     from llm_rebuild.show.terminal import Terminal
@@ -31,10 +31,14 @@ def show(result: object, json_file: str | None) -> None:
         console().print(result)
 
 
-def check_writable(option: str, file: str | Path | None, read: Path | None = None) -> None:
+TENSORS = (".safetensors", ".npz", ".npy")  # endings of files that are read from a folder
+
+
+def check_writable(option: str, file: str | Path | None, *read: Path | None) -> None:
     """Find out before the long work, not after it, that the result has no place to go.
 
-    read  The file that the command reads. A result in its place would be the end of somebody's work.
+    read  Files that the command reads, and folders of tensors. A result in the place of one would be the end
+          of somebody's work.
     """
     if file is None or str(file) == "-":
         return
@@ -50,7 +54,9 @@ def check_writable(option: str, file: str | Path | None, read: Path | None = Non
             raise InputError(f"{option} {path}: there is no folder {folder}; make it first")
         if not os.access(path if path.exists() else folder, os.W_OK):
             raise InputError(f"{option} {path}: cannot be written; choose another place")
-        if read is not None and os.path.realpath(path) == os.path.realpath(read):
+        places = [Path(os.path.realpath(one)) for one in read if one is not None]
+        inside = path.exists() and path.suffix in TENSORS and any(map(target.is_relative_to, places))
+        if target in places or inside:
             raise InputError(f"{option} {path}: that is the file that is read; choose another place")
     except (OSError, ValueError) as error:
         raise InputError(f"{option} {path}: {files.reason(error)}") from None
@@ -62,9 +68,10 @@ def write_json(result: Mapping[str, Any], json_file: str | None, option: str = "
         return
     to_stdout = json_file == "-"
     text = json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    text = UNPRINTABLE.sub(lambda match: json.dumps(match[0])[1:-1], text)
     try:
         text.encode(sys.stdout.encoding if to_stdout else "utf-8")
-    except UnicodeEncodeError:  # a terminal that has only some characters, or half of a character pair
+    except UnicodeEncodeError:  # a terminal that has only some characters
         text = json.dumps(result, indent=2, allow_nan=False) + "\n"
     if to_stdout:
         sys.stdout.write(text)

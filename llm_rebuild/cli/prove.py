@@ -79,7 +79,7 @@ def verify(
     if device != "cpu" and (isolated or certificate):
         option = "--isolated" if isolated else "--certificate"
         raise InputError(f"{option} is for bits, which another device does not keep; leave --device out")
-    options.check_files(json_file, certificate=certificate, html=html)
+    options.check_files(json_file, texts, certificate=certificate, html=html)
     question = options.question_of(name, inputs, attention, cache, strict, dtype=dtype, device=device)
     if steps:
         raise typer.Exit(_verify_steps(question, steps, exact, json_file))

@@ -27,6 +27,7 @@ from llm_rebuild.weights import DTYPES
 
 MOST = 10_000  # tensors of a dump; GPT-2's every checkpoint for one text are some 300
 LARGEST = 4 * 2**30  # bytes of its numbers
+AXES = 32  # of one of them
 # What numpy ends with where a header is none; a memory error is the parser's.
 NO_ARRAY = (ValueError, TypeError, EOFError, SyntaxError, MemoryError, RecursionError)
 ENDINGS = (".safetensors", ".npz", ".npy", ".json")
@@ -143,7 +144,9 @@ def _array(opened: IO[bytes], size: int, name: str) -> Tensor:
         if dtype.hasobject or dtype.fields or dtype.kind not in "fiub":
             raise InputError(f"{name} holds {dtype}, not numbers; nothing is unpickled")
         count = math.prod(shape)
-        if len(shape) > 32 or count * dtype.itemsize > min(size, LARGEST):
+        if len(shape) > AXES:
+            raise InputError(f"{name} has {len(shape)} axes; {AXES} are the most")
+        if count * dtype.itemsize > min(size, LARGEST):
             raise InputError(
                 f"{name} says that its shape is {str(shape)[:60]}, which is more than the file holds"
             )

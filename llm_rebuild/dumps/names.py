@@ -43,6 +43,7 @@ from llm_rebuild.verify.equality import (
 from llm_rebuild.verify.layouts import Layout, layout_of, layouts, moments
 
 NUMBER = re.compile(r"\d+")
+SEVERAL = 6  # numbers of a name of which equal ones may both be the block's
 FEW, TRIED = 512, 40  # numbers of a tensor that are looked at for where it points, and layouts of a wrong one
 # How well one tensor fits another. What has the same bits, or nearly, is at home, whatever it is called.
 SAME, NEAR, LIKE, NAMED = 4.0, 3.0, 2.0, 0.9
@@ -124,12 +125,16 @@ class _Search:
 
     def __init__(self, dump: Tensors, official: Tensors, graph: Callable[[], World]) -> None:
         self.dump, self.official, self.graph = dump, official, functools.cache(graph)
-        self.numbers = {name: Numbers(tensor) for name, tensor in dump.items()}
         shapes = {tensor.shape for tensor in official.values()}  # also of what goes into a layer that is cut
         cut = {c: t for c, t in with_parts(official).items() if c in official or t.shape in shapes}
+        counts = {tensor.numel() for tensor in cut.values()}
+        self.numbers = {name: Numbers(tensor) for name, tensor in dump.items() if tensor.numel() in counts}
         self.order = {checkpoint: number for number, checkpoint in enumerate(cut)}
         self.inside = {name for name in official if name.rpartition(".")[0] in official}
-        self.groups = _groups(dump)
+        groups: dict[str, dict[str, int]] = defaultdict(dict)
+        for name, (rest, number) in _kinds(dump).items():
+            groups[rest][name] = number
+        self.groups = {name: group for group in groups.values() for name in group}
         # The first number of a checkpoint's name is the block's.
         self.kinds = {c: next(_cut(c), ("", 0)) for c in cut}
         self.blocks = defaultdict[str, set[int]](set)
@@ -172,10 +177,10 @@ class _Search:
         numbers, of_size, fits = {c: Numbers(t) for c, t in official.items()}, defaultdict(list), Fits()
         for checkpoint, tensor in official.items():
             of_size[tensor.numel()].append(checkpoint)
-        for name, own in self.numbers.items():
-            able = [c for c in of_size[own.tensor.numel()] if self.others(name, c)]
+        for name, tensor in self.dump.items():
+            able = [c for c in of_size[tensor.numel()] if self.others(name, c)]
             words = {c: _alike(name, c) - INSIDE * (c in self.inside) for c in able}
-            every = ((c, _fit(own, numbers[c], words[c])) for c in able)
+            every = ((c, _fit(self.numbers[name], numbers[c], words[c])) for c in able)
             fits[name] = {checkpoint: fit for checkpoint, fit in every if fit is not None}
         return fits
 
@@ -282,8 +287,8 @@ class _Search:
         return count
 
     def left_over(self) -> list[tuple[str, str]]:
-        """What is the only one of its shape, axes of one aside, that is left on either side, between the same
-        two if the dump lies in order; however wrong it is."""
+        """What has a checkpoint's name, and what is the only one of its shape, axes of one aside, left on
+        either side, between the same two if the dump lies in order; however wrong it is."""
         fitting = [
             (n, c)
             for n, scores in self.open().items()
@@ -292,7 +297,8 @@ class _Search:
             and self.dump[n].squeeze().shape == self.official[c].squeeze().shape
         ]
         names, checkpoints = Counter(n for n, _ in fitting), Counter(c for _, c in fitting)
-        return [(n, c) for n, c in fitting if names[n] == checkpoints[c] == 1]
+        called = [(name, name) for name in self.dump if name in self.fits[name]]
+        return called + [(n, c) for n, c in fitting if names[n] == checkpoints[c] == 1]
 
     def sort_twins(self) -> None:
         """Of tensors with the very same numbers, as a residual that was left out makes them, the first in the
@@ -302,13 +308,16 @@ class _Search:
             twins[self.dump[name].shape, bytes(memory_of(self.dump[name]).numpy())].append(name)
         for same in twins.values():
             checkpoints = sorted((self.names[name] for name in same), key=self.order.__getitem__)
-            self.names |= zip(same, checkpoints, strict=True)
+            if all(c in self.fits[name] for name, c in zip(same, checkpoints, strict=True)):
+                self.names |= zip(same, checkpoints, strict=True)
 
     def drop_unused(self) -> None:
         """Take the name from what is wrong and no checkpoint: the steps make more of the dump without it."""
         own = self.own(self.names) if self.wrong() else NO_STEPS()
         for name in self.wrong():
             checkpoint, names = self.names[name], list(self.names)
+            if name == checkpoint:
+                continue
             without = replace(own, tensors={c: t for c, t in own.tensors.items() if c != checkpoint})
             if self.makes(without, checkpoint, names) > self.makes(own, checkpoint, names):
                 del self.names[name]
@@ -335,9 +344,9 @@ def arranged(dump: Tensors, official: Tensors, names: Names, fits: Fits | None =
     is wrong need not say it. No mistakes are minus infinity, or -1e9, where the official model hides a key by
     the lowest float; and float64, which is rounded.
 
-    names  A dump's name -> its checkpoint. Raises InputError where the shapes cannot be of the same tensor.
+    names  A dump's name -> its checkpoint. Raises InputError where the two cannot be the same tensor.
     """
-    everything = with_parts(official)
+    everything, patterns = with_parts(official), in_any_block(names)
     chosen: dict[str, Fit] = {}
     votes: dict[tuple[str, str], Counter[Layout]] = defaultdict(Counter)
     for name, checkpoint in names.items():
@@ -345,14 +354,13 @@ def arranged(dump: Tensors, official: Tensors, names: Names, fits: Fits | None =
         fit = fits[name][checkpoint] if fits else _fit(Numbers(dump[name]), Numbers(tensor), 1.0)
         if fit is None:
             raise InputError(
-                f"{name} has shape {list(dump[name].shape)} and cannot be {checkpoint}, which has "
-                f"{list(tensor.shape)}"
+                f"{name} is {_kind_of(dump[name])} and cannot be {checkpoint}, which is {_kind_of(tensor)}"
             )
         chosen[name] = fit
-        votes[in_any_block(name, checkpoint)][fit.layout] += SURE if fit.score >= NEAR else 1
+        votes[patterns[name]][fit.layout] += SURE if fit.score >= NEAR else 1
     words, tensors = {}, {}
     for name, checkpoint in names.items():
-        voted = (layout for layout, _ in votes[in_any_block(name, checkpoint)].most_common())
+        voted = (layout for layout, _ in votes[patterns[name]].most_common())
         fitting = (layout for layout in voted if math.prod(layout.dims) == dump[name].numel())
         layout = next(fitting, chosen[name].layout)
         tensor = everything[checkpoint]
@@ -384,6 +392,10 @@ def _as_hidden(lies: Tensor, official: Tensor) -> tuple[Tensor, float]:
     return torch.where(hidden, lowest, lies), float(lies[hidden].max()) if bool(hidden.any()) else 0.0
 
 
+def _kind_of(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
 def read_names(file: Path, dump: Tensors, official: Tensors) -> dict[str, str]:
     """What `compare --write-names` wrote, and somebody may have changed. Null leaves a tensor out.
 
@@ -402,10 +414,9 @@ def read_names(file: Path, dump: Tensors, official: Tensors) -> dict[str, str]:
             )
     twice = [checkpoint for checkpoint, count in Counter(names.values()).items() if count > 1]
     if twice:
-        thirds = ", ".join(part for part in everything if part.rpartition("[")[0] == twice[0])
         raise InputError(
-            f"{file}: two tensors are said to be {twice[0]}; only one can be"
-            f"{f', and of its thirds each one: {thirds}' if thirds else ''}"
+            f"{file}: two tensors are said to be {twice[0]}; only one can be. Queries, keys and values that "
+            "one layer makes are its thirds, with [0], [1] and [2] behind its name"
         )
     return names
 
@@ -509,31 +520,47 @@ def _becomes(layout: Layout, shape: tuple[int, ...]) -> bool:
 # ------------------------------------------------------------------------------------- names and patterns
 
 
-def _groups(names: Iterable[str]) -> dict[str, dict[str, int]]:
-    """Of each name those that are alike but for the number of their block, with this number. Of several
-    numbers the block's is the one that changes most often, and the first of such."""
-    often = Counter(rest for name in names for rest, _ in _cut(name))
-    groups: dict[str, dict[str, int]] = defaultdict(dict)
+def _kinds(names: Iterable[str]) -> dict[str, tuple[str, int]]:
+    """Of each name that has numbers what is left without its block's, and this. The block's number is the
+    one of which most names have the same choice, 0, 1 and 2; and the first of such."""
+    numbers: dict[str, set[int]] = defaultdict(set)
     for name in names:
-        for rest, number in sorted(_cut(name), key=lambda cut: -often[cut[0]])[:1]:
-            groups[rest][name] = number
-    return {name: group for group in groups.values() for name in group}
+        for rest, number in _cut(name):
+            numbers[rest].add(number)
+    having = Counter(
+        choice for name in names for choice in {frozenset(numbers[rest]) for rest, _ in _cut(name)}
+    )
+
+    def rank(cut: tuple[str, int]) -> tuple[int, int]:
+        return -having[frozenset(numbers[cut[0]])], cut[0].index("#")
+
+    return {name: min(cuts, key=rank) for name in names if (cuts := list(_cut(name)))}
 
 
 def _cut(name: str) -> Iterator[tuple[str, int]]:
-    """A name without one of its numbers, and that number; for each of them."""
-    for number in NUMBER.finditer(name):
-        yield f"{name[: number.start()]}#{name[number.end() :]}", int(number[0][:9])
+    """A name without one of its numbers, and that number; for each of them, and for equal ones together, as
+    in `layer0/layer0_ln_1`."""
+    numbers = list(NUMBER.finditer(name))
+    together = (some for size in (2, 3) for some in itertools.combinations(numbers[:SEVERAL], size))
+    for some in ((number,) for number in numbers), together:
+        for places in some:
+            if len({place[0] for place in places}) == 1:
+                rest = name
+                for place in reversed(places):
+                    rest = f"{rest[: place.start()]}#{rest[place.end() :]}"
+                yield rest, int(places[0][0][:9])
 
 
-def in_any_block(name: str, checkpoint: str) -> tuple[str, str]:
-    """Both names with `#` for the block's number, if the dump's has one."""
-    if not NUMBER.search(name):
-        return name, checkpoint
-    block = NUMBER.search(checkpoint)
-    same = (rest for rest, number in _cut(name) if block and number == int(block[0]))
-    first = (rest for rest, _ in _cut(name))
-    return next(same, next(first, name)), next((rest for rest, _ in _cut(checkpoint)), checkpoint)
+def in_any_block(names: Names) -> dict[str, tuple[str, str]]:
+    """Of each name and its checkpoint both with `#` for the block's number, if other blocks have it, too."""
+    kinds = _kinds(names)
+    alike = Counter(rest for rest, _ in kinds.values())
+    return {
+        name: (kinds[name][0], next(_cut(checkpoint), (checkpoint, 0))[0])
+        if name in kinds and alike[kinds[name][0]] > 1
+        else (name, checkpoint)
+        for name, checkpoint in names.items()
+    }
 
 
 def _alike(name: str, checkpoint: str) -> float:

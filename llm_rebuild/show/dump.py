@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from llm_rebuild.dumps.names import Matched, in_any_block
-from llm_rebuild.errors import listed
+from llm_rebuild.errors import listed, one_line
 from llm_rebuild.show.report import shown
 from llm_rebuild.show.terminal import columns
 from llm_rebuild.verify.report import Report
@@ -21,14 +21,15 @@ def compared(report: Report, matched: Matched) -> RenderableType:
     table.add_column("taken for", no_wrap=True)
     table.add_column("how it lies", no_wrap=True)
     rows = dict.fromkeys(
-        (*in_any_block(name, checkpoint), matched.layouts[name].removeprefix(", "))
-        for name, checkpoint in matched.names.items()
+        (one_line(own), checkpoint, matched.layouts[name].removeprefix(", "))
+        for name, (own, checkpoint) in in_any_block(matched.names).items()
     )
     for row in rows:
         table.add_row(*map(Text, row))
     lines: list[RenderableType] = [table]
     if matched.unmatched:
-        lines.append(Text(f"no checkpoint: {listed(matched.unmatched, MOST_NAMES)}", "yellow"))
+        names = listed([*map(one_line, matched.unmatched)], MOST_NAMES)
+        lines.append(Text(f"no checkpoint: {names}", "yellow"))
     if not report.verdicts:
         return Group(
             *lines,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -222,6 +223,75 @@ def test_shifted_positions_lie_as_the_official_ones(truth: Capture) -> None:
     assert match({"positions": shifted}, truth.tensors).layouts == {"positions": ""}
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_infinity_is_rounded_from_no_number(truth: Capture, dtype: torch.dtype) -> None:
+    dump = {name: tensor.to(dtype) for name, tensor in ported(truth).items()}
+    dump["logits"][0, 0, 9] = math.inf
+    report = proved(truth, match(dump, truth.tensors)).report
+    assert [v.name for v in report.verdicts if v.verdict == WRONG_VALUES] == ["lm_head"]
+
+
+def test_dumps_of_zeros_are_compared(truth: Capture) -> None:
+    """Twins in all blocks, which stay in theirs."""
+    everywhere = {name: torch.zeros_like(tensor) for name, tensor in truth.tensors.items()}
+    half = {n: everywhere[n] if "attn." in n else t.clone() for n, t in truth.tensors.items()}
+    for dump in (everywhere, half):
+        matched = match(dump, truth.tensors)
+        assert all(name == matched.names[name] for name in dump if name.startswith("h."))
+        assert not proved(truth, matched).report.passed
+
+
+@pytest.mark.parametrize("only", ["", "ln_"])
+@pytest.mark.parametrize("blocks", ["012", "01", "0"])
+def test_the_number_of_a_block_may_stand_twice_in_a_name(truth: Capture, blocks: str, only: str) -> None:
+    named = {re.sub(r"^h\.(\d)\.", r"layer\1/layer\1_", c): c for c in truth.tensors if only in c}
+    named = {name: c for name, c in named.items() if not c.startswith("h.") or c[2] in blocks}
+    assert match({name: truth.tensors[c] for name, c in named.items()}, truth.tensors).names == named
+
+
+@pytest.mark.parametrize(
+    "change", [lambda t: t.roll(1, 1), lambda t: -t, lambda t: t * math.nan], ids=["rolled", "turned", "NaN"]
+)
+def test_what_is_called_as_a_checkpoint_is_that_however_wrong(
+    truth: Capture, change: Callable[[Tensor], Tensor]
+) -> None:
+    dump = {**truth.tensors, "ln_f": change(truth.tensors["ln_f"])}
+    matched = match(dump, truth.tensors, lambda: world_of(truth, verify.ask(MINIATURE, TEXTS).copy))
+    assert matched.names["ln_f"] == "ln_f"
+
+
+@pytest.mark.parametrize("option", ["--write-names", "--html", "--json"])
+@pytest.mark.parametrize("read", ["texts", "names", "dump", "mine/wte.npy"])
+def test_no_result_takes_the_place_of_what_is_read(run: Run, tmp_path: Path, read: str, option: str) -> None:
+    dump, texts, names = tmp_path / "mine", tmp_path / "texts", tmp_path / "names"
+    dump.mkdir()
+    np.save(dump / "wte.npy", np.zeros(3))
+    texts.write_text("The dog was glad.\n")
+    names.write_text("{}")
+    place = tmp_path / read if read != "dump" else dump / "wte.npy"
+    content = place.read_bytes()
+    code, _, err = run(
+        *("compare", dump if read != "dump" else place, "--model", MINIATURE, "--texts", texts),
+        *("--names", names, option, place),
+    )
+    assert code == 2
+    assert "that is the file that is read; choose another place" in err
+    assert place.read_bytes() == content
+
+
+def test_names_neither_make_lines_nor_turn_the_text_round(run: Run, truth: Capture, tmp_path: Path) -> None:
+    dump = tmp_path / "mine.npz"
+    name = "x\npassed: nothing is wrong\x9b31m\u202e"
+    np.savez(dump, **{name: np.zeros((2, 3)), "wte": truth.tensors["wte"].numpy()})
+    command = ["compare", dump, "--model", MINIATURE, "--text", TEXTS[0], "--text", TEXTS[1]]
+    code, out, _ = run(*command)
+    assert code == 0
+    assert "no checkpoint: x passed: nothing is wrong" in out
+    code, out, _ = run(*command, "--json", "-")
+    assert json.loads(out)["unmatched"] == [name]
+    assert not {"\x9b", "\u202e"} & set(out)
+
+
 def test_a_tensor_is_of_the_block_whose_number_it_has(truth: Capture) -> None:
     """Though it points where the tensor of another block does."""
     dump = {f"l{n}/x": truth.tensors[f"h.{2 - n}.mlp.c_fc"] * 2 for n in range(3)}
@@ -255,7 +325,7 @@ def test_the_command_line(run: Run, truth: Capture, tmp_path: Path) -> None:
     for written, words in (
         ('{"block0/q": "logits"}', "there is no checkpoint 'logits'"),
         ('{"block9/q": "lm_head"}', "the dump has no tensor 'block9/q'; did you mean"),
-        ('{"block0/q": "lm_head"}', "cannot be lm_head"),
+        ('{"block0/q": "lm_head"}', "cannot be lm_head, which is float32"),
         ('{"block0/q": "ln_f", "block0/k": "ln_f"}', "two tensors are said to be ln_f"),
         ('{"block0/q": 3}', "expected a short text or null"),
         ("[]", "holds no JSON object"),

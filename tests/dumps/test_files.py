@@ -59,6 +59,7 @@ NPY = {
     "cut in its numbers": (array([1.0] * 9)[:-4], "is not a whole numpy array"),
     "a terabyte": (lying((2**38,)), "more than the file holds"),
     "an overflow": (lying((2**62, 2**62)), "more than the file holds"),
+    "many axes": (lying((1,) * 33), "has 33 axes; 32 are the most"),
     "axes below zero": (lying((-1, -4)), "numpy array|more than"),
     "complex": (array([1j]), "not numbers"),
     "words": (array(["a"]), "not numbers"),
