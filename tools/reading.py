@@ -120,7 +120,7 @@ def count_other(mutant: Mutant) -> Counter[str]:
     official = OfficialRun.of(stage.truth, stage.copy)
     found = read(lambda tap: stage.play(source, tap), official, lambda file: file == FILE)
     outcome = stage.run(source)
-    truth = replace(stage.truth, tensors={n: t for n, t in stage.truth.items() if n in stage.tapped})
+    truth = replace(stage.truth, tensors={n: t for n, t in stage.truth.tensors.items() if n in stage.tapped})
     question = Question(stage.copy, truth.inputs, truth.attention)
     proof = Proof(question, judge(outcome.tensors, truth), truth, outcome.tensors)
     report = explain(proof, account=Account(outcome.error), readings=found).report

@@ -124,6 +124,7 @@ def dump(
 
     check_ending(out)
     question = options.question_of(name, inputs, attention, strict=strict)
+    output.check_writable("--out", out, question.copy.weights_file)
     with output.progress("the official model runs", 1) as done:
         captured = verify.capture(question)
         done("captured")

@@ -34,6 +34,7 @@ def capture(
     inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
     output.check_writable("--out", out, texts)
     question = options.question_of(name, inputs, attention, cache, strict, dtype=dtype)
+    output.check_writable("--out", out, question.copy.weights_file)
     from llm_rebuild import verify
 
     with output.progress("the official model runs", 1) as done:

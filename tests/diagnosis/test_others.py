@@ -7,6 +7,7 @@ import pytest
 
 from llm_rebuild.diagnosis.causes import CAUSES
 from llm_rebuild.diagnosis.mutants import Mutant
+from tools import reading
 from tools.mutants import read_set
 from tools.mutants.others import MODELS, other, source_of
 
@@ -34,3 +35,8 @@ def test_there_are_twelve_of_each_and_their_causes_are_in_the_catalogue():
     assert all(sum(mutant.model == model for mutant in named) >= 12 for model in MODELS)
     assert {cause for mutant in named for cause in mutant.causes} <= set(CAUSES)
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+
+
+def test_how_well_one_is_read_is_counted():
+    counts = reading.count_other(next(mutant for mutant in MUTANTS if mutant.first))
+    assert counts["mutants"] == counts["read"] == counts["line among three"] == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -277,6 +278,16 @@ def test_no_result_takes_the_place_of_what_is_read(run: Run, tmp_path: Path, rea
     assert code == 2
     assert "that is the file that is read; choose another place" in err
     assert place.read_bytes() == content
+
+
+@pytest.mark.parametrize("command", ["capture", "dump"])
+def test_no_tensors_take_the_place_of_the_model(run: Run, tmp_path: Path, command: str) -> None:
+    folder = Path(shutil.copytree(MINIATURE, tmp_path / "gpt2"))
+    weights = (folder / "model.safetensors").read_bytes()
+    code, _, err = run(command, folder, "--text", TEXTS[0], "--out", folder / "model.safetensors")
+    assert code == 2
+    assert "that is the file that is read; choose another place" in err
+    assert (folder / "model.safetensors").read_bytes() == weights
 
 
 def test_names_neither_make_lines_nor_turn_the_text_round(run: Run, truth: Capture, tmp_path: Path) -> None:

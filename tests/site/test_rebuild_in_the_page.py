@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import regex
 import torch
 from playwright.sync_api import Browser, Page
 
@@ -44,6 +45,7 @@ from tools import page_tables
 from .conftest import REPOSITORY, Reader, Site, served
 
 Figure = Callable[[str], None]
+COMBINING = regex.findall(r"\p{M}", "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)])))
 NEAR = 1e-5  # of a tensor's largest number
 REBUILD = REPOSITORY / "docs" / "javascripts" / "rebuild"
 CALL = "([name, ...values]) => window.rebuild[name](...values)"
@@ -207,6 +209,8 @@ def lines(site: Site, request: pytest.FixtureRequest) -> list[str]:
         "",
         "x" * 10_000,
         "e\u0301" * 5_000,
+        # Each mark that `regex` knows before and behind marks that others change places with.
+        "".join(f"a{mark}\u0334\u0345{mark}" for mark in COMBINING),
         *corpus.real_lines(400 // share),
         *corpus.fuzz(500 // share, PIECES, seed=9),
         *corpus.fuzz(300 // share, test_byte_bpe_json.PIECES, seed=9),
