@@ -483,8 +483,8 @@ spellings, which only round, are not counted here.
 
 The sets from the **fourth** on are in other people's handwriting: norms and softmaxes by hand, letters
 of `einsum`, slips in place, a function that returns the wrong thing. They were written by somebody who had
-seen neither the guesses nor how code is read. They have measured, and were then opened; what stands here
-of the seventh and the eighth was measured before. The second is still blind.
+seen neither the guesses nor how code is read. They have measured, and were then opened: of two of them both
+figures stand here, of the others those from after. The second is still blind.
 
 """
 
@@ -543,28 +543,20 @@ def _reading(counts: dict[str, dict[str, int]]) -> str:
 
 
 def _table_of_reading(counts: dict[str, dict[str, int]]) -> str:
-    rows = (
-        ("the line, shown first", "line first"),
-        ("the line, among three", "line among three"),
-        ("a repair proved", "repair proved"),
-        ("a repair proved of a line", "proved of a line"),
-        ("… of a wrong line", "proved and wrong"),
-    )
-    names = [name for name in READ if name in counts]
-    lines = [
-        f"| of the mutants | {' | '.join(f'{name} set' for name in names)} |",
-        "|---" * (len(names) + 1) + "|",
-    ]
-    lines.append(f"| mutants | {' | '.join(str(counts[name]['mutants']) for name in names)} |")
-    for title, key in rows:
-        cells = [_of(counts[name].get(key, 0), counts[name]["mutants"]) for name in names]
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    told = [
-        (counts[name].get("named first with reading"), counts[name].get("with a cause", 0)) for name in names
-    ]
-    if any(right is not None for right, _ in told):  # of those that the catalogue has a name for
-        cells = ["–" if right is None else _of(right, made) for right, made in told]
-        lines.append(f"| the cause named first, by code and tensors together | {' | '.join(cells)} |")
+    columns = {
+        "the line, shown first": "line first",
+        "… among three": "line among three",
+        "a repair proved": "repair proved",
+        "… of a line": "proved of a line",
+        "… of a wrong line": "proved and wrong",
+    }
+    titles = ["set", "mutants", *columns, "the cause named first, by code and tensors together"]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for name in (name for of in READ for name in (f"{of}, blind", of) if name in counts):
+        of = counts[name]
+        named = of.get("named first with reading")  # of those that the catalogue has a name for
+        cells = [name, str(of["mutants"]), *(_of(of.get(key, 0), of["mutants"]) for key in columns.values())]
+        lines.append(f"| {' | '.join(cells)} | {'–' if named is None else _of(named, of['with a cause'])} |")
     return "\n".join(lines)
 
 
