@@ -187,21 +187,26 @@ def test_there_is_no_barrier_of_any_kind(alive: Alive, name: str) -> None:
     assert visitor.errors == []
 
 
-def test_every_cell_and_every_control_is_reached_by_the_keyboard(alive: Alive) -> None:
-    page = alive("gpt2").page
+@pytest.mark.parametrize("name", CELLS)
+def test_every_cell_and_every_control_is_reached_by_the_keyboard(
+    alive: Alive, name: str, figure: Callable[[str], None]
+) -> None:
+    page = alive(name).page
     assert page.locator('a.cell[tabindex="0"]').count() == 1
     page.locator('a.cell[tabindex="0"]').focus()
     page.keyboard.press("Home")
-    seen = []
-    for _ in range(CELLS["gpt2"]):
-        seen.append(page.evaluate("document.activeElement.getAttribute('href').slice(1)"))
+    cells = []
+    for _ in range(CELLS[name]):
+        cells.append(page.evaluate("document.activeElement.getAttribute('href').slice(1)"))
         page.keyboard.press("ArrowRight")
-    assert len(set(seen)) == CELLS["gpt2"]
-    assert seen[0] == "wte"
-    assert seen[-1] == "lm_head"
+    assert cells == page.locator("a.cell").evaluate_all("all => all.map(one => one.hash.slice(1))")
     page.keyboard.press("ArrowUp")
+    above = page.evaluate("document.activeElement.getAttribute('href').slice(1)")
+    assert above != cells[-1]
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('.tensor h3').textContent.startsWith('h.2.')")
+    page.wait_for_function(
+        "name => document.querySelector('.tensor h3').textContent.startsWith(name)", arg=above
+    )
     page.evaluate("document.querySelector('.live input').focus()")
     for _ in range(120):
         page.keyboard.press("Tab")
@@ -211,6 +216,8 @@ def test_every_cell_and_every_control_is_reached_by_the_keyboard(alive: Alive) -
         "(all) => all.filter((one) => one.type !== 'radio').map((one) => one.outerHTML)"
     )
     assert [html for html in missed if 'type="text"' not in html] == []  # where the walk began
+    stops = page.locator(".live [data-stop]").count()
+    figure(f"live {name} by keyboard: {len(cells)} cells and {stops} controls, none missed")
 
 
 # ------------------------------------------------------------------------------------ as in Python
