@@ -32,9 +32,10 @@ OFFICIAL = ("capture", "compare", "dump", "find", "map", "recheck", "verify")  #
 ARRANGED = "TESTS_ARRANGED"  # Python that is run before the command
 # Read when a command runs: they are those of the call.
 OBEYED = ("LLM_REBUILD_STORE", "COLUMNS", "RAY_worker_niceness", ARRANGED)
-CHANGING = (  # from fence to fence: by the shell, by pytest, and by what a fence imports
+CHANGING = (  # from fence to fence: by the shell, by pytest, and by what a fence or a test imports
     "PWD", "OLDPWD", "SHLVL", "_", "PS1", "PYTEST_CURRENT_TEST",
     "TRANSFORMERS_VERBOSITY", "TORCHINDUCTOR_CACHE_DIR", "OMP_WAIT_POLICY", *OBEYED,
+    "RAY_CLIENT_MODE", "KMP_INIT_AT_FORK", "KMP_DUPLICATE_LIB_OK",  # Ray's, and scikit-learn's
 )  # fmt: skip
 
 STARTED: list[tuple[subprocess.Popen[bytes], tempfile.TemporaryDirectory[str]]] = []
