@@ -131,10 +131,7 @@ class _Search:
         self.numbers = {name: Numbers(tensor) for name, tensor in dump.items() if tensor.numel() in counts}
         self.order = {checkpoint: number for number, checkpoint in enumerate(cut)}
         self.inside = {name for name in official if name.rpartition(".")[0] in official}
-        groups: dict[str, dict[str, int]] = defaultdict(dict)
-        for name, (rest, number) in _kinds(dump).items():
-            groups[rest][name] = number
-        self.groups = {name: group for group in groups.values() for name in group}
+        self.groups = {name: group for name, (_, group) in _groups(dump).items()}
         # The first number of a checkpoint's name is the block's.
         self.kinds = {c: next(_cut(c), ("", 0)) for c in cut}
         self.blocks = defaultdict[str, set[int]](set)
@@ -313,11 +310,10 @@ class _Search:
 
     def drop_unused(self) -> None:
         """Take the name from what is wrong and no checkpoint: the steps make more of the dump without it."""
-        own = self.own(self.names) if self.wrong() else NO_STEPS()
-        for name in self.wrong():
+        wrong = [name for name in self.wrong() if name != self.names[name]]
+        own = self.own(self.names) if wrong else NO_STEPS()
+        for name in wrong:
             checkpoint, names = self.names[name], list(self.names)
-            if name == checkpoint:
-                continue
             without = replace(own, tensors={c: t for c, t in own.tensors.items() if c != checkpoint})
             if self.makes(without, checkpoint, names) > self.makes(own, checkpoint, names):
                 del self.names[name]
@@ -520,9 +516,10 @@ def _becomes(layout: Layout, shape: tuple[int, ...]) -> bool:
 # ------------------------------------------------------------------------------------- names and patterns
 
 
-def _kinds(names: Iterable[str]) -> dict[str, tuple[str, int]]:
-    """Of each name that has numbers what is left without its block's, and this. The block's number is the
-    one of which most names have the same choice, 0, 1 and 2; and the first of such."""
+def _groups(names: Iterable[str]) -> dict[str, tuple[str, dict[str, int]]]:
+    """Of each name that has numbers what is left without its block's, and the names of which the same is
+    left, each with its block. The block's number is the one of which most names have the same choice, 0, 1
+    and 2; and the first of such."""
     numbers: dict[str, set[int]] = defaultdict(set)
     for name in names:
         for rest, number in _cut(name):
@@ -534,7 +531,11 @@ def _kinds(names: Iterable[str]) -> dict[str, tuple[str, int]]:
     def rank(cut: tuple[str, int]) -> tuple[int, int]:
         return -having[frozenset(numbers[cut[0]])], cut[0].index("#")
 
-    return {name: min(cuts, key=rank) for name in names if (cuts := list(_cut(name)))}
+    kinds = {name: min(cuts, key=rank) for name in names if (cuts := list(_cut(name)))}
+    groups: dict[str, dict[str, int]] = defaultdict(dict)
+    for name, (rest, number) in kinds.items():
+        groups[rest][name] = number
+    return {name: (rest, groups[rest]) for name, (rest, _) in kinds.items()}
 
 
 def _cut(name: str) -> Iterator[tuple[str, int]]:
@@ -553,14 +554,11 @@ def _cut(name: str) -> Iterator[tuple[str, int]]:
 
 def in_any_block(names: Names) -> dict[str, tuple[str, str]]:
     """Of each name and its checkpoint both with `#` for the block's number, if other blocks have it, too."""
-    kinds = _kinds(names)
-    alike = Counter(rest for rest, _ in kinds.values())
-    return {
-        name: (kinds[name][0], next(_cut(checkpoint), (checkpoint, 0))[0])
-        if name in kinds and alike[kinds[name][0]] > 1
-        else (name, checkpoint)
-        for name, checkpoint in names.items()
-    }
+    patterns = {name: (name, checkpoint) for name, checkpoint in names.items()}
+    for name, (rest, group) in _groups(names).items():
+        if len(group) > 1:
+            patterns[name] = rest, next(_cut(names[name]), (names[name], 0))[0]
+    return patterns
 
 
 def _alike(name: str, checkpoint: str) -> float:

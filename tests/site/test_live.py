@@ -25,6 +25,12 @@ from .conftest import DESKTOP, OF_A_PHONE, PHONE, Reader, Site, barriers
 Alive = Callable[[str], Reader]
 PAGES = {record.published: record.file for record in RECORDS}
 CELLS = {"minilm": 64, "gpt2": 78, "t5-small": 244, "llama": 136}
+ENDS = {  # its first cell, and its last
+    "minilm": ("embeddings.word_embeddings", "sentence.embedding"),
+    "gpt2": ("wte", "lm_head"),
+    "t5-small": ("encoder.embed_tokens", "lm_head"),
+    "llama": ("model.embed_tokens", "lm_head"),
+}
 MOST_SCRIPT = 120_000  # bytes of a live page's JavaScript, compressed
 TYPE = """text => {
   const field = document.querySelector("[data-part=sentence] input[type=text]");
@@ -199,6 +205,8 @@ def test_every_cell_and_every_control_is_reached_by_the_keyboard(
     for _ in range(CELLS[name]):
         cells.append(page.evaluate("document.activeElement.getAttribute('href').slice(1)"))
         page.keyboard.press("ArrowRight")
+    assert len(set(cells)) == CELLS[name]
+    assert (cells[0], cells[-1]) == ENDS[name]
     assert cells == page.locator("a.cell").evaluate_all("all => all.map(one => one.hash.slice(1))")
     page.keyboard.press("ArrowUp")
     above = page.evaluate("document.activeElement.getAttribute('href').slice(1)")
