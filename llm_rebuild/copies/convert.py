@@ -63,7 +63,7 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
 
 def _sharded(index: Path) -> dict[str, Tensor]:
     """The tensors of a sharded safetensors file, by its index: {"weight_map": {key: shard}}."""
-    from safetensors import SafetensorError, safe_open
+    from llm_rebuild.weights import Weights
 
     try:
         weight_map = read_json(index)["weight_map"]
@@ -75,10 +75,6 @@ def _sharded(index: Path) -> dict[str, Tensor]:
         path = index.parent / str(shard)
         if Path(str(shard)).name != shard or not path.is_file():
             raise InputError(f"{index.name} names {shard!r}, which is not in {index.parent}; put it there")
-        try:
-            with safe_open(path, framework="pt") as opened:
-                for key in (key for key, name in weight_map.items() if name == shard):
-                    tensors[key] = opened.get_tensor(key)
-        except SafetensorError as error:
-            raise InputError(f"{path} is not what {index.name} says ({one_line(error)})") from error
+        weights = Weights.open(path, dtype="auto")
+        tensors |= {key: weights[key] for key, name in weight_map.items() if name == shard}
     return tensors

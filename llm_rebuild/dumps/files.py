@@ -16,14 +16,14 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from llm_rebuild import files
 from llm_rebuild.checkpoints import plain
 from llm_rebuild.errors import InputError, one_line
-from llm_rebuild.weights import DTYPES
+from llm_rebuild.weights import DTYPES, Weights
 
 MOST = 10_000  # tensors of a dump; GPT-2's every checkpoint for one text are some 300
 LARGEST = 4 * 2**30  # bytes of its numbers
@@ -102,17 +102,11 @@ def _reader(file: Path) -> Callable[[Path, str], Iterator[tuple[str, Tensor]]]:
 
 
 def _safetensors(file: Path, name: str) -> Iterator[tuple[str, Tensor]]:
-    try:
-        with safe_open(file, framework="pt") as opened:
-            for key in opened.keys():  # noqa: SIM118
-                tensor = opened.get_tensor(key)
-                if tensor.is_complex() or (
-                    tensor.is_floating_point() and tensor.dtype not in DTYPES.values()
-                ):
-                    raise InputError(f"{file}: {key[:100]} is {tensor.dtype}; save it in {', '.join(DTYPES)}")
-                yield key, tensor
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{file} is not a whole safetensors file ({one_line(error)})") from None
+    for key, tensor in Weights.open(file, "save it anew", dtype="auto").peek().items():
+        decimals = tensor.is_floating_point() or tensor.is_complex()
+        if decimals and tensor.dtype not in DTYPES.values():
+            raise InputError(f"{file}: {key[:100]} is {tensor.dtype}; save it in {', '.join(DTYPES)}")
+        yield key, tensor
 
 
 def _npz(file: Path, name: str) -> Iterator[tuple[str, Tensor]]:

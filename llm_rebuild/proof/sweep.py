@@ -58,8 +58,7 @@ class Task:
     @property
     def key(self) -> str:
         """Equal for tasks that ask the same of the same weights under the same releases."""
-        asked = [self.weights, self.attention, self.first_text, self.texts, releases()]
-        asked += [self.dtype] if self.dtype != "float32" else []  # files of before know no other
+        asked = [self.weights, self.attention, self.first_text, self.texts, self.dtype, releases()]
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
     def row(self) -> Row:
@@ -176,9 +175,6 @@ def _rows_in(file: Path, schema: Any) -> Any:
         table = pq.read_table(file)
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
         raise InputError(f"{file} is no file of a sweep ({one_line(error)}); choose another") from None
-    if table.column_names == [name for name in COLUMNS if name != "dtype"]:  # before there were others
-        number, ones = schema.get_field_index("dtype"), ["float32"] * len(table)
-        table = table.add_column(number, schema.field(number), [ones])
     if not table.schema.equals(schema):
         raise InputError(f"{file} is no file of a sweep (it has other columns); choose another")
     return table

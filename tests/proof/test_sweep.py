@@ -97,19 +97,6 @@ def test_another_type_of_number_is_another_task(tmp_path: Path, monkeypatch: pyt
     assert rows[1]["bit_identical"] == rows[1]["checkpoints"]
 
 
-def test_a_file_of_before_there_were_types_is_gone_on_with(asked: list[Task], tmp_path: Path):
-    file = tmp_path / "out.parquet"
-    results = Results(file)
-    results.parts.mkdir()
-    results.add(prove_task(asked[0]))
-    results.merge()
-    before = parquet.read_table(file)
-    parquet.write_table(before.drop_columns(["dtype"]), file)
-    again = Results(file)
-    assert again.done() == {asked[0].key}
-    assert again.table.equals(before)
-
-
 def test_parts_that_a_killed_sweep_left_are_read(asked: list[Task], tmp_path: Path):
     results = Results(tmp_path / "out.parquet")
     results.parts.mkdir()
