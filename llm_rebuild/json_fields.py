@@ -43,6 +43,7 @@ def or_null(kind: Kind) -> Kind:
 TEXT = Kind("a text", lambda v: isinstance(v, str))
 WORD = Kind("a short text", lambda v: isinstance(v, str) and 0 < len(v) <= 300 and v.isprintable())
 SHA256 = Kind("a sha256", lambda v: isinstance(v, str) and len(v) == 64 and set(v) <= set("0123456789abcdef"))
+OBJECT = Kind("an object", lambda v: isinstance(v, dict))
 FLAG = Kind("true or false", lambda v: type(v) is bool)
 NUMBER = Kind("a finite number from 0", lambda v: type(v) in (int, float) and 0 <= v <= sys.float_info.max)
 

@@ -11,6 +11,7 @@ not fit into memory.
 from __future__ import annotations
 
 import contextlib
+import copy
 import ctypes
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -135,9 +136,7 @@ class Weights(Mapping[str, Tensor]):
         """The view of one part of the model. It shares the record of what was read."""
         view = self._parts.get(part)
         if view is None:
-            view = Weights.__new__(Weights)
-            view.file = self.file
-            view._tensors, view._read, view.pages = self._tensors, self._read, self.pages
+            view = copy.copy(self)
             view._path, view._parts = join(self._path, part), {}
             self._parts[part] = view  # built once, not once a forward pass
         return view

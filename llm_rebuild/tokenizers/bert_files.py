@@ -8,7 +8,7 @@ from typing import Any
 
 from llm_rebuild.errors import InputError
 from llm_rebuild.files import read_text
-from llm_rebuild.json_fields import FLAG, Kind, check, or_null, shown
+from llm_rebuild.json_fields import FLAG, OBJECT, check, or_null, shown
 from llm_rebuild.tokenizers.checks import ANEW, CONFIG, LIBRARY, read_config, require
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -46,7 +46,6 @@ SUPPORTED_CONFIG: dict[str, object] = {
 ADDED_TOKEN_FLAGS = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False) | {
     "special": True
 }
-ANY_OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ def read_settings(folder: Path, vocabulary: dict[str, int]) -> Settings:
 
 def check_added_tokens(added: Any, vocabulary: dict[str, int], path: Path) -> None:
     """Exactly the five special tokens, all of them found literally, wherever they stand."""
-    check(added, [ANY_OBJECT], f"{path}: added_tokens")
+    check(added, [OBJECT], f"{path}: added_tokens")
     for token in added:
         content = token.get("content")
         if content not in SPECIAL_TOKENS or token.get("id") != vocabulary[content]:

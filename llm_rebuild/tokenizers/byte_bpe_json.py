@@ -19,9 +19,9 @@ import regex
 
 from llm_rebuild.errors import InputError
 from llm_rebuild.files import read_json
-from llm_rebuild.json_fields import shown
+from llm_rebuild.json_fields import OBJECT, Kind, check, shown, whole
 from llm_rebuild.tokenizers import checks
-from llm_rebuild.tokenizers.byte_bpe import BYTE_SYMBOLS, DIGIT, LETTER, SPLIT, ByteBPE, Ranks, Rules
+from llm_rebuild.tokenizers.byte_bpe import BYTE_SYMBOLS, DIGIT, LETTER, SPLIT, ByteBPE, Rules
 
 FILE = "tokenizer.json"
 ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -52,6 +52,8 @@ MODEL = {
     "fuse_unk": False,
     "byte_fallback": False,
 }
+TOKEN = Kind("a token", lambda value: isinstance(value, str) and value != "")
+LIST = Kind("a list", lambda value: isinstance(value, list))
 
 
 class ByteBPEJson(ByteBPE):
@@ -62,22 +64,21 @@ class ByteBPEJson(ByteBPE):
         """Read tokenizer.json; InputError says which of its fields asks for what is not supported."""
         path = Path(folder) / FILE
         file = read_json(path, checks.ANEW)
-        model = file.get("model")
-        if not isinstance(model, dict):
-            raise InputError(f"{path}: model is {shown(model)}, expected an object: download it again")
+        model: Any = file.get("model")
+        check(model, OBJECT, f"{path}: model")
         for field, value in MODEL.items():
             asked = model.get(field, value)
             checks.require(path, f"model.{field}", None if asked == "" else asked, value)
         added = _added(path, file.get("added_tokens") or [])
         contents = {token["content"]: token["id"] for token in added}
-        table = model.get("vocab")
-        if not isinstance(table, dict):
-            raise InputError(f"{path}: model.vocab is {shown(table)}, expected an object: download it again")
+        table, merges = model.get("vocab"), model.get("merges")
+        check(table, OBJECT, f"{path}: model.vocab")
+        check(merges, LIST, f"{path}: model.merges")
         for content, token_id in contents.items():
             if table.get(content, token_id) != token_id:
                 raise InputError(f"{path}: {content!r} has the ids {table[content]} and {token_id}")
         vocabulary = checks.check_vocabulary(path, {**table, **contents}, BYTE_SYMBOLS)
-        ranks = _ranks(path, model.get("merges"), vocabulary)
+        ranks = checks.ranks_of(enumerate(merges), vocabulary, f"{path}: model.merges")
         before, after = _around(path, file.get("post_processor"), vocabulary)
         rules = Rules(
             splits=_splits(path, file.get("pre_tokenizer")),
@@ -97,44 +98,25 @@ class ByteBPEJson(ByteBPE):
 
 def _added(path: Path, tokens: Any) -> list[dict[str, Any]]:
     """Tokens that are cut out of a text before it is split."""
-    if not isinstance(tokens, list):
-        raise InputError(f"{path}: added_tokens is {shown(tokens)}, expected a list: download it again")
+    check(tokens, [OBJECT], f"{path}: added_tokens")
     for number, token in enumerate(tokens):
         name = f"added_tokens[{number}]"
-        if not isinstance(token, dict) or not isinstance(token.get("content"), str) or not token["content"]:
-            raise InputError(f"{path}: {name} is {shown(token)}, expected a token: download it again")
+        check(token.get("content"), TOKEN, f"{path}: {name}.content")
+        check(token.get("id"), whole(), f"{path}: {name}.id")
         for flag in ("single_word", "lstrip", "rstrip"):
             checks.require(path, f"{name}.{flag}", token.get(flag, False), False)
-        if type(token.get("id")) is not int:
-            raise InputError(f"{path}: {name}.id is {shown(token.get('id'))}, expected a whole number")
-    return tokens
-
-
-def _ranks(path: Path, merges: Any, vocabulary: Mapping[str, int]) -> Ranks:
-    """The merges, the best first: each "left right" in older files, ["left", "right"] in newer ones."""
-    if not isinstance(merges, list):
-        raise InputError(f"{path}: model.merges is {shown(merges)}, expected a list: download it again")
-    ranks: Ranks = {}
-    for number, entry in enumerate(merges):
-        pair = entry.split(" ") if isinstance(entry, str) else entry
-        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(p, str) and p for p in pair)):
-            raise InputError(f"{path}: model.merges[{number}] is {shown(entry)}, expected two tokens")
-        left, right = pair
-        for token in (left, right, left + right):
-            if token not in vocabulary:
-                raise InputError(f"{path}: model.merges[{number}]: {shown(token)} is not in model.vocab")
-        ranks[left, right] = number
-    return ranks
+    added: list[dict[str, Any]] = tokens
+    return added
 
 
 def _steps(path: Path, field: str, value: Any, inside: str) -> list[dict[str, Any]]:
     """The steps of a part of the file: one, or those of a Sequence."""
     if value is None:
         return []
-    steps = value.get(inside) if isinstance(value, dict) and value.get("type") == "Sequence" else [value]
-    if not (isinstance(steps, list) and all(isinstance(step, dict) for step in steps)):
-        raise InputError(f"{path}: {field} is {shown(value)}, expected steps: download it again")
-    return steps
+    sequence = isinstance(value, dict) and value.get("type") == "Sequence"
+    steps: Any = value.get(inside) if sequence else [value]
+    check(steps, [OBJECT], f"{path}: {field}")
+    return list(steps)
 
 
 def _splits(path: Path, value: Any) -> tuple[regex.Pattern[str], ...]:

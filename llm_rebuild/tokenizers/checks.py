@@ -181,25 +181,26 @@ def check_vocabulary(path: Path, vocabulary: dict[str, int], needed: Iterable[st
     return vocabulary
 
 
-def read_merges(path: Path, vocabulary: dict[str, int]) -> dict[tuple[str, str], int]:
+def read_merges(path: Path, vocabulary: Mapping[str, int]) -> dict[tuple[str, str], int]:
     """merges.txt: after a "#version" line, one "left right" a line, the best first."""
-    ranks: dict[tuple[str, str], int] = {}
     lines = read_text(path, ANEW).removesuffix("\n").split("\n")
-    for number, line in enumerate((line.removesuffix("\r") for line in lines), start=1):
-        if line.startswith("#version"):
-            continue
-        match line.split(" "):
-            case [left, right] if left and right:
+    numbered = enumerate((line.removesuffix("\r") for line in lines), start=1)
+    merges = ((number, line) for number, line in numbered if not line.startswith("#version"))
+    return ranks_of(merges, vocabulary, f"{path} line")
+
+
+def ranks_of(
+    merges: Iterable[tuple[int, Any]], vocabulary: Mapping[str, int], where: str
+) -> dict[tuple[str, str], int]:
+    """The ranks of pairs of tokens: each rank, and "left right", or ["left", "right"] in newer files."""
+    ranks: dict[tuple[str, str], int] = {}
+    for number, entry in merges:
+        match entry.split(" ") if isinstance(entry, str) else entry:
+            case [str(left), str(right)] if left and right:
                 for token in (left, right, left + right):
                     if token not in vocabulary:
-                        raise InputError(
-                            f"{path} line {number}: {token!r} is not in vocab.json; take both files from "
-                            "the same model"
-                        )
+                        raise InputError(f"{where} {number}: {shown(token)} is no token: {ANEW}")
                 ranks[left, right] = number  # a repeated pair counts where it stands last
             case _:
-                raise InputError(
-                    f"{path} line {number} is broken: {line[:40]!r} is not two tokens and a space; "
-                    "download it again"
-                )
+                raise InputError(f"{where} {number} is broken: {shown(entry)} is not two tokens: {ANEW}")
     return ranks

@@ -125,8 +125,11 @@ def compare(rebuilt: Any, official: Any, name: str = "") -> Verdict:
     if isinstance(rebuilt, Interim):
         raise InputError(f"{rebuilt.name}: the first argument is official too; nothing was rebuilt")
     if isinstance(official, Interim):
-        if official.copies.source_of(plain(rebuilt, f"{official.name}: the rebuilt one is")):
-            raise InputError(f"{official.name}: the first argument is an official copy; nothing was rebuilt")
+        if source := official.copies.source_of(plain(rebuilt, f"{official.name}: the rebuilt one is")):
+            raise InputError(
+                f"the rebuilt {official.name} is a copy of the official {source}, as `.tensor` gives it: "
+                "nothing was computed; compute it, or take it openly by bridge()"
+            )
         name, official = name or official.name, official._tensor
     same = rebuilt is official
     rebuilt, official = (plain(t, f"{name or 'compare'}: one side is") for t in (rebuilt, official))

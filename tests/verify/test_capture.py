@@ -209,7 +209,7 @@ def test_an_official_copy_is_no_rebuilt_tensor(tiny: LocalCopy, window):
     name = "embeddings.sum"
     with pytest.raises(InputError, match=r"is a copy of the official embeddings\.sum, .* openly by bridge"):
         verify.judge({name: window(truth[name].tensor)}, truth)
-    with pytest.raises(InputError, match=r"embeddings\.sum: the first argument is an official copy"):
+    with pytest.raises(InputError, match=r"is a copy of the official embeddings\.sum, "):
         verify.compare(window(truth[name].tensor), truth[name])
     assert verify.judge({name: truth[name].tensor + 0}, truth).verdicts  # what is computed is nobody's copy
     other = verify.capture(tiny, ["a b c d", "e"])
