@@ -178,6 +178,19 @@ def _imported(value: Any, words: str) -> Tensor:
     raise InputError(f"{words} a {kind} whose numbers cannot be had here ({reason}); give a copy on the CPU")
 
 
+def tensors_in(values: Iterable[Any]) -> list[Tensor]:
+    """The tensors among some values, in what is made of lists, tuples and dicts, too."""
+    tensors: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            tensors.append(value)
+        elif isinstance(value, (list, tuple)):
+            tensors += tensors_in(value)
+        elif isinstance(value, dict):
+            tensors += tensors_in(value.values())
+    return tensors
+
+
 def join(path: str, name: str) -> str:
     """`join("encoder.layer.0", "output")` is `encoder.layer.0.output`; either may be empty."""
     return f"{path}.{name}" if path and name else path or name

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from llm_rebuild.checkpoints import tensors_in
 
 Storage: Any = StorageWeakRef  # knows whether a storage still lives, and does not keep it alive
 FEWEST = 8  # so many different numbers do not agree by chance; below that nobody looks
@@ -69,13 +71,13 @@ class Origins(TorchDispatchMode):
         if name == "from_file":
             raise PermissionError("it maps a file into a tensor; a rebuild gets its weights as `weights`")
         foreign = set()
-        for tensor in _tensors((args, kwargs)):
+        for tensor in tensors_in((args, kwargs)):
             if not self.owns(tensor):
                 foreign.add(_address(tensor))
                 self.look(tensor, name)
         result = function(*args, **(kwargs or {}))
         if name != "set_":  # which makes a window on memory that something else has filled
-            for tensor in _tensors(result):
+            for tensor in tensors_in((result,)):
                 if _address(tensor) not in foreign and not self.owns(tensor):  # no view of a foreign one
                     self.own(tensor)
         return result
@@ -89,12 +91,3 @@ def _address(tensor: Tensor) -> int:
         return tensor.untyped_storage().data_ptr()
     except (NotImplementedError, RuntimeError):  # a wrapper's
         return 0
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    """The tensors among an operation's arguments or results, lists and dictionaries of them included."""
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, (tuple, list, dict)):
-        for value in values.values() if isinstance(values, dict) else values:
-            yield from _tensors(value)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from llm_rebuild.checkpoints import tensors_in
+
 # Operations that have another name in everybody's programs.
 _WORDS = {
     "bmm": "matmul",
@@ -100,19 +102,6 @@ def mapped(values: Any, change: Callable[[Any], Any]) -> Any:
     if kind is tuple or kind is list:
         return kind([mapped(value, change) for value in values])
     return {k: mapped(v, change) for k, v in values.items()} if kind is dict else change(values)
-
-
-def tensors_in(values: Iterable[Any]) -> list[Tensor]:
-    """The tensors among some values, in what is made of lists, tuples and dicts, too."""
-    tensors: list[Tensor] = []
-    for value in values:
-        if isinstance(value, Tensor):
-            tensors.append(value)
-        elif isinstance(value, (list, tuple)):
-            tensors += tensors_in(value)
-        elif isinstance(value, dict):
-            tensors += tensors_in(value.values())
-    return tensors
 
 
 def answer_of(result: Any) -> Tensor | None:

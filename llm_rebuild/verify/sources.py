@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from llm_rebuild.checkpoints import Checkpoint, join
-from llm_rebuild.verify.operations import answer_of, tensors_in
+from llm_rebuild.checkpoints import Checkpoint, join, tensors_in
+from llm_rebuild.verify.operations import answer_of
 
 Named = list[tuple[str, Tensor]]  # checkpoints, by name
 

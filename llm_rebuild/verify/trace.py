@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from llm_rebuild.checkpoints import join
+from llm_rebuild.checkpoints import join, tensors_in
 from llm_rebuild.verify import memory
 from llm_rebuild.verify.entries import Trace, is_entry
 from llm_rebuild.verify.official import Official
-from llm_rebuild.verify.operations import Operations, answer_of, facts_of, outputs_of, tensors_in, written_by
+from llm_rebuild.verify.operations import Operations, answer_of, facts_of, outputs_of, written_by
 from llm_rebuild.verify.question import Model, Options, Question, ask, check
 from llm_rebuild.verify.recording import Products, Recording, Returned, address_of
 from llm_rebuild.verify.sources import Named, Sources
