@@ -225,15 +225,13 @@ def capture(
     and a question that is made already serves as well. `official` is the model where it is loaded already.
     """
     question = ask(model, texts, **options)
-    everything = steps or question.copy.architecture is None
-    return read_capture(question, observe(question, official, everything))
+    return read_capture(question, observe(question, official), steps or question.copy.architecture is None)
 
 
-def read_capture(question: Question, observer: Observer) -> Capture:
+def read_capture(question: Question, observer: Observer, with_steps: bool = True) -> Capture:
     """The checkpoints of a run, as its observer saw them."""
     tensors: Mapping[str, Tensor]
-    traced = observer.trace() if observer.everything else None
-    entries, steps = ({}, {}) if traced is None else checkpoints_of(traced)
+    entries, steps = checkpoints_of(observer.trace()) if with_steps else ({}, {})
     if question.copy.architecture is not None:
         checkpoints = {checkpoint.name: checkpoint for checkpoint in question.checkpoints}
         tensors = observer.checkpoints()

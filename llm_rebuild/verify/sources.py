@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
@@ -32,10 +32,6 @@ class Sources:
                 operation, _, call = event.removeprefix("into ").rstrip("]").partition("[")
                 calls = self._calls.setdefault(path, {}).setdefault(operation, {})
                 calls.setdefault(int(call), []).append((checkpoint.name, event.startswith("into ")))
-
-    def sought(self, path: str) -> Container[str]:
-        """Which operations of the module at that path may be a checkpoint."""
-        return self._calls.get(path, ())
 
     def computed(self, operation: str, path: str, arguments: tuple[Any, ...], result: Any) -> Named:
         """The checkpoints that an operation shows: what it gave, or what went into it. To be asked of every

@@ -46,17 +46,14 @@ def trace(
     return observe(ask(model, texts, **options), official).trace()
 
 
-def observe(
-    question: Question, official: Official | None = None, everything: bool = True, before: Trace | None = None
-) -> Observer:
-    """Run the official model once, watched. What it saw is read off the observer: without `everything` only
-    the checkpoints, which takes less memory. `before`: of the pass from whose keys and values it goes on."""
+def observe(question: Question, official: Official | None = None, before: Trace | None = None) -> Observer:
+    """Run the official model once, watched. What it saw is read off the observer. `before`: the trace of the
+    pass from whose keys and values it goes on."""
     if official is None:
         check(question.copy, question.weights)
         official = Official(question.copy.folder, question.attention, question.dtype)
     memory.check(question, official.model)
-    recording = Recording() if before is None else before.recording
-    observer = Observer(question, official, everything, recording)
+    observer = Observer(question, official, Recording() if before is None else before.recording)
     with observer.watching():
         official.run(question, copies=False)
     return observer
@@ -70,14 +67,11 @@ class Observer:
     is: where something is about to be written into it.
     """
 
-    def __init__(
-        self, question: Question, official: Official, everything: bool, recording: Recording
-    ) -> None:
-        self._question, self._official, self.everything = question, official, everything
-        self._recording = recording
+    def __init__(self, question: Question, official: Official, recording: Recording) -> None:
+        self._question, self._official, self._recording = question, official, recording
         self._sources = Sources(question.checkpoints if question.copy.architecture else ())
         self._inside = ("", type(official.model).__name__)  # the module that computes, by path and class
-        self._looks = None if everything else self._sources.sought("")  # its operations of interest; all
+        self._in_product = False  # of which it is not looked at what it consists of
         # An operation, or None for a module itself; the module; the arguments, and as nodes, where it writes
         # into them; what it gave; and the checkpoints that it shows.
         self._notes: list[tuple[Any, tuple[str, str], Any, Any, Any, Named]] = []
@@ -116,22 +110,20 @@ class Observer:
 
     def show(self, function: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Do an operation, and note it."""
-        facts, looks = facts_of(function), self._looks
-        refs = self._before_writing(function, args, named) if facts.written else None
+        refs = self._before_writing(function, args, named) if facts_of(function).written else None
         result = function(*args, **named)
-        if looks is None or facts.word in looks:
+        if not self._in_product:
             self._note(function, (args, named), result, refs)
         return result
 
     def _product(self, function: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        """A product, of which it is not looked at what it consists of."""
-        looks, self._looks = self._looks, ()
+        """Do a product, and note it."""
+        self._in_product = True
         try:
             result = function(*args, **named)
         finally:
-            self._looks = looks
-        if looks is None or facts_of(function).word in looks:
-            self._note(function, (args, named), result)
+            self._in_product = False
+        self._note(function, (args, named), result)
         return result
 
     def _before_writing(self, function: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
@@ -142,33 +134,29 @@ class Observer:
             if address_of(tensor) in memory:
                 self._checkpoints[name] = tensor.clone()
         self._read_notes()
-        return self._recording.before(function, args, named) if self.everything else None
+        return self._recording.before(function, args, named)
 
     def _note(self, function: Any, arguments: Any, result: Any, refs: Any = None) -> None:
         outputs = outputs_of(result, written_by(function, *arguments))
         shown = self._sources.computed(facts_of(function).word, self._inside[0], arguments, outputs)
         self._checkpoints.update(shown)
-        if self.everything:
-            self._notes.append((function, self._inside, arguments, refs, outputs, shown))
+        self._notes.append((function, self._inside, arguments, refs, outputs, shown))
 
     def _watched(self, path: str, part: nn.Module) -> Callable[..., Any]:
         """A module's `forward` with a look at what it is given and what it returns."""
         forward, module = part.forward, (path, type(part).__name__)
-        looks = None if self.everything else self._sources.sought(path)
 
         def watched(*arguments: Any, **named: Any) -> Any:
             """Call it, and note what went in and came out."""
-            outside = self._inside, self._looks
-            self._inside, self._looks = module, looks
+            outside, self._inside = self._inside, module
             try:
                 output = forward(*arguments, **named)
             finally:
-                self._inside, self._looks = outside
+                self._inside = outside
             if path:
                 shown = self._sources.returned(path, (arguments, named), output)
                 self._checkpoints.update(shown)
-                if self.everything:
-                    self._notes.append((None, module, (arguments, named), None, output, shown))
+                self._notes.append((None, module, (arguments, named), None, output, shown))
             return output
 
         vars(watched)["__wrapped__"] = forward  # for those who ask for its signature
