@@ -81,12 +81,12 @@ def check_regular(file: Path, advice: str = "") -> os.stat_result:
     try:
         status = file.stat()
     except FileNotFoundError:
-        raise InputError(_advised(f"{file} is missing", advice)) from None
+        raise _refused(f"{file} is missing", advice) from None
     except (OSError, ValueError) as error:
-        raise InputError(_advised(f"{file}: {reason(error)}", advice)) from None
+        raise _refused(f"{file}: {reason(error)}", advice) from None
     if not stat.S_ISREG(status.st_mode):
         what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
-        raise InputError(_advised(f"{file} is {what}, and should be a file", advice))
+        raise _refused(f"{file} is {what}, and should be a file", advice)
     return status
 
 
@@ -103,11 +103,11 @@ def read(file: Path, advice: str = "", largest: int = LARGEST, pipes: bool = Fal
             size = os.fstat(descriptor).st_size
             content = b"" if size > largest else opened.read(largest + 1)
     except FileNotFoundError:
-        raise InputError(_advised(f"{file} is missing", advice)) from None
+        raise _refused(f"{file} is missing", advice) from None
     except (OSError, ValueError) as error:
-        raise InputError(_advised(f"{file}: {reason(error)}", advice)) from None
+        raise _refused(f"{file}: {reason(error)}", advice) from None
     if max(size, len(content)) > largest:
-        raise InputError(_advised(f"{file} has more than {largest:,} bytes, the most that is read", advice))
+        raise _refused(f"{file} has more than {largest:,} bytes, the most that is read", advice)
     return content
 
 
@@ -126,45 +126,33 @@ def read_text(file: Path, advice: str = "", largest: int = LARGEST, pipes: bool 
     try:
         return read(file, advice, largest, pipes).decode()
     except UnicodeDecodeError as error:
-        raise InputError(
-            _advised(f"{file} is not UTF-8 (byte {error.start}); save it as UTF-8", advice)
-        ) from None
+        message = f"{file} is not UTF-8 (byte {error.start}); save it as UTF-8"
+        raise _refused(message, advice) from None
 
 
-def read_json(file: Path, advice: str = "", largest: int = LARGEST) -> dict[str, Any]:
-    """A file that holds one JSON object."""
-    values: dict[str, Any] = _parsed(read_text(file, advice, largest), str(file), advice, dict)
-    return values
+def read_json(file: Path, advice: str = "", largest: int = LARGEST, kind: type = dict) -> Any:
+    """What a file holds as JSON: one object, or one array if `kind` is list."""
 
-
-def read_json_array(file: Path) -> list[Any]:
-    """A file that holds one JSON array."""
-    values: list[Any] = _parsed(read_text(file), str(file), "", list)
-    return values
-
-
-def _parsed(text: str, name: str, advice: str, kind: type) -> Any:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         """An object, which says everything once: of two values it would be unsaid which one counts."""
         values = dict(pairs)
         if len(values) < len(pairs):
             twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-            raise InputError(_advised(f"{name} has {twice[:60]!r} twice; leave it there once", advice))
+            raise _refused(f"{file} has {twice[:60]!r} twice; leave it there once", advice)
         return values
 
+    text = read_text(file, advice, largest)
     if text.startswith("\ufeff"):
-        raise InputError(
-            _advised(f"{name} begins with a byte order mark; save it as UTF-8 without one", advice)
-        )
+        raise _refused(f"{file} begins with a byte order mark; save it as UTF-8 without one", advice)
     try:
         content = json.loads(text, object_pairs_hook=once)
     except RecursionError:
-        raise InputError(_advised(f"{name} is nested too deeply", advice)) from None
+        raise _refused(f"{file} is nested too deeply", advice) from None
     except ValueError as error:
-        raise InputError(_advised(f"{name} is not JSON ({error})", advice)) from None
+        raise _refused(f"{file} is not JSON ({error})", advice) from None
     if not isinstance(content, kind):
         what = "object" if kind is dict else "array"
-        raise InputError(_advised(f"{name} holds no JSON {what}", advice))
+        raise _refused(f"{file} holds no JSON {what}", advice)
     level: list[Any] = [content]
     for _ in range(DEEPEST):
         level = [
@@ -175,7 +163,7 @@ def _parsed(text: str, name: str, advice: str, kind: type) -> Any:
         ]
         if not level:
             return content
-    raise InputError(_advised(f"{name} is nested more than {DEEPEST} levels deep", advice))
+    raise _refused(f"{file} is nested more than {DEEPEST} levels deep", advice)
 
 
 def to_disk(file: IO[bytes]) -> None:
@@ -189,5 +177,5 @@ def reason(error: Exception) -> str:
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
 
 
-def _advised(message: str, advice: str) -> str:
-    return f"{message}; {advice}" if advice else message
+def _refused(message: str, advice: str) -> InputError:
+    return InputError(f"{message}; {advice}" if advice else message)

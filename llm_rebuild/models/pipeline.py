@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_rebuild.errors import InputError
-from llm_rebuild.files import check_regular, read_json, read_json_array
+from llm_rebuild.files import check_regular, read_json
 from llm_rebuild.json_fields import FLAG, TEXT, Each, Kind, check, one_of, or_null, shown, whole
 
 KEY = "sentence_transformers"  # under which a local copy's config has the pipeline
@@ -133,7 +133,7 @@ class Pipeline:
 
 def _modules(path: Path) -> dict[str, Path]:
     """The steps that modules.json lists, by their class, and the folder of each."""
-    listed = read_json_array(path)
+    listed = read_json(path, kind=list)
     kinds = [_kind(path, module) for module in listed]
     if len({str(module["name"]) for module in listed}) < len(listed):
         raise InputError(f"{path}: two modules have the same name")

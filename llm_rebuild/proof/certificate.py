@@ -142,7 +142,7 @@ def read(file: str | Path) -> dict[str, Any]:
     new certificate.
     """
     advice = "`llm-rebuild verify NAME --certificate FILE` writes one"
-    certificate = files.read_json(Path(file), advice, LARGEST_FILE)
+    certificate: dict[str, Any] = files.read_json(Path(file), advice, LARGEST_FILE)
     format_ = certificate.get("format")
     if not isinstance(format_, str) or not format_.startswith(f"{FORMAT} "):
         raise InputError(f"{file} is no certificate; {advice}")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from llm_rebuild.errors import InputError
 from llm_rebuild.models import Rebuild
 from llm_rebuild.models.part import ATTENTIONS, check_attention
 from llm_rebuild.using import inputs
-from llm_rebuild.using.inputs import Inputs
+from llm_rebuild.using.inputs import Inputs, Prompts
 from llm_rebuild.verify.loading import official_config
 from llm_rebuild.verify.tokens import OfficialTokenizer
 from llm_rebuild.weights import Numbers, Weights
@@ -144,8 +144,10 @@ def ask(
     if use_cache and copy.architecture is not None and not copy.architecture.generates:
         raise InputError(f"{copy.name} writes no text and keeps no keys and values; ask without use_cache")
     dtype, device = copy.numbers(**numbers)
-    inputs = read_inputs(copy, texts, token_ids, decoder_ids)
-    return Question(copy, inputs, attention, use_cache, dtype=dtype, device=device)
+    prompts: Prompts = token_ids if token_ids is not None else () if texts is None else texts
+    read = _read_any if copy.architecture is None else inputs.read
+    batch = read(copy, prompts, decoder_ids)
+    return Question(copy, batch, attention, use_cache, dtype=dtype, device=device)
 
 
 def or_default(copy: LocalCopy, inputs: dict[str, Any], padded: bool = False) -> dict[str, Any]:
@@ -184,38 +186,22 @@ def describe(copy: LocalCopy) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------ inputs
 
 
-def read_inputs(
-    copy: LocalCopy,
-    texts: str | Sequence[str] | None = None,
-    token_ids: Sequence[Sequence[int]] | None = None,
-    decoder_ids: Sequence[Sequence[int]] | None = None,
-) -> Inputs:
-    """Texts or ids as one padded batch that fits the model."""
-    if copy.architecture is None:
-        return _read_any(copy, texts, token_ids, decoder_ids)
-    prompts = token_ids if token_ids is not None else () if texts is None else texts
-    return inputs.read(copy, prompts, decoder_ids)
-
-
 def _read_any(
-    copy: LocalCopy,
-    texts: str | Sequence[str] | None,
-    token_ids: Sequence[Sequence[int]] | None,
-    decoder_ids: Sequence[Sequence[int]] | None,
+    copy: LocalCopy, prompts: Prompts, decoder_ids: Sequence[Sequence[int]] | None = None
 ) -> Inputs:
-    """The same for a model without a rebuild: its config and its tokenizer are read by transformers."""
+    """As `inputs.read`, for a model without a rebuild: its config and its tokenizer are read by
+    transformers."""
     config = official_config(copy.folder)
     reads = config.get_text_config()
     vocabulary, positions = getattr(reads, "vocab_size", None), _positions(reads)
     if type(vocabulary) is not int or vocabulary < 1:
         raise InputError(f"config.json: vocab_size is {vocabulary!r}, expected a whole number from 1")
-    if token_ids is not None:
-        batch = Inputs.from_token_ids(token_ids, vocabulary, positions)
+    texts = inputs.texts_of(prompts)
+    if texts is None:
+        rows = cast("Sequence[Sequence[int]]", prompts)
+        batch = Inputs.from_token_ids(rows, vocabulary, positions)
     else:
-        rows = inputs.texts_of(() if texts is None else texts)
-        if rows is None:
-            raise InputError("token ids were given in the place of texts; say token_ids=")
-        batch = Inputs.from_texts(OfficialTokenizer(copy), rows, positions)
+        batch = Inputs.from_texts(OfficialTokenizer(copy), texts, positions)
         if (highest := int(batch.token_ids.max())) >= vocabulary:
             raise InputError(
                 f"the tokenizer of {copy.name} gives id {highest}, config.json's vocab_size is {vocabulary}; "

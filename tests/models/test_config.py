@@ -28,7 +28,7 @@ from llm_rebuild.errors import InputError
 from llm_rebuild.models import gpt2_config, llama_config, minilm_config, rebuild_for, t5_config
 from llm_rebuild.models.config import FIXED_EVERYWHERE
 from llm_rebuild.verify.official import Official
-from llm_rebuild.verify.question import Question, read_inputs
+from llm_rebuild.verify.question import Question, ask
 from tests.models import irrelevant, small
 
 # One layout reads four official configs.
@@ -293,7 +293,7 @@ def test_an_irrelevant_field_changes_no_official_bit(
     """Whatever stands in it: the official model refuses it, or answers the same."""
     copy = small.model(tmp_path / "model", config, optional)
     written = json.loads((copy.folder / "config.json").read_text(encoding="utf-8"))
-    inputs = read_inputs(copy, token_ids=small.ROWS)
+    inputs = ask(copy, token_ids=small.ROWS).inputs
 
     def answer() -> dict[str, Any]:
         return Official(copy.folder, "eager").run(Question(copy, inputs, "eager", config is not small.BERT))

@@ -15,7 +15,7 @@ from llm_rebuild.tokenizers import Encoding
 from llm_rebuild.using import inputs
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import Capture, capture
-from llm_rebuild.verify.question import read_inputs
+from llm_rebuild.verify.question import ask
 from tests.models import small
 
 
@@ -46,32 +46,32 @@ def refused(match: str) -> pytest.RaisesExc[InputError]:
 
 def test_a_prompt_longer_than_the_positions_is_refused(tmp_path: Path, letters: type[Letters]):
     copy = small.model(tmp_path / "gpt2", small.GPT2)
-    assert read_inputs(copy, "x" * 24).token_ids.shape == (1, 24)
+    assert ask(copy, "x" * 24).inputs.token_ids.shape == (1, 24)
     with refused("text 2 has 25 tokens, more than the 24 that the model takes"):
-        read_inputs(copy, ["a", "x" * 25])
+        ask(copy, ["a", "x" * 25])
     with refused("25 token ids are more than the 24 that the model takes"):
-        read_inputs(copy, token_ids=[[1] * 25])
+        ask(copy, token_ids=[[1] * 25])
 
 
 def test_a_sentence_encoder_cuts_and_says_so(tmp_path: Path, letters: type[Letters]):
-    batch = read_inputs(small.model(tmp_path / "bert", small.BERT), "x" * 30)
+    batch = ask(small.model(tmp_path / "bert", small.BERT), "x" * 30).inputs
     assert batch.token_ids.shape == (1, 24)
     assert batch.truncated == (6,)
 
 
 def test_t5_takes_any_length(tmp_path: Path, letters: type[Letters]):
-    assert read_inputs(small.model(tmp_path / "t5", small.T5), "x" * 3000).token_ids.shape == (1, 3000)
+    assert ask(small.model(tmp_path / "t5", small.T5), "x" * 3000).inputs.token_ids.shape == (1, 3000)
 
 
 @pytest.mark.parametrize("config", [small.GPT2, small.T5], ids=["gpt2", "t5"])
 def test_a_text_without_tokens_is_refused(tmp_path: Path, letters: type[Letters], config: dict):
     copy = small.model(tmp_path / "model", config)
     with refused("text 2 has no tokens"):
-        read_inputs(copy, ["a", ""])
+        ask(copy, ["a", ""])
     with refused("no text was given"):
-        read_inputs(copy, [])
+        ask(copy, [])
     with refused("no token ids were given"):
-        read_inputs(copy, token_ids=[[1], []])
+        ask(copy, token_ids=[[1], []])
 
 
 def test_a_tokenizer_of_another_model_is_refused(
@@ -80,25 +80,25 @@ def test_a_tokenizer_of_another_model_is_refused(
     copy = small.model(tmp_path / "model", small.GPT2)
     monkeypatch.setattr(letters, "vocabulary_size", 62)
     with refused("has 62 ids, config.json's vocab_size is 61"):
-        read_inputs(copy, "abc")
+        ask(copy, "abc")
 
 
 @pytest.mark.parametrize("row", [[61], [-1], [5, 100000]])
 def test_ids_outside_the_vocabulary_are_refused(tmp_path: Path, row: list[int]):
     copy = small.model(tmp_path / "t5", small.T5)
     with refused("outside the vocabulary of 0 to 60"):
-        read_inputs(copy, token_ids=[row])
+        ask(copy, token_ids=[row])
     with refused("outside the vocabulary of 0 to 60"):
-        read_inputs(copy, token_ids=[[1]], decoder_ids=[[0, *row]])
+        ask(copy, token_ids=[[1]], decoder_ids=[[0, *row]])
 
 
 @pytest.mark.parametrize("wrong", [5.9, 5.0, True, "5", None, pytest.param(10**5000, id="long")])
 def test_ids_that_are_no_whole_numbers_are_refused(tmp_path: Path, wrong: Any):
     copy = small.model(tmp_path / "t5", small.T5)
     with refused("is no whole number|no list of rows of token ids|outside the vocabulary"):
-        read_inputs(copy, token_ids=[[4, wrong]])
+        ask(copy, token_ids=[[4, wrong]])
     with refused("is no whole number|no list of rows of token ids|outside the vocabulary"):
-        read_inputs(copy, token_ids=[[4]], decoder_ids=[[0, wrong]])
+        ask(copy, token_ids=[[4]], decoder_ids=[[0, wrong]])
 
 
 @pytest.mark.parametrize("rows", [5, [5, 6], b"ab", [["a"]], None])
@@ -123,12 +123,12 @@ def test_arrays_and_tensors_of_ids_are_read(tmp_path: Path):
 
 def test_decoder_ids(tmp_path: Path):
     copy = small.model(tmp_path / "t5", small.T5)
-    batch = read_inputs(copy, token_ids=[[5, 6, 7], [8]])
+    batch = ask(copy, token_ids=[[5, 6, 7], [8]]).inputs
     assert batch.decoder_ids is not None
     assert batch.decoder_mask is not None
     assert batch.decoder_ids.tolist() == [[0, 5, 6], [0, 0, 0]]  # the start token, then the text itself
     assert batch.decoder_mask.tolist() == [[1, 1, 1], [1, 0, 0]]
-    given = read_inputs(copy, token_ids=[[5], [8]], decoder_ids=[[0, 4], [0, 9]])
+    given = ask(copy, token_ids=[[5], [8]], decoder_ids=[[0, 4], [0, 9]]).inputs
     assert given.decoder_ids is not None
     assert given.decoder_ids.tolist() == [[0, 4], [0, 9]]
 
@@ -136,14 +136,14 @@ def test_decoder_ids(tmp_path: Path):
 @pytest.mark.parametrize("rows", [[[4, 0]], [[]]])
 def test_decoder_ids_without_the_start_token_are_refused(tmp_path: Path, rows: list[list[int]]):
     with refused("must begin with the start token 0"):
-        read_inputs(small.model(tmp_path / "t5", small.T5), token_ids=[[5]], decoder_ids=rows)
+        ask(small.model(tmp_path / "t5", small.T5), token_ids=[[5]], decoder_ids=rows)
 
 
 def test_decoder_ids_that_do_not_fit_are_refused(tmp_path: Path):
     with refused("1 rows of decoder ids do not fit 2 texts"):
-        read_inputs(small.model(tmp_path / "t5", small.T5), token_ids=[[5], [6]], decoder_ids=[[0]])
+        ask(small.model(tmp_path / "t5", small.T5), token_ids=[[5], [6]], decoder_ids=[[0]])
     with refused("has no decoder beside its encoder"):
-        read_inputs(small.model(tmp_path / "gpt2", small.GPT2), token_ids=[[5]], decoder_ids=[[0]])
+        ask(small.model(tmp_path / "gpt2", small.GPT2), token_ids=[[5]], decoder_ids=[[0]])
 
 
 def test_padding_sides():
@@ -165,7 +165,7 @@ def test_a_capture_file_keeps_the_decoder_ids(tmp_path: Path):
 
 
 def test_padding_moves_from_one_side_to_the_other(tmp_path: Path):
-    inputs = read_inputs(small.model(tmp_path / "gpt2", small.GPT2), token_ids=[[5, 6, 7], [8]])
+    inputs = ask(small.model(tmp_path / "gpt2", small.GPT2), token_ids=[[5, 6, 7], [8]]).inputs
     left = inputs.with_padding("left")
     assert left.token_ids.tolist() == [[5, 6, 7], [0, 0, 8]]
     assert left.mask.tolist() == [[1, 1, 1], [0, 0, 1]]
