@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -134,18 +135,15 @@ def _in_a_line(verdicts: list[Verdict], check: Check) -> tuple[Text, Text]:
 
 def _together(parts: list[Part], first: str | None) -> list[list[Part]]:
     """Neighbouring blocks of one stack that are matched wholly, or that all come later, in one."""
-    groups: list[list[Part]] = []
-    kinds: list[tuple[str, bool]] = []
-    for part, verdicts in parts:
+
+    def kind(numbered: tuple[int, Part]) -> object:
+        """Of neighbours that go together the same; of what stands alone its number."""
+        at, (part, verdicts) = numbered
         stack, _, number = part.rpartition(".")
-        kind = (stack, all(v.identical for v in verdicts))
-        looked_at = first in [v.name for v in verdicts]
-        if groups and number.isdigit() and kinds[-1] == kind and not looked_at:
-            groups[-1].append((part, verdicts))
-        else:
-            groups.append([(part, verdicts)])
-            kinds.append(("", False) if looked_at or not number.isdigit() else kind)
-    return groups
+        alone = not number.isdigit() or first in [v.name for v in verdicts]
+        return at if alone else (stack, all(v.identical for v in verdicts))
+
+    return [[part for _, part in group] for _, group in groupby(enumerate(parts), kind)]
 
 
 # ---------------------------------------------------------------------------------- below the map

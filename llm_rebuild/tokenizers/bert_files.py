@@ -9,7 +9,7 @@ from typing import Any
 from llm_rebuild.errors import InputError
 from llm_rebuild.files import read_text
 from llm_rebuild.json_fields import FLAG, OBJECT, check, or_null, shown
-from llm_rebuild.tokenizers.checks import ANEW, CONFIG, LIBRARY, read_config, require
+from llm_rebuild.tokenizers.checks import ANEW, CONFIG, LIBRARY, inside, read_config, require
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -90,8 +90,8 @@ def read_settings(folder: Path, vocabulary: dict[str, int]) -> Settings:
         return configured
 
     for field, value in SUPPORTED_TOKENIZER_JSON.items():
-        require(whole_path, field, look_up(whole, field), value)
-    if look_up(whole, "model.vocab") != vocabulary:
+        require(whole_path, field, inside(whole, field), value)
+    if inside(whole, "model.vocab") != vocabulary:
         raise InputError(f"{whole_path} and vocab.txt hold different vocabularies: download both again")
     check_added_tokens(whole.get("added_tokens"), vocabulary, whole_path)
     fields = ("lowercase", "strip_accents", "handle_chinese_chars")
@@ -123,10 +123,3 @@ def settings_of(values: dict[str, Any], fields: tuple[str, str, str], path: Path
     for field, value, kind in zip(fields, asked, (FLAG, or_null(FLAG), FLAG), strict=True):
         check(value, kind, f"{path}: {field}")
     return Settings(*asked)
-
-
-def look_up(values: Any, field: str) -> Any:
-    """`look_up({"a": {"b": 1}}, "a.b")` is 1; None where the way there is missing."""
-    for key in field.split("."):
-        values = values.get(key) if isinstance(values, dict) else None
-    return values

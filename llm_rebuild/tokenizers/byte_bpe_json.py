@@ -90,9 +90,7 @@ class ByteBPEJson(ByteBPE):
             before=before,
             after=after,
         )
-        decoder = file.get("decoder")
-        if not (isinstance(decoder, dict) and decoder.get("type") == "ByteLevel"):
-            raise InputError(f"{path}: decoder is {shown(decoder)}; only ByteLevel is supported")
+        checks.require(path, "decoder.type", checks.inside(file, "decoder.type"), "ByteLevel")
         return cls(vocabulary, ranks, rules)
 
 
@@ -132,8 +130,7 @@ def _splits(path: Path, value: Any) -> tuple[regex.Pattern[str], ...]:
         if kind == "Digits" and step.get("individual_digits") is True:
             splits.append(EACH_DIGIT)
             continue
-        pattern = step.get("pattern")
-        words = pattern.get("Regex") if isinstance(pattern, dict) else None
+        words = checks.inside(step, "pattern.Regex")
         plain = (step.get("behavior"), step.get("invert")) == ("Isolated", False)
         if not (kind == "Split" and plain and isinstance(words, str) and words in SPLITS):
             raise InputError(
@@ -162,8 +159,7 @@ def _around(path: Path, value: Any, vocabulary: Mapping[str, int]) -> tuple[tupl
             raise InputError(f"{path}: post_processor has {shown(step.get('type'))}, which is not supported")
         seen = 0
         for piece in single:
-            special = piece.get("SpecialToken") if isinstance(piece, dict) else None
-            token = special.get("id") if isinstance(special, dict) else None
+            token = checks.inside(piece, "SpecialToken.id")
             if isinstance(token, str) and token in vocabulary:
                 around[seen].append(token)
             elif isinstance(piece, dict) and "Sequence" in piece and not seen:

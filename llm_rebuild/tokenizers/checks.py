@@ -127,8 +127,7 @@ def _special_tokens(file: str, fields: Mapping[str, Any]) -> Iterator[tuple[str,
 def check_same(folder: Path, whole: Mapping[str, Any], field: str, tokens: object, own: str) -> None:
     """InputError where tokenizer.json, which the library reads if it is there, has other tokens or merges in
     its model's `field`, `vocab` or `merges`, than the file that is read here, `own`."""
-    model = whole.get("model")
-    theirs = model.get(field) if isinstance(model, dict) else None
+    theirs = inside(whole, f"model.{field}")
     if theirs is not None and _plain(theirs) != _plain(tokens):
         raise InputError(f"{folder / LIBRARY} and {own} hold different tokens or merges: download both again")
 
@@ -144,6 +143,13 @@ def _plain(tokens: Any) -> Any:
         else entry
         for entry in entries
     ]
+
+
+def inside(values: Any, field: str) -> Any:
+    """`inside({"a": {"b": 1}}, "a.b")` is 1; None where the way there is missing."""
+    for key in field.split("."):
+        values = values.get(key) if isinstance(values, dict) else None
+    return values
 
 
 def require(path: Path, field: str, asked: object, supported: object) -> None:
