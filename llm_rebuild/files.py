@@ -23,6 +23,7 @@ from llm_rebuild.errors import InputError
 
 PART = ".part"  # what a file is called while it is being written
 LARGEST = 200_000_000  # bytes of a file that is read whole; the largest tokenizer's file has some 30 million
+TENSORS = (".safetensors", ".npz", ".npy")  # how files of tensors end that are read from a folder
 DEEPEST = 100  # levels of JSON; the deepest file of a published model has about 10
 
 

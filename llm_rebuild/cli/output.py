@@ -31,9 +31,6 @@ def show(result: object, json_file: str | None) -> None:
         console().print(result)
 
 
-TENSORS = (".safetensors", ".npz", ".npy")  # endings of files that are read from a folder
-
-
 def check_writable(option: str, file: str | Path | None, *read: Path | None) -> None:
     """Find out before the long work, not after it, that the result has no place to go.
 
@@ -55,7 +52,7 @@ def check_writable(option: str, file: str | Path | None, *read: Path | None) -> 
         if not os.access(path if path.exists() else folder, os.W_OK):
             raise InputError(f"{option} {path}: cannot be written; choose another place")
         places = [Path(os.path.realpath(one)) for one in read if one is not None]
-        inside = path.exists() and path.suffix in TENSORS and any(map(target.is_relative_to, places))
+        inside = path.exists() and path.suffix in files.TENSORS and any(map(target.is_relative_to, places))
         if target in places or inside:
             raise InputError(f"{option} {path}: that is the file that is read; choose another place")
     except (OSError, ValueError) as error:

@@ -30,7 +30,7 @@ LARGEST = 4 * 2**30  # bytes of its numbers
 AXES = 32  # of one of them
 # What numpy ends with where a header is none; a memory error is the parser's.
 NO_ARRAY = (ValueError, TypeError, EOFError, SyntaxError, MemoryError, RecursionError)
-ENDINGS = (".safetensors", ".npz", ".npy", ".json")
+ENDINGS = (*files.TENSORS, ".json")
 
 
 def read_dump(path: Path) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ class Results:
 
     def _read(self) -> Any:
         """All rows that are on the disk, as a table: of one key the last, which may have mended an error."""
-        pa, _ = _parquet()
+        pa = _extra("pyarrow")
         schema = pa.schema([(name, getattr(pa, kind)()) for name, kind in COLUMNS.items()])
         files = [file for file in (self.file, *sorted(self.parts.glob("*.parquet"))) if file.exists()]
         table = pa.concat_tables([schema.empty_table(), *(_rows_in(file, schema) for file in files)])
@@ -144,7 +145,7 @@ class Results:
     def flush(self) -> None:
         """Write what is new into a part of its own, whole or not at all."""
         if self._new:
-            pa, pq = _parquet()
+            pa, pq = _extra("pyarrow"), _extra("pyarrow.parquet")
             new = pa.Table.from_pylist(self._new, schema=self.table.schema)
             before = [int(part.stem) for part in self.parts.glob("*.parquet") if part.stem.isdecimal()]
             with replacing(self.parts / f"{max(before, default=0) + 1:012}.parquet") as part:
@@ -154,7 +155,7 @@ class Results:
     def merge(self) -> None:
         """All rows into the file, and the parts away. Interrupted in between it leaves both, which is no
         harm: of one key one row counts."""
-        _, pq = _parquet()
+        pq = _extra("pyarrow.parquet")
         self.flush()
         self.table = self._read()
         if len(self.table):
@@ -169,7 +170,7 @@ class Results:
 
 def _rows_in(file: Path, schema: Any) -> Any:
     """A file's rows. Raises InputError where it has others."""
-    _, pq = _parquet()
+    pq = _extra("pyarrow.parquet")
     check_regular(file)
     try:
         table = pq.read_table(file)
@@ -263,7 +264,7 @@ def _saved(results: Results) -> Iterator[None]:
 
 def _rows(waiting: Sequence[Task], address: str | None) -> Iterator[Row]:
     """The rows of the tasks, in the order in which they are ready."""
-    ray = _ray()
+    ray = _extra("ray")
     try:
         _reach(address)
         ray.init(
@@ -322,18 +323,9 @@ def _ready(ray: Any, pending: dict[Any, Task]) -> Iterator[Row]:
             yield task.row() | {"error": one_line(error)}
 
 
-def _ray() -> Any:
+def _extra(module: str) -> Any:
+    """A module that comes with the extra `sweep`. InputError where it was not installed."""
     try:
-        import ray
+        return import_module(module)
     except ImportError:
-        raise InputError("a sweep runs on Ray; pip install 'llm-rebuild[sweep]'") from None
-    return ray
-
-
-def _parquet() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise InputError("a sweep writes Parquet; pip install 'llm-rebuild[sweep]'") from None
-    return pyarrow, parquet
+        raise InputError(f"a sweep needs {module}; pip install 'llm-rebuild[sweep]'") from None
