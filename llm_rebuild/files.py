@@ -74,21 +74,20 @@ def expanded(file: str | Path) -> Path:
         raise InputError(f"{file}: {reason(error)}") from None
 
 
-def check_regular(file: Path, advice: str = "") -> os.stat_result:
-    """What the system says of a file that is to be read. InputError where it is none; `advice` ends it.
+def check_regular(file: Path, advice: str = "") -> None:
+    """Refuse what is to be read and is no file. Raises InputError, which `advice` ends.
 
     For files that a library opens by name: one that is a pipe would be waited for without end.
     """
     try:
-        status = file.stat()
+        mode = file.stat().st_mode
     except FileNotFoundError:
         raise _refused(f"{file} is missing", advice) from None
     except (OSError, ValueError) as error:
         raise _refused(f"{file}: {reason(error)}", advice) from None
-    if not stat.S_ISREG(status.st_mode):
-        what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe or a device"
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
         raise _refused(f"{file} is {what}, and should be a file", advice)
-    return status
 
 
 def read(file: Path, advice: str = "", largest: int = LARGEST, pipes: bool = False) -> bytes:

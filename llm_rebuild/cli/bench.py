@@ -250,15 +250,11 @@ def _fix(file: Path, checked: Check, yes: bool) -> None:
 
 def _watch(file: Path, once: Callable[[], int]) -> NoReturn:
     """Check now and after each save, until Ctrl+C."""
-    gone = False
     while True:
         saved = _saved(file)
         if saved is None:
-            if not gone:
-                notice(f"llm-rebuild: {file} is not there; waiting for it")
-            gone = True
+            notice(f"llm-rebuild: {file} is not there; waiting for it")
         else:
-            gone = False
             if output.console().is_terminal:
                 output.console().rule()
             try:
