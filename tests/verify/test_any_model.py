@@ -20,7 +20,7 @@ from llm_rebuild.errors import InputError
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.official import Official
-from llm_rebuild.verify.question import Question, read_inputs
+from llm_rebuild.verify.question import Question, ask
 from tests.models import small
 
 IDS = [[5, 17, 3, 44, 9], [11, 5, 8]]
@@ -181,9 +181,9 @@ def test_a_capture_is_saved_and_read_with_its_steps(seed_oss: LocalCopy, tmp_pat
 
 
 def test_padding_is_the_models_own(copies: Callable[[str], LocalCopy]):
-    inputs = read_inputs(copies("roberta"), token_ids=IDS)
+    inputs = ask(copies("roberta"), token_ids=IDS).inputs
     assert inputs.token_ids.tolist() == [[5, 17, 3, 44, 9], [11, 5, 8, 1, 1]]
-    decoder = read_inputs(copies("bart"), token_ids=IDS)
+    decoder = ask(copies("bart"), token_ids=IDS).inputs
     assert decoder.decoder_ids is not None
     assert decoder.decoder_ids.tolist()[0] == [2, 5, 17, 3, 44]
 

@@ -17,7 +17,7 @@ from llm_rebuild.models import rebuild_for
 from llm_rebuild.using import embedding
 from llm_rebuild.verify.coverage import measure
 from llm_rebuild.verify.official import Official
-from llm_rebuild.verify.question import read_inputs
+from llm_rebuild.verify.question import ask
 from llm_rebuild.verify.run import rebuild_run, run_rebuild
 from llm_rebuild.verify.trace import trace
 
@@ -86,7 +86,7 @@ def test_every_checkpoint_is_bit_identical(minilm: LocalCopy, officials, figure,
 
 
 def test_inputs_are_what_they_are_called(minilm: LocalCopy):
-    inputs = {run: read_inputs(minilm, **given) for run, given in RUNS.items()}
+    inputs = {run: ask(minilm, **given).inputs for run, given in RUNS.items()}
     assert inputs["padded batch of 16"].padded
     assert inputs["padded batch of 16"].token_ids.shape[0] == 16
     assert inputs["256 tokens"].token_ids.shape == (1, 256)
@@ -152,7 +152,7 @@ def test_the_number_of_threads_does_not_matter(minilm: LocalCopy, officials, thr
 
 def test_keys_read_and_keys_declared_unused_are_all_keys(minilm: LocalCopy):
     rebuild, weights = rebuild_for(minilm.config), minilm.weights()
-    inputs = read_inputs(minilm, **RUNS["one sentence"])
+    inputs = ask(minilm, **RUNS["one sentence"]).inputs
     with torch.no_grad():
         rebuild.run(inputs.batch, rebuild.part(weights))
     unused = set(weights.unread())
