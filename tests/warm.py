@@ -49,7 +49,7 @@ obeyed = {{name: os.environ[name] for name in {obeyed} if name in os.environ}}
 with socket.socket(socket.AF_UNIX) as connection:
     connection.connect({address!r} + (".official" if sys.argv[1:2] and sys.argv[1] in {official} else ""))
     socket.send_fds(connection, [json.dumps([os.getcwd(), sys.argv[1:], obeyed]).encode()], [0, 1, 2])
-    sys.exit(int(connection.recv(9)))
+    sys.exit(int(connection.recv(9) or 137))  # no answer: it was killed
 """
 
 
@@ -147,35 +147,36 @@ def serve(address: str, installed: str) -> None:
 
 
 def _answer(connection: socket.socket, installed: str) -> None:
-    """Have a copy run the command of a connection, and answer with its exit code. Does not return."""
-    asked, streams, _, _ = socket.recv_fds(connection, 2**20, 3)
-    pid = os.fork()
-    if pid == 0:
-        from llm_rebuild.cli.main import main
+    """Run the command of a connection, and answer with its exit code. Does not return."""
+    from llm_rebuild.cli.main import main
 
-        folder, arguments, obeyed = json.loads(asked)
-        connection.close()
-        for number, stream in enumerate(streams):
-            os.dup2(stream, number)
-            os.close(stream)
-        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-        sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
-        os.chdir(folder)
-        for name in OBEYED:
-            os.environ.pop(name, None)
-        os.environ.update(obeyed)
+    asked, streams, _, _ = socket.recv_fds(connection, 2**20, 3)
+    folder, arguments, obeyed = json.loads(asked)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    os.chdir(folder)
+    for name in OBEYED:
+        os.environ.pop(name, None)
+    os.environ.update(obeyed)
+    code: object = 1
+    try:
         exec(os.environ.pop(ARRANGED, ""), {"sys": sys})
         sys.argv, sys.path[:] = [installed, *arguments], [str(Path(installed).parent), *sys.path]
-        try:
-            main()
-        except SystemExit as stop:  # a process would now take apart all that was imported: half a second
-            if not isinstance(stop.code, int):
-                raise
-            atexit._run_exitfuncs()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(stop.code)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    connection.sendall(str(code if code >= 0 else 128 - code).encode())
-    os._exit(0)
+        main()  # which leaves as a process does
+    except SystemExit as stop:
+        code = stop.code
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    if not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    # All the rest of a process's end would be to take apart what was imported: half a second.
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    connection.sendall(str(code).encode())
+    os._exit(code)

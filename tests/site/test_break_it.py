@@ -15,7 +15,7 @@ from llm_rebuild.diagnosis.mutants import TEXTS
 from tools import mistakes
 from tools.live import FOLDER, SENTENCES, ids, miniature
 
-from .conftest import DESKTOP, OF_A_PHONE, PHONE, Reader, Site, barriers
+from .conftest import DESKTOP, LIVE, OF_A_PHONE, PHONE, Reader, Site, barriers
 from .test_live import PAGES, answered
 
 CATALOGUE = json.loads(mistakes.FILE.read_text(encoding="utf-8"))
@@ -165,7 +165,7 @@ BROKEN = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", LIVE)
 def test_an_address_breaks_it_and_there_is_a_way_back(live: Site, visitor: Reader, name: str) -> None:
     page = opened(visitor, live, name, f"#break={BROKEN[name]}")
     page.locator(".mistake:visible .says-now").wait_for()
@@ -206,7 +206,7 @@ def test_a_mistake_that_no_answer_shows(live: Site, visitor: Reader) -> None:
     assert "Who looks at answers only sees nothing." in page.locator(".says-now").text_content()
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", LIVE)
 def test_a_mistake_is_to_be_found(live: Site, visitor: Reader, name: str) -> None:
     page = opened(visitor, live, name, "#find=7")
     game = page.locator(".game")

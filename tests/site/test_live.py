@@ -20,7 +20,7 @@ from llm_rebuild.using.embedding import embed
 from llm_rebuild.using.generate import Settings, generate
 from tools.live import SENTENCES
 
-from .conftest import DESKTOP, OF_A_PHONE, PHONE, Reader, Site, barriers
+from .conftest import DESKTOP, LIVE, OF_A_PHONE, PHONE, Reader, Site, barriers
 
 Alive = Callable[[str], Reader]
 PAGES = {record.published: record.file for record in RECORDS}
@@ -147,7 +147,7 @@ new PerformanceObserver((list) => list.getEntries().forEach(({ value }) => (wind
   .observe({ type: "layout-shift", buffered: true });"""
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", LIVE)
 def test_nothing_moves_when_a_page_comes_to_life_and_its_scripts_are_small(
     live: Site, reader: Any, name: str, figure: Callable[[str], None]
 ) -> None:
@@ -174,7 +174,7 @@ def test_an_address_leads_to_a_checkpoint(live: Site, reader: Any) -> None:
     assert page.evaluate("location.hash") == "#h.1.attn.scaled"
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", LIVE)
 def test_there_is_no_barrier_of_any_kind(alive: Alive, name: str) -> None:
     visitor = alive(name)
     page = visitor.page
@@ -193,7 +193,7 @@ def test_there_is_no_barrier_of_any_kind(alive: Alive, name: str) -> None:
     assert visitor.errors == []
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", LIVE)
 def test_every_cell_and_every_control_is_reached_by_the_keyboard(
     alive: Alive, name: str, figure: Callable[[str], None]
 ) -> None:
@@ -615,7 +615,7 @@ SENTENCES_AT_FAULT = [
 LONG = {"minilm": "word " * 2000, "gpt2": "a" * 10_000, "t5-small": "a" * 10_000, "llama": "word " * 2000}
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", LIVE)
 def test_whatever_is_typed_there_is_an_answer_or_a_sentence(alive: Alive, name: str) -> None:
     visitor = alive(name)
     page = visitor.page
