@@ -43,7 +43,6 @@ CHROMIUM_FLAGS = [
     "--disable-sync",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ]
-LIVE = ["minilm", "gpt2", "t5-small", pytest.param("llama", marks=pytest.mark.weekly)]  # with GPT-2's parts
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
 

@@ -15,8 +15,8 @@ from llm_rebuild.diagnosis.mutants import TEXTS
 from tools import mistakes
 from tools.live import FOLDER, SENTENCES, ids, miniature
 
-from .conftest import DESKTOP, LIVE, OF_A_PHONE, PHONE, Reader, Site, barriers
-from .test_live import PAGES, answered
+from .conftest import DESKTOP, OF_A_PHONE, PHONE, Reader, Site, barriers
+from .test_live import LIVE, PAGES, answered
 
 CATALOGUE = json.loads(mistakes.FILE.read_text(encoding="utf-8"))
 MISTAKES = {name: [one for one in CATALOGUE["mistakes"] if one["model"] == name] for name in PAGES}
