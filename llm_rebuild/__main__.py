@@ -1,5 +1,5 @@
 """`python -m llm_rebuild` is `llm-rebuild`."""
 
-from llm_rebuild.cli.main import main
+from llm_rebuild.cli.main import command
 
-main()
+command()
