@@ -45,6 +45,11 @@ class Frame(NamedTuple):
         return self.file, self.number
 
     @property
+    def scope(self) -> tuple[str, str]:
+        """Which function it stands in, whichever call of it."""
+        return self.file, self.function
+
+    @property
     def text(self) -> str:
         """What stands on it."""
         return linecache.getline(self.file, self.number)

@@ -9,6 +9,7 @@ from tools.reading import changed_lines, near
 
 TRAVELLED = [
     "minilm-query-key-swapped",  # made with the other weights, and right for one another
+    "minilm-split-pieces-of-heads",  # a length, read off what is wrong already
     "minilm-heads-reshaped",  # in a helper that looks right to its caller
     "gpt2-last-norm-missing",  # between a block and a tap, with a function between
     "gpt2-cache-keys-as-values",  # kept by one function, used by another

@@ -40,3 +40,12 @@ def test_there_are_twelve_of_each_and_their_causes_are_in_the_catalogue():
 def test_how_well_one_is_read_is_counted():
     counts = reading.count_other(next(mutant for mutant in MUTANTS if mutant.first))
     assert counts["mutants"] == counts["read"] == counts["line among three"] == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["bart-cross-attention-of-the-first-text", "bart-encoder-hands-on-its-first-token"]
+)
+def test_a_helper_that_is_right_for_others_is_claimed_for_nothing_that_it_got(name: str):
+    counts = reading.count_other(next(mutant for mutant in MUTANTS if mutant.name == name))
+    assert counts["line first"] == 1
+    assert counts["proved and wrong"] == 0

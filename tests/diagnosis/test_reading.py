@@ -16,15 +16,14 @@ from llm_rebuild.diagnosis.reading import record, words
 from llm_rebuild.diagnosis.reading.read import OfficialRun, observe, read
 from llm_rebuild.diagnosis.reading.result import Reading
 from llm_rebuild.diagnosis.reading.slices import Side
-from tools.mutants import read_set
+from tools.mutants import READ, read_set
+from tools.mutation import BLIND
 from tools.reading import changed_lines, explained, near, readings
 from tools.reading import stage as stage_of
 
 MINIATURES = Path(llm_rebuild.__file__).parent / "miniatures"
 MUTANTS = {
-    mutant.name: mutant
-    for name in ("first", "third", "fourth", "fifth", "seventh", "eighth", "today")
-    for mutant in read_set(name).mutants
+    mutant.name: mutant for name in (*READ, "today") if name != BLIND for mutant in read_set(name).mutants
 }
 SCALED = "scaled = product * query.shape[-1] ** -0.5"
 
@@ -209,6 +208,8 @@ def test_a_mistake_is_named_by_what_was_read_and_by_its_numbers(name: str, cause
         "llama-dynamic-by-the-factor-alone",  # … where the official model has a tensor
         "llama-yarn-logarithm-of-ten",  # … behind numbers that officially were made before the run
         "llama-rows-moved-once-more",  # the right weight, laid out otherwise
+        "gpt2-cache-of-block-before",  # chosen in what was called
+        "t5-decoder-distance-without-sign",  # whole numbers that are official elsewhere
         "gpt2-gelu-by-a-sigmoid",  # what is right is not to blame for being another operation
     ],
 )
@@ -216,6 +217,32 @@ def test_the_line_is_among_three(name: str):
     first, *_ = readings([MUTANTS[name]])
     changed = changed_lines([MUTANTS[name]], MUTANTS[name])
     assert any(near(line, changed) for line in first.lines)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "llama-from-the-top-of-the-stack",  # the head of the loop, where blocks run in another order
+        "llama-loop-from-one",  # … or one of them not at all
+        "yarn-one-of-two",  # what is missing behind another checkpoint is not taken for it
+        "minilm-mask-not-in-block-one",  # the caller that passed None
+        "llama-k-and-k",  # of two operands the one that this pass made
+        "llama-right-hand-side",  # the right weight, in the wrong layout
+        "llama-w-one-and-w-three",  # what another call gave: the line that both came from
+        "qwen3-q-norm-for-k",  # a weight's name, spelled on a line before
+        "llama-mask-turned",  # what is only laid out otherwise
+        "t5-encoded-normed-again",  # a helper that is right for others
+        "t5-decoder-every-text-the-first",  # … and got what is nowhere official
+        "gpt2-cache-values-replaced",  # the line that does to another tensor what is missing
+        "t5-cross-value-from-key",  # through a call by another name
+        "t5-cross-past-turned",  # fields of what was kept, exchanged
+        "gpt2-seen-exchanged",  # … and shown in each other's place
+        "gpt2-values-cached-in-bfloat16",  # all that differs is no line of a helper's
+    ],
+)
+def test_the_line_is_the_first(name: str):
+    first, *_ = readings([MUTANTS[name]])
+    assert near(first.lines[0], changed_lines([MUTANTS[name]], MUTANTS[name]))
 
 
 def test_a_line_that_was_passed_the_wrong_tensor_is_not_to_blame():

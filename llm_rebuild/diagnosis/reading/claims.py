@@ -21,6 +21,7 @@ class Claims:
 
     def __init__(self, lines: Lines) -> None:
         self.lines, self.slice, self.record, self.ways = lines, lines.slice, lines.record, lines.ways
+        self.callers = lines.callers
 
     def holds(self, edits: Sequence[Difference], frame: Frame) -> bool:
         """Whether all these edits belong on a frame's line."""
@@ -32,6 +33,8 @@ class Claims:
             return self._between(edit, frame)
         if edit.kind == "operand" and self._of_outside(node, edit):
             return self._spelled(node, edit, frame)
+        if edit.kind == "constant" and self._beside_wrong(node):
+            return False
         if edit.kind == "constant" and self._passed(node, edit, frame):
             return True
         if not node.frames or node.frames[0].line != frame.line or self._elsewhere(node, edit, alone):
@@ -65,10 +68,14 @@ class Claims:
 
     def _elsewhere(self, node: Node, edit: Difference, alone: bool) -> bool:
         """Whether a line is right in another call, or its function may be the wrong one to call."""
-        if any(self.slice.right(n) for n in self.lines.at_the_same_place(node.number) if n != node.number):
+        alike = (
+            *self.callers.at_the_same_place(node.number),
+            *self.callers.given_by(node.frames[0]),
+        )
+        if any(self.slice.right(n) for n in alike if n != node.number):
             return True
         call, taps = node.frames[0].call, self.record.taps.values()
-        if any(tap and tap[0].call == call for tap in taps) or len(self.lines.callers(node.frames)) > 1:
+        if any(tap and tap[0].call == call for tap in taps) or len(self.callers.of_function(node.frames)) > 1:
             return False
         file = self.ways.file_of(node.frames[0])
         return not ((alone and edit.kind != "replace") or file.decorated(node.frames[0].number))
@@ -87,6 +94,16 @@ class Claims:
         if wrong and all(self.ways.file_of(frame).spells(frame.number, value) for value in wrong):
             return True
         return at is None or self._near_behind(at, frame)
+
+    def _beside_wrong(self, node: Node) -> bool:
+        """Whether a line reads a wrong tensor that it does not compute with: of this it may take a length."""
+        at = self.ways.step_of(node)
+        if at is None:
+            return False
+        held = self.record.steps[at].names
+        values = [value for name in self.ways.reads(at) for value in held.get(name, ())]
+        tensors = {value.node for value in values if type(value) is Ref} - set(node.inputs)
+        return not all(map(self.slice.right, tensors))
 
     def _passed(self, node: Node, edit: Difference, frame: Frame) -> bool:
         """Whether a wrong number came by names alone from a line that spells it, or made it in this call."""
@@ -183,7 +200,7 @@ class Claims:
         if first.file != frame.file or not (near or self._handed_on(edit, last) == {frame.line}):
             return False
         helpers = [*made[:a][-1:], *user[:b][-1:]]
-        if any(len(self.lines.callers([helper])) < 2 for helper in helpers):
+        if any(len(self.callers.of_function([helper])) < 2 for helper in helpers):
             return False
         return not self._decided(frame, first.number, last.number)
 

@@ -12,20 +12,14 @@ import linecache
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from functools import cached_property
 from itertools import groupby, zip_longest
 from pathlib import Path
-from typing import Any
 
-from torch import Tensor
-
+from llm_rebuild.diagnosis.reading.callers import Callers, from_depth
 from llm_rebuild.diagnosis.reading.record import Record
-from llm_rebuild.diagnosis.reading.repair import Patch, replay
 from llm_rebuild.diagnosis.reading.result import Line
 from llm_rebuild.diagnosis.reading.slices import MOVES, VIEWS, Difference, Slice, constants, word
 from llm_rebuild.diagnosis.reading.ways import Ways
-from llm_rebuild.verify.equality import equal
 from llm_rebuild.verify.recording import Frame, Node, Ref
 from llm_rebuild.weights import template
 
@@ -48,6 +42,7 @@ class Lines:
     def __init__(self, between: Slice) -> None:
         self.slice, self.record = between, between.person.record
         self.ways = Ways(self.record)
+        self.callers = Callers(between, self.ways)
 
     def of(
         self,
@@ -60,7 +55,9 @@ class Lines:
         """The lines of a mistake, the likeliest first, at most three. Edits that could also be it have every
         second of them."""
         frames: list[Frame] = list(_left_early(self.record, missing)) if missing else []
-        if self.slice.another(target):
+        frames += [] if frames else self._loop(missing or checkpoint)
+        unfinished = [edit.kind for edit in edits] == ["insert"] and not self._made(checkpoint)
+        if self._another(target) and not unfinished:
             frames += self._taken_for(checkpoint, target)
         others = [edit for edit in all_edits if edit not in edits]
         frames += _in_turn([self._of_edits(edits, checkpoint), self._of_edits(others, checkpoint)])
@@ -71,10 +68,18 @@ class Lines:
         return list(different.values())[:SHOWN]
 
     def _of_edits(self, edits: Sequence[Difference], checkpoint: str) -> list[Frame]:
-        frames: list[Frame] = []
+        frames = self.callers.of_helper(edits)
         for _, alike in groupby(sorted(edits, key=self._order), lambda edit: (edit.kind, edit.node)):
-            frames += _in_turn([list(self._of_edit(edit, checkpoint)) for edit in alike])
+            latest_first = sorted(alike, key=self._origin, reverse=True)
+            frames += _in_turn([list(self._of_edit(edit, checkpoint)) for edit in latest_first])
         return frames
+
+    def _origin(self, edit: Difference) -> int:
+        """Of an operand that should be another: the node that made it. The pass before may have made one with
+        the same mistake."""
+        if edit.kind != "operand":
+            return 0
+        return self.slice.person.chain(self.record[edit.node].inputs[edit.at])[-1]
 
     def _taken_for(self, checkpoint: str, target: int) -> Iterator[Frame]:
         """Where what is shown is right, and another checkpoint: what bound it to the name that is shown, and
@@ -84,10 +89,52 @@ class Lines:
         steps = [step for step in way if at is not None and self._call(step) == self._call(at)]
         yield from self._frames((*steps[1:2], *steps[:1]))
 
-    def _order(self, edit: Difference) -> tuple[bool, bool, int]:
-        """First what is wrong itself: that a right tensor is another kind of operation says nothing."""
+    def _another(self, target: int) -> bool:
+        """Whether a person's tensor is another checkpoint, in the place of which a wrong one may be shown."""
+        official = self.slice.official
+        tapped = official.record.tapped.items()
+        exchanged = {official.print_of(number) for name, number in tapped if name in self.record.wrong}
+        return self.slice.another(target) or self.slice.person.print_of(target) in exchanged
+
+    def _made(self, checkpoint: str) -> bool:
+        """Whether a person's run computes a checkpoint, whatever it shows in its place."""
+        right = self.slice.official.print_of(self.slice.official.record.tapped[checkpoint])
+        return any(self.record[n].function is not None for n in self.slice.person.where.get(right, ()))
+
+    def _loop(self, checkpoint: str) -> Iterator[Frame]:
+        """The head of the loop over the blocks, where they run in another order, or that of a checkpoint
+        does not run at all."""
+        blocks: dict[str, list[str]] = {}
+        for name in self.record.taps:
+            blocks.setdefault(_of_any_block(name), []).append(name)
+        alike = blocks.get(_of_any_block(checkpoint), [])
+        if checkpoint in alike:
+            apart = alike != [name for name in self.slice.official.record.tapped if name in alike]
+        else:
+            several = [name for names in blocks.values() if len(names) > 1 for name in names]
+            block = re.match(r".*?\.\d+\.|$", checkpoint)
+            apart = block is not None and not any(name.startswith(block[0]) for name in several)
+        for frame in self.record.taps[alike[0]] if alike and apart else ():
+            head = self.ways.file_of(frame).loop(frame.number)
+            steps = self._frames(self.ways.of_call.get(frame.call, ()))
+            at_head = next((step for step in steps if step.number == head), None)
+            if at_head is not None:
+                yield at_head
+                return
+
+    def _order(self, edit: Difference) -> tuple[bool, bool, bool, int]:
+        """First what is wrong itself: that a right tensor is another kind of operation says nothing. The pass
+        before may have made the same mistake, and comes last."""
         right = edit.kind not in ("insert", "drop") and self.slice.known(edit.node)
-        return right, edit.kind in ("insert", "operand"), edit.node
+        before = self._pass(edit.node) != self._pass(len(self.record.nodes) - 1)
+        return before, right, edit.kind in ("insert", "operand"), edit.node
+
+    def _pass(self, number: int) -> int:
+        """The outermost call in which a tensor was made."""
+        call = next((frame.call for frame in self.record[number].frames), 0)
+        while self.record.callers.get(call):
+            call = self.record.callers[call]
+        return call
 
     def shared(self, edits: Sequence[Difference], checkpoints: Sequence[str]) -> Frame | None:
         """The line at which one thing would put right what several edits alike do: the operation's, where it
@@ -100,12 +147,12 @@ class Lines:
             common = [at for at in ways[0] if all(self.record.steps[at].frame.line in of for of in lines)]
             return next(self._frames(common), None)
         node = self.record[edit.user if edit.user >= 0 else edit.node]
-        return None if self._right(node, edit) else next(iter(node.frames), None)
+        return None if self.callers.right(node, edit) else next(iter(node.frames), None)
 
     def _of_edit(self, edit: Difference, checkpoint: str) -> Iterator[Frame]:
         node, record = self.record[edit.node], self.record
         if edit.kind == "constant":
-            blamed = self._blamed(node, edit)
+            blamed = self.callers.blamed(node, edit)
             yield from self._of_constant(node, self.slice.official.record[edit.other])
             behind = self._numbers_behind(node) if blamed[:1] == list(node.frames[:1]) else []
             yield from (*blamed[:1], *behind, *blamed[1:])
@@ -113,23 +160,25 @@ class Lines:
             yield from self._of_operand(node, edit)
             yield from node.frames[:1]
         elif edit.kind == "insert" and edit.user < 0:
+            yield from self._done_to_others(edit, self._tapped(checkpoint))
             yield from self._before_the_tap(checkpoint, edit)
             yield from node.frames[:1]
         elif edit.kind == "insert":
+            yield from self._done_to_others(edit, self.ways.step_of(record[edit.user]))
             yield from self._in_front(record[edit.user], edit)
             yield from node.frames[:1]
         elif edit.kind == "drop":
             yield from self._one_too_many(node, edit)
         elif edit.kind == "value":
             yield from self._of_roots(edit.node)
-            yield from self._blamed(node)
+            yield from self.callers.blamed(node)
         else:
             theirs = self.slice.official.record[edit.other]
             # None, or a plain number, in the place of a tensor
             if len(node.inputs) < len(theirs.inputs) and node.operation not in MOVES:
                 yield from self._of_none(self.ways.step_of(node))
                 yield from self._of_constant(node, theirs)
-            yield from self._blamed(node, edit)
+            yield from self.callers.blamed(node, edit)
 
     def waiting(self) -> list[Frame]:
         """The lines that ran when a run ended, innermost first."""
@@ -158,7 +207,8 @@ class Lines:
         if first.function is None and first.name not in record.tapped and first.name:
             official = between.official.record[wanted[-1]].name
             if first.name == official:  # the right one, laid out otherwise
-                yield from (frame for number in chain[:-1] for frame in record[number].frames[:1])
+                laid_out = (*chain[:-1], node.number)
+                yield from (frame for number in laid_out for frame in record[number].frames[:1])
             yield from self._of_weight(node, first.name, official)
             yield from self._frames(reversed(self.way_of(node, chain)))
             return
@@ -177,7 +227,10 @@ class Lines:
         both = [at for at in choices if self._chosen_from(at, {Ref(n) for n in chain}, right)]
         if choices:
             exchanged = self._exchanged(way, {Ref(n) for n in chain}, right)
-            yield from self._frames((*exchanged, *both[-1:], *choices, *way))
+            chooser = {self._call(at) for at in both[-1:]}
+            called = [at for at in way if self.record.callers.get(self._call(at), 0) in chooser]
+            inner = [at for at in called if self._chosen_from(at, {Ref(n) for n in chain}, right)]
+            yield from self._frames((*exchanged, *both[-1:], *inner[:1], *choices, *way))
             return
         on_the_way = {self._call(at) for at in way}
         early = [record[ref.node].frames for ref in sorted(right) if ref.node < node.number]
@@ -188,28 +241,26 @@ class Lines:
             yield from self._spread(source.number, way)
         if source.function is None or _filled(between, source.number) or not between.right(source.number):
             yield from self._of_roots(source.number)
-            yield from self._blamed(source) if source.function is not None else ()
+            yield from self.callers.blamed(source) if source.function is not None else ()
             yield from self._frames(reversed(way))
             return
         waits = [at for at in way if self._call(at) in calls]
         came = [at for at in waits if self._call(at) == self._call(waits[-1])]
         later = right and min(right).node > node.number
+        for frames in filter(None, made):  # another call gave it: the line that both came from
+            if later or frames[0].line == node.frames[0].line:
+                yield node.frames[_shared(node.frames, frames)]
         yield from self._frames((*(came if later else came[::-1]), *reversed(way)))
 
     def _spread(self, number: int, way: Sequence[int]) -> list[Frame]:
         """Of the lines that made a tensor and its plain numbers, those beside which most others stand, for
         which is wrong cannot be seen. To few, those are added that handed it on in the same file."""
         nodes = [self.record[n] for n in self.slice.operations(number) if self.record[n].frames]
+        files = {node.frames[0].file for node in nodes}
         made = [frame for node in nodes for frame in (node.frames[0], *self._numbers_behind(node))]
         if len({frame.line for frame in made}) <= SHOWN:
             made += self._frames(reversed(way))
-        files = {node.frames[0].file for node in nodes}
-        left = list({frame.line: frame for frame in made if frame.file in files}.values())
-        chosen = list[Frame]()
-        while left and len(chosen) < SHOWN:
-            chosen.append(max(left, key=lambda one: sum(_beside(one, other) for other in left)))
-            left = [frame for frame in left if not _beside(chosen[-1], frame)]
-        return chosen
+        return _densest([frame for frame in made if frame.file in files])
 
     def way_of(self, node: Node, chain: Sequence[int]) -> list[int]:
         """The steps through which an operand went, back to the one that made what it is a view of."""
@@ -226,9 +277,10 @@ class Lines:
         """The last step on a wrong tensor's way at which it had the name of the right one at its use."""
 
         def names(at: int, values: set[Ref]) -> set[str]:
-            """The last words of the names that hold one of these."""
-            held = self.record.steps[at].names
-            return {name.rpartition(".")[2] for name in held if held[name] & values}
+            """The last words of the names that hold one of these: variables, and fields that are read."""
+            held, reads = self.record.steps[at].names, self.ways.reads(at)
+            names = [name for name in held if "." not in name or name in reads]
+            return {name.rpartition(".")[2] for name in names if held[name] & values}
 
         wanted = names(way[0], right) - names(way[0], wrong)
         return [at for at in way if names(at, wrong) & wanted][:1]
@@ -244,19 +296,28 @@ class Lines:
         from which on its calls differ from those that came out right. Which block it is, a loop decides."""
         frames = node.frames
         depth = _spelled(frames, name, right)
+        before = self._spelled_before(node, name, right) if depth is None else []
+        if before:
+            return [*before, *frames]
         if depth is None:
-            depth = min((_shared(frames, stack) for stack in self._right(node, None)), default=0)
+            depth = min((_shared(frames, stack) for stack in self.callers.right(node, None)), default=0)
             if not depth and template(name) == template(right):
-                looped = (at for at, f in enumerate(frames) if self.ways.file_of(f).looped(f.number))
+                looped = (at for at, f in enumerate(frames) if self.ways.file_of(f).loop(f.number))
                 depth = next(looped, 0)
-            depth = depth or int(len(self.callers(frames)) > 1)
-        return _from(frames, depth)
+            depth = depth or int(len(self.callers.of_function(frames)) > 1)
+        return from_depth(frames, depth)
 
-    def callers(self, frames: Sequence[Frame]) -> set[tuple[str, int]]:
-        """The lines that call the function of the innermost frame."""
-        stacks = [node.frames for node in self.record.nodes if len(node.frames) > 1]
-        inner = (frames[0].file, frames[0].function) if frames else None
-        return {stack[1].line for stack in stacks if (stack[0].file, stack[0].function) == inner}
+    def _spelled_before(self, node: Node, name: str, right: str) -> list[Frame]:
+        """The last line that ran before an operation, in a call that waits for it, and spells what tells a
+        weight's name from the right one: innermost first."""
+        words = {word for word in set(name.split(".")) - set(right.split(".")) if not word.isdigit()}
+        for frame in node.frames:
+            steps = [self.record.steps[at] for at in self.ways.of_call.get(frame.call, ())]
+            ran = [step.frame for step in steps if step.nodes <= node.number]
+            spelled = [f for f in ran if words & self.ways.file_of(f).strings(f.number)]
+            if spelled:
+                return spelled[-1:]
+        return []
 
     # -------------------------------------------------------- where whole numbers went wrong
 
@@ -282,21 +343,53 @@ class Lines:
             return True
         roots = self.roots(number)
         lines = {root.frames[0].line for root in roots if root.frames}
-        return len(lines) == 1 and not any(self._right(root, None) for root in roots)
+        return len(lines) == 1 and not any(self.callers.right(root, None) for root in roots)
 
     def _of_roots(self, number: int) -> Iterator[Frame]:
         """The line of the only root; of several, the last line from which all their numbers come."""
         roots = self.roots(number)
         if len({root.frames[:1] for root in roots}) == 1:
-            yield from self._blamed(roots[0])
-        elif not roots:
-            yield from self.record[self.slice.person.chain(number)[-1]].frames[:1]
+            yield from self.callers.blamed(roots[0])[:1]
+            yield from self._wholes_before(roots[0])
+            yield from self.callers.blamed(roots[0])
+        elif not roots:  # it is only laid out otherwise
+            chain = self.slice.person.chain(number)[::-1]
+            made = self.record[next((n for n in chain if not self.slice.right(n)), chain[0])]
+            yield from (*made.frames[:1], *self._wholes_before(made))
         else:
             steps = [self.ways.step_of(root) for root in roots]
             behind = [set(self.ways.behind(at)) for at in steps if at is not None]
             yield from self._frames(sorted(set.intersection(*behind))[-1:] if behind else ())
 
+    def _wholes_before(self, root: Node) -> list[Frame]:
+        """Of the lines that made the whole numbers a root was made of, in its call: those beside which most
+        others stand. That they are official elsewhere shows little: too many are alike."""
+        numbers, call = {root.number}, {frame.call for frame in root.frames[:1]}
+        for number in range(root.number, -1, -1):
+            node = self.record[number]
+            if number in numbers and node.value is not None and not node.value.is_floating_point():
+                numbers |= set(node.inputs)
+        made = [self.record[n] for n in sorted(numbers, reverse=True) if self.record[n].function is not None]
+        frames = [f for node in made for f in node.frames[:1] if f.call in call]
+        return _densest([f for f in frames if not _beside(f, root.frames[0])])
+
     # ------------------------------------------------------- what is done too often, or not at all
+
+    def _done_to_others(self, edit: Difference, until: int | None) -> Iterator[Frame]:
+        """Of the lines that read a tensor behind which something is missing, until it is used: one that does
+        it, and right, to another tensor. It may have got None."""
+        record, kind = self.record, word(self.slice.official.record[edit.other])
+        at = self.ways.step_of(record[edit.node])
+        if at is None or until is None or kind in LAYS_OUT:
+            return
+        alike = [n for n in record.nodes if n.function is not None and n.frames and word(n) == kind]
+        does = {n.frames[0].line for n in alike if self.slice.right(n.number)}
+        makes = [n.frames[0] for n in (record[edit.node],) if n.frames and word(n) != kind]
+        for step in range(at, until + 1):
+            frame = record.steps[step].frame
+            if frame.line in does and (frame in makes or self.ways.names(step, Ref(edit.node))):
+                yield from (*self._of_none(step), frame)
+                return
 
     def _in_front(self, user: Node, edit: Difference) -> Iterator[Frame]:
         """An operation is missing in front of another: on its line; or, where what goes in was passed, and
@@ -304,7 +397,7 @@ class Lines:
         other = self.slice.official.record[edit.other]
         yield from self._of_none(self.ways.step_of(user)) if len(other.inputs) > 1 else ()
         if word(other) in LAYS_OUT:
-            yield from self._blamed(user, edit)
+            yield from self.callers.blamed(user, edit)
             return
         way, calls = self.way_of(user, [edit.node]), [frame.call for frame in user.frames]
         waits = [at for at in way if self._call(at) in calls]
@@ -313,12 +406,12 @@ class Lines:
     def _one_too_many(self, node: Node, edit: Difference) -> Iterator[Frame]:
         """An operation too many: its line, or that of the caller where its function does nothing else; or,
         where that is right in other calls, the line from which on what goes in beside came to it."""
-        frames = self._blamed(node, edit)
+        frames = self.callers.blamed(node, edit)
         if frames and frames[0] == node.frames[0] and len(frames) > 1 and self._only(node):
-            frames = _from(node.frames, 1)
+            frames = from_depth(node.frames, 1)
         others = [n for n in node.inputs if n != edit.other and self.record[n].function is not None]
         if frames and frames[0] != node.frames[0] and others:
-            calls = [frame.call for frame in node.frames]
+            calls = [frame.call for frame in node.frames[node.frames.index(frames[0]) :]]
             way = self.way_of(node, self.slice.person.chain(others[0]))
             yield from self._frames([at for at in way if self._call(at) in calls][-1:])
         yield from frames
@@ -356,7 +449,9 @@ class Lines:
             way = self.ways.way(at, value) if type(value) in (int, float) else []
             if len(way) > 1:
                 text = self.record.steps[way[-1]].frame.text.partition("#")[0]
+                origin = self.record.steps[way[-1]].frame
                 only_read = re.search(r"\.shape|\.size\(|len\(", text) and not re.search(r"[-+*/]", text)
+                only_read = only_read and not self.ways.file_of(origin).spells(origin.number, value)
                 yield from self._frames(way if only_read or self._serves(value, way, node) else reversed(way))
 
     def _numbers_behind(self, node: Node) -> list[Frame]:
@@ -376,85 +471,6 @@ class Lines:
                 if at is not None and self.ways.names(at, value) and self.ways.way(at, value)[-1] == way[-1]:
                     return True
         return False
-
-    # ------------------------------------------------------------------------ which caller
-
-    def _blamed(self, node: Node, edit: Difference | None = None) -> list[Frame]:
-        """An operation's frames, first the one from which on its calls differ from right ones."""
-        others = self._right(node, edit)
-        if node.frames and " if " in node.frames[0].text:  # it chooses itself
-            others = []
-        return self._differing(node.frames, others)
-
-    def _differing(self, frames: Sequence[Frame], others: Sequence[Sequence[Frame]]) -> list[Frame]:
-        """The same of a stack. Of two calls from one line the caller is to blame where it passed None."""
-        depth = 0
-        for other in others:
-            for at, (one, two) in enumerate(zip(frames, other, strict=False)):
-                if one.line != two.line:
-                    depth = max(depth, at)
-                    break
-                if self._empty(one) != self._empty(two) and at + 1 < len(frames):
-                    depth = max(depth, at + 1)
-        return _from(frames, depth)
-
-    def _empty(self, frame: Frame) -> set[str]:
-        """The parameters of a call that were None."""
-        steps = self.ways.of_call.get(frame.call, ())
-        return self.record.steps[steps[0]].empty if steps else set()
-
-    def _right(self, node: Node, edit: Difference | None) -> list[Sequence[Frame]]:
-        """The call stacks of the same operation on the same line where it came out right, and would not have
-        with the edit. Without one it must be most of them: a tensor can be right by chance."""
-        right: dict[Sequence[Frame], None] = {}
-        wrong = 0
-        for number in self.at_the_same_place(node.number) if node.operation not in MOVES else ():
-            other = self.record[number]
-            official = other.value is not None and self.slice.right(other.number)
-            if not official or other.frames == node.frames:
-                wrong += 1
-            elif self.slice.person.print_of(other.number) in map(self.slice.person.print_of, other.inputs):
-                continue  # it did nothing
-            elif edit is None or self._tells(edit, other):
-                right[other.frames] = None
-        return list(right) if edit is not None or len(right) >= wrong else []
-
-    @cached_property
-    def _place(self) -> dict[int, Any]:
-        """Node -> its line, and which operation of its kind it is there."""
-        count, places = Counter[Any](), dict[int, Any]()
-        for node in self.record.nodes:
-            if node.function is not None and node.frames:
-                key = (node.frames[0], word(node), node.output)
-                places[node.number] = (node.frames[0].line, word(node), node.output, count[key])
-                count[key] += 1
-        return places
-
-    def at_the_same_place(self, number: int) -> Sequence[int]:
-        """The nodes that an operation's line made in other calls, and itself."""
-        return self._alike.get(self._place.get(number), ())
-
-    @cached_property
-    def _alike(self) -> dict[Any, list[int]]:
-        """The nodes of each such place: the same operation in other calls."""
-        alike: dict[Any, list[int]] = {}
-        for number, site in self._place.items():
-            alike.setdefault(site, []).append(number)
-        return alike
-
-    def _tells(self, edit: Difference, other: Node) -> bool:
-        """Whether an edit would change another tensor. If not, that it is right shows nothing."""
-        moved = replace(edit, node=other.number)
-        try:
-            if edit.kind == "insert" and edit.user >= 0:
-                moved = replace(edit, user=other.number, node=other.inputs[edit.edge])
-            elif edit.kind == "drop":
-                moved = replace(moved, other=other.inputs[self.record[edit.node].inputs.index(edit.other)])
-            changed = replay(self.record, [other.number], Patch(self.slice, (moved,)).corrections())
-        except Exception:  # what does not fit there would have failed
-            return True
-        value = changed.get(other.number)
-        return not (isinstance(value, Tensor) and equal(value, other.value))
 
     # ------------------------------------------------------------------------- before a tap
 
@@ -476,8 +492,8 @@ class Lines:
                 yield from self._of_none(step)
         alike = [n for n in record.taps if n != checkpoint and template(n) == template(checkpoint)]
         right = [name for name in alike if self.slice.right(record.tapped[name])]
-        others = [record.taps[n] for n in right if self._tells(edit, record[record.tapped[n]])]
-        blame = self._differing(taps, others)[0]
+        others = [record.taps[n] for n in right if self.callers.tells(edit, record[record.tapped[n]])]
+        blame = self.callers.differing(taps, others)[0]
         if blame != taps[0]:
             yield blame
         before = [i for i in self.ways.of_call[taps[0].call] if i < at][-1:]
@@ -498,6 +514,11 @@ class Lines:
         return [step for step in way if self._call(step) not in made | waiting]
 
 
+def _of_any_block(name: str) -> str:
+    """`h.0.attn.key` becomes `h.{}.attn.key`."""
+    return re.sub(r"\.\d+\.", ".{}.", name, count=1)
+
+
 def _in_turn(lists: Sequence[Sequence[Frame]]) -> list[Frame]:
     """The first of each, then the second of each, and so on."""
     return [frame for row in zip_longest(*lists) for frame in row if frame is not None]
@@ -508,15 +529,19 @@ def _beside(one: Frame, other: Frame) -> bool:
     return one.file == other.file and abs(one.number - other.number) <= SPAN
 
 
+def _densest(frames: Sequence[Frame]) -> list[Frame]:
+    """The lines beside which most others stand."""
+    left, chosen = list({frame.line: frame for frame in frames}.values()), list[Frame]()
+    while left and len(chosen) < SHOWN:
+        chosen.append(max(left, key=lambda one: sum(_beside(one, other) for other in left)))
+        left = [frame for frame in left if not _beside(chosen[-1], frame)]
+    return chosen
+
+
 def _filled(between: Slice, number: int) -> bool:
     """Whether a tensor was made of no other's numbers: a person filled it."""
     made = between.person.record[between.person.chain(number)[-1]]
     return made.function is not None and (not made.inputs or made.operation in FILLS)
-
-
-def _from(frames: Sequence[Frame], depth: int) -> list[Frame]:
-    """A stack, from one of its frames on; then those inside it, the nearest first."""
-    return [frames[depth], *frames[:depth][::-1], *frames[depth + 1 :]] if frames else []
 
 
 def _spelled(frames: Sequence[Frame], name: str, right: str) -> int | None:

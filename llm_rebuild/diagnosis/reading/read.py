@@ -274,18 +274,19 @@ class _Session:
         """Where several callers of a function would have to put the same thing right, it is the function."""
         alike: dict[Any, list[_Mistake]] = {}
         for mistake in mistakes:
-            edit, user = mistake.likeliest[-1], self.record[max(mistake.likeliest[-1].user, 0)]
-            node = user if edit.user >= 0 else self.record[edit.node]
-            missing = edit.kind == "insert" and edit.user < 0 and word(self.official[edit.other])
-            alike.setdefault((edit.kind, missing or tuple(f.line for f in node.frames[:1])), []).append(
-                mistake
-            )
+            alike.setdefault(tuple(map(self._what, mistake.likeliest)), []).append(mistake)
         for same in alike.values():
             if len({mistake.frames[0].line for mistake in same if mistake.frames}) > 1:
                 line = self.lines.shared([m.likeliest[-1] for m in same], [m.target for m in same])
                 for mistake in same:
                     if line is not None:
                         mistake.frames = [line, *(f for f in mistake.frames if f.line != line.line)]
+
+    def _what(self, edit: Difference) -> tuple[str, Any]:
+        """The kind of an edit, and the line at which it is made; of what is missing behind, what that is."""
+        node = self.record[edit.user if edit.user >= 0 else edit.node]
+        missing = edit.kind == "insert" and edit.user < 0 and word(self.official[edit.other])
+        return edit.kind, missing or tuple(frame.line for frame in node.frames[:1])
 
     def _in_place(self, edit: Difference) -> Difference:
         """Where the operand is wrong because somebody wrote into it, that is what is wrong."""

@@ -35,7 +35,7 @@ class Step(NamedTuple):
 
     nodes  How many tensors there were by then.
     names  What its function's variables held: of tensors the numbers of nodes, of numbers these, None; of a
-           tuple, a list, a dict or a dataclass what is in it. `looks.mask` is the field of a tuple.
+           tuple, a list, a dict or a dataclass what is in it. `looks.mask` is a field.
     """
 
     frame: Frame
@@ -169,11 +169,13 @@ class Recorder:
         return self._line
 
     def _names(self, variables: Mapping[str, Any]) -> dict[str, frozenset[Any]]:
-        """What each name holds, and, of a tuple with names, each of these: `looks.mask`."""
+        """What each name holds, and, of a dataclass or a tuple with names, each of these: `looks.mask`."""
         held = {name: self._held(value) for name, value in variables.items()}
         for name, value in variables.items():
-            if isinstance(value, tuple) and hasattr(value, "_fields"):
-                held |= {f"{name}.{f}": self._held(v, 0) for f, v in zip(value._fields, value, strict=False)}
+            names = list(getattr(value, "_fields", ())) if isinstance(value, tuple) else []
+            if is_dataclass(value) and not isinstance(value, type):
+                names = [each.name for each in fields(value)]
+            held |= {f"{name}.{of}": self._held(getattr(value, of, None), 0) for of in names}
         return held
 
     def _held(self, value: Any, depth: int = 4) -> frozenset[Any]:

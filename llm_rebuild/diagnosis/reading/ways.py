@@ -201,15 +201,15 @@ class SourceFile:
 
     def conditional(self, number: int) -> bool:
         """Whether a condition decides if a line, or which part of it, is run."""
-        return self._within(number, ast.If, ast.IfExp)
+        return bool(self._within(number, ast.If, ast.IfExp))
 
-    def looped(self, number: int) -> bool:
-        """Whether a line stands in a loop."""
-        return self._within(number, ast.For, ast.While, ast.ListComp, ast.GeneratorExp)
+    def loop(self, number: int) -> int:
+        """The head of the innermost loop in which a line stands; 0 where it stands in none."""
+        return max(self._within(number, ast.For, ast.While, ast.ListComp, ast.GeneratorExp), default=0)
 
-    def _within(self, number: int, *kinds: type[ast.stmt | ast.expr]) -> bool:
+    def _within(self, number: int, *kinds: type[ast.stmt | ast.expr]) -> list[int]:
         nodes = (n for n in self._nodes if isinstance(n, kinds))
-        return any(n.lineno <= number <= (n.end_lineno or n.lineno) for n in nodes)
+        return [n.lineno for n in nodes if n.lineno <= number <= (n.end_lineno or n.lineno)]
 
     def decorated(self, number: int) -> bool:
         """Whether the function in which a line stands is decorated: then who calls it is not the person."""
@@ -231,7 +231,8 @@ class SourceFile:
         """The names that stand in an argument of the only call of a function in a line's statement."""
         statement = self._statements.get(number)
         calls = [n for n in ast.walk(statement) if isinstance(n, ast.Call)] if statement is not None else []
-        calls = [n for n in calls if ast.unparse(n.func).rpartition(".")[2] == function]
+        named = [n for n in calls if ast.unparse(n.func).rpartition(".")[2] == function]
+        calls = named if len(calls) > 1 else calls  # the only one may call it by another name
         starred = any(isinstance(a, ast.Starred) for call in calls for a in call.args)
         if len(calls) != 1 or name not in parameters or starred:
             return None
