@@ -194,7 +194,7 @@ def test_there_is_no_barrier_of_any_kind(alive: Alive, name: str) -> None:
     assert visitor.errors == []
 
 
-@pytest.mark.parametrize("name", LIVE)
+@pytest.mark.parametrize("name", PAGES)
 def test_every_cell_and_every_control_is_reached_by_the_keyboard(
     alive: Alive, name: str, figure: Callable[[str], None]
 ) -> None:

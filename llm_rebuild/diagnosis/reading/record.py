@@ -172,10 +172,13 @@ class Recorder:
         """What each name holds, and, of a dataclass or a tuple with names, each of these: `looks.mask`."""
         held = {name: self._held(value) for name, value in variables.items()}
         for name, value in variables.items():
-            names = list(getattr(value, "_fields", ())) if isinstance(value, tuple) else []
-            if is_dataclass(value) and not isinstance(value, type):
-                names = [each.name for each in fields(value)]
-            held |= {f"{name}.{of}": self._held(getattr(value, of, None), 0) for of in names}
+            parts = dict[str, Any]()
+            if isinstance(value, tuple) and hasattr(value, "_fields"):
+                parts = dict(zip(value._fields, value, strict=False))
+            elif is_dataclass(value) and not isinstance(value, type):  # of a config's numbers nobody asks
+                parts = {each.name: getattr(value, each.name, None) for each in fields(value)}
+                parts = {of: part for of, part in parts.items() if isinstance(part, Tensor)}
+            held |= {f"{name}.{of}": self._held(part, 0) for of, part in parts.items()}
         return held
 
     def _held(self, value: Any, depth: int = 4) -> frozenset[Any]:
