@@ -57,7 +57,7 @@ def _leave(ended: list[Any]) -> None:
     with contextlib.suppress(OSError, ValueError):  # a stream that cannot be written to: Python says so
         sys.stdout.flush()
         sys.stderr.flush()
-        if [type(code) for code in ended] == [int]:
+        if ended and isinstance(ended[0], int):
             os._exit(ended[0])
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from llm_rebuild.diagnosis.reading.lines import SPAN, Lines
+from llm_rebuild.diagnosis.reading.lines import SPAN, Lines, words_apart
 from llm_rebuild.diagnosis.reading.slices import Difference, constants, word
 from llm_rebuild.verify.recording import Frame, Node, Ref
 
@@ -68,10 +68,7 @@ class Claims:
 
     def _elsewhere(self, node: Node, edit: Difference, alone: bool) -> bool:
         """Whether a line is right in another call, or its function may be the wrong one to call."""
-        alike = (
-            *self.callers.at_the_same_place(node.number),
-            *self.callers.given_by(node.frames[0]),
-        )
+        alike = (*self.callers.at_the_same_place(node.number), *self.callers.given_by(node.frames[0]))
         if any(self.slice.right(n) for n in alike if n != node.number):
             return True
         call, taps = node.frames[0].call, self.record.taps.values()
@@ -144,9 +141,7 @@ class Claims:
         """Whether a line spells a weight's name, and nothing else takes what comes of it for what it is."""
         chain = self.slice.person.chain(node.inputs[edit.at])
         official = self.slice.official
-        one = self.record[chain[-1]].name.split(".")
-        two = official.record[official.chain(edit.other)[-1]].name.split(".")
-        words = {word for word in set(one) - set(two) if not word.isdigit()}
+        words = words_apart(self.record[chain[-1]].name, official.record[official.chain(edit.other)[-1]].name)
         if self._decided(frame, frame.number, frame.number) or not words:
             return False
         if not words & self.ways.file_of(frame).strings(frame.number):

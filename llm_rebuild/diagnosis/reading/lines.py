@@ -212,7 +212,7 @@ class Lines:
             yield from self._of_weight(node, first.name, official)
             yield from self._frames(reversed(self.way_of(node, chain)))
             return
-        prints = {between.official.print_of(other) for other in wanted}
+        prints, wrong = {between.official.print_of(other) for other in wanted}, {Ref(n) for n in chain}
         right = {Ref(n) for of in prints for n in between.person.where.get(of, ())}
         way = self.way_of(node, chain)
         calls = [frame.call for frame in node.frames]
@@ -224,12 +224,12 @@ class Lines:
             innermost = {frames[0].call for frames in made if frames} & inside
             chosen = [at for at in at_hand if self._call(at) in innermost][:1] or chosen
         choices = [at for at in at_hand if self._call(at) == self._call(chosen[0])]
-        both = [at for at in choices if self._chosen_from(at, {Ref(n) for n in chain}, right)]
+        both = [at for at in choices if self._chosen_from(at, wrong, right)]
         if choices:
-            exchanged = self._exchanged(way, {Ref(n) for n in chain}, right)
+            exchanged = self._exchanged(way, wrong, right)
             chooser = {self._call(at) for at in both[-1:]}
             called = [at for at in way if self.record.callers.get(self._call(at), 0) in chooser]
-            inner = [at for at in called if self._chosen_from(at, {Ref(n) for n in chain}, right)]
+            inner = [at for at in called if self._chosen_from(at, wrong, right)]
             yield from self._frames((*exchanged, *both[-1:], *inner[:1], *choices, *way))
             return
         on_the_way = {self._call(at) for at in way}
@@ -310,7 +310,7 @@ class Lines:
     def _spelled_before(self, node: Node, name: str, right: str) -> list[Frame]:
         """The last line that ran before an operation, in a call that waits for it, and spells what tells a
         weight's name from the right one: innermost first."""
-        words = {word for word in set(name.split(".")) - set(right.split(".")) if not word.isdigit()}
+        words = words_apart(name, right)
         for frame in node.frames:
             steps = [self.record.steps[at] for at in self.ways.of_call.get(frame.call, ())]
             ran = [step.frame for step in steps if step.nodes <= node.number]
@@ -349,9 +349,8 @@ class Lines:
         """The line of the only root; of several, the last line from which all their numbers come."""
         roots = self.roots(number)
         if len({root.frames[:1] for root in roots}) == 1:
-            yield from self.callers.blamed(roots[0])[:1]
-            yield from self._wholes_before(roots[0])
-            yield from self.callers.blamed(roots[0])
+            blamed = self.callers.blamed(roots[0])
+            yield from (*blamed[:1], *self._wholes_before(roots[0]), *blamed)
         elif not roots:  # it is only laid out otherwise
             chain = self.slice.person.chain(number)[::-1]
             made = self.record[next((n for n in chain if not self.slice.right(n)), chain[0])]
@@ -448,8 +447,8 @@ class Lines:
         for value in numbers:
             way = self.ways.way(at, value) if type(value) in (int, float) else []
             if len(way) > 1:
-                text = self.record.steps[way[-1]].frame.text.partition("#")[0]
                 origin = self.record.steps[way[-1]].frame
+                text = origin.text.partition("#")[0]
                 only_read = re.search(r"\.shape|\.size\(|len\(", text) and not re.search(r"[-+*/]", text)
                 only_read = only_read and not self.ways.file_of(origin).spells(origin.number, value)
                 yield from self._frames(way if only_read or self._serves(value, way, node) else reversed(way))
@@ -544,12 +543,17 @@ def _filled(between: Slice, number: int) -> bool:
     return made.function is not None and (not made.inputs or made.operation in FILLS)
 
 
+def words_apart(name: str, right: str) -> set[str]:
+    """The words of a weight's name that the right one lacks, numbers aside: `q` where `k` should be."""
+    return {word for word in {*name.split(".")} - {*right.split(".")} if not word.isdigit()}
+
+
 def _spelled(frames: Sequence[Frame], name: str, right: str) -> int | None:
-    """How far up a line spells what tells a weight's name from the right one: `q` where `k` should be; of a
-    number what stands before it."""
+    """How far up a line spells what tells a weight's name from the right one; of a number what stands before
+    it."""
     one, two = name.split("."), right.split(".")
     at = next((i for i, (x, y) in enumerate(zip(one, two, strict=False)) if x != y), 0)
-    words = {word for word in set(one) - set(two) if not word.isdigit()}
+    words = words_apart(name, right)
     if not words and at:
         words = {one[at - 1]}
     for depth, frame in enumerate(frames):
