@@ -60,6 +60,20 @@ class Outcome:
         """Whether it came to its end."""
         return self.end.get("end") == "done"
 
+    @classmethod
+    def of_answers(cls, answers: Iterator[Message]) -> Outcome:
+        """What is tapped twice is what it was first."""
+        outcome = cls()
+        for message in answers:
+            if "tapped" in message.about:
+                for name, tensor in message.tensors.items():
+                    outcome.tapped.setdefault(name, tensor)
+            elif "foreign" in message.about:
+                outcome.foreign += [(str(message.about["foreign"]), t) for t in message.tensors.values()]
+            elif "end" in message.about:
+                outcome.end, outcome.answer = message.about, message.tensors.get("answer")
+        return outcome
+
     def of(self, names: Container[str]) -> dict[str, Tensor]:
         """What was tapped of these checkpoints."""
         return {name: tensor for name, tensor in self.tapped.items() if name in names}
@@ -89,27 +103,23 @@ class Process:
             self.send({"environment": dict(os.environ), "path": sys.path})
 
     def ask(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> Iterator[Message]:
-        """Send a request, and yield what is answered. The last answer has the key `end`; where none comes
-        before the `deadline`, the process is ended, and `ended` says how."""
+        """Send a request, and yield what is answered; the process works even before that is asked for. The
+        last answer has the key `end`; where none comes before the `deadline`, the process is ended, and
+        `ended` says how."""
         self.send(about, tensors)
+        with contextlib.suppress(TimeoutError):
+            self._wait(sending=True)
+        return self._answers()
+
+    def _answers(self) -> Iterator[Message]:
         while (message := self._next()) is not None:
             yield message
             if "end" in message.about:
                 return
 
     def outcome(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> Outcome:
-        """Send a request to a process that runs a rebuild, and collect what is answered. What is tapped twice
-        is what it was first."""
-        outcome = Outcome()
-        for message in self.ask(about, tensors):
-            if "tapped" in message.about:
-                for name, tensor in message.tensors.items():
-                    outcome.tapped.setdefault(name, tensor)
-            elif "foreign" in message.about:
-                outcome.foreign += [(str(message.about["foreign"]), t) for t in message.tensors.values()]
-            elif "end" in message.about:
-                outcome.end, outcome.answer = message.about, message.tensors.get("answer")
-        return outcome
+        """Send a request to a process that runs a rebuild, and collect what is answered."""
+        return Outcome.of_answers(self.ask(about, tensors))
 
     def send(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
         """Send what is not answered. It goes out while answers are waited for: the process may not be
@@ -137,18 +147,18 @@ class Process:
         self._finish("garbage" if self._poll() is None else None)
         return None
 
-    def _wait(self) -> None:
-        """Until there is something to read. Meanwhile what waits to be sent is sent, and what is printed
-        taken. Raises TimeoutError at the deadline."""
-        while (remaining := self.deadline - time.monotonic()) > 0:
-            sending = [self._writing] if self._unsent else []
+    def _wait(self, sending: bool = False) -> None:
+        """Until there is something to read, or, if it is about `sending`, nothing more to send. Meanwhile
+        what waits to be sent is sent, and what is printed taken. Raises TimeoutError at the deadline."""
+        while self.ended is None and (remaining := self.deadline - time.monotonic()) > 0:
+            unsent = [self._writing] if self._unsent else []
             timeout = None if math.isinf(remaining) else remaining
-            readable, writable, _ = select.select(self._watched, sending, [], timeout)
+            readable, writable, _ = select.select(self._watched, unsent, [], timeout)
             if writable:
                 self._write()
             if self._output in readable:
                 self._take_printed()
-            if self._reading in readable:
+            if self._reading in readable or (sending and not self._unsent):
                 return
         raise TimeoutError
 

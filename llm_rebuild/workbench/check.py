@@ -155,8 +155,10 @@ class _Bench:
                     break
             progress("rebuild")
             try:
-                steps, tapped = self.try_steps(run, session)
-                readings = session.read(run, main)  # last: now all official tensors come in
+                outcomes, why = self.try_steps(run, session)
+                reading = session.read(run, main)  # last: now all official tensors come in
+                steps, tapped = self.judged(run, outcomes, why)  # while it reads
+                readings = reading()
                 unshown = {name: tapped[name] for name in tapped if name not in main.tapped}
                 alone = self.alone(run, session, steps, unshown)
             except InputError as problem:
@@ -199,7 +201,7 @@ class _Bench:
             if not session.loaded.finished or session.loaded.end["refused"]:
                 error = session.problem(session.loaded)
                 raise InputError(error or f"{self.learner.name}: it cannot be run")
-            steps, tapped = self.try_steps(run, session, chosen)
+            steps, tapped = self.judged(run, *self.try_steps(run, session, chosen))
             alone = self.alone(run, session, steps, tapped)
             missing = next((name for name in chosen if name not in steps), None)
             if missing:
@@ -255,15 +257,15 @@ class _Bench:
             error = f"{outcome.end['problem']}: not filled in"
         account = Account(RuntimeError(error) if error else None)
         compared = self.compared(run, outcome.of(run.truth))
-        proof = self.explained(run, compared, account, session.read(run, outcome))
+        proof = self.explained(run, compared, account, session.read(run, outcome)())
         report = replace(proof.report, leaks=leaks)
         return OtherRun(run.way, report, _answer(outcome, run.truth, report), error)
 
     def try_steps(
         self, run: Run, session: Session, only: Collection[str] | None = None
-    ) -> tuple[dict[str, StepVerdict], dict[str, tuple[Trial, Tensor]]]:
+    ) -> tuple[list[tuple[Trial, Outcome]], str]:
         """Every step by itself, in the process that has run forward, if it is still there, else in a new one:
-        their verdicts, and the tensors that each gave.
+        what came of each, and how the process ended, where it did before that of the last.
 
         Raises InputError for a @step that cannot be right.
         """
@@ -271,24 +273,25 @@ class _Bench:
         others = [name for name in self.names if name not in truth]
         tried = [t for t in trials(_places(session), list(truth), others) if only is None or t.name in only]
         official = {**truth.tensors, **run.passes[-1]}
-        ends: dict[str, Mapping[str, Any]] = {}
-        tapped: dict[str, tuple[Trial, Tensor]] = {}
         with self.session() if tried and session.ended else contextlib.nullcontext(session) as session:
             session.allow()
-            for trial in tried:
-                if session.ended is not None:
-                    break
-                outcome = session.step(trial, official, run.attention)
-                ends[trial.name] = outcome.end
-                for name, tensor in outcome.tapped.items():
-                    if name == trial.name or name not in tapped:
-                        tapped[name] = trial, tensor
-            why = session.ended.how if session.ended else ""
+            outcomes = [(trial, session.step(trial, official, run.attention)) for trial in tried]
+            return outcomes, session.ended.how if session.ended else ""
+
+    def judged(
+        self, run: Run, outcomes: Sequence[tuple[Trial, Outcome]], why: str
+    ) -> tuple[dict[str, StepVerdict], dict[str, tuple[Trial, Tensor]]]:
+        """The verdicts on steps by themselves, and the tensors that each gave."""
+        truth, tapped = run.truth, dict[str, tuple[Trial, Tensor]]()
+        for trial, outcome in outcomes:
+            for name, tensor in outcome.tapped.items():
+                if name == trial.name or name not in tapped:
+                    tapped[name] = trial, tensor
         why = f"it takes longer than {self.limits.seconds:g} s" if why == "time" else why
         rebuilt = {name: tensor for name, (_, tensor) in tapped.items() if name in truth}
         judged = self.compared(run, rebuilt, fed=True).report.verdicts
         verdicts = {v.name: v for v in judged if v.verdict != MISSING}
-        steps = {t.name: _step_verdict(t, ends.get(t.name, {}), verdicts.get(t.name), why) for t in tried}
+        steps = {t.name: _step_verdict(t, o.end, verdicts.get(t.name), why) for t, o in outcomes}
         for name, verdict in verdicts.items():  # what a step tapped on its way
             steps.setdefault(name, StepVerdict(name, verdict))
         return {name: steps[name] for name in truth if name in steps}, tapped
@@ -311,9 +314,9 @@ class _Bench:
         mistakes: list[Diagnosis] = []
         for trial in list(first.values())[:WRONG]:
             rebuilt = {name: tensor for name, (by, tensor) in tapped.items() if by is trial}
-            readings = session.read(run, Outcome(rebuilt), trial)
+            reading = session.read(run, Outcome(rebuilt), trial)
             compared = self.compared(run, rebuilt, fed=True)
-            mistakes += self.explained(run, compared, Account(fed=True), readings, ()).report.mistakes
+            mistakes += self.explained(run, compared, Account(fed=True), reading(), ()).report.mistakes
         return tuple(mistakes)
 
     def leaks(self, run: Run, outcome: Outcome, session: Session) -> tuple[str, ...]:

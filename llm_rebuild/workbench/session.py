@@ -7,8 +7,9 @@ import io
 import time
 import tokenize
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from llm_rebuild.diagnosis.reading.result import Reading
 from llm_rebuild.errors import InputError, one_line
 from llm_rebuild.files import expanded, read
+from llm_rebuild.process.exchange import Message
 from llm_rebuild.process.run import Outcome, Process
 from llm_rebuild.verify.equality import identical
 from llm_rebuild.workbench import cached, child
@@ -110,18 +112,21 @@ class Session(Process):
         self._sent |= set(tensors)
         return self.outcome({"do": "step", **vars(trial), "attention": attention}, tensors)
 
-    def read(self, run: Run, outcome: Outcome, trial: Trial | None = None) -> tuple[Reading, ...]:
-        """What forward does otherwise, where it does, run in one way; or what a step does by itself; in
-        another type than float32 nothing. To be asked last: all official tensors come in."""
+    def read(
+        self, run: Run, outcome: Outcome, trial: Trial | None = None
+    ) -> Callable[[], tuple[Reading, ...]]:
+        """Have it read what forward does otherwise, where it does, run in one way; or what a step does by
+        itself; in another type than float32 nothing. To be asked last: all official tensors come in. It reads
+        while something else is done here; the function that comes back waits for it."""
         truth = run.truth
         shown = [name for name in truth if name in outcome.tapped]
         wrong = [name for name in shown if not identical(outcome.tapped[name], truth.tensors[name])]
         failed = outcome.end.get("end") == "error"
         record = cached.more(run.file, cached.RECORD)
         if self.ended or not (wrong or failed) or outcome is self.loaded or record is None:
-            return ()
+            return tuple
         if truth.dtype != "float32":  # what gives the same bits there may be another formula
-            return ()
+            return tuple
         about = {"do": "read", "record": record[0], "first": wrong[0] if wrong else "", **run.about}
         about["trial"] = None if trial is None else {**vars(trial), "attention": run.attention}
         tensors = run.tensors | {
@@ -129,7 +134,11 @@ class Session(Process):
         }
         tensors |= {f"record/{name}": tensor for name, tensor in record[1].items()}
         self.allow()
-        read = self.outcome(about, tensors)
+        return partial(self._readings, self.ask(about, tensors))
+
+    def _readings(self, answers: Iterator[Message]) -> tuple[Reading, ...]:
+        self.allow()  # what was done here meanwhile is not counted
+        read = Outcome.of_answers(answers)
         if not read.finished:
             return (Reading("", (), "", (), f"not read: {self.problem(read) or 'its process ended'}"),)
         try:

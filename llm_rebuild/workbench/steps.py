@@ -234,6 +234,8 @@ def _filled(template: str, values: Mapping[str, Any], names: Collection[str]) ->
         return str(values[word] - 1 if before else values[word])
 
     name = COUNTED.sub(value, template)
+    if LAST not in name:
+        return name
     pattern = re.compile(re.escape(name).replace(re.escape(LAST), r"(\d+)"))
-    numbers = [int(match[1]) for match in map(pattern.fullmatch, names) if match] if LAST in name else []
+    numbers = [int(match[1]) for match in map(pattern.fullmatch, names) if match]
     return name.replace(LAST, str(max(numbers))) if numbers else name

@@ -80,6 +80,22 @@ def test_however_it_ends_it_is_told(code: str, how: str):
         assert not list(process.ask({}))  # nobody is there any more
 
 
+def test_it_works_before_it_is_asked_what_came_of_it(tmp_path: Path):
+    """However much was sent: more than a pipe holds."""
+    done = tmp_path / "done"
+    with Process(echo) as process:
+        answers = process.ask({"run": f"open({str(done)!r}, 'w')"}, {"much": torch.zeros(1_000_000)})
+        end = time.monotonic() + 60
+        while not done.exists():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        (message,) = answers
+        assert message.tensors["much"].numel() == 1_000_000
+        assert not list(process.ask({"run": "os._exit(3)"}, {"much": torch.zeros(1_000_000)}))
+        assert process.ended is not None
+        assert not list(process.ask({}, {"much": torch.zeros(1_000_000)}))
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_a_copy_has_no_pipe_to_another_process():
     """A learner's file runs while the official model's process waits, and could ask it."""

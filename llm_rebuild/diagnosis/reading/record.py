@@ -218,11 +218,13 @@ class Recorder:
 
     def tapped(self, name: str, tensor: Tensor) -> int:
         """Note which node a tensor is that was tapped, and where."""
-        number = self._recording.leaf(tensor, name) if self._again else self._recording.number(tensor)
         if self._again:  # what is written into it later is not seen
+            number = self._recording.leaf(tensor, name)
             self.record[number].value = tensor.clone()
+        else:
+            number = self._recording.number(tensor)
+            self.record.taps.setdefault(name, self._frames())
         self.record.tapped.setdefault(name, number)
-        self.record.taps.setdefault(name, self._frames())
         return number
 
     def instead(self, tensor: Tensor, other: Tensor, name: str) -> None:
