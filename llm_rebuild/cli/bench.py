@@ -128,8 +128,11 @@ def check(
 
     def once() -> int:
         """One check. Its exit code."""
+        from llm_rebuild.process import fork_server
         from llm_rebuild.workbench import cached
 
+        if "transformers" not in sys.modules:  # as it will be for the config of a model that is none of ours
+            fork_server.begin()
         question = options.question_of(cached.copy_for(model, strict), inputs, attention, dtype=dtype)
         checked = _checked(file, question, step, (seconds, memory), html)
         try:
@@ -202,12 +205,9 @@ def _checked(
     file: Path, question: Question, step: str | None, most: tuple[float, int], html: Path | None
 ) -> Check:
     """The check, with a bar of its progress, and its page. `most`: what `Limits` has, in order."""
-    from llm_rebuild.process import fork_server
     from llm_rebuild.workbench.check import check_file
     from llm_rebuild.workbench.session import Limits
 
-    if "transformers" not in sys.modules:
-        fork_server.begin()
     with output.progress("official model, your rebuild, its steps", 3) as done:
         checked = check_file(file, question, step=step, limits=Limits(*most), progress=done)
     if html:

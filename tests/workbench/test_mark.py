@@ -39,18 +39,17 @@ def test_a_class_is_marked_one_row_each(bench: Bench, tmp_path: Path):
     (folder / "huge.py").write_bytes(b"#" * (marking.LARGEST_FILE + 1))
     (folder / "killer.py").write_text(KILLER, encoding="utf-8")
     (folder / "link.py").symlink_to(folder / "bob.py")
-    (folder / "loop.py").write_text(LOOP, encoding="utf-8")
     renamed = WHOLE.replace("attended", "looked").replace("may_look", "hidden")
     (folder / "renamed.py").write_text(renamed, encoding="utf-8")
     (folder / "report.docx").write_bytes(b"PK")
     (folder / "=cmd|' -C calc'!A0.py").write_text("def forward(:\n", encoding="utf-8")
     model = f"./{GPT2.name}"  # a folder, by its way from here
-    said = bench.run("mark", folder, "--out", out, "--model", model, "--seconds", "20", folder=GPT2.parent)
+    said = bench.run("mark", folder, "--out", out, "--model", model, folder=GPT2.parent)
     assert said.code == 1, said.err
-    assert "11 submissions" in said.out
-    assert len(said.err.splitlines()) == 11
+    assert "10 submissions" in said.out
+    assert len(said.err.splitlines()) == 10
     rows = {row["file"]: row for row in csv.DictReader(out.read_text(encoding="utf-8").splitlines())}
-    assert len(rows) == 11
+    assert len(rows) == 10
     bob = rows["bob.py"]
     assert (bob["result"], bob["first_divergence"]) == ("not passed", "h.0.mlp.act.small_cube")
     assert 0 < int(bob["right"]) < int(bob["all"])
@@ -70,11 +69,21 @@ def test_a_class_is_marked_one_row_each(bench: Bench, tmp_path: Path):
         "report.docx": "no .py file",
         "'=cmd|' -C calc'!A0.py": "line 1",
     }
-    assert (rows["loop.py"]["result"], rows["loop.py"]["right"]) == ("not passed", "0")
-    assert "stopped after 20 s" in rows["loop.py"]["reason"]
     for name, reason in reasons.items():
         assert rows[name]["result"] == "not run", name
         assert reason in rows[name]["reason"], name
+
+
+def test_what_never_ends_is_a_row_and_the_next_one_follows(bench: Bench, tmp_path: Path):
+    """In a class of its own: no other submission has to be done in that time."""
+    (tmp_path / "class").mkdir()
+    (tmp_path / "class" / "loop.py").write_text(LOOP, encoding="utf-8")
+    (tmp_path / "class" / "report.docx").write_bytes(b"PK")
+    bench.run("mark", "class", "--out", "marks.csv", "--model", GPT2, "--seconds", "1", folder=tmp_path)
+    loop, report = csv.DictReader((tmp_path / "marks.csv").read_text(encoding="utf-8").splitlines())
+    assert (loop["result"], loop["right"]) == ("not passed", "0")
+    assert "stopped after 1 s" in loop["reason"]
+    assert report["reason"].startswith("it is no .py file")
 
 
 @pytest.mark.parametrize(
