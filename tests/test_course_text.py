@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.chapters import CHAPTERS
 from tools import course, fences, terms
 from tools.terms import prose_of
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-CHAPTERS = course.read()
 
 # Numbers in prose that no run on their page prints, each with its reason.
 REASONS = {

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from llm_rebuild.workbench.new import WITHOUT_SOLUTIONS
+from tests import chapters
 from tools import course, edition, notebooks, questions
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-CHAPTERS = [chapter for chapter in course.read() if chapter.exercises]
+CHAPTERS = [chapter for chapter in chapters.CHAPTERS if chapter.exercises]
 
 PAGE = """\
 # A page

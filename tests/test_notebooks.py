@@ -13,6 +13,7 @@ from bs4 import BeautifulSoup
 from mkdocs_jupyter.convert import nb2html
 from nbformat.v4 import new_output
 
+from tests.chapters import NOTEBOOKS
 from tools import fences, notebook_page, notebooks
 from tools.fences import PYTHON
 
@@ -130,7 +131,7 @@ def expected_cells(chapter: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("chapter", fences.chapters(DOCS), ids=lambda path: f"{path.parent.name}/{path.stem}")
+@pytest.mark.parametrize("chapter", NOTEBOOKS, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_the_cells_of_a_chapter_are_its_tested_fences(chapter: Path) -> None:
     notebook = notebooks.chapter_notebook(chapter, DOCS)
     assert code_cells(notebook) == expected_cells(chapter)

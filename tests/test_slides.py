@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from bs4 import BeautifulSoup
 
+from tests.chapters import CHAPTERS
 from tools import course, slides
 
 PROJECT = Path(__file__).resolve().parents[1]
-CHAPTERS = course.read()
 PAGE = """\
 # A chapter
 

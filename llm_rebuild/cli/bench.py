@@ -131,9 +131,10 @@ def check(
         from llm_rebuild.process import fork_server
         from llm_rebuild.workbench import cached
 
+        copy = cached.copy_for(model, strict)
         if "transformers" not in sys.modules:  # as it will be for the config of a model that is none of ours
             fork_server.begin()
-        question = options.question_of(cached.copy_for(model, strict), inputs, attention, dtype=dtype)
+        question = options.question_of(copy, inputs, attention, dtype=dtype)
         checked = _checked(file, question, step, (seconds, memory), html)
         try:
             return _shown(checked, exact, json_file)
