@@ -132,8 +132,7 @@ def check(
         from llm_rebuild.workbench import cached
 
         copy = cached.copy_for(model, strict)
-        if "transformers" not in sys.modules:  # as it will be for the config of a model that is none of ours
-            fork_server.begin()
+        fork_server.begin()  # before transformers reads the config of a model that is none of the course's
         question = options.question_of(copy, inputs, attention, dtype=dtype)
         checked = _checked(file, question, step, (seconds, memory), html)
         try:

@@ -40,8 +40,8 @@ _servers: list[_Server] = []
 
 
 def begin() -> None:
-    """Take a copy of this process, which must not have computed anything with torch yet."""
-    if COPIES:
+    """Take a copy of this process, which has not computed anything with torch; none if it has transformers."""
+    if COPIES and "transformers" not in sys.modules:
         with LOCK:
             _server(copy=True)
 
