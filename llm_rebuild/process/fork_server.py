@@ -40,7 +40,7 @@ _servers: list[_Server] = []
 
 
 def begin() -> None:
-    """Take a copy of this process, which has not computed anything with torch; none if it has transformers."""
+    """Take a copy of this process, which has computed nothing with torch; none if it has transformers."""
     if COPIES and "transformers" not in sys.modules:
         with LOCK:
             _server(copy=True)
