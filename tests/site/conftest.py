@@ -81,10 +81,13 @@ class Site:
         return few
 
     def _kinds(self, url: str) -> set[str]:
-        """Of the elements in a page's article: names with classes, and what a script makes something of."""
+        """Of the elements in a page's article: names with classes, and what a script makes something of. The
+        language of a fence is no kind, nor is an element that has no look of its own."""
         text = (self.root / url.removeprefix(self.url) / "index.html").read_text("utf-8")
         article = text[text.index("<article") : text.index("</article>")]
-        return {*re.findall(r"<\w+(?: class=(?:\"[^\"]*\"|[^\s>]*))?|data-widget|data-part=[^\s>]+", article)}
+        named = re.sub(r"language-(?!console|python|sh|source|text)\w+", "language", article)
+        kinds = re.findall(r"<\w+(?: class=(?:\"[^\"]*\"|[^\s>]*))?|data-widget|data-part=[^\s>]+", named)
+        return {*kinds} - {"<br", "<desc", "<span"}
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):

@@ -6,15 +6,16 @@ import json
 import math
 import re
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Browser, Locator, Page
 
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
 from tools.widgets import DRAWN, beginning
 
-from .conftest import PATIENCE, PHONE, REPOSITORY, Reader, Site, barriers
+from .conftest import DESKTOP, PATIENCE, PHONE, REPOSITORY, Reader, Site, barriers
 
 DOCS = REPOSITORY / "docs"
 HOSTILE = "<img src=x onerror='window.hit=1'>"
@@ -52,6 +53,23 @@ def opened(visitor: Reader, live: Site, name: str, hash: str = "") -> Locator:
     found.scroll_into_view_if_needed()
     found.and_(visitor.page.locator("[data-started=done]")).wait_for()
     return found
+
+
+@pytest.fixture(scope="module")
+def window(browser: Browser) -> Iterator[Reader]:
+    """One for all widgets: a page that is opened in it again costs half."""
+    visitor = Reader(browser, reduced_motion="reduce", bypass_csp=False)
+    yield visitor
+    visitor.context.close()
+
+
+@pytest.fixture
+def visitor(window: Reader) -> Reader:
+    """The window, as if nobody had been there."""
+    window.page.goto("about:blank")
+    window.page.set_viewport_size(DESKTOP)
+    window.page.emulate_media(color_scheme="light")
+    return window
 
 
 def shown(found: Locator, **state: str) -> str:
@@ -103,8 +121,7 @@ def test_on_paper_is_the_picture_and_what_was_changed_of_it(live: Site, reader: 
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_it_asks_then_shows_goes_back_and_has_an_address(live: Site, reader: Any, name: str) -> None:
-    visitor = reader(color_scheme="light", bypass_csp=False)
+def test_it_asks_then_shows_goes_back_and_has_an_address(live: Site, visitor: Reader, name: str) -> None:
     found = opened(visitor, live, name)
     page = visitor.page
     assert found.locator(".controls").is_hidden()
