@@ -5,23 +5,28 @@ has imported this package and its libraries: that copies itself, and the copy ru
 What is run is what a reader runs, but for the imports. The official library is only in the copies for
 commands that run the official model themselves: a second process has it. A command with an environment of
 its own is started as everywhere, for torch reads some of it when it is imported; README.md's commands always
-are.
+are. It serves all processes that run the tests, if their environment is the same, and ends with the last.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import gc
+import hashlib
 import importlib
 import json
 import os
 import pkgutil
+import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # What else a command imports of other libraries; most of the time is that of torch's for transformers.
@@ -37,9 +42,11 @@ CHANGING = (  # from fence to fence: by the shell, by pytest, and by what a fenc
     "PWD", "OLDPWD", "SHLVL", "_", "PS1", "PYTEST_CURRENT_TEST",
     "TRANSFORMERS_VERBOSITY", "TORCHINDUCTOR_CACHE_DIR", "OMP_WAIT_POLICY", *OBEYED,
     "RAY_CLIENT_MODE", "KMP_INIT_AT_FORK", "KMP_DUPLICATE_LIB_OK",  # Ray's, and scikit-learn's
+    "PYTEST_XDIST_WORKER",
 )  # fmt: skip
 
-STARTED: list[tuple[subprocess.Popen[bytes], tempfile.TemporaryDirectory[str]]] = []
+STARTED: list[subprocess.Popen[bytes]] = []
+KEPT: list[int] = []  # ends of pipes: as long as somebody has one open, the process at the other end lives
 SCRIPT = """#!{python} -IS
 import json, os, socket, sys
 environment = {{name: value for name, value in os.environ.items() if name not in {changing}}}
@@ -55,19 +62,50 @@ with socket.socket(socket.AF_UNIX) as connection:
 
 @functools.cache
 def folder(*before: str) -> str:
-    """The folder of the script, to be the first of PATH; what serves it is started with the first page, as an
-    argument of the command `before`, where there is one."""
-    temporary = tempfile.TemporaryDirectory(prefix="warm-")
-    address, script = f"{temporary.name}/socket", Path(temporary.name, "llm-rebuild")
-    installed = str(Path(sys.executable).with_name(script.name))
+    """The folder of the script, to be the first of PATH; what serves it is started by whoever needs it first,
+    as an argument of the command `before`, where there is one."""
     environment = {name: value for name, value in os.environ.items() if name not in CHANGING}
-    environment["PATH"] = os.pathsep.join([temporary.name, os.environ["PATH"]])
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", os.getpid())
+    same = json.dumps([run, before, sys.executable, environment], sort_keys=True)
+    place = Path(tempfile.gettempdir(), f"warm-{hashlib.sha256(same.encode()).hexdigest()[:16]}")
+    with one_at_a_time():
+        try:
+            keep(place)
+        except OSError:  # nobody has started it
+            _start(place, environment, before)
+            keep(place)
+    return str(place)
+
+
+@contextlib.contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Who starts such a process, or ends as one, is alone in that."""
+    import fcntl  # not everywhere
+
+    with Path(__file__).open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def keep(place: Path) -> None:
+    """Have what serves there live for as long as this process, or until `stop`. OSError where nobody does."""
+    KEPT.append(os.open(place / "kept", os.O_WRONLY | os.O_NONBLOCK))
+
+
+def _start(place: Path, environment: dict[str, str], before: tuple[str, ...]) -> None:
+    """Start what serves there."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(mode=0o700)
+    os.mkfifo(place / "kept")
+    address, script = f"{place}/socket", place / "llm-rebuild"
+    installed = str(Path(sys.executable).with_name(script.name))
+    environment = environment | {"PATH": os.pathsep.join([str(place), os.environ["PATH"]])}
     python = [sys.executable, "-c", f"from tests.warm import serve; serve({address!r}, {installed!r})"]
     pipe, here = subprocess.PIPE, Path(__file__).parents[1]
     server = subprocess.Popen(
         [*before, *python], stdin=subprocess.DEVNULL, stdout=pipe, env=environment, cwd=here
     )
-    STARTED.append((server, temporary))
+    STARTED.append(server)
     assert server.stdout is not None
     assert server.stdout.readline() == b"ready\n"
     names = {"python": sys.executable, "changing": CHANGING, "environment": environment}
@@ -75,7 +113,6 @@ def folder(*before: str) -> str:
     command = [*before, installed]
     script.write_text(SCRIPT.format(**names, command=command, address=address), encoding="utf-8")
     script.chmod(0o755)
-    return temporary.name
 
 
 def environment(*before: str, **variables: str) -> dict[str, str]:
@@ -92,13 +129,10 @@ def run(*arguments: object, folder: Path | None = None, **variables: str) -> sub
 
 
 def stop() -> None:
-    """End what `folder` has started."""
+    """What `folder` has started may end, where nobody else needs it."""
     folder.cache_clear()
-    while STARTED:
-        server, temporary = STARTED.pop()
-        with server:
-            server.kill()
-        temporary.cleanup()
+    while KEPT:
+        os.close(KEPT.pop())
 
 
 def load() -> None:
@@ -113,11 +147,11 @@ def load() -> None:
 
 
 def serve(address: str, installed: str) -> None:
-    """Run commands, each in a copy of this process, until it is killed."""
+    """Run commands, each in a copy of this process, until nobody keeps it."""
     from llm_rebuild.models import ARCHITECTURES
     from llm_rebuild.process.limits import end_with
 
-    end_with(os.getppid())
+    kept = os.open(Path(address).with_name("kept"), os.O_RDONLY | os.O_NONBLOCK)
     load()
     sys.path.remove("")
     places = [address, f"{address}.official"]
@@ -138,12 +172,23 @@ def serve(address: str, installed: str) -> None:
     gc.freeze()  # no copy searches through what was imported, as it ends
     with sockets[places[official]] as listening:
         while True:
+            if kept in select.select([listening, *([] if official else [kept])], [], [])[0]:
+                _end(address, kept)
+                continue
             connection, _ = listening.accept()
             if os.fork() == 0:
                 listening.close()
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 _answer(connection, installed)
             connection.close()
+
+
+def _end(address: str, kept: int) -> None:
+    """End, if nobody has come meanwhile."""
+    with one_at_a_time(), contextlib.suppress(BlockingIOError):
+        os.read(kept, 1)  # of nobody
+        shutil.rmtree(Path(address).parent)
+        os._exit(0)
 
 
 def _answer(connection: socket.socket, installed: str) -> None:
