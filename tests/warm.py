@@ -37,7 +37,7 @@ LIBRARIES = (
 OFFICIAL = ("capture", "compare", "dump", "find", "map", "recheck", "verify")  # run the official model
 ARRANGED = "TESTS_ARRANGED"  # Python that is run before the command
 # Read when a command runs: they are those of the call.
-OBEYED = ("LLM_REBUILD_STORE", "COLUMNS", "RAY_worker_niceness", ARRANGED)
+OBEYED = ("LLM_REBUILD_STORE", "COLUMNS", "RAY_worker_niceness", "RAY_AUTH_MODE", ARRANGED)
 CHANGING = (  # from fence to fence: by the shell, by pytest, and by what a fence or a test imports
     "PWD", "OLDPWD", "SHLVL", "_", "PS1", "PYTEST_CURRENT_TEST",
     "TRANSFORMERS_VERBOSITY", "TORCHINDUCTOR_CACHE_DIR", "OMP_WAIT_POLICY", *OBEYED,

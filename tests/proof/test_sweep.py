@@ -20,6 +20,7 @@ from llm_rebuild.copies import local_copy
 from llm_rebuild.errors import InputError
 from llm_rebuild.proof import sweep as sweeping
 from llm_rebuild.proof.sweep import Results, Task, prove_task, sweep, tasks
+from tests import warm
 
 parquet = pytest.importorskip("pyarrow.parquet")
 MINIATURE = str(local_copy.MINIATURES / "gpt2")
@@ -245,9 +246,9 @@ def cluster() -> Iterator[tuple[str, int]]:
 def begun(folder: Path, texts: int, address: str) -> tuple[subprocess.Popen[str], Path]:
     """A sweep of so many proofs on a cluster, and the file that it writes."""
     (folder / "texts.txt").write_text("\n".join(f"The cook has {n} lamps." for n in range(texts)), "utf-8")
-    command = [sys.executable, "-m", "llm_rebuild", "sweep", MINIATURE, "--texts", str(folder / "texts.txt")]
+    command = ["llm-rebuild", "sweep", MINIATURE, "--texts", str(folder / "texts.txt")]
     command += ["--batch", "1", "--attention", "eager", "--out", str(folder / "out.parquet")]
-    process = subprocess.Popen([*command, "--address", address], env=os.environ | PLAIN, **PIPES)
+    process = subprocess.Popen([*command, "--address", address], env=warm.environment(**PLAIN), **PIPES)
     return process, folder / "out.parquet"
 
 
