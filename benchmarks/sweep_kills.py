@@ -8,6 +8,7 @@ It needs Ray (`pip install -e '.[sweep]'`) and Linux, whose /proc tells which pr
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import signal
@@ -24,18 +25,22 @@ COMMAND = [sys.executable, "-m", "llm_rebuild", "sweep"]
 WORKER = b"ray::prove_task"
 
 
-def workers() -> list[int]:
-    """The processes that work on a task now."""
-    numbers = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                line = (folder / "cmdline").read_bytes()
-            except OSError:
-                continue  # it ended meanwhile
-            if line.startswith(WORKER):
-                numbers.append(int(folder.name))
-    return numbers
+def workers(first: int) -> list[int]:
+    """The processes that work on a task now, of the cluster that a process began: those that descend from it.
+    Another cluster's are left alone."""
+    above, working = dict[int, int](), list[int]()
+    for folder in Path("/proc").glob("[0-9]*"):
+        number = int(folder.name)
+        try:
+            above[number] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            working += [number] * (folder / "cmdline").read_bytes().startswith(WORKER)
+        except OSError:
+            continue  # it ended meanwhile
+
+    def own(number: int) -> bool:
+        return number == first or (number in above and own(above[number]))
+
+    return [number for number in working if own(number)]
 
 
 def killed(process: subprocess.Popen[bytes], kills: int) -> int:
@@ -43,7 +48,7 @@ def killed(process: subprocess.Popen[bytes], kills: int) -> int:
     count, chosen = 0, random.Random(7)
     while process.poll() is None and count < kills:
         time.sleep(chosen.uniform(0.2, 1.5))
-        if running := workers():
+        if running := workers(process.pid):
             os.kill(chosen.choice(running), signal.SIGKILL)
             count += 1
     return count
@@ -69,11 +74,13 @@ def main() -> None:
         parts = file.with_name(f"{file.name}.parts")
         while first.poll() is None and not list(parts.glob("*.parquet")):
             time.sleep(0.1)
+        left = workers(first.pid)
         first.send_signal(signal.SIGKILL)  # the sweep itself, in the middle
         first.wait()
         before = sum(parquet.read_table(part).num_rows for part in parts.glob("*.parquet"))
-        for number in workers():
-            os.kill(number, signal.SIGKILL)
+        for number in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
         second = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         rest = killed(second, options.kills - half)
         code = second.wait()

@@ -196,7 +196,7 @@ def test_who_is_no_cluster_gets_one_line_and_no_minutes(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--address", " "], "--address: give a cluster's HOST:PORT, or leave it out"),
+        (["--address", " "], "'--address' is empty; give it a name or a value"),
         (["--out", "loop"], "--out loop: that is a link to itself"),
         (["--out", "astray"], "--out astray: there is no folder"),
     ],
@@ -257,7 +257,7 @@ def test_a_killed_worker_loses_and_doubles_nothing(cluster: tuple[str, int], tmp
     process, file = begun(tmp_path, 12, cluster[0])
     killed = False
     while process.poll() is None:
-        running = workers() if not killed else []
+        running = workers(cluster[1]) if not killed else []
         if running:
             os.kill(running[0], signal.SIGKILL)
             killed = True
@@ -265,6 +265,25 @@ def test_a_killed_worker_loses_and_doubles_nothing(cluster: tuple[str, int], tmp
     assert "12 proofs" in process.communicate()[0]
     keys = parquet.read_table(file)["key"].to_pylist()
     assert (process.returncode, len(keys), len(set(keys)), killed) == (0, 12, 12, True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are found in /proc")
+def test_the_workers_of_another_cluster_are_left_alone():
+    named = "import sys, time; print(flush=True); time.sleep(60)"  # called as a worker is
+    worker = ["-c", f"exec -a ray::prove_task {sys.executable} -c '{named}'"]
+    between = [sys.executable, "-c", f"import subprocess; subprocess.run({['bash', *worker]!r})"]
+    with (
+        subprocess.Popen(between, stdout=subprocess.PIPE) as ours,
+        subprocess.Popen(["bash", *worker], stdout=subprocess.PIPE) as others,
+    ):
+        assert ours.stdout is not None
+        assert others.stdout is not None
+        ours.stdout.readline(), others.stdout.readline()
+        working, elsewhere = workers(ours.pid), workers(others.pid)
+        for number in {*working, *elsewhere, others.pid}:
+            os.kill(number, signal.SIGKILL)
+    assert (len(working), elsewhere) == (1, [others.pid])
+    assert working[0] not in (ours.pid, others.pid)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the head is found in /proc")
