@@ -100,15 +100,13 @@ def mark(
             continue
         same = _sameness(content)
         if (name, same) in rows:
-            twin = rows[name, same]
-            yield replace(twin, file=shown, reason=f"the same as {twin.file}")
+            first = rows[name, same]
+            yield replace(first, file=shown, reason=f"the same as {first.file}")
             continue
         row = _checked(Mark(shown, name), content, texts, limits or Limits())
         renamed = _sameness(content, names=False)
-        if same in same_as:
-            row = replace(row, reason=same_as[same])
-        elif renamed in same_as:
-            row = replace(row, reason=f"but for names {same_as[renamed]}")
+        twin = same_as.get(same) or (f"but for names {same_as[renamed]}" if renamed in same_as else "")
+        row = replace(row, reason="; ".join(filter(None, (twin, row.reason))))
         if name in SKELETONS and named not in ("", name):
             row = replace(row, reason=f"its first lines say {named}{'; ' * bool(row.reason)}{row.reason}")
         rows[name, same] = row

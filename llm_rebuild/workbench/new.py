@@ -78,9 +78,8 @@ def new(
         raise InputError(f"--solved: this is the edition without solutions ({WITHOUT_SOLUTIONS} is set)")
     file = Path(file)
     name = file.name if re.fullmatch(r"[\w.-]+", file.name) else "FILE"  # others would need quotes, at least
-    text = bare_source(model) if bare else source(model, solved=solved)
-    if seed is not None:
-        text = broken_source(model, seed)
+    text = source(model, solved=solved) if seed is None else broken_source(model, seed)
+    text = bare_source(model) if bare else text
     text = text.replace("check FILE", f"check {name}")
     try:
         with file.open("x", encoding="utf-8") as opened:  # never over a file that is there
@@ -88,6 +87,8 @@ def new(
     except FileExistsError:
         raise InputError(f"{file} exists already; it stays as it is. Give another name") from None
     except OSError as error:
+        if error.filename is None:  # it was opened, and is not whole
+            file.unlink()
         raise InputError(f"{file}: {(error.strerror or 'cannot be written').lower()}") from None
     return file
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,16 @@ def test_a_file_is_the_twin_of_one_that_is_held_against_the_same_model(tmp_path:
     other, own = marking.mark(tmp_path)
     assert other.result == "not passed"
     assert (own.result, own.reason) == ("done", marking.SOLVED)
+
+
+def test_why_it_was_not_run_is_said_of_a_copy_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that the system ended: it is no answer that the file is the filled-in skeleton."""
+    monkeypatch.setattr(marking, "_checked", lambda row, *_: replace(row, reason="ended (signal 9)"))
+    (tmp_path / "whole.py").write_text(WHOLE, encoding="utf-8")
+    (tmp_path / "zz.py").write_text(WHOLE.replace("attended", "looked"), encoding="utf-8")
+    whole, renamed = marking.mark(tmp_path, str(GPT2))
+    assert (whole.result, whole.reason) == ("not run", f"{marking.SOLVED}; ended (signal 9)")
+    assert renamed.reason == f"but for names {marking.SOLVED}; ended (signal 9)"
 
 
 VANDAL = "import contextlib, os, shutil\nwith contextlib.suppress(OSError):\n    shutil.rmtree({!r})\n"

@@ -6,6 +6,7 @@ import ast
 import inspect
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from llm_rebuild.errors import InputError
 from llm_rebuild.models import rebuild_for
 from llm_rebuild.workbench import new as writing
 from llm_rebuild.workbench.steps import INPUTS, READS, trials
+from tests import warm
 from tests.workbench.bench import Bench
 
 TEXTS = {
@@ -172,6 +174,15 @@ def test_a_file_of_any_name_gets_a_skeleton_that_can_be_read(bench: Bench, tmp_p
     said = bench.run("new", "gpt2", name, folder=tmp_path)
     assert (said.code, said.err) == (0, "")
     assert "check FILE --model" in ast.get_docstring(ast.parse((tmp_path / name).read_bytes()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit to files as on Linux")
+def test_new_leaves_nothing_where_the_disk_is_full(tmp_path: Path):
+    """Half a skeleton would be one, and `new` never writes over a file."""
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))"
+    ended = warm.run("new", "gpt2", tmp_path / "mine.py", **{warm.ARRANGED: limited})
+    assert (ended.returncode, ended.stderr) == (2, f"llm-rebuild: {tmp_path}/mine.py: file too large\n")
+    assert not list(tmp_path.iterdir())
 
 
 def test_new_refuses_what_it_cannot_do(tmp_path: Path):
