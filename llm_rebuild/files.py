@@ -24,6 +24,10 @@ from llm_rebuild.errors import InputError
 PART = ".part"  # what a file is called while it is being written
 LARGEST = 200_000_000  # bytes of a file that is read whole; the largest tokenizer's file has some 30 million
 TENSORS = (".safetensors", ".npz", ".npy")  # how files of tensors end that are read from a folder
+OF_MODELS = (  # how the other files of a model begin
+    "config", "generation_config", "tokenizer", "vocab", "merges", "spiece", "special_tokens", "added_tokens",
+    "modules", "sentence_", "model.safetensors", "pytorch_model", "provenance",
+)  # fmt: skip
 DEEPEST = 100  # levels of JSON; the deepest file of a published model has about 10
 
 
@@ -34,9 +38,7 @@ def replacing(file: Path) -> Iterator[Path]:
 
     Only a regular file is replaced: a device, a pipe or a folder of that name stays what it is.
     """
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISREG(file.stat().st_mode):
-            raise OSError(errno.EINVAL, "is no regular file; choose another place", str(file))
+    check_target(file)
     target = Path(os.path.realpath(file))
     part = target.with_name(f".{os.getpid()}.{secrets.token_hex(4)}{PART}")
     try:
@@ -55,15 +57,25 @@ def write(file: Path, content: str | bytes) -> None:
     """Write a file, whole or not at all. Into a pipe or a terminal (/dev/stdout) it goes as it is; a disk's
     device is refused. Raises OSError."""
     data = content.encode() if isinstance(content, str) else content
-    if file.exists() and (stat.S_ISFIFO(mode := file.stat().st_mode) or stat.S_ISCHR(mode)):
-        # Without waiting: a pipe that nobody reads from is an error (ENXIO).
-        descriptor = os.open(file, os.O_WRONLY | os.O_NONBLOCK)
+    if (descriptor := check_target(file, streams=True)) is None:
+        with replacing(file) as part:
+            part.write_bytes(data)
+    else:
         os.set_blocking(descriptor, True)
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
-        return
-    with replacing(file) as part:
-        part.write_bytes(data)
+
+
+def check_target(file: Path, streams: bool = False) -> int | None:
+    """Refuse a place that is no regular file's; with `streams` it may be a pipe's or a terminal's, which is
+    given back open. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        mode = file.stat().st_mode
+        if streams and (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
+            return os.open(file, os.O_WRONLY | os.O_NONBLOCK)  # no reader is waited for
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "is no regular file; choose another place", str(file))
+    return None
 
 
 def expanded(file: str | Path) -> Path:
@@ -130,8 +142,10 @@ def read_text(file: Path, advice: str = "", largest: int = LARGEST, pipes: bool 
         raise _refused(message, advice) from None
 
 
-def read_json(file: Path, advice: str = "", largest: int = LARGEST, kind: type = dict) -> Any:
-    """What a file holds as JSON: one object, or one array if `kind` is list."""
+def read_json(
+    file: Path, advice: str = "", largest: int = LARGEST, kind: type = dict, text: str | None = None
+) -> Any:
+    """What a file holds as JSON, or the `text` of it that is: one object, or one array if `kind` is list."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         """An object, which says everything once: of two values it would be unsaid which one counts."""
@@ -141,7 +155,7 @@ def read_json(file: Path, advice: str = "", largest: int = LARGEST, kind: type =
             raise _refused(f"{file} has {twice[:60]!r} twice; leave it there once", advice)
         return values
 
-    text = read_text(file, advice, largest)
+    text = read_text(file, advice, largest) if text is None else text
     if text.startswith("\ufeff"):
         raise _refused(f"{file} begins with a byte order mark; save it as UTF-8 without one", advice)
     try:
@@ -155,12 +169,8 @@ def read_json(file: Path, advice: str = "", largest: int = LARGEST, kind: type =
         raise _refused(f"{file} holds no JSON {what}", advice)
     level: list[Any] = [content]
     for _ in range(DEEPEST):
-        level = [
-            value
-            for outer in level
-            for value in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(value, (dict, list))
-        ]
+        values = [value for one in level for value in (one.values() if isinstance(one, dict) else one)]
+        level = [value for value in values if isinstance(value, (dict, list))]
         if not level:
             return content
     raise _refused(f"{file} is nested more than {DEEPEST} levels deep", advice)
@@ -174,7 +184,8 @@ def to_disk(file: IO[bytes]) -> None:
 
 def reason(error: Exception) -> str:
     """Why a file cannot be had, as the system says it: `permission denied`."""
-    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
+    nobody = "nobody reads from it" if getattr(error, "errno", None) == errno.ENXIO else ""
+    return nobody or (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
 
 
 def _refused(message: str, advice: str) -> InputError:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from llm_rebuild.checkpoints import join
 from llm_rebuild.errors import InputError, NoSuchNameError, listed, one_line
-from llm_rebuild.files import check_regular
+from llm_rebuild.files import check_regular, read_json
 from llm_rebuild.json_fields import shown
 
 # What to do where a weight file and a config.json contradict each other.
@@ -126,6 +126,8 @@ class Weights(Mapping[str, Tensor]):
         try:
             with safe_open(file, framework="pt") as opened:
                 tensors = {key: placed(key, opened.get_tensor(key)) for key in opened.keys()}  # noqa: SIM118
+            with file.open("rb") as header:  # of a key that stands twice the library takes the last
+                read_json(file, advice, text=header.read(int.from_bytes(header.read(8), "little")).decode())
         except (SafetensorError, OSError) as error:
             raise InputError(
                 f"{file} is not a whole safetensors file ({one_line(error)}); {advice}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import pickle
 import re
 import resource
+import socket
 import subprocess
 import sys
 import warnings
@@ -16,10 +18,14 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+import typer
+from safetensors.torch import load_file, save_file
 
+from llm_rebuild.cli import app
 from llm_rebuild.cli import main as cli
-from tests import tiny_bert
+from llm_rebuild.workbench.new import source as skeleton
+from tests import tiny_bert, warm
+from tests.workbench import tiny_smollm3
 
 Refused = Callable[..., str]
 
@@ -130,6 +136,37 @@ def test_every_command_refuses_weights_that_do_not_fit(refused: Refused, folder:
 )
 def test_weights_that_do_not_fit(refused: Refused, folder: Path, change, said: str):
     assert said in refused("verify", with_weights(folder, change), "--text", "a b")
+
+
+@pytest.mark.parametrize("command", ["map", "verify", "capture", "dump", "find", "run", "check"])
+def test_no_command_takes_numbers_that_are_not_finite(
+    refused: Refused, folder: Path, tmp_path: Path, command: str
+):
+    """The official model and the rebuild would both have NaN, which is the same."""
+    with_weights(folder, lambda t: t[BIAS].fill_(float("nan")))
+    _every_command_refuses(refused, command, folder, skeleton("minilm", solved=True), tmp_path)
+
+
+@pytest.mark.parametrize("command", ["map", "capture", "dump", "find", "check"])
+def test_nor_those_of_a_model_without_a_rebuild(refused: Refused, tmp_path: Path, command: str):
+    folder = tiny_smollm3.write(tmp_path / "smollm3")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.0.mlp.up_proj.weight"][0, 0] = float("inf")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    _every_command_refuses(refused, command, folder, tiny_smollm3.REBUILD, tmp_path, "--token-ids", "5,17")
+
+
+def _every_command_refuses(refused, command, folder, source, tmp_path, *ids):
+    tensor, mine = tmp_path / "x.safetensors", tmp_path / "mine.py"
+    save_file({"x": torch.rand(1, 3, 16)}, tensor)
+    mine.write_text(source, encoding="utf-8")
+    commands = {
+        "find": ["find", tensor, "--model", folder, *ids],
+        "check": ["check", mine, "--model", folder, *ids],
+        "capture": ["capture", folder, "--out", tmp_path / "o.safetensors", *ids],
+        "dump": ["dump", folder, "--out", tmp_path / "o.npz", *ids],
+    }
+    assert "has numbers that are not finite" in refused(*commands.get(command, [command, folder]))
 
 
 def test_sums_that_overflow_are_no_infinite_numbers(folder: Path):
@@ -368,6 +405,33 @@ def test_options_that_do_not_go_together(refused: Refused, folder: Path, options
     assert said in refused("verify", folder, *options)
 
 
+def parameters() -> list[tuple[str, Any]]:
+    """Every command's every parameter that takes a word, but for texts, seeds and the names of tensors."""
+    for module in ("bench", "compare", "copies", "find", "prove", "run", "sweep"):
+        importlib.import_module(f"llm_rebuild.cli.{module}")
+    return [
+        (name, parameter)
+        for name, command in typer.main.get_command(app.app).commands.items()
+        for parameter in command.params
+        if not getattr(parameter, "is_flag", False)
+        and parameter.name not in ("text", "seed", "key")
+        and parameter.metavar != "TEXT ..."
+    ]
+
+
+@pytest.mark.parametrize(("command", "parameter"), parameters(), ids=lambda v: getattr(v, "name", v))
+def test_an_empty_name_is_none(
+    refused: Refused, command: str, parameter: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It is not the current folder, as pathlib has it."""
+    monkeypatch.chdir(tmp_path)
+    before = ["gpt2"] if (command, parameter.name) == ("new", "file") else []
+    before += [parameter.opts[0]] if parameter.param_type_name == "option" else []
+    line = refused(command, *before, "")
+    own = "expected|it is either|unknown model ''|no skeleton of ''|Missing argument"
+    assert re.search(f"is empty; give it|{own}", line)
+
+
 def test_unknown_commands(refused: Refused):
     assert "No such command" in refused("verfy")
     assert "Missing argument" in refused("verify")
@@ -384,6 +448,60 @@ def test_places_that_cannot_be_written(refused: Refused, folder: Path, command: 
     text = ["a b"] if command == "run" else ["--text", "a b"]
     line = refused(command, folder, *text, option, folder / place)
     assert option in line or "cannot write" in line
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        *(("verify", option) for option in ("--json", "--html", "--certificate")),
+        *(("compare", option) for option in ("--json", "--html", "--write-names")),
+        ("run", "--json"), ("find", "--json"), ("capture", "--out"), ("dump", "--out"),
+    ],
+)  # fmt: skip
+def test_what_is_no_file_is_refused_before_the_work(
+    refused: Refused, folder: Path, tmp_path: Path, command: str, option: str, monkeypatch: pytest.MonkeyPatch
+):
+    """A pipe that nobody reads, a device of a disk or a socket: the model is not even asked for."""
+    monkeypatch.setattr("llm_rebuild.copies.local_copy.get", None)
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("socket")
+        words = {"compare": ["x.npz", "--model", folder], "find": ["x.safetensors", "--model", folder]}
+        for place, said in (("pipe", "nobody reads|is no regular file"), ("socket", "is no regular file")):
+            line = refused(command, *words.get(command, [folder]), option, place)
+            assert re.search(f"{option} {place}: ({said})", line)
+
+
+@pytest.mark.parametrize("command", ["verify", "run", "find", "compare", "check", "capture", "mark", "sweep"])
+@pytest.mark.parametrize("file", ["config.json", "vocab.txt", "model.safetensors"])
+def test_no_result_takes_the_place_of_a_models_file(
+    refused: Refused, folder: Path, tmp_path: Path, command: str, file: str
+):
+    words = {
+        "find": ["x.safetensors", "--model", folder],
+        "compare": ["x.npz", "--model", folder],
+        "check": ["mine.py", "--model", folder],
+        "mark": [tmp_path, "--model", folder],
+        "sweep": [folder, "--texts", "x.txt"],
+    }
+    option = "--out" if command in ("capture", "mark") else "--json"
+    (tmp_path / "link").symlink_to(folder / file)
+    for place in (folder / file, tmp_path / "link"):
+        line = refused(command, *words.get(command, [folder]), option, place)
+        assert f"{option} {place}: that is the file that is read; choose another place" in line
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_that_somebody_reads_gets_the_result_once(folder: Path, tmp_path: Path):
+    """Who reads is not told of an end before the work."""
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE) as reader:
+        ended = warm.run("verify", folder, "--text", "a b", "--json", tmp_path / "pipe")
+        content = reader.communicate(timeout=60)[0]
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(content)["summary"]["failed"] == 0
 
 
 FULL = """

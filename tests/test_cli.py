@@ -156,7 +156,7 @@ def test_explain(run: Run):
     assert max(map(len, out.splitlines())) <= 80
     code, _, err = run("explain", "norm-epps")
     assert (code, err.count("\n")) == (2, 1)
-    assert "did you mean norm-eps or norm-" in err
+    assert "no cause is called 'norm-epps'; did you mean 'norm-eps'?" in err
     code, _, err = run("explain", "norm-" * 100_000)
     assert (code, err.count("\n")) == (2, 1)
     assert len(err) < 300

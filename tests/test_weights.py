@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -102,6 +103,18 @@ def test_a_missing_file_says_so(tmp_path: Path):
         Weights.open(tmp_path / "absent.safetensors")
     with pytest.raises(InputError):
         Weights.open(tmp_path)
+
+
+def test_a_key_that_stands_twice_is_refused(file: Path):
+    """The library takes the last of the two."""
+    content = file.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    first = next(iter(json.loads(content[8 : 8 + size])))
+    twin = json.dumps({first: {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}})
+    header = (twin[:-1] + "," + content[9 : 8 + size].decode()).encode()
+    file.write_bytes(len(header).to_bytes(8, "little") + header + content[8 + size :])
+    with pytest.raises(InputError, match=f"model.safetensors has '{first}' twice; leave it there once"):
+        Weights.open(file)
 
 
 SHAPES = {"a.0.w": (2, 3), "b": (1,)}

@@ -10,6 +10,7 @@ from typer.exceptions import TyperException
 
 from llm_rebuild import __version__
 from llm_rebuild.cli.options import HELP
+from llm_rebuild.errors import InputError
 
 __all__ = ["TyperException", "app"]
 
@@ -18,12 +19,24 @@ COMMANDS = (
     "download", "map", "capture", "verify", "run", "find", "recheck", "new", "check", "compare", "dump",
     "mark", "sweep", "explain",
 )  # fmt: skip
+TEXTS = (None, "T", "TEXT ...", "SEED")  # what may be empty, by what help calls it
 
 
 class _InOrder(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         """The commands in this order."""
         return sorted(super().list_commands(ctx), key=COMMANDS.index)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Which one is meant. InputError where a name is empty: to pathlib it is the current folder."""
+        meant: Any = super().resolve_command(ctx, args)
+        command, rest = meant[1:]
+        words = command.make_parser(command.context_class(command, parent=ctx)).parse_args(list(rest))[0]
+        for parameter in [one for one in command.params if one.metavar not in TEXTS]:
+            values = words.get(parameter.name)
+            if "" in [str(one).strip() for one in (values if isinstance(values, list | tuple) else [values])]:
+                raise InputError(f"{parameter.get_error_hint()} is empty; give it a name or a value")
+        return meant
 
 
 app = typer.Typer(

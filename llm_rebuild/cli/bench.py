@@ -122,7 +122,7 @@ def check(
     end.
     """
     inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
-    options.check_files(json_file, file, texts, html=html)
+    options.check_files(json_file, file, model, texts, html=html)
     _check_together(watch, fix, json_file)
     os.environ.setdefault(*THREADS_SLEEP)
 
@@ -176,7 +176,7 @@ def mark(
     from llm_rebuild.workbench import mark as marking
     from llm_rebuild.workbench.session import Limits
 
-    output.check_writable("--out", out)
+    output.check_writable("--out", out, model)
     if out.suffix == ".py" or str(out) == "-":
         raise InputError(f"--out {out}: give the name of a table, such as marks.csv")
     if out.resolve().is_relative_to(folder.resolve()):

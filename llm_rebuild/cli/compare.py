@@ -60,7 +60,7 @@ def compare(
     (with --exact: to the last bit), 1 when one does not, or none is one.
     """
     inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
-    options.check_files(json_file, dump, texts, names, html=html, write_names=write_names)
+    options.check_files(json_file, dump, model, texts, names, html=html, write_names=write_names)
     from llm_rebuild.dumps.files import read_dump
     from llm_rebuild.show.dump import compared
 
@@ -118,13 +118,12 @@ def dump(
       llm-rebuild dump gpt2 --text "They do." --out official.npz
     """
     inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
-    output.check_writable("--out", out, texts)
+    output.check_writable("--out", out, texts, name, streams=False)
     from llm_rebuild import verify
     from llm_rebuild.dumps.files import check_ending, write_dump
 
     check_ending(out)
     question = options.question_of(name, inputs, attention, strict=strict)
-    output.check_writable("--out", out, question.copy.weights_file)
     with output.progress("the official model runs", 1) as done:
         captured = verify.capture(question)
         done("captured")

@@ -3,7 +3,6 @@ and what a mistake is."""
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,8 @@ import typer
 
 from llm_rebuild.cli import options, output
 from llm_rebuild.cli.app import app
-from llm_rebuild.errors import InputError, listed
+from llm_rebuild.errors import InputError, listed, nearest
+from llm_rebuild.json_fields import shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,9 +32,8 @@ def capture(
 ) -> None:
     """Part 3: run the official model once and keep every checkpoint in a safetensors file."""
     inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
-    output.check_writable("--out", out, texts)
+    output.check_writable("--out", out, texts, name, streams=False)
     question = options.question_of(name, inputs, attention, cache, strict, dtype=dtype)
-    output.check_writable("--out", out, question.copy.weights_file)
     from llm_rebuild import verify
 
     with output.progress("the official model runs", 1) as done:
@@ -71,7 +70,7 @@ def find(
     Exit code 0 when it was found, 1 when nothing is like it.
     """
     inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
-    output.check_writable("--json", json_file, file, texts)
+    output.check_writable("--json", json_file, file, model, texts)
     tensor = _tensor(file, key)
     from llm_rebuild.verify.find import usable
     from llm_rebuild.verify.trace import trace
@@ -129,10 +128,8 @@ def explain(
         out.print(catalogue(GROUPS))
         return
     if cause not in CAUSES:
-        close = difflib.get_close_matches(cause[:100], CAUSES)
-        ask = f"did you mean {' or '.join(close)}? " if close else ""
-        shown = cause if len(cause) <= 100 else f"{cause[:99]}…"
-        raise InputError(f"no cause is called {shown!r}; {ask}`llm-rebuild explain` lists them all")
+        near = nearest(cause, CAUSES) or "; `llm-rebuild explain` lists them all"
+        raise InputError(f"no cause is called {shown(cause)}{near}")
     words = CAUSES[cause]
     out.print(f"{cause}: {words.did}")
     out.print(f"right: {words.should}")

@@ -111,7 +111,7 @@ def flag(option: str) -> str:
     return f"--{option.replace('_', '-')}"
 
 
-def check_files(json_file: str | None, *read: Path | None, **files: Path | None) -> None:
+def check_files(json_file: str | None, *read: str | Path | None, **files: Path | None) -> None:
     """Find out before the long work that results have a place to go, each its own and none that of what is
     read; stdout is one for JSON only."""
     owners: dict[str, str] = {}  # a file -> the option that writes it

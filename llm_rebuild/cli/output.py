@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_rebuild import files
+from llm_rebuild.copies import local_copy
 from llm_rebuild.errors import UNPRINTABLE, InputError
 
 if TYPE_CHECKING:
@@ -31,11 +32,14 @@ def show(result: object, json_file: str | None) -> None:
         console().print(result)
 
 
-def check_writable(option: str, file: str | Path | None, *read: Path | None) -> None:
+def check_writable(
+    option: str, file: str | Path | None, *read: str | Path | None, streams: bool = True
+) -> None:
     """Find out before the long work, not after it, that the result has no place to go.
 
-    read  Files that the command reads, and folders of tensors. A result in the place of one would be the end
-          of somebody's work.
+    read     Files that the command reads, folders of tensors and of models. A result in the place of one, or
+             among the stored models, would be the end of somebody's work.
+    streams  Whether it may go into a pipe. That stays open: who reads it would take its end for the result's.
     """
     if file is None or str(file) == "-":
         return
@@ -46,14 +50,15 @@ def check_writable(option: str, file: str | Path | None, *read: Path | None) -> 
         target = Path(os.path.realpath(path))  # where a link leads
         if target.is_symlink():
             raise InputError(f"{option} {path}: that is a link to itself; choose another place")
-        folder = target.parent
-        if not folder.is_dir():
-            raise InputError(f"{option} {path}: there is no folder {folder}; make it first")
-        if not os.access(path if path.exists() else folder, os.W_OK):
+        if not target.parent.is_dir():
+            raise InputError(f"{option} {path}: there is no folder {target.parent}; make it first")
+        files.check_target(path, streams)
+        if not os.access(path if path.exists() else target.parent, os.W_OK):
             raise InputError(f"{option} {path}: cannot be written; choose another place")
-        places = [Path(os.path.realpath(one)) for one in read if one is not None]
-        inside = path.exists() and path.suffix in files.TENSORS and any(map(target.is_relative_to, places))
-        if target in places or inside:
+        models = (local_copy.store_folder(), local_copy.MINIATURES)
+        places = [Path(os.path.realpath(one)) for one in (*read, *models) if one is not None]
+        theirs = target.suffix in files.TENSORS or target.name.startswith(files.OF_MODELS)
+        if target in places or (theirs and target.exists() and any(map(target.is_relative_to, places))):
             raise InputError(f"{option} {path}: that is the file that is read; choose another place")
     except (OSError, ValueError) as error:
         raise InputError(f"{option} {path}: {files.reason(error)}") from None

@@ -79,7 +79,7 @@ def verify(
     if device != "cpu" and (isolated or certificate):
         option = "--isolated" if isolated else "--certificate"
         raise InputError(f"{option} is for bits, which another device does not keep; leave --device out")
-    options.check_files(json_file, texts, certificate=certificate, html=html)
+    options.check_files(json_file, name, texts, certificate=certificate, html=html)
     question = options.question_of(name, inputs, attention, cache, strict, dtype=dtype, device=device)
     if steps:
         raise typer.Exit(_verify_steps(question, steps, exact, json_file))
@@ -149,7 +149,7 @@ def recheck(
     verdict is worse. 1 when something is worse, or has other bits in the same
     environment.
     """
-    output.check_writable("--json", json_file, file)
+    output.check_writable("--json", json_file, file, model)
     from llm_rebuild.proof import certificate, recheck
 
     written = certificate.read(file)
@@ -159,8 +159,7 @@ def recheck(
         out = output.console()
         dtype = written["environment"]["dtype"]
         how = f"{written['options']['attention']} attention{'' if dtype == 'float32' else f', {dtype}'}"
-        made = f"{written['model']['name']}, {how}, {written['made']}"
-        out.print(f"certificate of {made}")
+        out.print(f"certificate of {written['model']['name']}, {how}, {written['made']}")
         for change in rechecked.changes:
             out.print(f"{change.kind:<7}", style=COLOURS[change.kind], end="")
             out.print(str(change))

@@ -75,7 +75,7 @@ def run(
         "no_repeat_ngram": no_repeat_ngram,
     }  # fmt: skip
     settings = {option: value for option, value in chosen.items() if value is not None}
-    output.check_writable("--json", json_file)
+    output.check_writable("--json", json_file, name)
     copy = local_copy.get(name, strict=strict)
     from llm_rebuild.verify.question import or_default
 

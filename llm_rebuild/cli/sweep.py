@@ -42,10 +42,8 @@ def sweep(
     """
     if texts is None:
         raise InputError("--texts FILE: give a file with one text a line")
-    if address is not None and not address.strip():
-        raise InputError("--address: give a cluster's HOST:PORT, or leave it out for this machine")
     attentions = [options.one_attention(word.strip()) for word in attention.split(",")]
-    options.check_files(json_file, texts, out=out, html=html)
+    options.check_files(json_file, texts, *models, out=out, html=html)
     lines = options.lines(texts)
 
     from llm_rebuild.proof import sweep as sweeping

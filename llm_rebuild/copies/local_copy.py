@@ -346,7 +346,7 @@ def _folder_meant(name_or_folder: str | Path) -> Path | None:
         return None
     try:
         folder = Path(name_or_folder).expanduser()
-        if folder.is_dir():
+        if text and folder.is_dir():
             return folder
     except (OSError, ValueError, RuntimeError) as error:  # a name too long for a file, a user unknown
         raise InputError(f"{shown(text)} is no folder: {reason(error)}") from None

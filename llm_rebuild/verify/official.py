@@ -19,7 +19,7 @@ from llm_rebuild.errors import InputError, one_line
 from llm_rebuild.models.part import check_attention
 from llm_rebuild.models.pipeline import Pipeline
 from llm_rebuild.verify.loading import load
-from llm_rebuild.verify.question import Question
+from llm_rebuild.verify.question import Question, check
 
 
 class Sentence(nn.Module):
@@ -49,7 +49,9 @@ class Official:
     def __init__(self, folder: Path, attention: str = "eager", dtype: str = "float32") -> None:
         check_attention(attention)
         self.attention = attention
-        self.architecture = LocalCopy(folder.name, folder, "folder").architecture
+        copy = LocalCopy(folder.name, folder, "folder")
+        check(copy, copy.weights(dtype))  # before it invents what is missing
+        self.architecture = copy.architecture
         self.model = load(folder, self.architecture, attention, dtype)
         self._takes = frozenset(inspect.signature(self.model.forward).parameters)
         embeds = self.architecture is not None and self.architecture.embeds

@@ -62,7 +62,7 @@ def prove(
 ) -> Proof:
     """As `verify`, and keep the tensors of both sides. `run` says how the rebuild is run."""
     question = ask(model, texts, **options)
-    question.rebuild.check(question.weights)  # before the official model invents what is missing
+    architecture = question.rebuild.architecture  # where there is none, it is said before the work
     official = Official(question.copy.folder, question.attention, question.dtype)
     memory.check(question, official.model, sides=2)
     observer = observe(question, official)
@@ -73,7 +73,6 @@ def prove(
     report = replace(judge(rebuilt, truth), untried=question.untried(), device=question.device)
     progress("compare")
     if coverage:
-        why = question.rebuild.architecture.uncovered
-        report = replace(report, coverage=measure(observer.trace(), truth.tensors, why))
+        report = replace(report, coverage=measure(observer.trace(), truth.tensors, architecture.uncovered))
     progress("coverage")
     return Proof(question, report, truth, rebuilt)

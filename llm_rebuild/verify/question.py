@@ -25,7 +25,7 @@ from llm_rebuild.using import inputs
 from llm_rebuild.using.inputs import Inputs, Prompts
 from llm_rebuild.verify.loading import official_config
 from llm_rebuild.verify.tokens import OfficialTokenizer
-from llm_rebuild.weights import Numbers, Weights
+from llm_rebuild.weights import DTYPES, Numbers, Weights
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -171,6 +171,8 @@ def check(copy: LocalCopy, weights: Weights) -> None:
         counts = "layer" in field or "expert" in field or "block" in field
         if counts and type(value) is int and value > max(keys, 64):  # before so many modules are made
             raise InputError(f"config.json: {field} is {value}; the weight file has only {keys} tensors")
+    numbers = {key: tuple(t.shape) for key, t in weights.peek().items() if t.dtype in DTYPES.values()}
+    weights.check(numbers, {"*": "whatever its official code makes of it"})
 
 
 def describe(copy: LocalCopy) -> dict[str, Any]:

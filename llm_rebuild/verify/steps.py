@@ -12,7 +12,7 @@ from llm_rebuild.checkpoints import Recorder
 from llm_rebuild.errors import InputError
 from llm_rebuild.verify.capture import Capture, capture
 from llm_rebuild.verify.official import Official
-from llm_rebuild.verify.question import Model, Options, Question, ask, check
+from llm_rebuild.verify.question import Model, Options, Question, ask
 from llm_rebuild.verify.report import Report
 from llm_rebuild.verify.run import judge, run_rebuild
 
@@ -36,7 +36,6 @@ def verify_steps(
     Raises InputError for a model that does not decode, and where the steps would run past its positions.
     """
     question, cache = first_pass(ask(model, texts, **options), steps), None
-    check(question.copy, question.weights)
     official, reports = Official(question.copy.folder, question.attention, question.dtype), []
     for number in range(steps + 1):
         truth, recorder = capture(question, official=official), Recorder()

@@ -21,7 +21,7 @@ from llm_rebuild.verify import memory
 from llm_rebuild.verify.entries import Trace, is_entry
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.operations import Operations, answer_of, facts_of, outputs_of, written_by
-from llm_rebuild.verify.question import Model, Options, Question, ask, check
+from llm_rebuild.verify.question import Model, Options, Question, ask
 from llm_rebuild.verify.recording import Products, Recording, Returned, address_of
 from llm_rebuild.verify.sources import Named, Sources
 
@@ -49,9 +49,7 @@ def trace(
 def observe(question: Question, official: Official | None = None, before: Trace | None = None) -> Observer:
     """Run the official model once, watched. What it saw is read off the observer. `before`: the trace of the
     pass from whose keys and values it goes on."""
-    if official is None:
-        check(question.copy, question.weights)
-        official = Official(question.copy.folder, question.attention, question.dtype)
+    official = official or Official(question.copy.folder, question.attention, question.dtype)
     memory.check(question, official.model)
     observer = Observer(question, official, Recording() if before is None else before.recording)
     with observer.watching():

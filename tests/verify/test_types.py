@@ -301,12 +301,12 @@ def test_capture_and_run_in_another_type(run: Run, tmp_path: Path):
     [
         (("--dtype", "int8"), "dtype is 'int8'; it is one of float32, bfloat16, float16, float64, or auto"),
         (("--dtype", "float8_e4m3fn"), "dtype is 'float8_e4m3fn'"),
-        (("--dtype", ""), "dtype is ''"),
+        (("--dtype", ""), "'--dtype' is empty"),
         (("--device", "meta"), "device 'meta' holds shapes and no numbers; this machine has cpu"),
         (("--device", "cuda:77"), "device 'cuda:77' cannot be had"),
         (("--device", "cpu:99"), "device 'cpu:99' is no other than cpu"),
         (("--device", "abacus"), "device 'abacus' cannot be had"),
-        (("--device", ""), "device '' cannot be had"),
+        (("--device", ""), "'--device' is empty"),
     ],
     ids=str,
 )
