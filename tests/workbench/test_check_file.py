@@ -313,6 +313,12 @@ def test_more_memory_than_any_machine_has_is_no_limit(checked: Checked):
     assert checked(short(), "--memory", 10**20).code == 1
 
 
+@pytest.mark.parametrize("seconds", ["inf", "1e308", "1e10"])
+def test_more_time_than_the_system_counts_is_no_limit(checked: Checked, seconds: str):
+    said = checked(short(), "--seconds", seconds)
+    assert (said.code, said.err) == (1, "")
+
+
 def test_a_result_never_takes_the_place_of_what_is_read(bench: Bench, tmp_path: Path):
     file = tmp_path / "mine.py"
     file.write_text(short(), encoding="utf-8")
