@@ -35,21 +35,14 @@ class Callers:
         return self.differing(node.frames, others)
 
     def differing(self, frames: Sequence[Frame], others: Sequence[Sequence[Frame]]) -> list[Frame]:
-        """The same of a stack. Of two calls from one line the caller is to blame where it passed None."""
+        """The same of a stack."""
         depth = 0
         for other in others:
             for at, (one, two) in enumerate(zip(frames, other, strict=False)):
                 if one.line != two.line:
                     depth = max(depth, at)
                     break
-                if self._empty(one) != self._empty(two) and at + 1 < len(frames):
-                    depth = max(depth, at + 1)
         return from_depth(frames, depth)
-
-    def _empty(self, frame: Frame) -> set[str]:
-        """The parameters of a call that were None."""
-        steps = self.ways.of_call.get(frame.call, ())
-        return self.record.steps[steps[0]].empty if steps else set()
 
     def right(self, node: Node, edit: Difference | None) -> list[Sequence[Frame]]:
         """The call stacks of the same operation on the same line where it came out right, and would not have

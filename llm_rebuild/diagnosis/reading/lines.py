@@ -7,8 +7,6 @@ done, nothing is on a stack: then it is the line that ran last before the tap.
 
 from __future__ import annotations
 
-import ast
-import linecache
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +14,6 @@ from itertools import groupby, zip_longest
 from pathlib import Path
 
 from llm_rebuild.diagnosis.reading.callers import Callers, from_depth
-from llm_rebuild.diagnosis.reading.record import Record
 from llm_rebuild.diagnosis.reading.result import Line
 from llm_rebuild.diagnosis.reading.slices import MOVES, VIEWS, Difference, Slice, constants, word
 from llm_rebuild.diagnosis.reading.ways import Ways
@@ -54,10 +51,8 @@ class Lines:
     ) -> list[Frame]:
         """The lines of a mistake, the likeliest first, at most three. Edits that could also be it have every
         second of them."""
-        frames: list[Frame] = list(_left_early(self.record, missing)) if missing else []
-        frames += [] if frames else self._loop(missing or checkpoint)
-        unfinished = [edit.kind for edit in edits] == ["insert"] and not self._made(checkpoint)
-        if self._another(target) and not unfinished:
+        frames = list(self._loop(missing or checkpoint))
+        if self._another(target) and [edit.kind for edit in edits] != ["insert"]:
             frames += self._taken_for(checkpoint, target)
         others = [edit for edit in all_edits if edit not in edits]
         frames += _in_turn([self._of_edits(edits, checkpoint), self._of_edits(others, checkpoint)])
@@ -95,11 +90,6 @@ class Lines:
         tapped = official.record.tapped.items()
         exchanged = {official.print_of(number) for name, number in tapped if name in self.record.wrong}
         return self.slice.another(target) or self.slice.person.print_of(target) in exchanged
-
-    def _made(self, checkpoint: str) -> bool:
-        """Whether a person's run computes a checkpoint, whatever it shows in its place."""
-        right = self.slice.official.print_of(self.slice.official.record.tapped[checkpoint])
-        return any(self.record[n].function is not None for n in self.slice.person.where.get(right, ()))
 
     def _loop(self, checkpoint: str) -> Iterator[Frame]:
         """The head of the loop over the blocks, where they run in another order, or that of a checkpoint
@@ -165,7 +155,7 @@ class Lines:
             yield from node.frames[:1]
         elif edit.kind == "insert":
             yield from self._done_to_others(edit, self.ways.step_of(record[edit.user]))
-            yield from self._in_front(record[edit.user], edit)
+            yield from self.callers.blamed(record[edit.user], edit)
             yield from node.frames[:1]
         elif edit.kind == "drop":
             yield from self._one_too_many(node, edit)
@@ -249,7 +239,7 @@ class Lines:
         later = right and min(right).node > node.number
         for frames in filter(None, made):  # another call gave it: the line that both came from
             if later or frames[0].line == node.frames[0].line:
-                yield node.frames[_shared(node.frames, frames)]
+                yield node.frames[0]
         yield from self._frames((*(came if later else came[::-1]), *reversed(way)))
 
     def _spread(self, number: int, way: Sequence[int]) -> list[Frame]:
@@ -300,8 +290,8 @@ class Lines:
         if before:
             return [*before, *frames]
         if depth is None:
-            depth = min((_shared(frames, stack) for stack in self.callers.right(node, None)), default=0)
-            if not depth and template(name) == template(right):
+            depth = 0
+            if template(name) == template(right):
                 looped = (at for at, f in enumerate(frames) if self.ways.file_of(f).loop(f.number))
                 depth = next(looped, 0)
             depth = depth or int(len(self.callers.of_function(frames)) > 1)
@@ -350,27 +340,15 @@ class Lines:
         roots = self.roots(number)
         if len({root.frames[:1] for root in roots}) == 1:
             blamed = self.callers.blamed(roots[0])
-            yield from (*blamed[:1], *self._wholes_before(roots[0]), *blamed)
+            yield from blamed
         elif not roots:  # it is only laid out otherwise
             chain = self.slice.person.chain(number)[::-1]
             made = self.record[next((n for n in chain if not self.slice.right(n)), chain[0])]
-            yield from (*made.frames[:1], *self._wholes_before(made))
+            yield from made.frames[:1]
         else:
             steps = [self.ways.step_of(root) for root in roots]
             behind = [set(self.ways.behind(at)) for at in steps if at is not None]
             yield from self._frames(sorted(set.intersection(*behind))[-1:] if behind else ())
-
-    def _wholes_before(self, root: Node) -> list[Frame]:
-        """Of the lines that made the whole numbers a root was made of, in its call: those beside which most
-        others stand. That they are official elsewhere shows little: too many are alike."""
-        numbers, call = {root.number}, {frame.call for frame in root.frames[:1]}
-        for number in range(root.number, -1, -1):
-            node = self.record[number]
-            if number in numbers and node.value is not None and not node.value.is_floating_point():
-                numbers |= set(node.inputs)
-        made = [self.record[n] for n in sorted(numbers, reverse=True) if self.record[n].function is not None]
-        frames = [f for node in made for f in node.frames[:1] if f.call in call]
-        return _densest([f for f in frames if not _beside(f, root.frames[0])])
 
     # ------------------------------------------------------- what is done too often, or not at all
 
@@ -389,18 +367,6 @@ class Lines:
             if frame.line in does and (frame in makes or self.ways.names(step, Ref(edit.node))):
                 yield from (*self._of_none(step), frame)
                 return
-
-    def _in_front(self, user: Node, edit: Difference) -> Iterator[Frame]:
-        """An operation is missing in front of another: on its line; or, where what goes in was passed, and
-        something is missing that computes, on the line that passed it."""
-        other = self.slice.official.record[edit.other]
-        yield from self._of_none(self.ways.step_of(user)) if len(other.inputs) > 1 else ()
-        if word(other) in LAYS_OUT:
-            yield from self.callers.blamed(user, edit)
-            return
-        way, calls = self.way_of(user, [edit.node]), [frame.call for frame in user.frames]
-        waits = [at for at in way if self._call(at) in calls]
-        yield from self._frames((*waits[-1:], *self._handed_back(way, edit.node), *way))
 
     def _one_too_many(self, node: Node, edit: Difference) -> Iterator[Frame]:
         """An operation too many: its line, or that of the caller where its function does nothing else; or,
@@ -500,17 +466,7 @@ class Lines:
             near = record.steps[before[0]].nodes >= edit.node and abs(frame.number - taps[0].number) <= NEAR
             if near and "tap(" not in frame.text:
                 yield frame
-        yield from self._frames(self._handed_back(self.ways.way(at, Ref(edit.node)), edit.node))
         yield taps[0]
-
-    def _handed_back(self, way: Sequence[int], number: int) -> list[int]:
-        """The steps of a tensor's way in functions that got it, did nothing, and returned it."""
-        made, waiting, at = {frame.call for frame in self.record[number].frames}, set[int](), way[0]
-        while (caller := self.ways.caller(self._call(at))) is not None:
-            waiting.add(self._call(at))
-            at = caller
-        waiting.add(self._call(at))
-        return [step for step in way if self._call(step) not in made | waiting]
 
 
 def _of_any_block(name: str) -> str:
@@ -561,34 +517,3 @@ def _spelled(frames: Sequence[Frame], name: str, right: str) -> int | None:
         if words & {word for text in texts for word in text.split(".")}:
             return depth
     return None
-
-
-def _shared(frames: Sequence[Frame], other: Sequence[Frame]) -> int:
-    """How far up the innermost call stands that is in both stacks: its line is what tells them apart."""
-    calls = {frame.call for frame in other}
-    return next((depth for depth, frame in enumerate(frames) if frame.call in calls), 0)
-
-
-def _left_early(record: Record, missing: str) -> Iterator[Frame]:
-    """Where a function ended before the tap of a checkpoint that is missing."""
-    for file in {step.frame.file for step in record.steps}:
-        lines = linecache.getlines(file)
-        for number, text in enumerate(lines, 1):
-            tapped = re.search(r"""tap\(\s*["']([^"']+)["']""", text)
-            if tapped is None or not f".{missing}".endswith(f".{tapped[1]}"):
-                continue
-            nodes = ast.walk(ast.parse("".join(lines)))
-            functions = (node for node in nodes if isinstance(node, ast.FunctionDef))
-            inside = next((f for f in functions if f.lineno <= number <= (f.end_lineno or 0)), None)
-            if inside is None:
-                continue
-            body = range(inside.lineno + 1, (inside.end_lineno or 0) + 1)
-            calls: dict[int, list[int]] = {}
-            for at, (frame, *_) in enumerate(record.steps):
-                if frame.file == file and frame.number in body and frame.function == inside.name:
-                    calls.setdefault(frame.call, []).append(at)
-            for steps in calls.values():
-                if not any(record.steps[at][0].number == number for at in steps):
-                    caller = record.steps[: steps[0]][-1:]
-                    ended = [record.steps[steps[-1]].frame, *(step.frame for step in caller)]
-                    yield from ended[::-1] if record.steps[steps[0]].empty else ended
