@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from llm_rebuild.workbench.result import Check
 
 THREADS_SLEEP = ("OMP_WAIT_POLICY", "PASSIVE")  # it changes no number; read when torch is imported
-NO_LIMIT = 1e8  # seconds, three years: for more the system has no number
 LOOK = 0.2  # seconds between two looks at whether the file was saved
 
 Step = Annotated[
@@ -135,7 +134,7 @@ def check(
         copy = cached.copy_for(model, strict)
         fork_server.begin()  # before transformers reads the config of a model that is none of the course's
         question = options.question_of(copy, inputs, attention, dtype=dtype)
-        checked = _checked(file, question, step, (min(seconds, NO_LIMIT), memory), html)
+        checked = _checked(file, question, step, (seconds, memory), html)
         try:
             return _shown(checked, exact, json_file)
         finally:
@@ -184,7 +183,7 @@ def mark(
         raise InputError(f"--out {out}: choose a place outside of the folder that is marked")
     count, rows = len(list(marking.submissions(folder))), list[marking.Mark]()
     fork_server.begin()
-    for row in marking.mark(folder, model, text or (), Limits(min(seconds, NO_LIMIT), memory)):
+    for row in marking.mark(folder, model, text or (), Limits(seconds, memory)):
         rows.append(row)
         notice(f"{len(rows)} of {count}  {row.file}: {row.result}{row.reason and f' ({row.reason})'}")
         output.write_text(marking.table(rows), out, "--out")

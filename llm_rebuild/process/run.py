@@ -25,6 +25,7 @@ from llm_rebuild.process.exchange import Channel, Message, NoMessageError, pack
 
 SHOWN = 4000  # characters of what is printed there
 ENDING = 1.0  # seconds that a process has to end in when its pipe is closed
+HOUR = 3600.0  # seconds of one wait: for as many as a limit may have the system has no number
 
 
 @dataclass(frozen=True)
@@ -152,8 +153,7 @@ class Process:
         what waits to be sent is sent, and what is printed taken. Raises TimeoutError at the deadline."""
         while self.ended is None and (remaining := self.deadline - time.monotonic()) > 0:
             unsent = [self._writing] if self._unsent else []
-            timeout = None if math.isinf(remaining) else remaining
-            readable, writable, _ = select.select(self._watched, unsent, [], timeout)
+            readable, writable, _ = select.select(self._watched, unsent, [], min(remaining, HOUR))
             if writable:
                 self._write()
             if self._output in readable:
