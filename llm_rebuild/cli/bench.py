@@ -128,12 +128,9 @@ def check(
 
     def once() -> int:
         """One check. Its exit code."""
-        from llm_rebuild.process import fork_server
-        from llm_rebuild.workbench import cached
+        from llm_rebuild.workbench.cached import copy_for
 
-        copy = cached.copy_for(model, strict)
-        fork_server.begin()  # before transformers reads the config of a model that is none of the course's
-        question = options.question_of(copy, inputs, attention, dtype=dtype)
+        question = options.question_of(copy_for(model, strict), inputs, attention, apart=True, dtype=dtype)
         checked = _checked(file, question, step, (seconds, memory), html)
         try:
             return _shown(checked, exact, json_file)

@@ -149,16 +149,19 @@ def question_of(
     attention: str,
     cache: bool = False,
     strict: bool = False,
+    apart: bool = False,
     **numbers: Unpack[Numbers],
 ) -> Question:
-    """What is asked of a model: these inputs, or texts that it understands where none were given."""
+    """What is asked of a model: these inputs, else texts that it understands. `apart`: in other processes."""
     copy = local_copy.get(model, strict=strict) if isinstance(model, str) else model
-    from llm_rebuild.verify.question import ask, or_default  # with torch: after what may end in a line
+    from llm_rebuild.process import fork_server  # with torch: after what may end in a line
+    from llm_rebuild.verify.question import ask, or_default
 
+    if apart:
+        fork_server.begin()  # before transformers is loaded: for some models' configs right here
     if cache and copy.architecture and not copy.architecture.generates:
         raise InputError(f"{copy.name} writes no text and keeps no keys and values; leave --cache out")
-    inputs = or_default(copy, inputs, padded=True)
-    return ask(copy, **inputs, attention=attention, use_cache=cache, **numbers)
+    return ask(copy, **or_default(copy, inputs, padded=True), attention=attention, use_cache=cache, **numbers)
 
 
 def _ids(row: str, option: str) -> list[int]:

@@ -80,12 +80,12 @@ def verify(
         option = "--isolated" if isolated else "--certificate"
         raise InputError(f"{option} is for bits, which another device does not keep; leave --device out")
     options.check_files(json_file, name, texts, certificate=certificate, html=html)
-    question = options.question_of(name, inputs, attention, cache, strict, dtype=dtype, device=device)
+    asked = options.question_of(name, inputs, attention, cache, strict, isolated, dtype=dtype, device=device)
     if steps:
-        raise typer.Exit(_verify_steps(question, steps, exact, json_file))
+        raise typer.Exit(_verify_steps(asked, steps, exact, json_file))
     from llm_rebuild.show.report import shown
 
-    proof = _proved(question, isolated)
+    proof = _proved(asked, isolated)
     report = proof.report
     output.show(shown(report, brief=not every_row), json_file)
     output.write_json(report.to_json(), json_file)
@@ -150,9 +150,11 @@ def recheck(
     environment.
     """
     output.check_writable("--json", json_file, file, model)
+    from llm_rebuild.process import fork_server
     from llm_rebuild.proof import certificate, recheck
 
     written = certificate.read(file)
+    fork_server.begin()  # before transformers is loaded
     with output.progress("official model, rebuild, comparison, coverage", 4) as done:
         rechecked = recheck.recheck(written, model, store=store, progress=done)
     if json_file != "-":

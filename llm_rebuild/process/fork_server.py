@@ -105,14 +105,11 @@ def _server(copy: bool = False) -> _Server:
     if not _servers or _servers[0].owner != owner:
         asking, asked = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with asked:
-            if copy:
-                pid = os.fork()
-                if pid == 0:
-                    LOCK.release()
-                    serve(asked.fileno(), owner)
-            else:
-                command = f"from llm_rebuild.process.fork_server import serve; serve(0, {owner})"
-                pid = _new_python(command, asked.fileno())
+            command = f"from llm_rebuild.process.fork_server import serve; serve(0, {owner})"
+            pid = os.fork() if copy else _new_python(command, asked.fileno())
+            if pid == 0:
+                LOCK.release()
+                serve(asked.fileno(), owner)
         _servers[:] = [_Server(pid, asking, owner)]
     return _servers[0]
 
