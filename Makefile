@@ -10,6 +10,9 @@ BIN    := $(VENV)/bin
 DIGITS := tests/diagnosis
 XDIST  := -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 12
 
+# Modules are compiled when they are first imported, and kept: not anew by each of many processes.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Behind `models` nothing asks the network again: what is not in the store by then is a miniature.
 OFFLINE := HF_HUB_OFFLINE=1 PIP_NO_INDEX=1
 
@@ -44,7 +47,8 @@ setup: $(BIN)/.ready ## make .venv with everything in it
 $(BIN)/.ready: pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): a minute or more, most of it PyTorch"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
+		--constraint constraints.txt --editable '.[dev]'  # of its many files few are ever imported
 	touch $@
 
 models: setup ## bring the models to this disk, or say which miniature stands in
