@@ -18,6 +18,7 @@ from llm_rebuild.cli import main as cli
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
 from llm_rebuild.errors import InputError
 from llm_rebuild.models import minilm as model
+from llm_rebuild.process import fork_server
 from llm_rebuild.proof import certificate as certificates
 from llm_rebuild.proof import isolation
 from llm_rebuild.proof.certificate import certify, digest, read, tensor_sha256
@@ -510,6 +511,27 @@ def test_bits_of_another_place_are_not_called_the_same(tiny: LocalCopy, written:
 
 
 # ---------------------------------------------------------------------------------- the command line
+
+
+def test_a_copy_is_taken_before_anything_is_computed(
+    run: Run, written: Certificate, tiny: LocalCopy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    order = []
+
+    def ask(*question: object, **options: object) -> None:
+        order.append("asked")
+        raise InputError("enough")
+
+    (tmp_path / "proof.json").write_text(json.dumps(written), encoding="utf-8")
+    monkeypatch.setattr(fork_server, "begin", lambda: order.append("copied"))
+    for module in ("verify.question", "proof.recheck"):
+        monkeypatch.setattr(sys.modules[f"llm_rebuild.{module}"], "ask", ask)
+    assert run("verify", tiny.folder, "--isolated") == (2, "", "llm-rebuild: enough\n")
+    assert run("recheck", tmp_path / "proof.json", "--model", tiny.folder)[::2] == (
+        2,
+        "llm-rebuild: enough\n",
+    )
+    assert order == ["copied", "asked"] * 2
 
 
 def test_the_commands(run: Run, tiny: LocalCopy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
