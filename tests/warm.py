@@ -3,9 +3,10 @@
 On a page's PATH `llm-rebuild` is a small script. It hands its streams, arguments and folder to a process that
 has imported this package and its libraries: that copies itself, and the copy runs the command's own `main`.
 What is run is what a reader runs, but for the imports. The official library is only in the copies for
-commands that run the official model themselves: a second process has it. A command with an environment of
-its own is started as everywhere, for torch reads some of it when it is imported; README.md's commands always
-are. It serves all processes that run the tests, if their environment is the same, and ends with the last.
+commands that run the official model themselves, and nothing in a process apart: a second process has it. A
+command with an environment of its own is started as everywhere, for torch reads some of it when it is
+imported; README.md's commands always are. It serves all processes that run the tests, if their environment is
+the same, and ends with the last.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ LIBRARIES = (
     "torch.distributed.tensor", "torch.distributed.fsdp", "torch._dynamo", "torch.export", "scipy.optimize",
     "typer._adapters", "rich.progress", "huggingface_hub.file_download", "tokenizers", "regex", "jinja2",
 )  # fmt: skip
-OFFICIAL = ("capture", "compare", "dump", "find", "map", "recheck", "verify")  # run the official model
+OFFICIAL = ("capture", "compare", "dump", "find", "map", "verify")  # run the official model themselves
 ARRANGED = "TESTS_ARRANGED"  # Python that is run before the command
 # Read when a command runs: they are those of the call.
 OBEYED = ("LLM_REBUILD_STORE", "COLUMNS", "RAY_worker_niceness", "RAY_AUTH_MODE", ARRANGED)
@@ -54,7 +55,8 @@ if environment != {environment}:
     os.execvp({command!r}[0], [*{command!r}, *sys.argv[1:]])
 obeyed = {{name: os.environ[name] for name in {obeyed} if name in os.environ}}
 with socket.socket(socket.AF_UNIX) as connection:
-    connection.connect({address!r} + (".official" if sys.argv[1:2] and sys.argv[1] in {official} else ""))
+    connection.connect({address!r} + (".official" if sys.argv[1:2] and sys.argv[1] in {official}
+                       and "--isolated" not in sys.argv else ""))
     socket.send_fds(connection, [json.dumps([os.getcwd(), sys.argv[1:], obeyed]).encode()], [0, 1, 2])
     sys.exit(int(connection.recv(9) or 137))  # no answer: it was killed
 """

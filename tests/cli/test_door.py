@@ -153,7 +153,7 @@ import os, signal, subprocess, tempfile
 tempfile.tempdir = {str(tmp_path / "temporary")!r}
 def stop(*arguments, **named):
     os.kill(os.getpid(), signal.{name})
-os.posix_spawn = subprocess.run = subprocess.Popen.__init__ = stop
+os.fork = os.posix_spawn = subprocess.run = subprocess.Popen.__init__ = stop
 """
     ended = in_a_copy(arranged, "verify", folder, "--text", "a b", "--isolated")
     assert ended.returncode == 128 + getattr(signal, name), ended.stderr
