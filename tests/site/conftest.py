@@ -307,8 +307,17 @@ class Visit:
     bytes: int
     unrendered: list[str]
     formulas: int = 0
-    phone_width: int = 0
+    wider: list[str] = field(default_factory=list)
     barriers: dict[str, list[str]] = field(default_factory=dict)
+
+
+WIDER = """() => {  // what a page ends with that is wider than its window
+  const root = document.documentElement, end = (one) => Math.ceil(one.getBoundingClientRect().right);
+  if (root.scrollWidth <= innerWidth) return [];
+  const all = [...document.querySelectorAll("body *")];
+  const last = all.filter((one) => Math.abs(end(one) - root.scrollWidth) < 2);
+  return [`${root.scrollWidth} px`, ...last.map((one) => `${one.tagName} ${one.getAttribute("class")}`)];
+}"""
 
 
 @pytest.fixture(scope="session", params=["few", pytest.param("all", marks=pytest.mark.weekly)])
@@ -339,7 +348,7 @@ def visits(course: Site, sampler: Site, browser: Browser, request: Any) -> dict[
         page.set_viewport_size(PHONE)
         reader.wait(f"innerWidth === {PHONE['width']}")
         page.evaluate("() => new Promise(requestAnimationFrame)")  # what reacts to it has done so
-        visit.phone_width = page.evaluate("document.documentElement.scrollWidth")
+        visit.wider = page.evaluate(WIDER)
         visit.barriers["phone"] = barriers(page, OF_A_PHONE, colours=False)
         page.evaluate("localStorage.clear()")  # what was read on it
         seen[url] = visit

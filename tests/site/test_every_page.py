@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import PHONE, Site, Visit, barriers
+from .conftest import Site, Visit, barriers
 
 # Bytes of everything that a first visit to one page fetches, before any compression in transit.
 PAGE_WEIGHT = 1_100_000
@@ -26,8 +26,7 @@ def test_all_mathematics_is_rendered(visits: dict[str, Visit]) -> None:
 
 
 def test_nothing_is_wider_than_a_phone(visits: dict[str, Visit]) -> None:
-    widths = {url: visit.phone_width for url, visit in visits.items()}
-    assert {url: width for url, width in widths.items() if width > PHONE["width"]} == {}
+    assert {url: visit.wider for url, visit in visits.items() if visit.wider} == {}
 
 
 @pytest.mark.parametrize("sight", ["light", "dark", "phone"])
