@@ -237,9 +237,8 @@ class Lines:
         waits = [at for at in way if self._call(at) in calls]
         came = [at for at in waits if self._call(at) == self._call(waits[-1])]
         later = right and min(right).node > node.number
-        for frames in filter(None, made):  # another call gave it: the line that both came from
-            if later or frames[0].line == node.frames[0].line:
-                yield node.frames[0]
+        if any(later or frames[0].line == node.frames[0].line for frames in made if frames):
+            yield node.frames[0]  # another call gave it
         yield from self._frames((*(came if later else came[::-1]), *reversed(way)))
 
     def _spread(self, number: int, way: Sequence[int]) -> list[Frame]:
@@ -282,19 +281,17 @@ class Lines:
         return any(right & held[name] for name in names)
 
     def _of_weight(self, node: Node, name: str, right: str) -> list[Frame]:
-        """The frames of an operation that reads a wrong weight: first the one that spells it, else the one
-        from which on its calls differ from those that came out right. Which block it is, a loop decides."""
+        """The frames of an operation that reads a wrong weight: first the one that spells it; else, of the
+        weight of another block, that in the loop; else that of the caller, where the function has several."""
         frames = node.frames
         depth = _spelled(frames, name, right)
         before = self._spelled_before(node, name, right) if depth is None else []
         if before:
             return [*before, *frames]
         if depth is None:
-            depth = 0
-            if template(name) == template(right):
-                looped = (at for at, f in enumerate(frames) if self.ways.file_of(f).loop(f.number))
-                depth = next(looped, 0)
-            depth = depth or int(len(self.callers.of_function(frames)) > 1)
+            of_block = frames if template(name) == template(right) else ()
+            looped = (at for at, f in enumerate(of_block) if self.ways.file_of(f).loop(f.number))
+            depth = next(looped, 0) or int(len(self.callers.of_function(frames)) > 1)
         return from_depth(frames, depth)
 
     def _spelled_before(self, node: Node, name: str, right: str) -> list[Frame]:
