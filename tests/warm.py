@@ -33,7 +33,7 @@ from pathlib import Path
 # What else a command imports of other libraries; most of the time is that of torch's for transformers.
 LIBRARIES = (
     "torch.distributed.tensor", "torch.distributed.fsdp", "torch._dynamo", "torch.export", "scipy.optimize",
-    "typer._adapters", "rich.progress", "huggingface_hub.file_download", "tokenizers", "regex", "jinja2",
+    "rich.progress", "huggingface_hub.file_download", "tokenizers", "regex", "jinja2",
 )  # fmt: skip
 OFFICIAL = ("capture", "compare", "dump", "find", "map", "verify")  # run the official model themselves
 ARRANGED = "TESTS_ARRANGED"  # Python that is run before the command
