@@ -1,7 +1,9 @@
-"""The app that the commands belong to. Their modules are imported, and so registered, by `main.py`."""
+"""The app that the commands belong to. To import a command's module registers it."""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -12,20 +14,21 @@ from llm_rebuild import __version__
 from llm_rebuild.cli.options import HELP
 from llm_rebuild.errors import InputError
 
-__all__ = ["TyperException", "app"]
+__all__ = ["TyperException", "app", "register"]
 
-# As they are listed: in the order of the course.
-COMMANDS = (
-    "download", "map", "capture", "verify", "run", "find", "recheck", "new", "check", "compare", "dump",
-    "mark", "sweep", "explain",
-)  # fmt: skip
+# The module of each, as they are listed: in the order of the course.
+COMMANDS = {
+    "download": "copies", "map": "copies", "capture": "find", "verify": "prove", "run": "run", "find": "find",
+    "recheck": "prove", "new": "bench", "check": "bench", "compare": "compare", "dump": "compare",
+    "mark": "bench", "sweep": "sweep", "explain": "find",
+}  # fmt: skip
 TEXTS = (None, "T", "TEXT ...", "SEED")  # what may be empty, by what help calls it
 
 
 class _InOrder(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         """The commands in this order."""
-        return sorted(super().list_commands(ctx), key=COMMANDS.index)
+        return sorted(super().list_commands(ctx), key=list(COMMANDS).index)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Which one is meant. InputError where a name is empty: to pathlib it is the current folder."""
@@ -47,6 +50,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help=HELP,
 )
+
+
+def register(arguments: Sequence[str]) -> None:
+    """Make the commands known that a command line is about: the one that is named, else all. Each takes its
+    time."""
+    named = COMMANDS.get(arguments[0]) if arguments else None
+    for module in {named} if named else set(COMMANDS.values()):
+        importlib.import_module(f"llm_rebuild.cli.{module}")
 
 
 @app.callback(invoke_without_command=True)

@@ -63,9 +63,9 @@ def _leave(ended: list[Any]) -> None:
 
 def _run() -> int:
     """A command's exit code."""
-    from llm_rebuild.cli import bench, compare, copies, find, prove, run, sweep  # noqa: F401 (the commands)
-    from llm_rebuild.cli.app import TyperException, app
+    from llm_rebuild.cli.app import TyperException, app, register
 
+    register(sys.argv[1:])
     try:
         _check_folder()
         status = app(standalone_mode=False) or 0
