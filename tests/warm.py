@@ -27,8 +27,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 # What else a command imports of other libraries; most of the time is that of torch's for transformers.
 LIBRARIES = (
@@ -36,6 +37,7 @@ LIBRARIES = (
     "rich.progress", "huggingface_hub.file_download", "tokenizers", "regex", "jinja2",
 )  # fmt: skip
 OFFICIAL = ("capture", "compare", "dump", "find", "map", "verify")  # run the official model themselves
+SIDE = "official side"  # of a check: what is asked of the process that has transformers
 ARRANGED = "TESTS_ARRANGED"  # Python that is run before the command
 # Read when a command runs: they are those of the call.
 OBEYED = ("LLM_REBUILD_STORE", "COLUMNS", "RAY_worker_niceness", "RAY_AUTH_MODE", ARRANGED)
@@ -181,7 +183,7 @@ def serve(address: str, installed: str) -> None:
             if os.fork() == 0:
                 listening.close()
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                _answer(connection, installed)
+                _answer(connection, installed, places[1])
             connection.close()
 
 
@@ -193,9 +195,31 @@ def _end(address: str, kept: int) -> None:
         os._exit(0)
 
 
-def _answer(connection: socket.socket, installed: str) -> None:
-    """Run the command of a connection, and answer with its exit code. Does not return."""
+def _official_side(address: str, environment: dict[str, str]) -> None:
+    """Have the official side of a check computed by a copy of the process that has transformers already;
+    where it is not, a check starts one as it always does, and says what there is to say."""
+    from llm_rebuild.workbench.runs import Officials
+
+    make = Officials._make
+
+    def made(self: Officials, job: Mapping[str, Any], out: Path) -> None:
+        """The same, asked of it."""
+        arguments = [SIDE, json.dumps({**job, "out": str(out)})]
+        with socket.socket(socket.AF_UNIX) as connection, Path(os.devnull).open("r+b") as nothing:
+            connection.connect(address)
+            asked = json.dumps([str(Path.cwd()), arguments, environment]).encode()
+            socket.send_fds(connection, [asked], [nothing.fileno()] * 3)
+            if connection.recv(9) != b"0":
+                make(self, job, out)
+
+    Officials._make = made  # type: ignore[method-assign]
+
+
+def _answer(connection: socket.socket, installed: str, official: str) -> None:
+    """Run the command of a connection, and answer with its exit code. Does not return. `official`: where the
+    process that has transformers can be asked."""
     from llm_rebuild.cli.main import main
+    from llm_rebuild.workbench.runs import save_official
 
     asked, streams, _, _ = socket.recv_fds(connection, 2**20, 3)
     folder, arguments, obeyed = json.loads(asked)
@@ -211,6 +235,11 @@ def _answer(connection: socket.socket, installed: str) -> None:
     os.environ.update(obeyed)
     code: object = 1
     try:
+        if arguments[:1] == [SIDE]:
+            save_official(json.loads(arguments[1]))
+            sys.exit(0)
+        if ARRANGED not in os.environ:
+            _official_side(official, obeyed)
         exec(os.environ.pop(ARRANGED, ""), {"sys": sys})
         sys.argv, sys.path[:] = [installed, *arguments], [str(Path(installed).parent), *sys.path]
         main()  # which leaves as a process does

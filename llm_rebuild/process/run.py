@@ -21,7 +21,7 @@ from torch import Tensor
 
 from llm_rebuild.process import fork_server
 from llm_rebuild.process.child import Task
-from llm_rebuild.process.exchange import Channel, Message, NoMessageError, pack
+from llm_rebuild.process.exchange import Channel, Message, NoMessageError, pack, write
 
 SHOWN = 4000  # characters of what is printed there
 ENDING = 1.0  # seconds that a process has to end in when its pipe is closed
@@ -125,7 +125,7 @@ class Process:
     def send(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
         """Send what is not answered. It goes out while answers are waited for: the process may not be
         listening yet."""
-        self._unsent += map(memoryview, pack(about, tensors or {}))
+        self._unsent += pack(about, tensors or {})
 
     def _next(self) -> Message | None:
         """The next answer. None where the process has ended, or is ended for what it did."""
@@ -164,9 +164,7 @@ class Process:
 
     def _write(self) -> None:
         try:
-            self._unsent[0] = self._unsent[0][os.write(self._writing, self._unsent[0]) :]
-            if not self._unsent[0]:
-                self._unsent.popleft()
+            write(self._writing, self._unsent)
         except OSError:  # it has ended: whoever reads says how
             self._unsent.clear()
 
