@@ -96,7 +96,6 @@ class Weights(Mapping[str, Tensor]):
         self.pages = Pages(self._tensors.values())
         self._path = ""
         self._read: set[str] = set()
-        self._parts: dict[str, Weights] = {}
 
     @classmethod
     def open(
@@ -136,11 +135,8 @@ class Weights(Mapping[str, Tensor]):
 
     def at(self, part: str) -> Weights:
         """The view of one part of the model. It shares the record of what was read."""
-        view = self._parts.get(part)
-        if view is None:
-            view = copy.copy(self)
-            view._path, view._parts = join(self._path, part), {}
-            self._parts[part] = view  # built once, not once a forward pass
+        view = copy.copy(self)
+        view._path = join(self._path, part)
         return view
 
     def __getitem__(self, key: str) -> Tensor:

@@ -37,11 +37,6 @@ def test_narrowing_by_path(file: Path):
     assert torch.equal(whole, tiny_bert.weights()["encoder.layer.0.attention.self.query.weight"])
 
 
-def test_views_are_built_once(file: Path):
-    weights = Weights.open(file)
-    assert weights.at("encoder.layer.0") is weights.at("encoder.layer.0")
-
-
 def test_a_part_lists_its_own_keys(file: Path):
     weights = Weights.open(file)
     assert set(weights.at("pooler")) == {"dense.weight", "dense.bias"}
