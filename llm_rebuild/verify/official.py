@@ -6,7 +6,6 @@ What it computes on the way, `trace.py` watches.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -118,14 +117,11 @@ class Official:
         """Every module that computes, by the path that checkpoints have: no list of modules, and no dropout,
         which in evaluation hands on what it is given."""
         idle = (nn.Dropout, nn.ModuleList, nn.ModuleDict)
-        return tuple((path, part) for path, part in self._parts() if not isinstance(part, idle))
-
-    def _parts(self) -> Iterator[tuple[str, nn.Module]]:
         body = self.architecture.official_body if self.architecture is not None else ""
-        for path, part in self.model.named_modules():
-            if path == body or not body:
-                yield path.removeprefix(body), part
-            elif path:  # of a model with a body inside, the outermost module computes nothing by itself
-                yield path.removeprefix(f"{body}."), part
-        if self.sentence is not None:
-            yield "sentence", self.sentence
+        parts = [
+            (f"{path}.".removeprefix(f"{body}.").removesuffix("."), part)
+            for path, part in self.model.named_modules()
+            # Of a model with a body inside, the outermost module computes nothing by itself.
+            if (path or not body) and not isinstance(part, idle)
+        ]
+        return (*parts, ("sentence", self.sentence)) if self.sentence is not None else tuple(parts)

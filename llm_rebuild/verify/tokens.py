@@ -60,17 +60,12 @@ class OfficialTokenizer:
         """How many ids there are."""
         return len(self._official)
 
-    def ids(self, text: str, most: int | None = None) -> list[int]:
-        """A text's ids; `most` cuts it as the tokenizer does, which keeps the special tokens."""
-        cut = {} if most is None else {"truncation": True, "max_length": most}
-        return list(self._official(text, **cut)["input_ids"])
-
     def encode(self, text: str, max_tokens: int | None = None) -> Encoding:
-        """As the package's own tokenizers do, without offsets."""
-        ids = list(self._official(text)["input_ids"])
-        cut = ids if max_tokens is None else ids[:max_tokens]
-        tokens = [str(token) for token in self._official.convert_ids_to_tokens(cut)]
-        return Encoding(cut, tokens, [(0, 0)] * len(cut), len(ids) - len(cut))
+        """As the package's own tokenizers do, but without offsets, and what is cut off is not counted."""
+        cut = {} if max_tokens is None else {"truncation": True, "max_length": max_tokens}
+        ids = list(self._official(text, **cut)["input_ids"])
+        tokens = [str(token) for token in self._official.convert_ids_to_tokens(ids)]
+        return Encoding(ids, tokens, [(0, 0)] * len(ids))
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         """The text that ids stand for."""
@@ -126,7 +121,7 @@ def compare_tokens(copy: LocalCopy, inputs: Inputs) -> TokenVerdict:
     for number, (text, ids, real) in enumerate(zip(inputs.texts, inputs.token_ids, inputs.mask, strict=True)):
         cut = len(inputs.truncated) > number and inputs.truncated[number] > 0
         rebuilt = ids[real.bool()].tolist()
-        expected = official.ids(around.prompt + text, len(rebuilt) if cut else None)
+        expected = official.encode(around.prompt + text, len(rebuilt) if cut else None).ids
         if rebuilt == expected:
             continue
         where = f"text {number + 1}: " if len(inputs.texts) > 1 else ""
