@@ -97,7 +97,7 @@ class Guard(MetaPathFinder):
         self.sealed = False  # once it is, nothing is written any more
         self._forbidden = forbidden
         self._file = _inode(file)
-        self._hidden = dict.fromkeys(_inodes(hidden), RESULTS)
+        self._hidden: dict[Any, str] = dict.fromkeys(_inodes(hidden), RESULTS)
         self._own = {_inode(folder) for folder in own}
         if forbidden is not forbidden_to_rebuilds:
             self._hidden |= dict.fromkeys(_sources(), COURSE)
@@ -136,7 +136,7 @@ class Guard(MetaPathFinder):
         text = os.fsdecode(path)
         name = os.path.basename(text)  # noqa: PTH119 (quick: every file comes by here)
         inode, above = _inode(text, folder), os.path.dirname(text) or "."  # noqa: PTH120
-        kind = self._kind(inode) or self._kind(_inode(above, folder))
+        kind = self._hidden.get(inode) or self._hidden.get(_inode(above, folder))
         if kind == COURSE:
             raise PermissionError(f"it opens {name}, which is the course's own; this rebuild is to be yours")
         if kind == RESULTS or (text.startswith("/proc/") and name == "mem"):
@@ -170,9 +170,6 @@ class Guard(MetaPathFinder):
             path = f"{path}/.."
             inode, below = _inode(path, folder), inode
         return False
-
-    def _kind(self, inode: tuple[int, int] | None) -> str | None:
-        return self._hidden.get(inode) if inode else None
 
     def _refuse(self, reason: str) -> None:
         self.refused = self.refused or reason

@@ -231,35 +231,25 @@ def sweep(
     results = Results(file)
     try:
         results.parts.mkdir(exist_ok=True)
-        with FileLock(results.parts / "lock").acquire(blocking=False), _saved(results):
-            done = results.done()
-            waiting = [task for task in asked if task.key not in done]
-            for _ in range(len(asked) - len(waiting)):
-                progress("done before")
-            if waiting:
-                for row in _rows(waiting, address):
+        with FileLock(results.parts / "lock").acquire(blocking=False):
+            try:
+                done = results.done()
+                waiting = [task for task in asked if task.key not in done]
+                for _ in range(len(asked) - len(waiting)):
+                    progress("done before")
+                for row in _rows(waiting, address) if waiting else ():
                     results.add(row)
                     progress(row["model"])
+            finally:  # whatever ends it, what was done by then is written
+                results.merge()
     except Timeout:
         raise InputError(f"another sweep writes to {file}; wait for it, or choose another file") from None
     except OSError as error:
-        raise InputError(f"{results.parts}: {reason(error)}") from None
+        raise InputError(
+            f"{file} and its parts: {reason(error)}; the rows that are written count when it goes on"
+        ) from None
     keys = {task.key for task in asked}
     return Sweep(file, [row for row in results.table.to_pylist() if row["key"] in keys])
-
-
-@contextlib.contextmanager
-def _saved(results: Results) -> Iterator[None]:
-    """Whatever ends the block, what was done by then is written."""
-    try:
-        try:
-            yield
-        finally:
-            results.merge()
-    except OSError as error:
-        raise InputError(
-            f"{results.file}: {reason(error)}; the rows that are written already count when it goes on"
-        ) from None
 
 
 def _rows(waiting: Sequence[Task], address: str | None) -> Iterator[Row]:
