@@ -10,7 +10,7 @@ llm_rebuild.errors.InputError: some.json: sizes[1] is 0, expected a whole number
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,17 +82,12 @@ def check(value: Any, wanted: Any, path: str = "") -> None:
         for key, item in value.items():
             check(item, wanted.value, below(path, key))
     else:
-        _check_keys(value, wanted, path)
-
-
-def _check_keys(value: Mapping[str, Any], wanted: Mapping[str, Any], path: str) -> None:
-    for key, inner in wanted.items():
-        if key not in value:
-            raise InputError(f"{below(path, key)} is missing")
-        check(value[key], inner, below(path, key))
-    more = [key for key in value if key not in wanted]
-    if more:
-        raise InputError(f"{below(path, shown(more[0]))} is a key that nothing here has")
+        for key, inner in wanted.items():
+            if key not in value:
+                raise InputError(f"{below(path, key)} is missing")
+            check(value[key], inner, below(path, key))
+        if more := [key for key in value if key not in wanted]:
+            raise InputError(f"{below(path, shown(more[0]))} is a key that nothing here has")
 
 
 def below(path: str, key: str) -> str:

@@ -107,8 +107,15 @@ def defaults(copy: LocalCopy, drawing: bool = False) -> Defaults:
         raise InputError(f"{name}: {error}") from None
 
     def ids(field: str) -> tuple[int, ...]:
-        """One field's. InputError for those that are not in the vocabulary."""
-        return _ids(f"{name}: {field}", fields.get(field, []), vocabulary)
+        """One field's, one or several. Raises InputError for those that are not in the vocabulary."""
+        value = fields.get(field, [])
+        several = value if isinstance(value, list) else [value]
+        for token in several:
+            if type(token) is not int or not 0 <= token < vocabulary:
+                raise InputError(
+                    f"{name}: {field} is {shown(token)}; the vocabulary has 0 to {vocabulary - 1}"
+                )
+        return tuple(several)
 
     ends, start = ids("eos_token_id"), None
     if encoder_decoder:
@@ -118,12 +125,3 @@ def defaults(copy: LocalCopy, drawing: bool = False) -> Defaults:
         start = starts[0]
     padding = (*ids("pad_token_id"), *ends, None)[0]
     return Defaults(settings, SpecialIds(ends, padding, start), fields.get("max_length"))
-
-
-def _ids(path: str, value: Any, vocabulary: int) -> tuple[int, ...]:
-    """One id or several. Raises InputError for those that are not in the vocabulary."""
-    ids = value if isinstance(value, list) else [value]
-    for token in ids:
-        if type(token) is not int or not 0 <= token < vocabulary:
-            raise InputError(f"{path} is {shown(token)}; the vocabulary has 0 to {vocabulary - 1}")
-    return tuple(ids)

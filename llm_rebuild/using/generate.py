@@ -116,15 +116,16 @@ def _generated(
     for number, text in enumerate(texts or (), 1):
         if not text:
             raise InputError(f"prompt {number} is empty; give the model something to start from")
-    inputs = read(copy, prompts, side="right" if special.start is not None else "left")
-    prompt = inputs.token_ids if special.start is None else torch.full((len(inputs.mask), 1), special.start)
-    settings = _fitting(
-        asked.over(folder.settings), folder.longest, prompt.shape[1], rebuild.config.positions
-    )
-    padding = torch.zeros(len(prompt), dtype=torch.int64)
+    inputs = read(copy, prompts)
     if special.start is None:
         inputs = _padded(inputs, special.padding)
         prompt, padding = inputs.token_ids, (inputs.mask == 0).sum(dim=1)
+    else:
+        prompt = torch.full((len(inputs.mask), 1), special.start)
+        padding = torch.zeros(len(prompt), dtype=torch.int64)
+    settings = _fitting(
+        asked.over(folder.settings), folder.longest, prompt.shape[1], rebuild.config.positions
+    )
     whole = settings.complete()
     if fast and (whole.sample or whole.beams > 1 or len(prompt) > 1):
         raise SettingError(
@@ -173,14 +174,14 @@ def _fitting(settings: Settings, longest: int | None, prompt: int, positions: in
 
 
 def _padded(inputs: Inputs, padding: int | None) -> Inputs:
-    """Prompts of unequal length with the model's own padding."""
+    """Prompts of unequal length with the model's own padding, on the left."""
     if not inputs.padded:
         return inputs
     if padding is None:
         raise InputError(
             "prompts of unequal length need padding, and the model's folder has no pad or eos id"
         )
-    return replace(inputs, token_ids=inputs.token_ids.masked_fill(inputs.mask == 0, padding))
+    return inputs.with_padding("left", padding)
 
 
 # ---------------------------------------------------------------------------------- steps

@@ -50,7 +50,7 @@ class Inputs:
     @property
     def batch(self) -> Batch:
         """What a rebuild's `forward` takes of it."""
-        return Batch(self.token_ids, self.mask, self.decoder_ids, self.decoder_mask)
+        return Batch(**self.tensors)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -109,9 +109,7 @@ class Inputs:
         )
 
     @classmethod
-    def from_token_ids(
-        cls, rows: Sequence[Sequence[int]], vocab_size: int, positions: int | None, side: str = "right"
-    ) -> Inputs:
+    def from_token_ids(cls, rows: Sequence[Sequence[int]], vocab_size: int, positions: int | None) -> Inputs:
         """From ids as they are: no special tokens are added. Padded with 0 to the longest row."""
         checked = [_ids(row, vocab_size) for row in _listed(rows)]
         if not checked or not all(checked):
@@ -119,11 +117,11 @@ class Inputs:
         longest = max(map(len, checked))
         if positions is not None and longest > positions:
             raise InputError(f"{longest} token ids are more than the {positions} that the model takes")
-        return cls(*_padded(checked, side))
+        return cls(*_padded(checked, "right"))
 
-    def with_padding(self, side: str) -> Inputs:
-        """The same rows with their padding on the `right` or on the `left`."""
-        padding = self.token_ids[self.mask == 0].tolist()  # the pad token's id, if there is any
+    def with_padding(self, side: str, fill: int | None = None) -> Inputs:
+        """The same rows with their padding on the `right` or on the `left`. `fill`: another id for it."""
+        padding = self.token_ids[self.mask == 0].tolist() if fill is None else [fill]
         token_ids, mask = _padded(self.rows, side, *padding[:1])
         return replace(self, token_ids=token_ids, mask=mask)
 
@@ -152,13 +150,10 @@ class Inputs:
         return replace(self, decoder_ids=ids, decoder_mask=mask)
 
 
-def read(
-    copy: LocalCopy, prompts: Prompts, decoder_ids: Sequence[Sequence[int]] | None = None, side: str = "right"
-) -> Inputs:
+def read(copy: LocalCopy, prompts: Prompts, decoder_ids: Sequence[Sequence[int]] | None = None) -> Inputs:
     """Texts or rows of ids as one padded batch that fits a model that there is a rebuild of.
 
     decoder_ids  What a decoder beside an encoder reads, see `Inputs.with_decoder`.
-    side         Where padding goes, `right` or `left`.
 
     Texts go the way of the model's pipeline: its prompt before them, cut where it cuts.
     """
@@ -166,9 +161,7 @@ def read(
     texts = texts_of(prompts)
     if texts is None:
         rows = cast("Sequence[Sequence[int]]", prompts)
-        inputs = Inputs.from_token_ids(rows, config.vocab_size, config.positions, side)
-    elif not texts:
-        raise InputError("no text was given")
+        inputs = Inputs.from_token_ids(rows, config.vocab_size, config.positions)
     else:
         tokenizer = copy.tokenizer()
         if tokenizer.vocabulary_size > config.vocab_size:
@@ -176,8 +169,8 @@ def read(
                 f"the tokenizer of {copy.name} has {tokenizer.vocabulary_size} ids, config.json's vocab_size "
                 f"is {config.vocab_size}; they belong to different models"
             )
-        prompt = copy.pipeline.prompt if copy.pipeline else ""
-        inputs = Inputs.from_texts(tokenizer, texts, config.positions, side, config.text_limit, prompt)
+        prompt, limit = copy.pipeline.prompt if copy.pipeline else "", config.text_limit
+        inputs = Inputs.from_texts(tokenizer, texts, config.positions, limit=limit, prompt=prompt)
     return inputs.with_decoder(decoder_ids, config.start_token, config.vocab_size)
 
 

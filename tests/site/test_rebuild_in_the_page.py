@@ -346,8 +346,8 @@ def test_greedy_and_beam_tokens_are_those_of_python(
     copy, prompts = miniature(name), PROMPTS[name][:count]
     assert len(prompts) == count
     special = defaults(copy).special
-    read = inputs.read(copy, prompts, side="right" if special.start is not None else "left")
     assert special.padding is not None
+    read = inputs.read(copy, prompts).with_padding("right" if special.start is not None else "left")
     case = {
         "tokenIds": read.token_ids.masked_fill(read.mask == 0, special.padding).tolist(),
         "mask": read.mask.tolist(),

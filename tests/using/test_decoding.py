@@ -34,7 +34,7 @@ def t5_copy(tmp_path_factory: pytest.TempPathFactory) -> LocalCopy:
 
 
 def inputs_of(copy: LocalCopy, side: str = "right") -> Inputs:
-    inputs = Inputs.from_token_ids(small.ROWS, 61, None, side)
+    inputs = Inputs.from_token_ids(small.ROWS, 61, None).with_padding(side)
     return inputs.with_decoder(None, 0, 61) if copy.config["model_type"] == "t5" else inputs
 
 

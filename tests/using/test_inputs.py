@@ -147,7 +147,7 @@ def test_decoder_ids_that_do_not_fit_are_refused(tmp_path: Path):
 
 
 def test_padding_sides():
-    left = Inputs.from_token_ids([[1, 2, 3], [4]], 9, None, "left")
+    left = Inputs.from_token_ids([[1, 2, 3], [4]], 9, None).with_padding("left")
     assert left.token_ids.tolist() == [[1, 2, 3], [0, 0, 4]]
     assert left.mask.tolist() == [[1, 1, 1], [0, 0, 1]]
     right = Inputs.from_token_ids([[1, 2, 3], [4]], 9, None)
