@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ class Origins(TorchDispatchMode):
 
     def __init__(self, own: Iterable[Tensor], outside: Callable[[Tensor, str], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._outside = outside
+        self._outside, self._looking = outside, True
         self._own: dict[int, Any] = {}  # by address, as long as the storage lives
         self._reported: dict[tuple[Any, ...], Any] = {}
         for tensor in own:
@@ -40,6 +41,15 @@ class Origins(TorchDispatchMode):
     def begin(self) -> None:
         """A new run: what came in during an earlier one is reported again."""
         self._reported.clear()
+
+    @contextlib.contextmanager
+    def away(self) -> Iterator[None]:
+        """While the block runs, nobody looks: for what is done here with a tensor that was looked at."""
+        self._looking = False
+        try:
+            yield
+        finally:
+            self._looking = True
 
     def owns(self, tensor: Tensor) -> bool:
         """Whether a tensor was made here, or from what it was given. One that lies nowhere counts as such."""
@@ -67,6 +77,8 @@ class Origins(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if not self._looking:
+            return function(*args, **(kwargs or {}))
         name = function.overloadpacket.__name__
         if name == "from_file":
             raise PermissionError("it maps a file into a tensor; a rebuild gets its weights as `weights`")

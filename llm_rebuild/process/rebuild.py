@@ -54,7 +54,8 @@ def _run(job: Mapping[str, Any], inputs: dict[str, Tensor], channel: Channel) ->
     def show(name: str, tensor: Tensor) -> None:
         """Hand back what is tapped."""
         origins.look(tensor, "tap")
-        channel.send({"tapped": name}, {name: tensor})
+        with origins.away():
+            channel.send({"tapped": name}, {name: tensor})
 
     part = rebuilt.part(weights, Tap(show), job["attention"])
     with torch.no_grad(), origins:

@@ -248,7 +248,8 @@ class _Learner:
             names.add(name)
             if not self._guard.sealed:
                 self._origins.look(numbers, "tap")
-            self._channel.send({"tapped": name}, {name: numbers})
+            with self._origins.away():
+                self._channel.send({"tapped": name}, {name: numbers})
 
         return Tap(tap)
 
