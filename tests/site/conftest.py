@@ -238,6 +238,14 @@ class Reader:
         if not self.page.evaluate(f"() => new Promise({WAIT % condition})"):
             raise AssertionError(f"waited in vain at {self.page.url} for: {condition}")
 
+    def on_a_phone(self) -> list[str]:
+        """Make the window as small as a phone's. What the page ends with that is wider than that."""
+        self.page.set_viewport_size(PHONE)
+        self.wait(f"innerWidth === {PHONE['width']}")
+        self.page.evaluate("() => new Promise(requestAnimationFrame)")  # what reacts to it has done so
+        wider: list[str] = self.page.evaluate(WIDER)
+        return wider
+
     def follow(self, selector: str) -> None:
         """Follow a link and wait for the instant navigation that it starts. By the keyboard: on a busy
         machine the page moves under a pointer between aim and click, and then nothing is hit."""
@@ -246,6 +254,15 @@ class Reader:
         self.wait(f"location.pathname !== {json.dumps(before)}")
         self.settle()
         assert self.page.evaluate("'stillTheSameDocument' in window"), "this was no instant navigation"
+
+
+WIDER = """() => {  // what a page ends with that is wider than its window
+  const root = document.documentElement, end = (one) => Math.ceil(one.getBoundingClientRect().right);
+  if (root.scrollWidth <= innerWidth) return [];
+  const all = [...document.querySelectorAll("body *")];
+  const last = all.filter((one) => Math.abs(end(one) - root.scrollWidth) < 2);
+  return [`${root.scrollWidth} px`, ...last.map((one) => `${one.tagName} ${one.getAttribute("class")}`)];
+}"""
 
 
 WAIT = f"""(done) => {{
@@ -311,15 +328,6 @@ class Visit:
     barriers: dict[str, list[str]] = field(default_factory=dict)
 
 
-WIDER = """() => {  // what a page ends with that is wider than its window
-  const root = document.documentElement, end = (one) => Math.ceil(one.getBoundingClientRect().right);
-  if (root.scrollWidth <= innerWidth) return [];
-  const all = [...document.querySelectorAll("body *")];
-  const last = all.filter((one) => Math.abs(end(one) - root.scrollWidth) < 2);
-  return [`${root.scrollWidth} px`, ...last.map((one) => `${one.tagName} ${one.getAttribute("class")}`)];
-}"""
-
-
 @pytest.fixture(scope="session", params=["few", pytest.param("all", marks=pytest.mark.weekly)])
 def visits(course: Site, sampler: Site, browser: Browser, request: Any) -> dict[str, Visit]:
     """Pages of both sites, one of each kind or all: opened once on a desk, in the light, in the dark, and as
@@ -345,10 +353,7 @@ def visits(course: Site, sampler: Site, browser: Browser, request: Any) -> dict[
         page.emulate_media(color_scheme="dark")
         reader.wait("document.body.dataset.mdColorScheme === 'slate'")
         visit.barriers["dark"] = barriers(page, [])
-        page.set_viewport_size(PHONE)
-        reader.wait(f"innerWidth === {PHONE['width']}")
-        page.evaluate("() => new Promise(requestAnimationFrame)")  # what reacts to it has done so
-        visit.wider = page.evaluate(WIDER)
+        visit.wider = reader.on_a_phone()
         visit.barriers["phone"] = barriers(page, OF_A_PHONE, colours=False)
         page.evaluate("localStorage.clear()")  # what was read on it
         seen[url] = visit

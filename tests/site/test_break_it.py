@@ -15,7 +15,7 @@ from llm_rebuild.diagnosis.mutants import TEXTS
 from tools import mistakes
 from tools.live import FOLDER, SENTENCES, ids, miniature
 
-from .conftest import DESKTOP, OF_A_PHONE, PHONE, Reader, Site, barriers
+from .conftest import DESKTOP, OF_A_PHONE, Reader, Site, barriers
 from .test_live import LIVE, PAGES, answered
 
 CATALOGUE = json.loads(mistakes.FILE.read_text(encoding="utf-8"))
@@ -257,8 +257,7 @@ def test_there_is_no_barrier_of_any_kind(live: Site, visitor: Reader) -> None:
     page.emulate_media(color_scheme="dark")
     page.wait_for_function("document.body.dataset.mdColorScheme === 'slate'")
     assert barriers(page, []) == []
-    page.set_viewport_size(PHONE)
-    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    assert visitor.on_a_phone() == []
     assert barriers(page, OF_A_PHONE, colours=False) == []
     page.get_by_role("button", name="Give me a mistake to find").click()
     page.locator(".game fieldset, .game .controls").first.wait_for()

@@ -14,7 +14,7 @@ from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
 from llm_rebuild.diagnosis.mutants import Mutant, mutated
 from llm_rebuild.show.page import render
 
-from .conftest import OF_A_PHONE, PHONE, Site, barriers, served
+from .conftest import OF_A_PHONE, Site, barriers, served
 
 HOSTILE = "</script><img src=x onerror='window.hit=1'><svg onload='window.hit=1'>"
 WORST = "h.0.attn.scaled"
@@ -46,8 +46,7 @@ def test_it_is_inert_and_open_to_everybody(pages: Site, reader: Any, name: str) 
     assert barriers(page) == []
     page.emulate_media(color_scheme="dark")
     assert barriers(page, []) == []
-    page.set_viewport_size(PHONE)
-    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    assert visitor.on_a_phone() == []
     assert barriers(page, OF_A_PHONE, colours=False) == []
     assert page.evaluate("window.hit === undefined && document.images.length === 0")
     assert HOSTILE in page.locator(".texts bdi").first.text_content()

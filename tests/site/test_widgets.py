@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Locator, Page
 from llm_rebuild.copies.local_copy import MINIATURES, LocalCopy
 from tools.widgets import DRAWN, beginning
 
-from .conftest import DESKTOP, PATIENCE, PHONE, REPOSITORY, Reader, Site, barriers
+from .conftest import DESKTOP, PATIENCE, REPOSITORY, Reader, Site, barriers
 
 DOCS = REPOSITORY / "docs"
 HOSTILE = "<img src=x onerror='window.hit=1'>"
@@ -146,8 +146,7 @@ def test_it_asks_then_shows_goes_back_and_has_an_address(live: Site, visitor: Re
     page.emulate_media(color_scheme="dark")
     visitor.wait("document.body.dataset.mdColorScheme === 'slate'")
     assert barriers(page, [], within=itself) == []
-    page.set_viewport_size(PHONE)
-    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    assert visitor.on_a_phone() == []
     found.get_by_role("link", name="Link to this").click()
     address = page.evaluate("location.hash")
     found.get_by_role("button", name="Back to the beginning").click()
