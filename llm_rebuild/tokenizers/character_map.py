@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from llm_rebuild.errors import InputError
 from llm_rebuild.tokenizers.checks import Remembered
-from llm_rebuild.tokenizers.graphemes import GRAPHEME
+from llm_rebuild.tokenizers.graphemes import graphemes
 
 Edit = tuple[int, str]  # how many characters of the text, and what they become
 
@@ -40,7 +40,7 @@ class CharacterMap:
         """How the text is rewritten, part by part; None if it stays as it is."""
         if self._plain and text.isascii() and text.isprintable():
             return None
-        return [edit for grapheme in GRAPHEME.findall(text) for edit in self._rewritten[grapheme]]
+        return [edit for grapheme in graphemes(text) for edit in self._rewritten[grapheme]]
 
     def rewrite(self, grapheme: str) -> list[Edit]:
         """Library: a grapheme of up to five bytes is looked up as a whole, then each character."""

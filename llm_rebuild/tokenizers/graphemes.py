@@ -32,8 +32,7 @@ PIC, CONS = f"[{members(PICTURE)}]", f"[{members(CONSONANT)}]"
 FIRST, VOWEL, LAST = (f"[{members(t)}]" for t in ("1100-115F A960-A97C", VOWELS, "11A8-11FF D7CB-D7FB"))
 OPEN = "[" + "".join(map(chr, range(0xAC00, 0xD7A4, 28))) + "]"
 
-GRAPHEME = re.compile(
-    rf"""
+GRAPHEME = rf"""
     \r\n
     | [\r\n{members(CONTROL)}]                           # these stand alone
     | [{members(PREPENDED)}]* (?:                        # signs that belong to what follows
@@ -45,6 +44,10 @@ GRAPHEME = re.compile(
         | [^\r\n{members(CONTROL)}]
       ) {MARK}*                                          # and all accents and the like
     | [{members(PREPENDED)}]+ {MARK}*                    # at the end of the text
-    """,
-    re.VERBOSE,
-)
+"""
+
+
+def graphemes(text: str) -> list[str]:
+    """A text's graphemes, in order. The pattern is compiled when it is first needed, and then kept by `re`:
+    it takes longer than all else that makes a tokenizer, and most texts are plain ASCII."""
+    return re.findall(GRAPHEME, text, re.VERBOSE)
