@@ -21,7 +21,6 @@ from llm_rebuild.errors import InputError
 from llm_rebuild.printing import notice
 
 if TYPE_CHECKING:
-    from llm_rebuild.verify import Question
     from llm_rebuild.workbench.result import Check
 
 THREADS_SLEEP = ("OMP_WAIT_POLICY", "PASSIVE")  # it changes no number; read when torch is imported
@@ -123,20 +122,30 @@ def check(
     """
     inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
     options.check_files(json_file, file, model, texts, html=html)
-    _check_together(watch, fix, json_file)
+    if watch and json_file == "-":
+        raise InputError("--watch prints again and again, and --json - one document; name a file")
+    if fix and (watch or json_file == "-"):
+        raise InputError(f"--fix shows what it changes; leave {'--watch' if watch else '--json -'} out")
     os.environ.setdefault(*THREADS_SLEEP)
 
     def once() -> int:
-        """One check. Its exit code."""
+        """One check. Its exit code; InputError where it did not run to its end."""
         from llm_rebuild.workbench.cached import copy_for
+        from llm_rebuild.workbench.check import check_file
+        from llm_rebuild.workbench.session import Limits
 
         question = options.question_of(copy_for(model, strict), inputs, attention, apart=True, dtype=dtype)
-        checked = _checked(file, question, step, (seconds, memory), html)
-        try:
-            return _shown(checked, exact, json_file)
-        finally:
-            if fix:
-                _fix(file, checked, yes)
+        with output.progress("official model, your rebuild, its steps", 3) as done:
+            checked = check_file(file, question, step=step, limits=Limits(seconds, memory), progress=done)
+        if html:
+            output.write_page(checked.proof, html)
+        output.show(checked, json_file)
+        output.write_json(checked.to_json(), json_file)
+        if fix:
+            _fix(file, checked, yes)
+        if checked.stopped:
+            raise InputError(checked.stopped)
+        return 0 if (checked.exact if exact else checked.passed) else 1
 
     raise typer.Exit(_watch(file, once) if watch else once())
 
@@ -188,37 +197,6 @@ def mark(
     counts = ", ".join(f"{number} {result}" for result, number in results.items())
     typer.echo(f"{len(rows)} submissions: {counts}; the table is {out}")
     raise typer.Exit(0 if results.keys() <= {marking.DONE, marking.PASSED} else 1)
-
-
-def _check_together(watch: bool, fix: bool, json_file: str | None) -> None:
-    """Refuse options of which one shows what the other cannot have."""
-    if watch and json_file == "-":
-        raise InputError("--watch prints again and again, and --json - one document; name a file")
-    if fix and (watch or json_file == "-"):
-        raise InputError(f"--fix shows what it changes; leave {'--watch' if watch else '--json -'} out")
-
-
-def _checked(
-    file: Path, question: Question, step: str | None, most: tuple[float, int], html: Path | None
-) -> Check:
-    """The check, with a bar of its progress, and its page. `most`: what `Limits` has, in order."""
-    from llm_rebuild.workbench.check import check_file
-    from llm_rebuild.workbench.session import Limits
-
-    with output.progress("official model, your rebuild, its steps", 3) as done:
-        checked = check_file(file, question, step=step, limits=Limits(*most), progress=done)
-    if html:
-        output.write_page(checked.proof, html)
-    return checked
-
-
-def _shown(checked: Check, exact: bool, json_file: str | None) -> int:
-    """Print a check, and write it as JSON. Its exit code; InputError where it did not run to its end."""
-    output.show(checked, json_file)
-    output.write_json(checked.to_json(), json_file)
-    if checked.stopped:
-        raise InputError(checked.stopped)
-    return 0 if (checked.exact if exact else checked.passed) else 1
 
 
 def _fix(file: Path, checked: Check, yes: bool) -> None:

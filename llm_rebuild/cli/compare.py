@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from llm_rebuild.cli import options, output
 from llm_rebuild.cli.app import app
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from llm_rebuild.dumps.names import Matched
-    from llm_rebuild.verify import Proof, Question
 
 Names = Annotated[
     Path | None, options.option("Which tensor is which checkpoint, as --write-names wrote it.", "FILE.json")
@@ -61,30 +54,15 @@ def compare(
     """
     inputs = options.read_inputs(text, texts, token_ids, decoder_ids)
     options.check_files(json_file, dump, model, texts, names, html=html, write_names=write_names)
-    from llm_rebuild.dumps.files import read_dump
-    from llm_rebuild.show.dump import compared
-
-    tensors = read_dump(dump)
-    proof, matched = _proved(options.question_of(model, inputs, attention, strict=strict), tensors, names)
-    report = proof.report
-    output.show(compared(report, matched), json_file)
-    output.write_json({**report.to_json(), **matched.to_json()}, json_file)
-    if write_names:
-        every = {**matched.names, **dict.fromkeys(matched.unmatched)}
-        output.write_json(every, str(write_names), "--write-names")
-    if html:
-        output.write_page(proof, html)
-    right = bool(report.verdicts) and (report.exact if exact else report.passed)
-    raise typer.Exit(0 if right else 1)
-
-
-def _proved(question: Question, tensors: Mapping[str, Tensor], names: Path | None) -> tuple[Proof, Matched]:
-    """The official run, the dump's tensors as its checkpoints, and the two compared."""
     from llm_rebuild import verify
     from llm_rebuild.diagnosis.read_off import world_of
     from llm_rebuild.dumps import names as naming
     from llm_rebuild.dumps.compare import proof_of
+    from llm_rebuild.dumps.files import read_dump
+    from llm_rebuild.show.dump import compared
 
+    tensors = read_dump(dump)
+    question = options.question_of(model, inputs, attention, strict=strict)
     with output.progress("the official model runs, names are matched, tensors compared", 3) as done:
         truth = verify.capture(question, steps=True)
         done("captured")
@@ -95,8 +73,16 @@ def _proved(question: Question, tensors: Mapping[str, Tensor], names: Path | Non
             matched = naming.arranged(tensors, truth.tensors, listed)
         done("matched")
         proof = proof_of(question, truth, matched)
-        done("compared")
-    return proof, matched
+    report = proof.report
+    output.show(compared(report, matched), json_file)
+    output.write_json({**report.to_json(), **matched.to_json()}, json_file)
+    if write_names:
+        every = {**matched.names, **dict.fromkeys(matched.unmatched)}
+        output.write_json(every, str(write_names), "--write-names")
+    if html:
+        output.write_page(proof, html)
+    right = bool(report.verdicts) and (report.exact if exact else report.passed)
+    raise typer.Exit(0 if right else 1)
 
 
 @app.command()
@@ -124,9 +110,8 @@ def dump(
 
     check_ending(out)
     question = options.question_of(name, inputs, attention, strict=strict)
-    with output.progress("the official model runs", 1) as done:
+    with output.progress("the official model runs", 1):
         captured = verify.capture(question)
-        done("captured")
     read = {f"inputs.{key}": tensor for key, tensor in captured.inputs.tensors.items()}
     write_dump({**read, **captured.tensors}, out)
     typer.echo(f"{len(captured)} checkpoints of {captured.model['name']} and its inputs in {out}")

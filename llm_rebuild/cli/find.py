@@ -36,9 +36,8 @@ def capture(
     question = options.question_of(name, inputs, attention, cache, strict, dtype=dtype)
     from llm_rebuild import verify
 
-    with output.progress("the official model runs", 1) as done:
+    with output.progress("the official model runs", 1):
         captured = verify.capture(question)
-        done("captured")
     captured.save(out)
     typer.echo(f"{len(captured)} checkpoints of {captured.model['name']} in {out}")
 
@@ -81,7 +80,6 @@ def find(
         traced = trace(question)
         done("traced")
         answer = traced.find(tensor)
-        done("found")
     output.show(answer, json_file)
     output.write_json(answer.to_json(), json_file)
     raise typer.Exit(0 if answer else 1)
