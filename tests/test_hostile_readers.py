@@ -19,7 +19,7 @@ import torch
 from llm_rebuild.dumps.files import read_dump, write_dump
 from llm_rebuild.dumps.names import read_names
 from llm_rebuild.errors import InputError
-from llm_rebuild.models.llama_config import Config
+from llm_rebuild.models import rebuild_for
 from llm_rebuild.tokenizers.byte_bpe import BYTE_SYMBOLS
 from llm_rebuild.tokenizers.byte_bpe_json import LLAMA3, ByteBPEJson
 from tests.models import small
@@ -242,4 +242,4 @@ WRONG_CONFIGS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("number", range(len(WRONG_CONFIGS)))
 def test_a_config_of_llama(number: int) -> None:
-    refused(lambda: Config.read({**small.LLAMA, **WRONG_CONFIGS[number]}))
+    refused(lambda: rebuild_for({**small.LLAMA, **WRONG_CONFIGS[number]}))

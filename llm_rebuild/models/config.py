@@ -12,12 +12,12 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from llm_rebuild.errors import InputError
-from llm_rebuild.json_fields import FLAG, NUMBER, TEXT, Kind, check, or_null, shown, whole
+from llm_rebuild.json_fields import FLAG, NUMBER, TEXT, Kind, check, one_of, or_null, shown, whole
 from llm_rebuild.models.architecture import Architecture
 from llm_rebuild.weights import DTYPES
 
@@ -72,17 +72,13 @@ FIXED_EVERYWHERE: Mapping[str, Any] = {
 
 
 def read_config(config: Mapping[str, Any], cls: type[C], architecture: Architecture) -> C:
-    """Fill the dataclass `cls` from config.json's fields; its defaults are the official class's.
+    """Fill the dataclass `cls` from the fields of a config.json whose model_type is the architecture's; its
+    defaults are the official class's.
 
     Raises InputError, naming the field, for a value that the rebuild does not support.
     """
-    model_type = config.get("model_type")
-    if model_type not in (architecture.model_type, *architecture.relatives):
-        expected = architecture.model_type
-        raise InputError(f"config.json: model_type is {shown(model_type)}, expected {expected!r}")
     for name in ("dtype", "torch_dtype"):
-        if config.get(name) is not None:
-            one_of(name, config[name], DTYPES)
+        check(config.get(name), or_null(one_of(*DTYPES)), f"config.json: {name}")
     for name, value in {**FIXED_EVERYWHERE, **architecture.fixed}.items():
         asked = config.get(name, value)
         if (type(asked), asked) != (type(value), value):
@@ -110,13 +106,6 @@ def _checked(name: str, value: Any, kind: Any) -> Any:
     wanted = {float: DECIMAL, int: whole(least), bool: FLAG, str: TEXT}[kinds[0]]
     check(value, or_null(wanted) if type(None) in kinds else wanted, f"config.json: {name}")
     return value
-
-
-def one_of(name: str, value: object, supported: Iterable[str]) -> None:
-    """Refuse a name that is not in the table, and say what is."""
-    if value not in list(supported):
-        choice = ", ".join(supported)
-        raise InputError(f"config.json: {name} is {shown(value)}; this rebuild supports {choice}")
 
 
 def divides(width_name: str, width: int, heads_name: str, heads: int) -> None:

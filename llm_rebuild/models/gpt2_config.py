@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llm_rebuild.json_fields import check, one_of
 from llm_rebuild.models.architecture import Architecture, Stack
-from llm_rebuild.models.config import ModelConfig, divides, one_of, read_config, with_bias
+from llm_rebuild.models.config import ModelConfig, divides, read_config, with_bias
 from llm_rebuild.models.ops import ACTIVATIONS
 
 
@@ -31,7 +32,7 @@ class Config(ModelConfig):
     def read(cls, config: Mapping[str, Any]) -> Config:
         """From config.json. Raises InputError, by the field's name, for what is not supported."""
         read = read_config(config, cls, ARCHITECTURE)
-        one_of("activation_function", read.activation_function, ACTIVATIONS)
+        check(read.activation_function, one_of(*ACTIVATIONS), "config.json: activation_function")
         divides("n_embd", read.n_embd, "n_head", read.n_head)
         return read
 

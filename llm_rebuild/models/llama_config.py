@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llm_rebuild.errors import InputError
-from llm_rebuild.json_fields import FLAG, Kind, check, whole
+from llm_rebuild.json_fields import FLAG, Kind, check, one_of, whole
 from llm_rebuild.models.architecture import Architecture, Stack
-from llm_rebuild.models.config import ModelConfig, divides, one_of, read_config
+from llm_rebuild.models.config import ModelConfig, divides, read_config
 from llm_rebuild.models.ops import ACTIVATIONS
 from llm_rebuild.models.rotary import Rope
 
@@ -76,12 +76,11 @@ class Config(ModelConfig):
     @classmethod
     def read(cls, config: Mapping[str, Any]) -> Config:
         """From config.json. Raises InputError, by the field's name, for what is not supported."""
-        kind = str(config.get("model_type"))
-        one_of("model_type", kind, RELATIVES)
+        kind = config["model_type"]
         asked = {**RELATIVES[kind], **config}
         plain = {name: value for name, value in asked.items() if name not in WINDOWS[kind]}
         read = read_config({**plain, "rope": None, "window": None}, cls, ARCHITECTURE)
-        one_of("hidden_act", read.hidden_act, ACTIVATIONS)
+        check(read.hidden_act, one_of(*ACTIVATIONS), "config.json: hidden_act")
         if kind == "llama":
             divides("hidden_size", read.hidden_size, "num_attention_heads", read.num_attention_heads)
         divides("num_attention_heads", read.num_attention_heads, "num_key_value_heads", read.kv_heads)
@@ -217,7 +216,6 @@ ARCHITECTURE = Architecture(
     ),
     stacks=(Stack("model.layers", "num_hidden_layers", enters="model.embed_tokens", leaves="mlp.residual"),),
     width="hidden_size",
-    whole=frozenset(),
     uncovered=dict.fromkeys(
         ("add", "div", "mul", "pow", "reciprocal", "sub"),
         "the base for a text that is longer than those in training (dynamic scaling)",

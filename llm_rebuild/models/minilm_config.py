@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llm_rebuild.json_fields import check, one_of
 from llm_rebuild.models.architecture import Architecture, Stack
-from llm_rebuild.models.config import ModelConfig, divides, one_of, read_config, with_bias
+from llm_rebuild.models.config import ModelConfig, divides, read_config, with_bias
 from llm_rebuild.models.ops import ACTIVATIONS
 from llm_rebuild.models.pipeline import KEY, Pipeline
 
@@ -35,7 +36,7 @@ class Config(ModelConfig):
         pipeline = config.get(KEY, Pipeline().to_json())
         around = {name: pipeline[name] for name in ("pooling", "normalize", "max_tokens")}
         read = read_config({**config, **around}, cls, ARCHITECTURE)
-        one_of("hidden_act", read.hidden_act, ACTIVATIONS)
+        check(read.hidden_act, one_of(*ACTIVATIONS), "config.json: hidden_act")
         divides("hidden_size", read.hidden_size, "num_attention_heads", read.num_attention_heads)
         return read
 

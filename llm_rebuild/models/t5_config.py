@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from llm_rebuild.errors import InputError
-from llm_rebuild.json_fields import shown
+from llm_rebuild.json_fields import check, one_of, shown
 from llm_rebuild.models.architecture import Architecture, Stack
-from llm_rebuild.models.config import ModelConfig, one_of, read_config
+from llm_rebuild.models.config import ModelConfig, read_config
 from llm_rebuild.models.ops import ACTIVATIONS
 
 
@@ -40,7 +40,7 @@ class Config(ModelConfig):
         start = config.get("decoder_start_token_id", config.get("pad_token_id", 0))
         derived = {"scale_decoder_outputs": scaled, "decoder_start_token_id": start}
         read = read_config({**derived, **config}, cls, ARCHITECTURE)
-        one_of("feed_forward_proj", read.feed_forward_proj, FEED_FORWARDS)
+        check(read.feed_forward_proj, one_of(*FEED_FORWARDS), "config.json: feed_forward_proj")
         buckets, farthest = read.relative_attention_num_buckets, read.relative_attention_max_distance
         if buckets < 4:
             raise InputError(f"config.json: relative_attention_num_buckets is {buckets}, expected 4 or more")
