@@ -94,11 +94,8 @@ def write_page(proof: Proof, file: Path) -> None:
     from llm_rebuild.diagnosis.read_off import world_of
     from llm_rebuild.show.page import render
 
-    copy = proof.question.copy
-    world = world_of(proof.truth, copy)
-    inputs_of = world.inputs_of if world.formulas else None
-    page = render(proof.report, proof.truth, proof.rebuilt, files=copy.sha256, inputs_of=inputs_of)
-    write_text(page, file, "--html")
+    world = world_of(proof.truth, proof.question.copy)
+    write_text(render(proof, world.inputs_of), file, "--html")
 
 
 @contextlib.contextmanager

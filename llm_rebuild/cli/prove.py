@@ -12,7 +12,7 @@ from llm_rebuild.cli.app import app
 from llm_rebuild.errors import InputError
 
 if TYPE_CHECKING:
-    from llm_rebuild.verify import Proof, Question
+    from llm_rebuild.verify import Question
 
 Steps = Annotated[
     int | None,
@@ -83,10 +83,20 @@ def verify(
     asked = options.question_of(name, inputs, attention, cache, strict, isolated, dtype=dtype, device=device)
     if steps:
         raise typer.Exit(_verify_steps(asked, steps, exact, json_file))
+    from llm_rebuild import verify as verification
+    from llm_rebuild.proof import isolation
     from llm_rebuild.show.report import shown
+    from llm_rebuild.verify import matched
 
-    proof = _proved(asked, isolated)
+    with output.progress("official model, rebuild, comparison, coverage", 4) as done:
+        prove = isolation.prove_isolated if isolated else verification.prove
+        proof = prove(asked, progress=done)
+    if not proof.report.exact:
+        from llm_rebuild.diagnosis.explain import explain, read_rebuild
+
+        proof = explain(proof, readings=read_rebuild(proof))
     report = proof.report
+    matched.remember(asked.copy, report)
     output.show(shown(report, brief=not every_row), json_file)
     output.write_json(report.to_json(), json_file)
     if html:
@@ -96,23 +106,6 @@ def verify(
 
         output.write_json(certify(proof), str(certificate), "--certificate")
     raise typer.Exit(0 if (report.exact if exact else report.passed) else 1)
-
-
-def _proved(question: Question, isolated: bool) -> Proof:
-    """Both sides run and compared, and what differs explained."""
-    from llm_rebuild import verify as verification
-    from llm_rebuild.proof import isolation
-    from llm_rebuild.verify import matched
-
-    with output.progress("official model, rebuild, comparison, coverage", 4) as done:
-        prove = isolation.prove_isolated if isolated else verification.prove
-        proof = prove(question, progress=done)
-    if not proof.report.exact:
-        from llm_rebuild.diagnosis.explain import explain, read_rebuild
-
-        proof = explain(proof, readings=read_rebuild(proof))
-    matched.remember(question.copy, proof.report)
-    return proof
 
 
 def _verify_steps(question: Question, steps: int, exact: bool, json_file: str | None) -> int:

@@ -10,6 +10,7 @@ irrelevant, each field with the reason, and tries it out (tests/models/irrelevan
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -135,8 +136,5 @@ def shapes(table: Mapping[str, str], config: Any, depth: Mapping[str, int]) -> d
 
 
 def _size(words: str, config: Any) -> int:
-    size = 1
-    for word in words.split("*"):
-        factor = word.strip()
-        size *= int(factor) if factor.isdigit() else getattr(config, factor)
-    return size
+    factors = [word.strip() for word in words.split("*")]
+    return math.prod(int(factor) if factor.isdigit() else getattr(config, factor) for factor in factors)

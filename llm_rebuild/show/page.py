@@ -28,6 +28,7 @@ from llm_rebuild.verify import equality
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.compare import MISSING, Verdict
 from llm_rebuild.verify.divergence import InputsOf, in_words
+from llm_rebuild.verify.proof import Proof
 from llm_rebuild.verify.report import Report
 from llm_rebuild.verify.rounding import INHERITED, MISTAKE, ROUNDING, UNCLEAR
 
@@ -45,22 +46,10 @@ KINDS = {
 }
 
 
-def render(
-    report: Report,
-    truth: Capture,
-    rebuilt: Mapping[str, Tensor],
-    *,
-    files: Mapping[str, str] | None = None,
-    inputs_of: InputsOf | None = None,
-) -> str:
-    """The page.
-
-    truth, rebuilt  The tensors that the report is about.
-    files           sha256 of the model's files by name.
-    inputs_of       Which checkpoints a checkpoint is computed from, for the links between them.
-    """
-    tokens: Labels = {}
-    entries = [_entry(v, report, truth, rebuilt, inputs_of, tokens) for v in report.verdicts]
+def render(proof: Proof, inputs_of: InputsOf = lambda name: ()) -> str:
+    """The page. `inputs_of`: which checkpoints a checkpoint is computed from, for the links between them."""
+    report, truth, tokens = proof.report, proof.truth, Labels()
+    entries = [_entry(v, proof, inputs_of, tokens) for v in report.verdicts]
     architecture = ARCHITECTURES.get(truth.model_type)
     first = report.first_divergence
     data = {
@@ -89,7 +78,7 @@ def render(
         counts=Counter(entry.kind for entry in entries),
         texts=list(_texts(truth)),
         more_texts=max(0, report.texts - MOST_TEXTS),
-        files=dict(files or {}),
+        files=proof.question.copy.sha256,
         made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         # Marked as safe: written by this module's own files, or by json.dumps above.
         style=Markup(style),
@@ -147,29 +136,21 @@ class Entry:
         return {"name": self.name, "kind": self.kind, "meaning": self.meaning, "words": self.words}
 
 
-def _entry(
-    verdict: Verdict,
-    report: Report,
-    truth: Capture,
-    rebuilt: Mapping[str, Tensor],
-    inputs_of: InputsOf | None,
-    tokens: Labels,
-) -> Entry:
-    name = verdict.name
+def _entry(verdict: Verdict, proof: Proof, inputs_of: InputsOf, tokens: Labels) -> Entry:
+    name, truth = verdict.name, proof.truth
     listed = truth.checkpoints.get(name)
     sides = {"official": truth.tensors[name]}
-    if name in rebuilt and not verdict.identical:
-        sides["rebuilt"] = rebuilt[name]
+    if name in proof.rebuilt and not verdict.identical:
+        sides["rebuilt"] = proof.rebuilt[name]
     numbers = {side: usual(tensor) for side, tensor in sides.items() if tensor.is_floating_point()}
     axes, where = listed.shape if listed else "", in_words(verdict, truth)
-    inputs = [n for n in inputs_of(name) if n in truth] if inputs_of else []
-    links = [part for n in inputs for part in (", ", {"link": n})][1:]
+    links = [part for n in inputs_of(name) if n in truth for part in (", ", {"link": n})][1:]
     shape = f"{' × '.join(map(str, verdict.shape))}, {verdict.dtype}"
     facts: list[tuple[str, list[Any]]] = [
         ("shape", [{"code": axes}, " ", shape] if axes else [shape]),
         ("note", [verdict.note]),
         ("worst", [_worst(verdict, where)]),
-        ("in float64", [_float64(verdict, report)]),
+        ("in float64", [_float64(verdict, proof.report)]),
         ("computed from", links),
         *((whose if len(numbers) > 1 else "numbers", [line]) for whose, line in _numbers(sides, numbers)),
     ]

@@ -101,14 +101,9 @@ class _Bench:
     officials: Officials
     names: list[str] = field(default_factory=list)  # the checkpoints of any run of this model
 
-    @property
-    def copy(self) -> LocalCopy:
-        """The model's files."""
-        return self.question.copy
-
     def session(self) -> Session:
         """A new process for the learner's file."""
-        setting = {"model": cached.reference(self.copy), "dtype": self.question.dtype}
+        setting = {"model": cached.reference(self.question.copy), "dtype": self.question.dtype}
         setting |= {"names": self.names, "hidden": [str(self.officials.store)]}
         return Session(self.learner, setting, self.limits)
 
@@ -347,7 +342,7 @@ class _Bench:
 
     def untapped(self, main: Outcome, truth: Capture) -> tuple[str, ...]:
         """Checkpoints that nobody asked for: of a model that is none of the course's, what was not tapped."""
-        if self.copy.architecture is not None:
+        if self.question.copy.architecture is not None:
             return ()
         return tuple(name for name in truth if name not in main.tapped)
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from llm_rebuild.checkpoints import NO_TAP, Tap, is_tensor, plain
 from llm_rebuild.diagnosis.reading.read import OfficialRun, read
-from llm_rebuild.errors import InputError, nearest
+from llm_rebuild.errors import InputError, nearest, one_line
 from llm_rebuild.process.child import silence
 from llm_rebuild.process.exchange import Channel, Message
 from llm_rebuild.process.guard import Guard, forbidden_to_learners
@@ -239,7 +239,7 @@ class _Learner:
                 raise UnfilledError(name)
             if not isinstance(name, str):
                 raise InputError(f"tap(name, tensor) takes the name first, not a {type(name).__name__}")
-            shown = f"tap({cut(name, 100)!r}, …)"
+            shown = f"tap({one_line(repr(name), 100)}, …)"
             numbers = plain(tensor, f"{shown} was given")
             if name not in self._names:
                 raise InputError(f"{shown}: there is no checkpoint of this name{nearest(name, self._names)}")
@@ -292,7 +292,7 @@ class _Learner:
         if isinstance(error, AttributeError) and error.obj is self._config and error.name:
             text += nearest(error.name, dir(self._config))
         if frames and frames[-1].line and not isinstance(error, (InputError, SystemExit, SyntaxError)):
-            text += f" (the line is `{cut(frames[-1].line, 100)}`)"
+            text += f" (the line is `{one_line(frames[-1].line, 100)}`)"
         return {"end": "error", "problem": f"{where}: {text}"}
 
     def _own(self, filename: str) -> bool:
@@ -336,19 +336,13 @@ def explained(error: BaseException, memory: str) -> str:
     """An exception in one line. `memory` is what there was."""
     if isinstance(error, SystemExit):
         return f"it called exit({'' if error.code is None else error.code})"
+    kind = type(error).__name__
     try:
-        message = cut(" ".join(str(error).split()), LINE)
+        message = one_line(error, LINE)  # of an error without words its kind
     except Exception:  # of a class of the learner's own, whose __str__ fails
-        message = ""
+        message = kind
     if isinstance(error, MemoryError) or "DefaultCPUAllocator" in message or "allocate memory" in message:
         return f"it asked for too much memory, more than the limit of {memory}"
     if isinstance(error, SyntaxError):
         return f"line {error.lineno}, column {error.offset}: {error.msg}"
-    if isinstance(error, InputError):
-        return message
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
-
-
-def cut(text: str, most: int) -> str:
-    """A text, with … at its end where it is longer."""
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return message if message == kind or isinstance(error, InputError) else f"{kind}: {message}"

@@ -95,11 +95,10 @@ class Officials:
         """
         inputs = question.inputs
         read = {name: tensor.tolist() for name, tensor in inputs.tensors.items()}
-        texts = {"texts": inputs.texts, "tokens": inputs.tokens, "truncated": inputs.truncated}
         about = {"attention": question.attention, "dtype": question.dtype, "cache": cache, "read": read}
-        model = cached.reference(question.copy)
-        make = partial(self._make, {**about, **texts, "model": model})
-        file = cached.find(question.copy, about | texts, make, self.store)
+        about |= {"texts": inputs.texts, "tokens": inputs.tokens, "truncated": inputs.truncated}
+        make = partial(self._make, {**about, "model": cached.reference(question.copy)})
+        file = cached.find(question.copy, about, make, self.store)
         last, names = cached.contents(file)
         passes = [inputs.tensors, last] if cache else [inputs.tensors]
         named = tuple({INPUTS + name: tensor for name, tensor in one.items()} for one in passes)

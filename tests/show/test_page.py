@@ -9,6 +9,7 @@ import math
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -39,10 +40,6 @@ def miniature(name: str) -> LocalCopy:
     return LocalCopy(name, MINIATURES / name, "miniature")
 
 
-def page_of(proof: verify.Proof, **more: Any) -> str:
-    return render(proof.report, proof.truth, proof.rebuilt, **more)
-
-
 def data_of(page: str) -> dict[str, Any]:
     """What the script is given."""
     data = str(BeautifulSoup(page, "html.parser").find(id="page-data").string)
@@ -68,7 +65,7 @@ def wrong() -> verify.Proof:
 
 def test_every_checkpoint_has_a_cell_and_a_row(clean: verify.Proof, wrong: verify.Proof):
     for proof in (clean, wrong):
-        page = page_of(proof)
+        page = render(proof)
         soup, cells = BeautifulSoup(page, "html.parser"), data_of(page)["cells"]
         names = [v.name for v in proof.report.verdicts]
         assert [row.text for row in soup.select(".all th code")] == names
@@ -84,7 +81,7 @@ def test_every_checkpoint_has_a_cell_and_a_row(clean: verify.Proof, wrong: verif
 
 def test_what_it_rests_on_is_there(clean: verify.Proof):
     copy = miniature("gpt2")
-    text = BeautifulSoup(page_of(clean, files=copy.sha256), "html.parser").text
+    text = BeautifulSoup(render(clean), "html.parser").text
     assert all(sha256 in text for sha256 in copy.sha256.values())
     assert all(str(value) in text for value in clean.report.environment.values())
     assert all(given in text for given in TEXTS)
@@ -95,7 +92,7 @@ def test_the_first_divergence_stands_on_top_with_its_diagnosis(wrong: verify.Pro
     copy = miniature("gpt2")
     explained = explain(wrong)
     inputs_of = world_of(wrong.truth, copy).inputs_of
-    page = page_of(explained, inputs_of=inputs_of)
+    page = render(explained, inputs_of)
     soup = BeautifulSoup(page, "html.parser")
     finding = soup.select_one(".finding")
     assert finding.find_next("h2", id="page-map") is not None
@@ -116,7 +113,7 @@ def test_the_first_divergence_stands_on_top_with_its_diagnosis(wrong: verify.Pro
 
 
 def test_a_clean_run_has_no_finding_and_shows_every_head(clean: verify.Proof):
-    page = page_of(clean)
+    page = render(clean)
     assert BeautifulSoup(page, "html.parser").select(".finding") == []
     assert data_of(page)["first"] is None
     heat = charts_of(page)["h.1.attn.probs"]["heat"]
@@ -135,7 +132,7 @@ def test_the_worst_head_is_shown_on_both_sides(wrong: verify.Proof):
     worst = first.verdict
     assert worst.coordinate is not None
     row, head, query, key = worst.coordinate
-    heat = charts_of(page_of(wrong))[first.name]["heat"]
+    heat = charts_of(render(wrong))[first.name]["heat"]
     assert heat["at"] == f"text {row + 1} of 2, head {head}"
     assert heat["worst"] == [query, key]
     assert [drawn["name"] for drawn in heat["maps"]] == ["official", "rebuilt", "difference"]
@@ -144,7 +141,7 @@ def test_the_worst_head_is_shown_on_both_sides(wrong: verify.Proof):
         shade = drawn["low"] + (byte - 2) / 253 * (drawn["high"] - drawn["low"])
         assert math.isclose(shade, value, abs_tol=(drawn["high"] - drawn["low"]) / 253)
     assert max(base64.b64decode(heat["maps"][2]["cells"])) == 255
-    wide = charts_of(page_of(wrong))["h.2.mlp.act"]["heat"]
+    wide = charts_of(render(wrong))["h.2.mlp.act"]["heat"]
     assert [drawn["name"] for drawn in wide["maps"]] == ["difference"]
     assert (wide["rows"], wide["columns"], wide["size"]) == (wide["size"][0], 48, [wide["size"][0], 384])
 
@@ -176,7 +173,7 @@ def test_differences_that_are_rounding_are_not_called_wrong():
     with mutated([Mutant("divided", "minilm", *divided, "", "")]):
         texts = ["The cook gave the sailor a lamp.", "The cook."]
         proof = llm_rebuild.prove(miniature("minilm"), texts, coverage=False)
-    soup = BeautifulSoup(page_of(proof), "html.parser")
+    soup = BeautifulSoup(render(proof), "html.parser")
     result = soup.select_one(".result")
     assert "differ by rounding alone" in result.text
     assert result["class"] == ["result", "near"]
@@ -189,7 +186,7 @@ def test_differences_that_are_rounding_are_not_called_wrong():
 
 
 def test_nothing_outside_is_asked_for(wrong: verify.Proof):
-    page = page_of(wrong, files={"model.safetensors": "00"})
+    page = render(wrong)
     soup = BeautifulSoup(page, "html.parser")
     addresses = [
         tag[a] for a in ("src", "href", "action", "data", "srcset") for tag in soup.find_all(**{a: True})
@@ -200,7 +197,7 @@ def test_nothing_outside_is_asked_for(wrong: verify.Proof):
 
 
 def test_no_script_or_style_but_its_own_may_run(wrong: verify.Proof):
-    soup = BeautifulSoup(page_of(wrong), "html.parser")
+    soup = BeautifulSoup(render(wrong), "html.parser")
     policy = soup.find("meta", {"http-equiv": "Content-Security-Policy"})["content"]
     assert policy.startswith("default-src 'none';")
     assert "unsafe" not in policy
@@ -221,7 +218,8 @@ def fabricated(tensors: dict[str, Tensor], rebuilt: dict[str, Tensor], text: str
     model = {"name": text, "source": "folder", "revision": text, "sha256": text}
     known = {n: Checkpoint(n, "[batch, head, query, key]", "", "") for n in tensors if n.endswith("probs")}
     truth = Capture(model, "eager", inputs, {}, tensors, checkpoints=known)
-    return render(judge(rebuilt, truth), truth, rebuilt, files={text: text})
+    question: Any = SimpleNamespace(copy=SimpleNamespace(sha256={text: text}))
+    return render(verify.Proof(question, judge(rebuilt, truth), truth, rebuilt))
 
 
 def test_texts_tokens_and_names_stay_what_they_are():
@@ -290,7 +288,7 @@ def test_size_of_a_page_on_which_nearly_everything_is_wrong(name: str, figure):
     rows = [[(7 * i) % 900 + 5 for i in range(60)], [9, 8, 7]]
     with mutated([Mutant("m", name, before, after, "", "")]):
         proof = verify.prove(miniature(name), token_ids=rows, coverage=False)
-    size = len(page_of(proof).encode())
+    size = len(render(proof).encode())
     figure(
         f"page of {name}, miniature, {len(proof.report.verdicts)} checkpoints, most wrong: "
         f"{size / 1e6:.2f} MB"
@@ -301,7 +299,7 @@ def test_size_of_a_page_on_which_nearly_everything_is_wrong(name: str, figure):
 
 def test_size_of_the_real_minilm(minilm: LocalCopy, figure):
     proof = verify.prove(minilm, "Open-source LLMs rock.", coverage=False)
-    size = len(page_of(proof).encode())
+    size = len(render(proof).encode())
     figure(f"page of minilm, {len(proof.report.verdicts)} checkpoints: {size / 1e6:.2f} MB")
     assert size < 2_000_000
 

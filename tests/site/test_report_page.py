@@ -32,7 +32,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with mutated([Mutant("m", "gpt2", "scaled = product * scale", "scaled = product", "", "")]):
         wrong = llm_rebuild.prove(copy, texts)
     for name, proof in (("clean", clean), ("wrong", wrong)):
-        page = render(proof.report, proof.truth, proof.rebuilt, files=copy.sha256)
+        page = render(proof)
         Path(folder / f"{name}.html").write_text(page, encoding="utf-8")
     yield from served(folder)
 
