@@ -12,7 +12,7 @@ Sources  Reimers and Gurevych (2019), Sentence-BERT, section 3 for the three poo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,30 +43,47 @@ OLDER_POOLINGS = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 
-# Fields that must have this value or be absent, and fields that change no embedding.
-FIXED: Mapping[str, Mapping[str, Any]] = {
+ANYTHING = Kind("anything", lambda value: True)
+
+
+def only(value: Any) -> Kind:
+    """This value, where the field is not absent."""
+    return Kind(f"{value!r}, the only one that is supported", lambda asked: asked == value)
+
+
+# What a file's fields may be. There is no other field.
+FIELDS: Mapping[str, Mapping[str, Any]] = {
     NETWORK: {
-        "transformer_task": "feature-extraction",
-        "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
-        "module_output_name": "token_embeddings",
-        "processing_kwargs": {},
-        "query_length": None,
-        "document_length": None,
-        "query_expansion": None,
-        "tokenizer_name_or_path": None,
+        "max_seq_length": or_null(whole(2)),
+        "do_lower_case": FLAG,
+        "transformer_task": only("feature-extraction"),
+        "modality_config": only({"text": {"method": "forward", "method_output_name": "last_hidden_state"}}),
+        "module_output_name": only("token_embeddings"),
+        "query_length": only(None),
+        "document_length": only(None),
+        "query_expansion": only(None),
+        "tokenizer_name_or_path": only(None),
+        "processing_kwargs": only({}),
         **{
-            f"{what}_{word}": {}
+            f"{what}_{word}": only({})
             for what in ("model", "processor", "tokenizer", "config")
             for word in ("kwargs", "args")
         },
+        "unpad_inputs": ANYTHING,  # padding left out of a computation on a GPU
     },
-    "pooling": {"include_prompt": True},
-    "normalize": {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"},
-    ABOUT: {"model_type": "SentenceTransformer"},
-}
-IRRELEVANT: Mapping[str, Collection[str]] = {
-    NETWORK: ("unpad_inputs",),  # padding left out of a computation on a GPU
-    ABOUT: ("__version__", "requirements"),  # with what it was made
+    "pooling": {
+        "include_prompt": only(True),
+        **dict.fromkeys(("word_embedding_dimension", "embedding_dimension"), ANYTHING),
+        **dict.fromkeys(("pooling_mode", *OLDER_POOLINGS), ANYTHING),  # read by `_pooling`
+    },
+    "normalize": dict.fromkeys(("module_input_name", "module_output_name"), only("sentence_embedding")),
+    ABOUT: {
+        "prompts": Each(or_null(TEXT)),
+        "default_prompt_name": or_null(TEXT),
+        "similarity_fn_name": or_null(one_of(*SIMILARITIES)),
+        "model_type": only("SentenceTransformer"),
+        **dict.fromkeys(("__version__", "requirements"), ANYTHING),  # with what it was made
+    },
 }
 
 
@@ -103,19 +120,9 @@ class Pipeline:
             return cls(max_tokens=longest)
         modules = _modules(path)
         network = next((f for f in (NETWORK, *OLDER) if _object(folder / f)), NETWORK)
-        limits = {"max_seq_length": or_null(whole(2)), "do_lower_case": FLAG}
-        read = _checked(folder / network, NETWORK, limits)
-        about = _checked(
-            folder / ABOUT,
-            ABOUT,
-            {
-                "prompts": Each(or_null(TEXT)),
-                "default_prompt_name": or_null(TEXT),
-                "similarity_fn_name": or_null(one_of(*SIMILARITIES)),
-            },
-        )
+        read, about = _checked(folder / network, NETWORK), _checked(folder / ABOUT, ABOUT)
         if normalize := "Normalize" in modules:
-            _checked(modules["Normalize"] / "config.json", "normalize", {})
+            _checked(modules["Normalize"] / "config.json", "normalize")
         return cls(
             max_tokens=read.get("max_seq_length") or longest,
             lower_case=read.get("do_lower_case", False),
@@ -165,21 +172,13 @@ def _object(path: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
-def _checked(path: Path, file: str, used: Mapping[str, Any]) -> dict[str, Any]:
-    """A file's object, with no field in it that asks for something that is not done.
-
-    used  What a field must be that is done as it says.
-    """
+def _checked(path: Path, file: str) -> dict[str, Any]:
+    """A file's object, with no field in it that asks for something that is not done."""
     read = _object(path)
-    fixed = FIXED[file]
     for field, value in read.items():
-        if field in used:
-            check(value, used[field], f"{path}: {field}")
-        elif field not in fixed:
-            if field not in IRRELEVANT.get(file, ()):
-                raise InputError(f"{path}: {field} is {shown(value)}; this field is not supported")
-        elif value != fixed[field]:
-            raise InputError(f"{path}: {field} is {shown(value)}; only {fixed[field]!r} is supported")
+        if field not in FIELDS[file]:
+            raise InputError(f"{path}: {field} is {shown(value)}; this field is not supported")
+        check(value, FIELDS[file][field], f"{path}: {field}")
     return read
 
 
@@ -194,9 +193,7 @@ def _prompt(path: Path, about: Mapping[str, Any]) -> str:
 
 def _pooling(path: Path) -> str:
     check_regular(path)
-    anything = Kind("anything", lambda value: True)
-    fields = ("pooling_mode", "word_embedding_dimension", "embedding_dimension", *OLDER_POOLINGS)
-    read = _checked(path, "pooling", dict.fromkeys(fields, anything))
+    read = _checked(path, "pooling")
     asked = [field for field in OLDER_POOLINGS if read.get(field)]
     field, modes = " and ".join(asked), [OLDER_POOLINGS[field] for field in asked] or ["mean"]
     if "pooling_mode" in read:

@@ -146,7 +146,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({NETWORK: {"max_seq_length": True}}, "max_seq_length is True"),
     ({NETWORK: {"do_lower_case": 1}}, "do_lower_case is 1, expected true or false"),
     ({NETWORK: {"tokenizer_args": {"model_max_length": 8}}}, "tokenizer_args is"),
-    ({NETWORK: {"query_length": 8}}, "query_length is 8; only None is supported"),
+    ({NETWORK: {"query_length": 8}}, "query_length is 8, expected None, the only one that is supported"),
     ({NETWORK: {"something": 8}}, "something is 8; this field is not supported"),
     ({POOLING: None}, r"1_Pooling/config.json is missing"),
     (
@@ -157,7 +157,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({POOLING: {"pooling_mode": 5}}, "pooling_mode asks for 5"),
     ({POOLING: {"pooling_mode_mean_sqrt_len_tokens": True}}, "pooling_mode_mean_sqrt_len_tokens asks for"),
     ({POOLING: {"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": True}}, "max and mean"),
-    ({POOLING: {"include_prompt": False}}, "include_prompt is False; only True is supported"),
+    (
+        {POOLING: {"include_prompt": False}},
+        "include_prompt is False, expected True, the only one that is supported",
+    ),
     ({ABOUT: {"model_type": "SparseEncoder"}}, "model_type is 'SparseEncoder'"),
     (
         {ABOUT: {"default_prompt_name": "other"}},
