@@ -234,6 +234,7 @@ class WordPiece:
     def __init__(self, vocabulary: Mapping[str, int], settings: Settings) -> None:
         self.vocabulary = vocabulary  # token -> id
         self.settings = settings
+        self.pad_id, self.vocabulary_size = vocabulary["[PAD]"], len(vocabulary)
         self._tokens = sorted(vocabulary, key=vocabulary.__getitem__)  # id -> token
         self._longest = max(map(len, vocabulary))
         self._pieces = checks.Remembered(self.pieces)
@@ -253,16 +254,6 @@ class WordPiece:
             self.vocabulary,
             replace(self.settings, lower_case=True, strip_accents=self.settings.strips_accents),
         )
-
-    @property
-    def pad_id(self) -> int:
-        """The id of [PAD]."""
-        return self.vocabulary["[PAD]"]
-
-    @property
-    def vocabulary_size(self) -> int:
-        """How many ids there are."""
-        return len(self.vocabulary)
 
     def encode(self, text: str, max_tokens: int | None = None) -> Encoding:
         """[CLS], the text's tokens, [SEP]; cut at the end to `max_tokens` in all.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import Unpack
 
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError, listed
@@ -18,9 +19,6 @@ from llm_rebuild.models.pipeline import Pipeline
 from llm_rebuild.printing import Printable
 from llm_rebuild.using import inputs
 from llm_rebuild.weights import DTYPES, Numbers, computing_on
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import Unpack
 
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
@@ -31,9 +32,6 @@ from llm_rebuild.using.defaults import NEW_TOKENS, defaults
 from llm_rebuild.using.inputs import Inputs, Prompts, read, texts_of
 from llm_rebuild.using.settings import SettingError, Settings, SpecialIds
 from llm_rebuild.weights import Numbers, computing_on
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 __all__ = ["Generated", "Settings", "generate"]
 

@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
+from typing_extensions import Unpack
 
 from llm_rebuild.checkpoints import Checkpoint
 from llm_rebuild.copies.local_copy import LocalCopy
@@ -27,9 +28,6 @@ from llm_rebuild.verify.question import Model, Options, Question, ask, describe
 from llm_rebuild.verify.tokens import TokenVerdict, compare_tokens
 from llm_rebuild.verify.trace import Observer, observe
 from llm_rebuild.weights import DTYPES
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 FORMAT = "llm_rebuild capture 3"  # of a file
 Part = tuple[Mapping[str, Any], Mapping[str, Tensor]]  # of a file: what is said, as JSON, and tensors

@@ -88,9 +88,6 @@ class Trace:
             raise NoSuchNameError(f"the trace has no tensor {name!r}")
         return self.nodes[number]
 
-    def __contains__(self, name: object) -> bool:
-        return name in self.names()
-
     def names(self) -> dict[str, int]:
         """Every name and the node it stands for."""
         names = dict(self.checkpoints)

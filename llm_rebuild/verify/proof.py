@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from torch import Tensor
+from typing_extensions import Unpack
 
 from llm_rebuild.verify import memory
 from llm_rebuild.verify.capture import Capture, read_capture
@@ -16,9 +16,6 @@ from llm_rebuild.verify.question import Model, Options, Question, ask
 from llm_rebuild.verify.report import Report
 from llm_rebuild.verify.run import judge, rebuild_run
 from llm_rebuild.verify.trace import observe
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 # How a rebuild is run: its tensors by checkpoint name.
 Run = Callable[[Question], Mapping[str, Tensor]]

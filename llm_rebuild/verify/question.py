@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from llm_rebuild.checkpoints import Checkpoint
 from llm_rebuild.copies import local_copy
@@ -26,9 +27,6 @@ from llm_rebuild.using.inputs import Inputs, Prompts
 from llm_rebuild.verify.loading import official_config
 from llm_rebuild.verify.tokens import OfficialTokenizer
 from llm_rebuild.weights import DTYPES, Numbers, Weights
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 Model = str | Path | LocalCopy
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
+from typing_extensions import Unpack
 
 from llm_rebuild.checkpoints import Recorder
 from llm_rebuild.errors import InputError
@@ -15,9 +16,6 @@ from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import Model, Options, Question, ask
 from llm_rebuild.verify.report import Report
 from llm_rebuild.verify.run import judge, run_rebuild
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 def verify_steps(

@@ -48,17 +48,8 @@ class OfficialTokenizer:
         if lower_case:
             backend = self._official.backend_tokenizer
             backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), backend.normalizer])
-
-    @property
-    def pad_id(self) -> int | None:
-        """The id that stands for padding, if there is one."""
-        number: int | None = self._official.pad_token_id
-        return number
-
-    @property
-    def vocabulary_size(self) -> int:
-        """How many ids there are."""
-        return len(self._official)
+        self.pad_id: int | None = self._official.pad_token_id
+        self.vocabulary_size = len(self._official)
 
     def encode(self, text: str, max_tokens: int | None = None) -> Encoding:
         """As the package's own tokenizers do, but without offsets, and what is cut off is not counted."""
@@ -69,8 +60,7 @@ class OfficialTokenizer:
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         """The text that ids stand for."""
-        text: str = self._official.decode(list(ids), skip_special_tokens=skip_special_tokens)
-        return text
+        return str(self._official.decode(list(ids), skip_special_tokens=skip_special_tokens))
 
 
 @dataclass(frozen=True)

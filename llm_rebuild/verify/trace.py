@@ -12,9 +12,10 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from llm_rebuild.checkpoints import join, tensors_in
 from llm_rebuild.verify import memory
@@ -24,9 +25,6 @@ from llm_rebuild.verify.operations import Operations, answer_of, facts_of, outpu
 from llm_rebuild.verify.question import Model, Options, Question, ask
 from llm_rebuild.verify.recording import Products, Recording, Returned, address_of
 from llm_rebuild.verify.sources import Named, Sources
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 
 def trace(
