@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from llm_rebuild import __version__
-from llm_rebuild.copies.pins import Pin, PinnedModel, PinnedWheel, check, limit_of, matches
+from llm_rebuild.copies.pins import Pin, PinnedModel, PinnedWheel, check, matches
 from llm_rebuild.errors import InputError, one_line
 from llm_rebuild.files import check_regular, to_disk
 from llm_rebuild.printing import notice
@@ -32,9 +32,9 @@ class NotReachableError(InputError):
 
 
 def write_checked(stream: IO[bytes], target: Path, pin: Pin, origin: str) -> None:
-    """Write a stream to `target`, one byte over its limit at the most, and compare it with its pin."""
+    """Write a stream to `target`, one byte over its size at the most, and compare it with its pin."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    left = limit_of(pin) + 1
+    left = pin.size + 1
     with target.open("wb") as file:
         while chunk := stream.read(min(CHUNK, left)):
             left -= file.write(chunk)
@@ -120,7 +120,7 @@ def from_hub(model: PinnedModel, staging: Path) -> None:
         for file in missing
     }
     check_hub(urls[missing[0]], endpoint, model.revision)
-    total = sum(model.files[file].size or 0 for file in missing)
+    total = sum(model.files[file].size for file in missing)
     notice(f"fetching {model.repository} from {endpoint}: {total / 1e6:,.1f} MB")
 
     console = Console(stderr=True)
@@ -206,7 +206,7 @@ def fetch(url: str, target: Path, pin: Pin, report: Callable[[int], object], pat
                     file.truncate(0)
                     file.seek(0)
                 for chunk in answer.iter_bytes():
-                    if file.tell() + len(chunk) > limit_of(pin):
+                    if file.tell() + len(chunk) > pin.size:
                         file.truncate(0)
                         raise InputError(f"{url} is longer than its pin allows; nothing was stored")
                     file.write(chunk)

@@ -13,14 +13,12 @@ from typing import NamedTuple
 from llm_rebuild.errors import InputError
 from llm_rebuild.files import sha256_of
 
-LIMIT_WITHOUT_SIZE = 2**26  # bytes that a file may have whose size nobody published
-
 
 class Pin(NamedTuple):
-    """What a file must be: its sha256, and its size in bytes (None where nobody published it)."""
+    """What a file must be: its sha256, and its size in bytes."""
 
     sha256: str
-    size: int | None
+    size: int
 
 
 class PinnedWheel(NamedTuple):
@@ -41,9 +39,9 @@ class PinnedModel(NamedTuple):
 
 
 def _files(table: str) -> dict[str, Pin]:
-    """Pins from lines of sha256, size in bytes (- where unknown) and name."""
+    """Pins from lines of sha256, size in bytes and name."""
     rows = (line.split() for line in table.split("\n") if line.strip())
-    return {name: Pin(sha256, None if size == "-" else int(size)) for sha256, size, name in rows}
+    return {name: Pin(sha256, int(size)) for sha256, size, name in rows}
 
 
 PINS: dict[str, PinnedModel] = {
@@ -74,7 +72,7 @@ PINS: dict[str, PinnedModel] = {
     0daed7749b4f02b8f76240d5444551d7b08712dab4d0adb8239c56ba823bb7b4 665 config.json
     196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783 1042301 vocab.json
     1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5 456318 merges.txt
-    8414cab924d8b9b33013f0d221c5862f365ee9be39c5c2bfae8a5a9e970478a6 - tokenizer.json
+    8414cab924d8b9b33013f0d221c5862f365ee9be39c5c2bfae8a5a9e970478a6 1355256 tokenizer.json
     248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707 548105171 model.safetensors
         """),
     ),
@@ -96,9 +94,7 @@ NAMES = (*PINS, *WITHOUT_PINS)
 
 def matches(path: Path, pin: Pin) -> bool:
     """Whether the file is there and is the pinned one. The size is looked at first: it costs nothing."""
-    if not path.is_file() or pin.size not in (None, path.stat().st_size):
-        return False
-    return sha256_of(path) == pin.sha256
+    return path.is_file() and path.stat().st_size == pin.size and sha256_of(path) == pin.sha256
 
 
 def check(path: Path, pin: Pin, origin: str) -> None:
@@ -106,14 +102,9 @@ def check(path: Path, pin: Pin, origin: str) -> None:
     if matches(path, pin):
         return
     size = path.stat().st_size
-    if pin.size not in (None, size):
+    if size != pin.size:
         difference = f"{size} bytes or more, not {pin.size}"
     else:
         difference = f"sha256 {sha256_of(path)[:12]}…, not {pin.sha256[:12]}…"
     path.unlink()
     raise InputError(f"{origin} is not the pinned file ({difference}); nothing was stored")
-
-
-def limit_of(pin: Pin) -> int:
-    """How many bytes a file may have at the most."""
-    return LIMIT_WITHOUT_SIZE if pin.size is None else pin.size

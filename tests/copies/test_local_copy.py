@@ -227,16 +227,6 @@ def test_a_left_over_that_is_not_the_file_is_fetched_anew(
     assert hub.asked(file="model.safetensors")[-1].range is None
 
 
-def test_a_left_over_of_unknown_size_beyond_the_end_is_fetched_anew(
-    hub: HubStandIn, store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = local_copy.PINS["gpt2"]
-    unknown = dict(model.files) | {"tokenizer.json": model.files["tokenizer.json"]._replace(size=None)}
-    monkeypatch.setitem(local_copy.PINS, "gpt2", model._replace(files=unknown))
-    folder_of(store / ".staging" / "gpt2", {"tokenizer.json": b"x" * 50_000})
-    assert_whole(local_copy.download("gpt2"), "gpt2", "hub")
-
-
 @pytest.mark.parametrize(
     "change",
     [lambda b: b[:-1] + b"!", lambda b: b[:-1], lambda b: b + b"!"],
