@@ -103,8 +103,6 @@ def leaks_of(foreign: Iterable[tuple[str, Tensor]], truth: Capture, weights: Wei
 
 
 def _leak(tensor: Tensor, operation: str, truth: Capture, weights: Weights) -> Leak | None:
-    if tensor.numel() < FEWEST:
-        return None
     integers = not tensor.is_floating_point()
     numbers = _as_floats(tensor, DTYPES[truth.dtype]) if integers else tensor
     names = _origins(numbers, truth.tensors)

@@ -1,4 +1,4 @@
-"""The official model: loaded here, run here, and nowhere else. What leaves this file are copies.
+"""The official model: loaded here, run here, and nowhere else.
 
 What it computes on the way, `trace.py` watches.
 """
@@ -47,7 +47,6 @@ class Official:
 
     def __init__(self, folder: Path, attention: str = "eager", dtype: str = "float32") -> None:
         check_attention(attention)
-        self.attention = attention
         copy = LocalCopy(folder.name, folder, "folder")
         check(copy, copy.weights(dtype))  # before it invents what is missing
         self.architecture = copy.architecture
@@ -57,13 +56,13 @@ class Official:
         self.sentence = Sentence(Pipeline.read(folder)) if embeds else None
         self._past: dict[str, Any] = {}
 
-    def run(self, question: Question, copies: bool = True) -> dict[str, Tensor]:
-        """One forward pass. The answers by name, as copies; none without `copies`, which saves memory.
+    def run(self, question: Question) -> dict[str, Tensor]:
+        """One forward pass: the answers by name.
 
         A question with `cache` makes it remember keys and values; one that `goes_on` begins with those.
         """
         try:
-            return self._call(question, copies)
+            return self._call(question)
         except (IndexError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
             kind = self.model.config.model_type
             raise InputError(
@@ -71,7 +70,7 @@ class Official:
                 "or look through its config.json"
             ) from error
 
-    def _call(self, question: Question, copies: bool) -> dict[str, Tensor]:
+    def _call(self, question: Question) -> dict[str, Tensor]:
         inputs = question.inputs
         arguments: dict[str, Any] = {"input_ids": inputs.token_ids}
         if "attention_mask" in self._takes:
@@ -90,18 +89,14 @@ class Official:
         self._past = {}
         with torch.no_grad():
             output = self.model(**arguments)
-            answers = {
-                name: output[name]
-                for name in ("logits", "last_hidden_state", "pooler_output", "encoder_last_hidden_state")
-                if output.get(name) is not None
-            }
+            answers = {name: answer for name, answer in output.items() if isinstance(answer, Tensor)}
             if self.sentence is not None:
                 answers["sentence_embedding"] = self.sentence(output.last_hidden_state, inputs.mask)
         if question.cache:
             self._past = {"past_key_values": output.get("past_key_values")}
             if "encoder_last_hidden_state" in answers:
-                self._past["encoder_outputs"] = (output.encoder_last_hidden_state,)
-        return {name: answer.clone() for name, answer in answers.items()} if copies else {}
+                self._past["encoder_outputs"] = (answers["encoder_last_hidden_state"],)
+        return answers
 
     def _forget(self) -> None:
         """Turn as before a text that was longer than those in training ("dynamic" scaling): officially the

@@ -51,7 +51,7 @@ def observe(question: Question, official: Official | None = None, before: Trace 
     memory.check(question, official.model)
     observer = Observer(question, official, Recording() if before is None else before.recording)
     with observer.watching():
-        official.run(question, copies=False)
+        official.run(question)
     return observer
 
 
