@@ -19,7 +19,7 @@ BLOCK = ["[batch, head, query, key]"] * 5 + ["[batch, token, width]"] * 12 + ["[
 WHERE = {"/proc/meminfo": "MemAvailable:", "/sys/fs/cgroup/memory.max": ""}  # on Linux
 
 
-def check(question: Question, model: Any, sides: int = 1) -> None:
+def check(question: Question, model: Any, sides: int) -> None:
     """Refuse what does not fit into memory, before the official `model` runs. `sides` is 2 where the
     rebuild's tensors are kept, too. Raises InputError."""
     rows, tokens = question.inputs.token_ids.shape

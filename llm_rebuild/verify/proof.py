@@ -8,10 +8,8 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 from typing_extensions import Unpack
 
-from llm_rebuild.verify import memory
 from llm_rebuild.verify.capture import Capture, read_capture
 from llm_rebuild.verify.coverage import measure
-from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import Model, Options, Question, ask
 from llm_rebuild.verify.report import Report
 from llm_rebuild.verify.run import judge, rebuild_run
@@ -60,9 +58,7 @@ def prove(
     """As `verify`, and keep the tensors of both sides. `run` says how the rebuild is run."""
     question = ask(model, texts, **options)
     architecture = question.rebuild.architecture  # where there is none, it is said before the work
-    official = Official(question.copy.folder, question.attention, question.dtype)
-    memory.check(question, official.model, sides=2)
-    observer = observe(question, official)
+    observer = observe(question, sides=2)
     truth = read_capture(question, observer)
     progress("official")
     rebuilt = run(question)

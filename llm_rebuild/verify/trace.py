@@ -44,11 +44,13 @@ def trace(
     return observe(ask(model, texts, **options), official).trace()
 
 
-def observe(question: Question, official: Official | None = None, before: Trace | None = None) -> Observer:
+def observe(
+    question: Question, official: Official | None = None, before: Trace | None = None, sides: int = 1
+) -> Observer:
     """Run the official model once, watched. What it saw is read off the observer. `before`: the trace of the
-    pass from whose keys and values it goes on."""
+    pass from whose keys and values it goes on; `sides`: see `memory.check`."""
     official = official or Official(question.copy.folder, question.attention, question.dtype)
-    memory.check(question, official.model)
+    memory.check(question, official.model, sides)
     observer = Observer(question, official, Recording() if before is None else before.recording)
     with observer.watching():
         official.run(question)
