@@ -29,7 +29,7 @@ NEVER = -1e9  # added to a score, it makes a beam lose against every other
 # One forward pass: new tokens [row, new token] and the state after the earlier ones (None before the
 # first) -> scores of the next token [row, vocab] and the state after these. What a state is, is the step's
 # own matter. It is a value, so the step returns a new one; and `state.reorder(rows)`, rows [row] int64, is
-# the state of other rows of the batch, or of the same in another order, for beam search.
+# the state of these rows, for beam search: in the place of each stands a row of the same prompt.
 Step = Callable[[Tensor, Any], tuple[Tensor, Any]]
 
 # ----------------------------------------------------------------- what is done to the scores, in order

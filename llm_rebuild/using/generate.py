@@ -200,38 +200,22 @@ def step_of(
     return decoder_beside_encoder_step(rebuild, model, encoded.repeat_interleave(beams, dim=0), mask, each)
 
 
-@dataclass(frozen=True)
-class DecoderState:
-    """Keys and values of the tokens so far, and which of these are padding: mask [row, token]."""
-
-    cache: Cache
-    mask: Tensor
-
-    def reorder(self, rows: Tensor) -> DecoderState:
-        """The state of other rows, or of the same in another order."""
-        return DecoderState(self.cache.reorder(rows), self.mask[rows])
-
-    def cut(self, tokens: int) -> DecoderState:
-        """The state after the first so many tokens."""
-        return DecoderState(self.cache.cut(tokens), self.mask[:, :tokens])
-
-
 def decoder_step(rebuild: Rebuild, model: Part[Any], mask: Tensor, each: bool = False) -> Step:
     """A decoder as a step. mask [row, token]: 1 for the prompts' tokens and 0 for the padding left of them.
 
     Padding takes no position: a row's first real token is at position 0, as in the official `generate`.
     """
 
-    def step(token_ids: Tensor, state: DecoderState | None) -> tuple[Tensor, DecoderState]:
+    def step(token_ids: Tensor, state: Cache | None) -> tuple[Tensor, Cache]:
         """See `decoding.Step`."""
-        new = token_ids.shape[1]
-        seen = mask if state is None else F.pad(state.mask, (0, new), value=1)  # [row, token so far]
+        before, new = state or Cache(), token_ids.shape[1]
+        seen = F.pad(mask, (0, before.tokens + new - mask.shape[1]), value=1)  # [row, token so far]
         positions = (seen.cumsum(dim=1) - 1).clamp(min=0)[:, -new:]  # [row, new token]
         batch = Batch(token_ids, seen, positions=positions)
-        x, cache = rebuild.module.body(batch, model, Cache() if state is None else state.cache)
+        x, after = rebuild.module.body(batch, model, before)
         scored = x if each and state is not None else x[:, -1:]  # of the prompt only the last token is
         scores: Tensor = rebuild.module.head(scored, model)  # [row, new token or 1, vocab]
-        return scores.float() if each else scores[:, -1].float(), DecoderState(cache, seen)
+        return scores.float() if each else scores[:, -1].float(), after
 
     return step
 
@@ -245,9 +229,7 @@ def decoder_beside_encoder_step(
     def step(token_ids: Tensor, state: EncoderDecoderCache | None) -> tuple[Tensor, EncoderDecoderCache]:
         """See `decoding.Step`."""
         batch = Batch(token_ids[:, :0], mask, decoder_ids=token_ids)
-        output = rebuild.module.decode(
-            batch, encoded, model, EncoderDecoderCache() if state is None else state
-        )
+        output = rebuild.module.decode(batch, encoded, model, state or EncoderDecoderCache())
         logits = output.logits.float()
         return logits if each else logits[:, -1], output.cache
 

@@ -175,10 +175,12 @@ def read(copy: LocalCopy, prompts: Prompts, decoder_ids: Sequence[Sequence[int]]
 
 
 def texts_of(prompts: Prompts) -> list[str] | None:
-    """The texts; None for rows of token ids. Raises InputError for what is neither, or a mixture."""
+    """The texts; None for rows of token ids. Raises InputError for none, what is neither, or a mixture."""
     if isinstance(prompts, str):
         return [prompts]
     listed = _listed(prompts)
+    if not listed:
+        raise InputError("no text was given")
     if all(isinstance(prompt, str) for prompt in listed):
         return listed
     if any(isinstance(prompt, str) for prompt in listed):
