@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic, sleep
 from typing import IO
 
 from llm_rebuild import __version__
@@ -137,10 +137,10 @@ def from_hub(model: PinnedModel, staging: Path) -> None:
             bar.add_task(file, total=pin.size)
             target.parent.mkdir(parents=True, exist_ok=True)
             left_over = target.exists()
-            fetch(urls[file], target, pin, report, Patience())
+            fetch(urls[file], target, pin, report)
             if left_over and not matches(target, pin):  # it was not this file's beginning: all anew
                 target.unlink()
-                fetch(urls[file], target, pin, report, Patience())
+                fetch(urls[file], target, pin, report)
             check(target, pin, f"{file} from {endpoint}")
 
 
@@ -165,26 +165,22 @@ def check_hub(url: str, endpoint: str, revision: str) -> None:
 
 
 class Patience:
-    """With a hub that sends, for as long as it sends enough: LEAST bytes in each WINDOW.
+    """With a hub that sends, for as long as it sends enough: LEAST bytes in each WINDOW."""
 
-    clock  Seconds, from anywhere.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._begun, self._before, self._most = clock(), 0, 0
+    def __init__(self) -> None:
+        self._begun, self._before, self._most = monotonic(), 0, 0
 
     def is_over(self, size: int) -> bool:
         """Whether too little has come. `size`: how much of a file there is. What comes twice counts once."""
         self._most = max(self._most, size)
-        if self._clock() - self._begun < WINDOW:
+        if monotonic() - self._begun < WINDOW:
             return False
         enough = self._most - self._before >= LEAST
-        self._begun, self._before = self._clock(), self._most
+        self._begun, self._before = monotonic(), self._most
         return not enough
 
 
-def fetch(url: str, target: Path, pin: Pin, report: Callable[[int], object], patience: Patience) -> None:
+def fetch(url: str, target: Path, pin: Pin, report: Callable[[int], object]) -> None:
     """Fetch one file, from the bytes on that are there, over as many connections as it takes.
 
     By hand, because huggingface_hub's own download throws away what came of a file that was interrupted.
@@ -192,6 +188,7 @@ def fetch(url: str, target: Path, pin: Pin, report: Callable[[int], object], pat
     import httpx2  # the transport of huggingface_hub's session
     from huggingface_hub import get_session, hf_raise_for_status
 
+    patience = Patience()
     while True:
         start = target.stat().st_size if target.exists() else 0
         try:
@@ -219,7 +216,7 @@ def fetch(url: str, target: Path, pin: Pin, report: Callable[[int], object], pat
             status = getattr(getattr(error, "response", None), "status_code", None)
             if status in (401, 403, 404, 410) or patience.is_over(start):
                 raise NotReachableError(_stopped(target, one_line(error))) from error
-            time.sleep(0.5)
+            sleep(0.5)
 
 
 def _stopped(target: Path, reason: str) -> str:

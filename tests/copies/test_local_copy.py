@@ -285,7 +285,9 @@ def test_a_hub_that_never_replies_is_given_up(monkeypatch: pytest.MonkeyPatch) -
         refused(lambda: local_copy.get("gpt2"), "does not answer")
 
 
-def test_a_hub_that_sends_next_to_nothing_is_given_up(hub: HubStandIn, tmp_path: Path) -> None:
+def test_a_hub_that_sends_next_to_nothing_is_given_up(
+    hub: HubStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A byte every four seconds is no silence, and no download."""
     ticks = iter(range(0, 10**6, 4))
     model = REAL_PINS["gpt2"]
@@ -293,14 +295,15 @@ def test_a_hub_that_sends_next_to_nothing_is_given_up(hub: HubStandIn, tmp_path:
     hub.add(model.repository, model.revision, {"vocab.json": content})
     url = f"{hub.endpoint}/{model.repository}/resolve/{model.revision}/vocab.json"
     pin, target = Pin("0" * 64, len(content)), tmp_path / "vocab.json"
-    fetching.fetch(url, target, pin, lambda size: None, Patience(lambda: next(ticks)))
+    monkeypatch.setattr(fetching, "monotonic", lambda: next(ticks))
+    fetching.fetch(url, target, pin, lambda size: None)
     assert target.stat().st_size == len(content)
 
-    slow = Patience(lambda: next(ticks))
+    slow = Patience()
     assert [slow.is_over(byte) for byte in range(3)] == [False, False, True]
-    fast = Patience(lambda: next(ticks))
+    fast = Patience()
     assert not any(fast.is_over(part * 10_000) for part in range(100))
-    again = Patience(lambda: next(ticks))  # what is fetched twice is no progress
+    again = Patience()  # what is fetched twice is no progress
     assert [again.is_over(size) for size in (50_000, 0, 40_000, 0, 50_000, 0)].count(True) == 1
 
 
