@@ -97,7 +97,8 @@ class Guard(MetaPathFinder):
         self.sealed = False  # once it is, nothing is written any more
         self._forbidden = forbidden
         self._file = _inode(file)
-        self._hidden: dict[Any, str] = dict.fromkeys(_inodes(hidden), RESULTS)
+        results = [path for folder in hidden for path in (folder, *folder.glob("*"))]
+        self._hidden: dict[Any, str] = {inode: RESULTS for path in results if (inode := _inode(path))}
         self._own = {_inode(folder) for folder in own}
         if forbidden is not forbidden_to_rebuilds:
             self._hidden |= dict.fromkeys(_sources(), COURSE)
@@ -243,13 +244,6 @@ def _inode(path: Any, folder: int = -1) -> tuple[int, int] | None:
     except (OSError, ValueError):
         return None
     return status.st_dev, status.st_ino
-
-
-def _inodes(folders: Iterable[Path]) -> Iterable[tuple[int, int]]:
-    for folder in folders:
-        for path in (folder, *folder.glob("*")):
-            if (inode := _inode(path)) is not None:
-                yield inode
 
 
 def _sources() -> Iterable[tuple[int, int]]:
