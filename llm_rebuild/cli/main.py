@@ -75,7 +75,7 @@ def _run() -> int:
         return _at_fault(message)
     except BrokenPipeError:
         return _closed()
-    except SystemExit as error:  # so typer leaves where a pipe is closed
+    except SystemExit as error:  # so typer and rich leave where a pipe is closed
         if isinstance(error.__context__, BrokenPipeError):
             return _closed()
         raise

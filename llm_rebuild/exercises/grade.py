@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,15 +66,11 @@ def check(name: str, answer: Any) -> Graded:
         near = nearest(str(name), names()) or "; llm_rebuild.exercises.names() has all"
         raise InputError(f"there is no exercise {one_line(repr(name))}{near}")
     exercise = _exercises()[name]
-    graders: Mapping[str, Callable[[Mapping[str, Any], Any], tuple[bool, str]]] = {
-        "value": _value,
-        "function": _function,
-        "forward": _forward,
-    }
+    grade = {"value": _value, "function": _function, "forward": _forward}[exercise["kind"]]
     if "model" in exercise:  # one that cannot be had is no fault of the answer
         exercise = {**exercise, "question": ask(exercise["model"], exercise["texts"])}
     try:
-        return Graded(name, *graders[exercise["kind"]](exercise, answer))
+        return Graded(name, *grade(exercise, answer))
     except InputError as refused:
         reason = str(refused).replace("forward uses", "your function uses")
         return Graded(name, False, reason.partition("; write")[0])

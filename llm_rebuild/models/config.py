@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -100,7 +99,7 @@ def read_config(config: Mapping[str, Any], cls: type[C], architecture: Architect
 
 def _checked(name: str, value: Any, kind: Any) -> Any:
     """The value as `kind`, or a refusal. JSON's true is no number, a size is at least 1, a token id 0."""
-    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    kinds = typing.get_args(kind) or (kind,)  # of one or null both
     if dataclasses.is_dataclass(kinds[0]):  # several fields, read by the model's own `Config.read`
         return value
     least = 0 if name.endswith("_token_id") else 1

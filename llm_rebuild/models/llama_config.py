@@ -150,11 +150,8 @@ def _window(config: Mapping[str, Any], kind: str, blocks: int) -> int | None:
     return asked.get("sliding_window", None if "sliding_window" in config else 4096) if slides else None
 
 
-_BLOCK, _WIDTH, _HEAD = (
-    "model.layers.{layer}",
-    "hidden_size",
-    "of another head that the model was trained with",
-)
+_BLOCK, _WIDTH = "model.layers.{layer}", "hidden_size"
+_HEAD = "of another head that the model was trained with"
 _QUERIES, _PAIRS = "num_attention_heads * head_width", "kv_heads * head_width"
 _LAYERS = {
     f"{_BLOCK}.self_attn.q_proj": (_QUERIES, _WIDTH),

@@ -81,10 +81,8 @@ class Config(ModelConfig):
     @property
     def conditions(self) -> frozenset[str]:
         """What this config adds to the conditions of a run."""
-        branches = "gated" if self.gated else "plain"
-        return frozenset(
-            {self.activation, branches, *(["scaled head"] if self.scale_decoder_outputs else [])}
-        )
+        head = {"scaled head"} if self.scale_decoder_outputs else set()
+        return frozenset({self.activation, "gated" if self.gated else "plain", *head})
 
     @property
     def needed(self) -> frozenset[str]:

@@ -31,12 +31,8 @@ def compared(report: Report, matched: Matched) -> RenderableType:
         names = listed([*map(one_line, matched.unmatched)], MOST_NAMES)
         lines.append(Text(f"no checkpoint: {names}", "yellow"))
     if not report.verdicts:
-        return Group(
-            *lines,
-            Text(
-                "nothing in the dump is a checkpoint of this run: are the text and the model the same?",
-                "bold red",
-            ),
-        )
+        question = "are the text and the model the same?"
+        lines.append(Text(f"nothing in the dump is a checkpoint of this run: {question}", "bold red"))
+        return Group(*lines)
     passed = Text("passed: nothing is wrong, though not all bits are equal", "green")
     return Group(*lines, "", shown(report, brief=True), *([passed] * (report.passed and not report.exact)))

@@ -46,10 +46,6 @@ class Terminal(Console):
             wide = Measurement.get(self, self.options.update(max_width=WIDEST), objects[0]).minimum
             super().print(_Wide(objects[0], wide) if wide > self.width else objects[0], crop=False)
 
-    def on_broken_pipe(self) -> None:
-        """Whoever reads has seen enough; `cli/app.py` says what that means."""
-        raise BrokenPipeError
-
 
 @dataclass(frozen=True)
 class _Wide:

@@ -324,12 +324,9 @@ def forward_arguments(forward: Callable[..., Any], named: Mapping[str, Any]) -> 
         return arguments(forward, (), named)
     except InputError:
         wanted = "forward(token_ids, mask, weights, config, tap)"
-        extra = (
-            " and, with a decoder beside the encoder, decoder_ids and decoder_mask"
-            if "decoder_ids" in named
-            else ""
-        )
-        raise InputError(f"forward has to be {wanted}{extra}; it asks for something else") from None
+        if "decoder_ids" in named:
+            wanted += " and, with a decoder beside the encoder, decoder_ids and decoder_mask"
+        raise InputError(f"forward has to be {wanted}; it asks for something else") from None
 
 
 def explained(error: BaseException, memory: str) -> str:
