@@ -571,6 +571,5 @@ def _alike(name: str, checkpoint: str) -> float:
     return (_ratio(one, other) + best) / 2
 
 
-@functools.lru_cache(maxsize=100_000)
 def _ratio(one: str, other: str) -> float:
     return difflib.SequenceMatcher[str](None, one, other, autojunk=False).ratio()

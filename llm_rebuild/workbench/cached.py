@@ -123,19 +123,19 @@ def _whole(file: Path) -> bool:
 
 def contents(file: Path) -> tuple[dict[str, Tensor], list[str]]:
     """Of a capture what the model read, and the names: the official tensors stay on the disk."""
-    about, read = more(file, "llm_rebuild", "inputs") or ({}, {})
+    about, read = more(file, "llm_rebuild", "inputs")
     return read, list(about["order"])
 
 
-def more(file: Path, name: str, prefix: str = "") -> tuple[Any, dict[str, Tensor]] | None:
+def more(file: Path, name: str, prefix: str = "") -> tuple[Any, dict[str, Tensor]]:
     """What stands there under a name, and the tensors of this prefix, else of this name. They are copies: a
     tensor of this library is a window on the whole file."""
     start = f"{prefix or name}/"
     with safe_open(file, framework="pt") as opened:
-        words = (opened.metadata() or {}).get(name)
+        words = json.loads(opened.metadata()[name])
         keys = [key for key in opened.keys() if key.startswith(start)]  # noqa: SIM118
         tensors = {key.removeprefix(start): opened.get_tensor(key).clone() for key in keys}
-    return None if words is None else (json.loads(words), tensors)
+    return words, tensors
 
 
 def key_of(copy: LocalCopy, about: Mapping[str, Any]) -> str:

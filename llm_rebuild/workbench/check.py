@@ -132,10 +132,8 @@ class _Bench:
         run = self.main_run()
         progress("official")
         tried: list[tuple[Run, Outcome, str | None, tuple[str, ...]]] = []
-        tapped: dict[str, tuple[Trial, Tensor]] = {}
-        steps: dict[str, StepVerdict] = {}
-        alone: tuple[Diagnosis, ...] = ()
-        readings: tuple[Reading, ...] = ()
+        outcomes: list[tuple[Trial, Outcome]] = []
+        why = ""
         with self.session() as session:
             main = last = session.forward(run) if session.loaded.finished else session.loaded
             error, truth = session.problem(main), run.truth  # only now, what was tapped being here
@@ -151,13 +149,13 @@ class _Bench:
             progress("rebuild")
             try:
                 outcomes, why = self.try_steps(run, session)
-                reading = session.read(run, main)  # last: now all official tensors come in
-                steps, tapped = self.judged(run, outcomes, why)  # while it reads
-                readings = reading()
-                unshown = {name: tapped[name] for name in tapped if name not in main.tapped}
-                alone = self.alone(run, session, steps, unshown)
             except InputError as problem:
                 error = error or f"{self.learner.name}: {problem}"
+            reading = session.read(run, main)  # last: now all official tensors come in
+            steps, tapped = self.judged(run, outcomes, why)  # while it reads
+            readings = reading()
+            unshown = {name: tapped[name] for name in tapped if name not in main.tapped}
+            alone = self.alone(run, session, steps, unshown)
             progress("steps")
             others = tuple(self.other(*one, session) for one in tried)
         extents = {f"{self.learner.name}: {reading.extent}": 0 for reading in readings if reading.extent}

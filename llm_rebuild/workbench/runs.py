@@ -59,8 +59,8 @@ class Run:
     @cached_property
     def world(self) -> World:
         """Its graph. Where there is a pass before, the tensors of that belong to it."""
-        before = cached.more(self.file, cached.PROMPT)
-        prompt = None if before is None else replace(self.truth, tensors=before[1])
+        cache = len(self.passes) > 1
+        prompt = replace(self.truth, tensors=cached.more(self.file, cached.PROMPT)[1]) if cache else None
         return world_of(self.truth, self.copy, prompt)
 
     @property

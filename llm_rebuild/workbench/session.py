@@ -122,17 +122,17 @@ class Session(Process):
         shown = [name for name in truth if name in outcome.tapped]
         wrong = [name for name in shown if not identical(outcome.tapped[name], truth.tensors[name])]
         failed = outcome.end.get("end") == "error"
-        record = cached.more(run.file, cached.RECORD)
-        if self.ended or not (wrong or failed) or outcome is self.loaded or record is None:
+        if self.ended or not (wrong or failed) or outcome is self.loaded:
             return tuple
         if truth.dtype != "float32":  # what gives the same bits there may be another formula
             return tuple
-        about = {"do": "read", "record": record[0], "first": wrong[0] if wrong else "", **run.about}
+        words, record = cached.more(run.file, cached.RECORD)
+        about = {"do": "read", "record": words, "first": wrong[0] if wrong else "", **run.about}
         about["trial"] = None if trial is None else {**vars(trial), "attention": run.attention}
         tensors = run.tensors | {
             f"truth/{name}": truth.tensors[name] for name in (truth if failed else shown)
         }
-        tensors |= {f"record/{name}": tensor for name, tensor in record[1].items()}
+        tensors |= {f"record/{name}": tensor for name, tensor in record.items()}
         self.allow()
         return partial(self._readings, self.ask(about, tensors))
 
