@@ -63,7 +63,7 @@ def _histogram(sides: Mapping[str, Tensor]) -> dict[str, Any] | None:
     bars = {
         side: _bytes((255 * torch.log1p(count) / math.log1p(most)).round()) for side, count in counts.items()
     }
-    return {"low": low, "high": high, "most": int(most), **bars}
+    return {"low": low, "high": high, **bars}
 
 
 def _heat(

@@ -78,7 +78,7 @@ function histogramOf(sides) {
   });
   const most = Math.max(...counts.flatMap(([, bars]) => [...bars]));
   const bytes = counts.map(([name, bars]) => [name, Uint8Array.from(bars, (count) => Math.round((255 * Math.log1p(count)) / Math.log1p(most)))]);
-  return { low, high, most, ...Object.fromEntries(bytes) };
+  return { low, high, ...Object.fromEntries(bytes) };
 }
 
 /** Slices made smaller: means of the numbers that are numbers. */
