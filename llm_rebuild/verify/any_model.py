@@ -124,25 +124,24 @@ def fitting(copy: LocalCopy, model: nn.Module) -> tuple[dict[str, tuple[int, ...
     prefix = f"{getattr(model, 'base_model_prefix', '')}."
     needed = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     tied = set(getattr(model, "all_tied_weights_keys", {}) or {})
-    used: dict[str, tuple[int, ...]] = {}
-    used_names: set[str] = set()
-    unused: list[str] = []
-    for key, tensor in copy.weights().peek().items():
-        name = next((n for n in (key, key.removeprefix(prefix), prefix + key) if n in needed), None)
-        if name is None:
-            unused.append(key)
-            continue
-        if tuple(tensor.shape) != needed[name]:
+    shapes = {key: tuple(tensor.shape) for key, tensor in copy.weights().peek().items()}
+    names = {  # where there are several, the last counts
+        key: name
+        for key in shapes
+        for name in (prefix + key, key.removeprefix(prefix), key)
+        if name in needed
+    }
+    used = {key: shapes[key] for key in names}
+    unused = [key for key in shapes if key not in names]
+    for key, shape in used.items():
+        if shape != needed[names[key]]:
             raise InputError(
-                f"{copy.weights_file.name}: {key} has shape {list(tensor.shape)}, its config.json says "
-                f"{list(needed[name])}"
+                f"{copy.weights_file.name}: {key} has shape {list(shape)}, its config.json says "
+                f"{list(needed[names[key]])}"
             )
-        used[key] = needed[name]
-        used_names.add(name)
-    missing = [key for key in needed if key not in used_names and key not in tied]
+    missing = sorted(needed.keys() - names.values() - tied)
     if missing and unused:  # transformers makes the ones from the others, as it does for Mixtral's experts
-        weights = copy.weights().peek()
-        return used | {key: tuple(weights[key].shape) for key in unused}, []
+        return used | {key: shapes[key] for key in unused}, []
     if missing:
         raise InputError(
             f"{copy.weights_file.name} lacks {listed(missing, 1)}; it does not fit its config.json"

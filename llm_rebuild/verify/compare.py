@@ -24,6 +24,7 @@ WRONG_VALUES = "wrong values"
 WRONG_SHAPE = "wrong shape"
 WRONG_DTYPE = "wrong dtype"
 MISSING = "missing"
+DECIMALS = 323  # of the smallest float64
 
 
 @dataclass(frozen=True)
@@ -201,14 +202,7 @@ def decimals_of(difference: float) -> int:
     """How many decimals agree: the largest n with difference < 0.5 × 10⁻ⁿ. 5e-6 itself gives 4."""
     if difference == 0:
         return 17  # more than any float64 holds; only differing zeros get here
-    if difference >= 0.5:
-        return 0
-    n = math.floor(-math.log10(2 * difference))
-    while difference >= 0.5 * 10.0**-n:
-        n -= 1
-    while difference < 0.5 * 10.0 ** -(n + 1):
-        n += 1
-    return max(n, 0)
+    return next((n for n in range(DECIMALS, 0, -1) if difference < 0.5 * 10.0**-n), 0)
 
 
 def finite(number: float | None) -> float | str | None:

@@ -51,12 +51,12 @@ FEW = 64  # numbers of two tensors that are compared first
 # In a mask that is added, what may be seen is 0, and the rest below.
 HIDDEN = -0.5
 
-# dtype -> the integer of the same width, and the highest such integer: every bit but the sign
+# dtype -> the integer of the same width
 _INTEGERS = {
-    torch.float64: (torch.int64, 2**63 - 1),
-    torch.float32: (torch.int32, 2**31 - 1),
-    torch.float16: (torch.int16, 2**15 - 1),
-    torch.bfloat16: (torch.int16, 2**15 - 1),
+    torch.float64: torch.int64,
+    torch.float32: torch.int32,
+    torch.float16: torch.int16,
+    torch.bfloat16: torch.int16,
 }
 
 
@@ -70,7 +70,7 @@ def identical(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     if one.dtype in _INTEGERS:
-        integer, _ = _INTEGERS[one.dtype]
+        integer = _INTEGERS[one.dtype]
         if torch.equal(one.contiguous().view(integer), other.contiguous().view(integer)):
             return True
         if not bool(one.isnan().any()):
@@ -231,12 +231,12 @@ def ulp_distance(one: Tensor, other: Tensor) -> Tensor:
     """
     if one.dtype not in _INTEGERS:
         return (one != other).to(torch.int64)
-    integer, magnitude = _INTEGERS[one.dtype]
+    integer = _INTEGERS[one.dtype]
 
     def ladder(x: Tensor) -> Tensor:
         """The number of each value on the line of all values of its type."""
         bits = x.contiguous().view(integer).to(torch.int64)
-        return torch.where(bits < 0, ~(bits & magnitude), bits)
+        return torch.where(bits < 0, ~(bits & torch.iinfo(integer).max), bits)  # every bit but the sign
 
     first, second = ladder(one), ladder(other)
     distance = torch.maximum(first, second) - torch.minimum(first, second)
