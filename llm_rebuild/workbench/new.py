@@ -17,9 +17,8 @@ SKELETONS = {
     file.stem.replace("_", "-"): file for file in sorted(FOLDER.glob("*.py")) if file.stem != "__init__"
 }
 EMPTY = "raise NotImplementedError"
-WITHOUT_SOLUTIONS = (
-    "LLM_REBUILD_WITHOUT_SOLUTIONS"  # set by a teacher; the site and the notebooks read it, too
-)
+# Set by a teacher; the site and the notebooks read it, too.
+WITHOUT_SOLUTIONS = "LLM_REBUILD_WITHOUT_SOLUTIONS"
 
 STEPS = """Fill in one step after another, from the top to the bottom, and after each one ask
 

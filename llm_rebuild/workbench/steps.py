@@ -22,9 +22,8 @@ from typing import Any, TypeVar
 from llm_rebuild.errors import InputError, nearest
 
 F = TypeVar("F", bound=Callable[..., Any])
-PLACEHOLDER = re.compile(
-    r"\{(\w+)(?::([^{}]*))?\}"
-)  # {layer}, or with what it may be: {side:encoder|decoder}
+# {layer}, or with what it may be: {side:encoder|decoder}
+PLACEHOLDER = re.compile(r"\{(\w+)(?::([^{}]*))?\}")
 COUNTED = re.compile(r"\{(\w+)(-1)?\}")  # {layer}, and {layer-1} for the one before
 LAST = "{last}"
 INPUTS = "inputs."  # what the model reads is no checkpoint: `inputs.token_ids`
