@@ -143,7 +143,7 @@ OF_TRAIT["softmax", "across"] = "softmax-axis"
 AND, OR = {"bitwise_and", "logical_and"}, {"bitwise_or", "logical_or"}
 # What an operation does that was one too many.
 DOES = {
-    **dict.fromkeys(("mul", "div", "neg", "reciprocal"), FACTOR),
+    **dict.fromkeys(("mul", "div", "neg"), FACTOR),
     **dict.fromkeys(("add", "sub", "rsub", "_log_softmax"), SHIFT),
     "relu": RELU,
     **dict.fromkeys(("gelu", "tanh", "sigmoid", "silu", "erf"), BENT),
@@ -246,7 +246,7 @@ def of_repair(world: World, formula: Formula | None, repair: Repair) -> str:
     if formula is None:
         return of_mask or OF_OPERATION.get((operation, kind), "unknown")
     step = role(formula)
-    action = DOES.get(operation, OTHER) if repair.edits == 1 else OTHER
+    action = _does(repair)
     if "narrow" in repair.traits or ("rounded" in repair.traits and formula.kind != "turns"):
         return ANYWHERE[NARROW]
     if "another" in repair.traits:
@@ -278,6 +278,12 @@ def of_repair(world: World, formula: Formula | None, repair: Repair) -> str:
     return _of_inside(world, formula) if name == "unknown" and not whole else name
 
 
+def _does(repair: Repair) -> str:
+    """What an operation does that was one too many. A product with a whole tensor is no factor."""
+    does = DOES.get(repair.operation, OTHER) if repair.edits == 1 else OTHER
+    return OTHER if does == FACTOR and "by a tensor" in repair.traits else does
+
+
 def _laid_out(world: World, formula: Formula | None, repair: Repair) -> str:
     """What belongs into a step, as it goes in there: a product is cut into heads first."""
     inputs = formula.inputs if formula is not None and repair.kind in (OPERAND, DROP) else ()
@@ -299,7 +305,7 @@ def tells(world: World, formula: Formula | None, repair: Repair, cause: str) -> 
         return True
     if formula is None or kind == VALUE:
         return cause in LOOSE or (kind != VALUE and (repair.operation, kind) not in OF_MASK)
-    does = DOES.get(repair.operation) if kind == DROP and repair.edits == 1 else OTHER
+    does = _does(repair) if kind == DROP else OTHER
     if does in (FACTOR, RELU, BENT) and (right in formula.inputs or cause == of_result(formula, does)):
         return is_telling(formula, cause, does)
     if cause in LOOSE or (right in formula.inputs and cause in TAKEN):
@@ -349,7 +355,7 @@ def contradicts(world: World, formula: Formula | None, repair: Repair, cause: st
 
 def by_a_factor(formula: Formula | None, repair: Repair, cause: str) -> bool:
     """Whether a factor was one operation too many, and the numbers show the step's result to be scaled."""
-    factor = repair.kind == DROP and DOES.get(repair.operation) == FACTOR
+    factor = repair.kind == DROP and _does(repair) == FACTOR
     return factor and cause == of_result(formula, FACTOR)
 
 
@@ -367,7 +373,9 @@ def _of_way(world: World, formula: Formula, repair: Repair, action: str) -> str:
         own = formula.kind.replace(" ", "_").partition("_")[0]
         if repair.operation.strip("_").startswith(own):
             return of_twice(world, formula, right)
-        return "unknown" if action == OTHER else of_result(formula, action)
+        name = of_result(formula, action)  # of a step that is called so by whatever it was multiplied, too
+        by_any = "by a tensor" in repair.traits and name == of_result(formula, FACTOR)
+        return name if action != OTHER or by_any else "unknown"
     if repair.edits > 1:
         return ""
     if kind == DROP and right in formula.inputs:

@@ -173,6 +173,31 @@ def test_of_a_step_that_was_right_before_something_was_done_to_it_no_name_is_pro
     assert mistake.repairs[0].degree == "proved"
 
 
+BENDS_THE_PRODUCT = next(m for m in read_set("eleventh").mutants if m.name == "qwen2-bends-the-product")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        BENDS_THE_PRODUCT,
+        Mutant("", "gpt2", "x = attended + x", "x = attended * x + x", "", ""),
+        Mutant("", "gpt2", "scaled + mask", "scaled.reciprocal() + mask", "", ""),
+        Mutant("", "gpt2", "scaled + mask", "torch.tensor(2.0) / scaled + mask", "", ""),
+    ],
+    ids=["a gate by its other branch", "a residual", "one over scores", "a number by scores"],
+)
+def test_a_product_with_a_whole_tensor_is_no_factor(wrong: Mutant) -> None:
+    (mistake, *_) = told(wrong).mistakes
+    assert mistake.degree == "proved"
+    assert mistake.cause in ("wrong-input", "wrong-operand")
+
+
+def test_a_step_that_any_product_spoils_is_called_so() -> None:
+    by_its_largest = "(p := F.softmax(scores, dim=-1)) / p.amax(-1, keepdim=True)"
+    (mistake, *_) = told(Mutant("", "gpt2", "F.softmax(scores, dim=-1)", by_its_largest, "", "")).mistakes
+    assert (mistake.cause, mistake.degree) == ("softmax-changed", "proved")
+
+
 def test_nan_proves_nothing() -> None:
     wrong = Mutant("", "gpt2", NORM.before, "return x * float('nan')", "", "", file="ops")
     assert {d.cause for d in reported(wrong).diagnosis} == {"not-computed"}

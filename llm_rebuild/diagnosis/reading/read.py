@@ -391,7 +391,9 @@ class _Session:
                 edited.operation,
                 *self.words.names(innermost),
                 len(computing),
-                traits(self.slice, self.record.tapped[mistake.target], self.official.tapped[mistake.target]),
+                traits(
+                    self.slice, last, *(side.tapped[mistake.target] for side in (self.record, self.official))
+                ),
             )
             line = lines[0] if claimed else None
             repairs = (Repair(self.words.repair(patch), line, before, after, mistake.degree, *what),)

@@ -12,7 +12,7 @@ from collections import Counter
 import torch
 
 from llm_rebuild.diagnosis.reading.record import Record
-from llm_rebuild.diagnosis.reading.slices import MOVES, REPEATS, Slice, constants, word
+from llm_rebuild.diagnosis.reading.slices import MOVES, REPEATS, Difference, Slice, constants, word
 from llm_rebuild.verify.recording import Node
 
 ROOTS = {"sqrt", "rsqrt", "reciprocal", "std", "norm", "linalg_vector_norm"}
@@ -24,11 +24,12 @@ DRAWN = {"uniform", "normal", "rand", "randn", "trunc_normal"}
 SMALL = 0.02  # an epsilon, whoever chose it
 
 
-def traits(between: Slice, number: int, other: int) -> tuple[str, ...]:
+def traits(between: Slice, edit: Difference, number: int, other: int) -> tuple[str, ...]:
     """Those of the person's operations between what is right and a tensor, beside the official ones: numbers
     are `rounded`, or kept in a `narrow` type; random ones are `drawn`; something is summed up `across`
     rows; a variance is one `by less` than there are; a small number is added `outside`, to a root, or is
-    another `eps`; numbers are only `moved` otherwise; and the tensor is right, and `another` checkpoint."""
+    another `eps`; numbers are only `moved` otherwise; what is edited is one operation too many, `by a tensor`
+    of many numbers; and the tensor is right, and `another` checkpoint."""
     record, official = between.person.record, between.official.record
     own = [record[n] for n in between.operations(number) if record[n].value is not None and record[n].inputs]
     theirs = [official[n] for n in between.official_operations(other) if official[n].inputs]
@@ -45,6 +46,7 @@ def traits(between: Slice, number: int, other: int) -> tuple[str, ...]:
         "outside": any(to_a_root for to_a_root, _ in small),
         "eps": any(x not in right and not to_a_root for to_a_root, x in small),
         "moved": all(w in PUTS_TOGETHER for w in (computed[0] - computed[1]) | (computed[1] - computed[0])),
+        "by a tensor": edit.kind == "drop" and _by_a_tensor(record, record[edit.node], edit.other),
         "another": between.another(number),
     }
     return tuple(trait for trait, shown in seen.items() if shown)
@@ -54,6 +56,13 @@ def _to_a_root(record: Record, node: Node) -> bool:
     """Whether an operation is done to a root, or to one over it."""
     made = [record[i] for i in node.inputs]
     return any(word(n) in ROOTS or (word(n) == "pow" and constants(n)[-1:] in ([0.5], [-0.5])) for n in made)
+
+
+def _by_a_tensor(record: Record, node: Node, changed: int) -> bool:
+    """Whether an operation changes a tensor by many numbers, and not by a single one; or divides by it."""
+    at = node.inputs.index(changed)
+    others = (*node.inputs[:at], *node.inputs[at + 1 :])
+    return any(record[i].value.numel() > 1 for i in others) or (at > 0 and word(node) == "div")
 
 
 def _across(record: Record, node: Node) -> bool:
