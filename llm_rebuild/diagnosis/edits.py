@@ -137,6 +137,8 @@ def on_a_weight(formula: Formula, weight: Tensor) -> Iterator[Transform]:
     if weight.dim() == 2:
         turned = weight.T.shape
         yield names.MOVED, "brought into the other shape and transposed", lambda t: t.reshape(turned).T
+        if formula.kind == "lookup" and turned[0] == turned[1]:
+            yield names.MOVED, "transposed", lambda t: t.T
         yield names.OTHER, "the first row set to 0", lambda t: transforms.zeroed(t, 0, 0)
     rows = "moved by one" if formula.kind == "lookup" else ""  # which are other ids
     yield from ((names.OTHER, says, do) for says, do in OF_WEIGHTS.items() if says != rows)

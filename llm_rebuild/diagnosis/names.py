@@ -547,6 +547,8 @@ def of_other_input(
         return
     if facts.get("norm") == other:
         yield "norm-twice", says, None
+    elif own and after_its_half_block(formula, other):
+        yield "norm-position", f"{says}: the norm stands after the half-block", None
     elif of_the_pass_before(world, right):
         yield "cache-order", says, None
     elif facts.get("cross") == right and (before is None or before.facts.get("whole") != other):

@@ -280,7 +280,9 @@ def _gate(x: Tensor, y: Tensor) -> tuple[str, tuple[float, ...]] | None:
     if x.shape != y.shape or not bool(y.isfinite().all()) or int(some.sum()) < 8:
         return None
     x, gate = x[some], y[some] / x[some]
-    gate = gate.clamp(1e-7, 1 - 1e-7)
+    far = gate[x > 1.5]
+    whole = 2.0 if len(far) and float(far.median()) > 1.5 else 1.0  # the half that was forgotten
+    gate = (gate / whole).clamp(1e-7, 1 - 1e-7)
     for words, straight in ((ERF, torch.erfinv(2 * gate - 1) / x), (SIGMOID, torch.logit(gate) / x)):
         middle = float(straight.median())
         if float((straight - middle).abs().median()) < GATED * abs(middle):
@@ -338,8 +340,10 @@ def _hidden(rebuilt: Tensor, formula: Formula, world: World) -> Iterator[Finding
         yield Finding("mask-padding-missing", f"{int(less.sum())} places are not hidden", Level.SEEN)
     elif not bool(less.any()):
         yield Finding("mask-extra", f"{int(more.sum())} more places are hidden", Level.SEEN)
-    else:
+    elif not bool(more.any()):
         yield Finding("mask-missing", f"{int(less.sum())} places are not hidden", Level.SEEN)
+    else:
+        yield Finding("mask-direction", "other places are hidden", Level.SEEN)
 
 
 def _speeds(rebuilt: Tensor, formula: Formula, world: World) -> Iterator[Finding]:

@@ -211,6 +211,12 @@ def _of_other_weights(case: Case, world: World, formula: Formula, keys: tuple[st
         if _exchanged(case, world, formula, key, right):
             return "block-order", f"{says}, and so in the other blocks: they run in another order"
         return "wrong-block-weights", says
+    if formula.facts.get("group") and len(wrong) == len(keys):
+        other = key.removesuffix(".weight")
+        both = {path.rpartition(".")[2][0] for path in (other, formula.name)}
+        used = other in case.rebuilt and identical(case.rebuilt[other], world[formula.name])
+        if used and both == {"q", "k"}:
+            return "query-key-swapped", says
     if len(wrong) == 1 and right.endswith("bias") and len(formula.weights) > 1:
         return ("norm-affine-wrong" if formula.kind == "layer norm" else "bias-wrong"), says
     return "wrong-weight", says

@@ -20,6 +20,7 @@ TABLES["conv1d"] = TABLES["linear"]
 FIRST: dict[str, Callable[[World, Formula], Iterator[Edit]]] = {
     "bucket": layers.bucket,
     "split": attention.split,
+    "product": attention.product,
     "scale": attention.scale,
     "mask": masks.mask,
     "act": layers.act,

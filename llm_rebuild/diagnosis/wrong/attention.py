@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llm_rebuild.diagnosis import graph
-from llm_rebuild.diagnosis.graph import LOWEST, OPERATIONS, Edit, Formula, Make, World
+from llm_rebuild.diagnosis.graph import LOWEST, MINE, OPERATIONS, Edit, Formula, Make, World
 from llm_rebuild.diagnosis.wrong.base import Mistake, Tables, bound
 from llm_rebuild.diagnosis.wrong.masks import FILLS
 from llm_rebuild.verify.transforms import NARROW, Function, narrowed
@@ -98,6 +98,14 @@ COUNTED: Mapping[str, Function] = {
 }
 
 
+def product(world: World, formula: Formula) -> Iterator[Edit]:
+    """A query that is scaled already, and the next step lets it be: an order, and no other number."""
+    for scaled in world.users(formula.name, "scale") if MINE + formula.name in world.tensors else ():
+        make = bound(formula, lambda query, key, by=scaled.facts["by"]: (query * by) @ key.mT)
+        changes = {formula.name: make, scaled.name: bound(scaled, lambda x: x)}
+        yield Edit("scale-order", "the query was scaled", changes)
+
+
 def scale(world: World, formula: Formula) -> Iterator[Edit]:
     """The mask before the scale."""
     x, by = formula.inputs[0], formula.facts["by"]
@@ -155,12 +163,15 @@ TABLES: Tables = {
     "merge": (("heads-merged", "reshaped without moving the tokens in front", lambda x: x.reshape(len(x), x.shape[2], -1)),),
     "cat": (  # old, new [batch, head, token, head width]: keys, or values; *_other: the other of the two
         ("cache-not-appended", "the new token alone, without those before", lambda new: new),
+        ("cache-not-appended", "those before alone, without the new token", lambda old: old),
         ("cache-not-appended", "the new token written over the last one", lambda old, new: torch.cat([old[:, :, :-1], new], -2)),
         ("cache-not-appended", "the first of those before dropped", lambda old, new: torch.cat([old[:, :, 1:], new], -2)),
         ("cache-order", "the new token written over the last one, and nothing behind it", lambda old, new: torch.cat([old[:, :, :-1], new, 0 * new], -2)),
         ("cache-order", "the new token in front of those before", lambda old, new: torch.cat([new, old], -2)),
         ("rotary-value", "the values were turned", lambda old, new, past_cos, past_sin, turn_cos, turn_sin: torch.cat([graph.rotate(old, past_cos, past_sin), graph.rotate(new, turn_cos, turn_sin)], -2)),
+        ("rotary-value", "the new values were turned", lambda old, new, turn_cos, turn_sin: torch.cat([old, graph.rotate(new, turn_cos, turn_sin)], -2)),
         ("rotary-wrong", "all that is kept was turned again", lambda old, new, turn_cos, turn_sin: graph.rotate(torch.cat([old, new], -2), turn_cos, turn_sin)),
+        ("cache-mixed", "the new values appended to keys, or keys to values", lambda old, new_other: torch.cat([old, new_other], -2)),
         ("cache-mixed", "keys kept for values, or values for keys", lambda old_other, new_other: torch.cat([old_other, new_other], -2)),
         ("cache-mixed", "appended to the values kept instead of the keys, or the keys", lambda old_other, new: torch.cat([old_other, new], -2)),
     ),
@@ -193,6 +204,8 @@ TABLES: Tables = {
     ),
     "minus": (  # x [batch, head, token, head width]
         ("rotary-pairs", "every second number instead of the second half", lambda x: -x[..., 1::2]),
+        ("rotary-wrong", "the first half instead of the second", lambda x: -x.chunk(2, -1)[0]),
+        ("rotary-wrong", "not negated", lambda x: x.chunk(2, -1)[1]),
     ),
     "swapped": (  # minus: the second half of x, negated
         ("rotary-pairs", "put together number by number", lambda minus, x: torch.stack([minus, x.chunk(2, -1)[0]], -1).flatten(-2)),
@@ -203,6 +216,7 @@ TABLES: Tables = {
         ("rotary-wrong", "turned the other way", lambda x, cos, sin: graph.rotate(x, cos, -sin)),
         ("rotary-wrong", "sine and cosine exchanged", lambda x, cos, sin: graph.rotate(x, sin, cos)),
         ("rotary-wrong", "the halves exchanged without a sign", lambda x, cos, sin: x * cos[:, None] + x.roll(x.shape[-1] // 2, -1) * sin[:, None]),
+        ("rotary-wrong", "all tokens in the place of the first", lambda x, cos, sin: graph.rotate(x, cos[:, :1], sin[:, :1])),
     ),
     "repeat": (
         ("heads-shared-wrong", "the heads one after the other instead of each for its neighbours", lambda x, times: x.repeat(1, times, 1, 1)),
@@ -215,6 +229,7 @@ TABLES: Tables = {
         ("rotary-missing", "the query was not turned", lambda raw_query, key: raw_query @ key.mT),
         ("rotary-missing", "the key was not turned", lambda query, raw_key: query @ raw_key.mT),
         ("query-key-swapped", "key times query", lambda query, key: key @ query.mT),
+        ("scale-extra", "query and key were brought to length 1", lambda query, key: F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).mT),
         ("scale-extra", "the product ÷ √(head width)", lambda query, key: (query @ key.mT) * query.shape[-1] ** -0.5),
         ("scale-extra", "the query ÷ √(head width)", lambda query, key: (query * query.shape[-1] ** -0.5) @ key.mT),
         ("wrong-operand", "the key reshaped instead of transposed", lambda query, key: query @ key.reshape(key.mT.shape)),
@@ -227,6 +242,7 @@ TABLES: Tables = {
         *(("softmax-axis", says, lambda x, axis=axis: F.softmax(x, axis)) for says, axis in OTHER_AXES.items()),
         *(("softmax-axis", f"the exponentials of each query's, their sum {says}", lambda x, axis=axis: _summed(x, axis)) for says, axis in OTHER_AXES.items()),
         *(("softmax-axis", f"over {says} together", lambda x, axes=axes: _together(x, axes)) for says, axes in SEVERAL.items()),
+        ("scale-extra", "of the scores ÷ √(head width)", lambda x, query: F.softmax(x * query.shape[-1] ** -0.5, -1)),
         ("mask-missing", "of the scores before the mask", lambda unmasked: F.softmax(unmasked, -1)),
         ("mask-after-softmax", "shares of hidden tokens set to 0 afterwards", after_softmax),
         ("softmax-changed", "with one more in the sum", lambda x: x.exp() / (1 + x.exp().sum(-1, keepdim=True))),
@@ -236,6 +252,7 @@ TABLES: Tables = {
         ("softmax-axis", "each token's heads look at one another", lambda query, key, value: F.scaled_dot_product_attention(*(t.transpose(1, 2) for t in (query, key, value))).transpose(1, 2)),
         ("rotary-value", "the values were turned", lambda shares, value, turn_cos, turn_sin: shares @ graph.rotate(value, turn_cos, turn_sin)),
         ("wrong-operand", "the shares transposed", lambda shares, value: shares.mT @ value),
+        ("softmax-missing", "the scores instead of the shares", lambda scores, value: scores @ value),
         ("softmax-missing", "the scores before the mask instead of the shares", lambda unmasked, value: unmasked @ value),
     ),
     "add mask": (  # x: the scores before the mask
@@ -244,12 +261,14 @@ TABLES: Tables = {
         *(("mask-fill", f"{fill:g} added where hidden", lambda x, hides, fill=fill: x + fill * hides) for fill in (1.0, -1.0)),
         ("mask-direction", "the mask transposed", lambda x, mask: x + mask.mT),
         ("mask-extra", "each query sees as many keys as queries stand before it", lambda x: x.masked_fill(torch.ones(x.shape[-2:]).triu(1).bool(), -math.inf)),
+        *(("mask-extra", f"a causal mask on top, by {fill:g}", lambda x, hides, later, fill=fill: x.masked_fill(later | hides, fill)) for fill in (LOWEST, -math.inf)),
     ),
     "add": (  # of scores and a mask with the bias in it
         ("mask-missing", "the bias without the mask", lambda a, only_bias: a + only_bias),
         ("position-bias-missing", "the mask without the bias", lambda a, only_mask: a + only_mask),
     ),
     "biased mask": (  # for the fused kernel: the bias where one may look, the lowest number where not
+        ("mask-missing", "the bias alone", lambda own: own),
         ("position-bias-missing", "the mask alone", lambda own, hides: torch.zeros_like(own).masked_fill(hides, LOWEST)),
         *(("mask-fill", f"{fill:g} where hidden", lambda own, hides, fill=fill: own.masked_fill(hides, fill)) for fill in (*FILLS, 0.0)),
     ),

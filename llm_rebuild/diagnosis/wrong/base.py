@@ -119,6 +119,14 @@ def _hidden(world: World, f: Formula) -> Tensor:
     return torch.zeros(1, 1, 1, 1, dtype=torch.bool) if mask is None else mask < HIDDEN
 
 
+def _later(world: World, f: Formula) -> Tensor:
+    """Where the key comes after the query, of scores that no causal mask belongs to."""
+    mask = world.formulas[f.inputs[1]]
+    _need(world.value(mask.name) is None or not mask.facts.get("causal"))
+    scores = world[f.inputs[0]]
+    return _apart(scores, scores.shape[-2] > scores.shape[-1]) > 0
+
+
 def _apart(scores: Tensor, from_zero: bool) -> Tensor:
     """How far a key is behind its query [query, key], of scores or a mask: above 0 for what comes later.
     `from_zero`: with queries counted from 0, whatever came before."""
@@ -187,10 +195,12 @@ AROUND: Mapping[str, Around] = {
     "key": _of_product(1),
     "raw_query": lambda world, f: _raw(world, f.inputs[0]),
     "raw_key": lambda world, f: _raw(world, f.inputs[1]),
+    "scores": lambda world, f: world[world.source(f.name, "softmax").inputs[0]],
     "unmasked": lambda world, f: world[_masking(world, f).inputs[0]],
     "mask": lambda world, f: world[_masking(world, f).inputs[1]],
     "mask_next": lambda world, f: world[world.user(f.name, "add mask").inputs[1]],
     "hides": _hidden,
+    "later": _later,
     "only_bias": lambda world, f: world[_biased(world, f).inputs[0]],
     "only_mask": lambda world, f: world[_biased(world, f).inputs[1]],
     "angle": lambda world, f: world[world.formulas[f.inputs[1]].inputs[0]],

@@ -163,6 +163,7 @@ TABLES: Tables = {
         ("norm-affine-missing", "neither stretch nor shift", lambda x, eps: plain(x, eps)),
         ("norm-mean-kept", "an RMS norm with weight and bias", lambda x, weight, bias, eps: rms_norm(x, eps) * weight + bias),
         ("norm-mean-kept", "divided by the deviation, and not centred", lambda x, weight, bias, eps: x / (variance(x) + eps).sqrt() * weight + bias),
+        ("norm-mean-kept", "an RMS norm without bias", lambda x, weight, eps: rms_norm(x, eps) * weight),
         *(("norm-variance", f"centred, then divided by {by}", lambda x, weight, bias, eps, divisor=divisor: centred(x) / divisor(x, eps) * weight + bias) for by, divisor in DIVISORS.items()),
         ("norm-eps-place", "epsilon outside the root", lambda x, weight, bias, eps: centred(x) / (variance(x).sqrt() + eps) * weight + bias),
         *(("wrong-dtype", f"normalised in {name}", lambda x, weight, bias, eps, t=t: (plain(x.to(t), eps).float() * weight + bias)) for name, t in NARROW.items()),
@@ -189,6 +190,9 @@ TABLES: Tables = {
         ("norm-mean-subtracted", "the mean was subtracted", lambda a, b: centred(a) * b),
         ("norm-mean-subtracted", "a LayerNorm without weights", lambda a, eps: plain(a, eps)),
         ("norm-variance", "brought to length 1", lambda a: F.normalize(a, dim=-1)),
+    ),
+    "stretch": (
+        ("norm-mean-subtracted", "a LayerNorm with this weight", lambda whole, weight, eps: layer_norm(whole, weight, None, eps=eps)),
     ),
     "gelu tanh": (
         ("gelu-sigmoid", "a sigmoid instead of tanh", lambda x: torch.sigmoid(x)),

@@ -19,6 +19,7 @@ FILLS = (-math.inf, -1e4, -1e9, -1e5, -1e3, -100.0, -10.0, -1.0, 1.0, -1e8, -1e1
 PLACES: Table = (
     ("mask-inverted", "hides what it should show", lambda shown: shown),
     ("mask-padding-missing", "the first row's for all rows", lambda wrong: wrong[:1]),
+    ("mask-padding-missing", "the last row's for all rows", lambda wrong: wrong[-1:]),
     ("mask-padding-missing", "the rows of the batch exchanged", lambda wrong: wrong.flip(0)),
 )
 # In an attention that looks back only …
@@ -27,15 +28,20 @@ PLACES_CAUSAL: Table = (
     ("mask-causal-missing", "only what is both later and padding is hidden", lambda apart, padding: (apart > 0) & padding),
     ("mask-padding-missing", "padding is seen", lambda apart: apart > 0),
     ("mask-off-by-one", "one later token is seen, too", lambda apart, padding: (apart > 1) | padding),
+    ("mask-off-by-one", "one later token is seen, too, and padding is seen", lambda apart: apart > 1),
     ("mask-off-by-one", "a token does not see itself", lambda apart, padding: (apart > -1) | padding),
+    ("mask-off-by-one", "a token does not see itself, and padding is seen", lambda apart: apart > -1),
     ("mask-direction", "earlier tokens are hidden instead of later ones", lambda apart, padding: (apart < 0) | padding),
+    ("mask-direction", "earlier tokens are hidden, and padding is seen", lambda apart: apart < 0),
     ("mask-direction", "queries of padding are hidden instead of keys", lambda apart, padding: (apart > 0) | padding.mT),
     ("mask-extra", "queries are counted from 0, though others came before", lambda counted, padding: (counted > 0) | padding),
+    ("mask-extra", "queries of padding are hidden as well as keys", lambda apart, padding: (apart > 0) | padding | padding.mT),
     ("mask-inverted", "padding shown, tokens hidden", lambda apart, padding: (apart > 0) | ~padding),
 )
 # … and in one that looks both ways.
 PLACES_BOTH_WAYS: Table = (
     ("mask-extra", "a causal mask on top", lambda wrong, counted: wrong | (counted > 0)),
+    ("mask-extra", "a causal mask alone", lambda counted: counted > 0),
     ("mask-extra", "queries hidden as well as keys", lambda wrong: wrong | wrong.mT),
     ("mask-direction", "queries hidden instead of keys", lambda wrong: wrong.mT),
 )

@@ -24,14 +24,18 @@ def _largest(tokens: Tensor, real: Tensor) -> Tensor:
 TABLES: Tables = {
     "masked": (  # tokens [batch, token, width], real [batch, token, width] of 1 and 0
         ("pool-padding", "tokens set to 0 and padding kept", lambda tokens, real: tokens * (1 - real)),
+        ("pool-cls", "only the first token kept", lambda tokens: F.pad(tokens[:, :1], (0, 0, 0, tokens.shape[1] - 1))),
     ),
     "total": (
+        ("pool-padding", "the sum over all places, padding included", lambda tokens: tokens.sum(1)),
         ("pool-padding", "the mean over all places, padding included", lambda tokens: tokens.mean(1)),
+        ("pool-cls", "the first token alone", lambda tokens: tokens[:, 0]),
         ("pool-other", "the last token", _last),
     ),
     "count": (  # x: real
         ("pool-other", "1: nothing is divided", lambda x: torch.ones_like(x[:, 0])),
         ("pool-other", "the tokens of the whole batch", lambda x: x.sum((0, 1)).expand(len(x), -1)),
+        ("pool-padding", "the padding counted", lambda x: (1 - x).sum(1).clamp(min=1e-9)),
     ),
     "divide": (
         ("pool-other", "the largest over the tokens", _largest),
