@@ -38,9 +38,9 @@ class _InOrder(TyperGroup):
         for parameter in [one for one in command.params if one.metavar not in TEXTS]:
             values = words.get(parameter.name)
             if "" in [str(one).strip() for one in (values if isinstance(values, list | tuple) else [values])]:
-                option = parameter.param_type_name == "option"
-                name = parameter.opts[0] if option else parameter.human_readable_name
-                raise InputError(f"'{name}' is empty; give it a name or a value")
+                name = parameter.opts[0]  # of an argument its own
+                shown = name if name.startswith("-") else parameter.metavar or name.upper()
+                raise InputError(f"'{shown}' is empty; give it a name or a value")
         return meant
 
 
