@@ -9,6 +9,7 @@ anyway. Reading comes last.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import sys
@@ -131,7 +132,8 @@ class _Learner:
             if not callable(among.get("forward")):
                 raise InputError("it defines no function `forward(token_ids, mask, weights, config, tap)`")
             self._function = among["forward"]
-        self._steps = list({id(f): f for f in among.values() if hasattr(f, "places")}.values())
+        marked = {id(f): f for f in among.values() if isinstance(getattr(f, "places", None), list)}
+        self._steps = list(marked.values())
         return [[[p.name, list(p.inputs)] for p in f.places] for f in self._steps]
 
     def _passes(self, about: Mapping[str, Any], tensors: Mapping[str, Tensor], tap: Tap) -> Any:
@@ -143,7 +145,8 @@ class _Learner:
             last = number + 1 == about["passes"]
             named = self._named(_under(tensors, f"{number}/"), about["attention"])
             named |= {"cache": cache, "tap": tap if last else NO_TAP}
-            answer = self._function(**forward_arguments(self._function, named))
+            asked = forward_arguments(self._function, named)
+            answer = self._function(*asked.args, **asked.kwargs)
             if not last and cache == {}:
                 raise InputError("forward left no keys and values in `cache`")
         return answer
@@ -205,7 +208,8 @@ class _Learner:
         inputs = [None if name is None else self._tensors[name].clone() for name in trial["inputs"]]
         named = {**self._named(self._tensors, trial["attention"]), **trial["values"]}
         named |= {"name": trial["name"], "tap": Tap(note)}
-        result = function(**arguments(function, inputs, named))
+        asked = arguments(function, inputs, named)
+        result = function(*asked.args, **asked.kwargs)
         if not is_tensor(result):
             what = type(result).__name__
             raise InputError(f"{function.__name__} returned a {what}; it has to return a tensor")
@@ -318,15 +322,16 @@ def answer_of(answer: Any) -> dict[str, Tensor]:
     return {"answer": plain(answer, "forward returned").contiguous()}
 
 
-def forward_arguments(forward: Callable[..., Any], named: Mapping[str, Any]) -> dict[str, Any]:
+def forward_arguments(forward: Callable[..., Any], named: Mapping[str, Any]) -> inspect.BoundArguments:
     """The arguments that `forward` asks for. Raises InputError for one that there is not."""
-    try:
-        return arguments(forward, (), named)
-    except InputError:
-        wanted = "forward(token_ids, mask, weights, config, tap)"
-        if "decoder_ids" in named:
-            wanted += " and, with a decoder beside the encoder, decoder_ids and decoder_mask"
-        raise InputError(f"forward has to be {wanted}; it asks for something else") from None
+    with contextlib.suppress(InputError):
+        asked = arguments(forward, (), named)
+        if asked.arguments:  # `**anything` asks for nothing
+            return asked
+    wanted = "forward(token_ids, mask, weights, config, tap)"
+    if "decoder_ids" in named:
+        wanted += " and, with a decoder beside the encoder, decoder_ids and decoder_mask"
+    raise InputError(f"forward has to be {wanted}; it asks for something else")
 
 
 def explained(error: BaseException, memory: str) -> str:

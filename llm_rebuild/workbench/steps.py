@@ -67,7 +67,7 @@ def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def stepped(*arguments: Any, **named: Any) -> Any:
         """Call it, counted. UnfilledError where it has no body yet."""
-        counter.calls += 1
+        counter.calls.append(True)
         result = function(*arguments, **named)
         if result is None or result is ...:
             if is_empty(function):
@@ -76,7 +76,7 @@ def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     counter: Any = stepped
-    counter.calls = 0
+    counter.calls = []  # one with whatever is wrapped around it
     return stepped
 
 
@@ -88,8 +88,8 @@ def is_empty(function: Callable[..., Any]) -> bool:
         body = ast.parse(source).body[0]
     except (OSError, TypeError, SyntaxError, IndexError):  # made in some other way than by writing it down
         return False
-    statements = body.body if isinstance(body, ast.FunctionDef) else []
-    return all(
+    statements = body.body if isinstance(body, ast.FunctionDef | ast.AsyncFunctionDef) else []
+    return bool(statements) and all(
         isinstance(s, ast.Pass)
         or (isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant))
         or (isinstance(s, ast.Raise) and s.exc is not None and "NotImplementedError" in ast.dump(s.exc))
@@ -170,13 +170,21 @@ def trials(
 
 def arguments(
     function: Callable[..., Any], inputs: Sequence[Any], named: Mapping[str, Any]
-) -> dict[str, Any]:
+) -> inspect.BoundArguments:
     """What a function that is tried by itself is called with: `inputs` first, the others by name."""
-    parameters = list(inspect.signature(function).parameters.values())
-    if len(parameters) < len(inputs):
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # what is written in C tells none
+        signature = inspect.signature(function, follow_wrapped=False)
+    parameters = list(signature.parameters.values())
+    rest = next((n for n, p in enumerate(parameters) if p.kind is p.VAR_POSITIONAL), len(inputs))
+    first = [*inputs[:rest], inputs[rest:]] if rest < len(inputs) else inputs
+    if len(parameters) < len(first):
         raise InputError(f"@step names {len(inputs)} inputs, but {function.__name__} takes {len(parameters)}")
-    values = {p.name: value for p, value in zip(parameters, inputs, strict=False)}
-    for parameter in parameters[len(inputs) :]:
+    bound = signature.bind_partial()
+    values = bound.arguments
+    values |= {p.name: value for p, value in zip(parameters, first, strict=False)}
+    for parameter in parameters[len(first) :]:
         if parameter.name in named:
             values[parameter.name] = named[parameter.name]
         elif parameter.default is parameter.empty and parameter.kind not in (
@@ -187,7 +195,7 @@ def arguments(
                 f"{function.__name__} asks for {parameter.name!r}, which @step does not name as an input and "
                 f"which is none of {', '.join(named)}"
             )
-    return values
+    return bound
 
 
 @functools.cache

@@ -234,6 +234,7 @@ def test_a_matter_of_verdicts_is_exit_1(checked: Checked, tmp_path: Path, then: 
         ("x = 1\n", "defines no function `forward(token_ids, mask, weights, config, tap)`"),
         ("\0", "is no Python file"),
         ("def forward(a, b, c, d, e): pass\n", "has to be forward(token_ids, mask, weights, config, tap)"),
+        ("def forward(*a, **b): pass\n", "has to be forward(token_ids, mask, weights, config, tap)"),
         ("1 / 0\n", "mine.py, line 1: ZeroDivisionError: division by zero (the line is `1 / 0`)"),
         (short("raise ValueError('what?')"), "in forward: ValueError: what? (the line is `raise ValueError("),
         (short("x @ x"), "in forward: RuntimeError"),
@@ -257,7 +258,8 @@ def test_a_matter_of_verdicts_is_exit_1(checked: Checked, tmp_path: Path, then: 
         (short("x = torch.load('nothing.pt')"), "FileNotFoundError"),
     ],
     ids=[
-        "syntax", "no forward", "zero byte", "another forward", "at import", "raises", "torch raises", "exit",
+        "syntax", "no forward", "zero byte", "another forward", "whatever", "at import", "raises",
+        "torch raises", "exit",
         "sys.exit", "os._exit 3", "os._exit 0", "crash", "interrupt", "twice", "unknown name",
         "unknown field", "a float", "a list", "sparse", "turned round", "a string", "list returned",
         "transformers", "from transformers", "no such file",

@@ -30,6 +30,54 @@ def checked(bench: Bench, tmp_path: Path) -> Checked:
     return run
 
 
+BEND = writing.source(MINILM, solved=True).partition('@step("pooler.activation", "pooler.dense")')[2]
+BEND = '@step("pooler.activation", "pooler.dense")' + BEND.partition("\n\n\n")[0]
+BARE = 'bend = step("pooler.activation", "pooler.dense")'
+WRAPPED = """import functools
+def shown(function):
+    @functools.wraps(function)
+    def around(*arguments, **named):
+        return function(*arguments, **named)
+    return around
+
+
+@shown
+"""
+ALL_THERE = """class Anything:
+    def __getattr__(self, name):
+        return self
+    def __iter__(self):
+        return iter([self])
+    def __call__(self, *arguments):
+        return self
+    name, inputs = "pooler.activation", []
+
+
+anything = Anything()
+
+
+"""
+
+
+@pytest.mark.parametrize(
+    "bend",
+    [
+        f"{BARE}(lambda dense: torch.tanh(dense))",
+        f"{BARE}(torch.nn.Tanh())",
+        f"{BARE}(torch.tanh)",
+        BEND.replace("dense: Tensor", "*dense").replace("tanh(dense)", "tanh(*dense)"),
+        BEND.replace("dense: Tensor", "dense: Tensor, /"),
+        WRAPPED + BEND,
+        ALL_THERE + BEND,
+    ],
+    ids=["lambda", "module", "of C", "any number", "by place", "wrapped", "beside what has all"],
+)
+def test_a_step_may_be_anything_that_is_called(checked: Checked, bend: str):
+    code, found, _ = checked(MINILM, writing.source(MINILM, solved=True).replace(BEND, bend))
+    assert (code, found["untried"], found["done"]) == (0, [], True)
+    assert "pooler.activation" in [step["name"] for step in found["steps"]]
+
+
 def emptied(model: str, name: str) -> str:
     """The solved skeleton with one function that is not filled in."""
     source = writing.source(model, solved=True)
