@@ -238,7 +238,7 @@ def check_numbers(dtype: str, device: str) -> None:
     devices = " and ".join(["cpu", *map(str, others)])
     try:
         one = torch.ones(1, 1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+    except (RuntimeError, AssertionError, ImportError, TypeError) as error:
         reason = one_line(error, 80)
         raise InputError(
             f"device {shown(device)} cannot be had ({reason}); this machine has {devices}"

@@ -6,6 +6,7 @@ name, and nothing is ever unpickled.
 
 from __future__ import annotations
 
+import lzma
 import math
 import tokenize
 import zipfile
@@ -119,7 +120,7 @@ def _npz(file: Path, name: str) -> Iterator[tuple[str, Tensor]]:
                 key = entry.filename.removesuffix(".npy")
                 with archive.open(entry) as opened:
                     yield key, _array(opened, entry.file_size, f"{file}: {key[:100]}")
-    except (OSError, zipfile.BadZipFile, RuntimeError, EOFError, zlib.error) as error:
+    except (OSError, zipfile.BadZipFile, RuntimeError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise InputError(f"{file} is not a whole npz file ({one_line(error)})") from None
 
 
@@ -135,8 +136,8 @@ def _array(opened: IO[bytes], size: int, name: str) -> Tensor:
         version = npy.read_magic(opened)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, columns_first, dtype = read(opened)
-        if dtype.hasobject or dtype.fields or dtype.kind not in "fiub":
-            raise InputError(f"{name} holds {dtype}, not numbers; nothing is unpickled")
+        if dtype.hasobject or dtype.fields or dtype.kind not in "fiub" or dtype.itemsize > 8:
+            raise InputError(f"{name} holds {dtype}; save it in float32 (nothing is unpickled)")
         count = math.prod(shape)
         if len(shape) > AXES:
             raise InputError(f"{name} has {len(shape)} axes; {AXES} are the most")

@@ -52,7 +52,7 @@ def objects() -> bytes:
 
 
 NPY = {
-    "objects": (objects(), "not numbers"),
+    "objects": (objects(), "nothing is unpickled"),
     "a pickle": (pickle.dumps(Bomb()), "is not a whole numpy array"),
     "empty": (b"", "is not a whole numpy array"),
     "cut in its header": (array([1.0])[:20], "is not a whole numpy array"),
@@ -61,10 +61,10 @@ NPY = {
     "an overflow": (lying((2**62, 2**62)), "more than the file holds"),
     "many axes": (lying((1,) * 33), "has 33 axes; 32 are the most"),
     "axes below zero": (lying((-1, -4)), "numpy array|more than"),
-    "complex": (array([1j]), "not numbers"),
-    "words": (array(["a"]), "not numbers"),
-    "records": (array(np.zeros(2, dtype=[("a", "<f4")])), "not numbers"),
-    "long doubles": (array(np.zeros(2, dtype=np.longdouble)), "cannot be had here"),
+    "complex": (array([1j]), "holds complex128; save it in float32"),
+    "words": (array(["a"]), "nothing is unpickled"),
+    "records": (array(np.zeros(2, dtype=[("a", "<f4")])), "nothing is unpickled"),
+    "long doubles": (array(np.zeros(2, dtype=np.longdouble)), "save it in float32"),
 }
 
 
@@ -107,6 +107,12 @@ OTHER: dict[str, Callable[[Path], Path]] = {
     ),
     "JSON of nothing": lambda folder: write(folder / "x.json", b'{"children": [1, null, "a", {}]}'),
     "a pipe": lambda folder: pipe(folder / "x.npz"),
+    **{
+        f"packed by method {method}, and broken": lambda folder, method=method: broken(
+            folder / "x.npz", method
+        )
+        for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+    },
 }
 
 
@@ -130,6 +136,14 @@ def twins(file: Path) -> Path:
         with pytest.warns(UserWarning, match="Duplicate"):
             archive.writestr("a.npy", array([2.0]))
     return file
+
+
+def broken(file: Path, method: int) -> Path:
+    """What is packed there has other bytes in its middle."""
+    with zipfile.ZipFile(file, "w", method) as archive:
+        archive.writestr("a.npy", array(np.random.default_rng(0).random(500)))
+    content = file.read_bytes()
+    return write(file, content[:60] + bytes(reversed(content[60:90])) + content[90:])
 
 
 def pipe(file: Path) -> Path:

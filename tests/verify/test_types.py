@@ -306,6 +306,7 @@ def test_capture_and_run_in_another_type(run: Run, tmp_path: Path):
         (("--device", "cuda:77"), "device 'cuda:77' cannot be had"),
         (("--device", "cpu:99"), "device 'cpu:99' is no other than cpu"),
         (("--device", "abacus"), "device 'abacus' cannot be had"),
+        (("--device", "privateuseone"), "device 'privateuseone' cannot be had"),
         (("--device", ""), "'--device' is empty"),
     ],
     ids=str,
