@@ -24,7 +24,7 @@ from llm_rebuild.errors import InputError
 from llm_rebuild.models import RECORDS, Rebuild
 from llm_rebuild.models.cache import Cache, EncoderDecoderCache
 from llm_rebuild.models.part import Batch, Part
-from llm_rebuild.printing import Printable
+from llm_rebuild.printing import Printable, notice
 from llm_rebuild.tokenizers import Tokenizer
 from llm_rebuild.using.ahead import write_ahead
 from llm_rebuild.using.decoding import Step, decode
@@ -140,6 +140,9 @@ def _generated(
         token_ids = decode(step, prompt, settings, special, padding=padding, stream=pieces)
     if pieces is not None:
         pieces.finish()
+    trained = getattr(rebuild.config, "max_position_embeddings", None)
+    if trained is not None and (length := token_ids.shape[1]) > trained:
+        notice(f"{length:,} tokens, where {copy.name} was trained on {trained:,}: the last may make no sense")
 
     rows = tuple(
         _until_end(row[first:], prompt.shape[1] - first, special)

@@ -12,7 +12,6 @@ from torch import Tensor
 from llm_rebuild.checkpoints import NO_TAP, Recorder, Tap, plain
 from llm_rebuild.errors import InputError
 from llm_rebuild.models.part import Batch
-from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.compare import MISSING, Verdict, compare, memory_of
 from llm_rebuild.verify.divergence import describe
@@ -66,7 +65,7 @@ def judge(rebuilt: Mapping[str, Tensor], truth: Capture) -> Report:
         tokens=truth.inputs.count,
         verdicts=_coupled(verdicts, truth.coupled),
         coupled=tuple(truth.coupled),
-        notes=notes(truth.inputs),
+        notes=notes(truth),
         first_divergence=describe(verdicts, truth),
         tokenizer=truth.tokenizer,
     )
@@ -99,11 +98,13 @@ def _coupled(verdicts: tuple[Verdict, ...], bridged: list[str]) -> tuple[Verdict
     )
 
 
-def notes(inputs: Inputs) -> tuple[str, ...]:
-    """What a person should know about the input: texts that were cut."""
-    width = inputs.token_ids.shape[1]
-    return tuple(
+def notes(truth: Capture) -> tuple[str, ...]:
+    """What a person should know: texts that were cut, official tensors that prove nothing."""
+    width = truth.inputs.token_ids.shape[1]
+    without = [name for name, tensor in truth.tensors.items() if bool(tensor.isnan().any())][:1]
+    cut = (
         f"text {number} was cut to the model's {width} tokens; {lost} more did not fit"
-        for number, lost in enumerate(inputs.truncated, 1)
+        for number, lost in enumerate(truth.inputs.truncated, 1)
         if lost
     )
+    return (*cut, *(f"the official {name} holds NaN; there and behind it NaN is right" for name in without))

@@ -450,6 +450,14 @@ def test_the_last_position_is_used_and_none_after_it(small: Any) -> None:
         generate(copy, [[9] * 65], Settings(1))
 
 
+def test_a_text_longer_than_those_of_the_training_is_said(small: Any, capsys: pytest.CaptureFixture) -> None:
+    copy = small("llama")  # trained on 64 tokens
+    generate(copy, [[9] * 62], Settings(2))
+    assert capsys.readouterr().err == ""
+    generate(copy, [[9] * 64], Settings(1))
+    assert capsys.readouterr().err.startswith("65 tokens, where ")
+
+
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [

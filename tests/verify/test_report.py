@@ -10,11 +10,14 @@ import pytest
 import torch
 from rich.console import Console
 
+from llm_rebuild.copies import local_copy
 from llm_rebuild.show.report import shown
+from llm_rebuild.verify import capture
 from llm_rebuild.verify.compare import MISSING, Verdict, compare, finite
 from llm_rebuild.verify.coverage import Coverage
 from llm_rebuild.verify.divergence import Divergence
 from llm_rebuild.verify.report import Report
+from llm_rebuild.verify.run import judge
 
 WHY = {"linalg_vector_norm": "norm statistic inside F.normalize"}
 UNCOVERED, ASIDE = Counter({"linalg_vector_norm": 1}), Counter({"plain copies": 4})
@@ -45,6 +48,15 @@ def verdict(difference: float, name: str = NAME) -> Verdict:
 GOOD, NEAR, WRONG, NAN = verdict(0.0), verdict(1e-6), verdict(1.0), verdict(float("nan"))
 NOT_ASKED = {"words": "", "inputs_identical": True, "rounding": None}  # nobody ran a capture or float64
 LOST = Verdict(NAME, (2, 3), "float32", MISSING)
+
+
+def test_official_numbers_that_are_none_are_said():
+    """Where both sides are NaN they are equal, and that proves nothing."""
+    truth = capture(local_copy.MINIATURES / "gpt2", token_ids=[[5, 9]])
+    assert judge({}, truth).notes == ()
+    tensors = {**truth.tensors, "ln_f": truth.tensors["ln_f"] / 0 * 0}
+    notes = judge({}, replace(truth, tensors=tensors)).notes
+    assert notes == ("the official ln_f holds NaN; there and behind it NaN is right",)
 
 
 def test_json_has_the_contract_keys():
