@@ -138,6 +138,8 @@ def _mend_streams() -> None:
             setattr(sys, name, os.fdopen(descriptor, mode, closefd=descriptor != number))
         elif name != "stdin" and hasattr(getattr(sys, name), "reconfigure"):
             getattr(sys, name).reconfigure(errors="backslashreplace")
+    if not os.environ.get("COLUMNS", "0").strip("0"):  # into none rich prints nothing
+        os.environ.pop("COLUMNS", None)
 
 
 def _check_folder() -> None:

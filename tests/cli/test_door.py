@@ -303,3 +303,11 @@ def test_a_folder_with_a_name_that_is_markup(tmp_path: Path):
     assert "[bold]\\x1b[31m has no config.json" in in_a_copy("", "map", folder).stderr
     tiny = tiny_bert.write(tmp_path / "[red]")
     assert in_a_copy("", "map", tiny).stdout.startswith("[red] (bert): ")
+
+
+@pytest.mark.parametrize("columns", ["0", "00", "-5", "wide"])
+def test_a_terminal_of_odd_width_gets_the_result(shell: Run, columns: str):
+    for command in ("map tiny", "--help"):
+        said = shell(f"COLUMNS={columns} llm-rebuild {command}")
+        assert (said.returncode, said.stderr) == (0, "")
+        assert len(said.stdout.split()) > 20

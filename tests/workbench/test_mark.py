@@ -216,7 +216,7 @@ def test_what_is_no_program_is_not_run_whatever_is_wrong_with_it(tmp_path: Path)
 
 
 def test_a_forward_that_shows_nothing_has_a_reason(tmp_path: Path) -> None:
-    (tmp_path / "nothing.py").write_text("def forward():\n    pass\n", encoding="utf-8")
+    (tmp_path / "nothing.py").write_text("def forward(token_ids):\n    pass\n", encoding="utf-8")
     (row,) = marking.mark(tmp_path, str(GPT2))
     assert (row.result, row.right, row.reason) == ("not passed", 0, "wte was never tapped")
 
