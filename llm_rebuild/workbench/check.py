@@ -248,7 +248,7 @@ class _Bench:
         """One of the further runs, judged."""
         if outcome.end.get("end") == "unfilled":
             error = f"{outcome.end['problem']}: not filled in"
-        account = Account(RuntimeError(error) if error else None)
+        account = Account(RuntimeError(error) if error else None, partial(self.again, run))
         compared = self.compared(run, outcome.of(run.truth))
         proof = self.explained(run, compared, account, session.read(run, outcome)())
         report = replace(proof.report, leaks=leaks)

@@ -176,6 +176,14 @@ def test_a_cache_in_which_nothing_is_left_is_said(checked: Checked):
     assert "forward left no keys and values in `cache`" in shown
 
 
+def test_what_is_drawn_in_another_way_is_named(checked: Checked):
+    fused = "F.scaled_dot_product_attention(query, key, value, may_look"
+    source = writing.source(MINILM, solved=True).replace(fused, f"{fused}, dropout_p=0.1")
+    code, found, _ = checked(MINILM, source)
+    (run,) = found["others"]
+    assert (code, [mistake["cause"] for mistake in run["mistakes"]]) == (1, ["dropout"])
+
+
 def test_another_way_that_is_wrong_is_not_passed(checked: Checked):
     source = writing.source(GPT2, solved=True)
     wrong = source.replace(
