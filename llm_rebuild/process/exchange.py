@@ -136,7 +136,7 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 
 def _empty(word: str, shape: list[int]) -> Tensor:
-    """Room for a tensor, where torch itself would put it: bits can depend on where numbers lie."""
+    """Room for a tensor, where torch itself would put it in memory: bits can depend on where numbers lie."""
     if not all(type(size) is int and size >= 0 for size in shape) or math.prod(shape) > LARGEST:
         raise ValueError(shape)
-    return torch.empty(shape, dtype=DTYPES[word])
+    return torch.empty(shape, dtype=DTYPES[word], device="cpu")

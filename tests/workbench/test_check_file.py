@@ -35,6 +35,12 @@ def forward(token_ids, mask, weights, config, tap):
     return x
 """
 
+ELSEWHERE = """import torch
+torch.set_default_device("meta")
+def forward(token_ids, mask, weights, config, tap):
+    return torch.where(mask > 0, torch.zeros(()), 1.0)
+"""
+
 
 @pytest.fixture
 def checked(bench: Bench, tmp_path: Path) -> Checked:
@@ -256,13 +262,14 @@ def test_a_matter_of_verdicts_is_exit_1(checked: Checked, tmp_path: Path, then: 
         (short("import transformers"), "a rebuild cannot import transformers: it is held against it"),
         (short("from transformers import GPT2Model"), "a rebuild cannot import transformers"),
         (short("x = torch.load('nothing.pt')"), "FileNotFoundError"),
+        (ELSEWHERE, "Tensor on device meta is not on the expected device cpu"),
     ],
     ids=[
         "syntax", "no forward", "zero byte", "another forward", "whatever", "at import", "raises",
         "torch raises", "exit",
         "sys.exit", "os._exit 3", "os._exit 0", "crash", "interrupt", "twice", "unknown name",
         "unknown field", "a float", "a list", "sparse", "turned round", "a string", "list returned",
-        "transformers", "from transformers", "no such file",
+        "transformers", "from transformers", "no such file", "another device",
     ],
 )  # fmt: skip
 def test_an_accident_is_one_line(refused: Callable[..., str], source: str, said: str):
