@@ -133,6 +133,7 @@ OF_MASK = {
 }
 # What says no more than that another tensor went in; or that a step is otherwise, whatever was done.
 TAKEN = {"wrong-operand", "wrong-input", "residual-wrong", "cross-attention-source"}
+FROM_ELSEWHERE = {"residual-wrong", "cross-attention-source"}  # and of these, that it stood elsewhere
 LOOSE = {"softmax-changed", "activation-other", "norm-affine-wrong", "norm-variance", "heads-merged"}
 LOOSE |= {"buckets-count", "token-ids-wrong", "positions-wrong", "normalised-wrong", "pool-other"}
 # What the traits of the operations mean that were written for a step: at any; in a norm; in a softmax.
@@ -303,6 +304,8 @@ def tells(world: World, formula: Formula | None, repair: Repair, cause: str) -> 
     kind, right = repair.kind, _laid_out(world, formula, repair)
     if cause == ANYWHERE[NARROW] and "narrow" in repair.traits:
         return True
+    if kind == DROP and cause in FROM_ELSEWHERE and (repair.operation, DROP) not in OF_OPERATION:
+        return False
     if formula is None or kind == VALUE:
         return cause in LOOSE or (kind != VALUE and (repair.operation, kind) not in OF_MASK)
     does = _does(repair) if kind == DROP else OTHER

@@ -63,8 +63,12 @@ def contradicted(case: Case, world: World, edit: Edit) -> bool:
 
 
 def tells(case: Case, edit: Edit) -> bool:
-    """Whether a tensor that an edit gives tells of it. Of a mask it does not where queries have lost their
-    effect: of the only key that is left there is nothing but its value, whatever hid the others."""
+    """Whether a tensor that an edit gives tells of it. But of a mask, one number everywhere does not: many
+    ways lead there. Nor does it of a mask where queries have lost their effect: of the only key that is left
+    there is nothing but its value, whatever hid the others."""
+    one_number = not bool(apart(case.mine, case.mine.flatten()[:1]).any())
+    if one_number and case.world.formulas[case.target].kind not in names.MASKS:
+        return False
     if not edit.telling or case.target in edit.changes or not edit.cause.startswith("mask"):
         return edit.telling
     world = case.world

@@ -6,9 +6,12 @@ from __future__ import annotations
 import functools
 
 import pytest
+import torch
 
 from llm_rebuild.diagnosis.diagnose import Diagnosis
+from llm_rebuild.diagnosis.explain import explain
 from llm_rebuild.diagnosis.mutants import Mutant
+from llm_rebuild.verify import Proof, Question, judge
 from tools import mutation, reading
 from tools.mutants import read_set
 
@@ -29,6 +32,10 @@ def eager(before: str, after: str) -> Mutant:
 
 def relu(after: str) -> Mutant:
     return EAGER("t5-here", "t5-small", "lambda x, tap: F.relu(x)", f"lambda x, tap: {after}", file="ops")
+
+
+def t5(before: str, after: str) -> Mutant:
+    return EAGER("t5-here", "t5-small", before, after)
 
 
 def told(mutant: Mutant) -> Diagnosis:
@@ -85,13 +92,26 @@ def test_of_what_a_kernel_was_given_the_repair_tells_no_name(mask: str) -> None:
         (eager("scaled = product * scale", "scaled = product.clamp(max=0.5) * scale"), "scale-extra"),
         (eager("scaled = product * scale", "scaled = torch.relu(product) * scale"), "activation-relu"),
         (relu("x.tril()"), "mask-off-by-one"),
+        (eager("x = attended + x", "x = attended + x.clamp(-0.5, 0.5)"), "residual-wrong"),
+        (t5("keys_and_values(encoded,", "keys_and_values(encoded * 1.1,"), "cross-attention-source"),
     ],
-    ids=["no fill", "no scale", "no activation there", "no mask"],
+    ids=["no fill", "no scale", "no activation there", "no mask", "the same residual", "the same text"],
 )
 def test_where_the_step_alone_has_the_name_it_is_not_proved(mutant: Mutant, wrong: str) -> None:
     found = told(mutant)
     assert found.repairs[0].degree == "proved"
     assert found.cause != wrong or not proved(found)
+
+
+@pytest.mark.parametrize("number", [0.0, 3.0, float("nan")])
+def test_one_number_everywhere_proves_nothing(number: float) -> None:
+    """As a dump of zeros is. Whatever is computed from it is one number, too, in whatever way."""
+    scene = mutation.scene("gpt2", "padded", "eager")
+    rebuilt = {name: torch.full_like(tensor, number) for name, tensor in scene.truth.tensors.items()}
+    proof = Proof(Question(scene.copy, scene.truth.inputs), judge(rebuilt, scene.truth), scene.truth, rebuilt)
+    report = explain(proof).report
+    assert report.mistakes
+    assert [m.cause for m in report.mistakes if proved(m) and not m.cause.startswith("mask")] == []
 
 
 @pytest.mark.parametrize(
