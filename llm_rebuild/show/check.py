@@ -209,9 +209,8 @@ def _answer(answer: Verdict | None, report: Report) -> Iterator[RenderableType]:
 def _other(run: OtherRun) -> Iterator[RenderableType]:
     report = run.report
     style = "green" if run.exact else "yellow" if run.passed else "red"
-    yield Text(
-        f"{run.way}: {report.bit_identical} of {len(report.verdicts)} checkpoints {BIT_IDENTICAL}", style
-    )
+    counts = f"{report.bit_identical} of {len(report.verdicts)} checkpoints {BIT_IDENTICAL}"
+    yield Text(f"{run.title}: {counts}", style)
     if run.error:
         yield indented(run.error, "red")
         return

@@ -125,6 +125,19 @@ class Inputs:
         token_ids, mask = _padded(self.rows, side, *padding[:1])
         return replace(self, token_ids=token_ids, mask=mask)
 
+    def others(self, longer: int) -> Inputs:
+        """Other texts, by their ids: these from their ends, the last one first and once more at the end, and
+        each so many tokens `longer`, none or one. What holds only for these texts, or for so many of them and
+        so long ones, is wrong of those. They are padded where these are."""
+        rows = [[*row[::-1], *row[:longer]] for row in reversed(self.rows)]
+        rows.append(rows[0])
+        others = Inputs(*_padded(rows, "right", *self.token_ids[self.mask == 0].tolist()[:1]))
+        if self.decoder_ids is None:
+            return others
+        start = self.decoder_ids[0, :1].tolist()
+        ids, mask = _padded([[*start, *row[:-1]] for row in rows], "right")
+        return replace(others, decoder_ids=ids, decoder_mask=mask)
+
     def with_decoder(
         self, rows: Sequence[Sequence[int]] | None, start_id: int | None, vocab_size: int
     ) -> Inputs:

@@ -116,11 +116,15 @@ class _Bench:
         return run
 
     def other_runs(self) -> Iterator[Run]:
-        """The ways to run forward that it offers beside the question's own."""
+        """The ways to run forward that it offers beside the question's own: the other attention, on other
+        texts, for what holds only for the question's is not right; and one token behind a cache."""
+        copy, inputs = self.question.copy, self.question.inputs
+        most = copy.rebuild.config.positions if copy.architecture is not None else 0
+        others = inputs.others(most is None or inputs.token_ids.shape[1] < most)
         for way in self.question.untried():
             attention = way.removesuffix(" attention")
             if attention in ATTENTIONS and "attention" in self.learner.parameters:
-                yield self.officials.run(way, replace(self.question, attention=attention))
+                yield self.officials.run(way, replace(self.question, attention=attention, inputs=others))
             elif way == CACHED and "cache" in self.learner.parameters:
                 with contextlib.suppress(InputError):  # no room for one more token
                     yield self.officials.run(way, first_pass(self.question, 1), cache=True)

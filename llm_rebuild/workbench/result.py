@@ -60,7 +60,8 @@ class StepVerdict:
 
 @dataclass(frozen=True)
 class OtherRun:
-    """One more run of the same forward: with the other attention, or one token behind kept keys and values.
+    """One more run of the same forward: with the other attention, on other texts, or one token behind kept
+    keys and values.
 
     way     Which: `sdpa attention`, `cached step`.
     answer  How what forward returned compares.
@@ -71,6 +72,11 @@ class OtherRun:
     report: Report
     answer: Verdict | None
     error: str | None = None
+
+    @property
+    def title(self) -> str:
+        """Which, and of what."""
+        return f"{self.way}, on other texts" if self.way.endswith(" attention") else self.way
 
     @property
     def passed(self) -> bool:

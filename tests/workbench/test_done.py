@@ -184,6 +184,29 @@ def test_what_is_drawn_in_another_way_is_named(checked: Checked):
     assert (code, [mistake["cause"] for mistake in run["mistakes"]]) == (1, ["dropout"])
 
 
+@pytest.mark.parametrize(
+    ("model", "before", "after"),
+    [
+        (MINILM, "x.view(*x.shape[:-1],", "x.view(2, x.shape[1],"),
+        (MINILM, "torch.arange(token_ids.shape[1])", "torch.arange(16)"),
+        (MINILM, "return x * mask.unsqueeze(-1)", "return MEMO.setdefault('once', x * mask.unsqueeze(-1))"),
+        (GPT2, "torch.arange(mask.shape[1]).unsqueeze(0)", "(mask[:1].cumsum(-1) - 1).clamp(min=0)"),
+    ],
+    ids=["so many texts", "so long ones", "numbers that were kept", "the first is the longest"],
+)
+def test_what_holds_for_these_texts_alone_is_not_done(checked: Checked, model: str, before: str, after: str):
+    """The other attention runs on other ones, more of them and longer."""
+    source = writing.source(model, solved=True)
+    assert before in source
+    wrong = source.replace(before, after).replace("\n\n\n@step", "\n\n\nMEMO = {}\n\n\n@step", 1)
+    code, found, said = checked(model, wrong)
+    other = found["others"][0]
+    assert (code, found["done"], other["way"]) == (1, False, "sdpa attention")
+    assert other["failed"] or other["error"]
+    assert all(checkpoint["verdict"] == "bit-identical" for checkpoint in found["checkpoints"])
+    assert "sdpa attention, on other texts: " in said
+
+
 def test_another_way_that_is_wrong_is_not_passed(checked: Checked):
     source = writing.source(GPT2, solved=True)
     wrong = source.replace(
