@@ -194,7 +194,7 @@ def test_there_is_no_barrier_of_any_kind(alive: Alive, name: str) -> None:
     page.emulate_media(color_scheme="dark")
     page.wait_for_function("document.body.dataset.mdColorScheme === 'slate'")
     assert barriers(page, []) == []
-    page.locator(".tensor .numbers").evaluate("(fold) => (fold.open = true)")  # closed by what was asked since
+    page.locator(".tensor .numbers").evaluate("(fold) => (fold.open = true)")  # closed meanwhile
     page.locator(".tensor .numbers td").first.wait_for()
     assert visitor.on_a_phone() == []
     assert barriers(page, OF_A_PHONE, colours=False) == []
