@@ -132,11 +132,8 @@ class Inputs:
         rows = [[*row[::-1], *row[:longer]] for row in reversed(self.rows)]
         rows.append(rows[0])
         others = Inputs(*_padded(rows, "right", *self.token_ids[self.mask == 0].tolist()[:1]))
-        if self.decoder_ids is None:
-            return others
-        start = self.decoder_ids[0, :1].tolist()
-        ids, mask = _padded([[*start, *row[:-1]] for row in rows], "right")
-        return replace(others, decoder_ids=ids, decoder_mask=mask)
+        start = None if self.decoder_ids is None else int(self.decoder_ids[0, 0])
+        return others.with_decoder(None, start, max(start or 0, int(self.token_ids.max())) + 1)
 
     def with_decoder(
         self, rows: Sequence[Sequence[int]] | None, start_id: int | None, vocab_size: int
