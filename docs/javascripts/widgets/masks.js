@@ -15,7 +15,7 @@ export const ask = {
 };
 
 export const controls = [
-  { name: "kind", label: "attention", value: "encoder", options: KINDS },
+  { name: "kind", label: "attention", value: "decoder", options: KINDS },
   { name: "padding", label: "tokens that are padding", value: 0, min: 0, max: TOKENS - 1 },
   { name: "side", label: "padded on the", value: "right", options: SIDES },
 ];
