@@ -359,4 +359,4 @@ def _words(machine: Mapping[str, Any]) -> str:
 def _peers(machine: Mapping[str, Any]) -> list[str]:
     """Who else took part, and who did not."""
     releases = (f"{name} {machine['peers'].get(name) or f'({NOT_INSTALLED})'}" for name in PEERS)
-    return [f"Beside it: {', '.join(releases)}. They come with `pip install 'llm-rebuild[bench]'`."]
+    return [f"Beside it: {', '.join(releases)}. They come with `pip install --editable '.[bench]'`."]
