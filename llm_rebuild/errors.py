@@ -46,6 +46,11 @@ def listed(names: Sequence[str], most: int = 3) -> str:
     return f"{', '.join(names[:most])}{more}"
 
 
+def counted(number: int, what: str) -> str:
+    """`1 proof`, `2 proofs`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def one_line(message: object, longest: int = 200) -> str:
     """A message, or another library's error, as a line that a terminal may get: not too long, nor any word
     of it, and nothing in it that is not printable."""

@@ -17,7 +17,7 @@ import typer
 from llm_rebuild import files
 from llm_rebuild.cli import options, output
 from llm_rebuild.cli.app import app
-from llm_rebuild.errors import InputError
+from llm_rebuild.errors import InputError, counted
 from llm_rebuild.printing import notice
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def mark(
         output.write_text(marking.table(rows), out, "--out")
     results = Counter(row.result for row in rows)
     counts = ", ".join(f"{number} {result}" for result, number in results.items())
-    typer.echo(f"{len(rows)} submissions: {counts}; the table is {out}")
+    typer.echo(f"{counted(len(rows), 'submission')}: {counts}; the table is {out}")
     raise typer.Exit(0 if results.keys() <= {marking.DONE, marking.PASSED} else 1)
 
 

@@ -130,8 +130,9 @@ def _written(
         for option in (*Settings.__dataclass_fields__, "fast"):
             message = re.sub(rf"\b{option}\b", options.flag(option), message)
         raise InputError(message) from None
-    if begun:
-        out.print()
-    elif not silent:
+    finally:
+        if begun:
+            out.print()
+    if not begun and not silent:
         out.print(result, soft_wrap=not out.is_terminal)  # a pipe gets the text as it is
     return result.to_json()

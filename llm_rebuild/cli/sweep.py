@@ -9,7 +9,7 @@ import typer
 
 from llm_rebuild.cli import options, output
 from llm_rebuild.cli.app import app
-from llm_rebuild.errors import InputError
+from llm_rebuild.errors import InputError, counted
 
 
 @app.command()
@@ -50,7 +50,7 @@ def sweep(
 
     models, attentions = list(dict.fromkeys(models)), list(dict.fromkeys(attentions))
     asked = list(sweeping.tasks(models, lines, attentions, batch, dtype))
-    with output.progress(f"{len(asked)} proofs", len(asked)) as done:
+    with output.progress(counted(len(asked), "proof"), len(asked)) as done:
         result = sweeping.sweep(asked, out, address, done)
     output.show(result, json_file)
     if html:

@@ -283,7 +283,7 @@ def _copy_of_folder(folder: Path, store: Path) -> LocalCopy:
     """A folder with any model in it. Pickled or sharded weights become one file in the store, once."""
     if not (folder / "config.json").is_file():
         raise InputError(f"{folder} has no config.json; give the folder that holds the model's files")
-    name = folder.resolve().name
+    name = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in folder.resolve().name)  # of one line
     index, pickled = folder / INDEX, folder / PICKLED
     weight_files = sorted(folder.glob("*.safetensors"))
     if folder / WEIGHTS in weight_files or not (index.is_file() or (pickled.is_file() and not weight_files)):

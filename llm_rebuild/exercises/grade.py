@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llm_rebuild.errors import InputError, nearest, one_line
+from llm_rebuild.errors import InputError, counted, nearest, one_line
 from llm_rebuild.verify import ask, compare
 from llm_rebuild.verify.compare import MISSING
 from llm_rebuild.workbench import notebook
@@ -123,7 +123,7 @@ def _list_difference(answer: list[Any], expected: list[Any]) -> str:
     for index, (one, other) in enumerate(zip(answer, expected, strict=False)):
         if one != other:
             return f"the first {index} fit; at place {index} {_shown(one)} is not it"
-    return f"{len(answer)} items, where {len(expected)} are expected"
+    return f"{counted(len(answer), 'item')}, where {len(expected)} are expected"
 
 
 # ----------------------------------------------------------------------------------------- rebuilds
@@ -168,7 +168,7 @@ def _function(exercise: Mapping[str, Any], answer: Any) -> tuple[bool, str]:
                 if difference := _difference(result, expected, exercise.get("exact", False)):
                     shown = ", ".join(_shown(value) for value in case.values())
                     return False, f"of ({shown}) it makes {difference}"
-            return True, f"{len(exercise['cases'])} inputs tried"
+            return True, f"{counted(len(exercise['cases']), 'input')} tried"
         return False, session.problem(session.loaded) or ""
 
 

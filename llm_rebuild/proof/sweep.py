@@ -38,7 +38,7 @@ COLUMNS = {
     "key": "string", "model": "string", "weights": "string", "attention": "string", "dtype": "string",
     "first_text": "int64", "texts": "int64", "tokens": "int64",
     "checkpoints": "int64", "bit_identical": "int64", "rounding": "int64", "failed": "int64",
-    "first_divergence": "string", "cause": "string", "error": "string",
+    "first_divergence": "string", "cause": "string", "note": "string", "error": "string",
     **dict.fromkeys(RELEASES, "string"),
 }  # fmt: skip
 COUNTS = ("texts", "tokens", "checkpoints", "bit_identical", "rounding", "failed")
@@ -111,7 +111,8 @@ def prove_task(task: Task) -> Row:
     row |= {column: counts[column] for column in COUNTS if column in counts}
     first = report.first_divergence
     cause = report.diagnosis[0].cause if report.diagnosis else None
-    return row | {"first_divergence": first and first.verdict.name, "cause": cause}
+    note = next((note for note in report.notes if "NaN" in note), None)
+    return row | {"first_divergence": first and first.verdict.name, "cause": cause, "note": note}
 
 
 class Results:
@@ -201,7 +202,7 @@ class Sweep(Printable):
             line = lines.setdefault(tuple(kind.values()), kind | {"rows": 0, "errors": 0})
             for column in COUNTS:
                 line[column] = line.get(column, 0) + (row[column] or 0)
-            for column in ("first_divergence", "cause", "error"):
+            for column in ("first_divergence", "cause", "note", "error"):
                 line[column] = line.get(column) or row[column]
             line["rows"] += 1
             line["errors"] += row["error"] is not None
@@ -255,6 +256,9 @@ def sweep(
 def _rows(waiting: Sequence[Task], address: str | None) -> Iterator[Row]:
     """The rows of the tasks, in the order in which they are ready."""
     ray = _extra("ray")
+    for file in map("{}.py".format, ("torch", "numpy", "transformers", "safetensors", "tokenizers")):
+        if Path(file).exists():
+            raise InputError(f"{file} in this folder is what Ray's workers would import; rename it")
     try:
         _reach(address)
         ray.init(

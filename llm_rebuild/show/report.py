@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_rebuild.checkpoints import part_of
-from llm_rebuild.errors import listed
+from llm_rebuild.errors import counted, listed
 from llm_rebuild.show.terminal import columns, indented, renderable
 from llm_rebuild.verify.compare import BIT_IDENTICAL, Verdict
 from llm_rebuild.verify.coverage import Coverage
@@ -83,10 +83,9 @@ def _closing(report: Report) -> Iterator[RenderableType]:
     for leak in report.leaks or ():
         yield Text(leak, style="red")
     if report.isolated:
-        leaks = len(report.leaks or ())
         yield Text(
             "isolated: the rebuild ran in a process of its own, from files alone, where transformers "
-            f"cannot be imported; {leaks} leak{'' if leaks == 1 else 's'}"
+            f"cannot be imported; {counted(len(report.leaks or ()), 'leak')}"
         )
     if report.device != "cpu":
         yield Text(

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from llm_rebuild.anatomy import Anatomy, Piece
 from llm_rebuild.checkpoints import block_of, part_of
+from llm_rebuild.errors import counted
 from llm_rebuild.proof.sweep import Sweep
 from llm_rebuild.show import check
 from llm_rebuild.show import report as report_look
@@ -85,7 +86,7 @@ def step_by_step(reports: Sequence[Report]) -> RenderableType:
     first, steps = reports[0], len(reports) - 1
     identical = sum(report.bit_identical for report in reports)
     checkpoints = sum(len(report.verdicts) for report in reports)
-    line = f"{identical} of {checkpoints} checkpoints bit-identical in {steps} step{'s' if steps > 1 else ''}"
+    line = f"{identical} of {checkpoints} checkpoints bit-identical in {counted(steps, 'step')}"
     if first.untried:
         lines.append(Text(f"not tried in this run: {', '.join(first.untried)}"))
     lines.append(Text(f"{line} ({first.which})", style="bold"))
@@ -103,7 +104,7 @@ def _anatomy(result: Anatomy) -> RenderableType:
 def _shown(anatomy: Anatomy) -> Iterator[RenderableType]:
     yield Text(
         f"{anatomy.name} ({anatomy.model_type}): {anatomy.parameters:,} parameters in "
-        f"{sum(len(p.shapes) for p in anatomy.parts)} tensors",
+        f"{counted(sum(len(p.shapes) for p in anatomy.parts), 'tensor')}",
         style="bold",
     )
     yield ""
@@ -197,10 +198,8 @@ def _swept(result: Sweep) -> RenderableType:
         where = f"{line['model']}, {how}"
         if line["first_divergence"]:
             worst.append(Text(f"{where}: first at {line['first_divergence']} ({line['cause']})", "yellow"))
-        if line["error"]:
-            worst.append(Text(f"{where}: {line['error']}", "red"))
-    count = f"{len(result.rows)} proofs in {result.file}"
-    closing = (
-        f"{count}: every checkpoint agrees" if result.passed else f"{count}: not every checkpoint agrees"
-    )
+        styles = {"note": "yellow", "error": "red"}
+        worst += [Text(f"{where}: {line[key]}", style) for key, style in styles.items() if line[key]]
+    count = f"{counted(len(result.rows), 'proof')} in {result.file}"
+    closing = f"{count}: {'every' if result.passed else 'not every'} checkpoint agrees"
     return Group(table, *worst, Text(closing, style="bold green" if result.passed else "bold red"))

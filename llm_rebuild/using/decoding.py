@@ -39,8 +39,10 @@ def adjusted(scores: Tensor, token_ids: Tensor, settings: Decoding, padding: Ten
     """Everything that is done to the scores of the next token, in the order in which it is done.
 
     scores [row, vocab] -> [row, vocab]. token_ids [row, token] are those so far, padding [row] says how
-    many of each row's first are padding, and `ends` how many tokens end a text.
+    many of each row's first are padding, and `ends` how many tokens end a text. Raises InputError for NaN.
     """
+    if bool(scores.isnan().any()):  # the best of which would be the first
+        raise InputError("the model's scores are NaN, of which none is the best; try another type of number")
     if settings.repetition_penalty is not None:
         scores = penalise_repetition(scores, token_ids, settings.repetition_penalty, padding)
     if settings.no_repeat_ngram is not None:

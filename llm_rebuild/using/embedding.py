@@ -127,5 +127,7 @@ def embed(
             longest = int(lengths[rows].max())
             ids, mask = read.token_ids[rows, :longest].to(device), read.mask[rows, :longest].to(device)
             embeddings[rows] = rebuild.run(Batch(ids, mask), model).sentence_embedding.cpu()
+    if not bool(embeddings.isfinite().all()):
+        raise InputError(f"{copy.name} makes NaN or infinity of it; try another type than {dtype}")
     token_ids = tuple(map(tuple, read.rows))
     return Embedded(copy.name, read.texts, token_ids, embeddings, read.truncated, pipeline)

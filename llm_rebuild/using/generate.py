@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from typing_extensions import Unpack
 
 from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.errors import InputError
+from llm_rebuild.errors import InputError, counted
 from llm_rebuild.models import RECORDS, Rebuild
 from llm_rebuild.models.cache import Cache, EncoderDecoderCache
 from llm_rebuild.models.part import Batch, Part
@@ -158,18 +158,15 @@ def _fitting(settings: Settings, longest: int | None, prompt: int, positions: in
     if new is None and longest is not None:
         new = longest - prompt
         if new < 1:
-            raise InputError(
-                f"the model's folder says max_length {longest}, and the prompt has {prompt} tokens; say "
-                "max_new_tokens"
-            )
+            raise InputError(f"max_length is {longest}, the prompt has {prompt}; say max_new_tokens")
     settings = replace(settings, max_new_tokens=new or NEW_TOKENS)
     most = None if positions is None else positions - prompt + 1  # the last new token is never read
     if most is not None and settings.max_new_tokens is not None and settings.max_new_tokens > most:
         if new is None:
             return replace(settings, max_new_tokens=most)
         raise InputError(
-            f"a prompt of {prompt} tokens and {new} new ones do not fit the model's {positions} positions; "
-            f"ask for at most {most}"
+            f"a prompt of {counted(prompt, 'token')} and {new} new ones do not fit the model's {positions} "
+            f"positions; ask for at most {most}"
         )
     return settings
 

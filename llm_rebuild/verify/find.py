@@ -186,10 +186,9 @@ def usable(value: Any) -> Tensor:
         raise InputError(f"find: the tensor of shape {list(tensor.shape)} is empty")
     if tensor.dtype != torch.float32:
         raise InputError(f"find: the tensor is {dtype}, the official ones are float32; compute it in float32")
-    if tensor.numel() > 1 and bool((tensor == tensor.flatten()[0]).all()):
-        raise InputError(
-            f"find: every number of the tensor is {float(tensor.flatten()[0]):g}; too many others are like it"
-        )
+    first = tensor.flatten()[0]
+    if tensor.numel() > 1 and bool((tensor == first).all()):
+        raise InputError(f"find: every number of the tensor is {first:g}; too many others are like it")
     if bool(tensor.isnan().all()):
         raise InputError("find: the tensor is all NaN; go back to the step before the first NaN")
     return tensor
@@ -297,6 +296,8 @@ def _spelled(index: slice, size: int) -> str:
 def _functions_and_neighbours(
     tensor: Tensor, candidates: Sequence[Candidate], weights: Mapping[str, Tensor]
 ) -> list[Hit]:
+    if tensor.numel() == 1:  # of any other number it is a function
+        raise InputError(f"find: one number, {float(tensor):g}, tells too little; give more than one")
     size = max(largest(tensor), 1e-12)
     ranked: Ranked = []
     for order, candidate in enumerate(candidates):

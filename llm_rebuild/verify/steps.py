@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from llm_rebuild.checkpoints import Recorder
-from llm_rebuild.errors import InputError
+from llm_rebuild.errors import InputError, counted
 from llm_rebuild.verify.capture import Capture, capture
 from llm_rebuild.verify.official import Official
 from llm_rebuild.verify.question import Model, Options, Question, ask
@@ -69,8 +69,8 @@ def first_pass(question: Question, steps: int) -> Question:
     positions = rebuild.config.positions
     if positions is not None and inputs.token_ids.shape[1] + steps > positions:
         raise InputError(
-            f"a prompt of {inputs.token_ids.shape[1]} tokens and {steps} steps do not fit the model's "
-            f"{positions} positions"
+            f"a prompt of {counted(inputs.token_ids.shape[1], 'token')} and {counted(steps, 'step')} do not "
+            f"fit the model's {positions} positions"
         )
     return replace(question, inputs=inputs, cache=True)
 

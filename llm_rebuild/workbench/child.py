@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import os
 import sys
 import tempfile
 import traceback
@@ -79,6 +80,7 @@ class _Learner:
             self._weights, self._config = copy.rebuild.renamed(self._weights), copy.rebuild.config
         self._origins = Origins(self._sources.values(), self._foreign)
         sys.dont_write_bytecode = True
+        os.environ["TORCHDYNAMO_DISABLE"] = "1"  # what is compiled runs as it is written, and seen as such
         sys.path.insert(0, str(self._file.parent))
         sys.argv = [str(self._file)]
         limit(self._memory)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from llm_rebuild.diagnosis.case import DEGREES, Level
-from llm_rebuild.errors import LONGEST, InputError, one_line
+from llm_rebuild.errors import LONGEST, InputError, counted, one_line
 from llm_rebuild.files import read
 from llm_rebuild.process import fork_server
 from llm_rebuild.process.exchange import Channel
@@ -234,6 +234,7 @@ def filled(row: Mark, found: Mapping[str, Any], passed: bool) -> Mark:
     line = mistake.get("line") or {}
     unfilled = sum(step["problem"] == "not filled in" for step in found["steps"])
     missing = f"{found['next']} was never tapped" if found["next"] and not mistake else ""
+    missing = f"{counted(unfilled, 'step')} not filled in" if unfilled else missing
     return replace(
         row,
         model=f"{model['name']} (miniature)" if model["source"] == "miniature" else model["name"],
@@ -244,7 +245,7 @@ def filled(row: Mark, found: Mapping[str, Any], passed: bool) -> Mark:
         line=f"{line['number']}: {mistake['code'] or ''}" if line else "",
         cause=_cause(mistake),
         degree=mistake.get("degree", ""),
-        reason=row.reason or "; ".join(leaks) or (f"{unfilled} steps not filled in" if unfilled else missing),
+        reason=row.reason or "; ".join(leaks) or missing,
     )
 
 

@@ -849,6 +849,11 @@ def test_a_folder_of_yours_is_used_where_it_is(tmp_path: Path, store: Path) -> N
     assert not store.exists()
 
 
+def test_a_folder_s_name_is_one_that_everything_can_show(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "a\nb\x1b[31m\xa0\t\u202eé", small_files("minilm"))
+    assert local_copy.get(folder).name == r"a\nb\x1b[31m\xa0\t\u202eé"
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"3", b"\xff\xfe", b"[" * 100_000])
 def test_config_that_is_no_json_object(content: bytes, tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "mine", small_files("minilm") | {"config.json": content})

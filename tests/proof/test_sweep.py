@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from benchmarks.sweep_kills import workers
 from llm_rebuild.copies import local_copy
@@ -84,6 +86,29 @@ def test_an_error_is_a_row_and_is_tried_again(tmp_path: Path, monkeypatch: pytes
     result = sweep([good], tmp_path / "out.parquet")
     assert [row["error"] for row in result.rows] == [None]
     assert parquet.read_table(tmp_path / "out.parquet").num_rows == 1
+
+
+def test_nan_that_proves_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sweeping, "_rows", here)
+    folder = tmp_path / "large"
+    shutil.copytree(MINIATURE, folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["h.0.attn.c_attn.weight"] *= 1e30
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    result = sweep(list(tasks([str(folder)], TEXTS[:1], ["eager"])), tmp_path / "out.parquet")
+    shown = " ".join(str(result).split())
+    assert "large, eager: the official h.0.attn.product holds NaN; there and behind it NaN is right" in shown
+    assert " 1 proof in " in shown
+
+
+def test_a_file_that_ray_s_workers_would_import_is_named(
+    asked: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("ray")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "torch.py").touch()
+    with pytest.raises(InputError, match=r"torch\.py in this folder is what Ray's workers would import"):
+        sweep(asked, tmp_path / "out.parquet")
 
 
 def test_another_type_of_number_is_another_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -148,7 +148,7 @@ def test_every_field_of_the_official_class_is_obeyed_or_refused_or_has_a_reason(
         ({"early_stopping": "maybe"}, "early_stopping is 'maybe', expected true, false or never"),
         ({"eos_token_id": 999}, "eos_token_id is 999; the vocabulary has 0 to 210"),
         ({"my_own_field": 1}, "my_own_field is 1; this field is not supported"),
-        ({"max_length": 2}, "max_length 2, and the prompt has 3 tokens; say max_new_tokens"),
+        ({"max_length": 2}, "max_length is 2, the prompt has 3; say max_new_tokens"),
     ],
 )
 def test_what_is_not_done_is_refused_by_its_field(asked: dict[str, Any], told: str, make: Make) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
@@ -48,6 +49,15 @@ def test_each_has_length_1_where_the_folder_says_so(tiny: LocalCopy, minilm: Loc
     lengths = embedding.embed(minilm, TEXTS).embeddings.norm(dim=1)
     torch.testing.assert_close(lengths, torch.ones(len(TEXTS)))
     assert (embedding.embed(tiny, TEXTS).embeddings.norm(dim=1) > 1.1).all()  # no modules.json
+
+
+def test_numbers_that_are_not_finite_are_no_embedding(tmp_path: Path):
+    file = tiny_bert.write(tmp_path / "tiny") / "model.safetensors"
+    tensors = load_file(file)
+    tensors["embeddings.LayerNorm.weight"] *= 1e38
+    save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(InputError, match="tiny makes NaN or infinity of it; try another type than float32"):
+        embedding.embed(tiny_bert.copy(file.parent), TEXTS)
 
 
 def test_similarities_are_cosines(tiny: LocalCopy):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -226,6 +227,13 @@ def test_a_beam_finds_what_greed_misses() -> None:
     assert greedy.tolist() == [[0, 1, 3, 7]]
     beam = decoding.decode(step, prompt, Settings(5, beams=2), special)
     assert beam.tolist() == [[0, 2, 6, 7]]
+
+
+@pytest.mark.parametrize("settings", [Settings(5), Settings(5, beams=2), Settings(5, temperature=2.0)])
+def test_scores_that_are_nan_are_no_answer(settings: Settings) -> None:
+    step = chain({0: {1: 1}, 1: {2: math.nan}}, 3)
+    with pytest.raises(InputError, match="the model's scores are NaN, of which none is the best"):
+        decoding.decode(step, torch.tensor([[0]]), settings, SpecialIds((), None))
 
 
 def test_when_a_beam_search_gives_up() -> None:

@@ -242,6 +242,7 @@ REFUSED = {
     "integers": (torch.arange(3), "the tensor is int64; only floating-point tensors can be found"),
     "empty": (torch.zeros(0, 4), r"the tensor of shape \[0, 4\] is empty"),
     "another dtype": (torch.zeros(3, dtype=torch.float64), "is float64, the official ones are float32"),
+    "one number": (torch.tensor([123.5]), r"one number, 123\.5, tells too little; give more than one"),
     "all NaN": (torch.full((3,), torch.nan), "is all NaN; go back to the step before the first NaN"),
 }
 

@@ -193,6 +193,8 @@ def test_what_it_prints_is_shown_and_a_flood_is_cut(checked: Checked):
     assert len(said.out) < 5000
     assert "more characters are left out" in said.out
     assert time.monotonic() - begun < 20
+    compiled = "torch.compile(lambda x: (x * 2).sin())(torch.ones(3))"
+    assert "your file printed" not in checked(short(compiled)).out
     found = json.loads(checked(short("for _ in range(9000): print('flood' * 5)"), "--json", "-").out)
     assert len(found["output"]) == 4000
     assert found["output_lost"] == 9000 * 26 - 4000
