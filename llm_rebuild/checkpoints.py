@@ -21,6 +21,8 @@ from torch.utils.dlpack import from_dlpack
 
 from llm_rebuild.errors import InputError, one_line
 
+ALIGNMENT = 64  # bytes: torch's own, on a processor
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -194,6 +196,12 @@ def tensors_in(values: Iterable[Any]) -> list[Tensor]:
 def join(path: str, name: str) -> str:
     """`join("encoder.layer.0", "output")` is `encoder.layer.0.output`; either may be empty."""
     return f"{path}.{name}" if path and name else path or name
+
+
+def aligned(tensor: Tensor) -> Tensor:
+    """A tensor that begins where torch itself would have it begin, and not where a file does: a product of
+    few rows takes its numbers in another order elsewhere, and has other bits."""
+    return tensor if tensor.data_ptr() % ALIGNMENT == 0 else tensor.clone()
 
 
 def memory_of(tensor: Tensor) -> Tensor:

@@ -346,7 +346,8 @@ def _findings(case: Case, account: Account) -> list[Finding]:
     for finding in findings:
         by_cause.setdefault(finding.cause, finding)
     findings = list(by_cause.values())
-    if findings[0].cause == "rounding" and case.rounding:  # beside what is harmless nobody is accused
+    exact = [finding for finding in findings if finding.level == Level.EXACT]
+    if findings[0].cause == "rounding" and (case.rounding or exact == findings[:1]):  # nobody is accused
         return findings[:1]
     if findings[0].level:  # what was computed, or seen, needs no guesses beside it
         findings = [finding for finding in findings if finding.level]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from llm_rebuild.diagnosis.graph import PAST, Make, Value, World
+from llm_rebuild.diagnosis.wrong import mistakes
 from llm_rebuild.verify.capture import Capture
 from llm_rebuild.verify.equality import as_exact, by_rounding, identical, relative_difference
 from llm_rebuild.verify.rounding import INHERITED, MISTAKE, ROUNDING, Rounding
@@ -46,7 +47,7 @@ def exact(world: World, rebuilt: Mapping[str, Tensor], truth: Capture, *, fed: b
         off[name] = (relative_difference(tensor, step), relative_difference(right, official_step))
         into = [] if fed else [n for n in world.inputs_of(name) if n in rebuilt]
         differing = [n for n in into if not identical(rebuilt[n], truth.tensors[n])]
-        if not as_exact(tensor, step, right, official_step):
+        if not as_exact(tensor, step, right, official_step) and not is_spelling(own, name, tensor):
             kinds[name] = MISTAKE
         else:
             kinds[name] = ROUNDING if all(kinds.get(n) == ROUNDING for n in differing) else INHERITED
@@ -54,10 +55,19 @@ def exact(world: World, rebuilt: Mapping[str, Tensor], truth: Capture, *, fed: b
 
 
 def keeps(world: World, name: str) -> bool:
-    """Whether a checkpoint is keys or values of the pass before with new ones behind them. What the rebuild
-    itself kept is not known here. The pass was the same computation as one that was found right."""
-    formula = world.formulas.get(name)
-    return formula is not None and any(n.startswith(PAST) for n in formula.inputs)
+    """Whether a checkpoint is made of keys or values of the pass before. What the rebuild itself kept is not
+    known here. The pass was the same computation as one that was found right."""
+    steps = world.reaching(name, world.tensors)
+    return any(n.startswith(PAST) for step in steps for n in world.formulas[step].inputs)
+
+
+def is_spelling(world: World, name: str, tensor: Tensor) -> bool:
+    """Whether a tensor is its step in another spelling, to the bit: one that rounds large numbers on its way,
+    as the logarithm of a softmax does, is no mistake, however far it is from float64."""
+    known = (edit.changes for edit in mistakes(world, world.formulas[name]) if edit.cause == "rounding")
+    others = frozenset(world.tensors) - {name}
+    spelled = (world.changed(changes, others).attempt(name) for changes in known)
+    return any(guess is not None and identical(tensor, guess) for guess in spelled)
 
 
 def in_full(

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from llm_rebuild.checkpoints import plain
+from llm_rebuild.checkpoints import aligned, plain
 from llm_rebuild.diagnosis.diagnose import PLAIN, Account, of_first, of_others, with_readings
 from llm_rebuild.diagnosis.exact import exact
 from llm_rebuild.diagnosis.graph import World
@@ -77,7 +77,8 @@ def explain(
     counted = [v for v in report.verdicts if not (unfinished and v.verdict == MISSING)]
     if all(verdict.identical for verdict in counted):
         return proof
-    rebuilt = {name: plain(tensor, f"the rebuilt {name} is") for name, tensor in proof.rebuilt.items()}
+    tensors = proof.rebuilt.items()
+    rebuilt = {name: aligned(plain(tensor, f"the rebuilt {name} is")) for name, tensor in tensors}
     if account.fed:  # what single steps were given is official
         rebuilt = {**truth.tensors, **rebuilt}
     graph = world() if world else world_of(truth, copy)

@@ -42,6 +42,11 @@ class ModelConfig:
         return None
 
     @property
+    def farthest(self) -> int:
+        """So many tokens apart or more is all the same to it. 0: to it no two distances are the same."""
+        return 0
+
+    @property
     def conditions(self) -> frozenset[str]:
         """What this config adds to the conditions of a run."""
         return frozenset()

@@ -79,6 +79,11 @@ class Config(ModelConfig):
         return self.decoder_start_token_id
 
     @property
+    def farthest(self) -> int:
+        """From here on all distances share the last bucket."""
+        return self.relative_attention_max_distance
+
+    @property
     def conditions(self) -> frozenset[str]:
         """What this config adds to the conditions of a run."""
         head = {"scaled head"} if self.scale_decoder_outputs else set()

@@ -125,12 +125,14 @@ class Inputs:
         token_ids, mask = _padded(self.rows, side, *padding[:1])
         return replace(self, token_ids=token_ids, mask=mask)
 
-    def others(self, longer: int) -> Inputs:
-        """Other texts, by their ids: these from their ends, the last one first and once more at the end, and
-        each so many tokens `longer`, none or one. What holds only for these texts, or for so many of them and
-        so long ones, is wrong of those. They are padded where these are."""
-        rows = [[*row[::-1], *row[:longer]] for row in reversed(self.rows)]
-        rows.append(rows[0])
+    def others(self, least: int, most: int | None) -> Inputs:
+        """Other texts, by their ids: these from their ends, each a token longer, the last one first and once
+        more at the end, there over and over until it has `least` tokens. None has more than `most`, if
+        that is not None. What holds only for these texts, or for so many of them and so long ones, is wrong
+        of those. They are padded where these are."""
+        rows = [[*row[::-1], *row[:1]][:most] for row in reversed(self.rows)]
+        again = rows[0] * (1 + least // len(rows[0]))
+        rows.append(again[: max(least, len(rows[0]))][:most])
         others = Inputs(*_padded(rows, "right", *self.token_ids[self.mask == 0].tolist()[:1]))
         start = None if self.decoder_ids is None else int(self.decoder_ids[0, 0])
         return others.with_decoder(None, start, max(start or 0, int(self.token_ids.max())) + 1)

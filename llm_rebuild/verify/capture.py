@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from typing_extensions import Unpack
 
-from llm_rebuild.checkpoints import Checkpoint
+from llm_rebuild.checkpoints import Checkpoint, aligned
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError, NoSuchNameError, listed, nearest
 from llm_rebuild.files import reason, replacing
@@ -184,7 +184,7 @@ class Capture(Mapping[str, Interim]):
                 truncated=tuple(about["truncated"]),
                 **{key[7:]: tensor for key, tensor in stored.items() if key.startswith("inputs/")},
             )
-            tensors = {name: stored[f"checkpoint/{name}"] for name in about["order"]}
+            tensors = {name: aligned(stored[f"checkpoint/{name}"]) for name in about["order"]}
             steps: dict[str, Any] = {
                 name: {key: tuple(v) if isinstance(v, list) else v for key, v in step.items()}
                 for name, step in about.get("steps", {}).items()

@@ -35,6 +35,7 @@ from llm_rebuild.workbench.steps import Place, Trial, trials
 
 LIMITS = Limits()
 CACHED = "cached step"
+FAR = 512  # tokens; what only a longer text would show is not tried
 WRONG = 3  # steps that are wrong alone, of which it is said why
 
 
@@ -117,10 +118,14 @@ class _Bench:
 
     def other_runs(self) -> Iterator[Run]:
         """The ways to run forward that it offers beside the question's own: the other attention, on other
-        texts, for what holds only for the question's is not right; and one token behind a cache."""
+        texts, one so long that no distance is farther, for what holds only for the question's is not right;
+        and one token behind a cache."""
         copy, inputs = self.question.copy, self.question.inputs
-        most = copy.rebuild.config.positions if copy.architecture is not None else 0
-        others = inputs.others(most is None or inputs.token_ids.shape[1] < most)
+        if copy.architecture is None:
+            others = inputs.others(0, inputs.token_ids.shape[1])
+        else:
+            config = copy.rebuild.config
+            others = inputs.others(min(config.farthest + 2, FAR), config.positions)
         for way in self.question.untried():
             attention = way.removesuffix(" attention")
             if attention in ATTENTIONS and "attention" in self.learner.parameters:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from llm_rebuild import verify
-from llm_rebuild.checkpoints import Recorder
+from llm_rebuild.checkpoints import NO_TAP, Recorder
 from llm_rebuild.copies import local_copy
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError
@@ -68,6 +68,20 @@ def test_filled_in_it_is_bit_identical_at_every_checkpoint_in_order(name: str, r
     tapped = tapped_by(module_of(name, solved=True), copy, truth)
     assert list(tapped) == list(truth)
     assert verify.judge(tapped, truth).exact
+
+
+def test_an_encoder_that_runs_once_keeps_nothing():
+    """What is kept lies otherwise in memory; at full size its products have other bits."""
+    copy, cache = miniature("t5-small"), dict[str, torch.Tensor]()
+    truth = verify.capture(copy, TEXTS["t5-small"])
+    given = {word: value for word in READS if (value := getattr(truth.inputs, word)) is not None}
+    with torch.no_grad():
+        forward = module_of("t5-small", solved=True)["forward"]
+        forward(
+            weights=copy.weights(), config=rebuild_for(copy.config).config, tap=NO_TAP, cache=cache, **given
+        )
+    assert [name for name in cache if name.startswith("encoder.block")] == []
+    assert [name for name in cache if name.startswith("decoder.block")] != []
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -111,12 +111,13 @@ def observe(
     def tap(name: str, tensor: Tensor) -> None:
         """Compare, and go on with the official tensor where the two differ."""
         with torch._C._DisableTorchDispatch(), torch._C.DisableTorchFunction():
-            numbers = plain(tensor, "tap")
+            own = plain(tensor, "tap")
+            numbers = recorder.swapped(own)  # tapped before, by another name
             recorder.tapped(name, numbers)
             right = official.tensors.get(name)
             if right is not None and not identical(numbers, right):
                 recorder.record.wrong.add(name)
-                recorder.instead(numbers, right.clone(), name)
+                recorder.instead(own, right.clone(), name)
         if until and recorder.record.tapped.keys() >= set(until):
             recorder.paused = True
 

@@ -239,7 +239,7 @@ class Recorder:
         if self.paused:
             return function(*args, **kwargs)
         if self._instead:
-            args, kwargs = mapped(args, self._swapped), mapped(kwargs, self._swapped)
+            args, kwargs = mapped(args, self.swapped), mapped(kwargs, self.swapped)
         if self._again:
             frames = self._frames() if facts_of(function).name in self._corrected else ()
             correction = self._corrections.get(self._call_of(function, frames)) if frames else None
@@ -276,5 +276,6 @@ class Recorder:
         times = self._times[operation] = self._times.get(operation, -1) + 1
         return (*operation, times)
 
-    def _swapped(self, value: Any) -> Any:
+    def swapped(self, value: Any) -> Any:
+        """What goes in where this does."""
         return self._instead.get(window_of(value), value) if isinstance(value, Tensor) else value

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from llm_rebuild.diagnosis.reading.record import Correction, Record
-from llm_rebuild.diagnosis.reading.slices import MOVES, Difference, Slice
-from llm_rebuild.verify.equality import apart, equal, relative_difference, usual
+from llm_rebuild.diagnosis.reading.slices import MOVES, Difference, Side, Slice
+from llm_rebuild.verify.equality import ONE_SUM, apart, equal, relative_difference, usual
 from llm_rebuild.verify.operations import call, copied, facts_of, leaves, mapped, written_by
 from llm_rebuild.verify.recording import Call, Ref, recompute
 
@@ -212,12 +212,21 @@ def in_float64(record: Record, nodes: Sequence[int]) -> Tensor | None:
 
 
 def same_function(between: Slice, target: int, other: int) -> bool:
-    """Whether both slices compute the same from the same: in float64 rounding is too small to hide it."""
-    one = in_float64(between.person.record, between.operations(target))
-    two = in_float64(between.official.record, between.official_operations(other))
+    """Whether both slices compute the same: in float64 rounding is too small to hide it where they begin with
+    the same tensors. What one begins with and the other computes was rounded once."""
+    own, theirs = between.operations(target), between.official_operations(other)
+    one, two = in_float64(between.person.record, own), in_float64(between.official.record, theirs)
     if one is None or two is None or one.shape != two.shape:
         return False
     masked = apart(one, two) & ~usual(two)  # which does not round
     if not one.is_floating_point() or bool(masked.any()):
         return equal(one, two)
-    return relative_difference(one, two) <= SAME_FUNCTION
+    alike = _begins(between.person, own) == _begins(between.official, theirs)
+    return relative_difference(one, two) <= (SAME_FUNCTION if alike else ONE_SUM)
+
+
+def _begins(side: Side, operations: Sequence[int]) -> set[Any]:
+    """The fingerprints of the tensors that operations begin with."""
+    into = {i for n in operations for i in side.record[n].inputs} - set(operations)
+    several = {i for i in into if (value := side.record[i].value) is not None and value.numel() > 1}
+    return {side.print_of(side.chain(i)[-1]) for i in several}

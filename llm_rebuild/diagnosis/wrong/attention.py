@@ -247,6 +247,8 @@ TABLES: Tables = {
         ("mask-after-softmax", "shares of hidden tokens set to 0 afterwards", after_softmax),
         ("softmax-changed", "with one more in the sum", lambda x: x.exp() / (1 + x.exp().sum(-1, keepdim=True))),
         ("rounding", "in float64, then rounded", lambda x: F.softmax(x.double(), -1).float()),
+        ("rounding", "by its logarithm", lambda x: F.log_softmax(x, -1).exp()),
+        ("rounding", "by the logarithm of its sum", lambda x: (x - x.logsumexp(-1, keepdim=True)).exp()),
     ),
     "mix": (
         ("softmax-axis", "each token's heads look at one another", lambda query, key, value: F.scaled_dot_product_attention(*(t.transpose(1, 2) for t in (query, key, value))).transpose(1, 2)),

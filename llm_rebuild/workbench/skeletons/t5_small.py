@@ -51,7 +51,7 @@ def forward(
     the new token only, and decoder_mask all of them. None: nothing is kept.
     """
     part = Part(weights, config, tap, attention, cache)
-    encoded = cache["encoded"] if cache else encoder(token_ids, mask, part)
+    encoded = cache["encoded"] if cache else encoder(token_ids, mask, part._replace(cache=None))  # runs once
     if cache is not None:
         cache["encoded"] = encoded
     return decoder(decoder_ids, decoder_mask, encoded, mask, part)
