@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from llm_rebuild.copies.local_copy import LocalCopy
-from llm_rebuild.errors import InputError
+from llm_rebuild.errors import InputError, counted
 from llm_rebuild.json_fields import shown
 from llm_rebuild.models.part import Batch
 from llm_rebuild.tokenizers import Tokenizer
@@ -154,7 +154,7 @@ class Inputs:
             rows = [[start_id, *row[:-1]] for row in self.rows]
         checked = [_ids(row, vocab_size) for row in _listed(rows)]
         if len(checked) != len(self.token_ids):
-            raise InputError(f"{len(checked)} rows of decoder ids do not fit {len(self.token_ids)} texts")
+            raise InputError(f"decoder ids for {counted(len(checked), 'text')}, of {len(self.token_ids)}")
         for row in checked:
             if row[:1] != [start_id]:
                 raise InputError(f"decoder ids must begin with the start token {start_id}, not {row[:1]}")

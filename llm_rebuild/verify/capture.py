@@ -17,7 +17,7 @@ from typing_extensions import Unpack
 from llm_rebuild.checkpoints import Checkpoint, aligned
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.errors import InputError, NoSuchNameError, listed, nearest
-from llm_rebuild.files import reason, replacing
+from llm_rebuild.files import check_regular, reason, replacing
 from llm_rebuild.using.inputs import Inputs
 from llm_rebuild.verify.any_model import Step, checkpoints_of
 from llm_rebuild.verify.entries import Trace
@@ -174,6 +174,7 @@ class Capture(Mapping[str, Interim]):
     @classmethod
     def load(cls, file: str | Path) -> Capture:
         """Read a file that `save` wrote."""
+        check_regular(Path(file), "`llm-rebuild capture` makes one")
         try:
             with safe_open(file, framework="pt") as opened:
                 about = json.loads((opened.metadata() or {})["llm_rebuild"])

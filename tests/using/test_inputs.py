@@ -140,7 +140,7 @@ def test_decoder_ids_without_the_start_token_are_refused(tmp_path: Path, rows: l
 
 
 def test_decoder_ids_that_do_not_fit_are_refused(tmp_path: Path):
-    with refused("1 rows of decoder ids do not fit 2 texts"):
+    with refused("decoder ids for 1 text, of 2"):
         ask(small.model(tmp_path / "t5", small.T5), token_ids=[[5], [6]], decoder_ids=[[0]])
     with refused("has no decoder beside its encoder"):
         ask(small.model(tmp_path / "gpt2", small.GPT2), token_ids=[[5]], decoder_ids=[[0]])
