@@ -155,6 +155,15 @@ def test_a_parquet_file_of_other_columns_is_refused_and_kept(asked: list[Task], 
     assert parquet.read_table(file)["key"].to_pylist() == [1, 2]
 
 
+def test_a_file_of_before_there_were_notes_goes_on(asked: list[Task], tmp_path: Path):
+    results = Results(tmp_path / "out.parquet")
+    results.parts.mkdir()
+    results.add(asked[0].row())
+    results.merge()
+    parquet.write_table(parquet.read_table(results.file).drop_columns("note"), results.file)
+    assert Results(results.file).done() == {asked[0].key}
+
+
 def test_two_sweeps_do_not_write_one_file(asked: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def meanwhile(waiting, address):
         with pytest.raises(InputError, match="another sweep writes to"):
