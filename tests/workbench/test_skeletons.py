@@ -22,6 +22,7 @@ from llm_rebuild.workbench import new as writing
 from llm_rebuild.workbench.steps import INPUTS, READS, trials
 from tests import warm
 from tests.workbench.bench import Bench
+from tools import full_size
 
 TEXTS = {
     "gpt2": ["The baker of Oru", "The"],
@@ -68,6 +69,22 @@ def test_filled_in_it_is_bit_identical_at_every_checkpoint_in_order(name: str, r
     tapped = tapped_by(module_of(name, solved=True), copy, truth)
     assert list(tapped) == list(truth)
     assert verify.judge(tapped, truth).exact
+
+
+@pytest.mark.parametrize("name", full_size.CONFIGS)
+def test_at_its_full_width_it_is_bit_identical_in_every_run(bench: Bench, tmp_path: Path, name: str):
+    """Products of heads of 64 numbers have other bits where these lie otherwise in memory."""
+    config = full_size.CONFIGS[name]
+    small = {field: 1 for field in ("num_layers", "n_layer", "num_hidden_layers") if field in config}
+    full_size.make(tmp_path / "wide", {**config, **small, "vocab_size": 100})
+    skeleton = {"smollm2-135m": "llama"}.get(name, name)
+    (tmp_path / "mine.py").write_text(writing.source(skeleton, solved=True), encoding="utf-8")
+    ids = ["--token-ids", "5,6,7,8,9,10,11", "--token-ids", "9,8,7"]
+    bench.run("check", "mine.py", "--model", tmp_path / "wide", *ids, "--json", "o.json", folder=tmp_path)
+    result = json.loads((tmp_path / "o.json").read_text(encoding="utf-8"))
+    assert result["done"]
+    assert result["summary"]["bit_identical"] == result["summary"]["checkpoints"]
+    assert all(run["bit_identical"] == run["checkpoints"] for run in result["others"])
 
 
 def test_an_encoder_that_runs_once_keeps_nothing():
