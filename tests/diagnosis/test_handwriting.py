@@ -13,11 +13,6 @@ from tools import portable
 from tools.mutants import read_set
 from tools.mutation import scene
 
-# With the kernels of tools/portable.py these are blamed, though nothing is wrong with them.
-BLAMED = {
-    "minilm-right-softmax-by-logsumexp": "the probs of block 2 are four times as far off as officially",
-    "t5-right-norm-mean-by-einsum": "a mean square is four times as far off as officially",
-}
 EVERY = 3  # of so many ways one is run each time, all are once a week
 WAYS = (
     *read_set("handwriting").mutants,
@@ -41,11 +36,7 @@ def report_of(way: Mutant) -> Report:
         pytest.param(
             way,
             id=way.name,
-            marks=[pytest.mark.xfail(reason=BLAMED[way.name], strict=portable.in_force())]
-            if way.name in BLAMED
-            else [pytest.mark.weekly]
-            if number % EVERY
-            else [],
+            marks=[pytest.mark.weekly] if number % EVERY else [],
         )
         for number, way in enumerate(WAYS)
     ],

@@ -181,6 +181,7 @@ TABLES: Tables = {
         *(("norm-axis", f"{says}, for every token", lambda x, axes=axes: x.mean(axes, keepdim=True)[..., :1].expand((*x.shape[:-1], 1))) for says, axes in AXES.items()),
         ("norm-axis", "over the heads", lambda x: x.mean(-2, keepdim=True)),
         ("norm-axis", "over all heads at once", lambda x: x.mean((-2, -1), keepdim=True)),
+        ("rounding", "each token times itself", lambda whole: torch.einsum("...w,...w->...", whole, whole)[..., None] / whole.shape[-1]),
     ),
     "inverse root": (  # x: what has epsilon; bare: what has none; small: epsilon
         ("norm-eps-place", "epsilon outside the root", lambda bare, small: 1.0 / (bare.sqrt() + small)),
