@@ -79,8 +79,8 @@ class Diagnosis:
     def did(self) -> str:
         """What was done: a clause that can stand behind the checkpoint, or a question. What no name is known
         of is said as it was read."""
-        if self.cause == "unknown" and self.difference:
-            return self.difference
+        if self.cause == "unknown" and (self.difference or self.says):
+            return f"{self.difference or self.says}."
         did = f"{CAUSES[self.cause].did} ({self.says})" if self.says else CAUSES[self.cause].did
         return f"could it be that {did}?" if self.asked and self.cause != "unknown" else f"{did}."
 
@@ -219,9 +219,12 @@ def of_others(
     """
     read = {name for reading in readings for name in (reading.checkpoint, *reading.also)}
     looked_at = read if _whole(readings) else set(truth.tensors)
+    right = [name for name, tensor in truth.tensors.items() if name in rebuilt and tensor.isfinite().all()]
+    broken = {name for name in right if not rebuilt[name].isfinite().all()}  # so may be all behind it
     steps, tried, by_cause = {template(first.seen)}, list[tuple[Case, Finding]](), {first.cause: [first]}
     for name in truth.tensors:
-        if rounding.kind(name) != MISTAKE or template(name) in steps or name not in looked_at:
+        known = template(name) in steps or name not in looked_at or broken & {*world.inputs_of(name)}
+        if rounding.kind(name) != MISTAKE or known:
             continue
         steps.add(template(name))
         if (case := own_case(rebuilt, truth, world, name)) is not None:
@@ -274,9 +277,8 @@ def _merged(mistakes: Sequence[Diagnosis]) -> tuple[Diagnosis, ...]:
         key = (mistake.cause, *mistake.lines[:1]) if mistake.lines else (mistake.seen, mistake.cause)
         first = merged.setdefault(key, mistake)
         if first is not mistake:
-            merged[key] = replace(
-                first, also=tuple(dict.fromkeys((*first.also, mistake.seen, *mistake.also)))
-            )
+            also = dict.fromkeys((*first.also, mistake.seen, *mistake.also))
+            merged[key] = replace(first, also=tuple(also))
     return tuple(merged.values())
 
 
@@ -296,6 +298,7 @@ def _read(diagnosis: Diagnosis | None, reading: Reading, world: World) -> Diagno
         evidence = f"With this put right your code ran once more, and {reading.checkpoint} was {how_well}."
     # The official tensor times a number: what only says that something else went in says less.
     scaled = diagnosis is not None and diagnosis.cause == "scaled" and level <= diagnosis.level
+    better = diagnosis is not None and diagnosis.level == Level.SEEN < level and cause not in VAGUE
     if diagnosis is not None and cause in ("", diagnosis.cause):
         if cause and diagnosis.level < level:
             says = "" if diagnosis.asked else diagnosis.says
@@ -305,12 +308,7 @@ def _read(diagnosis: Diagnosis | None, reading: Reading, world: World) -> Diagno
         and (
             diagnosis.asked
             or (cause not in ("unknown", "another-checkpoint") and diagnosis.cause in VAGUE and not scaled)
-            or (
-                diagnosis.level == Level.SEEN < level
-                and cause not in VAGUE
-                and repair.kind != "value"
-                and not by_a_factor(formula, repair, diagnosis.cause)
-            )
+            or (better and repair.kind != "value" and not by_a_factor(formula, repair, diagnosis.cause))
             or contradicts(world, formula, repair, diagnosis.cause)
         )
     ):
@@ -331,7 +329,7 @@ def _read(diagnosis: Diagnosis | None, reading: Reading, world: World) -> Diagno
 def _findings(case: Case, account: Account) -> list[Finding]:
     """One explanation a cause, the likeliest first."""
     error, again = account.error, account.again
-    unused = None if account.fed else _only_shown(case)
+    unused = [] if account.fed else _only_shown(case)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a wrong formula may well divide by n - 1 = 0
         findings = list(explanations(case))
@@ -340,8 +338,8 @@ def _findings(case: Case, account: Account) -> list[Finding]:
     if again is not None and not any(finding.level for finding in findings):
         findings[:0] = _chance(case, again())
     findings = _ranked(case, findings)
-    if unused is not None and findings[0].cause != "scale-order":  # which changes steps between, not the sum
-        findings = [unused]
+    if unused and findings[0].cause != "scale-order":  # which changes steps between, not the sum
+        findings = unused
     by_cause: dict[str, Finding] = {}
     for finding in findings:
         by_cause.setdefault(finding.cause, finding)
@@ -371,20 +369,20 @@ def explanations(case: Case) -> Iterator[Finding]:
     yield from numbers.describe(case)
 
 
-def _only_shown(case: Case) -> Finding | None:
-    """A tensor that is wrong although what is computed from it is right: then it was never used."""
-    rebuilt, official = case.mine, case.official
+def _only_shown(case: Case) -> list[Finding]:
+    """A tensor that is wrong although what is computed from it is right: only its own numbers are asked."""
+    rebuilt, official, target = case.mine, case.official, case.target
     if rebuilt.shape != official.shape or rebuilt.dtype != official.dtype or case.rounding:
-        return None
-    with_mine = case.world.given({case.target: case.mine})
-    for user in case.world.users(case.target):
+        return []
+    with_mine = case.world.given({target: case.mine})
+    for user in case.world.users(target):
         value = with_mine.attempt(user) if user.name in case.same else None
         if value is not None and not equal(value, case.world[user.name]):
-            same = [n for n, t in case.truth.items() if n != case.target and equal(case.mine, t)]
-            which = f"it is the official {same[0]}; " if same else ""
-            says = f"{which}{user.name}, computed from it, is right, so another tensor was used there"
-            return Finding("another-checkpoint", says, Level.SHOWN)
-    return None
+            says = f"{user.name}, computed from it, is right, so another tensor was used there"
+            made = replace(case, world=replace(case.world, formulas={}))
+            seen = [f for f in numbers.describe(made) if f.level] or [Finding("unknown", "", Level.SHOWN)]
+            return [replace(f, says=f"{f.says}; {says}".removeprefix("; ")) for f in seen]
+    return []
 
 
 def _chance(case: Case, second: Mapping[str, Tensor]) -> Iterator[Finding]:
@@ -498,8 +496,7 @@ def _signed_zeros(rebuilt: Mapping[str, Tensor], truth: Capture) -> tuple[Diagno
         if not identical(rebuilt[name], official):
             says = "-0 instead of 0, which changes no other number"
             evidence = f"All numbers of {name} are equal; only the sign of zeros differs."
-            level = Level.SHOWN
-            return (Diagnosis("rounding", name, says, evidence, level, confidence(level), name),)
+            return (Diagnosis("rounding", name, says, evidence, Level.SHOWN, confidence(Level.SHOWN), name),)
     return ()
 
 

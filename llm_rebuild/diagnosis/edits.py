@@ -21,7 +21,6 @@ from llm_rebuild.verify.transforms import Function
 
 # Kinds of steps that compute no number.
 MOVES = {"same", "split", "merge", "by head", "by token", "cat", "repeat", "grouped", "mask", "given"}
-BINARY = ("add", "add bias", "add mask", "multiply", "stretch", "divide", "elementwise")  # of two tensors
 TURNED = " (transposed)"  # follows the key of a weight
 
 Transform = tuple[str, str, Function]  # the kind of edit, in words, and what is done
@@ -193,9 +192,8 @@ def _left_out(world: World, formula: Formula, result: Tensor) -> Iterator[Edit]:
             ):
                 other = world.with_weights({key: do(world.weights[key])})
                 cause = names.of_weight(formula, key, action)
-                yield Edit(
-                    cause, f"{key} {says}", {formula.name: lambda w, other=other: other.compute(formula)}
-                )
+                make: Make = lambda w, other=other: other.compute(formula)  # noqa: E731
+                yield Edit(cause, f"{key} {says}", {formula.name: make})
 
 
 def _otherwise(world: World, formula: Formula, result: Tensor) -> Iterator[Edit]:
@@ -205,10 +203,12 @@ def _otherwise(world: World, formula: Formula, result: Tensor) -> Iterator[Edit]
             make: Make = lambda w, right=right: w.given({right: w.compute(formula)}).compute(formula)  # noqa: E731
             yield Edit(names.of_twice(world, formula, right), "done twice", {name: make})
     operands = [*values, *(world.weights[key] for key in formula.weights)]
-    if formula.kind in BINARY and len(operands) == 2 and all(o is not None for o in operands):
+    if formula.kind in names.BINARY and len(operands) == 2 and all(o is not None for o in operands):
         for sign, operator in OPERATORS.items():
             make = lambda w, do=operator: do(*operands)  # noqa: E731
-            yield Edit(names.of_operator(formula, sign), f"{sign} instead", {name: make})
+            yield Edit(
+                names.of_operator(formula, sign), f"its two parts put together by {sign}", {name: make}
+            )
     for says, dtype in transforms.NARROW.items():
         for how in ("computed", "inputs kept", "weights kept"):
             make = lambda w, how=how, dtype=dtype: _narrowly(w, formula, how, dtype)  # noqa: E731

@@ -53,9 +53,8 @@ OF_STEP: Mapping[str, tuple[str, str, str, str]] = {
     "gelu": ("gelu-constant",) * 4,
     "layer norm": ("norm-missing", "norm-affine-wrong", "norm-affine-wrong", "norm-affine-wrong"),
     "stretch": ("norm-affine-missing", "norm-affine-wrong", "norm-affine-wrong", "norm-affine-wrong"),
-    **dict.fromkeys(
-        ("square", "mean square"), ("norm-variance", "norm-variance", "shifted", "norm-variance")
-    ),
+    "square": ("norm-variance", "norm-variance", "shifted", "norm-variance"),
+    "mean square": ("norm-variance", "norm-variance", "shifted", "norm-variance"),
     "plus eps": ("norm-eps-place", "scaled", "norm-eps", "unknown"),
     "inverse root": ("norm-variance", "norm-variance", "norm-eps-place", "norm-variance"),
     "normed": ("norm-missing", "norm-variance", "shifted", "unknown"),
@@ -115,6 +114,7 @@ OF_REPAIR = {
     **dict.fromkeys((("mask", CONSTANT), ("biased mask", CONSTANT), ("biased mask", REPLACED)), "mask-fill"),
     **{(step, LAID_OUT): "heads-split" for step in ("product", "unscaled", "mix")},
     ("merge", LAID_OUT): "heads-merged", ("cat", LAID_OUT): "cache-order",
+    ("add", CONSTANT): "embedding-scaled", ("residual", CONSTANT): "residual-scaled",
 }  # fmt: skip
 OF_OPERATION = {
     **{(name, DROP): "dropout" for name in ("native_dropout", "dropout", "bernoulli", "_fused_dropout")},
@@ -150,6 +150,8 @@ DOES = {
     **dict.fromkeys(("gelu", "tanh", "sigmoid", "silu", "erf"), BENT),
     **dict.fromkeys(("transpose", "permute", "t", "flip", "roll"), MOVED),
 }
+BINARY = ("add", "add bias", "add mask", "multiply", "stretch", "divide", "elementwise")  # of two tensors
+JOINING = ("add", "sub", "rsub", "mul", "div", "pow", "maximum", "minimum")
 CHOOSING = ("select", "slice", "expand", "index_select")  # some of a tensor's numbers, or one for several
 # What says of a step only how its numbers look: the code that was read says more.
 VAGUE = {"unknown", "scaled", "shifted", "permuted", "another-checkpoint", "not-computed"}
@@ -232,10 +234,13 @@ def of_fact(formula: Formula, fact: str) -> str:
 
 
 def of_operator(formula: Formula, sign: str) -> str:
-    """The cause of another operation of the two that go into a step."""
-    if formula.kind == "add mask" and sign == "-":
-        return "mask-inverted"
-    return of_result(formula, FACTOR if called(formula) in ("residual", "normed") else OTHER)
+    """The cause of another operation of two; `unknown` where it would say that another tensor went in."""
+    named = {"elementwise": ANYWHERE[BENT], "add mask": "mask-inverted" if sign == "-" else "unknown"}
+    if formula.kind in named:
+        return named[formula.kind]
+    part = sign == "-" and formula.kind == "add"
+    cause = of_result(formula, FACTOR if part or called(formula) == "normed" else OTHER)
+    return "unknown" if cause in TAKEN else cause
 
 
 def of_repair(world: World, formula: Formula | None, repair: Repair) -> str:
@@ -347,11 +352,8 @@ def contradicts(world: World, formula: Formula | None, repair: Repair, cause: st
     if repair.kind == OPERAND and formula.kind == "elementwise" and repair.wrong in world.formulas:
         other = repair.wrong != formula.facts.get("whole")  # of which a step is made, and was left out
         return other and repair.right in formula.inputs and cause == "gelu-constant"
-    if (
-        repair.kind == CONSTANT
-        and repair.edits == 1
-        and cause in ("wrong-operand", "wrong-input", "norm-eps-place")
-    ):
+    other = cause in ("wrong-operand", "wrong-input", "norm-eps-place")
+    if other and repair.kind == CONSTANT and repair.edits == 1:
         return True  # what is given another number is there, and where it belongs
     return cause == "scale-extra" and role(formula) == "scale" and repair.kind == REPLACED
 
@@ -365,6 +367,8 @@ def by_a_factor(formula: Formula | None, repair: Repair, cause: str) -> bool:
 def _of_way(world: World, formula: Formula, repair: Repair, action: str) -> str:
     """The cause of an operation too many, too few or another, in front of a step or behind it."""
     kind, right = repair.kind, repair.right
+    if kind == REPLACED and right == formula.name and formula.kind in BINARY and repair.operation in JOINING:
+        return of_operator(formula, "-" if repair.operation == "sub" else "")
     if kind == INSERT:
         if formula.kind == "turns" and repair.edits > 1:  # of the places, or of how fast they turn
             return ""
@@ -483,11 +487,8 @@ def of_input(world: World, formula: Formula, right: str, action: str) -> str:
         return "scale-wrong"
     if formula.kind in ("layer norm", "square") and action == MOVED:  # it norms another tensor
         return "wrong-input"
-    if (
-        formula.kind in ("product", "mix")
-        and action == MOVED
-        and any(map(shares_heads, world.formulas.values()))
-    ):
+    moved = formula.kind in ("product", "mix") and action == MOVED
+    if moved and any(map(shares_heads, world.formulas.values())):
         return "heads-shared-wrong"
     if formula.kind in AS_RESULT | ANGLES or (formula.kind in NORM_STEPS | TURNS and not scaled):
         cause = of_result(formula, action)

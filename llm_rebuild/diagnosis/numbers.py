@@ -102,9 +102,8 @@ def describe(case: Case) -> Iterator[Finding]:
 def _of_another_shape(case: Case, formula: Formula | None) -> Iterator[Finding]:
     rebuilt, official = case.mine, case.official
     shapes = f"{list(rebuilt.shape)} instead of {list(official.shape)}"
-    if rebuilt.numel() == official.numel() and identical(
-        official.reshape(rebuilt.shape).contiguous(), rebuilt
-    ):
+    alike = rebuilt.numel() == official.numel()
+    if alike and identical(official.reshape(rebuilt.shape).contiguous(), rebuilt):
         yield Finding("wrong-shape", f"the same numbers in another shape: {shapes}", Level.SHOWN)
     elif _broadcast(rebuilt, official):
         yield Finding("wrong-shape", f"the right numbers, not expanded: {shapes}", Level.SHOWN)
@@ -384,9 +383,11 @@ def _rows(rebuilt: Tensor, formula: Formula, world: World) -> Iterator[Finding]:
     if turned or formula.facts["what"] == "position":
         behind = even and world.cached and int(by[0, 0]) < 0
         cause = "positions-not-advanced" if behind else "positions-shifted" if even else "positions-wrong"
-    looked_up = ", ".join(map(str, numbers.tolist()[:8])) + (", …" if len(numbers) > 8 else "")
+    off = by.flatten().nonzero().flatten() if by.dim() == 2 else torch.arange(len(numbers))
+    looked_up = ", ".join(map(str, numbers[off].tolist()[:8])) + (", …" if len(off) > 8 else "")
     of = f"{'the angles of places' if turned else 'rows'} {looked_up}{'' if turned else ' of the table'}"
-    yield Finding(cause, f"{of} instead of {', '.join(map(str, right.tolist()[:8]))}", Level.SEEN)
+    rows = right[off % len(right)].tolist()[:8]
+    yield Finding(cause, f"{of} instead of {', '.join(map(str, rows))}", Level.SEEN)
 
 
 def _columns(rebuilt: Tensor, formula: Formula, world: World) -> Iterator[Finding]:

@@ -267,6 +267,13 @@ def test_a_step_behind_what_was_not_shown_is_tried_with_other_weights() -> None:
     assert "k_proj went in instead of model.layers.1.self_attn.v_proj" in real.explanation
 
 
+def test_of_many_rows_those_are_named_that_are_wrong() -> None:
+    counted = "counted = torch.arange(key - token, key).unsqueeze(0)"
+    rebuilt = tensors("gpt2", counted, f"{counted}.where(torch.arange(token) < 9, 3)")
+    best = diagnose(rebuilt, stage("gpt2").truth, copy_of("gpt2"))[0]
+    assert "rows 3, 3, 3, 3, 3 of the table instead of 9, 10, 11, 12, 13" in best.explanation
+
+
 def test_a_sum_of_what_is_not_finite_is_no_mixture() -> None:
     rebuilt, (added, total) = rounded("gpt2", "h.0.ln_1"), ("h.0.mlp.c_proj", "h.0.mlp.residual")
     rebuilt |= {added: torch.full_like(rebuilt[added], torch.nan), total: torch.randn_like(rebuilt[total])}

@@ -17,6 +17,7 @@ from tools.mutants import read_set
 
 KERNEL = "return F.scaled_dot_product_attention(query, key, value, mask, is_causal=causal, scale=scale)"
 FUSED = functools.partial(Mutant, cause="", first="", attention="sdpa")
+ROUNDED = "wrong-dtype", "or rounded"
 EAGER = functools.partial(Mutant, cause="", first="")
 
 
@@ -32,6 +33,10 @@ def eager(before: str, after: str) -> Mutant:
 
 def relu(after: str) -> Mutant:
     return EAGER("t5-here", "t5-small", "lambda x, tap: F.relu(x)", f"lambda x, tap: {after}", file="ops")
+
+
+def gelu(before: str, after: str) -> Mutant:
+    return EAGER("gpt2-here", "gpt2", before, after, file="ops")
 
 
 def t5(before: str, after: str) -> Mutant:
@@ -112,6 +117,36 @@ def test_one_number_everywhere_proves_nothing(number: float) -> None:
     report = explain(proof).report
     assert report.mistakes
     assert [m.cause for m in report.mistakes if proved(m) and not m.cause.startswith("mask")] == []
+
+
+@pytest.mark.parametrize(
+    ("mutant", "cause", "words"),
+    [
+        (
+            eager("x = word + position", "x = word * position"),
+            "unknown",
+            "`mul`, where the official model has",
+        ),
+        (
+            eager("x = attended + x", "x = attended.maximum(x)"),
+            "unknown",
+            "`maximum`, where the official model",
+        ),
+        (gelu("return half * gate", "return half + gate"), "activation-other", "another activation"),
+        (gelu("return half * gate", "return half.minimum(gate)"), "activation-other", "another activation"),
+        (
+            eager("x = word + position", "x = torch.add(word, position, alpha=0.37)"),
+            "embedding-scaled",
+            "part of",
+        ),
+        (eager("scaled = product * scale", "scaled = torch.round(product * scale, decimals=2)"), *ROUNDED),
+    ],
+    ids=["product", "maximum", "sum of GELU", "minimum of GELU", "a part of a sum", "rounded"],
+)
+def test_another_operation_is_called_nothing_that_it_is_not(mutant: Mutant, cause: str, words: str) -> None:
+    found = told(mutant)
+    assert found.cause == cause
+    assert words in found.did
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,13 @@ import json
 import pytest
 import torch
 
-from llm_rebuild.diagnosis.mutants import mutated
+from llm_rebuild.diagnosis.mutants import Mutant, mutated
 from llm_rebuild.diagnosis.reading.read import OfficialRun, read
 from llm_rebuild.diagnosis.reading.result import Reading
 from llm_rebuild.errors import InputError
 from llm_rebuild.verify.operations import call
 from tests.diagnosis.test_reading import MUTANTS, SCALED, minilm, own, read_mutants, stage
+from tools import reading
 
 
 @pytest.mark.parametrize(
@@ -51,6 +52,23 @@ def test_a_line_is_written_as_it_has_run(wrong: str, right: str):
     (repair,) = read_mutants(minilm(wrong))[0].repairs
     assert repair.degree.startswith("proved")
     assert repair.after.partition("  #")[0] == right
+
+
+def test_both_sides_of_a_repair_differ():
+    """The same operation, given one tensor more: its shapes say which."""
+    given = "(query, key, value, mask, is_causal=causal,"
+    wrong = Mutant("gpt2-here", "gpt2", given, given.replace("mask, ", ""), "", "", attention="sdpa")
+    (repair,) = reading.readings([wrong])[0].repairs
+    right, instead = repair.words.removeprefix("use ").split(" instead of ")
+    assert right.count("[") > instead.count("[") > 0
+
+
+def test_a_none_that_is_spelled_out_has_its_line():
+    wrong = Mutant(
+        "gpt2-here", "gpt2", "self_attention(normed, mask,", "self_attention(normed, None,", "", ""
+    )
+    (first, *_) = read_mutants(wrong)
+    assert any("self_attention(normed, None," in line.code for line in first.lines)
 
 
 def test_a_constant_is_called_what_the_config_calls_it():

@@ -319,6 +319,36 @@ def test_a_tensor_between_two_steps_is_no_checkpoint(truth: Capture) -> None:
     assert matched.unmatched == tuple(between)
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "cause"),
+    [
+        ("h.0.ln_1", torch.neg, "scaled"),
+        ("ln_f", lambda x: x.flip(-1), "permuted"),
+        ("h.1.ln_2", lambda x: x.roll(7, -1), "permuted"),
+        ("h.1.ln_2", torch.sin, "unknown"),
+    ],
+    ids=["negated", "in reverse", "moved", "bent"],
+)
+def test_what_nothing_was_computed_from_is_called_what_its_numbers_are(
+    truth: Capture, name: str, change: Callable[[Tensor], Tensor], cause: str
+) -> None:
+    """It is no official tensor, so it is none of another checkpoint."""
+    dump = {key: tensor.clone() for key, tensor in truth.tensors.items()}
+    dump[name] = change(dump[name])
+    (said, *_) = proved(truth, match(dump, truth.tensors)).report.mistakes
+    assert (said.cause, said.checkpoint) == (cause, name)
+    assert "is right, so another tensor was used there" in said.did
+
+
+def test_of_what_is_not_finite_nothing_behind_it_is_told(truth: Capture) -> None:
+    dump = {name: tensor.clone() for name, tensor in truth.tensors.items()}
+    for name in list(dump)[list(dump).index("h.1.ln_1") :]:
+        dump[name] *= math.inf
+    assert [said.checkpoint for said in proved(truth, match(dump, truth.tensors)).report.mistakes] == [
+        "h.1.ln_1"
+    ]
+
+
 def test_the_command_line(run: Run, truth: Capture, tmp_path: Path) -> None:
     dump, names, page = tmp_path / "mine.npz", tmp_path / "names.json", tmp_path / "page.html"
     long = {"traced/" * 60: torch.arange(3)}  # names of any length are written, and read again

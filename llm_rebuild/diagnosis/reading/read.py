@@ -387,15 +387,14 @@ class _Session:
             innermost = computing[0] if kinds == {"drop"} else last  # what they leave
             official = last.kind in ("insert", "whole")
             edited = self.official[last.other] if official else self.record[last.node]
+            at = self.official.tapped[mistake.target]
             moves = len(patch) > 1 and kinds != {"constant"} and all(map(self.words.moves, patch))
             what = (
                 "layout" if moves else last.kind,
                 edited.operation,
                 *self.words.names(innermost),
                 len(computing),
-                traits(
-                    self.slice, last, *(side.tapped[mistake.target] for side in (self.record, self.official))
-                ),
+                traits(self.slice, last, self.record.tapped[mistake.target], at),
             )
             line = lines[0] if claimed else None
             repairs = (Repair(self.words.repair(patch), line, before, after, mistake.degree, *what),)

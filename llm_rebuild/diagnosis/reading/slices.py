@@ -228,13 +228,8 @@ class Slice:
         put_right = {e.at: e.other for e in edits if e.kind == "operand" and e.node == edit.node}
         if edit.kind != "replace" or own.operation not in {*MOVES, *REPEATS} or not put_right:
             return False
-        official, inputs = self.official.record, enumerate(own.inputs)
-        values = iter(
-            [
-                official[put_right[at]].value if at in put_right else self.person.record[source].value
-                for at, source in inputs
-            ]
-        )
+        records, inputs = (self.person.record, self.official.record), enumerate(own.inputs)
+        values = (records[at in put_right][put_right.get(at, source)].value for at, source in inputs)
         try:
             made = recompute(own, lambda x: next(values) if type(x) is Ref else x)
         except Exception:  # what is not made for another shape

@@ -82,9 +82,9 @@ class Ways:
 
     def way(self, at: int, value: Any) -> list[int]:
         """The steps that hand a value on, from the one that uses it back to the one that made it."""
-        way, bound = [at], False  # whether a name was bound there
+        way, bound, spelled = [at], False, False  # whether a name was bound there; or a value stands there
         calls, among = set[int](), list[str]()  # the steps whose calls were looked into; what was passed
-        while len(way) < LONG:
+        while len(way) < LONG and not spelled:
             names = [name for name in self.names(at, value) if name in among or not among]
             among, source = [], None
             if at not in calls and (bound or not names):  # what went in may come out, and be bound again
@@ -95,7 +95,8 @@ class Ways:
                 source = self._bound(at, names[0], value)
                 bound = source is not None
                 if source is None and (source := self.caller(self.record.steps[at].frame.call)) is not None:
-                    among = self._passed(source, at, names[0]) or []
+                    passed = self._passed(source, at, names[0])
+                    among, spelled = passed or [], passed == []
             if source is None or (source in way and source not in calls):
                 break
             way += [] if source in way else [source]

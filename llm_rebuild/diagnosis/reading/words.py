@@ -54,12 +54,18 @@ class Words:
         if edit.kind == "value":
             right = self._official(edit.other)
             return f"{one} gives other numbers than officially {right}", f"make it {right}"
-        right = f"{other}{self._with(theirs)}"
-        instead = self._as_officially(edit) if edit.kind == "whole" else f"use {right} instead of {one}"
-        if edit.kind == "replace":
-            return f"{one}{self._with(own)}, where the official model has {right}", instead
+        wrong, right = f"{one}{self._with(own)}", f"{other}{self._with(theirs)}"
+        if wrong == right:  # of other tensors, or of more
+            wrong = f"{one} of {_shapes(self.slice.person.record, own)}"
+            right = f"{one} of {_shapes(self.slice.official.record, theirs)}"
         if edit.kind == "layout":
-            return f"{one} of what lies in memory in another way", instead
+            return f"{one} of what lies in memory in another way", f"lay out what {one} takes as officially"
+        use = f"use {right} instead of {wrong if one == other else one}"
+        if edit.kind == "replace":
+            return f"{wrong}, where the official model has {right}", use
+        if one == other and edit.kind == "other":
+            return f"{one} of something else than officially", f"give {one} what it takes officially"
+        instead = self._as_officially(edit) if edit.kind == "whole" else use
         return f"`{word(own) or 'a tensor from elsewhere'}`, where the official model has {other}", instead
 
     def _as_officially(self, edit: Difference) -> str:
