@@ -22,9 +22,10 @@ def exact(world: World, rebuilt: Mapping[str, Tensor], truth: Capture, *, fed: b
 
     world    The official run as a graph.
     rebuilt  Tensors by checkpoint name.
-    fed      Whether each of them was computed from official ones, and not from the person's others.
+    fed      Whether each of them was computed from official ones, or from others that one step made on its
+             way, and not from the person's others.
     """
-    own = world if fed else world.given(rebuilt)
+    own = world.given(rebuilt)
     lost = () if fed else tuple(name for name in truth if name not in rebuilt)
     kinds: dict[str, str] = {}
     off: dict[str, tuple[float, float]] = {}
@@ -45,9 +46,12 @@ def exact(world: World, rebuilt: Mapping[str, Tensor], truth: Capture, *, fed: b
             problems[name] = "this step has no formula that could be computed in float64"
             continue
         off[name] = (relative_difference(tensor, step), relative_difference(right, official_step))
-        into = [] if fed else [n for n in world.inputs_of(name) if n in rebuilt]
+        into = [n for n in world.inputs_of(name) if n in rebuilt]
         differing = [n for n in into if not identical(rebuilt[n], truth.tensors[n])]
-        if not as_exact(tensor, step, right, official_step) and not is_spelling(own, name, tensor):
+        near = as_exact(tensor, official_step, right, official_step)
+        if fed and (near or is_spelling(world, name, tensor)):
+            kinds[name] = ROUNDING
+        elif not as_exact(tensor, step, right, official_step) and not is_spelling(own, name, tensor):
             kinds[name] = MISTAKE
         else:
             kinds[name] = ROUNDING if all(kinds.get(n) == ROUNDING for n in differing) else INHERITED

@@ -38,8 +38,8 @@ REPRODUCED = 1e-4
 
 # How many times further from the true result than the official tensor a harmless spelling may be. Measured on
 # the mutants of the first and the third set, with three sets of kernels: those that are only another spelling
-# stay below 3.5, and the smallest mistake begins above 7.
-AS_NEAR = 4.0
+# stay below 3.5, and the smallest mistake begins above 7. A tanh by an exponential reaches 4.2.
+AS_NEAR = 5.0
 
 # What masks put there. Beyond NEVER only the lowest number of a dtype lies, which is another one in float64.
 NEVER = 1e30

@@ -14,7 +14,7 @@ from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.workbench import new as writing
 from tests.workbench.bench import Bench
 
-GPT2, MINILM, T5 = "gpt2", "minilm", "t5-small"
+GPT2, MINILM, T5, LLAMA = "gpt2", "minilm", "t5-small", "llama"
 Checked = Callable[..., tuple[int, dict[str, Any], str]]
 
 
@@ -282,21 +282,44 @@ def test_another_way_that_is_wrong_is_not_passed(checked: Checked):
     assert "cached step: " in shown
 
 
-def test_a_norm_by_hand_is_done(checked: Checked):
-    """What it rounds otherwise is kept with keys and values; later numbers are larger, and off by more."""
-    source = writing.source(GPT2, solved=True)
-    by_hand = source.replace(
-        "return F.layer_norm(x, x.shape[-1:], weight, bias, config.layer_norm_epsilon)",
+LAYER_NORM = "return F.layer_norm(x, x.shape[-1:], weight, bias, config.layer_norm_epsilon)"
+BY_HAND = {  # model, what stands there, what somebody else writes
+    "a norm": (
+        GPT2,
+        LAYER_NORM,
         "x = x - x.mean(-1, keepdim=True)\n"
         "    square = x.pow(2).mean(-1, keepdim=True)\n"
         "    return x / torch.sqrt(square + config.layer_norm_epsilon) * weight + bias",
-    )
+    ),
+    "a norm by the squares": (
+        GPT2,
+        LAYER_NORM,
+        "mean = x.sum(-1, keepdim=True) / x.shape[-1]\n"
+        "    variance = (x * x).sum(-1, keepdim=True) / x.shape[-1] - mean * mean\n"
+        "    return (x - mean) * torch.rsqrt(variance + config.layer_norm_epsilon) * weight + bias",
+    ),
+    "a tanh": (GPT2, "torch.tanh(scaled)", "1 - 2 / (torch.exp(2 * scaled) + 1)"),
+    "a norm, one of its steps": (T5, "torch.rsqrt(above_zero)", "above_zero.sqrt().reciprocal()"),
+    "a norm that shows its steps": (
+        LLAMA,
+        "square.mean(-1, keepdim=True)",
+        "torch.linalg.vector_norm(x, dim=-1, keepdim=True) ** 2 / x.shape[-1]",
+    ),
+}
+
+
+@pytest.mark.parametrize(("model", "before", "after"), BY_HAND.values(), ids=BY_HAND)
+def test_a_step_by_hand_is_done(checked: Checked, model: str, before: str, after: str):
+    """What it rounds otherwise is kept with keys and values; later numbers are larger, and off by more."""
+    source = writing.source(model, solved=True)
+    by_hand = source.replace(before, after)
     assert by_hand != source
-    code, found, _ = checked(GPT2, by_hand)
+    code, found, _ = checked(model, by_hand)
     assert [(run["way"], run["failed"]) for run in found["others"]] == [
         ("sdpa attention", 0),
         ("cached step", 0),
     ]
+    assert [step["name"] for step in found["steps"] if not step["right"]] == []
     assert (code, found["done"]) == (0, True)
 
 
