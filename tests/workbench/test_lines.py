@@ -64,6 +64,15 @@ def test_two_mistakes_each_with_its_line_and_its_repair(checked: Callable[..., S
     assert f"+ {RIGHT_CONSTANT}" in shown
 
 
+def test_rows_of_a_table_are_shown_from_where_they_differ(checked: Callable[..., Said]) -> None:
+    source = changed(
+        "torch.arange(mask.shape[1]).unsqueeze(0)", "torch.arange(mask.shape[1])[None].clamp(max=4)"
+    )
+    mistake = found(checked(source, "--json", "-"))["mistakes"][0]
+    assert "(rows 4, 4, " in mistake["did"]
+    assert " of the table instead of 5, 6, " in mistake["did"]
+
+
 def test_a_right_rebuild_has_no_lines(checked: Callable[..., Said]) -> None:
     said = found(checked(SOLVED, "--json", "-"))
     assert said["mistakes"] == said["diagnosis"] == []
