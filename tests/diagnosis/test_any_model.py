@@ -90,7 +90,7 @@ MISTAKES = [
         "heads-shared-wrong",
     ),
     (".triu(1)", ".triu(2)", "mask-off-by-one"),
-    ("gate * up", "gate + up", "wrong-operand"),
+    ("gate * up", "gate + up", "unknown"),  # in words: two parts put together by another operation
 ]
 
 
