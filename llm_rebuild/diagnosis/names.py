@@ -367,7 +367,8 @@ def by_a_factor(formula: Formula | None, repair: Repair, cause: str) -> bool:
 def _of_way(world: World, formula: Formula, repair: Repair, action: str) -> str:
     """The cause of an operation too many, too few or another, in front of a step or behind it."""
     kind, right = repair.kind, repair.right
-    if kind == REPLACED and right == formula.name and formula.kind in BINARY and repair.operation in JOINING:
+    joined = formula.kind in BINARY and len(formula.inputs) + len(formula.weights) == 2
+    if kind == REPLACED and right == formula.name and joined and repair.operation in JOINING:
         return of_operator(formula, "-" if repair.operation == "sub" else "")
     if kind == INSERT:
         if formula.kind == "turns" and repair.edits > 1:  # of the places, or of how fast they turn
