@@ -134,6 +134,7 @@ def test_one_number_everywhere_proves_nothing(number: float) -> None:
         ),
         (gelu("return half * gate", "return half + gate"), "activation-other", "another activation"),
         (gelu("return half * gate", "return half.minimum(gate)"), "activation-other", "another activation"),
+        (gelu("cube = torch.pow(x, 3.0)", "cube = x * x"), "gelu-constant", "constant"),
         (
             eager("x = word + position", "x = torch.add(word, position, alpha=0.37)"),
             "embedding-scaled",
@@ -141,7 +142,7 @@ def test_one_number_everywhere_proves_nothing(number: float) -> None:
         ),
         (eager("scaled = product * scale", "scaled = torch.round(product * scale, decimals=2)"), *ROUNDED),
     ],
-    ids=["product", "maximum", "sum of GELU", "minimum of GELU", "a part of a sum", "rounded"],
+    ids=["product", "maximum", "sum of GELU", "minimum of GELU", "square", "a part of a sum", "rounded"],
 )
 def test_another_operation_is_called_nothing_that_it_is_not(mutant: Mutant, cause: str, words: str) -> None:
     found = told(mutant)
