@@ -219,12 +219,12 @@ def of_others(
     """
     read = {name for reading in readings for name in (reading.checkpoint, *reading.also)}
     looked_at = read if _whole(readings) else set(truth.tensors)
-    right = [name for name, tensor in truth.tensors.items() if name in rebuilt and tensor.isfinite().all()]
-    broken = {name for name in right if not rebuilt[name].isfinite().all()}  # so may be all behind it
+    odd = [name for name in truth.tensors if name in rebuilt and not rebuilt[name].isfinite().all()]
+    broken = {name for name in odd if truth.tensors[name].isfinite().all()}  # so may be all behind it
     steps, tried, by_cause = {template(first.seen)}, list[tuple[Case, Finding]](), {first.cause: [first]}
     for name in truth.tensors:
-        known = template(name) in steps or name not in looked_at or broken & {*world.inputs_of(name)}
-        if rounding.kind(name) != MISTAKE or known:
+        skipped = template(name) in steps or name not in looked_at or broken & {*world.inputs_of(name)}
+        if rounding.kind(name) != MISTAKE or skipped:
             continue
         steps.add(template(name))
         if (case := own_case(rebuilt, truth, world, name)) is not None:

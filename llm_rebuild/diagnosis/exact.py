@@ -68,9 +68,9 @@ def keeps(world: World, name: str) -> bool:
 def is_spelling(world: World, name: str, tensor: Tensor) -> bool:
     """Whether a tensor is its step in another spelling, to the bit: one that rounds large numbers on its way,
     as the logarithm of a softmax does, is no mistake, however far it is from float64."""
-    known = (edit.changes for edit in mistakes(world, world.formulas[name]) if edit.cause == "rounding")
+    ways = (edit.changes for edit in mistakes(world, world.formulas[name]) if edit.cause == "rounding")
     others = frozenset(world.tensors) - {name}
-    spelled = (world.changed(changes, others).attempt(name) for changes in known)
+    spelled = (world.changed(changes, others).attempt(name) for changes in ways)
     return any(guess is not None and identical(tensor, guess) for guess in spelled)
 
 

@@ -177,10 +177,10 @@ def _rows_in(file: Path, schema: Any) -> Any:
         table = pq.read_table(file)
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these kinds
         raise InputError(f"{file} is no file of a sweep ({one_line(error)}); choose another") from None
-    place = schema.get_field_index("note")
-    if table.schema.equals(schema.remove(place)):  # a file of before there were notes
-        notes = _extra("pyarrow").nulls(len(table), schema.field(place).type)
-        table = table.add_column(place, schema.field(place), notes)
+    column = schema.get_field_index("note")
+    if table.schema.equals(schema.remove(column)):  # a file of before there were notes
+        notes = _extra("pyarrow").nulls(len(table), schema.field(column).type)
+        table = table.add_column(column, schema.field(column), notes)
     if not table.schema.equals(schema):
         raise InputError(f"{file} is no file of a sweep (it has other columns); choose another")
     return table
