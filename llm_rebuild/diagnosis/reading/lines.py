@@ -16,7 +16,8 @@ from pathlib import Path
 from llm_rebuild.diagnosis.reading.callers import Callers, from_depth
 from llm_rebuild.diagnosis.reading.result import Line
 from llm_rebuild.diagnosis.reading.slices import MOVES, VIEWS, Difference, Slice, constants, word
-from llm_rebuild.diagnosis.reading.ways import Ways
+from llm_rebuild.diagnosis.reading.traits import telling
+from llm_rebuild.diagnosis.reading.ways import Ways, words_of
 from llm_rebuild.verify.recording import Frame, Node, Ref
 from llm_rebuild.weights import template
 
@@ -56,11 +57,20 @@ class Lines:
             frames += self._taken_for(checkpoint, target)
         others = [edit for edit in all_edits if edit not in edits]
         frames += _in_turn([self._of_edits(edits, checkpoint), self._of_edits(others, checkpoint)])
-        frames += self.record[target].frames[:2]
-        different: dict[tuple[str, int], Frame] = {}
-        for frame in frames:
-            different.setdefault(frame.line, frame)
-        return list(different.values())[:SHOWN]
+        if len(edits) > 1 and not others:
+            frames[1:1] = self._telling(checkpoint, target)
+        stacks = [self.record[edit.node].frames for edit in all_edits]
+        computing, waiting = {f for s in stacks for f in s[:1]}, {f for s in stacks for f in s[1:]}
+        inside = _once(frame for frame in frames if frame in frames[:1] or frame not in waiting)
+        feeding = [frame for frame in self.ways.feeding(inside) if frame not in inside]
+        callers = [frame for frame in frames if frame not in inside]
+        next_to = _in_turn([feeding, [frame for frame in callers if frame in computing]])
+        return _once([*inside, *next_to, *callers, *self.record[target].frames[:2]])[:SHOWN]
+
+    def _telling(self, checkpoint: str, target: int) -> list[Frame]:
+        """The lines of those operations that say by themselves what is wrong, however the rest is spelled."""
+        told = telling(self.slice, target, self.slice.official.record.tapped[checkpoint]).values()
+        return [frame for nodes in told for node in nodes for frame in node.frames[:1]]
 
     def _of_edits(self, edits: Sequence[Difference], checkpoint: str) -> list[Frame]:
         frames = self.callers.of_helper(edits)
@@ -122,9 +132,7 @@ class Lines:
     def _pass(self, number: int) -> int:
         """The outermost call in which a tensor was made."""
         call = next((frame.call for frame in self.record[number].frames), 0)
-        while self.record.callers.get(call):
-            call = self.record.callers[call]
-        return call
+        return min(self.ways.above(call), default=call)
 
     def shared(self, edits: Sequence[Difference], checkpoints: Sequence[str]) -> Frame | None:
         """The line at which one thing would put right what several edits alike do: the operation's, where it
@@ -143,6 +151,7 @@ class Lines:
         node, record = self.record[edit.node], self.record
         if edit.kind == "constant":
             blamed = self.callers.blamed(node, edit)
+            yield from self._taken_beside(node, edit.other)
             yield from self._of_constant(node, self.slice.official.record[edit.other])
             behind = self._numbers_behind(node) if blamed[:1] == list(node.frames[:1]) else []
             yield from (*blamed[:1], *behind, *blamed[1:])
@@ -165,7 +174,7 @@ class Lines:
         else:
             theirs = self.slice.official.record[edit.other]
             # None, or a plain number, in the place of a tensor
-            if len(node.inputs) < len(theirs.inputs) and node.operation not in MOVES:
+            if 0 < len(node.inputs) < len(theirs.inputs) and node.operation not in MOVES:
                 yield from self._of_none(self.ways.step_of(node))
                 yield from self._of_constant(node, theirs)
             yield from self.callers.blamed(node, edit)
@@ -395,6 +404,13 @@ class Lines:
 
     # ---------------------------------------------------------------------- which number
 
+    def _taken_beside(self, node: Node, other: int) -> Iterator[Frame]:
+        """Where the right one of several halves was made on the same line, the line that took this one."""
+        right = self.slice.person.where.get(self.slice.official.print_of(other), ())
+        if any(self.record[n].frames[:1] == node.frames[:1] for n in right):
+            user = next((n.frames for n in self.record.nodes if node.number in n.inputs), ())
+            yield from (frame for frame in user if frame.call == node.frames[0].call)
+
     def _of_constant(self, node: Node, theirs: Node) -> Iterator[Frame]:
         """Where a number in a variable came from; one read off a shape, or right elsewhere, was mistaken."""
         at, values = self.ways.step_of(node), constants(node)
@@ -476,6 +492,14 @@ def _in_turn(lists: Sequence[Sequence[Frame]]) -> list[Frame]:
     return [frame for row in zip_longest(*lists) for frame in row if frame is not None]
 
 
+def _once(frames: Iterable[Frame]) -> list[Frame]:
+    """The first frame of each line."""
+    different: dict[tuple[str, int], Frame] = {}
+    for frame in frames:
+        different.setdefault(frame.line, frame)
+    return list(different.values())
+
+
 def _beside(one: Frame, other: Frame) -> bool:
     """Whether one sees both lines."""
     return one.file == other.file and abs(one.number - other.number) <= SPAN
@@ -483,7 +507,7 @@ def _beside(one: Frame, other: Frame) -> bool:
 
 def _densest(frames: Sequence[Frame]) -> list[Frame]:
     """The lines beside which most others stand."""
-    left, chosen = list({frame.line: frame for frame in frames}.values()), list[Frame]()
+    left, chosen = _once(frames), list[Frame]()
     while left and len(chosen) < SHOWN:
         chosen.append(max(left, key=lambda one: sum(_beside(one, other) for other in left)))
         left = [frame for frame in left if not _beside(chosen[-1], frame)]
@@ -498,7 +522,7 @@ def _filled(between: Slice, number: int) -> bool:
 
 def words_apart(name: str, right: str) -> set[str]:
     """The words of a weight's name that the right one lacks, numbers aside: `q` where `k` should be."""
-    return {word for word in {*name.split(".")} - {*right.split(".")} if not word.isdigit()}
+    return {word for word in words_of(name) - words_of(right) if not word.isdigit()}
 
 
 def _spelled(frames: Sequence[Frame], name: str, right: str) -> int | None:
@@ -511,6 +535,6 @@ def _spelled(frames: Sequence[Frame], name: str, right: str) -> int | None:
         words = {one[at - 1]}
     for depth, frame in enumerate(frames):
         texts = re.findall(r"""["']([^"']*)["']""", frame.text)
-        if words & {word for text in texts for word in text.split(".")}:
+        if words & {word for text in texts for word in words_of(text)}:
             return depth
     return None

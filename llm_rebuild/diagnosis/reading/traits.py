@@ -25,31 +25,46 @@ SMALL = 0.02  # an epsilon, whoever chose it
 
 
 def traits(between: Slice, edit: Difference, number: int, other: int) -> tuple[str, ...]:
-    """Those of the person's operations between what is right and a tensor, beside the official ones: numbers
-    are `rounded`, or kept in a `narrow` type; random ones are `drawn`; something is summed up `across`
-    rows; a variance is one `by less` than there are; a small number is added `outside`, to a root, or is
-    another `eps`; numbers are only `moved` otherwise; what is edited is one operation too many, `by a tensor`
-    of many numbers; and the tensor is right, and `another` checkpoint."""
-    record, official = between.person.record, between.official.record
-    own = [record[n] for n in between.operations(number) if record[n].value is not None and record[n].inputs]
-    theirs = [official[n] for n in between.official_operations(other) if official[n].inputs]
-    right = {x for node in theirs for x in constants(node) if type(x) is float}
-    added = [(_to_a_root(record, node), x) for node in own if word(node) == "add" for x in constants(node)]
-    small = [(to_a_root, x) for to_a_root, x in added if type(x) is float and 0 < x < SMALL]
+    """Those of the person's operations between what is right and a tensor, beside the official ones: those
+    that `telling` finds; numbers are only `moved` otherwise; what is edited is one operation too many, `by a
+    tensor` of many numbers; and the tensor is right, and `another` checkpoint."""
+    record, own, theirs = between.person.record, *_sides(between, number, other)
     computed = [Counter(map(word, nodes)) for nodes in (own, theirs)]
     seen = {
-        "narrow": any(node.value.dtype in NARROW for node in own),
-        "rounded": any(word(node) == "round" for node in own),
-        "across": any(_across(record, n) for n in own) and not any(_across(official, n) for n in theirs),
-        "drawn": any(node.operation.strip("_") in DRAWN for node in own),
-        "by less": any(word(node) in SPREADS and node.named.get("correction") != 0 for node in own),
-        "outside": any(to_a_root for to_a_root, _ in small),
-        "eps": any(x not in right and not to_a_root for to_a_root, x in small),
+        **telling(between, number, other),
         "moved": all(w in PUTS_TOGETHER for w in (computed[0] - computed[1]) | (computed[1] - computed[0])),
         "by a tensor": edit.kind == "drop" and _by_a_tensor(record, record[edit.node], edit.other),
         "another": between.another(number),
     }
     return tuple(trait for trait, shown in seen.items() if shown)
+
+
+def telling(between: Slice, number: int, other: int) -> dict[str, list[Node]]:
+    """Of the same operations those of which one alone says something: numbers are `rounded`, or kept in a
+    `narrow` type; random ones are `drawn`; something is summed up `across` rows; a variance is one `by less`
+    than there are; a small number is added `outside`, to a root, or is another `eps`."""
+    record, official = between.person.record, between.official.record
+    own, theirs = _sides(between, number, other)
+    right = {x for node in theirs for x in constants(node) if type(x) is float}
+    added = [(node, x) for node in own if word(node) == "add" for x in constants(node)]
+    small = [(node, x) for node, x in added if type(x) is float and 0 < x < SMALL]
+    across = [node for node in own if _across(record, node)]
+    return {
+        "narrow": [node for node in own if node.value.dtype in NARROW],
+        "rounded": [node for node in own if word(node) == "round"],
+        "across": [] if any(_across(official, node) for node in theirs) else across,
+        "drawn": [node for node in own if node.operation.strip("_") in DRAWN],
+        "by less": [n for n in own if word(n) in SPREADS and n.named.get("correction") != 0],
+        "outside": [node for node, _ in small if _to_a_root(record, node)],
+        "eps": [node for node, x in small if x not in right and not _to_a_root(record, node)],
+    }
+
+
+def _sides(between: Slice, number: int, other: int) -> tuple[list[Node], list[Node]]:
+    """What was computed between what is right and a tensor, and officially."""
+    own = [between.person.record[n] for n in between.operations(number)]
+    theirs = [between.official.record[n] for n in between.official_operations(other)]
+    return [n for n in own if n.value is not None and n.inputs], [n for n in theirs if n.inputs]
 
 
 def _to_a_root(record: Record, node: Node) -> bool:

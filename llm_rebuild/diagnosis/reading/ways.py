@@ -18,6 +18,7 @@ from typing import Any
 from llm_rebuild.diagnosis.reading.record import Record
 from llm_rebuild.verify.recording import Frame, Node, Ref
 
+COMPREHENSIONS = {"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"}
 LONG = 200  # stations of a way
 
 
@@ -117,6 +118,35 @@ class Ways:
         before = [at for at in self.of_call.get(self.record.callers.get(call, 0), []) if at < first]
         return before[-1] if before else None
 
+    def above(self, call: int) -> set[int]:
+        """The calls that wait for a call; that in which a comprehension stands is the same."""
+        above, inner = set[int](), call
+        while call := self.record.callers.get(call, 0):
+            if not self._comprehends(inner):
+                above.add(call)
+            inner = call
+        return above
+
+    def _comprehends(self, call: int) -> bool:
+        """Whether a call is that of a comprehension."""
+        steps = self.of_call.get(call, [])
+        return bool(steps) and self.record.steps[steps[0]].frame.function in COMPREHENSIONS
+
+    def feeding(self, frames: Sequence[Frame]) -> Iterator[Frame]:
+        """The lines that bound what some lines read, in their calls, the latest first; of the innermost call
+        and its last line before the others."""
+        for frame in sorted(frames, key=lambda f: (len(self.above(f.call)), f.number), reverse=True):
+            file, call = self.file_of(frame), frame.call
+            while self._comprehends(call):
+                call = self.record.callers[call]
+            ran = [self.record.steps[at].frame for at in self.of_call.get(call, [])]
+            last = max((i for i, f in enumerate(ran) if f.number == frame.number), default=0)
+            reads = set(file.reads(frame.number))
+            for step in reversed(ran[:last]):
+                if (file.binds(step.number) | file.decides(step.number)) & reads:
+                    reads |= set(file.reads(step.number))
+                    yield step
+
     def _bound(self, at: int, name: str, value: Any) -> int | None:
         """The last step of a call that bound a name, or before which it held another; None of a parameter."""
         steps = self.record.steps
@@ -190,15 +220,21 @@ class SourceFile:
             n.id for n in self._inside(number) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
         }
 
+    def decides(self, number: int) -> set[str]:
+        """The names that are bound, or not, as the condition on a line has it."""
+        head = self._statements.get(number)
+        body = head.body if isinstance(head, ast.If) else []
+        return {name for statement in body for name in self.binds(statement.lineno)}
+
     def spells(self, number: int, value: float) -> bool:
         """Whether a number stands in the statement of a line."""
         numbers = (n.value for n in self._inside(number) if isinstance(n, ast.Constant))
         return any(isinstance(x, (int, float)) and abs(x) == abs(value) for x in numbers)
 
     def strings(self, number: int) -> set[str]:
-        """The words between dots of the texts in the statement of a line."""
+        """The words of the texts in the statement of a line."""
         texts = (n.value for n in self._inside(number) if isinstance(n, ast.Constant))
-        return {word for text in texts if isinstance(text, str) for word in text.split(".")}
+        return {word for text in texts if isinstance(text, str) for word in words_of(text)}
 
     def conditional(self, number: int) -> bool:
         """Whether a condition decides if a line, or which part of it, is run."""
@@ -244,6 +280,12 @@ class SourceFile:
         at = parameters.index(name) - (parameters[0] == "self")
         value = by_name.get(name) or (calls[0].args[at] if at < len(calls[0].args) else None)
         return None if value is None else _read(ast.Expr(value))
+
+
+def words_of(name: str) -> set[str]:
+    """What stands between the dots of a name, and between the underscores of that."""
+    parts = name.split(".")
+    return {*parts, *(word for part in parts for word in part.split("_"))}
 
 
 def _read(statement: ast.stmt) -> list[str]:
