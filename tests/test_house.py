@@ -16,7 +16,7 @@ PARAMETERS = 6
 PARAMETERS_IN_MODELS = 5
 LINES_IN_MODELS = 40
 IGNORES = 15  # `type: ignore`, in the whole package
-LINES = 29_592
+LINES = 29_641
 
 # What a name may not be: it cannot be searched, and says nothing of what it holds.
 PRONOUNS = {"found", "given", "told", "there", "those", "beside", "kept", "taken", "said", "then", "here"}

@@ -19,6 +19,7 @@ KERNEL = "return F.scaled_dot_product_attention(query, key, value, mask, is_caus
 FUSED = functools.partial(Mutant, cause="", first="", attention="sdpa")
 ROUNDED = "wrong-dtype", "or rounded"
 EAGER = functools.partial(Mutant, cause="", first="")
+MINILM = functools.partial(Mutant, "minilm-here", "minilm", cause="", first="", file="ops")
 
 
 def attention(arguments: str, run: str = "padded") -> Mutant:
@@ -99,8 +100,17 @@ def test_of_what_a_kernel_was_given_the_repair_tells_no_name(mask: str) -> None:
         (relu("x.tril()"), "mask-off-by-one"),
         (eager("x = attended + x", "x = attended + x.clamp(-0.5, 0.5)"), "residual-wrong"),
         (t5("keys_and_values(encoded,", "keys_and_values(encoded * 1.1,"), "cross-attention-source"),
+        (eager("return probs @ value", 'return torch.einsum("bhqk,bhkd->bhqd", probs, key)'), "heads-split"),
     ],
-    ids=["no fill", "no scale", "no activation there", "no mask", "the same residual", "the same text"],
+    ids=[
+        "no fill",
+        "no scale",
+        "no activation there",
+        "no mask",
+        "the same residual",
+        "same text",
+        "no value",
+    ],
 )
 def test_where_the_step_alone_has_the_name_it_is_not_proved(mutant: Mutant, wrong: str) -> None:
     found = told(mutant)
@@ -135,6 +145,7 @@ def test_one_number_everywhere_proves_nothing(number: float) -> None:
         (gelu("return half * gate", "return half + gate"), "activation-other", "another activation"),
         (gelu("return half * gate", "return half.minimum(gate)"), "activation-other", "another activation"),
         (gelu("cube = torch.pow(x, 3.0)", "cube = x * x"), "gelu-constant", "constant"),
+        (MINILM("F.gelu(x),", "x * 0.5 * (1 + torch.erf(x)),"), "gelu-constant", "without the root of two"),
         (
             eager("x = word + position", "x = torch.add(word, position, alpha=0.37)"),
             "embedding-scaled",
@@ -142,7 +153,7 @@ def test_one_number_everywhere_proves_nothing(number: float) -> None:
         ),
         (eager("scaled = product * scale", "scaled = torch.round(product * scale, decimals=2)"), *ROUNDED),
     ],
-    ids=["product", "maximum", "sum of GELU", "minimum of GELU", "square", "a part of a sum", "rounded"],
+    ids=["product", "maximum", "sum", "minimum", "square", "root of two", "a part of a sum", "rounded"],
 )
 def test_another_operation_is_called_nothing_that_it_is_not(mutant: Mutant, cause: str, words: str) -> None:
     found = told(mutant)

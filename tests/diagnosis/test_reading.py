@@ -210,6 +210,7 @@ def test_a_mistake_is_named_by_what_was_read_and_by_its_numbers(name: str, cause
         "llama-rows-moved-once-more",  # the right weight, laid out otherwise
         "gpt2-cache-of-block-before",  # chosen in what was called
         "gpt2-gelu-by-a-sigmoid",  # what is right is not to blame for being another operation
+        "gpt2-cache-values-replaced",  # what does it to another tensor is no operation of this one
     ],
 )
 def test_the_line_is_among_three(name: str):
@@ -232,7 +233,6 @@ def test_the_line_is_among_three(name: str):
         "llama-mask-turned",  # what is only laid out otherwise
         "t5-encoded-normed-again",  # a helper that is right for others
         "t5-decoder-every-text-the-first",  # … and got what is nowhere official
-        "gpt2-cache-values-replaced",  # the line that does to another tensor what is missing
         "t5-cross-value-from-key",  # through a call by another name
         "t5-cross-past-turned",  # fields of what was kept, exchanged
         "gpt2-seen-exchanged",  # … and shown in each other's place
@@ -321,6 +321,48 @@ def test_where_a_run_ended_is_read(before: str, after: str, words: str):
     assert "this code ended here with" in reading.difference
     assert words in reading.difference
     assert reading.repairs == ()
+
+
+SOFTMAX = "probs = F.softmax(scores, dim=-1)  # [batch, head, query, key]"
+BY_HAND = """grown = torch.exp(scores - scores.amax(-1, keepdim=True))
+    whole = grown.sum(-2, keepdim=True)
+    probs = grown / whole"""
+WITHOUT_BIAS = """inside, bias = part.at("query").weights, None
+    if "bias" not in inside:
+        bias = inside["bias"]
+    query = F.linear(x, inside["weight"], bias)"""
+REVERSED = """order = range(heads)[::-1]
+    context = torch.cat([head_context[:, head] for head in order], dim=-1)"""
+HIDDEN = """from_whom = mask.bool()[:, None, :, None]
+    nobody = torch.zeros(batch, 1, token, token, dtype=torch.bool)
+    may_look = nobody | from_whom"""
+MAY_LOOK = "may_look = mask.bool()[:, None, None, :].expand(batch, 1, token, token)"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line", "at"),
+    [
+        (SOFTMAX, BY_HAND, "whole = grown.sum(-2, keepdim=True)", 0),
+        ('query = linear(x, part.at("query"))', WITHOUT_BIAS, 'if "bias" not in inside:', 2),
+        ("context = merge_heads(head_context)", REVERSED, "order = range(heads)[::-1]", 2),
+        (MAY_LOOK, HIDDEN, "from_whom = mask.bool()[:, None, :, None]", 2),
+    ],
+    ids=["over which axis", "under which condition", "behind a comprehension", "before the helper's caller"],
+)
+def test_of_a_step_in_other_words_the_line_is_shown(before: str, after: str, line: str, at: int):
+    """A step that somebody wrote anew is repaired as a whole: the line is the one that says what is wrong by
+    itself, or one that feeds what is shown."""
+    first, *_ = read_mutants(minilm(after, before))
+    assert line in [shown.code for shown in first.lines[: at + 1]]
+
+
+def test_a_part_of_a_weights_name_is_spelled_somewhere():
+    right = 'position = F.embedding(positions, part.weights["position_embeddings.weight"])'
+    wrong = 'name = "position_embeddings.weight".replace("position", "word")'
+    first, *_ = read_mutants(
+        minilm(f"{wrong}\n    position = F.embedding(positions, part.weights[name])", right)
+    )
+    assert first.lines[0].code == wrong
 
 
 def test_two_runs_that_differ_are_said_to_differ():

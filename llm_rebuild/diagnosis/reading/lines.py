@@ -15,7 +15,7 @@ from pathlib import Path
 
 from llm_rebuild.diagnosis.reading.callers import Callers, from_depth
 from llm_rebuild.diagnosis.reading.result import Line
-from llm_rebuild.diagnosis.reading.slices import MOVES, VIEWS, Difference, Slice, constants, word
+from llm_rebuild.diagnosis.reading.slices import MOVES, Difference, Slice, constants, word
 from llm_rebuild.diagnosis.reading.traits import telling
 from llm_rebuild.diagnosis.reading.ways import Ways, words_of
 from llm_rebuild.verify.recording import Frame, Node, Ref
@@ -24,7 +24,6 @@ from llm_rebuild.weights import template
 SHOWN = 3  # lines of one mistake
 NEAR = 3  # so far before a tap stands what it taps
 SPAN = 2  # so near to each other one sees both
-LAYS_OUT = VIEWS | {"view", "transpose"}
 # What they make has none of the numbers that go in.
 FILLS = {"zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "fill"}
 
@@ -58,19 +57,20 @@ class Lines:
         others = [edit for edit in all_edits if edit not in edits]
         frames += _in_turn([self._of_edits(edits, checkpoint), self._of_edits(others, checkpoint)])
         if len(edits) > 1 and not others:
-            frames[1:1] = self._telling(checkpoint, target)
+            frames = [*self._telling(checkpoint, target), *frames]
         stacks = [self.record[edit.node].frames for edit in all_edits]
         computing, waiting = {f for s in stacks for f in s[:1]}, {f for s in stacks for f in s[1:]}
-        inside = _once(frame for frame in frames if frame in frames[:1] or frame not in waiting)
+        inside = once(frame for frame in frames if frame in frames[:1] or frame not in waiting)
         feeding = [frame for frame in self.ways.feeding(inside) if frame not in inside]
         callers = [frame for frame in frames if frame not in inside]
         next_to = _in_turn([feeding, [frame for frame in callers if frame in computing]])
-        return _once([*inside, *next_to, *callers, *self.record[target].frames[:2]])[:SHOWN]
+        return once([*inside, *next_to, *callers, *self.record[target].frames[:2]])[:SHOWN]
 
     def _telling(self, checkpoint: str, target: int) -> list[Frame]:
         """The lines of those operations that say by themselves what is wrong, however the rest is spelled."""
-        told = telling(self.slice, target, self.slice.official.record.tapped[checkpoint]).values()
-        return [frame for nodes in told for node in nodes for frame in node.frames[:1]]
+        shown = telling(self.slice, target, self.slice.official.record.tapped[checkpoint]).values()
+        wrong = [node for nodes in shown for node in nodes if not self.callers.right(node, None)]
+        return [frame for node in wrong for frame in node.frames[:1]]
 
     def _of_edits(self, edits: Sequence[Difference], checkpoint: str) -> list[Frame]:
         frames = self.callers.of_helper(edits)
@@ -123,16 +123,18 @@ class Lines:
                 return
 
     def _order(self, edit: Difference) -> tuple[bool, bool, bool, int]:
-        """First what is wrong itself: that a right tensor is another kind of operation says nothing. The pass
-        before may have made the same mistake, and comes last."""
-        right = edit.kind not in ("insert", "drop") and self.slice.known(edit.node)
+        """First what is wrong itself: that a right tensor is another kind of operation, or one that changes
+        nothing, says nothing. The pass before may have made the same mistake, and comes last."""
+        print_of = self.slice.person.print_of
+        idle = print_of(edit.node) in map(print_of, self.record[edit.node].inputs)
+        right = edit.kind not in ("insert", "drop") and (idle or self.slice.known(edit.node))
         before = self._pass(edit.node) != self._pass(len(self.record.nodes) - 1)
         return before, right, edit.kind in ("insert", "operand"), edit.node
 
     def _pass(self, number: int) -> int:
         """The outermost call in which a tensor was made."""
         call = next((frame.call for frame in self.record[number].frames), 0)
-        return min(self.ways.above(call), default=call)
+        return [call, *self.ways.above(call)][-1]
 
     def shared(self, edits: Sequence[Difference], checkpoints: Sequence[str]) -> Frame | None:
         """The line at which one thing would put right what several edits alike do: the operation's, where it
@@ -151,7 +153,6 @@ class Lines:
         node, record = self.record[edit.node], self.record
         if edit.kind == "constant":
             blamed = self.callers.blamed(node, edit)
-            yield from self._taken_beside(node, edit.other)
             yield from self._of_constant(node, self.slice.official.record[edit.other])
             behind = self._numbers_behind(node) if blamed[:1] == list(node.frames[:1]) else []
             yield from (*blamed[:1], *behind, *blamed[1:])
@@ -159,11 +160,9 @@ class Lines:
             yield from self._of_operand(node, edit)
             yield from node.frames[:1]
         elif edit.kind == "insert" and edit.user < 0:
-            yield from self._done_to_others(edit, self._tapped(checkpoint))
             yield from self._before_the_tap(checkpoint, edit)
             yield from node.frames[:1]
         elif edit.kind == "insert":
-            yield from self._done_to_others(edit, self.ways.step_of(record[edit.user]))
             yield from self.callers.blamed(record[edit.user], edit)
             yield from node.frames[:1]
         elif edit.kind == "drop":
@@ -290,30 +289,24 @@ class Lines:
         return any(right & held[name] for name in names)
 
     def _of_weight(self, node: Node, name: str, right: str) -> list[Frame]:
-        """The frames of an operation that reads a wrong weight: first the one that spells it; else, of the
-        weight of another block, that in the loop; else that of the caller, where the function has several."""
-        frames = node.frames
-        depth = _spelled(frames, name, right)
-        before = self._spelled_before(node, name, right) if depth is None else []
-        if before:
-            return [*before, *frames]
-        if depth is None:
-            of_block = frames if template(name) == template(right) else ()
-            looped = (at for at, f in enumerate(of_block) if self.ways.file_of(f).loop(f.number))
-            depth = next(looped, 0) or int(len(self.callers.of_function(frames)) > 1)
-        return from_depth(frames, depth)
-
-    def _spelled_before(self, node: Node, name: str, right: str) -> list[Frame]:
-        """The last line that ran before an operation, in a call that waits for it, and spells what tells a
-        weight's name from the right one: innermost first."""
-        words = words_apart(name, right)
-        for frame in node.frames:
+        """The frames of an operation that reads a wrong weight: first the one that spells what tells it from
+        the right one, or the line in its call that did before; else, of the weight of another block, that in
+        the loop; else that of the caller, where the function has several."""
+        frames, apart = node.frames, words_apart(name, right)
+        words = apart or _before_the_number(name, right)
+        for depth, frame in enumerate(frames):
+            strings = self.ways.file_of(frame).strings
+            if words & strings(frame.number):
+                return from_depth(frames, depth)
             steps = [self.record.steps[at] for at in self.ways.of_call.get(frame.call, ())]
             ran = [step.frame for step in steps if step.nodes <= node.number]
-            spelled = [f for f in ran if words & self.ways.file_of(f).strings(f.number)]
+            spelled = [f for f in ran if apart & strings(f.number)]
             if spelled:
-                return spelled[-1:]
-        return []
+                return [spelled[-1], *frames]
+        of_block = frames if template(name) == template(right) else ()
+        looped = (at for at, f in enumerate(of_block) if self.ways.file_of(f).loop(f.number))
+        depth = next(looped, 0) or int(len(self.callers.of_function(frames)) > 1)
+        return from_depth(frames, depth)
 
     # -------------------------------------------------------- where whole numbers went wrong
 
@@ -358,22 +351,6 @@ class Lines:
 
     # ------------------------------------------------------- what is done too often, or not at all
 
-    def _done_to_others(self, edit: Difference, until: int | None) -> Iterator[Frame]:
-        """Of the lines that read a tensor behind which something is missing, until it is used: one that does
-        it, and right, to another tensor. It may have got None."""
-        record, kind = self.record, word(self.slice.official.record[edit.other])
-        at = self.ways.step_of(record[edit.node])
-        if at is None or until is None or kind in LAYS_OUT:
-            return
-        alike = [n for n in record.nodes if n.function is not None and n.frames and word(n) == kind]
-        does = {n.frames[0].line for n in alike if self.slice.right(n.number)}
-        makes = [n.frames[0] for n in (record[edit.node],) if n.frames and word(n) != kind]
-        for step in range(at, until + 1):
-            frame = record.steps[step].frame
-            if frame.line in does and (frame in makes or self.ways.names(step, Ref(edit.node))):
-                yield from (*self._of_none(step), frame)
-                return
-
     def _one_too_many(self, node: Node, edit: Difference) -> Iterator[Frame]:
         """An operation too many: its line, or that of the caller where its function does nothing else; or,
         where that is right in other calls, the line from which on what goes in beside came to it."""
@@ -404,13 +381,6 @@ class Lines:
 
     # ---------------------------------------------------------------------- which number
 
-    def _taken_beside(self, node: Node, other: int) -> Iterator[Frame]:
-        """Where the right one of several halves was made on the same line, the line that took this one."""
-        right = self.slice.person.where.get(self.slice.official.print_of(other), ())
-        if any(self.record[n].frames[:1] == node.frames[:1] for n in right):
-            user = next((n.frames for n in self.record.nodes if node.number in n.inputs), ())
-            yield from (frame for frame in user if frame.call == node.frames[0].call)
-
     def _of_constant(self, node: Node, theirs: Node) -> Iterator[Frame]:
         """Where a number in a variable came from; one read off a shape, or right elsewhere, was mistaken."""
         at, values = self.ways.step_of(node), constants(node)
@@ -430,7 +400,7 @@ class Lines:
                 text = origin.text.partition("#")[0]
                 only_read = re.search(r"\.shape|\.size\(|len\(", text) and not re.search(r"[-+*/]", text)
                 only_read = only_read and not self.ways.file_of(origin).spells(origin.number, value)
-                yield from self._frames(way if only_read or self._serves(value, way, node) else reversed(way))
+                yield from self._frames(way if only_read else reversed(way))
 
     def _numbers_behind(self, node: Node) -> list[Frame]:
         """The lines that made an operation's numbers where its own spells none, the nearest first."""
@@ -440,15 +410,6 @@ class Lines:
             return []
         behind = [f for f in self._frames(self.ways.behind(at)) if f.file == frame.file]
         return behind[1:]
-
-    def _serves(self, value: float, way: Sequence[int], wrong: Node) -> bool:
-        """Whether a number from the same line was right in another operation."""
-        for node in (n for n in self.record.nodes if n.function is not None and n.call != wrong.call):
-            if value in constants(node) and self.slice.right(node.number):
-                at = self.ways.step_of(node)
-                if at is not None and self.ways.names(at, value) and self.ways.way(at, value)[-1] == way[-1]:
-                    return True
-        return False
 
     # ------------------------------------------------------------------------- before a tap
 
@@ -492,7 +453,7 @@ def _in_turn(lists: Sequence[Sequence[Frame]]) -> list[Frame]:
     return [frame for row in zip_longest(*lists) for frame in row if frame is not None]
 
 
-def _once(frames: Iterable[Frame]) -> list[Frame]:
+def once(frames: Iterable[Frame]) -> list[Frame]:
     """The first frame of each line."""
     different: dict[tuple[str, int], Frame] = {}
     for frame in frames:
@@ -507,7 +468,7 @@ def _beside(one: Frame, other: Frame) -> bool:
 
 def _densest(frames: Sequence[Frame]) -> list[Frame]:
     """The lines beside which most others stand."""
-    left, chosen = _once(frames), list[Frame]()
+    left, chosen = once(frames), list[Frame]()
     while left and len(chosen) < SHOWN:
         chosen.append(max(left, key=lambda one: sum(_beside(one, other) for other in left)))
         left = [frame for frame in left if not _beside(chosen[-1], frame)]
@@ -525,16 +486,7 @@ def words_apart(name: str, right: str) -> set[str]:
     return {word for word in words_of(name) - words_of(right) if not word.isdigit()}
 
 
-def _spelled(frames: Sequence[Frame], name: str, right: str) -> int | None:
-    """How far up a line spells what tells a weight's name from the right one; of a number what stands before
-    it."""
+def _before_the_number(name: str, right: str) -> set[str]:
+    """What stands before the number that tells a weight's name from the right one: `layer`."""
     one, two = name.split("."), right.split(".")
-    at = next((i for i, (x, y) in enumerate(zip(one, two, strict=False)) if x != y), 0)
-    words = words_apart(name, right)
-    if not words and at:
-        words = {one[at - 1]}
-    for depth, frame in enumerate(frames):
-        texts = re.findall(r"""["']([^"']*)["']""", frame.text)
-        if words & {word for text in texts for word in words_of(text)}:
-            return depth
-    return None
+    return {x for x, mine, other in zip(one, one[1:], two[1:], strict=False) if mine != other}

@@ -14,7 +14,7 @@ from torch import Tensor
 from llm_rebuild.checkpoints import Tap, plain
 from llm_rebuild.copies.local_copy import LocalCopy
 from llm_rebuild.diagnosis.reading.claims import Claims
-from llm_rebuild.diagnosis.reading.lines import SHOWN, Lines, line_of
+from llm_rebuild.diagnosis.reading.lines import SHOWN, Lines, line_of, once
 from llm_rebuild.diagnosis.reading.record import Correction, Record, Recorder
 from llm_rebuild.diagnosis.reading.repair import Patch, narrower, replay, same_function
 from llm_rebuild.diagnosis.reading.result import ROUNDED, TO_THE_BIT, Reading, Repair
@@ -259,7 +259,7 @@ class _Session:
             mistake.frames = self.lines.of(mistake.likeliest, name, number, before, edits)
             if extent:
                 mistake.words, mistake.patches = extent, []
-                mistake.frames = list({frame.line: frame for frame in (*frames, *mistake.frames)}.values())
+                mistake.frames = once((*frames, *mistake.frames))
             key = (tuple(f.line for f in mistake.frames[:1]), mistake.likeliest[-1].kind)
             earlier = mistakes.get(key) or self._consequence(number, edits, mistakes.values())
             if earlier is not None:
@@ -351,8 +351,7 @@ class _Session:
         if failed is not None and failed.value is None and failed.function is not None:
             words = f"{self.words.unfitting(failed, missing)}: {words}"
             frames = [*failed.frames, *frames]
-        lines = {frame.line: line_of(frame) for frame in frames}
-        return Reading(missing, tuple(lines.values())[:SHOWN], words)
+        return Reading(missing, tuple(map(line_of, once(frames)[:SHOWN])), words)
 
     def _written(self, mistake: _Mistake, frame: Frame) -> tuple[str, str]:
         """A line as it is and as it would be right: the first way to write the edit with which a run came out

@@ -8,8 +8,10 @@ a small number is added can be seen in any.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from llm_rebuild.diagnosis.reading.record import Record
 from llm_rebuild.diagnosis.reading.slices import MOVES, REPEATS, Difference, Slice, constants, word
@@ -28,11 +30,10 @@ def traits(between: Slice, edit: Difference, number: int, other: int) -> tuple[s
     """Those of the person's operations between what is right and a tensor, beside the official ones: those
     that `telling` finds; numbers are only `moved` otherwise; what is edited is one operation too many, `by a
     tensor` of many numbers; and the tensor is right, and `another` checkpoint."""
-    record, own, theirs = between.person.record, *_sides(between, number, other)
-    computed = [Counter(map(word, nodes)) for nodes in (own, theirs)]
+    record = between.person.record
     seen = {
         **telling(between, number, other),
-        "moved": all(w in PUTS_TOGETHER for w in (computed[0] - computed[1]) | (computed[1] - computed[0])),
+        "moved": _moved(between, *_sides(between, number, other)),
         "by a tensor": edit.kind == "drop" and _by_a_tensor(record, record[edit.node], edit.other),
         "another": between.another(number),
     }
@@ -65,6 +66,29 @@ def _sides(between: Slice, number: int, other: int) -> tuple[list[Node], list[No
     own = [between.person.record[n] for n in between.operations(number)]
     theirs = [between.official.record[n] for n in between.official_operations(other)]
     return [n for n in own if n.value is not None and n.inputs], [n for n in theirs if n.inputs]
+
+
+def _moved(between: Slice, own: Sequence[Node], theirs: Sequence[Node]) -> bool:
+    """Whether the same is computed, and with the same numbers."""
+    computes = lambda node: word(node) not in PUTS_TOGETHER  # noqa: E731
+    computing = [sorted(filter(computes, nodes), key=word) for nodes in (own, theirs)]
+    if Counter(map(word, computing[0])) != Counter(map(word, computing[1])):
+        return False
+    records, computed = (between.person.record, between.official.record), set[int]()
+    for node in own:  # what was computed before has other numbers where these were put otherwise
+        if node in computing[0] or computed & set(node.inputs):
+            computed.add(node.number)
+    for one, two in zip(*computing, strict=True):
+        right = torch.cat([_numbers(records[1][o]) for o in two.inputs])
+        if not all(torch.isin(_numbers(records[0][i]), right).all() for i in {*one.inputs} - computed):
+            return False
+    return True
+
+
+def _numbers(node: Node) -> Tensor:
+    """A tensor's numbers in a row, of whatever type."""
+    value: Tensor = node.value
+    return (torch.view_as_real(value) if value.is_complex() else value).double().flatten()
 
 
 def _to_a_root(record: Record, node: Node) -> bool:

@@ -18,7 +18,6 @@ from typing import Any
 from llm_rebuild.diagnosis.reading.record import Record
 from llm_rebuild.verify.recording import Frame, Node, Ref
 
-COMPREHENSIONS = {"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"}
 LONG = 200  # stations of a way
 
 
@@ -118,29 +117,22 @@ class Ways:
         before = [at for at in self.of_call.get(self.record.callers.get(call, 0), []) if at < first]
         return before[-1] if before else None
 
-    def above(self, call: int) -> set[int]:
-        """The calls that wait for a call; that in which a comprehension stands is the same."""
-        above, inner = set[int](), call
+    def above(self, call: int) -> list[int]:
+        """The calls that wait for a call, the outermost last."""
+        above = list[int]()
         while call := self.record.callers.get(call, 0):
-            if not self._comprehends(inner):
-                above.add(call)
-            inner = call
+            above.append(call)
         return above
 
-    def _comprehends(self, call: int) -> bool:
-        """Whether a call is that of a comprehension."""
-        steps = self.of_call.get(call, [])
-        return bool(steps) and self.record.steps[steps[0]].frame.function in COMPREHENSIONS
-
     def feeding(self, frames: Sequence[Frame]) -> Iterator[Frame]:
-        """The lines that bound what some lines read, in their calls, the latest first; of the innermost call
-        and its last line before the others."""
-        for frame in sorted(frames, key=lambda f: (len(self.above(f.call)), f.number), reverse=True):
-            file, call = self.file_of(frame), frame.call
-            while self._comprehends(call):
-                call = self.record.callers[call]
-            ran = [self.record.steps[at].frame for at in self.of_call.get(call, [])]
-            last = max((i for i, f in enumerate(ran) if f.number == frame.number), default=0)
+        """The lines that bound what some lines read, in their calls, the latest first: of the innermost call,
+        then of the first frame's, and of the last line before the others."""
+        order = lambda f: (len(self.above(f.call)), f.call == frames[0].call, f.number)  # noqa: E731
+        for frame in sorted(frames, key=order, reverse=True):
+            file, calls = self.file_of(frame), [frame.call, *self.above(frame.call)]
+            runs = [[self.record.steps[at].frame for at in self.of_call.get(call, ())] for call in calls]
+            ran = next((run for run in runs if run and not run[0].function.startswith("<")), [])
+            last = max((i for i, f in enumerate(ran) if f.line == frame.line), default=0)
             reads = set(file.reads(frame.number))
             for step in reversed(ran[:last]):
                 if (file.binds(step.number) | file.decides(step.number)) & reads:

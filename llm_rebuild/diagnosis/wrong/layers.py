@@ -71,6 +71,7 @@ SPELLINGS: Mapping[str, Function] = {
 }
 GELU_WRONG: Mapping[str, Function] = {
     "gelu without the half": lambda x: x * (1.0 + torch.erf(x / math.sqrt(2.0))),
+    "gelu without the root of two": lambda x: x * 0.5 * (1.0 + torch.erf(x)),
     "gelu_new without the half": lambda x: 2 * gelu_by_tanh(x),
     "gelu_new without the 1": lambda x: 0.5 * x * torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)),
 }
