@@ -489,4 +489,4 @@ def words_apart(name: str, right: str) -> set[str]:
 def _before_the_number(name: str, right: str) -> set[str]:
     """What stands before the number that tells a weight's name from the right one: `layer`."""
     one, two = name.split("."), right.split(".")
-    return {x for x, mine, other in zip(one, one[1:], two[1:], strict=False) if mine != other}
+    return {before for before, x, y in zip(one, one[1:], two[1:], strict=False) if x != y}

@@ -130,7 +130,7 @@ class Ways:
         order = lambda f: (len(self.above(f.call)), f.call == frames[0].call, f.number)  # noqa: E731
         for frame in sorted(frames, key=order, reverse=True):
             file, calls = self.file_of(frame), [frame.call, *self.above(frame.call)]
-            runs = [[self.record.steps[at].frame for at in self.of_call.get(call, ())] for call in calls]
+            runs = ([self.record.steps[at].frame for at in self.of_call.get(call, ())] for call in calls)
             ran = next((run for run in runs if run and not run[0].function.startswith("<")), [])
             last = max((i for i, f in enumerate(ran) if f.line == frame.line), default=0)
             reads = set(file.reads(frame.number))
